@@ -1,0 +1,238 @@
+"""The classification or regression head on BERT, and its `model_fn`."""
+
+import functools
+from typing import Dict, List, NamedTuple
+
+import checkpoints
+import tensorflow.compat.v1 as tf
+import training
+
+import modeling
+import optimization
+
+HEAD_DROPOUT = 0.1
+HEAD_INITIALIZER_RANGE = 0.02
+
+
+class ModelOutput(NamedTuple):
+    """What the head gives for a batch; B examples, C classes."""
+
+    loss: tf.Tensor  # float32 scalar, mean over the batch
+    per_example_loss: tf.Tensor  # float32 [B]
+    logits: tf.Tensor  # float32 [B, C]; regression: the scores, [B]
+    probabilities: tf.Tensor  # float32 [B, C]; regression: the scores, [B]
+
+
+def create_model(
+    bert_config,
+    is_training,
+    input_ids,
+    input_mask,
+    segment_ids,
+    labels,
+    num_labels,
+    use_one_hot_embeddings,
+    adapter_fn="feedforward_adapter",
+    is_regression=False,
+):
+    """BERT with adapters, and a linear head on its pooled output.
+
+    Cross-entropy over the classes as in the original program; for regression the
+    squared error, with a head of one output (as BERT was tuned on STS-B).
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      is_training: whether dropout is on.
+      input_ids: int32 [B, S].
+      input_mask: int32 [B, S].
+      segment_ids: int32 [B, S].
+      labels: int32 [B]; float32 [B] for regression.
+      num_labels: number of classes C; 1 for regression.
+      use_one_hot_embeddings: see `modeling.BertModel`.
+      adapter_fn: see `modeling.BertModel`.
+      is_regression: whether the label is a number.
+
+    Returns:
+      A `ModelOutput`.
+    """
+    model = modeling.BertModel(
+        config=bert_config,
+        is_training=is_training,
+        input_ids=input_ids,
+        input_mask=input_mask,
+        token_type_ids=segment_ids,
+        use_one_hot_embeddings=use_one_hot_embeddings,
+        adapter_fn=adapter_fn,
+    )
+    pooled = model.get_pooled_output()
+    if is_training:
+        pooled = modeling.dropout(pooled, HEAD_DROPOUT)
+    weights = modeling.get_variable(
+        "output_weights",
+        [num_labels, bert_config.hidden_size],
+        tf.truncated_normal_initializer(stddev=HEAD_INITIALIZER_RANGE),
+        collections=(modeling.HEAD,),
+    )
+    bias = modeling.get_variable(
+        "output_bias", [num_labels], tf.zeros_initializer(), (modeling.HEAD,)
+    )
+    with tf.variable_scope("loss"):
+        logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
+        if is_regression:
+            logits = tf.squeeze(logits, axis=-1)
+            per_example_loss = tf.square(logits - labels)
+            probabilities = logits
+        else:
+            log_probs = tf.nn.log_softmax(logits, axis=-1)
+            one_hot = tf.one_hot(labels, depth=num_labels, dtype=tf.float32)
+            per_example_loss = -tf.reduce_sum(one_hot * log_probs, axis=-1)
+            probabilities = tf.nn.softmax(logits, axis=-1)
+        loss = tf.reduce_mean(per_example_loss)
+    return ModelOutput(loss, per_example_loss, logits, probabilities)
+
+
+class VariableSet(NamedTuple):
+    """Names and shapes of a model's variables, without optimizer slots and step."""
+
+    shapes: Dict[str, List[int]]  # of all
+    collections: Dict[str, List[str]]  # trained ones: collection -> names
+    # The rest is frozen.
+
+    def trained(self):
+        """The names of the trained variables, in training order."""
+        return [name for names in self.collections.values() for name in names]
+
+
+def variable_set(bert_config, num_labels, adapter_fn):
+    """Builds the model in a graph of its own to learn its variables.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      num_labels: outputs of the head.
+      adapter_fn: see `modeling.BertModel`.
+
+    Returns:
+      A `VariableSet`.
+    """
+    with tf.Graph().as_default():
+        ids = tf.placeholder(tf.int32, [1, 1])
+        labels = tf.placeholder(tf.int32, [1])
+        create_model(
+            bert_config,
+            False,
+            ids,
+            ids,
+            ids,
+            labels,
+            num_labels,
+            use_one_hot_embeddings=False,
+            adapter_fn=adapter_fn,
+        )
+        return VariableSet(
+            shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
+            collections={
+                collection: [v.op.name for v in tf.get_collection(collection)]
+                for collection in modeling.TRAINED_COLLECTIONS
+            },
+        )
+
+
+def adapter_function(adapter_size, adapter_init_scale):
+    """The adapter of the paper with the given bottleneck and initial scale."""
+    return functools.partial(
+        modeling.feedforward_adapter,
+        hidden_size=adapter_size,
+        init_scale=adapter_init_scale,
+    )
+
+
+def model_fn_builder(
+    bert_config,
+    num_labels,
+    init_checkpoint,
+    learning_rate,
+    num_train_steps,
+    num_warmup_steps,
+    use_tpu,
+    use_one_hot_embeddings,
+    adapter_fn="feedforward_adapter",
+    is_regression=False,
+    progress=None,
+):
+    """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      num_labels: number of classes; 1 for regression.
+      init_checkpoint: checkpoint to start from, or None.
+      learning_rate: peak learning rate.
+      num_train_steps: steps of the whole training; None when not training.
+      num_warmup_steps: steps of the warm-up; None when not training.
+      use_tpu: whether the graph is to run on TPU.
+      use_one_hot_embeddings: see `modeling.BertModel`.
+      adapter_fn: see `modeling.BertModel`.
+      is_regression: whether the label is a number.
+      progress: a `training.ProgressSettings`, or None for no progress report.
+
+    Returns:
+      A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
+    """
+
+    def model_fn(features, labels, mode, params):
+        del labels, params  # The label is one of the features.
+        is_training = mode == tf.estimator.ModeKeys.TRAIN
+        label_ids = features["label_ids"]
+        output = create_model(
+            bert_config,
+            is_training,
+            features["input_ids"],
+            features["input_mask"],
+            features["segment_ids"],
+            label_ids,
+            num_labels,
+            use_one_hot_embeddings,
+            adapter_fn=adapter_fn,
+            is_regression=is_regression,
+        )
+        scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
+
+        if is_training:
+            step = optimization.create_optimizer(
+                output.loss, learning_rate, num_train_steps, num_warmup_steps, use_tpu
+            )
+            return training.train_spec(
+                output.loss, step, scaffold_fn, use_tpu, num_train_steps, progress
+            )
+        if mode == tf.estimator.ModeKeys.EVAL:
+            return tf.estimator.tpu.TPUEstimatorSpec(
+                mode=mode,
+                loss=output.loss,
+                eval_metrics=_eval_metrics(
+                    output, label_ids, features["is_real_example"], is_regression
+                ),
+                scaffold_fn=scaffold_fn,
+            )
+        return tf.estimator.tpu.TPUEstimatorSpec(
+            mode=mode,
+            predictions={"probabilities": output.probabilities},
+            scaffold_fn=scaffold_fn,
+        )
+
+    return model_fn
+
+
+def _eval_metrics(output, label_ids, is_real_example, is_regression):
+    """The original's `eval_accuracy` and `eval_loss`, padding examples left out."""
+
+    def metric_fn(per_example_loss, label_ids, logits, is_real_example):
+        weights = tf.cast(is_real_example, tf.float32)
+        scores = {"eval_loss": tf.metrics.mean(per_example_loss, weights=weights)}
+        if not is_regression:
+            scores["eval_accuracy"] = tf.metrics.accuracy(
+                labels=label_ids,
+                predictions=tf.argmax(logits, axis=-1, output_type=tf.int32),
+                weights=weights,
+            )
+        return scores
+
+    return metric_fn, [output.per_example_loss, label_ids, output.logits, is_real_example]

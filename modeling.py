@@ -1,0 +1,715 @@
+"""The BERT graph and the adapters inside it; no loss, no head.
+
+BERT: Devlin et al., 2018 (arXiv:1810.04805). Adapters: Houlsby et al., 2019
+(arXiv:1902.00751), section 2.1. Variable names, shapes and collections are those
+of Google's BERT and of the program published with the adapter paper, so that
+checkpoints can be exchanged with both.
+
+Axis letters in the comments: B batch, S sequence, F from-sequence, T to-sequence,
+N attention heads, D size of one head, H hidden size (N * D), I intermediate size.
+"""
+
+import collections
+import copy
+import json
+import math
+
+import six
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+
+# The three collections of variables that adapter tuning trains, in training order.
+ADAPTERS = "adapters"
+LAYER_NORM = "layer_norm"
+HEAD = "head"
+TRAINED_COLLECTIONS = (ADAPTERS, LAYER_NORM, HEAD)
+
+# What the original's layer normalization (tf.contrib.layers.layer_norm) adds to the
+# variance.
+LAYER_NORM_EPSILON = 1e-12
+
+# Added to the attention scores of padding: exp(-10000) is exactly 0 in float32.
+MASKED_SCORE = -10000.0
+
+
+class BertConfig:
+    """The sizes of a BERT model, as `bert_config.json` holds them."""
+
+    def __init__(
+        self,
+        vocab_size,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        hidden_act="gelu",
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        max_position_embeddings=512,
+        type_vocab_size=16,
+        initializer_range=0.02,
+    ):
+        """Keeps the sizes; the defaults are BERT-base's.
+
+        Args:
+          vocab_size: number of word pieces.
+          hidden_size: width H of the encoder and the pooler.
+          num_hidden_layers: number of Transformer layers.
+          num_attention_heads: heads N of each layer; divides `hidden_size`.
+          intermediate_size: width I of the feed-forward sublayer.
+          hidden_act: activation of the feed-forward sublayer, a name for
+            `get_activation` or a function of a tensor.
+          hidden_dropout_prob: dropout probability after embeddings and sublayers.
+          attention_probs_dropout_prob: dropout probability of attention weights.
+          max_position_embeddings: longest sequence, in word pieces.
+          type_vocab_size: number of segment ids.
+          initializer_range: standard deviation of the truncated normal that
+            initializes all matrices but the adapters'.
+        """
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+
+    @classmethod
+    def from_dict(cls, json_object):
+        """A config from a dict; keys that BERT does not know are kept as they are."""
+        config = cls(vocab_size=None)
+        for key, value in json_object.items():
+            setattr(config, key, value)
+        return config
+
+    @classmethod
+    def from_json_file(cls, json_file):
+        """A config from a `bert_config.json`.
+
+        Raises:
+          UserError: the file is missing, is not a JSON object, or describes no
+            possible model.
+        """
+        try:
+            with tf.io.gfile.GFile(json_file, "rb") as reader:
+                json_object = json.loads(reader.read().decode("utf-8"))
+        except tf.errors.OpError as error:
+            raise UserError(
+                "BERT config file %s cannot be read (%s): give the bert_config.json "
+                "of the pre-trained model, --bert_config_file" % (json_file, error)
+            ) from None
+        except ValueError as error:
+            raise UserError(
+                "BERT config file %s is not JSON: %s" % (json_file, error)
+            ) from None
+        if not isinstance(json_object, dict):
+            raise UserError("BERT config file %s holds no JSON object" % json_file)
+        config = cls.from_dict(json_object)
+        config.validate(json_file)
+        return config
+
+    def validate(self, source):
+        """Refuses sizes of which no model can be built.
+
+        Args:
+          source: where the config came from, for the message.
+
+        Raises:
+          UserError: naming the field, its value and what is allowed.
+        """
+        for field in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(
+                    "%s: %s is %r, it must be a whole number of at least 1"
+                    % (source, field, value)
+                )
+        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            value = getattr(self, field)
+            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+                raise UserError(
+                    "%s: %s is %r, it must be a number from 0 up to but not "
+                    "including 1" % (source, field, value)
+                )
+        value = self.initializer_range
+        if not isinstance(value, (int, float)) or not value > 0:
+            raise UserError(
+                "%s: initializer_range is %r, it must be a number above 0"
+                % (source, value)
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                "%s: hidden_size %d is not a multiple of num_attention_heads %d"
+                % (source, self.hidden_size, self.num_attention_heads)
+            )
+        try:
+            get_activation(self.hidden_act)
+        except ValueError as error:
+            raise UserError("%s: hidden_act: %s" % (source, error)) from None
+
+    def to_dict(self):
+        """The config as a dict that `from_dict` reads back."""
+        return copy.deepcopy(self.__dict__)
+
+    def to_json_string(self):
+        """The config as JSON text, keys sorted, with a final newline."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+class BertModel:
+    """BERT, with an adapter after each sublayer.
+
+    The classifier reads only the first position of the last layer. So the
+    constructor computes the last layer for that position alone (its keys and
+    values come from all positions, the result is exactly the same), and the
+    rest of the last layer is added to the graph when `get_sequence_output` or
+    `get_all_encoder_layers` asks for it. In training the two draw their dropout
+    independently; use one of them.
+    """
+
+    def __init__(
+        self,
+        config,
+        is_training,
+        input_ids,
+        input_mask=None,
+        token_type_ids=None,
+        use_one_hot_embeddings=False,
+        scope=None,
+        adapter_fn="feedforward_adapter",
+    ):
+        """Builds the graph and its variables.
+
+        Args:
+          config: a `BertConfig`.
+          is_training: whether dropout is on.
+          input_ids: int32 [B, S].
+          input_mask: int32 [B, S], 1 for tokens and 0 for padding; None: all 1.
+          token_type_ids: int32 [B, S], the segment ids; None: all 0.
+          use_one_hot_embeddings: look word pieces up by a matrix product with
+            one-hot vectors, which is faster on TPU.
+          scope: variable scope, "bert" by default.
+          adapter_fn: "feedforward_adapter"; None or "" for none; or a function
+            from a float [rows, H] tensor to one of the same shape.
+
+        Raises:
+          ValueError: unknown `adapter_fn`, sequence longer than the position
+            embeddings, or sizes that do not divide.
+        """
+        config = copy.deepcopy(config)
+        if not is_training:
+            config.hidden_dropout_prob = 0.0
+            config.attention_probs_dropout_prob = 0.0
+        self._config = config
+        self._adapter_fn = get_adapter(adapter_fn)
+        self._layer_outputs = None
+
+        B, S = get_shape_list(input_ids, expected_rank=2)
+        if input_mask is None:
+            input_mask = tf.ones([B, S], tf.int32)
+        if token_type_ids is None:
+            token_type_ids = tf.zeros([B, S], tf.int32)
+
+        with tf.variable_scope(scope, default_name="bert") as variable_scope:
+            self._scope = variable_scope
+            with tf.variable_scope("embeddings"):
+                embedded, self._embedding_table = embedding_lookup(
+                    input_ids,
+                    config.vocab_size,
+                    config.hidden_size,
+                    config.initializer_range,
+                    use_one_hot_embeddings=use_one_hot_embeddings,
+                )
+                self._embedding_output = embedding_postprocessor(
+                    embedded, token_type_ids, config
+                )
+            # [B, 1, 1, T], for scores of [B, N, F, T].
+            self._mask_scores = MASKED_SCORE * (
+                1.0 - tf.cast(input_mask[:, tf.newaxis, tf.newaxis, :], tf.float32)
+            )
+            with tf.variable_scope("encoder"):
+                hidden = self._embedding_output
+                self._lower_layers = []
+                for layer in range(config.num_hidden_layers - 1):
+                    hidden = self._layer(layer, hidden, hidden)
+                    self._lower_layers.append(hidden)
+                first = self._layer(
+                    config.num_hidden_layers - 1, hidden[:, :1, :], hidden
+                )
+            with tf.variable_scope("pooler"):
+                self._pooled_output = dense(
+                    tf.squeeze(first, axis=1),
+                    config.hidden_size,
+                    config.initializer_range,
+                    activation=tf.tanh,
+                )
+
+    def _layer(self, index, queries_from, hidden):
+        with tf.variable_scope("layer_%d" % index):
+            return transformer_layer(
+                queries_from,
+                hidden,
+                self._mask_scores,
+                self._config,
+                adapter_fn=self._adapter_fn,
+            )
+
+    def get_pooled_output(self):
+        """Float [B, H]: the first position of the last layer, dense and tanh."""
+        return self._pooled_output
+
+    def get_sequence_output(self):
+        """Float [B, S, H]: the last layer at all positions."""
+        return self.get_all_encoder_layers()[-1]
+
+    def get_all_encoder_layers(self):
+        """List of float [B, S, H], one a layer, lowest first."""
+        if self._layer_outputs is None:
+            below = [self._embedding_output, *self._lower_layers]
+            # Into the very scopes of the constructor, variables reused.
+            with tf.variable_scope(self._scope, reuse=True, auxiliary_name_scope=False):
+                with tf.name_scope(self._scope.original_name_scope):
+                    with tf.variable_scope("encoder"):
+                        last = self._layer(len(below) - 1, below[-1], below[-1])
+            self._layer_outputs = [*self._lower_layers, last]
+        return self._layer_outputs
+
+    def get_embedding_output(self):
+        """Float [B, S, H]: sum of the embeddings, layer-normalized."""
+        return self._embedding_output
+
+    def get_embedding_table(self):
+        """Float [vocab_size, H]: the word piece embeddings."""
+        return self._embedding_table
+
+
+# --- adapters -------------------------------------------------------------------
+
+
+def feedforward_adapter(input_tensor, hidden_size=64, init_scale=1e-3):
+    """A bottleneck adapter: x + gelu(x W1 + b1) W2 + b2.
+
+    Houlsby et al., section 2.1 and figure 2. Its near-zero initial matrices make it
+    start as a near-identity. The GELU is always the tanh-approximated one, as in the
+    original program, whatever the model's `hidden_act`.
+
+    Args:
+      input_tensor: float [rows, H].
+      hidden_size: the bottleneck's width.
+      init_scale: standard deviation of the truncated normal of the initial W1, W2.
+
+    Returns:
+      Float [rows, H].
+    """
+    width = get_shape_list(input_tensor, expected_rank=2)[1]
+    with tf.variable_scope("adapters"):
+
+        def projection(index, x, n_in, n_out):
+            weights = get_variable(
+                "weights%d" % index,
+                [n_in, n_out],
+                tf.truncated_normal_initializer(stddev=init_scale),
+                collections=(ADAPTERS,),
+            )
+            biases = get_variable(
+                "biases%d" % index,
+                [1, n_out],
+                tf.zeros_initializer(),
+                collections=(ADAPTERS,),
+            )
+            return tf.nn.bias_add(tf.matmul(x, weights), tf.reshape(biases, [n_out]))
+
+        inner = gelu(projection(1, input_tensor, width, hidden_size))
+        return input_tensor + projection(2, inner, hidden_size, width)
+
+
+def get_adapter(function_string):
+    """The adapter that a name stands for.
+
+    Args:
+      function_string: "feedforward_adapter"; None or "" for no adapter; anything
+        that is not a string is returned as it is.
+
+    Returns:
+      A function from a float [rows, H] tensor to another, or None.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if not function_string:
+        return None
+    if not isinstance(function_string, six.string_types):
+        return function_string
+    if function_string == "feedforward_adapter":
+        return feedforward_adapter
+    raise ValueError(
+        "unknown adapter %r: allowed are 'feedforward_adapter', None for no adapter, "
+        "or a function" % function_string
+    )
+
+
+# --- building blocks ------------------------------------------------------------
+
+
+def get_variable(name, shape, initializer, collections=()):
+    """A float32 resource variable in GLOBAL_VARIABLES and the given collections."""
+    return tf.get_variable(
+        name,
+        shape,
+        initializer=initializer,
+        use_resource=True,
+        collections=[tf.GraphKeys.GLOBAL_VARIABLES, *collections],
+    )
+
+
+@tf.custom_gradient
+def gelu(x):
+    """Gaussian error linear unit, tanh-approximated, as in Google's BERT.
+
+    0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), from Hendrycks and Gimpel, 2016
+    (arXiv:1606.08415). Since (1 + tanh(z)) / 2 = sigmoid(2 z), it is computed as
+    x sigmoid(x (a + b x^2)): no power, and fewer passes over memory.
+
+    Args:
+      x: float tensor of any shape.
+
+    Returns:
+      Float tensor of the same shape.
+    """
+    a = 2.0 * math.sqrt(2.0 / math.pi)
+    b = 0.044715 * a
+    squared = tf.square(x)
+    gate = tf.sigmoid(x * (a + b * squared))
+    y = x * gate
+
+    def grad(dy):
+        # d/dx [x g(u(x))] = g + x g (1 - g) u' = g + y (1 - g) (a + 3 b x^2)
+        return dy * (gate + y * (1.0 - gate) * (a + (3.0 * b) * squared))
+
+    return y, grad
+
+
+_ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
+
+
+def get_activation(activation_string):
+    """The activation that a name stands for.
+
+    Args:
+      activation_string: "linear", "relu", "gelu" or "tanh", in any case; None or ""
+        for linear; anything that is not a string is returned as it is.
+
+    Returns:
+      A function of a tensor, or None for linear.
+
+    Raises:
+      ValueError: an unknown name.
+    """
+    if not activation_string:
+        return None
+    if not isinstance(activation_string, six.string_types):
+        return activation_string
+    name = activation_string.lower()
+    if name not in _ACTIVATIONS:
+        raise ValueError(
+            "unknown activation %r: allowed are %s"
+            % (activation_string, ", ".join(sorted(_ACTIVATIONS)))
+        )
+    return _ACTIVATIONS[name]
+
+
+def dropout(input_tensor, dropout_prob):
+    """Sets elements to 0 with the given probability and scales up the others.
+
+    Args:
+      input_tensor: float tensor of any shape.
+      dropout_prob: the probability of dropping an element; None or 0.0: none.
+
+    Returns:
+      Float tensor of the same shape.
+    """
+    if not dropout_prob:
+        return input_tensor
+    return tf.nn.dropout(input_tensor, rate=dropout_prob)
+
+
+@tf.custom_gradient
+def _normalize(x, beta, gamma):
+    """Layer normalization of [..., H], with its gradient in few passes."""
+    centered = x - tf.reduce_mean(x, axis=-1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
+    inverse = tf.rsqrt(variance + LAYER_NORM_EPSILON)
+    normalized = centered * inverse
+
+    def grad(dy):
+        rows = list(range(x.shape.rank - 1))
+        dbeta = tf.reduce_sum(dy, axis=rows)
+        dgamma = tf.reduce_sum(dy * normalized, axis=rows)
+        scaled = dy * gamma
+        along = tf.reduce_mean(scaled * normalized, axis=-1, keepdims=True)
+        mean = tf.reduce_mean(scaled, axis=-1, keepdims=True)
+        dx = (scaled - mean - normalized * along) * inverse
+        return dx, dbeta, dgamma
+
+    return normalized * gamma + beta, grad
+
+
+def layer_norm(input_tensor, name="LayerNorm"):
+    """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
+
+    Args:
+      input_tensor: float [..., H].
+      name: variable scope of `beta` and `gamma`, both [H].
+
+    Returns:
+      Float tensor of the same shape.
+    """
+    width = input_tensor.shape.as_list()[-1]
+    kept_in = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
+    with tf.variable_scope(name):
+        beta = get_variable("beta", [width], tf.zeros_initializer(), kept_in)
+        gamma = get_variable("gamma", [width], tf.ones_initializer(), kept_in)
+        return _normalize(input_tensor, tf.identity(beta), tf.identity(gamma))
+
+
+def _dense_variables(n_in, n_out, initializer_range):
+    kernel = get_variable(
+        "kernel", [n_in, n_out], tf.truncated_normal_initializer(stddev=initializer_range)
+    )
+    return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
+
+
+def dense(
+    input_tensor, n_out, initializer_range, activation=None, name="dense"
+):
+    """x kernel + bias, under the variable names of `tf.layers.dense`.
+
+    Args:
+      input_tensor: float [rows, n_in].
+      n_out: output width.
+      initializer_range: standard deviation of the kernel's truncated normal.
+      activation: function of a tensor, or None.
+      name: variable scope of `kernel` and `bias`.
+
+    Returns:
+      Float [rows, n_out].
+    """
+    n_in = get_shape_list(input_tensor, expected_rank=2)[1]
+    with tf.variable_scope(name):
+        kernel, bias = _dense_variables(n_in, n_out, initializer_range)
+        output = tf.nn.bias_add(tf.matmul(input_tensor, kernel), bias)
+        return output if activation is None else activation(output)
+
+
+def embedding_lookup(
+    input_ids,
+    vocab_size,
+    embedding_size=128,
+    initializer_range=0.02,
+    word_embedding_name="word_embeddings",
+    use_one_hot_embeddings=False,
+):
+    """Looks word pieces up in the embedding table.
+
+    Args:
+      input_ids: int32 [B, S].
+      vocab_size: rows of the table.
+      embedding_size: width E of the table.
+      initializer_range: standard deviation of the table's truncated normal.
+      word_embedding_name: name of the table's variable.
+      use_one_hot_embeddings: by a matrix product with one-hot vectors.
+
+    Returns:
+      Float [B, S, E], and the table, float [vocab_size, E].
+    """
+    table = get_variable(
+        word_embedding_name,
+        [vocab_size, embedding_size],
+        tf.truncated_normal_initializer(stddev=initializer_range),
+    )
+    B, S = get_shape_list(input_ids, expected_rank=2)
+    if use_one_hot_embeddings:
+        one_hot = tf.one_hot(tf.reshape(input_ids, [-1]), depth=vocab_size)
+        output = tf.reshape(tf.matmul(one_hot, table), [B, S, embedding_size])
+    else:
+        output = tf.gather(table, input_ids)
+    return output, table
+
+
+def embedding_postprocessor(input_tensor, token_type_ids, config):
+    """Adds segment and position embeddings, then layer norm and dropout.
+
+    Args:
+      input_tensor: float [B, S, H], the word piece embeddings.
+      token_type_ids: int32 [B, S].
+      config: a `BertConfig`.
+
+    Returns:
+      Float [B, S, H].
+
+    Raises:
+      ValueError: S is known and exceeds `max_position_embeddings`.
+    """
+    _, S, H = get_shape_list(input_tensor, expected_rank=3)
+    if isinstance(S, int) and config.max_position_embeddings < S:
+        raise ValueError(
+            "sequence length %d exceeds max_position_embeddings %d"
+            % (S, config.max_position_embeddings)
+        )
+    initializer = tf.truncated_normal_initializer(stddev=config.initializer_range)
+    types = get_variable(
+        "token_type_embeddings", [config.type_vocab_size, H], initializer
+    )
+    positions = get_variable(
+        "position_embeddings", [config.max_position_embeddings, H], initializer
+    )
+    # The table of segments is tiny, so a one-hot product is the fast look-up everywhere.
+    one_hot = tf.one_hot(token_type_ids, depth=config.type_vocab_size)
+    output = input_tensor + tf.einsum("bst,th->bsh", one_hot, types) + positions[:S]
+    return dropout(layer_norm(output), config.hidden_dropout_prob)
+
+
+def transformer_layer(queries_from, hidden, mask_scores, config, adapter_fn=None):
+    """One layer of the encoder, at the positions that are asked for.
+
+    Self-attention (Vaswani et al., 2017, arXiv:1706.03762), then the feed-forward
+    sublayer. Each ends with dense, dropout, adapter, residual sum and layer norm, in
+    this order.
+
+    Args:
+      queries_from: float [B, F, H], the positions of `hidden` to compute.
+      hidden: float [B, T, H], the output of the layer below at all positions.
+      mask_scores: float [B, 1, 1, T], added to the attention scores.
+      config: a `BertConfig`.
+      adapter_fn: function of a float [rows, H] tensor, or None.
+
+    Returns:
+      Float [B, F, H].
+    """
+    H = config.hidden_size
+    B, F, _ = get_shape_list(queries_from, expected_rank=3)
+    # All that follows works on [B * F, H] matrices: reshaping back and forth between
+    # rank 3 and rank 2 is not free on TPU.
+    residual = tf.reshape(queries_from, [-1, H])
+
+    def sublayer_output(x, residual):
+        x = dense(x, H, config.initializer_range)
+        x = dropout(x, config.hidden_dropout_prob)
+        if adapter_fn is not None:
+            x = adapter_fn(x)
+        return layer_norm(x + residual)
+
+    with tf.variable_scope("attention"):
+        with tf.variable_scope("self"):
+            context = attention(queries_from, hidden, mask_scores, config)
+        with tf.variable_scope("output"):
+            attended = sublayer_output(context, residual)
+    with tf.variable_scope("intermediate"):
+        inner = dense(
+            attended,
+            config.intermediate_size,
+            config.initializer_range,
+            activation=get_activation(config.hidden_act),
+        )
+    with tf.variable_scope("output"):
+        output = sublayer_output(inner, attended)
+    return tf.reshape(output, [B, F, H])
+
+
+def attention(queries_from, hidden, mask_scores, config):
+    """Multi-head attention from some positions to all.
+
+    Args:
+      queries_from: float [B, F, H].
+      hidden: float [B, T, H]; the very same tensor where all positions are computed.
+      mask_scores: float [B, 1, 1, T], added to the scores.
+      config: a `BertConfig`.
+
+    Returns:
+      Float [B * F, H], the concatenated heads.
+    """
+    H, N = config.hidden_size, config.num_attention_heads
+    D = H // N
+    B, F, _ = get_shape_list(queries_from, expected_rank=3)
+    variables = []
+    for name in ("query", "key", "value"):
+        with tf.variable_scope(name):
+            variables.append(_dense_variables(H, H, config.initializer_range))
+
+    def project(x, parts):
+        # One matrix product for several projections: [rows, H] x [H, P * H].
+        length = get_shape_list(x, expected_rank=3)[1]
+        P = len(parts)
+        kernel = tf.concat([kernel for kernel, _ in parts], axis=1)
+        bias = tf.concat([bias for _, bias in parts], axis=0)
+        y = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, H]), kernel), bias)
+        y = tf.reshape(y, [B, length, P, N, D])
+        return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=P)  # P x [B, N, S, D]
+
+    if queries_from is hidden:
+        query, key, value = project(hidden, variables)
+    else:
+        (query,) = project(queries_from, variables[:1])
+        key, value = project(hidden, variables[1:])
+
+    query = query * (1.0 / math.sqrt(D))
+    scores = tf.matmul(query, key, transpose_b=True) + mask_scores  # [B, N, F, T]
+    probs = dropout(tf.nn.softmax(scores), config.attention_probs_dropout_prob)
+    context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])  # [B, F, N, D]
+    return tf.reshape(context, [-1, H])
+
+
+def get_shape_list(tensor, expected_rank=None):
+    """The shape of a tensor: ints where known, scalar int32 tensors where not.
+
+    Raises:
+      ValueError: the rank is not `expected_rank`.
+    """
+    rank = tensor.shape.rank
+    if expected_rank is not None and rank != expected_rank:
+        raise ValueError(
+            "tensor %s has rank %s (shape %s) where rank %d is needed"
+            % (tensor.name, rank, tensor.shape, expected_rank)
+        )
+    static = tensor.shape.as_list()
+    if None not in static:
+        return static
+    dynamic = tf.shape(tensor)
+    return [dynamic[i] if size is None else size for i, size in enumerate(static)]
+
+
+def get_assignment_map_from_checkpoint(tvars, init_checkpoint):
+    """Pairs variables with the tensors of the same name in a checkpoint.
+
+    Args:
+      tvars: variables of the current graph.
+      init_checkpoint: path of the checkpoint, without its file endings.
+
+    Returns:
+      A dict from name in the checkpoint to name in the graph, for
+      `tf.train.init_from_checkpoint`, and a dict whose keys are the names, with and
+      without ":0", of the variables that it initializes.
+    """
+    in_checkpoint = {name for name, _ in tf.train.list_variables(init_checkpoint)}
+    assignment_map = collections.OrderedDict()
+    initialized_variable_names = {}
+    for variable in tvars:
+        name = variable.op.name
+        if name in in_checkpoint:
+            assignment_map[name] = name
+            initialized_variable_names[name] = 1
+            initialized_variable_names[name + ":0"] = 1
+    return assignment_map, initialized_variable_names

@@ -1,0 +1,492 @@
+"""Tests of the conversion: outputs against numpy, and everything it refuses."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from hf_layout import (
+    CONFIG,
+    TOKENS,
+    legacy,
+    numpy_bert,
+    prefixed,
+    random_batch,
+    random_weights,
+    write_encoder,
+)
+from safetensors.numpy import save_file
+
+import convert_checkpoint
+import hf_encoder
+import modeling
+from errors import UserError
+
+PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def converted_bert(folder, batch):
+    """Runs this project's BERT on a converted folder, as `numpy_bert` does."""
+    config = modeling.BertConfig.from_json_file(
+        os.path.join(folder, "bert_config.json")
+    )
+    prefix = os.path.join(folder, "bert_model.ckpt")
+    with tf.Graph().as_default(), tf.Session() as session:
+        ids, mask, types = (tf.constant(part, tf.int32) for part in batch)
+        model = modeling.BertModel(config, False, ids, mask, types, adapter_fn=None)
+        variables = tf.global_variables()
+        stored = dict(tf.train.list_variables(prefix))
+        assert {v.op.name: v.shape.as_list() for v in variables} == stored
+        tf.train.Saver(variables).restore(session, prefix)
+        return session.run([model.get_sequence_output(), model.get_pooled_output()])
+
+
+def read_checkpoint(folder):
+    reader = tf.train.load_checkpoint(os.path.join(folder, "bert_model.ckpt"))
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+    }
+
+
+def same_weights(one, other):
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) for name in one
+    )
+
+
+def digests(folder):
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in os.listdir(folder)
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The checkpoint of the plain encoder, a dict name -> array."""
+    folder = tmp_path_factory.mktemp("plain")
+    convert_checkpoint.convert(write_encoder(folder / "in"), str(folder / "out"))
+    return read_checkpoint(str(folder / "out"))
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "relu"])
+def test_outputs_equal_numpy(tmp_path, activation):
+    config = dict(CONFIG, hidden_act=activation)
+    weights = random_weights(config, seed=3)
+    source = write_encoder(tmp_path / "in", config, weights)
+    output = tmp_path / "deep" / "out"
+    assert convert_checkpoint.convert(source, str(output)) is True
+    batch = random_batch(config)
+    sequence, pooled = converted_bert(str(output), batch)
+    wanted_sequence, wanted_pooled = numpy_bert(config, weights, *batch)
+    np.testing.assert_allclose(sequence, wanted_sequence, rtol=2e-5, atol=2e-5)
+    np.testing.assert_allclose(pooled, wanted_pooled, rtol=2e-5, atol=2e-5)
+    assert np.abs(pooled).max() > 0.1
+    assert sorted(os.listdir(output)) == [
+        "bert_config.json",
+        "bert_model.ckpt.data-00000-of-00001",
+        "bert_model.ckpt.index",
+        "conversion.json",
+        "vocab.txt",
+    ]
+    assert os.listdir(tmp_path / "deep") == ["out"]
+    assert (output / "vocab.txt").read_bytes() == (
+        tmp_path / "in" / "vocab.txt"
+    ).read_bytes()
+
+
+def test_config_fields(tmp_path):
+    source = write_encoder(tmp_path / "in")
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert json.loads((tmp_path / "out" / "bert_config.json").read_text()) == {
+        "attention_probs_dropout_prob": 0.2,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.3,
+        "hidden_size": 12,
+        "initializer_range": 0.05,
+        "intermediate_size": 20,
+        "max_position_embeddings": 9,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 2,
+        "type_vocab_size": 2,
+        "vocab_size": 11,
+    }
+
+
+@pytest.mark.parametrize("layout", [prefixed, legacy])
+def test_other_names_for_the_same_weights(tmp_path, plain, layout):
+    source = write_encoder(tmp_path / "in", weights=layout(random_weights(CONFIG)))
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
+def test_other_float_types_become_float32(tmp_path, dtype):
+    weights = {n: w.astype(dtype) for n, w in random_weights(CONFIG).items()}
+    source = write_encoder(tmp_path / "in", weights=weights)
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    stored = read_checkpoint(str(tmp_path / "out"))
+    assert {value.dtype for value in stored.values()} == {np.dtype(np.float32)}
+    name = "encoder.layer.1.intermediate.dense.weight"
+    np.testing.assert_array_equal(
+        stored["bert/encoder/layer_1/intermediate/dense/kernel"],
+        weights[name].astype(np.float32).T,
+    )
+
+
+def write_parts(folder, weights):
+    """Writes weights as two files and their index; returns the index."""
+    write_encoder(folder)
+    (folder / "model.safetensors").unlink()
+    weight_map = {}
+    for number in (1, 2):
+        part = "model-0000%d-of-00002.safetensors" % number
+        names = sorted(weights)[number - 1 :: 2]
+        save_file({name: weights[name] for name in names}, str(folder / part))
+        weight_map.update(dict.fromkeys(names, part))
+    index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return index
+
+
+def test_weights_in_parts(tmp_path, plain):
+    write_parts(tmp_path / "in", random_weights(CONFIG))
+    convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+
+
+@pytest.mark.parametrize(
+    "change, part",
+    [
+        (lambda m: m.pop("pooler.dense.bias"), "disagree"),
+        (lambda m: m.update({"more": "model-00001-of-00002.safetensors"}), "disagree"),
+        (lambda m: m.update({"pooler.dense.bias": "none.safetensors"}), "none"),
+        (lambda m: m.update({"pooler.dense.bias": "../in/vocab.txt"}), "vocab"),
+        (lambda m: m.update({"pooler.dense.bias": 3}), "weight_map"),
+        (dict.clear, "weight_map"),
+    ],
+)
+def test_wrong_index(tmp_path, change, part):
+    index = write_parts(tmp_path / "in", random_weights(CONFIG))
+    change(index["weight_map"])
+    path = tmp_path / "in" / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    refused(tmp_path, [str(path), part])
+
+
+def refused(folder, parts, **arguments):
+    """Asserts that folder/in is refused, with `parts` in the message."""
+    with pytest.raises(UserError) as caught:
+        convert_checkpoint.convert(str(folder / "in"), str(folder / "out"), **arguments)
+    for part in parts:
+        assert part in str(caught.value)
+    assert os.listdir(folder) == ["in"]
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("model_type", "roberta"),
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("add_cross_attention", True),
+        ("hidden_act", "silu"),
+        ("hidden_act", None),
+        ("layer_norm_eps", 1e-3),
+        ("layer_norm_eps", "small"),
+        ("num_attention_heads", 5),
+        ("num_hidden_layers", "two"),
+        ("num_hidden_layers", 2.0),
+        ("hidden_dropout_prob", 1.5),
+        ("initializer_range", -1),
+    ],
+)
+def test_config_that_is_refused(tmp_path, field, value):
+    write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
+    refused(tmp_path, ["config.json", field, str(value)])
+
+
+@pytest.mark.parametrize("field", ["vocab_size", "hidden_size", "type_vocab_size"])
+def test_config_without_a_size(tmp_path, field):
+    write_encoder(tmp_path / "in", {k: v for k, v in CONFIG.items() if k != field})
+    refused(tmp_path, ["config.json", "lacks %s." % field])
+
+
+def test_config_with_only_the_sizes(tmp_path, plain):
+    fields = [field for field in CONFIG if isinstance(CONFIG[field], int)]
+    source = write_encoder(tmp_path / "in", {field: CONFIG[field] for field in fields})
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+    config = json.loads((tmp_path / "out" / "bert_config.json").read_text())
+    assert (
+        config["hidden_dropout_prob"] == config["attention_probs_dropout_prob"] == 0.1
+    )
+    assert (config["hidden_act"], config["initializer_range"]) == ("gelu", 0.02)
+
+
+@pytest.mark.parametrize(
+    "field, value, notice",
+    [
+        ("hidden_act", "gelu", "tanh approximation"),
+        ("layer_norm_eps", 1e-5, "layer_norm_eps is 1e-05"),
+        ("vocab_size", 11, None),
+    ],
+)
+def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
+    told = []
+    monkeypatch.setattr(
+        hf_encoder.logging, "warning", lambda text, *args: told.append(text % args)
+    )
+    source = write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert len(told) == (notice is not None)
+    assert all(notice in text for text in told)
+
+
+DENSE = "encoder.layer.1.output.dense.weight"
+
+
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        (lambda w: w.pop(DENSE), [DENSE + " is missing"]),
+        (lambda w: w.pop("pooler.dense.bias"), ["pooler.dense.bias is missing"]),
+        (
+            lambda w: [w.pop(n) for n in list(w) if "pooler" in n or n == DENSE],
+            [DENSE + " is missing", "pooler.dense.weight is missing"],
+        ),
+        (
+            lambda w: w.update({DENSE: np.ascontiguousarray(w[DENSE].T)}),
+            [DENSE, "[20, 12]", "[12, 20]"],
+        ),
+        (
+            lambda w: w.update({"classifier.weight": w["pooler.dense.bias"]}),
+            ["classifier.weight is not a part"],
+        ),
+        (
+            lambda w: w.update({"embeddings.LayerNorm.gamma": w["pooler.dense.bias"]}),
+            ["embeddings.LayerNorm.gamma is not a part"],
+        ),
+        (
+            lambda w: w.update({"bert.pooler.dense.bias": w["pooler.dense.bias"]}),
+            ["pooler.dense.bias is there with and without"],
+        ),
+        (
+            lambda w: w.update({DENSE: w[DENSE].astype(np.int8)}),
+            [DENSE + " is of type I8"],
+        ),
+        (lambda w: w[DENSE].fill(np.nan), [DENSE, "not a number"]),
+        (
+            lambda w: w.update({DENSE: w[DENSE].astype(np.float64) * 1e300}),
+            [DENSE, "beyond float32"],
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path, change, parts):
+    weights = random_weights(CONFIG)
+    change(weights)
+    write_encoder(tmp_path / "in", weights=weights)
+    refused(tmp_path, parts)
+
+
+def test_many_problems_are_counted(tmp_path):
+    write_encoder(tmp_path / "in", dict(CONFIG, num_hidden_layers=3))
+    refused(tmp_path, ["16 found", "and 8 more."])
+
+
+def test_missing_pooler(tmp_path, plain):
+    weights = random_weights(CONFIG)
+    del weights["pooler.dense.weight"], weights["pooler.dense.bias"]
+    source = write_encoder(tmp_path / "in", weights=weights)
+    refused(tmp_path, ["--init_missing_pooler", "bert/pooler/dense/kernel"])
+    stored = []
+    for seed in (1, 1, 2):
+        output = str(tmp_path / ("out%d" % len(stored)))
+        convert_checkpoint.convert(source, output, init_missing_pooler=True, seed=seed)
+        stored.append(read_checkpoint(output))
+    kernels = [values.pop("bert/pooler/dense/kernel") for values in stored]
+    assert np.array_equal(kernels[0], kernels[1])
+    assert not np.array_equal(kernels[0], kernels[2])
+    assert kernels[0].shape == (12, 12)
+    # Of a normal cut off at two deviations, 0.05 each: 0.88 * 0.05 remain.
+    assert 0.035 < kernels[0].std() < 0.053
+    assert np.abs(kernels).max() <= 0.1
+    assert not stored[0].pop("bert/pooler/dense/bias").any()
+    assert all(np.array_equal(stored[0][name], plain[name]) for name in stored[0])
+    assert len(stored[0]) == len(plain) - 2
+
+
+def test_random_pooler_is_cut_off():
+    sources = hf_encoder.expected_sources(dict(CONFIG, hidden_size=200))
+    name = "bert/pooler/dense/kernel"
+    values = convert_checkpoint._random_pooler(CONFIG, {name: sources[name]}, 3)
+    assert 0.099 < np.abs(values[name]).max() <= 0.1
+    assert values[name].std() == pytest.approx(0.05 * 0.87963, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "tokens, parts",
+    [
+        ([*TOKENS, "f"], ["12 tokens", "vocab_size of 11"]),
+        ([*TOKENS[:-1], "a"], ["line 11", "line 5"]),
+        (TOKENS[4:], ["[CLS]"]),
+    ],
+)
+def test_vocabulary_that_does_not_fit(tmp_path, tokens, parts):
+    write_encoder(tmp_path / "in", tokens=tokens)
+    refused(tmp_path, ["vocab.txt", *parts])
+
+
+def test_shorter_vocabulary_is_taken(tmp_path, plain):
+    source = write_encoder(tmp_path / "in", tokens=TOKENS[:-2])
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+
+
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "model.safetensors"])
+def test_missing_file(tmp_path, name):
+    write_encoder(tmp_path / "in")
+    (tmp_path / "in" / name).unlink()
+    refused(tmp_path, [name])
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("length", [0, 5, -3])
+def test_damaged_file(tmp_path, name, length):
+    write_encoder(tmp_path / "in")
+    path = tmp_path / "in" / name
+    path.write_bytes(path.read_bytes()[:length])
+    refused(tmp_path, [str(path), "is damaged"])
+
+
+@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe"])
+def test_config_that_is_no_json_object(tmp_path, content):
+    write_encoder(tmp_path / "in")
+    (tmp_path / "in" / "config.json").write_bytes(content)
+    refused(tmp_path, ["config.json", "JSON"])
+
+
+@pytest.mark.parametrize(
+    "source, output, parts",
+    [
+        ("in/vocab.txt", "out", ["--input_dir", "not a folder"]),
+        ("none", "out", ["--input_dir", "not a folder"]),
+        ("gs://x/in", "out", ["--input_dir", "folder of this machine"]),
+        ("in", "gs://x/out", ["--output_dir", "folder of this machine"]),
+        ("in", "in", ["--output_dir", "not empty"]),
+        ("in", "", ["--output_dir", "not empty"]),
+        ("in", "in/vocab.txt", ["--output_dir", "not a folder"]),
+        ("in", "in/vocab.txt/out", ["--output_dir", "Cannot write"]),
+    ],
+)
+def test_folders_that_are_refused(tmp_path, monkeypatch, source, output, parts):
+    monkeypatch.chdir(tmp_path)
+    write_encoder(tmp_path / "in")
+    before = digests(tmp_path / "in")
+    with pytest.raises(UserError) as caught:
+        convert_checkpoint.convert(source, output)
+    for part in parts:
+        assert part in str(caught.value)
+    assert os.listdir(tmp_path) == ["in"]
+    assert digests(tmp_path / "in") == before
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_that_is_refused(tmp_path, seed):
+    write_encoder(tmp_path / "in")
+    refused(tmp_path, ["--seed=%d" % seed], seed=seed)
+
+
+def test_second_run_recognises_its_own_output(tmp_path):
+    source = write_encoder(tmp_path / "in")
+    output = tmp_path / "out"
+    output.mkdir()
+    assert convert_checkpoint.convert(source, str(output)) is True
+    before = digests(output)
+    times = [os.stat(output / name).st_mtime_ns for name in sorted(before)]
+    # The seed plays no part where the pooler is not made.
+    assert convert_checkpoint.convert(source, str(output), seed=8) is False
+    assert digests(output) == before
+    assert [os.stat(output / name).st_mtime_ns for name in sorted(before)] == times
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "in/vocab.txt",
+        "in/config.json",
+        "in/model.safetensors",
+        "out/conversion.json",
+        "out/bert_config.json",
+        "out/bert_model.ckpt.data-00000-of-00001",
+    ],
+)
+def test_other_content_is_never_overwritten(tmp_path, name):
+    source = write_encoder(tmp_path / "in")
+    output = tmp_path / "out"
+    convert_checkpoint.convert(source, str(output))
+    if name == "in/vocab.txt":
+        write_encoder(tmp_path / "in", tokens=[*TOKENS[:-1], "other"])
+    elif name == "in/config.json":
+        write_encoder(tmp_path / "in", dict(CONFIG, initializer_range=0.01))
+    elif name == "in/model.safetensors":
+        write_encoder(tmp_path / "in", weights=random_weights(CONFIG, seed=9))
+    else:
+        (tmp_path / name).write_bytes(b"{}")
+    before = digests(output)
+    with pytest.raises(UserError, match="does not hold this conversion"):
+        convert_checkpoint.convert(source, str(output))
+    assert digests(output) == before
+
+
+def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    source = write_encoder(tmp_path / "in")
+
+    def full_disk(prefix, values):
+        with open(prefix, "w") as writer:
+            writer.write("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert_checkpoint, "_write_checkpoint", full_disk)
+    refused(tmp_path, ["--output_dir", "No space left"])
+    assert os.path.isdir(source)
+
+
+def run_program(*arguments):
+    return subprocess.run(
+        [
+            sys.executable,
+            os.path.join(PROJECT_ROOT, "convert_checkpoint.py"),
+            *arguments,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_program(tmp_path, plain):
+    weights = random_weights(CONFIG)
+    del weights["pooler.dense.weight"], weights["pooler.dense.bias"]
+    source = write_encoder(tmp_path / "in", weights=weights)
+    (tmp_path / "in" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    flags = ["--input_dir=%s" % source, "--output_dir=%s" % (tmp_path / "out")]
+    refusal = run_program(*flags)
+    assert refusal.returncode == 1
+    assert refusal.stderr.splitlines()[-1].startswith("error: The encoder in")
+    assert "Traceback" not in refusal.stderr
+    done = run_program(*flags, "--init_missing_pooler", "--seed=4")
+    assert done.returncode == 0, done.stderr
+    assert "39 tensors, 2812 parameters" in done.stderr
+    assert "--do_lower_case=False" in done.stderr
+    assert "The pooler is random, from --seed=4" in done.stderr
+    stored = read_checkpoint(str(tmp_path / "out"))
+    sources = hf_encoder.expected_sources(CONFIG)
+    pooler = {name: sources[name] for name in sources if "pooler" in name}
+    made = convert_checkpoint._random_pooler(CONFIG, pooler, 4)
+    assert same_weights(stored, {**plain, **made})

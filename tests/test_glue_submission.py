@@ -1,0 +1,199 @@
+"""The evaluation server's files: their bytes, and what the collector refuses."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+
+import glue_submission
+from errors import UserError
+from glue_data import GLUE_TASKS
+from glue_submission import build_zip, write_submission
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def written(tmp_path, name, predictions, split=0):
+    task = GLUE_TASKS[name]
+    path = tmp_path / task.test[split].submission_file
+    write_submission(task, task.test[split], predictions, str(path))
+    assert os.listdir(tmp_path) == [path.name]
+    return path.read_bytes()
+
+
+def test_strings_of_classes(tmp_path):
+    got = written(tmp_path, "mnli", np.array([2, 0, 1]), split=1)
+    assert got == b"index\tprediction\n0\tneutral\n1\tcontradiction\n2\tentailment\n"
+
+
+def test_numbers_of_classes(tmp_path):
+    assert (
+        written(tmp_path, "cola", np.array([1, 0]))
+        == b"index\tprediction\n0\t1\n1\t0\n"
+    )
+
+
+# With float16, np.clip alone keeps the sign of -0.0.
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_scores_are_clipped(tmp_path, dtype):
+    scores = np.array([-0.25, 5.3, 2.71875, -0.0, 4.9999], dtype)
+    assert written(tmp_path, "sts-b", scores) == (
+        b"index\tprediction\n0\t0.000\n1\t5.000\n2\t2.719\n3\t0.000\n4\t5.000\n"
+    )
+
+
+def test_an_older_file_is_replaced(tmp_path):
+    written(tmp_path, "rte", np.array([0, 0, 0]))
+    assert written(tmp_path, "rte", np.array([1])).count(b"\n") == 2
+
+
+def test_diverged_scores_write_nothing(tmp_path):
+    task = GLUE_TASKS["sts-b"]
+    with pytest.raises(UserError, match=r"row 1 of test\.tsv is nan"):
+        write_submission(
+            task, task.test[0], np.array([1.0, np.nan]), str(tmp_path / "x.tsv")
+        )
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "predictions", [np.array([0, 2]), np.array([-1, 0]), np.array([0.0, 1.0]), [[0, 1]]]
+)
+def test_what_are_not_class_ids(predictions, tmp_path):
+    task = GLUE_TASKS["rte"]
+    with pytest.raises(ValueError):
+        write_submission(task, task.test[0], predictions, str(tmp_path / "x.tsv"))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory):
+    """One folder per task with files of the benchmark's full length."""
+    root = tmp_path_factory.mktemp("complete")
+    for task in GLUE_TASKS.values():
+        (root / task.name).mkdir()
+        for split in task.test:
+            ids = np.arange(split.rows)
+            predictions = ids % 50 / 10 if task.is_regression else ids % 2
+            path = root / task.name / split.submission_file
+            write_submission(task, split, predictions, str(path))
+    return root
+
+
+@pytest.fixture
+def folders(complete, tmp_path, monkeypatch):
+    """Folders whose files are links, so that a test can replace some of them."""
+    result = []
+    for folder in sorted(complete.iterdir()):
+        (tmp_path / "out" / folder.name).mkdir(parents=True)
+        for path in folder.iterdir():
+            (tmp_path / "out" / folder.name / path.name).symlink_to(path)
+        result.append(str(tmp_path / "out" / folder.name))
+    return result
+
+
+def test_complete_zip(folders, tmp_path):
+    target = tmp_path / "submission.zip"
+    names = build_zip(folders, str(target))
+    with zipfile.ZipFile(target) as archive:
+        assert sorted(archive.namelist()) == names == [
+            "AX.tsv", "CoLA.tsv", "MNLI-m.tsv", "MNLI-mm.tsv", "MRPC.tsv", "QNLI.tsv",
+            "QQP.tsv", "RTE.tsv", "SST-2.tsv", "STS-B.tsv", "WNLI.tsv",
+        ]  # fmt: skip
+        rte = (pathlib.Path(folders[0]).parent / "rte" / "RTE.tsv").read_bytes()
+        assert archive.read("RTE.tsv") == rte
+        assert archive.read("MNLI-mm.tsv").count(b"\n") == 9848
+    with pytest.raises(UserError, match="exists and is not overwritten"):
+        build_zip(folders, str(target))
+
+
+def edit(data, number, new):
+    """Replaces a line, counted from 1; None takes it out."""
+    lines = data.split(b"\n")
+    lines[number - 1 : number] = [] if new is None else [new]
+    return b"\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("rte/RTE.tsv", lambda d: d.rsplit(b"\n", 2)[0] + b"\n",
+         "RTE.tsv: 2999 rows, expected 3000"),
+        ("rte/RTE.tsv", lambda d: d + b"3000\tentailment\n",
+         "RTE.tsv: 3001 rows, expected 3000"),
+        ("rte/RTE.tsv", lambda d: edit(d, 5, None), "line 5: index '4', expected 3"),
+        ("rte/RTE.tsv", lambda d: edit(d, 5, b"2\tentailment"),
+         "line 5: index '2', expected 3"),
+        ("rte/RTE.tsv", lambda d: edit(d, 5, b"3\t1"),
+         "line 5: '1' is not one of entailment, not_entailment"),
+        ("rte/RTE.tsv", lambda d: edit(d, 5, b"3,entailment"), "line 5: 1 tab-sep"),
+        ("rte/RTE.tsv", lambda d: edit(d, 5, b""), "line 5: 1 tab-separated"),
+        ("rte/RTE.tsv", lambda d: edit(d, 1, None), "line 1: the header is '0"),
+        ("rte/RTE.tsv", lambda d: d.replace(b"\n", b"\r\n"), "LF alone"),
+        ("rte/RTE.tsv", lambda d: d[:-3], "no line end"),
+        ("rte/RTE.tsv", lambda d: d.replace(b"entail", b"\xff", 1), "not UTF-8"),
+        ("rte/RTE.tsv", lambda _: b"", "line 1: the header is ''"),
+        ("sts-b/STS-B.tsv", lambda d: edit(d, 2, b"0\tnan"), "'nan' is not a number"),
+        ("sts-b/STS-B.tsv", lambda d: edit(d, 2, b"0\t5.001"), "'5.001' is not"),
+        ("sts-b/STS-B.tsv", lambda d: edit(d, 2, b"0\t-0.1"), "'-0.1' is not"),
+        ("mnli/MNLI-mm.tsv", lambda d: d.replace(b"\n0\t", b"\n9796\t"),
+         "MNLI-mm.tsv: line 2: index '9796', expected 0"),
+    ],
+)  # fmt: skip
+def test_malformed_file_is_refused(folders, tmp_path, file, change, message):
+    path = tmp_path / "out" / file
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(change(data))
+    with pytest.raises(UserError) as caught:
+        build_zip(folders, str(tmp_path / "x.zip"))
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_missing_and_doubled_files_are_all_named(folders, tmp_path):
+    root = tmp_path / "out"
+    (root / "ax" / "AX.tsv").unlink()
+    (root / "mnli" / "MNLI-m.tsv").unlink()
+    (root / "cola" / "RTE.tsv").symlink_to(root / "rte" / "RTE.tsv")
+    with pytest.raises(UserError) as caught:
+        build_zip(folders, str(tmp_path / "x.zip"))
+    message = str(caught.value)
+    assert "\n  AX.tsv: missing" in message
+    assert "\n  MNLI-m.tsv: missing" in message
+    assert "RTE.tsv: more than one: %s, %s" % (
+        root / "cola" / "RTE.tsv", root / "rte" / "RTE.tsv",
+    ) in message  # fmt: skip
+    assert len(message.splitlines()) == 4
+
+
+def test_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match=r"--output_dirs: .*none is not a folder"):
+        build_zip([str(tmp_path / "none")], str(tmp_path / "x.zip"))
+
+
+def run_program(*arguments):
+    return subprocess.run(
+        [sys.executable, glue_submission.__file__, *arguments],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+
+
+def test_program(folders, tmp_path):
+    target = tmp_path / "s.zip"
+    flags = ("--output_dirs=" + ",".join(folders), "--zip=%s" % target)
+    done = run_program(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "holds 11 files" in done.stdout
+    assert zipfile.is_zipfile(target)
+    refused = run_program(*flags)
+    assert refused.returncode == 1
+    assert "error: --zip=" in refused.stderr
+    assert "Traceback" not in refused.stderr

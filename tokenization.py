@@ -1,0 +1,353 @@
+"""Text to word pieces to ids, exactly as BERT does it.
+
+A text is cleaned and cut at white space, each of the words is folded (case and
+accents) and cut at punctuation, and each part becomes the longest word pieces
+that the vocabulary has, from left to right. All that follows the first cut looks
+at one word at a time, so `FullTokenizer` computes it once per distinct word.
+"""
+
+import collections
+import re
+import unicodedata
+
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+
+UNKNOWN_TOKEN = "[UNK]"
+# Without these the model's inputs cannot be written down at all.
+REQUIRED_TOKENS = ("[CLS]", "[SEP]", UNKNOWN_TOKEN)
+
+# Names of Google's releases, as they stand in .../<name>/bert_model.ckpt.
+_LOWER_CASE_MODELS = (
+    "uncased_L-24_H-1024_A-16",
+    "uncased_L-12_H-768_A-12",
+    "multilingual_L-12_H-768_A-12",
+    "chinese_L-12_H-768_A-12",
+)
+_CASED_MODELS = (
+    "cased_L-12_H-768_A-12",
+    "cased_L-24_H-1024_A-16",
+    "multi_cased_L-12_H-768_A-12",
+)
+_RELEASE_PATH = re.compile(r".*?([A-Za-z0-9_-]+)/bert_model\.ckpt")
+
+# Blocks of Chinese characters, first and last code point. Hangul, Hiragana and
+# Katakana are written with spaces or in words and stay as they are.
+_CJK_BLOCKS = (
+    (0x4E00, 0x9FFF),
+    (0x3400, 0x4DBF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2B73F),
+    (0x2B740, 0x2B81F),
+    (0x2B820, 0x2CEAF),
+    (0xF900, 0xFAFF),
+    (0x2F800, 0x2FA1F),
+)
+
+# Bounds of the word memo: entries, and characters in a word worth keeping.
+_MEMO_ENTRIES = 1 << 18
+_MEMO_WORD_LENGTH = 64
+
+
+def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
+    """Checks `--do_lower_case` against the name of a Google release.
+
+    Only a path `.../<name>/bert_model.ckpt` with one of the seven known names
+    says anything; every other path passes.
+
+    Args:
+      do_lower_case: bool.
+      init_checkpoint: path of the checkpoint, or None.
+
+    Raises:
+      UserError: the named model was trained with the other setting.
+    """
+    match = _RELEASE_PATH.match(init_checkpoint) if init_checkpoint else None
+    if match is None:
+        return
+    name = match.group(1)
+    if name in _LOWER_CASE_MODELS and not do_lower_case:
+        kind, wanted = "lower-cased", "True"
+    elif name in _CASED_MODELS and do_lower_case:
+        kind, wanted = "cased", "False"
+    else:
+        return
+    raise UserError(
+        "--do_lower_case=%s does not fit --init_checkpoint=%s: %s was pre-trained on "
+        "%s text. Set --do_lower_case=%s, or, if the folder's name misleads, rename "
+        "the folder." % (bool(do_lower_case), init_checkpoint, name, kind, wanted)
+    )
+
+
+def convert_to_unicode(text):
+    """Returns `text` as `str`; bytes are read as UTF-8, invalid ones are left out."""
+    if isinstance(text, str):
+        return text
+    if isinstance(text, bytes):
+        return text.decode("utf-8", "ignore")
+    raise ValueError("Not a text: %r of type %s" % (text, type(text).__name__))
+
+
+def printable_text(text):
+    """Returns `text`, `str` or bytes, as a `str` fit for `print` and the log."""
+    return convert_to_unicode(text)
+
+
+def load_vocab(vocab_file):
+    """Reads a vocabulary file: one token a line, the id is the line's number from 0.
+
+    Args:
+      vocab_file: path of the file, UTF-8; white space around a token is dropped.
+
+    Returns:
+      An `OrderedDict` token -> id, in the file's order.
+
+    Raises:
+      UserError: the file cannot be read, is empty, is not UTF-8, or has a token
+        twice; the message gives the line, counted from 1.
+    """
+    try:
+        with tf.io.gfile.GFile(vocab_file, "rb") as reader:
+            content = reader.read()
+    except tf.errors.OpError as error:
+        raise UserError(
+            "Cannot read the vocabulary %s (%s). Give the vocab.txt that came with "
+            "the checkpoint, --vocab_file." % (vocab_file, error.message)
+        ) from error
+    if not content:
+        raise UserError(
+            "The vocabulary %s is empty. Give the vocab.txt that came with the "
+            "checkpoint, one token a line, --vocab_file." % vocab_file
+        )
+    # Only "\n" ends a line: tokens of some vocabularies hold other separators.
+    lines = content.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    vocab = collections.OrderedDict()
+    for index, line in enumerate(lines):
+        try:
+            token = line.decode("utf-8-sig" if index == 0 else "utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise UserError(
+                "%s, line %d: %r is not UTF-8 (%s). The file has to be UTF-8 text "
+                "with one token a line."
+                % (vocab_file, index + 1, line[:40], error.reason)
+            ) from error
+        if token in vocab:
+            raise UserError(
+                "%s, line %d: the token %r stands on line %d already, and a token has "
+                "one id. Use the checkpoint's own vocab.txt, unchanged."
+                % (vocab_file, index + 1, token, vocab[token] + 1)
+            )
+        vocab[token] = index
+    return vocab
+
+
+def convert_by_vocab(vocab, items):
+    """Returns `[vocab[item] for item in items]`."""
+    return [vocab[item] for item in items]
+
+
+def convert_tokens_to_ids(vocab, tokens):
+    """Returns the id of each token; `vocab` maps token -> id."""
+    return convert_by_vocab(vocab, tokens)
+
+
+def convert_ids_to_tokens(inv_vocab, ids):
+    """Returns the token of each id; `inv_vocab` maps id -> token."""
+    return convert_by_vocab(inv_vocab, ids)
+
+
+def whitespace_tokenize(text):
+    """Returns the parts of `text` between runs of white space."""
+    return text.split()
+
+
+class FullTokenizer:
+    """From a text to the word pieces of one vocabulary.
+
+    Attributes:
+      vocab: `OrderedDict` token -> id.
+      inv_vocab: dict id -> token.
+    """
+
+    def __init__(self, vocab_file, do_lower_case=True):
+        """Loads the vocabulary.
+
+        Args:
+          vocab_file: path of the vocabulary, see `load_vocab`.
+          do_lower_case: fold case and strip accents, as uncased models need it.
+
+        Raises:
+          UserError: the vocabulary is unusable or lacks a token of
+            `REQUIRED_TOKENS`.
+        """
+        self.vocab = load_vocab(vocab_file)
+        missing = [token for token in REQUIRED_TOKENS if token not in self.vocab]
+        if missing:
+            raise UserError(
+                "The vocabulary %s lacks %s, and BERT's inputs need %s. Give "
+                "the vocab.txt that came with the checkpoint, --vocab_file."
+                % (vocab_file, ", ".join(missing), ", ".join(REQUIRED_TOKENS))
+            )
+        self.inv_vocab = {index: token for token, index in self.vocab.items()}
+        self.basic_tokenizer = BasicTokenizer(do_lower_case=do_lower_case)
+        self.wordpiece_tokenizer = WordpieceTokenizer(vocab=self.vocab)
+        self._memo = {}
+
+    def tokenize(self, text):
+        """Returns the word pieces of `text` (`str` or UTF-8 bytes), a list of str."""
+        pieces = []
+        memo = self._memo
+        for word in _clean_words(text):
+            known = memo.get(word)
+            if known is None:
+                known = self._tokenize_word(word)
+                if len(word) <= _MEMO_WORD_LENGTH:
+                    if len(memo) >= _MEMO_ENTRIES:
+                        memo.clear()
+                    memo[word] = known
+            pieces.extend(known)
+        return pieces
+
+    def convert_tokens_to_ids(self, tokens):
+        """Returns the vocabulary's id of each token."""
+        return convert_by_vocab(self.vocab, tokens)
+
+    def convert_ids_to_tokens(self, ids):
+        """Returns the vocabulary's token of each id."""
+        return convert_by_vocab(self.inv_vocab, ids)
+
+    def _tokenize_word(self, word):
+        """Returns the pieces of one cleaned word, a tuple of str."""
+        pieces = []
+        for part in self.basic_tokenizer.split_word(word):
+            pieces.extend(self.wordpiece_tokenizer.tokenize(part))
+        return tuple(pieces)
+
+
+class BasicTokenizer:
+    """From a text to words: cleaning, case folding, cuts at punctuation."""
+
+    def __init__(self, do_lower_case=True):
+        """Sets whether `tokenize` folds case and strips accents."""
+        self.do_lower_case = do_lower_case
+
+    def tokenize(self, text):
+        """Returns the words of `text` (`str` or UTF-8 bytes), a list of str."""
+        words = []
+        for word in _clean_words(text):
+            words.extend(self.split_word(word))
+        return words
+
+    def split_word(self, word):
+        """Returns the parts of one word that has no white space and is cleaned."""
+        if self.do_lower_case:
+            word = word.lower()
+            if not word.isascii():
+                word = _strip_accents(word)
+        return word.translate(_SPACED_PUNCTUATION).split()
+
+
+class WordpieceTokenizer:
+    """From words to the longest pieces that a vocabulary has."""
+
+    def __init__(self, vocab, unk_token=UNKNOWN_TOKEN, max_input_chars_per_word=200):
+        """Keeps the vocabulary.
+
+        Args:
+          vocab: mapping or set of pieces; those within a word begin with "##".
+          unk_token: what becomes of a word that the pieces cannot spell.
+          max_input_chars_per_word: longer words become `unk_token` unseen.
+        """
+        self.vocab = vocab
+        self.unk_token = unk_token
+        self.max_input_chars_per_word = max_input_chars_per_word
+        self._longest_piece = max(map(len, vocab), default=0)
+
+    def tokenize(self, text):
+        """Returns the pieces of `text`'s words, greedily the longest first.
+
+        Args:
+          text: words separated by white space, as `BasicTokenizer` gives them.
+
+        Returns:
+          A list of str: `"unaffable"` gives `["un", "##aff", "##able"]`.
+        """
+        pieces = []
+        for word in convert_to_unicode(text).split():
+            pieces.extend(self._split_word(word))
+        return pieces
+
+    def _split_word(self, word):
+        """Returns the pieces of one word, or `[unk_token]`."""
+        if len(word) > self.max_input_chars_per_word:
+            return [self.unk_token]
+        pieces = []
+        start = 0
+        while start < len(word):
+            prefix = "##" if start else ""
+            for end in range(min(len(word), start + self._longest_piece), start, -1):
+                piece = prefix + word[start:end]
+                if piece in self.vocab:
+                    break
+            else:
+                return [self.unk_token]
+            pieces.append(piece)
+            start = end
+        return pieces
+
+
+class _CharacterTable(dict):
+    """A table for `str.translate` that asks `rule` once for each character."""
+
+    def __init__(self, rule):
+        """Keeps `rule`: a function of a character that returns what replaces it."""
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, code_point):
+        replacement = self[code_point] = self._rule(chr(code_point))
+        return replacement
+
+
+def _clean_words(text):
+    """Returns the words of `text`, cleaned, Chinese characters on their own."""
+    return convert_to_unicode(text).translate(_CLEANED).split()
+
+
+def _cleaned(char):
+    """Returns what the cleaning makes of a character."""
+    if char in "\t\n\r" or unicodedata.category(char) == "Zs":
+        return " "
+    # Control characters and what stands for undecodable input disappear, so that
+    # they do not cut a word; unassigned and private characters stay.
+    if char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf"):
+        return ""
+    if any(first <= ord(char) <= last for first, last in _CJK_BLOCKS):
+        return " %s " % char
+    return char
+
+
+def _spaced_punctuation(char):
+    """Returns a punctuation character between spaces, another one unchanged."""
+    # All ASCII that is no letter, digit, space or control character counts, also
+    # "^", "$" and "`", which Unicode files under symbols.
+    ascii_symbol = "!" <= char <= "~" and not char.isalnum()
+    if ascii_symbol or unicodedata.category(char).startswith("P"):
+        return " %s " % char
+    return char
+
+
+def _strip_accents(text):
+    """Returns `text` decomposed (NFD) and without its combining marks."""
+    return "".join(
+        char
+        for char in unicodedata.normalize("NFD", text)
+        if unicodedata.category(char) != "Mn"
+    )
+
+
+_CLEANED = _CharacterTable(_cleaned)
+_SPACED_PUNCTUATION = _CharacterTable(_spaced_punctuation)
