@@ -36,10 +36,9 @@ def trainable_variables():
 
 
 def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
-    """The learning rate of a step.
+    """The learning rate of an update.
 
-    1. Warm-up, step < num_warmup_steps: init_lr * step / num_warmup_steps, so that
-       the very first update has learning rate 0.
+    1. Warm-up, step < num_warmup_steps: init_lr * step / num_warmup_steps.
     2. After it: linear decay to 0 over all steps, counted from step 0, so that the
        rate drops to init_lr * (1 - num_warmup_steps / num_train_steps) at its end.
 
@@ -47,7 +46,8 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
       init_lr: the peak learning rate.
       num_train_steps: steps of the whole training.
       num_warmup_steps: steps of the warm-up; 0: none.
-      step: int scalar tensor, counted from 0.
+      step: int scalar tensor, the number of the update, counted from 1: see
+        `create_optimizer`.
 
     Returns:
       Float32 scalar tensor.
@@ -79,8 +79,11 @@ def create_optimizer(loss, init_lr, num_train_steps, num_warmup_steps, use_tpu):
       A `TrainStep`.
     """
     global_step = tf.train.get_or_create_global_step()
+    # The original's graph leaves open whether the schedule reads the global step
+    # before or after its increment. As recorded on CPU it read it after, in every
+    # step, so the first update has rate init_lr / num_warmup_steps and the last 0.
     learning_rate = learning_rate_schedule(
-        init_lr, num_train_steps, num_warmup_steps, global_step
+        init_lr, num_train_steps, num_warmup_steps, global_step + 1
     )
     optimizer = AdamWeightDecayOptimizer(
         learning_rate=learning_rate,

@@ -1,0 +1,190 @@
+"""Reading weights from checkpoints, outside the Estimator."""
+
+import hashlib
+import re
+from typing import Dict, List, NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+from errors import UserError
+
+# What a training adds to the variables of the model.
+_TRAINING_STATE = re.compile(r"(^global_step$|/adam_[mv]$)")
+
+
+class LoadReport(NamedTuple):
+    """How a checkpoint fits a model: names of variables, sorted."""
+
+    matched: List[str]
+    missing: List[str]  # in the model, not in the checkpoint
+    left_over: List[str]  # in the checkpoint, not in the model; no training state
+
+    def lines(self):
+        """The report as text, one string a line."""
+        return [
+            "matched:   %d variables" % len(self.matched),
+            "missing:   %s (they start fresh)" % _shorten(self.missing),
+            "left over: %s (in the checkpoint, not used)" % _shorten(self.left_over),
+        ]
+
+
+def _shorten(names, most=6):
+    if not names:
+        return "none"
+    shown = ", ".join(names[:most])
+    more = ", ..." if len(names) > most else ""
+    return "%d variables: %s%s" % (len(names), shown, more)
+
+
+def read_shapes(checkpoint, flag="--init_checkpoint"):
+    """Names and shapes of all tensors in a checkpoint.
+
+    Args:
+      checkpoint: path without file endings.
+      flag: the flag that gave it, for the message.
+
+    Returns:
+      Dict from name to list of ints.
+
+    Raises:
+      UserError: there is no readable checkpoint.
+    """
+    hint = (
+        "%s wants the path without endings, such as .../bert_model.ckpt for "
+        "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001" % flag
+    )
+    try:
+        if not tf.io.gfile.glob(checkpoint + ".index"):
+            raise UserError("no checkpoint at %s: %s" % (checkpoint, hint))
+        reader = tf.train.load_checkpoint(checkpoint)
+        shapes = reader.get_variable_to_shape_map()
+        # A missing or short data file shows only when a tensor is read.
+        for name in sorted(shapes, key=lambda name: sum(shapes[name]))[:1]:
+            reader.get_tensor(name)
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise UserError(
+            "checkpoint %s cannot be read (%s): %s" % (checkpoint, error, hint)
+        ) from None
+    return {name: list(shape) for name, shape in shapes.items()}
+
+
+def fingerprint(checkpoint):
+    """SHA-256 of the checkpoint's index: its names, shapes and tensors' checksums."""
+    with tf.io.gfile.GFile(checkpoint + ".index", "rb") as reader:
+        return hashlib.sha256(reader.read()).hexdigest()
+
+
+def check_fit(checkpoint, shapes, trained, allow_random_base=False):
+    """Compares a checkpoint with the model that is to start from it.
+
+    Args:
+      checkpoint: path without file endings.
+      shapes: dict from name to shape, all variables of the model.
+      trained: names of the trained variables; only these may be missing.
+      allow_random_base: whether frozen variables may be missing too.
+
+    Returns:
+      A `LoadReport`.
+
+    Raises:
+      UserError: nothing of BERT is in the checkpoint, a shape differs, or a frozen
+        variable is missing.
+    """
+    found = read_shapes(checkpoint)
+    report = LoadReport(
+        matched=sorted(name for name in shapes if name in found),
+        missing=sorted(name for name in shapes if name not in found),
+        left_over=sorted(
+            name
+            for name in found
+            if name not in shapes and not _TRAINING_STATE.search(name)
+        ),
+    )
+    if not any(name.startswith("bert/") for name in report.matched):
+        raise UserError(
+            "checkpoint %s holds no variable of BERT: expected names such as %s, "
+            "found %s; give the bert_model.ckpt of a BERT release or a converted "
+            "one, --init_checkpoint"
+            % (checkpoint, sorted(shapes)[0], _shorten(sorted(found), 3))
+        )
+    for name in report.matched:
+        if shapes[name] != found[name]:
+            raise UserError(
+                "%s has shape %s in checkpoint %s but %s in this model: %s"
+                % (name, found[name], checkpoint, shapes[name], _remedy(name))
+            )
+    frozen_missing = [name for name in report.missing if name not in set(trained)]
+    if frozen_missing and not allow_random_base:
+        raise UserError(
+            "checkpoint %s lacks frozen variables that --bert_config_file asks for, "
+            "they would stay random: %s; give the config of this checkpoint, or "
+            "--allow_random_base to go on anyway"
+            % (checkpoint, _shorten(frozen_missing))
+        )
+    return report
+
+
+def _remedy(name):
+    if name.startswith("output_"):
+        return (
+            "its head has another number of labels; give a checkpoint of the same "
+            "task, or one without a head, --init_checkpoint"
+        )
+    if "/adapters/" in name:
+        return "give the size that the checkpoint was trained with, --adapter_size"
+    return "give the bert_config.json of this checkpoint, --bert_config_file"
+
+
+def warm_start(init_checkpoint, use_tpu):
+    """Starts the current graph's variables from a checkpoint, where names agree.
+
+    Args:
+      init_checkpoint: path without file endings, or None for nothing.
+      use_tpu: on TPU the values are assigned in a scaffold function.
+
+    Returns:
+      The scaffold function for `TPUEstimatorSpec`, or None.
+    """
+    if not init_checkpoint:
+        return None
+    assignment, _ = modeling.get_assignment_map_from_checkpoint(
+        tf.trainable_variables(), init_checkpoint
+    )
+    if not use_tpu:
+        tf.train.init_from_checkpoint(init_checkpoint, assignment)
+        return None
+
+    def scaffold_fn():
+        tf.train.init_from_checkpoint(init_checkpoint, assignment)
+        return tf.train.Scaffold()
+
+    return scaffold_fn
+
+
+def parameter_counts(shapes: Dict[str, List[int]], collections: Dict[str, List[str]]):
+    """Numbers of parameters.
+
+    Args:
+      shapes: dict from name to shape, all variables of the model.
+      collections: dict from a trained collection to its variables' names.
+
+    Returns:
+      Dict: one entry a collection, "trained", "total", "base" (all but adapters and
+      head, as in the paper's table 1) and "share" (trained / base).
+    """
+
+    def count(names):
+        total = 0
+        for name in names:
+            size = 1
+            for dimension in shapes[name]:
+                size *= dimension
+            total += size
+        return total
+
+    counts = {collection: count(names) for collection, names in collections.items()}
+    trained = sum(counts.values())
+    total = count(shapes)
+    base = total - counts[modeling.ADAPTERS] - counts[modeling.HEAD]
+    return dict(counts, trained=trained, total=total, base=base, share=trained / base)
