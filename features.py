@@ -1,5 +1,22 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
+import collections
+import hashlib
+import json
+
+import tensorflow.compat.v1 as tf
+from tqdm import tqdm
+
+import tokenization
+from errors import UserError
+
+# Part of the cache's key: raise it whenever the same example gives other features.
+FORMAT_VERSION = 1
+
+# Batches whose examples are sorted by length together. More wastes less padding, fewer
+# mixes better.
+SORTED_BATCHES = 50
+
 
 class InputExample:
     """One row of a task: text and, where it is known, a label."""
@@ -17,3 +34,326 @@ class InputExample:
         self.text_a = text_a
         self.text_b = text_b
         self.label = label
+
+
+class PaddingInputExample:
+    """Stands for an example that fills up the last batch on TPU.
+
+    TPU batches have one size, so the last one would have to be dropped, and with it
+    examples of the test set. A type of its own rather than `None`, since whoever
+    treats `None` as data by mistake would not notice.
+    """
+
+
+class InputFeatures:
+    """The numbers of one example, padded to the sequence length S."""
+
+    def __init__(
+        self, input_ids, input_mask, segment_ids, label_id, is_real_example=True
+    ):
+        """Keeps the numbers.
+
+        Args:
+          input_ids: list of S ints, the word pieces.
+          input_mask: list of S ints, 1 for tokens and 0 for padding.
+          segment_ids: list of S ints, 1 for the second text and 0 elsewhere.
+          label_id: index of the label, an int; a float for regression.
+          is_real_example: False for a `PaddingInputExample`.
+        """
+        self.input_ids = input_ids
+        self.input_mask = input_mask
+        self.segment_ids = segment_ids
+        self.label_id = label_id
+        self.is_real_example = is_real_example
+
+
+def feature_spec(seq_length, is_regression=False):
+    """The one description of a record, for the writer, the parser and padding.
+
+    Args:
+      seq_length: length S of the sequences in the file.
+      is_regression: whether labels are numbers.
+
+    Returns:
+      Ordered dict from name to `tf.FixedLenFeature`. Those of rank 1 are sequences.
+    """
+    sequence = tf.FixedLenFeature([seq_length], tf.int64)
+    return collections.OrderedDict(
+        input_ids=sequence,
+        input_mask=sequence,
+        segment_ids=sequence,
+        label_ids=tf.FixedLenFeature([], tf.float32 if is_regression else tf.int64),
+        is_real_example=tf.FixedLenFeature([], tf.int64),
+    )
+
+
+def convert_single_example(ex_index, example, label_list, max_seq_length, tokenizer):
+    """Turns an example into numbers, as BERT's input is laid out.
+
+    `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`; too long a pair loses the last piece of
+    its longer text until it fits. An empty second text counts as none.
+
+    Args:
+      ex_index: number of the example; the first five are logged.
+      example: an `InputExample` or a `PaddingInputExample`.
+      label_list: labels in order; None for regression.
+      max_seq_length: length S, at least 3.
+      tokenizer: a `tokenization.FullTokenizer`.
+
+    Returns:
+      An `InputFeatures`.
+    """
+    if isinstance(example, PaddingInputExample):
+        empty = [0] * max_seq_length
+        return InputFeatures(empty, empty, empty, 0, is_real_example=False)
+
+    tokens_a = tokenizer.tokenize(example.text_a)
+    tokens_b = tokenizer.tokenize(example.text_b) if example.text_b else []
+    if tokens_b:
+        _truncate_seq_pair(tokens_a, tokens_b, max_seq_length - 3)
+    else:
+        del tokens_a[max_seq_length - 2 :]
+
+    tokens = ["[CLS]", *tokens_a, "[SEP]"]
+    segment_ids = [0] * len(tokens)
+    if example.text_b:
+        tokens += [*tokens_b, "[SEP]"]
+        segment_ids += [1] * (len(tokens_b) + 1)
+    input_ids = tokenizer.convert_tokens_to_ids(tokens)
+    padding = [0] * (max_seq_length - len(tokens))
+    input_mask = [1] * len(tokens)
+
+    if label_list is None:
+        label_id = float(example.label)
+    else:
+        label_id = label_list.index(example.label)
+    features = InputFeatures(
+        input_ids + padding, input_mask + padding, segment_ids + padding, label_id
+    )
+    if ex_index < 5:
+        _log_example(example, tokens, features)
+    return features
+
+
+def _log_example(example, tokens, features):
+    tf.logging.info("*** Example ***")
+    tf.logging.info("guid: %s", example.guid)
+    tf.logging.info(
+        "tokens: %s", " ".join(tokenization.printable_text(x) for x in tokens)
+    )
+    for name in ("input_ids", "input_mask", "segment_ids"):
+        values = getattr(features, name)
+        tf.logging.info("%s: %s", name, " ".join(str(value) for value in values))
+    tf.logging.info("label: %s (id = %s)", example.label, features.label_id)
+
+
+def _truncate_seq_pair(tokens_a, tokens_b, max_length):
+    """Shortens the longer list from its end, b on a tie, until both fit."""
+    while len(tokens_a) + len(tokens_b) > max_length:
+        longer = tokens_a if len(tokens_a) > len(tokens_b) else tokens_b
+        longer.pop()
+
+
+def file_based_convert_examples_to_features(
+    examples, label_list, max_seq_length, tokenizer, output_file
+):
+    """Writes the features of examples to a TFRecord file, whole or not at all.
+
+    Args:
+      examples: list of `InputExample` and `PaddingInputExample`.
+      label_list: labels in order; None for regression.
+      max_seq_length: length of the sequences.
+      tokenizer: a `tokenization.FullTokenizer`.
+      output_file: path of the file.
+    """
+    spec = feature_spec(max_seq_length, is_regression=label_list is None)
+    partial = output_file + ".partial"
+    with tf.io.TFRecordWriter(partial) as writer:
+        for index, example in enumerate(
+            tqdm(examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None)
+        ):
+            if index % 10000 == 0:
+                tf.logging.info("Writing example %d of %d", index, len(examples))
+            features = convert_single_example(
+                index, example, label_list, max_seq_length, tokenizer
+            )
+            values = {
+                "input_ids": features.input_ids,
+                "input_mask": features.input_mask,
+                "segment_ids": features.segment_ids,
+                "label_ids": [features.label_id],
+                "is_real_example": [int(features.is_real_example)],
+            }
+            record = tf.train.Example()
+            for name, column in spec.items():
+                feature = record.features.feature[name]
+                kind = feature.int64_list if column.dtype.is_integer else feature.float_list
+                kind.value.extend(values[name])
+            writer.write(record.SerializeToString())
+    tf.io.gfile.rename(partial, output_file, overwrite=True)
+
+
+def file_digest(path):
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as reader:
+        while True:
+            block = reader.read(1 << 20)
+            if not block:
+                return digest.hexdigest()
+            digest.update(block)
+
+
+def cache_key(data_file, vocab_file, do_lower_case, label_list, max_seq_length, padded_to):
+    """Everything that shapes a file of features, as JSON text.
+
+    Args:
+      data_file: path of the rows.
+      vocab_file: path of the vocabulary.
+      do_lower_case: whether text is lower-cased.
+      label_list: labels in order; None for regression.
+      max_seq_length: length of the sequences.
+      padded_to: number of examples, those that fill up the last batch included.
+    """
+    return json.dumps(
+        {
+            "format": FORMAT_VERSION,
+            "data": file_digest(data_file),
+            "vocabulary": file_digest(vocab_file),
+            "do_lower_case": bool(do_lower_case),
+            "labels": label_list and list(label_list),
+            "max_seq_length": max_seq_length,
+            "examples": padded_to,
+        },
+        sort_keys=True,
+    )
+
+
+def write_cached(examples, label_list, max_seq_length, tokenizer, output_file, key):
+    """Makes sure that a file of features is there and up to date.
+
+    Beside it lies `<output_file>.key`, written after it. Without that file, or with
+    another key in it, the features are built again.
+
+    Args:
+      examples: see `file_based_convert_examples_to_features`, as the next three.
+      label_list: labels in order; None for regression.
+      max_seq_length: length of the sequences.
+      tokenizer: a `tokenization.FullTokenizer`.
+      output_file: path of the file.
+      key: what `cache_key` gives.
+
+    Returns:
+      Whether the file had to be written.
+    """
+    key_file = output_file + ".key"
+    if tf.io.gfile.exists(output_file) and tf.io.gfile.exists(key_file):
+        with tf.io.gfile.GFile(key_file) as reader:
+            if reader.read() == key:
+                tf.logging.info("Features of %s are up to date, reused", output_file)
+                return False
+        tf.logging.info("Features of %s are out of date, built again", output_file)
+    if tf.io.gfile.exists(key_file):
+        tf.io.gfile.remove(key_file)
+    file_based_convert_examples_to_features(
+        examples, label_list, max_seq_length, tokenizer, output_file
+    )
+    with tf.io.gfile.GFile(key_file, "w") as writer:
+        writer.write(key)
+    return True
+
+
+def input_fn_builder(
+    input_file,
+    seq_length,
+    is_training,
+    drop_remainder,
+    is_regression=False,
+    dynamic_padding=False,
+    num_examples=None,
+    seed=None,
+):
+    """Batches from a file of features, for `TPUEstimator`.
+
+    In training the whole set is shuffled anew in each epoch. With `dynamic_padding`
+    a batch is cut to its longest example; in training, examples of similar length then
+    share a batch: windows of `SORTED_BATCHES` batches are sorted by length, and their
+    batches come in random order. Padding is masked, so results do not depend on it.
+
+    Args:
+      input_file: path of the TFRecord file.
+      seq_length: length S of the sequences in it.
+      is_training: shuffle and repeat without end.
+      drop_remainder: leave out an incomplete last batch (static shapes).
+      is_regression: whether labels are numbers.
+      dynamic_padding: cut batches to their longest example.
+      num_examples: examples in the file; needed for training.
+      seed: seed of the shuffling.
+
+    Returns:
+      A function of `params`, whose "batch_size" counts, that gives a
+      `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B].
+    """
+    spec = feature_spec(seq_length, is_regression)
+
+    def parse(serialized):
+        return {
+            name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value
+            for name, value in tf.io.parse_example(serialized, spec).items()
+        }
+
+    def cut(batch):
+        longest = tf.reduce_max(tf.reduce_sum(batch["input_mask"], axis=1))
+        # A batch of padding examples alone still needs a position.
+        longest = tf.maximum(longest, 1)
+        return {
+            name: value[:, :longest] if spec[name].shape else value
+            for name, value in batch.items()
+        }
+
+    def sort_by_length(serialized):
+        lengths = tf.reduce_sum(parse(serialized)["input_mask"], axis=1)
+        return tf.gather(serialized, tf.argsort(lengths, stable=True))
+
+    def input_fn(params):
+        batch_size = params["batch_size"]
+        dataset = tf.data.TFRecordDataset(input_file)
+        if is_training:
+            dataset = dataset.shuffle(num_examples, seed=seed)
+            if dynamic_padding:
+                # Sorted within an epoch, so that no example meets itself in a batch.
+                dataset = dataset.batch(batch_size * SORTED_BATCHES)
+                dataset = dataset.map(sort_by_length).unbatch()
+            dataset = dataset.repeat()
+        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
+        if is_training and dynamic_padding:
+            dataset = dataset.shuffle(SORTED_BATCHES, seed=seed)
+        dataset = dataset.map(parse)
+        if dynamic_padding:
+            dataset = dataset.map(cut)
+        return dataset.prefetch(2)
+
+    return input_fn
+
+
+# The original's name.
+file_based_input_fn_builder = input_fn_builder
+
+
+def check_seq_length(max_seq_length, longest):
+    """Refuses a sequence length that BERT's layout or positions do not allow.
+
+    Raises:
+      UserError: below 3 (no place for a pair) or above `longest`.
+    """
+    if max_seq_length < 3:
+        raise UserError(
+            "--max_seq_length=%d leaves no room for text: at least 3 is needed, for "
+            "[CLS] and two [SEP]" % max_seq_length
+        )
+    if max_seq_length > longest:
+        raise UserError(
+            "cannot use sequence length %d, --max_seq_length: the model's position "
+            "embeddings end at %d (max_position_embeddings of --bert_config_file)"
+            % (max_seq_length, longest)
+        )
