@@ -103,20 +103,21 @@ class VariableSet(NamedTuple):
         return [name for names in self.collections.values() for name in names]
 
 
-def variable_set(bert_config, num_labels, adapter_fn):
+def variable_set(bert_config, num_labels, adapter_fn, is_regression=False):
     """Builds the model in a graph of its own to learn its variables.
 
     Args:
       bert_config: a `modeling.BertConfig`.
       num_labels: outputs of the head.
       adapter_fn: see `modeling.BertModel`.
+      is_regression: whether the label is a number.
 
     Returns:
       A `VariableSet`.
     """
     with tf.Graph().as_default():
         ids = tf.placeholder(tf.int32, [1, 1])
-        labels = tf.placeholder(tf.int32, [1])
+        labels = tf.placeholder(tf.float32 if is_regression else tf.int32, [1])
         create_model(
             bert_config,
             False,
@@ -127,6 +128,7 @@ def variable_set(bert_config, num_labels, adapter_fn):
             num_labels,
             use_one_hot_embeddings=False,
             adapter_fn=adapter_fn,
+            is_regression=is_regression,
         )
         return VariableSet(
             shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
@@ -201,7 +203,7 @@ def model_fn_builder(
                 output.loss, learning_rate, num_train_steps, num_warmup_steps, use_tpu
             )
             return training.train_spec(
-                output.loss, step, scaffold_fn, use_tpu, num_train_steps, progress
+                output.loss, step, scaffold_fn, use_tpu, progress
             )
         if mode == tf.estimator.ModeKeys.EVAL:
             return tf.estimator.tpu.TPUEstimatorSpec(

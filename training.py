@@ -2,9 +2,10 @@
 
 import sys
 import time
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
+import tensorflow.compat.v2 as tf2
 from tqdm import tqdm
 
 # Seconds between two plain lines of progress where there is no terminal.
@@ -56,15 +57,14 @@ def train_spec(loss, step, scaffold_fn, use_tpu, progress):
 def _host_call(loss, step, summary_dir):
     def write(global_step, loss, learning_rate, gradient_norm):
         # One value a core: the first core's stands for all but the loss.
-        with tf2_summary.create_file_writer(summary_dir).as_default():
-            with tf2_summary.record_if(True):
+        with tf2.summary.create_file_writer(summary_dir).as_default():
+            with tf2.summary.record_if(True):
                 at = tf.cast(global_step[0], tf.int64)
-                tf2_summary.scalar("loss", tf.reduce_mean(loss), step=at)
-                tf2_summary.scalar("learning_rate", learning_rate[0], step=at)
-                tf2_summary.scalar("gradient_norm", gradient_norm[0], step=at)
+                tf2.summary.scalar("loss", tf.reduce_mean(loss), step=at)
+                tf2.summary.scalar("learning_rate", learning_rate[0], step=at)
+                tf2.summary.scalar("gradient_norm", gradient_norm[0], step=at)
                 return tf.summary.all_v2_summary_ops()
 
-    tf2_summary = tf.compat.v2.summary if hasattr(tf, "compat") else None
     tensors = [tf.train.get_or_create_global_step(), loss]
     tensors += [step.learning_rate, step.gradient_norm]
     # On TPU outputs are concatenated over the cores, so scalars become vectors.
@@ -172,3 +172,63 @@ class ProgressHook(tf.estimator.SessionRunHook):
                 self._steps_done,
                 self._text(now),
             )
+
+
+class RunSettings(NamedTuple):
+    """What an Estimator of this program is made of."""
+
+    output_dir: str
+    train_batch_size: int
+    eval_batch_size: int
+    predict_batch_size: int
+    save_checkpoints_steps: int
+    num_train_steps: Optional[int]
+    seed: int
+    use_tpu: bool
+    tpu_name: Optional[str]
+    tpu_zone: Optional[str]
+    gcp_project: Optional[str]
+    master: Optional[str]
+    num_tpu_cores: int
+    iterations_per_loop: int
+
+
+def make_estimator(model_fn, settings):
+    """The `TPUEstimator`, which on CPU and GPU is an ordinary Estimator.
+
+    Args:
+      model_fn: what `classifier.model_fn_builder` gives.
+      settings: a `RunSettings`.
+
+    Returns:
+      A `tf.estimator.tpu.TPUEstimator`.
+    """
+    cluster = None
+    if settings.use_tpu and settings.tpu_name:
+        cluster = tf.distribute.cluster_resolver.TPUClusterResolver(
+            settings.tpu_name,
+            zone=settings.tpu_zone,
+            project=settings.gcp_project,
+        )
+    run_config = tf.estimator.tpu.RunConfig(
+        cluster=cluster,
+        master=settings.master,
+        model_dir=settings.output_dir,
+        tf_random_seed=settings.seed,
+        save_checkpoints_steps=settings.save_checkpoints_steps,
+        # A short training shows its course too.
+        save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
+        tpu_config=tf.estimator.tpu.TPUConfig(
+            iterations_per_loop=settings.iterations_per_loop,
+            num_shards=settings.num_tpu_cores,
+            per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
+        ),
+    )
+    return tf.estimator.tpu.TPUEstimator(
+        use_tpu=settings.use_tpu,
+        model_fn=model_fn,
+        config=run_config,
+        train_batch_size=settings.train_batch_size,
+        eval_batch_size=settings.eval_batch_size,
+        predict_batch_size=settings.predict_batch_size,
+    )

@@ -1,0 +1,106 @@
+"""What an output directory belongs to: `run.json`, and whether a run may go on in it."""
+
+import json
+import os
+
+import tensorflow.compat.v1 as tf
+
+import checkpoints
+from errors import UserError
+
+FILE_NAME = "run.json"
+
+
+def write_whole(path, text):
+    """Writes a text file so that it is never seen half-written."""
+    partial = path + ".partial"
+    with tf.io.gfile.GFile(partial, "w") as writer:
+        writer.write(text)
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def write(output_dir, identity, training, parameters):
+    """Writes `run.json`.
+
+    Args:
+      output_dir: the run's folder.
+      identity: dict of all that must agree for the folder's weights to fit a run.
+      training: dict of all that must agree to go on with its training; None keeps
+        what the file holds.
+      parameters: what `checkpoints.parameter_counts` gives.
+    """
+    path = os.path.join(output_dir, FILE_NAME)
+    if training is None and tf.io.gfile.exists(path):
+        training = read(output_dir).get("training")
+    record = {"identity": identity, "training": training, "parameters": parameters}
+    write_whole(path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+
+
+def read(output_dir):
+    """The content of `run.json`; None where there is none.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = os.path.join(output_dir, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    try:
+        with tf.io.gfile.GFile(path) as reader:
+            record = json.loads(reader.read())
+        if not isinstance(record["identity"], dict):
+            raise ValueError("no identity in it")
+        return record
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            "%s is damaged (%s): delete it to go on with the checkpoints beside it, "
+            "or give another --output_dir" % (path, error)
+        ) from None
+
+
+def check(output_dir, identity, training, shapes, trained):
+    """Refuses an output directory that another run has used.
+
+    Args:
+      output_dir: the folder; it need not exist.
+      identity: see `write`.
+      training: see `write`; None when this run does not train.
+      shapes: dict from name to shape of the model's variables.
+      trained: names of the trained variables.
+
+    Returns:
+      The global step of the folder's last checkpoint; None where there is none.
+
+    Raises:
+      UserError: what differs, with both values, and what to do.
+    """
+    checkpoint = tf.train.latest_checkpoint(output_dir)
+    if checkpoint is None:
+        return None
+    record = read(output_dir)
+    if record is not None:
+        _compare(output_dir, "its model", record["identity"], identity)
+        if training is not None and record.get("training"):
+            _compare(output_dir, "its training", record["training"], training)
+    found = checkpoints.check_fit(checkpoint, shapes, trained)
+    if found.missing:
+        raise UserError(
+            "--output_dir=%s holds a checkpoint of another program: %s is missing in "
+            "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
+        )
+    return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+
+
+def _compare(output_dir, what, then, now):
+    for key in sorted(now):
+        if key in then and then[key] != now[key]:
+            raise UserError(
+                "--output_dir=%s holds another run, %s differs in %s: %s there, %s "
+                "now; give a new --output_dir, or the same %s to go on with that run"
+                % (output_dir, what, key, _brief(then[key]), _brief(now[key]), key)
+            )
+
+
+def _brief(value):
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 200 else text[:200] + "..."
