@@ -580,6 +580,8 @@ def write_predictions(estimator, plan):
 @reports_user_errors
 def main(_):
     tf.logging.set_verbosity(tf.logging.INFO)
+    # Its own handler prints; absl's root handler would print each line again.
+    tf.get_logger().propagate = False
     plan = make_plan()
     estimator = make_estimator(plan)
     if FLAGS.do_train:
