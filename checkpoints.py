@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -16,9 +16,9 @@ _TRAINING_STATE = re.compile(r"(^global_step$|/adam_[mv]$)")
 class LoadReport(NamedTuple):
     """How a checkpoint fits a model: names of variables, sorted."""
 
-    matched: List[str]
-    missing: List[str]  # in the model, not in the checkpoint
-    left_over: List[str]  # in the checkpoint, not in the model; no training state
+    matched: list[str]
+    missing: list[str]  # in the model, not in the checkpoint
+    left_over: list[str]  # in the checkpoint, not in the model; no training state
 
     def lines(self):
         """The report as text, one string a line."""
@@ -162,7 +162,7 @@ def warm_start(init_checkpoint, use_tpu):
     return scaffold_fn
 
 
-def parameter_counts(shapes: Dict[str, List[int]], collections: Dict[str, List[str]]):
+def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):
     """Numbers of parameters.
 
     Args:

@@ -1,14 +1,14 @@
 """The classification or regression head on BERT, and its `model_fn`."""
 
 import functools
-from typing import Dict, List, NamedTuple
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
 
 import checkpoints
-import tensorflow.compat.v1 as tf
-import training
-
 import modeling
 import optimization
+import training
 
 HEAD_DROPOUT = 0.1
 HEAD_INITIALIZER_RANGE = 0.02
@@ -94,8 +94,8 @@ def create_model(
 class VariableSet(NamedTuple):
     """Names and shapes of a model's variables, without optimizer slots and step."""
 
-    shapes: Dict[str, List[int]]  # of all
-    collections: Dict[str, List[str]]  # trained ones: collection -> names
+    shapes: dict[str, list[int]]  # of all
+    collections: dict[str, list[str]]  # trained ones: collection -> names
     # The rest is frozen.
 
     def trained(self):
@@ -237,4 +237,9 @@ def _eval_metrics(output, label_ids, is_real_example, is_regression):
             )
         return scores
 
-    return metric_fn, [output.per_example_loss, label_ids, output.logits, is_real_example]
+    return metric_fn, [
+        output.per_example_loss,
+        label_ids,
+        output.logits,
+        is_real_example,
+    ]

@@ -170,7 +170,13 @@ def file_based_convert_examples_to_features(
     partial = output_file + ".partial"
     with tf.io.TFRecordWriter(partial) as writer:
         for index, example in enumerate(
-            tqdm(examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None)
+            tqdm(
+                examples,
+                desc="tokenizing",
+                unit=" examples",
+                mininterval=1.0,
+                disable=None,
+            )
         ):
             if index % 10000 == 0:
                 tf.logging.info("Writing example %d of %d", index, len(examples))
@@ -187,7 +193,11 @@ def file_based_convert_examples_to_features(
             record = tf.train.Example()
             for name, column in spec.items():
                 feature = record.features.feature[name]
-                kind = feature.int64_list if column.dtype.is_integer else feature.float_list
+                kind = (
+                    feature.int64_list
+                    if column.dtype.is_integer
+                    else feature.float_list
+                )
                 kind.value.extend(values[name])
             writer.write(record.SerializeToString())
     tf.io.gfile.rename(partial, output_file, overwrite=True)
@@ -204,7 +214,9 @@ def file_digest(path):
             digest.update(block)
 
 
-def cache_key(data_file, vocab_file, do_lower_case, label_list, max_seq_length, padded_to):
+def cache_key(
+    data_file, vocab_file, do_lower_case, label_list, max_seq_length, padded_to
+):
     """Everything that shapes a file of features, as JSON text.
 
     Args:
@@ -334,10 +346,6 @@ def input_fn_builder(
         return dataset.prefetch(2)
 
     return input_fn
-
-
-# The original's name.
-file_based_input_fn_builder = input_fn_builder
 
 
 def check_seq_length(max_seq_length, longest):

@@ -280,10 +280,12 @@ class BertModel:
         if self._layer_outputs is None:
             below = [self._embedding_output, *self._lower_layers]
             # Into the very scopes of the constructor, variables reused.
-            with tf.variable_scope(self._scope, reuse=True, auxiliary_name_scope=False):
-                with tf.name_scope(self._scope.original_name_scope):
-                    with tf.variable_scope("encoder"):
-                        last = self._layer(len(below) - 1, below[-1], below[-1])
+            same_scope = tf.variable_scope(
+                self._scope, reuse=True, auxiliary_name_scope=False
+            )
+            same_names = tf.name_scope(self._scope.original_name_scope)
+            with same_scope, same_names, tf.variable_scope("encoder"):
+                last = self._layer(len(below) - 1, below[-1], below[-1])
             self._layer_outputs = [*self._lower_layers, last]
         return self._layer_outputs
 
@@ -487,14 +489,14 @@ def layer_norm(input_tensor, name="LayerNorm"):
 
 def _dense_variables(n_in, n_out, initializer_range):
     kernel = get_variable(
-        "kernel", [n_in, n_out], tf.truncated_normal_initializer(stddev=initializer_range)
+        "kernel",
+        [n_in, n_out],
+        tf.truncated_normal_initializer(stddev=initializer_range),
     )
     return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
 
 
-def dense(
-    input_tensor, n_out, initializer_range, activation=None, name="dense"
-):
+def dense(input_tensor, n_out, initializer_range, activation=None, name="dense"):
     """x kernel + bias, under the variable names of `tf.layers.dense`.
 
     Args:
@@ -576,7 +578,7 @@ def embedding_postprocessor(input_tensor, token_type_ids, config):
     positions = get_variable(
         "position_embeddings", [config.max_position_embeddings, H], initializer
     )
-    # The table of segments is tiny, so a one-hot product is the fast look-up everywhere.
+    # The table of segments is tiny: a one-hot product is the fast look-up everywhere.
     one_hot = tf.one_hot(token_type_ids, depth=config.type_vocab_size)
     output = input_tensor + tf.einsum("bst,th->bsh", one_hot, types) + positions[:S]
     return dropout(layer_norm(output), config.hidden_dropout_prob)
@@ -643,7 +645,7 @@ def attention(queries_from, hidden, mask_scores, config):
     """
     H, N = config.hidden_size, config.num_attention_heads
     D = H // N
-    B, F, _ = get_shape_list(queries_from, expected_rank=3)
+    B, _F, _ = get_shape_list(queries_from, expected_rank=3)
     variables = []
     for name in ("query", "key", "value"):
         with tf.variable_scope(name):

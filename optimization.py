@@ -153,7 +153,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
 
         The moments are the variables `<name>/adam_m` and `<name>/adam_v`.
         """
-        adapters = {variable.op.name for variable in tf.get_collection(modeling.ADAPTERS)}
+        adapters = {
+            variable.op.name for variable in tf.get_collection(modeling.ADAPTERS)
+        }
         updates = []
         for gradient, variable in grads_and_vars:
             if gradient is None:

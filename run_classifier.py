@@ -2,7 +2,7 @@
 
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -20,22 +20,21 @@ import tokenization
 import training
 from errors import UserError, reports_user_errors
 
-# The original program's names, for code that imports them from here.
-from classifier import create_model, model_fn_builder  # noqa: F401, I001
-from features import (  # noqa: F401
-    InputExample,
-    InputFeatures,
-    PaddingInputExample,
-    convert_single_example,
-    file_based_convert_examples_to_features,
-    file_based_input_fn_builder,
+# Names that the original program exposes here, beside its flags and `main`.
+InputExample = features.InputExample
+InputFeatures = features.InputFeatures
+PaddingInputExample = features.PaddingInputExample
+convert_single_example = features.convert_single_example
+file_based_convert_examples_to_features = (
+    features.file_based_convert_examples_to_features
 )
-from glue_data import (  # noqa: F401
-    ColaProcessor,
-    DataProcessor,
-    MnliProcessor,
-    MrpcProcessor,
-)
+file_based_input_fn_builder = features.input_fn_builder
+DataProcessor = glue_data.DataProcessor
+ColaProcessor = glue_data.ColaProcessor
+MnliProcessor = glue_data.MnliProcessor
+MrpcProcessor = glue_data.MrpcProcessor
+create_model = classifier.create_model
+model_fn_builder = classifier.model_fn_builder
 
 FLAGS = flags.FLAGS
 
@@ -109,9 +108,7 @@ flags.DEFINE_bool(
 
 # Cloud TPU
 flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU.")
-flags.DEFINE_string(
-    "tpu_name", None, "Name of the Cloud TPU, or its grpc:// address."
-)
+flags.DEFINE_string("tpu_name", None, "Name of the Cloud TPU, or its grpc:// address.")
 flags.DEFINE_string("tpu_zone", None, "Zone of the Cloud TPU; found out if not given.")
 flags.DEFINE_string(
     "gcp_project", None, "Project of the Cloud TPU; found out if not given."
@@ -135,7 +132,7 @@ class Plan(NamedTuple):
     task: glue_data.GlueTask
     config: modeling.BertConfig
     tokenizer: tokenization.FullTokenizer
-    examples: Dict[str, List[features.InputExample]]  # by the split's name
+    examples: dict[str, list[features.InputExample]]  # by the split's name
     num_train_steps: Optional[int]
     num_warmup_steps: Optional[int]
     step_reached: Optional[int]  # of the checkpoint in output_dir
@@ -332,7 +329,12 @@ def _log_trained(variables, counts):
         "the base's %s; all else is frozen",
         *(
             "{:,}".format(counts[key])
-            for key in (modeling.ADAPTERS, modeling.LAYER_NORM, modeling.HEAD, "trained")
+            for key in (
+                modeling.ADAPTERS,
+                modeling.LAYER_NORM,
+                modeling.HEAD,
+                "trained",
+            )
         ),
         100.0 * counts["share"],
         "{:,}".format(counts["base"]),
@@ -516,8 +518,8 @@ def decide(task, probabilities):
 def evaluate(estimator, plan):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`."""
     task = plan.task
-    lines: Dict[str, Any] = {}
-    report: Dict[str, Any] = {}
+    lines: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for split in task.dev:
         examples = plan.examples[split.name]
         input_fn, count = make_input_fn(plan, split, "eval", FLAGS.eval_batch_size)

@@ -1,4 +1,4 @@
-"""What an output directory belongs to: `run.json`, and whether a run may go on in it."""
+"""What an output directory belongs to (`run.json`), and who may go on in it."""
 
 import json
 import os

@@ -57,13 +57,13 @@ def train_spec(loss, step, scaffold_fn, use_tpu, progress):
 def _host_call(loss, step, summary_dir):
     def write(global_step, loss, learning_rate, gradient_norm):
         # One value a core: the first core's stands for all but the loss.
-        with tf2.summary.create_file_writer(summary_dir).as_default():
-            with tf2.summary.record_if(True):
-                at = tf.cast(global_step[0], tf.int64)
-                tf2.summary.scalar("loss", tf.reduce_mean(loss), step=at)
-                tf2.summary.scalar("learning_rate", learning_rate[0], step=at)
-                tf2.summary.scalar("gradient_norm", gradient_norm[0], step=at)
-                return tf.summary.all_v2_summary_ops()
+        writer = tf2.summary.create_file_writer(summary_dir)
+        with writer.as_default(), tf2.summary.record_if(True):
+            at = tf.cast(global_step[0], tf.int64)
+            tf2.summary.scalar("loss", tf.reduce_mean(loss), step=at)
+            tf2.summary.scalar("learning_rate", learning_rate[0], step=at)
+            tf2.summary.scalar("gradient_norm", gradient_norm[0], step=at)
+            return tf.summary.all_v2_summary_ops()
 
     tensors = [tf.train.get_or_create_global_step(), loss]
     tensors += [step.learning_rate, step.gradient_norm]

@@ -1,0 +1,318 @@
+"""The graph against figures recorded from the original program, and its variables."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import checkpoints
+import classifier
+import modeling
+from errors import UserError
+
+DATA = os.path.join(os.path.dirname(__file__), "data")
+BERT_BASE = modeling.BertConfig(30522, type_vocab_size=2)
+BERT_LARGE = modeling.BertConfig(
+    30522,
+    hidden_size=1024,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=4096,
+    type_vocab_size=2,
+)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with open(os.path.join(DATA, "golden_small.json")) as reader:
+        settings = json.load(reader)
+    return settings, np.load(os.path.join(DATA, "golden_small.npz"))
+
+
+def _small_config(**changes):
+    sizes = {
+        "vocab_size": 50,
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+        "max_position_embeddings": 24,
+        "type_vocab_size": 2,
+    }
+    return modeling.BertConfig(**{**sizes, **changes})
+
+
+def _load(session, arrays, prefix):
+    for variable in tf.global_variables():
+        name = prefix + variable.op.name
+        if name in arrays:
+            variable.load(arrays[name], session)
+
+
+def _assert_close(actual, expected, tolerance=1e-5):
+    scale = np.abs(expected).max()
+    assert np.abs(np.asarray(actual) - expected).max() <= tolerance * scale
+
+
+def test_forward_equals_the_original(golden):
+    settings, arrays = golden
+    config = modeling.BertConfig.from_dict(settings["bert_config"])
+    batch = {
+        name: tf.constant(arrays["batch/" + name][0])
+        for name in ("input_ids", "input_mask", "segment_ids", "label_ids")
+    }
+    output = classifier.create_model(
+        config,
+        False,
+        batch["input_ids"],
+        batch["input_mask"],
+        batch["segment_ids"],
+        batch["label_ids"],
+        settings["num_labels"],
+        use_one_hot_embeddings=False,
+    )
+    with tf.variable_scope("", reuse=True):
+        model = modeling.BertModel(
+            config,
+            False,
+            batch["input_ids"],
+            batch["input_mask"],
+            batch["segment_ids"],
+            scope="bert",
+        )
+        fetches = {
+            "embedding_output": model.get_embedding_output(),
+            "layers": tf.stack(model.get_all_encoder_layers()),
+            "sequence_output": model.get_sequence_output(),
+            "pooled_output": model.get_pooled_output(),
+            **output._asdict(),
+        }
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        _load(session, arrays, "init/")
+        values = session.run(fetches)
+    recorded = [name for name in arrays.files if name.startswith("forward/")]
+    assert len(recorded) == 8
+    for name in recorded:
+        _assert_close(values[name[len("forward/") :]], arrays[name])
+
+
+def test_every_variable_of_the_original_is_there_and_no_other(golden):
+    settings, arrays = golden
+    config = modeling.BertConfig.from_dict(settings["bert_config"])
+    variables = classifier.variable_set(config, 3, "feedforward_adapter")
+    expected = {
+        name[len("init/") :]: list(arrays[name].shape)
+        for name in arrays.files
+        if name.startswith("init/")
+    }
+    assert variables.shapes == expected
+    assert variables.trained() == settings["trainable_in_order"]
+
+
+def test_asking_for_the_sequence_adds_no_variable():
+    ids = tf.zeros([2, 5], tf.int32)
+    model = modeling.BertModel(_small_config(), False, ids)
+    before = [variable.name for variable in tf.global_variables()]
+    assert model.get_sequence_output().shape.as_list() == [2, 5, 16]
+    assert [variable.name for variable in tf.global_variables()] == before
+    assert len(model.get_all_encoder_layers()) == 2
+
+
+def test_first_position_is_the_same_with_and_without_the_others():
+    ids = tf.constant(np.random.RandomState(0).randint(0, 50, [3, 7]), tf.int32)
+    mask = tf.constant([[1] * 7, [1] * 5 + [0] * 2, [1] + [0] * 6], tf.int32)
+    model = modeling.BertModel(_small_config(initializer_range=0.5), False, ids, mask)
+    first = tf.squeeze(model.get_sequence_output()[:, :1], axis=1)
+    with tf.variable_scope("bert/pooler", reuse=True):
+        pooled = modeling.dense(first, 16, 0.5, activation=tf.tanh)
+    gradient_to = tf.global_variables("bert/encoder/layer_0/output/adapters/weights1")
+    gradients = [
+        tf.gradients(tf.reduce_sum(tf.square(output)), gradient_to)[0]
+        for output in (pooled, model.get_pooled_output())
+    ]
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for full, short in session.run(
+            [[pooled, model.get_pooled_output()], gradients]
+        ):
+            assert np.abs(full).max() > 0
+            _assert_close(short, full)
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+def test_padding_changes_no_logit(one_hot):
+    random = np.random.RandomState(1)
+    ids = random.randint(1, 50, [3, 9])
+    mask = np.ones([3, 9], int)
+    mask[1, 4:] = 0
+    logits = []
+    longer = [np.pad(x, [(0, 0), (0, 12)]) for x in (ids, mask)]
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+        for batch_ids, batch_mask in ((ids, mask), longer):
+            logits.append(
+                classifier.create_model(
+                    _small_config(initializer_range=0.5),
+                    False,
+                    tf.constant(batch_ids, tf.int32),
+                    tf.constant(batch_mask, tf.int32),
+                    tf.zeros(batch_ids.shape, tf.int32),
+                    tf.zeros([3], tf.int32),
+                    2,
+                    use_one_hot_embeddings=one_hot,
+                ).logits
+            )
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        short, padded = session.run(logits)
+    assert np.ptp(short) > 1e-3
+    _assert_close(padded, short)
+
+
+@pytest.mark.parametrize(
+    ("config", "size", "adapters", "layer_norm", "head", "share"),
+    [
+        (BERT_BASE, 64, 2379264, 38400, 1538, 2.21),
+        (BERT_BASE, 8, 313536, 38400, 1538, 0.32),
+        (BERT_BASE, 256, 9461760, 38400, 1538, 8.68),
+        (BERT_LARGE, 64, 6343680, 100352, 2050, 1.92),
+    ],
+)
+def test_parameter_counts(config, size, adapters, layer_norm, head, share):
+    variables = classifier.variable_set(
+        config, 2, classifier.adapter_function(size, 1e-3)
+    )
+    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
+    assert counts["adapters"] == adapters
+    assert counts["layer_norm"] == layer_norm
+    assert counts["head"] == head
+    assert counts["trained"] == adapters + layer_norm + head
+    assert round(100 * counts["share"], 2) == share
+    assert len(variables.shapes) == 24 * config.num_hidden_layers + 9
+
+
+def test_adapter_starts_near_the_identity_and_matters():
+    x = tf.constant(np.random.RandomState(2).randn(4, 16), tf.float32)
+    near = modeling.feedforward_adapter(x, hidden_size=5, init_scale=1e-3)
+    with tf.variable_scope("far"):
+        far = modeling.feedforward_adapter(x, hidden_size=5, init_scale=1.0)
+    shapes = [v.shape.as_list() for v in tf.get_collection("adapters")[:4]]
+    assert shapes == [[16, 5], [1, 5], [5, 16], [1, 16]]
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        x, near, far = session.run([x, near, far])
+    assert 0 < np.abs(near - x).max() < 1e-3
+    assert np.abs(far - x).max() > 0.1
+
+
+def test_collections():
+    classifier.create_model(
+        _small_config(),
+        True,
+        *[tf.zeros([1, 3], tf.int32)] * 3,
+        tf.zeros([1], tf.int32),
+        2,
+        False,
+    )
+    everything = set(tf.global_variables())
+    layer_norms = tf.get_collection("layer_norm")
+    assert len(tf.get_collection("adapters")) == 16
+    assert len(layer_norms) == 10
+    assert [v.op.name for v in tf.get_collection("head")] == [
+        "output_weights",
+        "output_bias",
+    ]
+    assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(layer_norms)
+    for name in modeling.TRAINED_COLLECTIONS:
+        assert set(tf.get_collection(name)) <= everything
+
+
+def test_without_adapters_there_are_none():
+    for nothing in (None, ""):
+        with tf.Graph().as_default():
+            ids = tf.zeros([1, 3], tf.int32)
+            modeling.BertModel(_small_config(), False, ids, adapter_fn=nothing)
+            assert not tf.get_collection("adapters")
+    with pytest.raises(ValueError, match="houlsby"):
+        modeling.get_adapter("houlsby")
+
+
+def _reference_gelu(x):
+    inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
+    return 0.5 * x * (1 + np.tanh(inner))
+
+
+def test_gelu_and_its_gradient():
+    x = np.concatenate([np.linspace(-12, 12, 401), [-1e3, 1e3]])
+    step = 1e-5
+    slope = (_reference_gelu(x + step) - _reference_gelu(x - step)) / (2 * step)
+    tensor = tf.constant(x, tf.float32)
+    y = modeling.gelu(tensor)
+    with tf.Session() as session:
+        value, gradient = session.run([y, tf.gradients(y, tensor)[0]])
+    np.testing.assert_allclose(value, _reference_gelu(x), rtol=1e-5, atol=2e-6)
+    np.testing.assert_allclose(gradient, slope, atol=5e-6)
+
+
+def test_layer_norm_and_its_gradients():
+    random = np.random.RandomState(3)
+    x = tf.constant(random.randn(6, 8) * 3 + 1)
+    beta = tf.constant(random.randn(8))
+    gamma = tf.constant(random.randn(8))
+    weights = tf.constant(random.randn(6, 8))
+    mean, variance = tf.nn.moments(x, axes=[-1], keepdims=True)
+    plain = tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-12)
+    ours = modeling._normalize(x, beta, gamma)
+    both = [
+        [y, *tf.gradients(tf.reduce_sum(y * weights), [x, beta, gamma])]
+        for y in (plain, ours)
+    ]
+    with tf.Session() as session:
+        expected, actual = session.run(both)
+    for a, b in zip(actual, expected):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+
+
+def test_dropout_drops_the_asked_share_and_keeps_the_mean():
+    y = modeling.dropout(tf.ones([400, 500]), 0.1)
+    with tf.Session() as session:
+        value = session.run(y)
+    assert abs((value == 0).mean() - 0.1) < 0.005
+    np.testing.assert_allclose(value[value != 0], 1 / 0.9, rtol=1e-5)
+    x = tf.ones([3])
+    assert modeling.dropout(x, 0.0) is x
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("hidden_size", 0),
+        ("hidden_size", "768"),
+        ("num_attention_heads", 5),
+        ("hidden_dropout_prob", 1.0),
+        ("initializer_range", -1),
+        ("hidden_act", "swish"),
+        ("vocab_size", None),
+    ],
+)
+def test_impossible_configs_are_refused(tmp_path, field, value):
+    config = _small_config().to_dict()
+    config[field] = value
+    path = tmp_path / "bert_config.json"
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=field):
+        modeling.BertConfig.from_json_file(str(path))
+
+
+def test_config_round_trip(tmp_path):
+    path = tmp_path / "bert_config.json"
+    path.write_text(BERT_LARGE.to_json_string())
+    read = modeling.BertConfig.from_json_file(str(path))
+    assert read.to_dict() == BERT_LARGE.to_dict()
+
+
+def test_too_long_a_sequence_is_refused():
+    with pytest.raises(ValueError, match="25 exceeds max_position_embeddings 24"):
+        modeling.BertModel(_small_config(), False, tf.zeros([1, 25], tf.int32))

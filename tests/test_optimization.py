@@ -1,0 +1,163 @@
+"""The optimizer against twelve steps recorded from the original program."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import classifier
+import modeling
+import optimization
+
+DATA = os.path.join(os.path.dirname(__file__), "data")
+FEATURES = ("input_ids", "input_mask", "segment_ids", "label_ids")
+
+
+def relative_error(actual, expected):
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+@pytest.fixture
+def run():
+    with open(os.path.join(DATA, "golden_small.json")) as reader:
+        settings = json.load(reader)
+    arrays = np.load(os.path.join(DATA, "golden_small.npz"))
+    batch = {
+        name: tf.placeholder(tf.int32, arrays["batch/" + name].shape[1:])
+        for name in FEATURES
+    }
+    output = classifier.create_model(
+        modeling.BertConfig.from_dict(settings["bert_config"]),
+        False,
+        *(batch[name] for name in FEATURES),
+        settings["num_labels"],
+        use_one_hot_embeddings=False,
+    )
+    step = optimization.create_optimizer(
+        output.loss,
+        settings["init_lr"],
+        settings["num_train_steps"],
+        settings["num_warmup_steps"],
+        use_tpu=False,
+    )
+    session = tf.Session()
+    session.run(tf.global_variables_initializer())
+    for variable in tf.global_variables():
+        if "init/" + variable.op.name in arrays:
+            variable.load(arrays["init/" + variable.op.name], session)
+
+    def feed(number):
+        return {batch[name]: arrays["batch/" + name][number] for name in FEATURES}
+
+    yield settings, arrays, output, step, session, feed
+    session.close()
+
+
+def test_gradients_equal_the_original(run):
+    settings, arrays, output, _, session, feed = run
+    variables = optimization.trainable_variables()
+    assert [v.op.name for v in variables] == settings["trainable_in_order"]
+    gradients = session.run(tf.gradients(output.loss, variables), feed(0))
+    for variable, gradient in zip(variables, gradients):
+        expected = arrays["gradient/" + variable.op.name]
+        assert relative_error(gradient, expected) < 1e-5
+
+
+def test_twelve_steps_equal_the_original(run):
+    _, arrays, output, step, session, feed = run
+    for number, expected in enumerate(arrays["train/loss"]):
+        loss, _ = session.run([output.loss, step.train_op], feed(number))
+        assert abs(loss - expected) < 1e-5 * expected
+    variables = {variable.op.name: variable for variable in tf.global_variables()}
+    recorded = {n[len("after/") :] for n in arrays.files if n.startswith("after/")}
+    # Every variable that training may change is recorded: 40, and two slots each.
+    slots = {name for name in variables if "/adam_" in name}
+    trained = {v.op.name for v in optimization.trainable_variables()}
+    assert recorded == slots | trained
+    assert len(recorded) == 120
+    for name in recorded:
+        value = session.run(variables[name])
+        assert relative_error(value, arrays["after/" + name]) < 1e-5, name
+    for name in set(variables) - recorded - {"global_step"}:
+        np.testing.assert_array_equal(
+            session.run(variables[name]), arrays["init/" + name], name
+        )
+    assert session.run(variables["global_step"]) == arrays["train/global_step"]
+
+
+def test_schedule_in_numbers():
+    step = tf.placeholder(tf.int64, [])
+    rate = optimization.learning_rate_schedule(0.5, 20, 4, step)
+    flat = optimization.learning_rate_schedule(0.5, 20, 0, step)
+    with tf.Session() as session:
+        at = lambda tensor, number: session.run(tensor, {step: number})  # noqa: E731
+        assert at(rate, 1) == pytest.approx(0.125)
+        assert at(rate, 3) == pytest.approx(0.375)
+        assert at(rate, 4) == pytest.approx(0.5 * 16 / 20)
+        assert at(rate, 20) == 0.0
+        assert at(flat, 1) == pytest.approx(0.5 * 19 / 20)
+
+
+def test_first_and_last_learning_rate(run):
+    settings, _, _, step, session, feed = run
+    rates = []
+    for _ in range(settings["num_train_steps"]):
+        rates.append(session.run([step.learning_rate, step.train_op], feed(0))[0])
+    assert rates[0] == pytest.approx(settings["init_lr"] / settings["num_warmup_steps"])
+    assert rates[-1] == 0.0
+    assert np.argmax(rates) == settings["num_warmup_steps"] - 1
+
+
+def _one_update(name, gradient, in_adapters=False, **rates):
+    collections = (modeling.ADAPTERS,) if in_adapters else ()
+    variable = modeling.get_variable(
+        name, [1], tf.constant_initializer(2.0), collections
+    )
+    optimizer = optimization.AdamWeightDecayOptimizer(
+        learning_rate=0.1,
+        exclude_from_weight_decay=optimization.NO_WEIGHT_DECAY,
+        **rates,
+    )
+    update = optimizer.apply_gradients([(tf.constant([gradient]), variable)])
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        session.run(update)
+        return session.run(variable)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "in_adapters", "decay"),
+    [
+        ("kernel", False, 0.3),
+        ("adapters/weights1", True, 0.7),
+        ("adapters/biases1", True, 0.0),
+        ("LayerNorm/gamma", False, 0.0),
+        ("output_bias", False, 0.0),
+        ("output_weights", False, 0.3),
+    ],
+)
+def test_decay_by_name_and_collection(name, in_adapters, decay):
+    # No gradient: only the decay, lr * rate * value, moves the variable.
+    value = _one_update(
+        name, 0.0, in_adapters, weight_decay_rate=0.3, adapter_weight_decay_rate=0.7
+    )
+    assert value == pytest.approx(2.0 - 0.1 * decay * 2.0, abs=1e-6)
+
+
+def test_adam_without_bias_correction_and_epsilon_outside_the_root():
+    expected = 2.0 - 0.1 * (0.1 * 0.5) / (np.sqrt(0.001 * 0.25) + 1e-6)
+    assert _one_update("kernel", 0.5) == pytest.approx(expected, abs=1e-6)
+
+
+def test_gradients_are_clipped_to_norm_one():
+    variable = modeling.get_variable("x", [2], tf.zeros_initializer(), (modeling.HEAD,))
+    loss = tf.reduce_sum(variable * tf.constant([300.0, 400.0]))
+    step = optimization.create_optimizer(loss, 0.1, 10, 0, use_tpu=False)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        norm, _ = session.run([step.gradient_norm, step.train_op])
+        moment = session.run(tf.global_variables("x/adam_m")[0])
+    assert norm == pytest.approx(500.0)
+    np.testing.assert_allclose(moment, [0.06, 0.08], rtol=1e-5)
