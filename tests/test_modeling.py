@@ -148,25 +148,22 @@ def test_padding_changes_no_logit(one_hot):
     ids = random.randint(1, 50, [3, 9])
     mask = np.ones([3, 9], int)
     mask[1, 4:] = 0
-    logits = []
     longer = [np.pad(x, [(0, 0), (0, 12)]) for x in (ids, mask)]
-    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-        for batch_ids, batch_mask in ((ids, mask), longer):
-            logits.append(
-                classifier.create_model(
-                    _small_config(initializer_range=0.5),
-                    False,
-                    tf.constant(batch_ids, tf.int32),
-                    tf.constant(batch_mask, tf.int32),
-                    tf.zeros(batch_ids.shape, tf.int32),
-                    tf.zeros([3], tf.int32),
-                    2,
-                    use_one_hot_embeddings=one_hot,
-                ).logits
-            )
+    fed_ids, fed_mask = (tf.placeholder(tf.int32, [None, None]) for _ in range(2))
+    logits = classifier.create_model(
+        _small_config(initializer_range=0.5),
+        False,
+        fed_ids,
+        fed_mask,
+        tf.zeros_like(fed_ids),
+        tf.zeros([3], tf.int32),
+        2,
+        use_one_hot_embeddings=one_hot,
+    ).logits
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        short, padded = session.run(logits)
+        short = session.run(logits, {fed_ids: ids, fed_mask: mask})
+        padded = session.run(logits, {fed_ids: longer[0], fed_mask: longer[1]})
     assert np.ptp(short) > 1e-3
     _assert_close(padded, short)
 

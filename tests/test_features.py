@@ -1,0 +1,301 @@
+"""Features against the original's, batches, and the cache."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import features
+import tokenization
+from errors import UserError
+
+DATA = os.path.join(os.path.dirname(__file__), "data")
+VOCAB = os.path.join(DATA, "vocab_uncased.txt")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenization.FullTokenizer(VOCAB)
+
+
+def _rows():
+    """Recorded pairs of features of the same row, cut at 16 and whole.
+
+    The rows' text is not the project's to ship. The recorded pieces of the whole row,
+    glued together, are a text that gives the very same pieces.
+    """
+    with open(os.path.join(DATA, "golden_features.json")) as reader:
+        records = json.load(reader)
+    by_row = {}
+    for record in records:
+        row = (record["task"], record["split"], record["index"])
+        by_row.setdefault(row, {})[record["max_seq_length"]] = record
+    return [row for row in by_row.values() if row[128]["num_tokens"] < 128]
+
+
+def _glue(pieces):
+    return " ".join(pieces).replace(" ##", "")
+
+
+def test_features_equal_the_original(tokenizer):
+    rows = _rows()
+    assert len(rows) > 100
+    truncated = pairs = 0
+    for row in rows:
+        whole = row[128]
+        pieces = tokenizer.convert_ids_to_tokens(whole["input_ids"])
+        second = whole["num_segment_b"]
+        first = whole["num_tokens"] - second
+        example = features.InputExample(
+            whole["guid"],
+            _glue(pieces[1 : first - 1]),
+            _glue(pieces[first:-1]) if second else None,
+            whole["label"],
+        )
+        labels = ["0", "1"]
+        for length, record in row.items():
+            got = features.convert_single_example(9, example, labels, length, tokenizer)
+            count = record["num_tokens"]
+            assert got.input_ids == record["input_ids"] + [0] * (length - count)
+            assert got.input_mask == [1] * count + [0] * (length - count)
+            segments = [0] * (count - record["num_segment_b"])
+            segments += [1] * record["num_segment_b"]
+            assert got.segment_ids == segments + [0] * (length - count)
+            assert got.label_id == record["label_id"]
+        truncated += row[16]["num_tokens"] < whole["num_tokens"]
+        pairs += bool(second)
+    assert truncated > 50
+    assert pairs > 50
+
+
+def test_truncation_takes_from_the_longer_and_from_b_on_a_tie():
+    a, b = list("aaaa"), list("bbbb")
+    features._truncate_seq_pair(a, b, 5)
+    assert (len(a), len(b)) == (3, 2)
+    a, b = list("aaaaaaa"), list("b")
+    features._truncate_seq_pair(a, b, 4)
+    assert (len(a), len(b)) == (3, 1)
+
+
+def test_empty_second_text_counts_as_none(tokenizer):
+    example = features.InputExample("x", "a film", "", "1")
+    got = features.convert_single_example(9, example, ["0", "1"], 8, tokenizer)
+    assert got.input_mask == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert not any(got.segment_ids)
+
+
+def test_padding_example_and_regression(tokenizer):
+    padding = features.convert_single_example(
+        9, features.PaddingInputExample(), ["0", "1"], 8, tokenizer
+    )
+    assert padding.input_mask == [0] * 8
+    assert padding.label_id == 0
+    assert padding.is_real_example is False
+    example = features.InputExample("x", "a", "b", "3.75")
+    got = features.convert_single_example(9, example, None, 8, tokenizer)
+    assert got.label_id == 3.75
+
+
+def _write(path, tokenizer, count, length=32):
+    """Examples of 1 to 20 words, told apart by their label."""
+    labels = [str(i) for i in range(count)]
+    random = np.random.RandomState(0)
+    examples = [
+        features.InputExample(label, "word " * random.randint(1, 21), None, label)
+        for label in labels
+    ]
+    features.file_based_convert_examples_to_features(
+        examples, labels, length, tokenizer, path
+    )
+
+
+def _batches(path, batch_size, steps=None, **arguments):
+    settings = {"is_training": False, "drop_remainder": False, **arguments}
+    with tf.Graph().as_default(), tf.Session() as session:
+        input_fn = features.input_fn_builder(path, 32, **settings)
+        dataset = input_fn({"batch_size": batch_size})
+        batch = tf.data.make_one_shot_iterator(dataset).get_next()
+        batches = []
+        try:
+            while steps is None or len(batches) < steps:
+                batches.append(session.run(batch))
+        except tf.errors.OutOfRangeError:
+            pass
+        return batches
+
+
+@pytest.fixture
+def records(tmp_path, tokenizer):
+    path = str(tmp_path / "train.tf_record")
+    _write(path, tokenizer, 100)
+    return path
+
+
+def test_evaluation_keeps_order_and_cuts_padding_only(records):
+    whole = _batches(records, 8)
+    cut = _batches(records, 8, dynamic_padding=True)
+    assert [len(b["label_ids"]) for b in whole] == [8] * 12 + [4]
+    widths = set()
+    for a, b in zip(whole, cut):
+        width = b["input_ids"].shape[1]
+        widths.add(width)
+        assert a["input_ids"].shape[1] == 32
+        assert b["input_mask"].sum(axis=1).max() == width
+        np.testing.assert_array_equal(a["input_ids"][:, :width], b["input_ids"])
+        assert not a["input_mask"][:, width:].any()
+        np.testing.assert_array_equal(a["label_ids"], b["label_ids"])
+    assert len(widths) > 1
+    order = np.concatenate([b["label_ids"] for b in cut])
+    np.testing.assert_array_equal(order, np.arange(100))
+
+
+def test_a_batch_of_padding_alone_keeps_a_position(tmp_path, tokenizer):
+    path = str(tmp_path / "eval.tf_record")
+    examples = [features.PaddingInputExample()] * 2
+    features.file_based_convert_examples_to_features(
+        examples, ["0"], 32, tokenizer, path
+    )
+    (batch,) = _batches(path, 2, dynamic_padding=True)
+    assert batch["input_ids"].shape == (2, 1)
+
+
+@pytest.mark.parametrize("dynamic_padding", [False, True])
+def test_each_epoch_holds_every_example_once_in_another_order(records, dynamic_padding):
+    settings = {
+        "is_training": True,
+        "drop_remainder": True,
+        "num_examples": 100,
+        "dynamic_padding": dynamic_padding,
+    }
+    batches = _batches(records, 10, steps=20, seed=5, **settings)
+    order = np.concatenate([b["label_ids"] for b in batches])
+    if dynamic_padding:
+        # Batches are shuffled in a window that reaches into the next epochs.
+        assert all(len(set(b["label_ids"])) == 10 for b in batches)
+    else:
+        assert sorted(order[:100]) == list(range(100))
+        assert sorted(order[100:]) == list(range(100))
+    assert list(order[:100]) != list(order[100:])
+    assert list(order[:100]) != list(range(100))
+    again = _batches(records, 10, steps=20, seed=5, **settings)
+    other = _batches(records, 10, steps=20, seed=6, **settings)
+    np.testing.assert_array_equal(
+        order, np.concatenate([b["label_ids"] for b in again])
+    )
+    assert list(order) != list(np.concatenate([b["label_ids"] for b in other]))
+
+
+def test_grouping_by_length_wastes_less_padding(records):
+    def padding(dynamic):
+        batches = _batches(
+            records,
+            5,
+            steps=20,
+            is_training=True,
+            drop_remainder=True,
+            num_examples=100,
+            seed=3,
+            dynamic_padding=dynamic,
+        )
+        masks = [b["input_mask"] for b in batches]
+        return 1 - sum(m.sum() for m in masks) / sum(m.size for m in masks)
+
+    assert padding(True) < 0.2 < padding(False)
+
+
+def test_whole_epochs_are_trained_on_with_grouping(records):
+    counts = np.zeros(100, int)
+    for batch in _batches(
+        records,
+        7,
+        steps=1000,
+        is_training=True,
+        drop_remainder=True,
+        num_examples=100,
+        seed=3,
+        dynamic_padding=True,
+    ):
+        np.add.at(counts, batch["label_ids"], 1)
+    # 70 epochs; the window of batches that is still being shuffled is all that differs.
+    assert counts.min() >= 70 - 8
+    assert counts.max() <= 70 + 8
+
+
+def test_static_shapes_for_tpu(records):
+    input_fn = features.input_fn_builder(records, 32, True, True, num_examples=100)
+    shapes = tf.data.get_output_shapes(input_fn({"batch_size": 4}))
+    assert {name: shape.as_list() for name, shape in shapes.items()} == {
+        "input_ids": [4, 32],
+        "input_mask": [4, 32],
+        "segment_ids": [4, 32],
+        "label_ids": [4],
+        "is_real_example": [4],
+    }
+
+
+def _key(tmp_path, **changes):
+    (tmp_path / "rows.tsv").write_text(changes.pop("rows", "a\n"))
+    (tmp_path / "vocab.txt").write_text(changes.pop("vocab", "[PAD]\n"))
+    settings = {
+        "do_lower_case": True,
+        "label_list": ["0", "1"],
+        "max_seq_length": 32,
+        "padded_to": 3,
+        **changes,
+    }
+    return features.cache_key(
+        str(tmp_path / "rows.tsv"), str(tmp_path / "vocab.txt"), **settings
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": "b\n"},
+        {"vocab": "[UNK]\n"},
+        {"do_lower_case": False},
+        {"label_list": ["1", "0"]},
+        {"label_list": None},
+        {"max_seq_length": 33},
+        {"padded_to": 4},
+    ],
+)
+def test_the_key_holds_all_that_shapes_the_features(tmp_path, change):
+    assert _key(tmp_path) == _key(tmp_path)
+    assert _key(tmp_path, **change) != _key(tmp_path)
+
+
+def test_the_format_is_part_of_the_key(tmp_path, monkeypatch):
+    before = _key(tmp_path)
+    monkeypatch.setattr(features, "FORMAT_VERSION", features.FORMAT_VERSION + 1)
+    assert _key(tmp_path) != before
+
+
+def test_cache_is_reused_rebuilt_and_never_half_written(tmp_path, tokenizer):
+    path = str(tmp_path / "dev.tf_record")
+    example = features.InputExample("x", "a film", None, "0")
+
+    def write(key, examples):
+        return features.write_cached(examples, ["0"], 8, tokenizer, path, key)
+
+    assert write("one", [example]) is True
+    assert write("one", [example]) is False
+    assert write("two", [example]) is True
+    os.remove(path)
+    assert write("two", [example]) is True
+    # A broken rebuild leaves no key that vouches for the old file.
+    wrong = features.InputExample("x", "a film", None, "not a label")
+    with pytest.raises(ValueError):
+        write("three", [example, wrong])
+    assert not os.path.exists(path + ".key")
+    assert write("two", [example]) is True
+
+
+@pytest.mark.parametrize("length", [2, 513])
+def test_sequence_length_limits(length):
+    with pytest.raises(UserError, match="max_seq_length"):
+        features.check_seq_length(length, 512)
+    features.check_seq_length(3, 512)
+    features.check_seq_length(512, 512)
