@@ -1,0 +1,379 @@
+"""The program as a user runs it, on small models and made-up rows."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from absl import flags
+from absl.testing import flagsaver
+
+import modeling
+import run_classifier
+
+DATA = os.path.join(os.path.dirname(__file__), "data")
+ORIGINAL = os.path.join(DATA, "original_run")
+VOCAB = os.path.join(DATA, "vocab_uncased.txt")
+FLAGS = flags.FLAGS
+
+WORDS = "the cat sat on a mat while rain fell and music played far away".split()
+
+
+def run(**settings):
+    """Runs `main` as the command line would."""
+    if not FLAGS.is_parsed():
+        FLAGS(["run_classifier.py"])
+    tf.reset_default_graph()
+    with flagsaver.flagsaver(**settings):
+        run_classifier.main([])
+
+
+def read_results(folder):
+    with open(os.path.join(str(folder), "eval_results.txt")) as reader:
+        return dict(line.rstrip("\n").split(" = ") for line in reader)
+
+
+def values_of(checkpoint):
+    reader = tf.train.load_checkpoint(checkpoint)
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+    }
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A small BERT: its flags, with a checkpoint without adapters and head."""
+    config = modeling.BertConfig(
+        30522,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        type_vocab_size=2,
+        initializer_range=0.2,
+    )
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    (folder / "bert_config.json").write_text(config.to_json_string())
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(7)
+        ids = tf.zeros([1, 2], tf.int32)
+        modeling.BertModel(config, False, ids, adapter_fn=None)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(
+            session, str(folder / "bert_model.ckpt"), write_meta_graph=False
+        )
+    return {
+        "vocab_file": VOCAB,
+        "bert_config_file": str(folder / "bert_config.json"),
+        "init_checkpoint": str(folder / "bert_model.ckpt"),
+        "max_seq_length": 32,
+        "train_batch_size": 4,
+        "output_dir": str(tmp_path / "output"),
+    }
+
+
+def _sentence(random):
+    return " ".join(random.choice(WORDS, random.randint(3, 12)))
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """MRPC's files with 24, 10 and 7 rows."""
+    folder = tmp_path / "MRPC"
+    folder.mkdir()
+    random = np.random.RandomState(0)
+    for name, count in (("train", 24), ("dev", 10), ("test", 7)):
+        head = "index" if name == "test" else "Quality"
+        lines = [head + "\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        for i in range(count):
+            first = i if name == "test" else i % 2
+            lines.append(
+                "%d\t1\t2\t%s\t%s" % (first, _sentence(random), _sentence(random))
+            )
+        (folder / (name + ".tsv")).write_text("\n".join(lines) + "\n")
+    return {"task_name": "MRPC", "data_dir": str(folder)}
+
+
+@pytest.fixture
+def scored(tmp_path):
+    """STS-B's files with 16, 9 and 5 rows."""
+    folder = tmp_path / "STS-B"
+    folder.mkdir()
+    random = np.random.RandomState(1)
+    columns = (
+        "index genre filename year old_index source1 source2 sentence1 sentence2"
+    ).split()
+    for name, count in (("train", 16), ("dev", 9), ("test", 5)):
+        lines = ["\t".join(columns + ([] if name == "test" else ["score"]))]
+        for i in range(count):
+            row = [str(i), "g", "f", "2012", "1", "s", "s"]
+            row += [_sentence(random), _sentence(random)]
+            row += [] if name == "test" else ["%.3f" % random.uniform(0, 5)]
+            lines.append("\t".join(row))
+        (folder / (name + ".tsv")).write_text("\n".join(lines) + "\n")
+    return {"task_name": "STS-B", "data_dir": str(folder)}
+
+
+def test_checkpoint_of_the_original_gives_its_scores_and_predictions(tmp_path):
+    output = tmp_path / "output"
+    run(
+        task_name="MRPC",
+        do_eval=True,
+        do_predict=True,
+        data_dir=os.path.join(ORIGINAL, "data"),
+        vocab_file=VOCAB,
+        bert_config_file=os.path.join(ORIGINAL, "bert_config.json"),
+        init_checkpoint=os.path.join(ORIGINAL, "model.ckpt-360"),
+        max_seq_length=64,
+        output_dir=str(output),
+    )
+    expected, results = read_results(ORIGINAL), read_results(output)
+    assert set(results) == set(expected) | {"accuracy", "f1"}
+    for key in ("eval_accuracy", "eval_loss", "loss"):
+        assert float(results[key]) == pytest.approx(float(expected[key]), rel=1e-5)
+    np.testing.assert_allclose(
+        np.loadtxt(str(output / "test_results.tsv")),
+        np.loadtxt(os.path.join(ORIGINAL, "test_results.tsv")),
+        rtol=1e-5,
+    )
+
+
+def test_training_moves_the_trained_set_and_nothing_else(model, pairs):
+    run(do_train=True, num_train_epochs=2.0, learning_rate=1e-2, **model, **pairs)
+    output = model["output_dir"]
+    first = values_of(os.path.join(output, "model.ckpt-0"))
+    last = values_of(tf.train.latest_checkpoint(output))
+    base = values_of(model["init_checkpoint"])
+    assert last["global_step"] == 12
+    moved = {name for name in last if not np.array_equal(first[name], last[name])}
+    model_names = {name for name in last if "adam_" not in name}
+    trained = {
+        name
+        for name in model_names
+        if "/adapters/" in name or "LayerNorm" in name or name.startswith("output_")
+    }
+    assert len(trained) == 12 * 2 + 4
+    assert moved & model_names == trained | {"global_step"}
+    slots = {name for name in last if "adam_" in name}
+    assert slots == {n + s for n in trained for s in ("/adam_m", "/adam_v")}
+    frozen = set(base) - trained
+    assert len(frozen) > 30
+    for name in frozen:
+        np.testing.assert_array_equal(last[name], base[name], name)
+
+
+def test_the_same_seed_gives_the_same_results_byte_for_byte(model, pairs, tmp_path):
+    written = {}
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        output = tmp_path / name
+        settings = {**model, **pairs, "output_dir": str(output), "seed": seed}
+        run(
+            do_train=True,
+            do_eval=True,
+            do_predict=True,
+            num_train_epochs=2.0,
+            learning_rate=1e-2,
+            adapter_init_scale=0.1,
+            **settings,
+        )
+        files = ("eval_results.txt", "eval_results.json", "test_results.tsv")
+        written[name] = [(output / file).read_bytes() for file in files]
+    assert written["a"] == written["b"]
+    assert written["a"][0] != written["c"][0]
+
+
+def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
+    # Without dropout, and with one batch an epoch, both ways train on the same rows.
+    with open(model["bert_config_file"]) as reader:
+        config = json.load(reader)
+    results = {}
+    for dynamic in (True, False):
+        output = str(tmp_path / str(dynamic))
+        settings = {**model, **pairs, "output_dir": output}
+        run(do_eval=True, do_predict=True, dynamic_padding=dynamic, **settings)
+        results[dynamic] = np.loadtxt(os.path.join(output, "test_results.tsv"))
+    assert config["hidden_dropout_prob"] == 0.1
+    assert np.ptp(results[True][:, 0]) > 0
+    np.testing.assert_allclose(results[True], results[False], rtol=1e-5)
+
+
+def test_files_of_a_run(model, pairs):
+    run(do_train=True, do_eval=True, do_predict=True, **model, **pairs)
+    output = model["output_dir"]
+    files = set(os.listdir(output))
+    assert {
+        "checkpoint",
+        "graph.pbtxt",
+        "eval_results.txt",
+        "eval_results.json",
+        "test_results.tsv",
+        "MRPC.tsv",
+        "run.json",
+        "train.tf_record",
+        "eval.tf_record",
+        "predict.tf_record",
+    } <= files
+    assert not [name for name in files if name.endswith(".partial")]
+    results = read_results(output)
+    keys = ["accuracy", "eval_accuracy", "eval_loss", "f1", "global_step", "loss"]
+    assert list(results) == keys
+    assert float(results["accuracy"]) == pytest.approx(float(results["eval_accuracy"]))
+    with open(os.path.join(output, "test_results.tsv")) as reader:
+        rows = [[float(p) for p in line.split("\t")] for line in reader]
+    assert len(rows) == 7
+    np.testing.assert_allclose(np.sum(rows, axis=1), 1.0, rtol=1e-5)
+    with open(os.path.join(output, "MRPC.tsv")) as reader:
+        lines = reader.read().splitlines()
+    assert lines[0] == "index\tprediction"
+    assert [line.split("\t")[1] for line in lines[1:]] == [
+        str(np.argmax(row)) for row in rows
+    ]
+    with open(os.path.join(output, "eval_results.json")) as reader:
+        report = json.load(reader)
+    dev = report["sets"]["dev"]
+    assert dev["baseline"]["accuracy"] == 0.5
+    assert dev["scores"]["f1"] == pytest.approx(float(results["f1"]))
+
+
+def test_scalars_for_tensorboard(model, pairs):
+    run(do_train=True, **model, **pairs)
+    (events,) = tf.io.gfile.glob(os.path.join(model["output_dir"], "events.out.*"))
+    tags = {
+        value.tag
+        for event in tf.train.summary_iterator(events)
+        for value in event.summary.value
+    }
+    assert {"loss", "learning_rate", "gradient_norm"} <= tags
+
+
+def test_the_same_run_resumes_and_says_so(model, pairs, caplog):
+    settings = {**model, **pairs, "num_train_epochs": 2.0}
+    output = model["output_dir"]
+    run(do_train=True, save_checkpoints_steps=5, **settings)
+    # As if it had been stopped after step 5.
+    for name in os.listdir(output):
+        if name.startswith("model.ckpt-1"):
+            os.remove(os.path.join(output, name))
+    with open(os.path.join(output, "checkpoint"), "w") as writer:
+        writer.write('model_checkpoint_path: "model.ckpt-5"\n')
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        run(do_train=True, **settings)
+        assert "Resuming the run in %s from step 5" % output in caplog.text
+        assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
+        run(do_train=True, **settings)
+        assert "has already reached step 12 of 12" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def test_regression(model, scored):
+    run(
+        do_train=True,
+        do_eval=True,
+        do_predict=True,
+        num_train_epochs=30.0,
+        learning_rate=3e-2,
+        adapter_init_scale=0.1,
+        **model,
+        **scored,
+    )
+    results = read_results(model["output_dir"])
+    assert set(results) == {"eval_loss", "global_step", "loss", "pearson", "spearman"}
+    scores = np.loadtxt(os.path.join(model["output_dir"], "test_results.tsv"))
+    assert scores.shape == (5,)
+    # Trained on raw scores of 0 to 5, the head has left its start at 0.
+    assert scores.mean() > 1
+    with open(os.path.join(model["output_dir"], "STS-B.tsv")) as reader:
+        lines = reader.read().splitlines()
+    clipped = np.clip(scores, 0, 5)
+    assert lines[1:] == ["%d\t%.3f" % pair for pair in enumerate(clipped)]
+
+
+def test_both_sets_of_mnli_in_one_run_and_ax_with_its_model(model, tmp_path):
+    folder = tmp_path / "MNLI"
+    shutil.copytree(os.path.join(DATA, "glue", "MNLI"), str(folder))
+    settings = {**model, "task_name": "mnli", "data_dir": str(folder)}
+    run(do_train=True, do_eval=True, do_predict=True, **settings)
+    results = read_results(model["output_dir"])
+    for key in ("accuracy", "eval_accuracy", "eval_loss", "loss"):
+        assert key in results
+        assert key + "_mm" in results
+    files = set(os.listdir(model["output_dir"]))
+    assert {"test_results.tsv", "test_results_mm.tsv"} <= files
+    assert {"MNLI-m.tsv", "MNLI-mm.tsv"} <= files
+    matched = os.path.join(model["output_dir"], "test_results.tsv")
+    with open(matched) as reader:
+        before = reader.read()
+    settings["task_name"] = "ax"
+    settings["data_dir"] = os.path.join(DATA, "glue", "AX")
+    run(do_predict=True, **settings)
+    assert "AX.tsv" in os.listdir(model["output_dir"])
+    with open(matched) as reader:
+        assert reader.read() == before
+
+
+@pytest.mark.parametrize("size", [3, 20])
+def test_adapter_size_and_scale_reach_the_model(model, pairs, size):
+    scale = 0.01 * size
+    run(do_train=True, adapter_size=size, adapter_init_scale=scale, **model, **pairs)
+    first = values_of(os.path.join(model["output_dir"], "model.ckpt-0"))
+    weights = [first[name] for name in first if name.endswith("adapters/weights1")]
+    assert len(weights) == 4
+    assert all(w.shape == (16, size) for w in weights)
+    # A normal cut at two standard deviations keeps 0.88 of its deviation.
+    assert np.std(weights) == pytest.approx(0.88 * scale, rel=0.2)
+
+
+def test_names_of_the_original_are_reachable():
+    for name in (
+        "InputExample",
+        "InputFeatures",
+        "DataProcessor",
+        "convert_single_example",
+        "file_based_input_fn_builder",
+        "create_model",
+        "model_fn_builder",
+        "ColaProcessor",
+        "MnliProcessor",
+        "MrpcProcessor",
+    ):
+        assert callable(getattr(run_classifier, name))
+
+
+def test_flags_of_the_original_keep_their_defaults():
+    defaults = {
+        "data_dir": None,
+        "bert_config_file": None,
+        "task_name": None,
+        "vocab_file": None,
+        "output_dir": None,
+        "init_checkpoint": None,
+        "do_lower_case": True,
+        "max_seq_length": 128,
+        "do_train": False,
+        "do_eval": False,
+        "do_predict": False,
+        "train_batch_size": 32,
+        "eval_batch_size": 8,
+        "predict_batch_size": 8,
+        "learning_rate": 5e-5,
+        "num_train_epochs": 3.0,
+        "warmup_proportion": 0.1,
+        "save_checkpoints_steps": 1000,
+        "iterations_per_loop": 1000,
+        "use_tpu": False,
+        "tpu_name": None,
+        "tpu_zone": None,
+        "gcp_project": None,
+        "master": None,
+        "num_tpu_cores": 8,
+        "adapter_size": 64,
+        "adapter_init_scale": 1e-3,
+    }
+    assert {name: FLAGS[name].default for name in defaults} == defaults
