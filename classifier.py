@@ -76,7 +76,8 @@ def create_model(
     bias = modeling.get_variable(
         "output_bias", [num_labels], tf.zeros_initializer(), (modeling.HEAD,)
     )
-    with tf.variable_scope("loss"):
+    # Not "loss": the Estimator's scalar for TensorBoard has this name.
+    with tf.name_scope("head"):
         logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
         if is_regression:
             logits = tf.squeeze(logits, axis=-1)

@@ -11,6 +11,9 @@ from tqdm import tqdm
 # Seconds between two plain lines of progress where there is no terminal.
 PLAIN_INTERVAL = 15.0
 
+# Steps between two reports of the Estimator's own.
+LOG_STEPS = 100
+
 
 class ProgressSettings(NamedTuple):
     """What the progress report needs to know beforehand."""
@@ -216,6 +219,7 @@ def make_estimator(model_fn, settings):
         model_dir=settings.output_dir,
         tf_random_seed=settings.seed,
         save_checkpoints_steps=settings.save_checkpoints_steps,
+        log_step_count_steps=LOG_STEPS,
         # A short training shows its course too.
         save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
         tpu_config=tf.estimator.tpu.TPUConfig(
