@@ -1,0 +1,49 @@
+"""The progress report."""
+
+import io
+
+import tensorflow.compat.v1 as tf
+
+import training
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def _train(stream, steps=6):
+    step = tf.train.get_or_create_global_step()
+    loss = tf.cast(step, tf.float32) + 0.25
+    settings = training.ProgressSettings(32, steps, "")
+    hook = training.ProgressHook(loss, tf.constant(3e-4), settings, stream)
+    with tf.control_dependencies([tf.identity(loss)]):
+        update = tf.assign_add(step, 1)
+    with tf.train.MonitoredTrainingSession(hooks=[hook]) as session:
+        for _ in range(steps):
+            session.run(update)
+    return stream.getvalue()
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch):
+    monkeypatch.setattr(training, "PLAIN_INTERVAL", 0.0)
+    lines = _train(io.StringIO()).splitlines()
+    assert len(lines) == 7
+    assert lines[2].startswith("step 3 of 6: ")
+    for part in (" examples/s", "loss 2.25", "learning rate 3.00e-04", " left"):
+        assert part in lines[2]
+    assert "\r" not in "".join(lines)
+    assert lines[-1].startswith("step 6 of 6: ")
+    assert lines[-1].endswith("0:00 left")
+
+
+def test_plain_lines_come_at_intervals():
+    assert len(_train(io.StringIO()).splitlines()) == 1
+
+
+def test_a_bar_on_a_terminal():
+    text = _train(_Terminal())
+    assert "training" in text
+    assert "6/6" in text
+    assert "examples/s" in text
+    assert "step 6 of 6" not in text
