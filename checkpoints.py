@@ -1,6 +1,8 @@
 """Reading weights from checkpoints, outside the Estimator."""
 
+import contextlib
 import hashlib
+import math
 import re
 from typing import NamedTuple
 
@@ -8,6 +10,11 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
+
+_PATH_REMEDY = (
+    "--init_checkpoint wants the path without endings, such as .../bert_model.ckpt for "
+    "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001"
+)
 
 # What a training adds to the variables of the model.
 _TRAINING_STATE = re.compile(r"(^global_step$|/adam_[mv]$)")
@@ -37,12 +44,26 @@ def _shorten(names, most=6):
     return "%d variables: %s%s" % (len(names), shown, more)
 
 
-def read_shapes(checkpoint, flag="--init_checkpoint"):
+@contextlib.contextmanager
+def _reading(checkpoint, remedy):
+    """Turns what goes wrong in reading a checkpoint into a `UserError`."""
+    try:
+        if not tf.io.gfile.exists(checkpoint + ".index"):
+            raise UserError("no checkpoint at %s: %s" % (checkpoint, remedy))
+        yield
+    except (tf.errors.OpError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            "checkpoint %s cannot be read (%s): %s" % (checkpoint, reason, remedy)
+        ) from None
+
+
+def read_shapes(checkpoint, remedy=_PATH_REMEDY):
     """Names and shapes of all tensors in a checkpoint.
 
     Args:
       checkpoint: path without file endings.
-      flag: the flag that gave it, for the message.
+      remedy: what to do about a checkpoint that cannot be read, for the message.
 
     Returns:
       Dict from name to list of ints.
@@ -50,32 +71,36 @@ def read_shapes(checkpoint, flag="--init_checkpoint"):
     Raises:
       UserError: there is no readable checkpoint.
     """
-    hint = (
-        "%s wants the path without endings, such as .../bert_model.ckpt for "
-        "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001" % flag
-    )
-    try:
-        if not tf.io.gfile.glob(checkpoint + ".index"):
-            raise UserError("no checkpoint at %s: %s" % (checkpoint, hint))
+    with _reading(checkpoint, remedy):
         reader = tf.train.load_checkpoint(checkpoint)
         shapes = reader.get_variable_to_shape_map()
-        # A missing or short data file shows only when a tensor is read.
-        for name in sorted(shapes, key=lambda name: sum(shapes[name]))[:1]:
-            reader.get_tensor(name)
-    except (tf.errors.OpError, RuntimeError) as error:
+        # A missing or short data file would show only when the weights are loaded.
+        types = reader.get_variable_to_dtype_map()
+        needed = sum(math.prod(shapes[name]) * types[name].size for name in shapes)
+        files = tf.io.gfile.glob(checkpoint + ".data-*")
+        present = sum(tf.io.gfile.stat(path).length for path in files)
+    if present < needed:
         raise UserError(
-            "checkpoint %s cannot be read (%s): %s" % (checkpoint, error, hint)
-        ) from None
+            "checkpoint %s cannot be read (its .data files hold %d bytes of %d): copy "
+            "it again; %s" % (checkpoint, present, needed, remedy)
+        )
     return {name: list(shape) for name, shape in shapes.items()}
 
 
 def fingerprint(checkpoint):
-    """SHA-256 of the checkpoint's index: its names, shapes and tensors' checksums."""
-    with tf.io.gfile.GFile(checkpoint + ".index", "rb") as reader:
+    """SHA-256 of the checkpoint's index: its names, shapes and tensors' checksums.
+
+    Raises:
+      UserError: there is no readable checkpoint.
+    """
+    with (
+        _reading(checkpoint, _PATH_REMEDY),
+        tf.io.gfile.GFile(checkpoint + ".index", "rb") as reader,
+    ):
         return hashlib.sha256(reader.read()).hexdigest()
 
 
-def check_fit(checkpoint, shapes, trained, allow_random_base=False):
+def check_fit(checkpoint, shapes, trained, allow_random_base=False, remedy=None):
     """Compares a checkpoint with the model that is to start from it.
 
     Args:
@@ -83,6 +108,8 @@ def check_fit(checkpoint, shapes, trained, allow_random_base=False):
       shapes: dict from name to shape, all variables of the model.
       trained: names of the trained variables; only these may be missing.
       allow_random_base: whether frozen variables may be missing too.
+      remedy: what to do about one that does not fit, for the messages; None for one
+        that `--init_checkpoint` gave.
 
     Returns:
       A `LoadReport`.
@@ -91,7 +118,7 @@ def check_fit(checkpoint, shapes, trained, allow_random_base=False):
       UserError: nothing of BERT is in the checkpoint, a shape differs, or a frozen
         variable is missing.
     """
-    found = read_shapes(checkpoint)
+    found = read_shapes(checkpoint, remedy or _PATH_REMEDY)
     report = LoadReport(
         matched=sorted(name for name in shapes if name in found),
         missing=sorted(name for name in shapes if name not in found),
@@ -104,23 +131,40 @@ def check_fit(checkpoint, shapes, trained, allow_random_base=False):
     if not any(name.startswith("bert/") for name in report.matched):
         raise UserError(
             "checkpoint %s holds no variable of BERT: expected names such as %s, "
-            "found %s; give the bert_model.ckpt of a BERT release or a converted "
-            "one, --init_checkpoint"
-            % (checkpoint, sorted(shapes)[0], _shorten(sorted(found), 3))
+            "found %s; %s"
+            % (
+                checkpoint,
+                sorted(shapes)[0],
+                _shorten(sorted(found), 3),
+                remedy
+                or "give the bert_model.ckpt of a BERT release or a converted one, "
+                "--init_checkpoint",
+            )
         )
     for name in report.matched:
         if shapes[name] != found[name]:
             raise UserError(
                 "%s has shape %s in checkpoint %s but %s in this model: %s"
-                % (name, found[name], checkpoint, shapes[name], _remedy(name))
+                % (
+                    name,
+                    found[name],
+                    checkpoint,
+                    shapes[name],
+                    remedy or _remedy(name),
+                )
             )
     frozen_missing = [name for name in report.missing if name not in set(trained)]
     if frozen_missing and not allow_random_base:
         raise UserError(
             "checkpoint %s lacks frozen variables that --bert_config_file asks for, "
-            "they would stay random: %s; give the config of this checkpoint, or "
-            "--allow_random_base to go on anyway"
-            % (checkpoint, _shorten(frozen_missing))
+            "they would stay random: %s; %s"
+            % (
+                checkpoint,
+                _shorten(frozen_missing),
+                remedy
+                or "give the config of this checkpoint, or --allow_random_base to go "
+                "on anyway",
+            )
         )
     return report
 

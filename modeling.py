@@ -145,9 +145,9 @@ class BertConfig:
                     "including 1" % (source, field, value)
                 )
         value = self.initializer_range
-        if not isinstance(value, (int, float)) or not value > 0:
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise UserError(
-                "%s: initializer_range is %r, it must be a number above 0"
+                "%s: initializer_range is %r, it must be a finite number above 0"
                 % (source, value)
             )
         if self.hidden_size % self.num_attention_heads:
@@ -155,8 +155,14 @@ class BertConfig:
                 "%s: hidden_size %d is not a multiple of num_attention_heads %d"
                 % (source, self.hidden_size, self.num_attention_heads)
             )
+        value = self.hidden_act
+        if not (value is None or isinstance(value, str) or callable(value)):
+            raise UserError(
+                "%s: hidden_act is %r, it must be one of %s"
+                % (source, value, ", ".join(sorted(_ACTIVATIONS)))
+            )
         try:
-            get_activation(self.hidden_act)
+            get_activation(value)
         except ValueError as error:
             raise UserError("%s: hidden_act: %s" % (source, error)) from None
 

@@ -10,6 +10,15 @@ from errors import UserError
 
 FILE_NAME = "run.json"
 
+# Flags of the entries that are not called by their flag's name.
+_FLAGS = {
+    "task": "task_name",
+    "labels": "task_name",
+    "bert_config": "bert_config_file",
+    "vocabulary": "vocab_file",
+    "base": "init_checkpoint",
+}
+
 
 def write_whole(path, text):
     """Writes a text file so that it is never seen half-written."""
@@ -72,17 +81,23 @@ def check(output_dir, identity, training, shapes, trained):
       The global step of the folder's last checkpoint; None where there is none.
 
     Raises:
-      UserError: what differs, with both values, and what to do.
+      UserError: it is no folder, or what differs, with both values, and what to do.
     """
+    _check_folder(output_dir)
     checkpoint = tf.train.latest_checkpoint(output_dir)
-    if checkpoint is None:
-        return None
     record = read(output_dir)
     if record is not None:
+        # Without a checkpoint too: results of another model would be overwritten.
         _compare(output_dir, "its model", record["identity"], identity)
-        if training is not None and record.get("training"):
-            _compare(output_dir, "its training", record["training"], training)
-    found = checkpoints.check_fit(checkpoint, shapes, trained)
+    if checkpoint is None:
+        return None
+    if record is not None and training is not None and record.get("training"):
+        _compare(output_dir, "its training", record["training"], training)
+    remedy = (
+        "it is the last one in --output_dir=%s; give a new --output_dir, or the flags "
+        "of the run that wrote it" % output_dir
+    )
+    found = checkpoints.check_fit(checkpoint, shapes, trained, remedy=remedy)
     if found.missing:
         raise UserError(
             "--output_dir=%s holds a checkpoint of another program: %s is missing in "
@@ -91,13 +106,32 @@ def check(output_dir, identity, training, shapes, trained):
     return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
 
 
+def _check_folder(output_dir):
+    """Refuses a path that is, or lies below, a file."""
+    path = output_dir
+    while path and not tf.io.gfile.exists(path):
+        path = os.path.dirname(path)
+    if path and not tf.io.gfile.isdir(path):
+        raise UserError(
+            "--output_dir=%s: %s is a file; give a folder, which need not exist"
+            % (output_dir, path)
+        )
+
+
 def _compare(output_dir, what, then, now):
-    for key in sorted(now):
+    for key in now:
         if key in then and then[key] != now[key]:
             raise UserError(
                 "--output_dir=%s holds another run, %s differs in %s: %s there, %s "
-                "now; give a new --output_dir, or the same %s to go on with that run"
-                % (output_dir, what, key, _brief(then[key]), _brief(now[key]), key)
+                "now; give a new --output_dir, or the same --%s to go on with that run"
+                % (
+                    output_dir,
+                    what,
+                    key,
+                    _brief(then[key]),
+                    _brief(now[key]),
+                    _FLAGS.get(key, key),
+                )
             )
 
 

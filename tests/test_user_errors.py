@@ -1,0 +1,772 @@
+"""What the user gets wrong: one message, before anything slow, and nothing written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from typing import Callable, NamedTuple, Optional
+
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+from absl import flags
+
+import training
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+GLUE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "glue")
+
+ALL = {"do_train": True, "do_eval": True, "do_predict": True}
+EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
+PREDICT = {"do_train": False, "do_eval": False, "do_predict": True}
+REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
+
+
+class Case(NamedTuple):
+    """One mistake.
+
+    Attributes:
+      name: what the user did.
+      parts: what the message must hold: what was given, what is allowed, and the
+        flag, file or line to change.
+      flags: differences from a run of everything on MRPC that is right; "{root}"
+        stands for the folder of the test.
+      spoil: breaks files below that folder.
+      known_fault: what the program does instead, where it is wrong; "" if nothing.
+    """
+
+    name: str
+    parts: tuple[str, ...]
+    flags: dict = {}  # noqa: RUF012 (nobody changes it)
+    spoil: Optional[Callable] = None
+    known_fault: str = ""
+
+
+# --- ways to break files; each gives a function of the test's folder ---------------
+
+
+def remove(path):
+    return lambda root: (root / path).unlink()
+
+
+def write(path, content):
+    """Puts `content`, text or bytes, into a new or existing file."""
+    content = content.encode() if isinstance(content, str) else content
+    return lambda root: (root / path).write_bytes(content)
+
+
+def replace(path, old, new):
+    """Replaces the first occurrence of `old`."""
+
+    def spoil(root):
+        text = (root / path).read_text()
+        assert old in text
+        (root / path).write_text(text.replace(old, new, 1))
+
+    return spoil
+
+
+def line(path, number, content):
+    """Replaces one line of a file, counted from 1."""
+    content = content.encode() if isinstance(content, str) else content
+
+    def spoil(root):
+        lines = (root / path).read_bytes().split(b"\n")
+        lines[number - 1] = content
+        (root / path).write_bytes(b"\n".join(lines))
+
+    return spoil
+
+
+def config(**changes):
+    """Changes fields of the bert_config.json; None removes a field."""
+
+    def spoil(root):
+        path = root / "bert" / "bert_config.json"
+        fields = {**json.loads(path.read_text()), **changes}
+        fields = {key: value for key, value in fields.items() if value is not None}
+        path.write_text(json.dumps(fields))
+
+    return spoil
+
+
+def cut(path, keep=0.3):
+    """Leaves the first part of a file, as a broken copy does."""
+
+    def spoil(root):
+        content = (root / path).read_bytes()
+        (root / path).write_bytes(content[: int(len(content) * keep)])
+
+    return spoil
+
+
+def used_output(*further):
+    """Puts the output of a real training run of MRPC there, then breaks it further."""
+
+    def spoil(root):
+        shutil.copytree(str(root.parent / "trained"), str(root / "output"))
+        for each in further:
+            each(root)
+
+    return spoil
+
+
+def other_base(root):
+    shutil.rmtree(str(root / "bert"))
+    small_run.write_model(root / "bert", seed=8)
+
+
+def foreign_checkpoint(path):
+    """A checkpoint of something else, which `tf.train.latest_checkpoint` finds."""
+
+    def spoil(root):
+        (root / path).parent.mkdir(exist_ok=True)
+        small_run.write_checkpoint(
+            root / path, lambda: tf.get_variable("conv/kernel", [3, 3])
+        )
+
+    return spoil
+
+
+# --- the cases ---------------------------------------------------------------------
+
+FLAG_CASES = (
+    *(
+        Case("no %s" % name, ("--%s is required" % name,), {name: value})
+        for name, value in zip(REQUIRED, (None, "", None, None, None))
+    ),
+    Case(
+        "nothing to do",
+        ("At least one of", "--do_train=true", "--do_eval=true", "--do_predict=true"),
+        {"do_train": False, "do_eval": False, "do_predict": False},
+    ),
+    *(
+        Case(
+            "%s %d" % (name, value),
+            ("--%s=%d" % (name, value), "at least 1"),
+            {name: value},
+        )
+        for name, value in (
+            ("train_batch_size", 0),
+            ("eval_batch_size", -1),
+            ("predict_batch_size", 0),
+            ("adapter_size", 0),
+            ("save_checkpoints_steps", 0),
+            ("iterations_per_loop", -5),
+            ("num_tpu_cores", 0),
+        )
+    ),
+    *(
+        Case(
+            "%s %r" % (name, value),
+            ("--%s=%r" % (name, value), "a finite number above 0"),
+            {name: value},
+        )
+        for name, value in (
+            ("learning_rate", float("nan")),
+            ("learning_rate", -1e-3),
+            ("learning_rate", float("inf")),
+            ("num_train_epochs", 0.0),
+            ("num_train_epochs", float("inf")),
+            ("adapter_init_scale", 0.0),
+        )
+    ),
+    *(
+        Case(
+            "warmup %r" % value,
+            ("--warmup_proportion=%r" % value, "from 0 to 1"),
+            {"warmup_proportion": value},
+        )
+        for value in (1.5, -0.1, float("nan"))
+    ),
+    *(
+        Case(
+            "seed %d" % value,
+            ("--seed=%d" % value, "from 0 to 2147483647"),
+            {"seed": value},
+        )
+        for value in (-1, 2**31)
+    ),
+    Case(
+        "sequence without room for text",
+        ("--max_seq_length=2", "at least 3"),
+        {"max_seq_length": 2},
+    ),
+    Case(
+        "sequence longer than the positions",
+        ("--max_seq_length", "65", "64", "max_position_embeddings"),
+        {"max_seq_length": 65},
+    ),
+    Case(
+        "fewer examples than one step",
+        ("no training step", "24 examples", "--train_batch_size=32", "=1 is below 1"),
+        {"train_batch_size": 32, "num_train_epochs": 1.0},
+    ),
+    Case(
+        "a TPU without a name",
+        ("--use_tpu", "--tpu_name", "--master"),
+        {"use_tpu": True},
+    ),
+    *(
+        Case(
+            "%s does not divide over the TPU's cores" % name,
+            ("--%s=12" % name, "--num_tpu_cores=8", "a multiple"),
+            {"use_tpu": True, "tpu_name": "tpu", name: 12},
+        )
+        for name in ("train_batch_size", "eval_batch_size", "predict_batch_size")
+    ),
+    Case(
+        # The scores of a dev set come from predictions.
+        "predict_batch_size does not divide over the TPU's cores, to evaluate only",
+        ("--predict_batch_size=12", "--num_tpu_cores=8", "a multiple"),
+        {"use_tpu": True, "tpu_name": "tpu", "predict_batch_size": 12, **EVALUATE},
+        known_fault="checked for --do_predict only, but --do_eval predicts too",
+    ),
+)
+
+DATA_CASES = (
+    Case(
+        "unknown task",
+        ("MNLIX", "cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte", "ax"),
+        {"task_name": "MNLIX"},
+    ),
+    Case(
+        "training on the diagnostic set",
+        ("--do_train", "AX", "mnli", "--do_predict=true"),
+        {"task_name": "AX"},
+    ),
+    Case(
+        "no data_dir there",
+        ("{root}/nowhere", "--data_dir", "train.tsv", "dev.tsv", "test.tsv"),
+        {"data_dir": "{root}/nowhere"},
+    ),
+    Case(
+        "data_dir is the folder of all tasks",
+        ("--data_dir={root} ", "the folder of MRPC", "train.tsv"),
+        {"data_dir": "{root}"},
+    ),
+    *(
+        Case(
+            "no %s.tsv" % name,
+            ("{root}/MRPC/%s.tsv" % name, "--data_dir", "glue_data.py"),
+            spoil=remove("MRPC/%s.tsv" % name),
+        )
+        for name in ("train", "dev", "test")
+    ),
+    Case(
+        "one of MNLI's two dev sets is missing",
+        ("{root}/MNLI/dev_mismatched.tsv", "--data_dir"),
+        {"task_name": "MNLI", "data_dir": "{root}/MNLI", "do_predict": False},
+        spoil=lambda root: (
+            shutil.copytree(os.path.join(GLUE, "MNLI"), str(root / "MNLI")),
+            remove("MNLI/dev_mismatched.tsv")(root),
+        ),
+    ),
+    Case(
+        "data of another task",
+        ("MRPC/train.tsv, line 1", "'sentence1'", "'#1 String'", "'Quality'"),
+        {"task_name": "RTE"},
+    ),
+    Case(
+        "a column is missing in the header",
+        ("MRPC/dev.tsv, line 1", "no column '#2 String'", "'second'"),
+        spoil=replace("MRPC/dev.tsv", "#2 String", "second"),
+    ),
+    Case(
+        "a short line",
+        ("MRPC/train.tsv, line 5", "3 tab-separated fields", "expected 5"),
+        spoil=line("MRPC/train.tsv", 5, "1\ta cat\tsat"),
+    ),
+    Case(
+        "a blank line",
+        ("MRPC/dev.tsv, line 3", "blank", "expected 5"),
+        spoil=line("MRPC/dev.tsv", 3, ""),
+    ),
+    Case(
+        "an unknown label",
+        ("MRPC/dev.tsv, line 4", "field 1", "'yes'", "0, 1"),
+        spoil=line("MRPC/dev.tsv", 4, "yes\t1\t2\ta cat\ta mat"),
+    ),
+    Case(
+        "a test row with another number",
+        ("MRPC/test.tsv, line 3", "'7'", "expected 1"),
+        spoil=line("MRPC/test.tsv", 3, "7\t1\t2\ta cat\ta mat"),
+    ),
+    *(
+        Case(
+            "score %s" % score,
+            ("STS-B/dev.tsv, line 2", "field 5", repr(score), "from 0 to 5"),
+            {"task_name": "STS-B", "data_dir": "{root}/STS-B"},
+            spoil=line("STS-B/dev.tsv", 2, "0\tnews\ta cat\ta mat\t" + score),
+        )
+        for score in ("high", "5.5", "nan")
+    ),
+    Case(
+        "an empty file", ("MRPC/train.tsv is empty",), spoil=write("MRPC/train.tsv", "")
+    ),
+    Case(
+        "nothing but a header",
+        ("MRPC/dev.tsv", "no data rows"),
+        spoil=write("MRPC/dev.tsv", "\t".join(small_run.MRPC_COLUMNS) + "\n"),
+    ),
+    Case(
+        "Latin-1 text",
+        ("MRPC/test.tsv, line 2", "0xe9", "UTF-8"),
+        spoil=line("MRPC/test.tsv", 2, "0\t1\t2\ta caf\xe9\ta mat".encode("latin-1")),
+    ),
+)
+
+MODEL_CASES = (
+    Case(
+        "no config there",
+        ("bert/bert_config.json", "--bert_config_file"),
+        spoil=remove("bert/bert_config.json"),
+    ),
+    Case(
+        "the config is a folder",
+        ("{root}/bert ", "--bert_config_file"),
+        {"bert_config_file": "{root}/bert"},
+    ),
+    Case(
+        "an empty config",
+        ("bert/bert_config.json", "not JSON"),
+        spoil=write("bert/bert_config.json", ""),
+    ),
+    Case(
+        "a config cut off",
+        ("bert/bert_config.json", "not JSON", "line"),
+        spoil=cut("bert/bert_config.json"),
+    ),
+    Case(
+        "a config that is a list",
+        ("bert/bert_config.json", "JSON object"),
+        spoil=write("bert/bert_config.json", "[1, 2]"),
+    ),
+    Case(
+        "a config that is binary",
+        ("bert/bert_config.json", "not JSON"),
+        spoil=write("bert/bert_config.json", b"\x93\xff\x00"),
+    ),
+    Case(
+        "a config without vocab_size",
+        ("bert/bert_config.json", "vocab_size", "at least 1"),
+        spoil=config(vocab_size=None),
+    ),
+    Case(
+        "heads that do not divide the width",
+        ("bert/bert_config.json", "hidden_size 16", "num_attention_heads 3"),
+        spoil=config(num_attention_heads=3),
+    ),
+    *(
+        Case(
+            "%s %r" % (field, value),
+            ("bert/bert_config.json", "%s is %r" % (field, value), allowed),
+            spoil=config(**{field: value}),
+        )
+        for field, value, allowed in (
+            ("num_hidden_layers", 0, "at least 1"),
+            ("intermediate_size", "32", "a whole number"),
+            ("hidden_dropout_prob", 1.0, "from 0 up to"),
+            ("initializer_range", -0.1, "above 0"),
+            ("initializer_range", float("inf"), "above 0"),
+        )
+    ),
+    Case(
+        "an unknown activation",
+        ("bert/bert_config.json", "hidden_act", "'swish'", "gelu", "relu", "tanh"),
+        spoil=config(hidden_act="swish"),
+    ),
+    Case(
+        "an activation that is a number",
+        ("bert/bert_config.json", "hidden_act", "5", "gelu", "relu", "tanh"),
+        spoil=config(hidden_act=5),
+    ),
+    Case(
+        "no vocabulary there",
+        ("bert/vocab.txt", "--vocab_file"),
+        spoil=remove("bert/vocab.txt"),
+    ),
+    Case(
+        "an empty vocabulary",
+        ("bert/vocab.txt is empty", "--vocab_file"),
+        spoil=write("bert/vocab.txt", ""),
+    ),
+    *(
+        Case(
+            "no %s in the vocabulary" % token,
+            ("bert/vocab.txt lacks %s" % token, "[CLS], [SEP], [UNK]", "--vocab_file"),
+            spoil=replace("bert/vocab.txt", token, "other"),
+        )
+        for token in ("[UNK]", "[CLS]")
+    ),
+    Case(
+        "a token twice",
+        ("bert/vocab.txt, line 6", "'cat'", "line 5"),
+        spoil=line("bert/vocab.txt", 6, "cat"),
+    ),
+    Case(
+        "a vocabulary that is not UTF-8",
+        ("bert/vocab.txt, line 7", "UTF-8"),
+        spoil=line("bert/vocab.txt", 7, b"caf\xe9"),
+    ),
+    Case(
+        "a vocabulary larger than the embeddings",
+        (
+            "--vocab_file={root}/bert/vocab.txt has 14 entries",
+            "vocab_size in --bert_config_file={root}/bert/bert_config.json is 13",
+        ),
+        spoil=config(vocab_size=13),
+    ),
+)
+
+CASED = "{root}/cased_L-12_H-768_A-12/bert_model.ckpt"
+UNCASED = "{root}/uncased_L-12_H-768_A-12/bert_model.ckpt"
+CHECKPOINT_CASES = (
+    *(
+        Case(
+            "do_lower_case %s with %s" % (given, path.split("/")[1]),
+            (
+                "--do_lower_case=%s does not fit --init_checkpoint=%s" % (given, path),
+                "Set --do_lower_case=%s" % (not given),
+            ),
+            {"do_lower_case": given, "init_checkpoint": path},
+        )
+        for given, path in ((True, CASED), (False, UNCASED))
+    ),
+    *(
+        Case(
+            "checkpoint named %s" % name,
+            ("{root}/" + name, "--init_checkpoint", "without endings"),
+            {"init_checkpoint": "{root}/" + name},
+        )
+        for name in ("nowhere/bert_model.ckpt", "bert", "bert/bert_model.ckpt.index")
+    ),
+    Case(
+        "no checkpoint at all",
+        ("--init_checkpoint", "random", "--allow_random_base"),
+        {"init_checkpoint": None},
+    ),
+    Case(
+        "checkpoint without its data",
+        ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
+        spoil=remove("bert/bert_model.ckpt.data-00000-of-00001"),
+    ),
+    Case(
+        "checkpoint with a broken index",
+        ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
+        spoil=cut("bert/bert_model.ckpt.index"),
+    ),
+    Case(
+        "checkpoint with its data cut off",
+        ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
+        spoil=cut("bert/bert_model.ckpt.data-00000-of-00001", 0.99),
+    ),
+    Case(
+        "checkpoint of something else",
+        ("{root}/other.ckpt", "no variable of BERT", "conv/kernel", "bert/embeddings"),
+        {"init_checkpoint": "{root}/other.ckpt"},
+        spoil=foreign_checkpoint("other.ckpt"),
+    ),
+    Case(
+        "checkpoint of another width",
+        ("{root}/bert/bert_model.ckpt", "[16]", "[32]", "--bert_config_file"),
+        spoil=config(hidden_size=32),
+    ),
+    Case(
+        "checkpoint with fewer layers",
+        (
+            "{root}/bert/bert_model.ckpt lacks frozen variables",
+            "bert/encoder/layer_1/",
+            "--bert_config_file",
+            "--allow_random_base",
+        ),
+        spoil=config(num_hidden_layers=2),
+    ),
+    Case(
+        "checkpoint of a run with another adapter size",
+        ("adapters/", "[1, 64]", "[1, 8]", "--adapter_size"),
+        {"init_checkpoint": "{root}/../trained/model.ckpt-9", "adapter_size": 8},
+    ),
+    Case(
+        "checkpoint of a run with another number of labels",
+        ("output_bias", "[2]", "[1]", "the same task", "--init_checkpoint"),
+        {
+            "init_checkpoint": "{root}/../trained/model.ckpt-9",
+            "task_name": "STS-B",
+            "data_dir": "{root}/STS-B",
+        },
+    ),
+)
+
+HOLDS = "--output_dir={root}/output holds another run"
+OUTPUT_CASES = (
+    Case(
+        "output_dir of another task",
+        (
+            HOLDS,
+            "task",
+            '"mrpc" there, "sts-b" now',
+            "a new --output_dir",
+            "--task_name",
+        ),
+        {"task_name": "STS-B", "data_dir": "{root}/STS-B"},
+        used_output(),
+    ),
+    Case(
+        "output_dir of another task, results only",
+        (HOLDS, "task", '"mrpc" there, "sts-b" now', "a new --output_dir"),
+        {"task_name": "STS-B", "data_dir": "{root}/STS-B"},
+        used_output(remove("output/checkpoint")),
+    ),
+    Case(
+        "output_dir of another adapter size",
+        (HOLDS, "adapter_size", "64 there, 8 now", "a new --output_dir"),
+        {"adapter_size": 8},
+        used_output(),
+    ),
+    Case(
+        "output_dir of another base",
+        (HOLDS, "differs in base", "a new --output_dir", "--init_checkpoint"),
+        spoil=used_output(other_base),
+    ),
+    Case(
+        "output_dir of another model, to predict only",
+        (HOLDS, "max_seq_length", "32 there, 16 now", "a new --output_dir"),
+        {"max_seq_length": 16, **PREDICT},
+        used_output(),
+    ),
+    *(
+        Case(
+            "output_dir of another %s" % name,
+            (HOLDS, "%s: %r there, %r now" % (name, then, now), "a new --output_dir"),
+            {name: now},
+            used_output(),
+        )
+        for name, then, now in (
+            ("learning_rate", 5e-05, 0.01),
+            ("num_train_epochs", 3.0, 4.0),
+            ("train_batch_size", 8, 4),
+            ("seed", 1, 2),
+        )
+    ),
+    Case(
+        "output_dir with a damaged run.json",
+        ("{root}/output/run.json is damaged", "delete it", "--output_dir"),
+        spoil=used_output(cut("output/run.json")),
+    ),
+    Case(
+        "output_dir of another size, without run.json",
+        ("--output_dir={root}/output", "adapters/", "[1, 64]", "[1, 8]"),
+        {"adapter_size": 8},
+        used_output(remove("output/run.json")),
+    ),
+    Case(
+        "output_dir with a checkpoint of something else",
+        ("--output_dir={root}/output", "conv/kernel", "a new --output_dir"),
+        spoil=foreign_checkpoint("output/model.ckpt-9"),
+    ),
+    Case(
+        "output_dir whose last checkpoint is cut off",
+        ("{root}/output/model.ckpt-9", "cannot be read", "--output_dir"),
+        spoil=used_output(cut("output/model.ckpt-9.data-00000-of-00001", 0.99)),
+    ),
+    Case(
+        "output_dir is a file",
+        ("--output_dir={root}/output", "folder"),
+        spoil=write("output", "a file"),
+    ),
+    Case(
+        "output_dir is below a file",
+        ("--output_dir={root}/file/output", "folder"),
+        {"output_dir": "{root}/file/output"},
+        write("file", "a file"),
+    ),
+)
+
+CASES = (*FLAG_CASES, *DATA_CASES, *MODEL_CASES, *CHECKPOINT_CASES, *OUTPUT_CASES)
+
+
+# --- what they run on --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory):
+    """A folder with a model, data and the output of a training run, all in order."""
+    folder = tmp_path_factory.mktemp("originals")
+    model = small_run.write_model(folder / "bert")
+    rows = small_run.write_mrpc(folder / "MRPC")
+    small_run.write_sts_b(folder / "STS-B")
+    trained = str(folder / "trained")
+    small_run.run(do_train=True, output_dir=trained, **model, **rows)
+    return folder
+
+
+@pytest.fixture
+def root(originals, tmp_path):
+    """The test's own copy, to be broken; the trained output lies beside it."""
+    folder = tmp_path / "files"
+    for name in ("bert", "MRPC", "STS-B"):
+        shutil.copytree(str(originals / name), str(folder / name))
+    shutil.copytree(str(originals / "trained"), str(tmp_path / "trained"))
+    return folder
+
+
+def settings_for(case_flags, root):
+    settings = {
+        **ALL,
+        "task_name": "MRPC",
+        "data_dir": "{root}/MRPC",
+        "bert_config_file": "{root}/bert/bert_config.json",
+        "vocab_file": "{root}/bert/vocab.txt",
+        "init_checkpoint": "{root}/bert/bert_model.ckpt",
+        "output_dir": "{root}/output",
+        "max_seq_length": 32,
+        "train_batch_size": 8,
+        **case_flags,
+    }
+    return {name: filled_in(value, root) for name, value in settings.items()}
+
+
+def filled_in(value, root):
+    return value.replace("{root}", str(root)) if isinstance(value, str) else value
+
+
+def snapshot(folder):
+    """Every path below a folder, with the bytes of files and None for folders."""
+    return {
+        str(path): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+class EstimatorMade(Exception):
+    """All checks have passed."""
+
+
+@pytest.fixture
+def no_estimator(monkeypatch):
+    def make_estimator(*_, **__):
+        raise EstimatorMade
+
+    monkeypatch.setattr(training, "make_estimator", make_estimator)
+
+
+# --- the tests ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_what_the_cases_break_is_right_before(root, no_estimator, used):
+    if used:
+        used_output()(root)
+    with pytest.raises(EstimatorMade):
+        small_run.run(**settings_for({}, root))
+
+
+def _parameter(case):
+    marks = []
+    if case.known_fault:
+        marks = [pytest.mark.xfail(strict=True, reason=case.known_fault)]
+    return pytest.param(case, id=case.name.replace(" ", "-"), marks=marks)
+
+
+@pytest.mark.parametrize("case", map(_parameter, CASES))
+def test_mistake_gives_one_message_and_writes_nothing(case, root, no_estimator, capsys):
+    settings = settings_for(case.flags, root)
+    if case.spoil:
+        case.spoil(root)
+    before = snapshot(root.parent)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        small_run.run(**settings)
+    assert ended.value.code == 1
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert message.endswith("\n")
+    assert message.count("\n") == 1
+    for part in case.parts:
+        assert filled_in(part, root) in message
+    assert snapshot(root.parent) == before
+
+
+def test_names_of_cases_differ():
+    names = [case.name for case in CASES]
+    assert len(set(names)) == len(names)
+
+
+# --- as a process, with the command line parsed ------------------------------------
+
+COMMANDS = {
+    "unparsable": ["--train_batch_size=abc"],
+    "unknown": ["--no_such_flag=1"],
+    "positional": ["--do_lower_case", "False", "--do_train=true"],
+    "user error": None,  # a right command line, but for a file that is not there
+}
+
+
+@pytest.fixture(scope="module")
+def processes(originals, tmp_path_factory):
+    """Runs the commands side by side: most of their time is TensorFlow's start."""
+    root = tmp_path_factory.mktemp("processes")
+    for name in ("bert", "MRPC"):
+        shutil.copytree(str(originals / name), str(root / name))
+    remove("MRPC/test.tsv")(root)
+    wrong_file = ["--%s=%s" % pair for pair in settings_for({}, root).items()]
+    started = {
+        name: subprocess.Popen(
+            [sys.executable, "run_classifier.py", *(arguments or wrong_file)],
+            cwd=ROOT,
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name, arguments in COMMANDS.items()
+    }
+    ended = {}
+    for name, process in started.items():
+        out, err = process.communicate(timeout=300)
+        ended[name] = (process.returncode, out + err)
+    assert not (root / "output").exists()
+    return ended
+
+
+@pytest.mark.parametrize(
+    "command, parts",
+    [
+        ("unparsable", ("--train_batch_size=abc", "int")),
+        ("unknown", ("Unknown command line flag 'no_such_flag'",)),
+        pytest.param(
+            "positional",
+            ("'False'", "--do_lower_case=false"),
+            marks=pytest.mark.xfail(
+                strict=True, reason="arguments that are no flags are ignored"
+            ),
+        ),
+        ("user error", ("MRPC/test.tsv is not there", "--data_dir")),
+    ],
+)
+def test_process_ends_with_status_1_and_no_traceback(processes, command, parts):
+    status, text = processes[command]
+    assert status == 1
+    assert "Traceback" not in text
+    for part in parts:
+        assert part in text
+
+
+def test_process_prints_a_user_error_once_and_last(processes):
+    lines = processes["user error"][1].splitlines()
+    assert [one for one in lines if "error: " in one] == lines[-1:]
+    assert lines[-1].startswith("error: ")
+
+
+def test_every_number_flag_of_the_program_has_a_case():
+    """A new flag with a range comes with a case that leaves the range."""
+    given = {name for case in CASES for name in case.flags}
+    numbers = {
+        flag.name
+        for flag in flags.FLAGS.flags_by_module_dict()["run_classifier"]
+        if flag.flag_type() in ("int", "float")
+    }
+    assert numbers
+    assert numbers <= given
