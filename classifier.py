@@ -34,6 +34,7 @@ def create_model(
     use_one_hot_embeddings,
     adapter_fn="feedforward_adapter",
     is_regression=False,
+    initial_score=0.0,
 ):
     """BERT with adapters, and a linear head on its pooled output.
 
@@ -51,6 +52,9 @@ def create_model(
       use_one_hot_embeddings: see `modeling.BertModel`.
       adapter_fn: see `modeling.BertModel`.
       is_regression: whether the label is a number.
+      initial_score: regression: where the head's bias starts. Give the labels' mean:
+        Adam moves a bias by a learning rate a step, too slowly to get there, and what
+        gets there instead is the pooled output, which then is the same for any text.
 
     Returns:
       A `ModelOutput`.
@@ -74,7 +78,10 @@ def create_model(
         collections=(modeling.HEAD,),
     )
     bias = modeling.get_variable(
-        "output_bias", [num_labels], tf.zeros_initializer(), (modeling.HEAD,)
+        "output_bias",
+        [num_labels],
+        tf.constant_initializer(initial_score),
+        collections=(modeling.HEAD,),
     )
     # Not "loss": the Estimator's scalar for TensorBoard has this name.
     with tf.name_scope("head"):
@@ -161,6 +168,7 @@ def model_fn_builder(
     adapter_fn="feedforward_adapter",
     is_regression=False,
     progress=None,
+    initial_score=0.0,
 ):
     """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
 
@@ -176,6 +184,7 @@ def model_fn_builder(
       adapter_fn: see `modeling.BertModel`.
       is_regression: whether the label is a number.
       progress: a `training.ProgressSettings`, or None for no progress report.
+      initial_score: see `create_model`.
 
     Returns:
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
@@ -196,6 +205,7 @@ def model_fn_builder(
             use_one_hot_embeddings,
             adapter_fn=adapter_fn,
             is_regression=is_regression,
+            initial_score=initial_score,
         )
         scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
 

@@ -37,3 +37,34 @@ say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evalua
   --output_dir="$output"
 
 say "4/4 Result"
+.venv/bin/python - "$output" <<'END'
+import json
+import os
+import sys
+
+output = sys.argv[1]
+with open(os.path.join(output, "eval_results.json")) as reader:
+    dev = json.load(reader)["sets"]["dev"]
+with open(os.path.join(output, "run.json")) as reader:
+    counts = json.load(reader)["parameters"]
+print(
+    "Accuracy on %d sentences of the dev set: %.1f %%; always answering the majority "
+    "class gives %.1f %%."
+    % (
+        dev["examples"],
+        100 * dev["scores"]["accuracy"],
+        100 * dev["baseline"]["accuracy"],
+    )
+)
+print(
+    "Trained: {:,} parameters, {:.2%} of the base's {:,}; all else stayed as it "
+    "was.".format(counts["trained"], counts["share"], counts["base"])
+)
+for name, content in (
+    ("eval_results.txt", "the scores; eval_results.json beside it"),
+    ("test_results.tsv", "the probabilities for sample_data/test.tsv"),
+    ("SST-2.tsv", "the labels for it"),
+    ("model.ckpt-*", "the tuned model; for TensorBoard: --logdir=" + output),
+):
+    print("  %s: %s" % (os.path.join(output, name), content))
+END

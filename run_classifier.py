@@ -1,8 +1,6 @@
 """Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
 
-import json
-import os
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -10,12 +8,12 @@ from absl import app, flags
 
 import checkpoints
 import classifier
+import command_line
 import features
 import glue_data
-import glue_submission
-import metrics
 import modeling
 import run_record
+import task_runs
 import tokenization
 import training
 from errors import UserError, reports_user_errors
@@ -38,104 +36,111 @@ model_fn_builder = classifier.model_fn_builder
 
 FLAGS = flags.FLAGS
 
-# What the run needs
-flags.DEFINE_string(
-    "data_dir", None, "Folder of the task's .tsv files, such as glue_data/MRPC."
-)
-flags.DEFINE_string(
-    "bert_config_file", None, "bert_config.json of the pre-trained BERT."
-)
-flags.DEFINE_string(
-    "task_name",
-    None,
-    "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
-)
-flags.DEFINE_string("vocab_file", None, "vocab.txt of the pre-trained BERT.")
-flags.DEFINE_string(
-    "output_dir", None, "Folder for checkpoints, scores and predictions."
-)
-
-# The model
-flags.DEFINE_string(
-    "init_checkpoint",
-    None,
-    "Checkpoint to start from, without file endings: a pre-trained BERT "
-    "(.../bert_model.ckpt) or an earlier adapter run.",
-)
-flags.DEFINE_bool(
-    "allow_random_base",
-    False,
-    "Go on where frozen BERT variables would stay at random values, because there "
-    "is no --init_checkpoint or it lacks them.",
-)
-flags.DEFINE_bool(
-    "do_lower_case", True, "Lower-case the text: True for uncased models."
-)
-flags.DEFINE_integer(
-    "max_seq_length",
-    128,
-    "Longest input in word pieces, [CLS] and [SEP] included; longer ones are cut.",
-)
-flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck.")
-flags.DEFINE_float(
-    "adapter_init_scale",
-    1e-3,
-    "Standard deviation of the adapters' initial weights (the paper: 1e-2).",
-)
-
-# What is done
-flags.DEFINE_bool("do_train", False, "Train on the task's training set.")
-flags.DEFINE_bool("do_eval", False, "Evaluate on the task's dev set(s).")
-flags.DEFINE_bool("do_predict", False, "Predict the task's test set(s).")
-
-# Training
-flags.DEFINE_integer("train_batch_size", 32, "Examples in a training batch.")
-flags.DEFINE_integer("eval_batch_size", 8, "Examples in an evaluation batch.")
-flags.DEFINE_integer("predict_batch_size", 8, "Examples in a prediction batch.")
-flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of Adam.")
-flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the training set.")
-flags.DEFINE_float(
-    "warmup_proportion", 0.1, "Share of the steps with rising learning rate, 0 to 1."
-)
-flags.DEFINE_integer("save_checkpoints_steps", 1000, "Steps between checkpoints.")
-flags.DEFINE_integer("seed", 1, "Seed of initial weights, dropout and shuffling.")
-flags.DEFINE_bool(
-    "dynamic_padding",
-    True,
-    "Pad a batch to its longest example, not to --max_seq_length, and group training "
-    "examples by length. Ignored on TPU, whose shapes are static.",
-)
-
-# Cloud TPU
-flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU.")
-flags.DEFINE_string("tpu_name", None, "Name of the Cloud TPU, or its grpc:// address.")
-flags.DEFINE_string("tpu_zone", None, "Zone of the Cloud TPU; found out if not given.")
-flags.DEFINE_string(
-    "gcp_project", None, "Project of the Cloud TPU; found out if not given."
-)
-flags.DEFINE_string("master", None, "Address of a TensorFlow master.")
-flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU, with --use_tpu.")
-flags.DEFINE_integer("iterations_per_loop", 1000, "Steps of one call of the TPU.")
-
-REQUIRED_FLAGS = (
-    "data_dir",
-    "bert_config_file",
-    "task_name",
-    "vocab_file",
-    "output_dir",
-)
+# Defined in their groups, so that --help shows each flag in exactly one.
+FLAG_GROUPS = {
+    "Required": (
+        flags.DEFINE_string(
+            "data_dir", None, "Folder of the task's .tsv files, such as glue_data/MRPC."
+        ),
+        flags.DEFINE_string(
+            "bert_config_file", None, "bert_config.json of the pre-trained BERT."
+        ),
+        flags.DEFINE_string(
+            "task_name",
+            None,
+            "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
+        ),
+        flags.DEFINE_string("vocab_file", None, "vocab.txt of the pre-trained BERT."),
+        flags.DEFINE_string(
+            "output_dir", None, "Folder for checkpoints, scores and predictions."
+        ),
+    ),
+    "Model": (
+        flags.DEFINE_string(
+            "init_checkpoint",
+            None,
+            "Checkpoint to start from, without file endings: a pre-trained BERT "
+            "(.../bert_model.ckpt) or an earlier adapter run.",
+        ),
+        flags.DEFINE_bool(
+            "allow_random_base",
+            False,
+            "Go on where frozen BERT variables would stay at random values, because "
+            "there is no --init_checkpoint or it lacks them.",
+        ),
+        flags.DEFINE_bool(
+            "do_lower_case", True, "Lower-case the text: True for uncased models."
+        ),
+        flags.DEFINE_integer(
+            "max_seq_length",
+            128,
+            "Longest input in word pieces, [CLS] and [SEP] included; the rest is cut.",
+        ),
+        flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck."),
+        flags.DEFINE_float(
+            "adapter_init_scale",
+            1e-3,
+            "Standard deviation of the adapters' initial weights (the paper: 1e-2).",
+        ),
+    ),
+    "What to do": (
+        flags.DEFINE_bool("do_train", False, "Train on the task's training set."),
+        flags.DEFINE_bool("do_eval", False, "Evaluate on the task's dev set(s)."),
+        flags.DEFINE_bool("do_predict", False, "Predict the task's test set(s)."),
+    ),
+    "Training and evaluation": (
+        flags.DEFINE_integer("train_batch_size", 32, "Examples in a training batch."),
+        flags.DEFINE_integer("eval_batch_size", 8, "Examples in an evaluation batch."),
+        flags.DEFINE_integer(
+            "predict_batch_size", 8, "Examples in a prediction batch."
+        ),
+        flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of Adam."),
+        flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the training set."),
+        flags.DEFINE_float(
+            "warmup_proportion",
+            0.1,
+            "Share of the steps with rising learning rate, 0 to 1.",
+        ),
+        flags.DEFINE_integer(
+            "save_checkpoints_steps", 1000, "Steps between checkpoints."
+        ),
+        flags.DEFINE_integer(
+            "seed", 1, "Seed of initial weights, dropout and shuffling."
+        ),
+        flags.DEFINE_bool(
+            "dynamic_padding",
+            True,
+            "Pad a batch to its longest example, not to --max_seq_length, and group "
+            "training examples by length. Ignored on TPU, whose shapes are static.",
+        ),
+    ),
+    "Cloud TPU": (
+        flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU."),
+        flags.DEFINE_string(
+            "tpu_name", None, "Name of the Cloud TPU, or its grpc:// address."
+        ),
+        flags.DEFINE_string(
+            "tpu_zone", None, "Zone of the Cloud TPU; found out if not given."
+        ),
+        flags.DEFINE_string(
+            "gcp_project", None, "Project of the Cloud TPU; found out if not given."
+        ),
+        flags.DEFINE_string("master", None, "Address of a TensorFlow master."),
+        flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU, with --use_tpu."),
+        flags.DEFINE_integer(
+            "iterations_per_loop", 1000, "Steps of one call of the TPU."
+        ),
+    ),
+}
 
 
 class Plan(NamedTuple):
     """All that is known once the checks have passed."""
 
-    task: glue_data.GlueTask
     config: modeling.BertConfig
-    tokenizer: tokenization.FullTokenizer
-    examples: dict[str, list[features.InputExample]]  # by the split's name
-    num_train_steps: Optional[int]
     num_warmup_steps: Optional[int]
     step_reached: Optional[int]  # of the checkpoint in output_dir
+    run: task_runs.TaskRun
 
 
 # --- checks, before anything slow -----------------------------------------------
@@ -147,9 +152,9 @@ def check_flags():
     Raises:
       UserError: naming the flag, its value and what is allowed.
     """
-    for name in REQUIRED_FLAGS:
-        if not FLAGS[name].value:
-            raise UserError("--%s is required: %s" % (name, FLAGS[name].help))
+    for flag in FLAG_GROUPS["Required"]:
+        if not flag.value:
+            raise UserError("--%s is required: %s" % (flag.name, FLAGS[flag.name].help))
     if not FLAGS.do_train and not FLAGS.do_eval and not FLAGS.do_predict:
         raise UserError(
             "At least one of `do_train`, `do_eval` or `do_predict` must be True: say "
@@ -197,7 +202,8 @@ def check_tpu_flags():
     for wanted, name in (
         (FLAGS.do_train, "train_batch_size"),
         (FLAGS.do_eval, "eval_batch_size"),
-        (FLAGS.do_predict, "predict_batch_size"),
+        # Scores come from predictions.
+        (FLAGS.do_eval or FLAGS.do_predict, "predict_batch_size"),
     ):
         if wanted and FLAGS[name].value % FLAGS.num_tpu_cores:
             raise UserError(
@@ -268,6 +274,14 @@ def check_model(task, config, tokenizer):
         tf.logging.info("Checkpoint %s:", FLAGS.init_checkpoint)
         for line in report.lines():
             tf.logging.info("  %s", line)
+        untrained = [name for name in trained if name not in report.matched]
+        if untrained and step_reached is None and not FLAGS.do_train:
+            tf.logging.warning(
+                "%d variables, %s among them, were never trained: neither --output_dir "
+                "nor --init_checkpoint holds them; scores will be those of chance",
+                len(untrained),
+                untrained[-1],
+            )
     elif step_reached is None and not FLAGS.allow_random_base:
         raise UserError(
             "no --init_checkpoint: BERT would be frozen at random values; give the "
@@ -275,10 +289,16 @@ def check_model(task, config, tokenizer):
         )
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     _log_trained(variables, counts)
-    tf.io.gfile.makedirs(FLAGS.output_dir)
-    run_record.write(
-        FLAGS.output_dir, identity, settings if FLAGS.do_train else None, counts
-    )
+    try:
+        tf.io.gfile.makedirs(FLAGS.output_dir)
+        run_record.write(
+            FLAGS.output_dir, identity, settings if FLAGS.do_train else None, counts
+        )
+    except tf.errors.OpError as error:
+        raise UserError(
+            "--output_dir=%s cannot be written (%s): give a folder that can"
+            % (FLAGS.output_dir, " ".join(str(error).split()))
+        ) from None
     return step_reached
 
 
@@ -374,46 +394,22 @@ def make_plan():
                 % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
             )
     step_reached = check_model(task, config, tokenizer)
-    return Plan(
-        task,
-        config,
-        tokenizer,
-        examples,
-        num_train_steps,
-        num_warmup_steps,
-        step_reached,
-    )
-
-
-# --- the three jobs ---------------------------------------------------------------
-
-
-def make_estimator(plan):
-    """The `TPUEstimator` of this run."""
-    model_fn = classifier.model_fn_builder(
-        bert_config=plan.config,
-        num_labels=_num_outputs(plan.task),
-        init_checkpoint=FLAGS.init_checkpoint,
-        learning_rate=FLAGS.learning_rate,
-        num_train_steps=plan.num_train_steps,
-        num_warmup_steps=plan.num_warmup_steps,
-        use_tpu=FLAGS.use_tpu,
-        use_one_hot_embeddings=FLAGS.use_tpu,
-        adapter_fn=_adapter_fn(),
-        is_regression=plan.task.is_regression,
-        progress=training.ProgressSettings(
-            FLAGS.train_batch_size, plan.num_train_steps, FLAGS.output_dir
-        ),
-    )
-    return training.make_estimator(
-        model_fn,
-        training.RunSettings(
+    run = task_runs.TaskRun(
+        task=task,
+        examples=examples,
+        data_dir=FLAGS.data_dir,
+        vocab_file=FLAGS.vocab_file,
+        do_lower_case=FLAGS.do_lower_case,
+        tokenizer=tokenizer,
+        max_seq_length=FLAGS.max_seq_length,
+        dynamic_padding=FLAGS.dynamic_padding,
+        settings=training.RunSettings(
             output_dir=FLAGS.output_dir,
             train_batch_size=FLAGS.train_batch_size,
             eval_batch_size=FLAGS.eval_batch_size,
             predict_batch_size=FLAGS.predict_batch_size,
             save_checkpoints_steps=FLAGS.save_checkpoints_steps,
-            num_train_steps=plan.num_train_steps,
+            num_train_steps=num_train_steps,
             seed=FLAGS.seed,
             use_tpu=FLAGS.use_tpu,
             tpu_name=FLAGS.tpu_name,
@@ -424,176 +420,60 @@ def make_estimator(plan):
             iterations_per_loop=FLAGS.iterations_per_loop,
         ),
     )
+    return Plan(config, num_warmup_steps, step_reached, run)
 
 
-def make_input_fn(plan, split, kind, batch_size):
-    """Writes the features of a split, unless they are there, and reads them.
-
-    Args:
-      plan: a `Plan`.
-      split: a `glue_data.Split`.
-      kind: "train", "eval" or "predict", which names the file.
-      batch_size: on TPU the last batch of "eval" and "predict" is filled up to it.
-
-    Returns:
-      The input function, and the number of examples in the file.
-    """
-    task = plan.task
-    is_training = kind == "train"
-    examples = list(plan.examples[split.name])
-    if FLAGS.use_tpu and not is_training:
-        while len(examples) % batch_size:
-            examples.append(features.PaddingInputExample())
-    label_list = None if task.is_regression else list(task.labels)
-    path = os.path.join(FLAGS.output_dir, "%s%s.tf_record" % (kind, split.suffix))
-    key = features.cache_key(
-        os.path.join(FLAGS.data_dir, split.filename),
-        FLAGS.vocab_file,
-        FLAGS.do_lower_case,
-        label_list,
-        FLAGS.max_seq_length,
-        len(examples),
+def make_estimator(plan):
+    """The `TPUEstimator` of this run."""
+    run = plan.run
+    mean_label = 0.0
+    if run.task.is_regression and FLAGS.do_train:
+        rows = run.examples[run.task.train.name]
+        mean_label = float(np.mean([float(row.label) for row in rows]))
+    model_fn = classifier.model_fn_builder(
+        bert_config=plan.config,
+        num_labels=_num_outputs(run.task),
+        init_checkpoint=FLAGS.init_checkpoint,
+        learning_rate=FLAGS.learning_rate,
+        num_train_steps=run.settings.num_train_steps,
+        num_warmup_steps=plan.num_warmup_steps,
+        use_tpu=FLAGS.use_tpu,
+        use_one_hot_embeddings=FLAGS.use_tpu,
+        adapter_fn=_adapter_fn(),
+        is_regression=run.task.is_regression,
+        progress=training.ProgressSettings(
+            FLAGS.train_batch_size, run.settings.num_train_steps, FLAGS.output_dir
+        ),
+        initial_score=mean_label,
     )
-    features.write_cached(
-        examples, label_list, FLAGS.max_seq_length, plan.tokenizer, path, key
-    )
-    input_fn = features.input_fn_builder(
-        path,
-        FLAGS.max_seq_length,
-        is_training,
-        drop_remainder=is_training or FLAGS.use_tpu,
-        is_regression=task.is_regression,
-        dynamic_padding=FLAGS.dynamic_padding and not FLAGS.use_tpu,
-        num_examples=len(examples),
-        seed=FLAGS.seed,
-    )
-    return input_fn, len(examples)
-
-
-def train(estimator, plan):
-    """Trains up to the last step, or says that it has been reached."""
-    if plan.step_reached is not None:
-        if plan.step_reached >= plan.num_train_steps:
-            tf.logging.info(
-                "Training in %s has already reached step %d of %d: nothing to train",
-                FLAGS.output_dir,
-                plan.step_reached,
-                plan.num_train_steps,
-            )
-            return
-        tf.logging.info(
-            "Resuming the run in %s from step %d", FLAGS.output_dir, plan.step_reached
-        )
-    input_fn, _ = make_input_fn(plan, plan.task.train, "train", FLAGS.train_batch_size)
-    tf.logging.info("***** Running training *****")
-    tf.logging.info("  Num examples = %d", len(plan.examples[plan.task.train.name]))
-    tf.logging.info("  Batch size = %d", FLAGS.train_batch_size)
-    tf.logging.info("  Num steps = %d", plan.num_train_steps)
-    estimator.train(input_fn=input_fn, max_steps=plan.num_train_steps)
-
-
-def predict(estimator, plan, split, kind):
-    """Predictions for the real examples of a split.
-
-    Returns:
-      Float array [examples, C] of probabilities; [examples] of scores for regression.
-    """
-    input_fn, _ = make_input_fn(plan, split, kind, FLAGS.predict_batch_size)
-    count = len(plan.examples[split.name])
-    rows = []
-    for prediction in estimator.predict(input_fn=input_fn):
-        rows.append(prediction["probabilities"])
-        if len(rows) == count:
-            break
-    if len(rows) != count:
-        raise RuntimeError("%d predictions for %d examples" % (len(rows), count))
-    return np.array(rows)
-
-
-def decide(task, probabilities):
-    """Class ids int [examples], or the scores themselves for regression."""
-    return probabilities if task.is_regression else np.argmax(probabilities, axis=-1)
-
-
-def evaluate(estimator, plan):
-    """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`."""
-    task = plan.task
-    lines: dict[str, Any] = {}
-    report: dict[str, Any] = {}
-    for split in task.dev:
-        examples = plan.examples[split.name]
-        input_fn, count = make_input_fn(plan, split, "eval", FLAGS.eval_batch_size)
-        tf.logging.info("***** Running evaluation: %s *****", split.name)
-        tf.logging.info("  Num examples = %d", len(examples))
-        steps = count // FLAGS.eval_batch_size if FLAGS.use_tpu else None
-        result = estimator.evaluate(input_fn=input_fn, steps=steps)
-        predictions = decide(task, predict(estimator, plan, split, "eval"))
-        if task.is_regression:
-            gold = np.array([float(example.label) for example in examples])
-            constant = np.full_like(gold, gold.mean())
-        else:
-            gold = np.array([task.labels.index(example.label) for example in examples])
-            constant = np.full_like(gold, np.bincount(gold).argmax())
-        scores = metrics.compute(task.metrics, gold, predictions)
-        step = result.pop("global_step")
-        lines["global_step"] = step
-        for key, value in [*result.items(), *scores.items()]:
-            lines[key + split.suffix] = value
-        report[split.name] = {
-            "examples": len(examples),
-            "scores": scores,
-            "baseline": metrics.compute(task.metrics, gold, constant),
-            **{key: float(value) for key, value in result.items()},
-        }
-    tf.logging.info("***** Eval results *****")
-    text = "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines))
-    for line in text.splitlines():
-        tf.logging.info("  %s", line)
-    if task.note:
-        tf.logging.info("  Note: %s", task.note)
-    run_record.write_whole(os.path.join(FLAGS.output_dir, "eval_results.txt"), text)
-    record = {"task": task.name, "global_step": int(step), "sets": report}
-    run_record.write_whole(
-        os.path.join(FLAGS.output_dir, "eval_results.json"),
-        json.dumps(record, indent=2, sort_keys=True) + "\n",
-    )
-
-
-def write_predictions(estimator, plan):
-    """Predicts the test sets; writes `test_results.tsv` and the server's files."""
-    task = plan.task
-    for split in task.test:
-        tf.logging.info("***** Running prediction: %s *****", split.name)
-        tf.logging.info("  Num examples = %d", len(plan.examples[split.name]))
-        probabilities = predict(estimator, plan, split, "predict")
-        name = "test_results%s.tsv" % split.suffix
-        rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
-        run_record.write_whole(
-            os.path.join(FLAGS.output_dir, name),
-            "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
-        )
-        submission = os.path.join(FLAGS.output_dir, split.submission_file)
-        glue_submission.write_submission(
-            task, split, decide(task, probabilities), submission
-        )
-        tf.logging.info("Wrote %s and %s", name, submission)
+    return training.make_estimator(model_fn, run.settings)
 
 
 @reports_user_errors
-def main(_):
+def main(argv):
     tf.logging.set_verbosity(tf.logging.INFO)
     # Its own handler prints; absl's root handler would print each line again.
     tf.get_logger().propagate = False
+    if argv[1:]:
+        raise UserError(
+            "%r is no flag: give values with =, such as --do_lower_case=false" % argv[1]
+        )
     plan = make_plan()
     estimator = make_estimator(plan)
     if FLAGS.do_train:
-        train(estimator, plan)
+        task_runs.train(estimator, plan.run, plan.step_reached)
     if FLAGS.do_eval:
-        evaluate(estimator, plan)
+        task_runs.evaluate(estimator, plan.run)
     if FLAGS.do_predict:
-        write_predictions(estimator, plan)
+        task_runs.write_predictions(estimator, plan.run)
 
 
 if __name__ == "__main__":
+    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
     tf.disable_v2_behavior()
-    app.run(main)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(
+            "python run_classifier.py: " + __doc__, FLAG_GROUPS, FLAGS
+        ),
+    )

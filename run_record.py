@@ -90,6 +90,7 @@ def check(output_dir, identity, training, shapes, trained):
         # Without a checkpoint too: results of another model would be overwritten.
         _compare(output_dir, "its model", record["identity"], identity)
     if checkpoint is None:
+        _check_no_checkpoint_is_left(output_dir)
         return None
     if record is not None and training is not None and record.get("training"):
         _compare(output_dir, "its training", record["training"], training)
@@ -115,6 +116,23 @@ def _check_folder(output_dir):
         raise UserError(
             "--output_dir=%s: %s is a file; give a folder, which need not exist"
             % (output_dir, path)
+        )
+
+
+def _check_no_checkpoint_is_left(output_dir):
+    """Refuses checkpoints that the file `checkpoint` does not lead to.
+
+    Training would begin anew and replace them.
+    """
+    left = tf.io.gfile.glob(os.path.join(output_dir, "model.ckpt-*.index"))
+    if left:
+        names = [os.path.basename(path)[: -len(".index")] for path in left]
+        last = max(names, key=lambda name: (len(name), name))  # by the step in it
+        raise UserError(
+            "--output_dir=%s holds %s, but its file `checkpoint`, which names the last "
+            "one, is missing or names one that is not there; write it (one line, "
+            'model_checkpoint_path: "%s"), or give a new --output_dir'
+            % (output_dir, last, last)
         )
 
 

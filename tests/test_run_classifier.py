@@ -6,10 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import small_run
 import tensorflow.compat.v1 as tf
 from absl import flags
-from absl.testing import flagsaver
+from small_run import run
 
+import command_line
+import glue_data
 import modeling
 import run_classifier
 
@@ -17,17 +20,6 @@ DATA = os.path.join(os.path.dirname(__file__), "data")
 ORIGINAL = os.path.join(DATA, "original_run")
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")
 FLAGS = flags.FLAGS
-
-WORDS = ("cat", "sat", "on", "a", "mat", "while", "rain", "fell", "and", "music")
-
-
-def run(**settings):
-    """Runs `main` as the command line would."""
-    if not FLAGS.is_parsed():
-        FLAGS(["run_classifier.py"])
-    tf.reset_default_graph()
-    with flagsaver.flagsaver(**settings):
-        run_classifier.main([])
 
 
 def read_results(folder):
@@ -58,14 +50,11 @@ def model(tmp_path):
     folder = tmp_path / "bert"
     folder.mkdir()
     (folder / "bert_config.json").write_text(config.to_json_string())
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.set_random_seed(7)
-        ids = tf.zeros([1, 2], tf.int32)
-        modeling.BertModel(config, False, ids, adapter_fn=None)
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver().save(
-            session, str(folder / "bert_model.ckpt"), write_meta_graph=False
-        )
+
+    def build():
+        modeling.BertModel(config, False, tf.zeros([1, 2], tf.int32), adapter_fn=None)
+
+    small_run.write_checkpoint(folder / "bert_model.ckpt", build)
     return {
         "vocab_file": VOCAB,
         "bert_config_file": str(folder / "bert_config.json"),
@@ -76,45 +65,14 @@ def model(tmp_path):
     }
 
 
-def _sentence(random):
-    return " ".join(random.choice(WORDS, random.randint(3, 12)))
-
-
 @pytest.fixture
 def pairs(tmp_path):
-    """MRPC's files with 24, 10 and 7 rows."""
-    folder = tmp_path / "MRPC"
-    folder.mkdir()
-    random = np.random.RandomState(0)
-    for name, count in (("train", 24), ("dev", 10), ("test", 7)):
-        head = "index" if name == "test" else "Quality"
-        lines = [head + "\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-        for i in range(count):
-            first = i if name == "test" else i % 2
-            lines.append(
-                "%d\t1\t2\t%s\t%s" % (first, _sentence(random), _sentence(random))
-            )
-        (folder / (name + ".tsv")).write_text("\n".join(lines) + "\n")
-    return {"task_name": "MRPC", "data_dir": str(folder)}
+    return small_run.write_mrpc(tmp_path / "MRPC")
 
 
 @pytest.fixture
 def scored(tmp_path):
-    """STS-B's files with 16, 9 and 5 rows."""
-    folder = tmp_path / "STS-B"
-    folder.mkdir()
-    random = np.random.RandomState(1)
-    columns = ["index", "genre", "filename", "year", "old_index"]
-    columns += ["source1", "source2", "sentence1", "sentence2"]
-    for name, count in (("train", 16), ("dev", 9), ("test", 5)):
-        lines = ["\t".join(columns + ([] if name == "test" else ["score"]))]
-        for i in range(count):
-            row = [str(i), "g", "f", "2012", "1", "s", "s"]
-            row += [_sentence(random), _sentence(random)]
-            row += [] if name == "test" else ["%.3f" % random.uniform(0, 5)]
-            lines.append("\t".join(row))
-        (folder / (name + ".tsv")).write_text("\n".join(lines) + "\n")
-    return {"task_name": "STS-B", "data_dir": str(folder)}
+    return small_run.write_sts_b(tmp_path / "STS-B")
 
 
 def test_checkpoint_of_the_original_gives_its_scores_and_predictions(tmp_path):
@@ -281,9 +239,13 @@ def test_regression(model, scored):
     results = read_results(model["output_dir"])
     assert set(results) == {"eval_loss", "global_step", "loss", "pearson", "spearman"}
     scores = np.loadtxt(os.path.join(model["output_dir"], "test_results.tsv"))
-    assert scores.shape == (5,)
-    # Trained on raw scores of 0 to 5, the head has left its start at 0.
-    assert scores.mean() > 1
+    assert scores.shape == (7,)
+    rows = glue_data.read_examples(
+        task := glue_data.get_task("sts-b"), scored["data_dir"], task.train
+    )
+    mean = np.mean([float(row.label) for row in rows])
+    first = values_of(os.path.join(model["output_dir"], "model.ckpt-0"))
+    np.testing.assert_allclose(first["output_bias"], [mean], rtol=1e-6)
     with open(os.path.join(model["output_dir"], "STS-B.tsv")) as reader:
         lines = reader.read().splitlines()
     clipped = np.clip(scores, 0, 5)
@@ -372,3 +334,38 @@ def test_flags_of_the_original_keep_their_defaults():
         "adapter_init_scale": 1e-3,
     }
     assert {name: FLAGS[name].default for name in defaults} == defaults
+
+
+def test_help_shows_every_flag_once_with_its_default():
+    text = command_line.help_text("About.", run_classifier.FLAG_GROUPS, FLAGS, 60)
+    shown = [line.split() for line in text.splitlines() if line.startswith("  --")]
+    defined = FLAGS.flags_by_module_dict()["run_classifier"]
+    assert sorted(words[0] for words in shown) == sorted(
+        "--" + flag.name for flag in defined
+    )
+    assert ["--train_batch_size", "(default:", "32)"] in shown
+    assert ["--task_name"] in shown
+    assert text.startswith("About.\n\nRequired\n  --data_dir\n")
+    assert max(len(line) for line in text.splitlines()) <= 60
+
+
+def test_help_ends_with_0_and_starts_nothing(capsys):
+    parse = command_line.flags_parser("About.", run_classifier.FLAG_GROUPS, FLAGS)
+    with pytest.raises(SystemExit) as ended:
+        parse(["run_classifier.py", "--do_train=true", "--help"])
+    assert ended.value.code == 0
+    assert "--adapter_size  (default: 64)" in capsys.readouterr().out
+
+
+def test_the_readme_names_every_flag():
+    with open(os.path.join(os.path.dirname(DATA), "..", "README.md")) as reader:
+        text = reader.read()
+    for flag in FLAGS.flags_by_module_dict()["run_classifier"]:
+        assert "`--%s`" % flag.name in text
+
+
+def test_a_head_that_was_never_trained_is_warned_of(model, pairs, monkeypatch):
+    warned = []
+    monkeypatch.setattr(tf.logging, "warning", lambda text, *a: warned.append(text % a))
+    run(do_predict=True, **model, **pairs)
+    assert any("never trained" in text and "output_bias" in text for text in warned)

@@ -6,10 +6,10 @@ cores would send; what runs on a core is compiled by XLA for the CPU.
 """
 
 import contextlib
-import os
 
 import numpy as np
 import pytest
+import small_run
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_system_metadata, training_loop
 from tensorflow.python.tpu.ops import tpu_ops
@@ -19,8 +19,6 @@ import checkpoints
 import classifier
 import features
 import modeling
-import optimization
-import small_run
 import training
 
 CORES = 8
@@ -346,7 +344,7 @@ def test_eval_metrics_come_from_all_cores_without_padding(
     if is_regression:
         labels, logits = labels.astype(np.float32), logits[:, 0]
     arrays = [
-        array.reshape((CORES, BATCH["eval"] // CORES) + array.shape[1:])
+        array.reshape((CORES, BATCH["eval"] // CORES, *array.shape[1:]))
         for array in (losses, labels, logits, is_real)
     ]
     values = {name: value for name, (value, _) in built.spec.eval_metric_ops.items()}

@@ -33,14 +33,12 @@ class Case(NamedTuple):
       flags: differences from a run of everything on MRPC that is right; "{root}"
         stands for the folder of the test.
       spoil: breaks files below that folder.
-      known_fault: what the program does instead, where it is wrong; "" if nothing.
     """
 
     name: str
     parts: tuple[str, ...]
     flags: dict = {}  # noqa: RUF012 (nobody changes it)
     spoil: Optional[Callable] = None
-    known_fault: str = ""
 
 
 # --- ways to break files; each gives a function of the test's folder ---------------
@@ -221,7 +219,6 @@ FLAG_CASES = (
         "predict_batch_size does not divide over the TPU's cores, to evaluate only",
         ("--predict_batch_size=12", "--num_tpu_cores=8", "a multiple"),
         {"use_tpu": True, "tpu_name": "tpu", "predict_batch_size": 12, **EVALUATE},
-        known_fault="checked for --do_predict only, but --do_eval predicts too",
     ),
 )
 
@@ -572,6 +569,11 @@ OUTPUT_CASES = (
         spoil=used_output(cut("output/model.ckpt-9.data-00000-of-00001", 0.99)),
     ),
     Case(
+        "output_dir without the file that names its last checkpoint",
+        ("--output_dir={root}/output", "model.ckpt-9", "`checkpoint`"),
+        spoil=used_output(remove("output/checkpoint")),
+    ),
+    Case(
         "output_dir is a file",
         ("--output_dir={root}/output", "folder"),
         spoil=write("output", "a file"),
@@ -663,14 +665,9 @@ def test_what_the_cases_break_is_right_before(root, no_estimator, used):
         small_run.run(**settings_for({}, root))
 
 
-def _parameter(case):
-    marks = []
-    if case.known_fault:
-        marks = [pytest.mark.xfail(strict=True, reason=case.known_fault)]
-    return pytest.param(case, id=case.name.replace(" ", "-"), marks=marks)
-
-
-@pytest.mark.parametrize("case", map(_parameter, CASES))
+@pytest.mark.parametrize(
+    "case", CASES, ids=[case.name.replace(" ", "-") for case in CASES]
+)
 def test_mistake_gives_one_message_and_writes_nothing(case, root, no_estimator, capsys):
     settings = settings_for(case.flags, root)
     if case.spoil:
@@ -736,13 +733,7 @@ def processes(originals, tmp_path_factory):
     [
         ("unparsable", ("--train_batch_size=abc", "int")),
         ("unknown", ("Unknown command line flag 'no_such_flag'",)),
-        pytest.param(
-            "positional",
-            ("'False'", "--do_lower_case=false"),
-            marks=pytest.mark.xfail(
-                strict=True, reason="arguments that are no flags are ignored"
-            ),
-        ),
+        ("positional", ("'False'", "--do_lower_case=false")),
         ("user error", ("MRPC/test.tsv is not there", "--data_dir")),
     ],
 )
