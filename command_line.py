@@ -15,7 +15,7 @@ def help_text(description, groups, flag_values, width):
     Args:
       description: text that stands first.
       groups: dict from a group's title to what `flags.DEFINE_*` returned.
-      flag_values: the `flags.FLAGS` that they were defined in.
+      flag_values: the `FlagValues` that they were defined in.
       width: columns to fill.
 
     Returns:

@@ -25,8 +25,7 @@ LAYER_NORM = "layer_norm"
 HEAD = "head"
 TRAINED_COLLECTIONS = (ADAPTERS, LAYER_NORM, HEAD)
 
-# What the original's layer normalization (tf.contrib.layers.layer_norm) adds to the
-# variance.
+# What the layer normalization of the original's TensorFlow adds to the variance.
 LAYER_NORM_EPSILON = 1e-12
 
 # Added to the attention scores of padding: exp(-10000) is exactly 0 in float32.
@@ -503,7 +502,7 @@ def _dense_variables(n_in, n_out, initializer_range):
 
 
 def dense(input_tensor, n_out, initializer_range, activation=None, name="dense"):
-    """x kernel + bias, under the variable names of `tf.layers.dense`.
+    """x kernel + bias, under the variable names of TensorFlow 1's dense layer.
 
     Args:
       input_tensor: float [rows, n_in].
