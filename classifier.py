@@ -14,6 +14,19 @@ HEAD_DROPOUT = 0.1
 HEAD_INITIALIZER_RANGE = 0.02
 
 
+class Computation(NamedTuple):
+    """How a graph computes, not what: numbers agree but for rounding."""
+
+    precision: str = "float32"  # one of PRECISIONS
+    xla: bool = False  # compile the step; on TPU that is always done
+    recompute_activations: bool = False
+    gradient_accumulation_steps: int = 1  # parts of a training batch
+
+
+PLAIN = Computation()
+PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
+
+
 class ModelOutput(NamedTuple):
     """What the head gives for a batch; B examples, C classes."""
 
@@ -35,6 +48,7 @@ def create_model(
     adapter_fn="feedforward_adapter",
     is_regression=False,
     initial_score=0.0,
+    computation=PLAIN,
 ):
     """BERT with adapters, and a linear head on its pooled output.
 
@@ -55,6 +69,7 @@ def create_model(
       initial_score: regression: where the head's bias starts. Give the labels' mean:
         Adam moves a bias by a learning rate a step, too slowly to get there, and what
         gets there instead is the pooled output, which then is the same for any text.
+      computation: a `Computation`.
 
     Returns:
       A `ModelOutput`.
@@ -67,6 +82,8 @@ def create_model(
         token_type_ids=segment_ids,
         use_one_hot_embeddings=use_one_hot_embeddings,
         adapter_fn=adapter_fn,
+        precision=PRECISIONS[computation.precision],
+        recompute_activations=computation.recompute_activations,
     )
     pooled = model.get_pooled_output()
     if is_training:
@@ -169,6 +186,7 @@ def model_fn_builder(
     is_regression=False,
     progress=None,
     initial_score=0.0,
+    computation=PLAIN,
 ):
     """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
 
@@ -185,43 +203,71 @@ def model_fn_builder(
       is_regression: whether the label is a number.
       progress: a `training.ProgressSettings`, or None for no progress report.
       initial_score: see `create_model`.
+      computation: a `Computation`.
 
     Returns:
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
 
-    def model_fn(features, labels, mode, params):
-        del labels, params  # The label is one of the features.
-        is_training = mode == tf.estimator.ModeKeys.TRAIN
-        label_ids = features["label_ids"]
-        output = create_model(
+    def model(features, is_training):
+        return create_model(
             bert_config,
             is_training,
             features["input_ids"],
             features["input_mask"],
             features["segment_ids"],
-            label_ids,
+            features["label_ids"],
             num_labels,
             use_one_hot_embeddings,
             adapter_fn=adapter_fn,
             is_regression=is_regression,
             initial_score=initial_score,
+            computation=computation,
         )
-        scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
 
-        if is_training:
-            step = optimization.create_optimizer(
-                output.loss, learning_rate, num_train_steps, num_warmup_steps, use_tpu
-            )
-            return training.train_spec(
-                output.loss, step, scaffold_fn, use_tpu, progress
-            )
+    def train_step(features):
+        scale = None
+        if computation.precision == "float16":
+            scale = optimization.LossScale()
+        loss, gradients = optimization.mean_gradients(
+            lambda part: model(part, is_training=True).loss,
+            features,
+            computation.gradient_accumulation_steps,
+            scale,
+        )
+        step = optimization.create_optimizer(
+            loss,
+            learning_rate,
+            num_train_steps,
+            num_warmup_steps,
+            use_tpu,
+            gradients,
+            scale,
+        )
+        return loss, step
+
+    def model_fn(features, labels, mode, params):
+        del labels, params  # The label is one of the features.
+        compiled = tf.xla.experimental.jit_scope(
+            compile_ops=computation.xla and not use_tpu
+        )
+        if mode == tf.estimator.ModeKeys.TRAIN:
+            with compiled:
+                loss, step = train_step(features)
+            scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
+            return training.train_spec(loss, step, scaffold_fn, use_tpu, progress)
+        with compiled:
+            output = model(features, is_training=False)
+        scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
         if mode == tf.estimator.ModeKeys.EVAL:
             return tf.estimator.tpu.TPUEstimatorSpec(
                 mode=mode,
                 loss=output.loss,
                 eval_metrics=_eval_metrics(
-                    output, label_ids, features["is_real_example"], is_regression
+                    output,
+                    features["label_ids"],
+                    features["is_real_example"],
+                    is_regression,
                 ),
                 scaffold_fn=scaffold_fn,
             )

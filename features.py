@@ -284,6 +284,7 @@ def input_fn_builder(
     dynamic_padding=False,
     num_examples=None,
     seed=None,
+    length_multiple=1,
 ):
     """Batches from a file of features, for `TPUEstimator`.
 
@@ -301,6 +302,8 @@ def input_fn_builder(
       dynamic_padding: cut batches to their longest example.
       num_examples: examples in the file; needed for training.
       seed: seed of the shuffling.
+      length_multiple: `dynamic_padding` cuts to a multiple of it, so that there are
+        fewer shapes to compile for.
 
     Returns:
       A function of `params`, whose "batch_size" counts, that gives a
@@ -317,7 +320,8 @@ def input_fn_builder(
     def cut(batch):
         longest = tf.reduce_max(tf.reduce_sum(batch["input_mask"], axis=1))
         # A batch of padding examples alone still needs a position.
-        longest = tf.maximum(longest, 1)
+        longest = tf.maximum((longest + length_multiple - 1) // length_multiple, 1)
+        longest = tf.minimum(longest * length_multiple, seq_length)
         return {
             name: value[:, :longest] if spec[name].shape else value
             for name, value in batch.items()

@@ -195,6 +195,8 @@ class BertModel:
         use_one_hot_embeddings=False,
         scope=None,
         adapter_fn="feedforward_adapter",
+        precision=tf.float32,
+        recompute_activations=False,
     ):
         """Builds the graph and its variables.
 
@@ -209,6 +211,10 @@ class BertModel:
           scope: variable scope, "bert" by default.
           adapter_fn: "feedforward_adapter"; None or "" for none; or a function
             from a float [rows, H] tensor to one of the same shape.
+          precision: dtype that frozen kernels and attention are multiplied in:
+            tf.float32, tf.bfloat16 or tf.float16. All else, variables too, is float32.
+          recompute_activations: keep only the input of each layer for the backward
+            pass and compute the rest again there: less memory, more time.
 
         Raises:
           ValueError: unknown `adapter_fn`, sequence longer than the position
@@ -220,6 +226,8 @@ class BertModel:
             config.attention_probs_dropout_prob = 0.0
         self._config = config
         self._adapter_fn = get_adapter(adapter_fn)
+        self._precision = precision
+        self._recompute_activations = recompute_activations
         self._layer_outputs = None
 
         B, S = get_shape_list(input_ids, expected_rank=2)
@@ -249,10 +257,10 @@ class BertModel:
                 hidden = self._embedding_output
                 self._lower_layers = []
                 for layer in range(config.num_hidden_layers - 1):
-                    hidden = self._layer(layer, hidden, hidden)
+                    hidden = self._layer(layer, hidden)
                     self._lower_layers.append(hidden)
                 first = self._layer(
-                    config.num_hidden_layers - 1, hidden[:, :1, :], hidden
+                    config.num_hidden_layers - 1, hidden, first_only=True
                 )
             with tf.variable_scope("pooler"):
                 self._pooled_output = dense(
@@ -260,17 +268,28 @@ class BertModel:
                     config.hidden_size,
                     config.initializer_range,
                     activation=tf.tanh,
+                    precision=precision,
                 )
 
-    def _layer(self, index, queries_from, hidden):
-        with tf.variable_scope("layer_%d" % index):
+    def _layer(self, index, hidden, first_only=False):
+        # Drawn out here, so that computing the layer again drops the same elements.
+        seeds = random_seeds(3)
+
+        def layer(hidden, mask_scores, seeds):
             return transformer_layer(
-                queries_from,
+                hidden[:, :1, :] if first_only else hidden,
                 hidden,
-                self._mask_scores,
+                mask_scores,
                 self._config,
                 adapter_fn=self._adapter_fn,
+                precision=self._precision,
+                seeds=seeds,
             )
+
+        with tf.variable_scope("layer_%d" % index) as scope:
+            if self._recompute_activations:
+                layer = _recomputed(layer, scope)
+            return layer(hidden, self._mask_scores, seeds)
 
     def get_pooled_output(self):
         """Float [B, H]: the first position of the last layer, dense and tanh."""
@@ -290,7 +309,7 @@ class BertModel:
             )
             same_names = tf.name_scope(self._scope.original_name_scope)
             with same_scope, same_names, tf.variable_scope("encoder"):
-                last = self._layer(len(below) - 1, below[-1], below[-1])
+                last = self._layer(len(below) - 1, below[-1])
             self._layer_outputs = [*self._lower_layers, last]
         return self._layer_outputs
 
@@ -400,13 +419,13 @@ def gelu(x):
     b = 0.044715 * a
     squared = tf.square(x)
     gate = tf.sigmoid(x * (a + b * squared))
-    y = x * gate
 
     def grad(dy):
-        # d/dx [x g(u(x))] = g + x g (1 - g) u' = g + y (1 - g) (a + 3 b x^2)
-        return dy * (gate + y * (1.0 - gate) * (a + (3.0 * b) * squared))
+        # d/dx [x g(u(x))] = g + x g (1 - g) u', where u' = a + 3 b x^2.
+        through_gate = tf.raw_ops.SigmoidGrad(y=gate, dy=dy * x)
+        return dy * gate + through_gate * (a + (3.0 * b) * squared)
 
-    return y, grad
+    return x * gate, grad
 
 
 _ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
@@ -438,19 +457,86 @@ def get_activation(activation_string):
     return _ACTIVATIONS[name]
 
 
-def dropout(input_tensor, dropout_prob):
+def random_seeds(count):
+    """Fresh seeds for `dropout` in each run of the graph, int32 [count, 2]."""
+    return tf.random.uniform([count, 2], tf.int32.min, tf.int32.max, tf.int32)
+
+
+def dropout(input_tensor, dropout_prob, seed=None):
     """Sets elements to 0 with the given probability and scales up the others.
+
+    An element is dropped by 16 random bits, so the probability is met to 2^-17; the
+    scale is that of the probability met. Half the random numbers of a float draw, and
+    they are what dropout costs.
 
     Args:
       input_tensor: float tensor of any shape.
       dropout_prob: the probability of dropping an element; None or 0.0: none.
+      seed: int32 [2], which decides what is dropped; None: drawn.
 
     Returns:
       Float tensor of the same shape.
     """
     if not dropout_prob:
         return input_tensor
-    return tf.nn.dropout(input_tensor, rate=dropout_prob)
+    seed = random_seeds(1)[0] if seed is None else seed
+    values = 2**16
+    dropped = min(round(dropout_prob * values), values - 1)
+
+    @tf.custom_gradient
+    def masked(x):
+        size = tf.size(x)
+        words = tf.random.stateless_uniform(
+            [(size + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32
+        )
+        bits = tf.reshape(tf.bitcast(words, tf.int16), [-1])[:size]
+        kept = tf.reshape(bits, tf.shape(x)) >= dropped - values // 2
+        scale = values / (values - dropped)
+
+        def scaled(tensor):
+            return tf.where_v2(kept, tensor * scale, tf.zeros([], x.dtype))
+
+        return scaled(x), scaled
+
+    return masked(input_tensor)
+
+
+def _recomputed(layer, scope):
+    """A layer that keeps its input alone for the backward pass (Chen et al., 2016,
+    arXiv:1604.06174).
+
+    Args:
+      layer: function of a float tensor, and of more that need no gradient.
+      scope: the variable scope that it is called in.
+
+    Returns:
+      The same function.
+    """
+
+    @tf.custom_gradient
+    def run(hidden, *fixed):
+        def grad(dy, variables=()):
+            # Not before dy is there: else both computations would be made one.
+            with tf.control_dependencies([dy]):
+                again = tf.identity(hidden)
+            with tf.variable_scope(scope, reuse=True):
+                output = layer(again, *fixed)
+            trained = {
+                variable.op.name
+                for collection in TRAINED_COLLECTIONS
+                for variable in tf.get_collection(collection)
+            }
+            wanted = [v for v in variables if v.op.name in trained]
+            dx, *found = tf.gradients(
+                output, [again, *wanted], dy, stop_gradients=again
+            )
+            of_name = {v.op.name: g for v, g in zip(wanted, found)}
+            inputs = [dx, *(None for _ in fixed)]
+            return inputs, [of_name.get(v.op.name) for v in variables]
+
+        return layer(hidden, *fixed), grad
+
+    return run
 
 
 @tf.custom_gradient
@@ -501,7 +587,29 @@ def _dense_variables(n_in, n_out, initializer_range):
     return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
 
 
-def dense(input_tensor, n_out, initializer_range, activation=None, name="dense"):
+def product(x, kernel, precision):
+    """x kernel, multiplied in the given dtype.
+
+    Args:
+      x: float [rows, n_in].
+      kernel: float32 [n_in, n_out], tensor or variable.
+      precision: dtype.
+
+    Returns:
+      Float32 [rows, n_out].
+    """
+    result = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
+    return tf.cast(result, tf.float32)
+
+
+def dense(
+    input_tensor,
+    n_out,
+    initializer_range,
+    activation=None,
+    name="dense",
+    precision=tf.float32,
+):
     """x kernel + bias, under the variable names of TensorFlow 1's dense layer.
 
     Args:
@@ -510,14 +618,15 @@ def dense(input_tensor, n_out, initializer_range, activation=None, name="dense")
       initializer_range: standard deviation of the kernel's truncated normal.
       activation: function of a tensor, or None.
       name: variable scope of `kernel` and `bias`.
+      precision: dtype of the product.
 
     Returns:
-      Float [rows, n_out].
+      Float32 [rows, n_out].
     """
     n_in = get_shape_list(input_tensor, expected_rank=2)[1]
     with tf.variable_scope(name):
         kernel, bias = _dense_variables(n_in, n_out, initializer_range)
-        output = tf.nn.bias_add(tf.matmul(input_tensor, kernel), bias)
+        output = tf.nn.bias_add(product(input_tensor, kernel, precision), bias)
         return output if activation is None else activation(output)
 
 
@@ -589,7 +698,15 @@ def embedding_postprocessor(input_tensor, token_type_ids, config):
     return dropout(layer_norm(output), config.hidden_dropout_prob)
 
 
-def transformer_layer(queries_from, hidden, mask_scores, config, adapter_fn=None):
+def transformer_layer(
+    queries_from,
+    hidden,
+    mask_scores,
+    config,
+    adapter_fn=None,
+    precision=tf.float32,
+    seeds=None,
+):
     """One layer of the encoder, at the positions that are asked for.
 
     Self-attention (Vaswani et al., 2017, arXiv:1706.03762), then the feed-forward
@@ -602,41 +719,51 @@ def transformer_layer(queries_from, hidden, mask_scores, config, adapter_fn=None
       mask_scores: float [B, 1, 1, T], added to the attention scores.
       config: a `BertConfig`.
       adapter_fn: function of a float [rows, H] tensor, or None.
+      precision: dtype of the products with frozen kernels and of attention.
+      seeds: int32 [3, 2], for dropout; None: drawn.
 
     Returns:
       Float [B, F, H].
     """
+    attention_seed, attended_seed, output_seed = tf.unstack(
+        random_seeds(3) if seeds is None else seeds
+    )
     H = config.hidden_size
     B, F, _ = get_shape_list(queries_from, expected_rank=3)
     # All that follows works on [B * F, H] matrices: reshaping back and forth between
     # rank 3 and rank 2 is not free on TPU.
     residual = tf.reshape(queries_from, [-1, H])
 
-    def sublayer_output(x, residual):
-        x = dense(x, H, config.initializer_range)
-        x = dropout(x, config.hidden_dropout_prob)
+    def sublayer_output(x, residual, seed):
+        x = dense(x, H, config.initializer_range, precision=precision)
+        x = dropout(x, config.hidden_dropout_prob, seed)
         if adapter_fn is not None:
             x = adapter_fn(x)
         return layer_norm(x + residual)
 
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
-            context = attention(queries_from, hidden, mask_scores, config)
+            context = attention(
+                queries_from, hidden, mask_scores, config, precision, attention_seed
+            )
         with tf.variable_scope("output"):
-            attended = sublayer_output(context, residual)
+            attended = sublayer_output(context, residual, attended_seed)
     with tf.variable_scope("intermediate"):
         inner = dense(
             attended,
             config.intermediate_size,
             config.initializer_range,
             activation=get_activation(config.hidden_act),
+            precision=precision,
         )
     with tf.variable_scope("output"):
-        output = sublayer_output(inner, attended)
+        output = sublayer_output(inner, attended, output_seed)
     return tf.reshape(output, [B, F, H])
 
 
-def attention(queries_from, hidden, mask_scores, config):
+def attention(
+    queries_from, hidden, mask_scores, config, precision=tf.float32, seed=None
+):
     """Multi-head attention from some positions to all.
 
     Args:
@@ -644,9 +771,11 @@ def attention(queries_from, hidden, mask_scores, config):
       hidden: float [B, T, H]; the very same tensor where all positions are computed.
       mask_scores: float [B, 1, 1, T], added to the scores.
       config: a `BertConfig`.
+      precision: dtype of all products; the softmax is float32.
+      seed: int32 [2], for dropout; None: drawn.
 
     Returns:
-      Float [B * F, H], the concatenated heads.
+      Float [B * F, H] of `precision`, the concatenated heads.
     """
     H, N = config.hidden_size, config.num_attention_heads
     D = H // N
@@ -660,10 +789,10 @@ def attention(queries_from, hidden, mask_scores, config):
         # One matrix product for several projections: [rows, H] x [H, P * H].
         length = get_shape_list(x, expected_rank=3)[1]
         P = len(parts)
-        kernel = tf.concat([kernel for kernel, _ in parts], axis=1)
+        kernel = tf.concat([tf.cast(kernel, precision) for kernel, _ in parts], axis=1)
         bias = tf.concat([bias for _, bias in parts], axis=0)
-        y = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, H]), kernel), bias)
-        y = tf.reshape(y, [B, length, P, N, D])
+        y = tf.nn.bias_add(product(tf.reshape(x, [-1, H]), kernel, precision), bias)
+        y = tf.reshape(tf.cast(y, precision), [B, length, P, N, D])
         return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=P)  # P x [B, N, S, D]
 
     if queries_from is hidden:
@@ -673,9 +802,11 @@ def attention(queries_from, hidden, mask_scores, config):
         key, value = project(hidden, variables[1:])
 
     query = query * (1.0 / math.sqrt(D))
-    scores = tf.matmul(query, key, transpose_b=True) + mask_scores  # [B, N, F, T]
-    probs = dropout(tf.nn.softmax(scores), config.attention_probs_dropout_prob)
-    context = tf.transpose(tf.matmul(probs, value), [0, 2, 1, 3])  # [B, F, N, D]
+    scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
+    probs = tf.nn.softmax(scores + mask_scores)  # [B, N, F, T]
+    probs = dropout(probs, config.attention_probs_dropout_prob, seed)
+    context = tf.matmul(tf.cast(probs, precision), value)
+    context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, N, D]
     return tf.reshape(context, [-1, H])
 
 

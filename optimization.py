@@ -62,7 +62,90 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
     return tf.where(step_as_float < float(num_warmup_steps), warming, decayed)
 
 
-def create_optimizer(loss, init_lr, num_train_steps, num_warmup_steps, use_tpu):
+class LossScale:
+    """Keeps gradients in the range of float16 (Micikevicius et al., 2018,
+    arXiv:1710.03740, section 3.2).
+
+    The loss is multiplied by a power of two before, the gradients are divided by it
+    after the backward pass. A step whose gradients are not finite is left out and
+    halves the scale; many finite ones in a row double it. It starts anew when training
+    is resumed, since checkpoints are those of float32.
+    """
+
+    INITIAL = 2.0**15
+    DOUBLED_AFTER = 1000  # finite steps in a row
+
+    def __init__(self):
+        self.value = tf.get_local_variable(
+            "loss_scale", initializer=self.INITIAL, use_resource=True
+        )
+        self._finite_steps = tf.get_local_variable(
+            "finite_steps", initializer=0, use_resource=True
+        )
+
+    def updated(self, is_finite):
+        """The operation that follows a step; `is_finite` is a bool scalar tensor."""
+        value, count = self.value.read_value(), self._finite_steps + 1
+        enough = count >= self.DOUBLED_AFTER
+        grown = tf.where(enough, 2.0 * value, value)
+        smaller = tf.maximum(1.0, 0.5 * value)
+        return tf.group(
+            self.value.assign(tf.where(is_finite, grown, smaller)),
+            self._finite_steps.assign(
+                tf.where(tf.logical_and(is_finite, tf.logical_not(enough)), count, 0)
+            ),
+        )
+
+
+def mean_gradients(loss_fn, batch, parts=1, scale=None):
+    """Loss and gradients of a batch, computed in equal parts, one after the other.
+
+    The parts' means are the means of the whole batch: the same update as in one part,
+    in the memory of one part.
+
+    Args:
+      loss_fn: function from a batch to a float scalar tensor, the mean of its losses.
+      batch: dict of tensors with equal first dimensions, which `parts` divides.
+      parts: number of parts.
+      scale: a `LossScale`, or None.
+
+    Returns:
+      The loss, float scalar tensor, and the gradients of `trainable_variables()`.
+    """
+    pieces = {name: tf.split(value, parts) for name, value in batch.items()}
+    losses, sums = [], None
+    for i in range(parts):
+        # The next part waits, so that two are never in memory at once.
+        with tf.control_dependencies(sums or []):
+            piece = {name: tf.identity(value[i]) for name, value in pieces.items()}
+        with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):
+            loss = loss_fn(piece)
+        losses.append(loss)
+        variables = trainable_variables()
+        if scale is None:
+            gradients = tf.gradients(loss, variables)
+        else:
+            value = scale.value.read_value()
+            gradients = [
+                gradient / value for gradient in tf.gradients(loss * value, variables)
+            ]
+        if sums is not None:
+            gradients = [a + b for a, b in zip(sums, gradients)]
+        sums = gradients
+    if parts == 1:
+        return losses[0], sums
+    return tf.add_n(losses) / parts, [gradient / parts for gradient in sums]
+
+
+def create_optimizer(
+    loss,
+    init_lr,
+    num_train_steps,
+    num_warmup_steps,
+    use_tpu,
+    gradients=None,
+    scale=None,
+):
     """Builds the update of the trained variables.
 
     Gradients are clipped to a global norm of 1 over the trained variables only; on
@@ -74,6 +157,8 @@ def create_optimizer(loss, init_lr, num_train_steps, num_warmup_steps, use_tpu):
       num_train_steps: steps of the whole training.
       num_warmup_steps: steps of the warm-up.
       use_tpu: whether gradients are summed over TPU cores.
+      gradients: those of `trainable_variables()`; None: computed from the loss.
+      scale: the `LossScale` that they were computed with, or None.
 
     Returns:
       A `TrainStep`.
@@ -90,15 +175,20 @@ def create_optimizer(loss, init_lr, num_train_steps, num_warmup_steps, use_tpu):
         weight_decay_rate=WEIGHT_DECAY,
         adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
         exclude_from_weight_decay=NO_WEIGHT_DECAY,
+        leave_out_infinite=scale is not None,
     )
     if use_tpu:
         optimizer = tf.tpu.CrossShardOptimizer(optimizer)
 
     variables = trainable_variables()
-    gradients = tf.gradients(loss, variables)
+    if gradients is None:
+        gradients = tf.gradients(loss, variables)
     gradient_norm = tf.global_norm(gradients)
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=gradient_norm)
     update = optimizer.apply_gradients(zip(gradients, variables))
+    if scale is not None:
+        with tf.control_dependencies([update]):
+            update = scale.updated(tf.math.is_finite(gradient_norm))
     # The optimizer leaves the step alone, as BERT's does: it is counted here.
     with tf.control_dependencies([update]):
         train_op = tf.assign_add(global_step, 1).op
@@ -124,6 +214,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         beta_2=0.999,
         epsilon=1e-6,
         exclude_from_weight_decay=None,
+        leave_out_infinite=False,
         name="AdamWeightDecayOptimizer",
     ):
         """Keeps the settings.
@@ -137,6 +228,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           epsilon: added to the root of the second moment.
           exclude_from_weight_decay: regular expressions; a variable whose name
             matches one of them does not decay.
+          leave_out_infinite: change nothing where a gradient is not finite.
           name: name scope of the update.
         """
         super().__init__(False, name)
@@ -147,6 +239,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.exclude_from_weight_decay = exclude_from_weight_decay or ()
+        self.leave_out_infinite = leave_out_infinite
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         """Updates each variable that has a gradient; leaves `global_step` alone.
@@ -157,9 +250,15 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             variable.op.name for variable in tf.get_collection(modeling.ADAPTERS)
         }
         updates = []
+        grads_and_vars = [pair for pair in grads_and_vars if pair[0] is not None]
+        if self.leave_out_infinite:
+            norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
+            is_finite = tf.math.is_finite(norm)
+
+        def kept_if_infinite(new, old):
+            return tf.where(is_finite, new, old) if self.leave_out_infinite else new
+
         for gradient, variable in grads_and_vars:
-            if gradient is None:
-                continue
             m = self._moment(variable, "adam_m")
             v = self._moment(variable, "adam_v")
             next_m = self.beta_1 * m + (1.0 - self.beta_1) * gradient
@@ -168,10 +267,13 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             decay = self._decay_rate(variable.op.name, adapters)
             if decay:
                 change += decay * variable
+            change = kept_if_infinite(
+                self.learning_rate * change, tf.zeros_like(change)
+            )
             updates += [
-                variable.assign_sub(self.learning_rate * change),
-                m.assign(next_m),
-                v.assign(next_v),
+                variable.assign_sub(change),
+                m.assign(kept_if_infinite(next_m, m)),
+                v.assign(kept_if_infinite(next_v, v)),
             ]
         return tf.group(*updates, name=name)
 

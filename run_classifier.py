@@ -36,6 +36,9 @@ model_fn_builder = classifier.model_fn_builder
 
 FLAGS = flags.FLAGS
 
+# Lengths of compiled batches are multiples of this.
+XLA_LENGTHS = 32
+
 # Defined in their groups, so that --help shows each flag in exactly one.
 FLAG_GROUPS = {
     "Required": (
@@ -114,6 +117,35 @@ FLAG_GROUPS = {
             "training examples by length. Ignored on TPU, whose shapes are static.",
         ),
     ),
+    "Speed and memory": (
+        flags.DEFINE_enum(
+            "precision",
+            "float32",
+            list(classifier.PRECISIONS),
+            "What frozen weights are multiplied in. bfloat16 is fast on TPUs, newer "
+            "GPUs and CPUs with AMX or AVX512-BF16; float16, with loss scaling, is for "
+            "older GPUs. Adapters, layer norms, head, softmax, loss, optimizer and "
+            "checkpoints stay float32.",
+        ),
+        flags.DEFINE_bool(
+            "xla",
+            False,
+            "Compile the step with XLA, worth trying on GPU; dynamic padding then goes "
+            "by steps of %d, so that there are few shapes to compile." % XLA_LENGTHS,
+        ),
+        flags.DEFINE_integer(
+            "gradient_accumulation_steps",
+            1,
+            "Compute a training batch in this many parts, one after the other: less "
+            "memory, the same update.",
+        ),
+        flags.DEFINE_bool(
+            "recompute_activations",
+            False,
+            "Keep each layer's input alone for the backward pass and compute the rest "
+            "again: less memory, about a third more time.",
+        ),
+    ),
     "Cloud TPU": (
         flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU."),
         flags.DEFINE_string(
@@ -168,6 +200,7 @@ def check_flags():
         "save_checkpoints_steps",
         "iterations_per_loop",
         "num_tpu_cores",
+        "gradient_accumulation_steps",
     ):
         if FLAGS[name].value < 1:
             raise UserError("--%s=%d: at least 1 is needed" % (name, FLAGS[name].value))
@@ -185,6 +218,13 @@ def check_flags():
         raise UserError(
             "--seed=%d: a whole number from 0 to %d is needed" % (FLAGS.seed, 2**31 - 1)
         )
+    parts = FLAGS.gradient_accumulation_steps
+    if FLAGS.do_train and FLAGS.train_batch_size % parts:
+        raise UserError(
+            "--train_batch_size=%d does not divide into "
+            "--gradient_accumulation_steps=%d equal parts"
+            % (FLAGS.train_batch_size, parts)
+        )
     if FLAGS.use_tpu:
         check_tpu_flags()
 
@@ -199,8 +239,21 @@ def check_tpu_flags():
         raise UserError(
             "--use_tpu=true needs the TPU: its name, --tpu_name, or address, --master"
         )
+    if FLAGS.precision == "float16":
+        raise UserError("--precision=float16: a TPU has no float16; give bfloat16")
+    parts = FLAGS.num_tpu_cores * FLAGS.gradient_accumulation_steps
+    if FLAGS.do_train and FLAGS.train_batch_size % parts:
+        raise UserError(
+            "--train_batch_size=%d does not divide over --num_tpu_cores=%d, in "
+            "--gradient_accumulation_steps=%d parts each: give a multiple of %d"
+            % (
+                FLAGS.train_batch_size,
+                FLAGS.num_tpu_cores,
+                FLAGS.gradient_accumulation_steps,
+                parts,
+            )
+        )
     for wanted, name in (
-        (FLAGS.do_train, "train_batch_size"),
         (FLAGS.do_eval, "eval_batch_size"),
         # Scores come from predictions.
         (FLAGS.do_eval or FLAGS.do_predict, "predict_batch_size"),
@@ -332,6 +385,7 @@ def _training_settings():
         "num_train_epochs",
         "warmup_proportion",
         "adapter_init_scale",
+        "precision",
         "seed",
     )
     return {name: FLAGS[name].value for name in names}
@@ -403,6 +457,7 @@ def make_plan():
         tokenizer=tokenizer,
         max_seq_length=FLAGS.max_seq_length,
         dynamic_padding=FLAGS.dynamic_padding,
+        length_multiple=XLA_LENGTHS if FLAGS.xla else 1,
         settings=training.RunSettings(
             output_dir=FLAGS.output_dir,
             train_batch_size=FLAGS.train_batch_size,
@@ -445,6 +500,12 @@ def make_estimator(plan):
             FLAGS.train_batch_size, run.settings.num_train_steps, FLAGS.output_dir
         ),
         initial_score=mean_label,
+        computation=classifier.Computation(
+            precision=FLAGS.precision,
+            xla=FLAGS.xla,
+            recompute_activations=FLAGS.recompute_activations,
+            gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+        ),
     )
     return training.make_estimator(model_fn, run.settings)
 

@@ -27,6 +27,7 @@ class TaskRun(NamedTuple):
     tokenizer: tokenization.FullTokenizer  # of `vocab_file` and `do_lower_case`
     max_seq_length: int
     dynamic_padding: bool  # ignored on TPU
+    length_multiple: int  # what dynamic padding pads to a multiple of
     settings: training.RunSettings
 
 
@@ -71,6 +72,7 @@ def make_input_fn(run, split, kind, batch_size):
         dynamic_padding=run.dynamic_padding and not settings.use_tpu,
         num_examples=len(examples),
         seed=settings.seed,
+        length_multiple=run.length_multiple,
     )
     return input_fn, len(examples)
 

@@ -151,6 +151,14 @@ def test_evaluation_keeps_order_and_cuts_padding_only(records):
     np.testing.assert_array_equal(order, np.arange(100))
 
 
+def test_cut_to_a_multiple_but_not_beyond_the_length(records):
+    exact = _batches(records, 8, dynamic_padding=True)
+    steps = _batches(records, 8, dynamic_padding=True, length_multiple=5)
+    widths = [b["input_ids"].shape[1] for b in steps]
+    assert widths == [min(-(-b["input_ids"].shape[1] // 5) * 5, 32) for b in exact]
+    assert len(set(widths)) > 1
+
+
 def test_a_batch_of_padding_alone_keeps_a_position(tmp_path, tokenizer):
     path = str(tmp_path / "eval.tf_record")
     examples = [features.PaddingInputExample()] * 2

@@ -215,6 +215,26 @@ FLAG_CASES = (
         for name in ("train_batch_size", "eval_batch_size", "predict_batch_size")
     ),
     Case(
+        "no part of a batch",
+        ("--gradient_accumulation_steps=0", "at least 1"),
+        {"gradient_accumulation_steps": 0},
+    ),
+    Case(
+        "parts of a batch that are not equal",
+        ("--train_batch_size=8", "--gradient_accumulation_steps=3", "equal parts"),
+        {"gradient_accumulation_steps": 3},
+    ),
+    Case(
+        "parts of a core's batch that are not equal",
+        ("--train_batch_size=8", "--gradient_accumulation_steps=2", "multiple of 16"),
+        {"use_tpu": True, "tpu_name": "tpu", "gradient_accumulation_steps": 2},
+    ),
+    Case(
+        "float16 on TPU",
+        ("--precision=float16", "bfloat16"),
+        {"use_tpu": True, "tpu_name": "tpu", "precision": "float16"},
+    ),
+    Case(
         # The scores of a dev set come from predictions.
         "predict_batch_size does not divide over the TPU's cores, to evaluate only",
         ("--predict_batch_size=12", "--num_tpu_cores=8", "a multiple"),

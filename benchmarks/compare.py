@@ -1,0 +1,118 @@
+"""Trains MRPC with this program and with AdapterHub's, in turns, and prints the ratio.
+
+    python3 -m venv /tmp/adapterhub
+    /tmp/adapterhub/bin/pip install -r benchmarks/requirements-adapterhub.txt
+    python -m benchmarks.compare --encoder_dir=HF_DIR --checkpoint_dir=DIR \\
+      --data_dir=glue_data/MRPC --adapterhub_python=/tmp/adapterhub/bin/python
+
+Whole trainings, input pipeline included, the first step left out; each in a process of
+its own, so that the peak memory is its own too.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+from absl import app, flags
+
+from errors import UserError, reports_user_errors
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("encoder_dir", None, "The encoder in Hugging Face's layout.")
+flags.DEFINE_string("checkpoint_dir", None, "The same, from convert_checkpoint.py.")
+flags.DEFINE_string("data_dir", None, "Folder of MRPC.")
+flags.DEFINE_string("adapterhub_python", None, "Python that has `adapters`.")
+flags.DEFINE_integer("epochs", 1, "Epochs of each training.")
+flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions to compare.")
+
+_RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
+
+
+def _run(command):
+    """Runs a command.
+
+    Returns:
+      Its whole output, and its peak memory in bytes.
+
+    Raises:
+      UserError: it failed.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        text = log.read()
+    if process.returncode:
+        raise UserError("%s failed: %s" % (" ".join(command), text[-2000:]))
+    return text, usage.ru_maxrss * 1024
+
+
+def time_ours(precision):
+    """Examples per second and peak bytes of `run_classifier.py`."""
+    with tempfile.TemporaryDirectory() as output:
+        text, peak = _run(
+            [
+                sys.executable,
+                "run_classifier.py",
+                "--task_name=MRPC",
+                "--do_train=true",
+                "--data_dir=" + FLAGS.data_dir,
+                "--vocab_file=%s/vocab.txt" % FLAGS.checkpoint_dir,
+                "--bert_config_file=%s/bert_config.json" % FLAGS.checkpoint_dir,
+                "--init_checkpoint=%s/bert_model.ckpt" % FLAGS.checkpoint_dir,
+                "--learning_rate=3e-4",
+                "--num_train_epochs=%d" % FLAGS.epochs,
+                "--precision=" + precision,
+                "--output_dir=" + output,
+            ]
+        )
+    return float(_RATE.search(text).group(1)), peak
+
+
+def time_adapterhub(precision):
+    """Examples per second and peak bytes of benchmarks/adapterhub.py."""
+    text, _ = _run(
+        [
+            FLAGS.adapterhub_python,
+            os.path.join("benchmarks", "adapterhub.py"),
+            "--encoder_dir=" + FLAGS.encoder_dir,
+            "--data_dir=" + FLAGS.data_dir,
+            "--epochs=%d" % FLAGS.epochs,
+            "--precision=" + precision,
+        ]
+    )
+    result = json.loads(text.splitlines()[-1])
+    return result["examples_per_second"], result["peak_bytes"]
+
+
+@reports_user_errors
+def main(argv):
+    if argv[1:]:
+        raise UserError("%r is no flag" % argv[1])
+    for name in ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python"):
+        if not FLAGS[name].value:
+            raise UserError("--%s is required: %s" % (name, FLAGS[name].help))
+    for precision in FLAGS.precisions:
+        ours, our_peak = time_ours(precision)
+        theirs, their_peak = time_adapterhub(precision)
+        print(
+            "%-9s this program %.1f examples/s, %.2f GB; AdapterHub %.1f examples/s, "
+            "%.2f GB; ratio %.2f"
+            % (
+                precision,
+                ours,
+                our_peak / 1e9,
+                theirs,
+                their_peak / 1e9,
+                ours / theirs,
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,280 @@
+"""Times a training step and an evaluation pass against the machine's matrix product.
+
+    python -m benchmarks.step --config=minilm --seq_length=128
+
+Random ids, no input pipeline: what is timed is the graph. The limit is what the same
+machine reaches, between the steps of the same run, in the plain matrix products of the
+model's sizes; the ratio to it is what can be compared between machines.
+"""
+
+import collections
+import resource
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import app, flags
+
+import classifier
+import modeling
+from errors import UserError, reports_user_errors
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string(
+    "config",
+    "minilm",
+    "minilm, bert-base, bert-large, or the path of a bert_config.json.",
+)
+flags.DEFINE_integer("batch_size", 32, "Examples in a batch.")
+flags.DEFINE_integer("seq_length", 128, "Word pieces of each example.")
+flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck.")
+flags.DEFINE_enum(
+    "precision", "float32", list(classifier.PRECISIONS), "Of frozen weights' products."
+)
+flags.DEFINE_bool("xla", False, "Compile the step.")
+flags.DEFINE_bool("recompute_activations", False, "Compute layers again going back.")
+flags.DEFINE_integer("gradient_accumulation_steps", 1, "Parts of a training batch.")
+flags.DEFINE_float(
+    "seconds", 20.0, "How long each of training and evaluation is timed."
+)
+flags.DEFINE_integer(
+    "trace", 0, "Also list this many kinds of operations of a step, by their time."
+)
+
+_SIZES = {  # hidden size, layers, heads
+    "minilm": (384, 6, 12),
+    "bert-base": (768, 12, 12),
+    "bert-large": (1024, 24, 16),
+}
+_LABELS = 2
+# The graph optimizer would drop products whose results nobody uses.
+_NO_REWRITING = tf.ConfigProto()
+_NO_REWRITING.graph_options.rewrite_options.disable_meta_optimizer = True
+
+
+class Work(NamedTuple):
+    """Floating point operations of a step, nominal: all positions of all layers.
+
+    A product [m, k] x [k, n] counts 2 m k n. Backward, a frozen kernel costs one more
+    product, a trained one two, and so does each product of attention.
+    """
+
+    forward: float
+    backward: float
+
+
+def nominal_work(config, batch_size, seq_length, adapter_size):
+    """The `Work` of one batch; embeddings, pooler and head are not counted."""
+    H, wide = config.hidden_size, config.intermediate_size
+    rows = batch_size * seq_length
+    frozen = 2.0 * rows * (4 * H * H + 2 * H * wide)
+    attention = 2.0 * 2.0 * rows * seq_length * H
+    adapters = 2.0 * 2.0 * 2.0 * rows * H * adapter_size
+    layers = config.num_hidden_layers
+    return Work(
+        forward=layers * (frozen + attention + adapters),
+        backward=layers * (frozen + 2.0 * (attention + adapters)),
+    )
+
+
+def read_config(name):
+    """The `modeling.BertConfig` of a preset or a file."""
+    if name not in _SIZES:
+        return modeling.BertConfig.from_json_file(name)
+    hidden_size, layers, heads = _SIZES[name]
+    return modeling.BertConfig(
+        30522,
+        hidden_size=hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * hidden_size,
+        type_vocab_size=2,
+    )
+
+
+class Timed:
+    """A graph with one operation to run again and again."""
+
+    def __init__(self, build, config=None):
+        """Builds and initializes.
+
+        Args:
+          build: function without arguments that returns what to run.
+          config: a `tf.ConfigProto`, or None.
+        """
+        self._graph = tf.Graph()
+        with self._graph.as_default():
+            tf.set_random_seed(1)
+            self._fetch = build()
+            self._session = tf.Session(config=config)
+            self._session.run(
+                [tf.global_variables_initializer(), tf.local_variables_initializer()]
+            )
+        self.seconds = []
+
+    def run(self, times=1, timed=True):
+        """Runs it, keeping the seconds that each run took."""
+        for _ in range(times):
+            started = time.perf_counter()
+            self._session.run(self._fetch)
+            if timed:
+                self.seconds.append(time.perf_counter() - started)
+
+    def operations(self):
+        """Microseconds of one traced run, by kind of operation, longest first."""
+        report = tf.RunMetadata()
+        self._session.run(
+            self._fetch,
+            options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
+            run_metadata=report,
+        )
+        kinds = {op.name: op.type for op in self._graph.get_operations()}
+        total = collections.Counter()
+        for device in report.step_stats.dev_stats:
+            for node in device.node_stats:
+                label = node.timeline_label.split(" = ")[-1].split("(")[0]
+                kind = kinds.get(node.node_name.split(":")[0], label or node.node_name)
+                total[kind] += node.op_end_rel_micros - node.op_start_rel_micros
+        return total.most_common()
+
+
+def step_builder(config, mode):
+    """A function that builds a step on random ids and returns what to run."""
+    random = np.random.RandomState(0)
+    shape = (FLAGS.batch_size, FLAGS.seq_length)
+
+    def build():
+        batch = {
+            "input_ids": random.randint(0, config.vocab_size, shape),
+            "input_mask": np.ones(shape),
+            "segment_ids": np.zeros(shape),
+            "label_ids": random.randint(0, _LABELS, shape[:1]),
+            "is_real_example": np.ones(shape[:1]),
+        }
+        # Variables, because constants would be folded into the graph.
+        features = {
+            name: tf.get_local_variable(name, initializer=array.astype(np.int32))
+            for name, array in batch.items()
+        }
+        spec = classifier.model_fn_builder(
+            config,
+            _LABELS,
+            init_checkpoint=None,
+            learning_rate=3e-4,
+            num_train_steps=1000,
+            num_warmup_steps=100,
+            use_tpu=False,
+            use_one_hot_embeddings=False,
+            adapter_fn=classifier.adapter_function(FLAGS.adapter_size, 1e-3),
+            computation=classifier.Computation(
+                precision=FLAGS.precision,
+                xla=FLAGS.xla,
+                recompute_activations=FLAGS.recompute_activations,
+                gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+            ),
+        )(features, None, mode, {})
+        if mode == tf.estimator.ModeKeys.TRAIN:
+            return spec.train_op
+        return spec.predictions["probabilities"].op
+
+    return build
+
+
+def products_builder(config):
+    """A function that builds the frozen matrix products of one forward pass."""
+
+    def build():
+        H, wide = config.hidden_size, config.intermediate_size
+        rows = FLAGS.batch_size * FLAGS.seq_length
+        dtype = classifier.PRECISIONS[FLAGS.precision]
+
+        def variable(name, shape):
+            initial = tf.cast(tf.random.normal(shape, stddev=0.1), dtype)
+            return tf.get_local_variable(name, initializer=initial)
+
+        narrow_input = variable("narrow", [rows, H])
+        wide_input = variable("wide", [rows, wide])
+        done = []
+        for layer in range(config.num_hidden_layers):
+            for index, (source, n_out) in enumerate(
+                [(narrow_input, H)] * 4 + [(narrow_input, wide), (wide_input, H)]
+            ):
+                kernel = variable(
+                    "kernel_%d_%d" % (layer, index), [source.shape[1], n_out]
+                )
+                # One after the other, as in the model.
+                with tf.control_dependencies(done):
+                    done = [tf.matmul(source, kernel).op]
+        return tf.group(*done)
+
+    return build
+
+
+def report(title, work, seconds, limit):
+    """Prints one line of figures from the median of the timings."""
+    step = float(np.median(seconds))
+    print(
+        "%-10s %8.1f ms  %8.1f examples/s  %9.0f tokens/s  %7.1f GFLOP/s  %.2f of the "
+        "limit  (%d runs)"
+        % (
+            title,
+            1e3 * step,
+            FLAGS.batch_size / step,
+            FLAGS.batch_size * FLAGS.seq_length / step,
+            work / step / 1e9,
+            work / step / limit,
+            len(seconds),
+        ),
+        flush=True,
+    )
+
+
+@reports_user_errors
+def main(argv):
+    if argv[1:]:
+        raise UserError("%r is no flag" % argv[1])
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    config = read_config(FLAGS.config)
+    work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
+    print(
+        "%s, batch %d, length %d, adapters %d, TensorFlow %s"
+        % (
+            FLAGS.config,
+            FLAGS.batch_size,
+            FLAGS.seq_length,
+            FLAGS.adapter_size,
+            tf.version.VERSION,
+        )
+    )
+    for title, mode, flops in (
+        ("training", tf.estimator.ModeKeys.TRAIN, work.forward + work.backward),
+        ("prediction", tf.estimator.ModeKeys.PREDICT, work.forward),
+    ):
+        model = Timed(step_builder(config, mode))
+        model.run(3, timed=False)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        products = Timed(products_builder(config), _NO_REWRITING)
+        products.run(2, timed=False)
+        end = time.perf_counter() + FLAGS.seconds
+        while time.perf_counter() < end:
+            model.run(2)
+            products.run(2)
+        product_work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, 0)
+        attention = 4.0 * FLAGS.batch_size * FLAGS.seq_length**2 * config.hidden_size
+        frozen = product_work.forward - config.num_hidden_layers * attention
+        limit = frozen / float(np.median(products.seconds))
+        report(title, flops, model.seconds, limit)
+        print(
+            "           limit %.1f GFLOP/s, peak memory so far %.2f GB"
+            % (limit / 1e9, peak * 1024 / 1e9)
+        )
+        for kind, micros in model.operations()[: FLAGS.trace]:
+            print("           %8.1f ms  %s" % (micros / 1e3, kind))
+
+
+if __name__ == "__main__":
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    tf.disable_v2_behavior()
+    app.run(main)

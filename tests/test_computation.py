@@ -1,0 +1,271 @@
+"""Ways to compute a training step: precision, parts, recomputation, XLA."""
+
+import os
+
+import numpy as np
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+
+import classifier
+import modeling
+import optimization
+
+BATCH, LENGTH, CLASSES = 8, 12, 3
+PLAIN = classifier.PLAIN
+
+
+def config(dropout=0.0):
+    return modeling.BertConfig(
+        50,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        max_position_embeddings=32,
+        type_vocab_size=2,
+        initializer_range=0.3,
+    )
+
+
+def batch():
+    random = np.random.RandomState(0)
+    shape = (BATCH, LENGTH)
+    lengths = random.randint(3, LENGTH + 1, [BATCH, 1])
+    arrays = {
+        "input_ids": random.randint(0, 50, shape),
+        "input_mask": np.arange(LENGTH) < lengths,
+        "segment_ids": random.randint(0, 2, shape),
+        "label_ids": random.randint(0, CLASSES, BATCH),
+        "is_real_example": np.ones(BATCH),
+    }
+    return {name: array.astype(np.int32) for name, array in arrays.items()}
+
+
+class Run:
+    """A training graph with the same initial values whatever the computation."""
+
+    def __init__(self, computation, dropout=0.0):
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            self.feed = {
+                tf.placeholder(tf.int32, array.shape, name): array
+                for name, array in batch().items()
+            }
+            self.spec = classifier.model_fn_builder(
+                config(dropout),
+                CLASSES,
+                init_checkpoint=None,
+                learning_rate=1e-2,
+                num_train_steps=20,
+                num_warmup_steps=0,
+                use_tpu=False,
+                use_one_hot_embeddings=False,
+                adapter_fn=classifier.adapter_function(8, 0.3),
+                computation=computation,
+            )({p.op.name: p for p in self.feed}, None, "train", {})
+            self.session = tf.Session()
+            self.session.run(
+                [tf.global_variables_initializer(), tf.local_variables_initializer()]
+            )
+            random = np.random.RandomState(1)
+            variables = [
+                v
+                for v in sorted(tf.global_variables(), key=lambda v: v.op.name)
+                if v.dtype.base_dtype == tf.float32 and "adam_" not in v.op.name
+            ]
+            # The initializers with other values.
+            values = {
+                v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
+                for v in variables
+            }
+            self.session.run([v.initializer for v in variables], values)
+
+    def values(self):
+        with self.graph.as_default():
+            return self.session.run({v.op.name: v for v in tf.global_variables()})
+
+    def steps(self, count):
+        return [
+            self.session.run([self.spec.loss, self.spec.train_op], self.feed)[0]
+            for _ in range(count)
+        ]
+
+    def of_type(self, kind):
+        return [op for op in self.graph.get_operations() if op.type == kind]
+
+
+def assert_the_same(run, expected, tolerance=1e-5):
+    np.testing.assert_allclose(run.steps(4), expected.steps(4), rtol=tolerance)
+    actual = run.values()
+    values = expected.values()
+    assert sorted(actual) == sorted(values)
+    for name, value in values.items():
+        np.testing.assert_allclose(
+            actual[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_head_dropout(monkeypatch):
+    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_parts_of_a_batch_give_the_update_of_the_whole(parts):
+    run = Run(PLAIN._replace(gradient_accumulation_steps=parts))
+    products = len(run.of_type("BatchMatMulV2"))
+    assert products == parts * len(Run(PLAIN).of_type("BatchMatMulV2"))
+    assert_the_same(run, Run(PLAIN))
+
+
+def test_parts_wait_for_each_other():
+    run = Run(PLAIN._replace(gradient_accumulation_steps=2))
+    lookups = run.of_type("ResourceGather") or run.of_type("GatherV2")
+    first, second = sorted(
+        (op for op in lookups if "embeddings" in op.name), key=lambda op: op._id
+    )
+
+    def waits_for(op, target, seen):
+        if op is target:
+            return True
+        if op in seen:
+            return False
+        seen.add(op)
+        sources = [t.op for t in op.inputs] + list(op.control_inputs)
+        return any(waits_for(source, target, seen) for source in sources)
+
+    assert waits_for(second, first, set())
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_recomputed_activations_change_nothing(monkeypatch, dropout):
+    drawn = iter(range(10**6))
+
+    def fixed_seeds(count):
+        return tf.constant([[next(drawn), 5] for _ in range(count)], tf.int32)
+
+    monkeypatch.setattr(modeling, "random_seeds", fixed_seeds)
+    expected = Run(PLAIN, dropout)
+    drawn = iter(range(10**6))
+    run = Run(PLAIN._replace(recompute_activations=True), dropout)
+    # Each layer's softmax once more.
+    assert len(run.of_type("Softmax")) == len(expected.of_type("Softmax")) + 3
+    assert_the_same(run, expected)
+
+
+def test_recomputation_trains_what_is_trained_only():
+    run = Run(PLAIN._replace(recompute_activations=True))
+    before = run.values()
+    run.steps(1)
+    with run.graph.as_default():
+        trained = {v.op.name for v in optimization.trainable_variables()}
+    for name, value in run.values().items():
+        if "adam_" not in name and name != "global_step":
+            assert np.array_equal(value, before[name]) == (name not in trained), name
+
+
+def test_xla_gives_the_same_and_compiles():
+    run = Run(PLAIN._replace(xla=True))
+    assert_the_same(run, Run(PLAIN))
+    report = tf.RunMetadata()
+    run.session.run(
+        run.spec.train_op,
+        run.feed,
+        options=tf.RunOptions(output_partition_graphs=True),
+        run_metadata=report,
+    )
+    kinds = {node.op for graph in report.partition_graphs for node in graph.node}
+    assert "_XlaRun" in kinds or "XlaLaunch" in kinds
+    assert "MatMul" not in kinds
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_is_for_frozen_kernels_and_attention(precision):
+    dtype = classifier.PRECISIONS[precision]
+    run = Run(PLAIN._replace(precision=precision))
+    low = [op for op in run.of_type("MatMul") if op.outputs[0].dtype == dtype]
+    names = {op.name for op in run.of_type("MatMul") if op not in low}
+    # Three layers of four products, keys and values of the last apart, and the pooler.
+    forward = [op for op in low if not op.name.startswith("gradients")]
+    assert len(forward) == 3 * 4 + 1 + 1
+    assert all("adapters" in name or "head" in name for name in names)
+    assert {op.outputs[0].dtype for op in run.of_type("BatchMatMulV2")} == {dtype}
+    assert {op.outputs[0].dtype for op in run.of_type("Softmax")} == {tf.float32}
+    with run.graph.as_default():
+        kept = {v.dtype.base_dtype for v in tf.global_variables()}
+    assert kept == {tf.float32, tf.int64}
+    np.testing.assert_allclose(run.steps(4), Run(PLAIN).steps(4), rtol=0.03)
+
+
+def test_gradients_that_are_not_finite_are_left_out(monkeypatch):
+    monkeypatch.setattr(optimization.LossScale, "INITIAL", 2.0**120)
+    run = Run(PLAIN._replace(precision="float16"))
+    before = run.values()
+    (scale,) = [
+        v
+        for v in run.graph.get_collection("local_variables")
+        if v.op.name == "loss_scale"
+    ]
+    run.steps(1)
+    after = run.values()
+    assert run.session.run(scale) == 2.0**119
+    for name, value in before.items():
+        if name != "global_step":
+            np.testing.assert_array_equal(after[name], value, name)
+    scale.load(2.0**10, run.session)
+    run.steps(1)
+    assert run.session.run(scale) == 2.0**10
+    changed = run.values()
+    assert any(
+        (changed[name] != value).any()
+        for name, value in after.items()
+        if "adam_" in name
+    )
+    assert all(np.isfinite(value).all() for value in changed.values())
+
+
+def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
+    monkeypatch.setattr(optimization.LossScale, "DOUBLED_AFTER", 3)
+    scale = optimization.LossScale()
+    finite = tf.placeholder(tf.bool, [])
+    update = scale.updated(finite)
+    course = []
+    with tf.Session() as session:
+        session.run(tf.local_variables_initializer())
+        for is_finite in (1, 1, 0, 1, 1, 1, 1):
+            session.run(update, {finite: bool(is_finite)})
+            course.append(session.run(scale.value) / scale.INITIAL)
+    assert course == [1, 1, 0.5, 0.5, 0.5, 1, 1]
+
+
+def test_flags_reach_the_step(tmp_path):
+    model = small_run.write_model(tmp_path / "bert")
+    rows = small_run.write_mrpc(tmp_path / "MRPC")
+    scores = {}
+    for name, changes in {
+        "plain": {},
+        "bfloat16": {"precision": "bfloat16"},
+        "float16": {"precision": "float16"},
+        "xla": {"xla": True},
+        "parts": {"gradient_accumulation_steps": 4, "recompute_activations": True},
+    }.items():
+        output = str(tmp_path / name)
+        small_run.run(
+            do_train=True,
+            do_predict=True,
+            output_dir=output,
+            **model,
+            **rows,
+            **changes,
+        )
+        scores[name] = np.loadtxt(os.path.join(output, "test_results.tsv"))
+        kept = tf.train.load_checkpoint(tf.train.latest_checkpoint(output))
+        assert set(kept.get_variable_to_dtype_map().values()) == {tf.float32, tf.int64}
+        assert not kept.has_tensor("loss_scale")
+    for name in ("bfloat16", "float16"):
+        assert (scores[name] != scores["plain"]).any()
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, scores["plain"], atol=0.05, err_msg=name)
