@@ -6,6 +6,7 @@ from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 import tensorflow.compat.v2 as tf2
+from tensorflow.core.protobuf import rewriter_config_pb2
 from tqdm import tqdm
 
 # Seconds between two plain lines of progress where there is no terminal.
@@ -196,6 +197,17 @@ class RunSettings(NamedTuple):
     iterations_per_loop: int
 
 
+def session_config():
+    """The `tf.ConfigProto` for CPU and GPU."""
+    config = tf.ConfigProto(allow_soft_placement=True)
+    # By default the graph optimizer replaces sums of large tensors by an accumulation
+    # in temporary variables, which took a tenth of a training step on CPU.
+    config.graph_options.rewrite_options.memory_optimization = (
+        rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+    )
+    return config
+
+
 def make_estimator(model_fn, settings):
     """The `TPUEstimator`, which on CPU and GPU is an ordinary Estimator.
 
@@ -220,6 +232,7 @@ def make_estimator(model_fn, settings):
         tf_random_seed=settings.seed,
         save_checkpoints_steps=settings.save_checkpoints_steps,
         log_step_count_steps=LOG_STEPS,
+        session_config=None if settings.use_tpu else session_config(),
         # A short training shows its course too.
         save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
         tpu_config=tf.estimator.tpu.TPUConfig(

@@ -18,6 +18,7 @@ from absl import app, flags
 
 import classifier
 import modeling
+import training
 from errors import UserError, reports_user_errors
 
 FLAGS = flags.FLAGS
@@ -252,7 +253,7 @@ def main(argv):
         ("training", tf.estimator.ModeKeys.TRAIN, work.forward + work.backward),
         ("prediction", tf.estimator.ModeKeys.PREDICT, work.forward),
     ):
-        model = Timed(step_builder(config, mode))
+        model = Timed(step_builder(config, mode), training.session_config())
         model.run(3, timed=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         products = Timed(products_builder(config), _NO_REWRITING)
