@@ -9,6 +9,7 @@ import checkpoints
 import modeling
 import optimization
 import training
+from estimator_compat import estimator
 
 HEAD_DROPOUT = 0.1
 HEAD_INITIALIZER_RANGE = 0.02
@@ -251,7 +252,7 @@ def model_fn_builder(
         compiled = tf.xla.experimental.jit_scope(
             compile_ops=computation.xla and not use_tpu
         )
-        if mode == tf.estimator.ModeKeys.TRAIN:
+        if mode == estimator.ModeKeys.TRAIN:
             with compiled:
                 loss, step = train_step(features)
             scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
@@ -259,8 +260,8 @@ def model_fn_builder(
         with compiled:
             output = model(features, is_training=False)
         scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
-        if mode == tf.estimator.ModeKeys.EVAL:
-            return tf.estimator.tpu.TPUEstimatorSpec(
+        if mode == estimator.ModeKeys.EVAL:
+            return estimator.tpu.TPUEstimatorSpec(
                 mode=mode,
                 loss=output.loss,
                 eval_metrics=_eval_metrics(
@@ -271,7 +272,7 @@ def model_fn_builder(
                 ),
                 scaffold_fn=scaffold_fn,
             )
-        return tf.estimator.tpu.TPUEstimatorSpec(
+        return estimator.tpu.TPUEstimatorSpec(
             mode=mode,
             predictions={"probabilities": output.probabilities},
             scaffold_fn=scaffold_fn,

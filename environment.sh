@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Sourced by demo.sh, test.sh and .ci/run, from the project's folder: finds a
-# Python that TensorFlow 2.15 supports and keeps .venv ready for the others.
+# Python that the pinned TensorFlows support and keeps .venv ready for the others.
+# VENV names another folder for the environment.
+
+venv=${VENV:-.venv}
 
 say() { printf '== %s\n' "$*"; }
 
@@ -21,16 +24,19 @@ try:
 except ImportError as problem:
     print("%s without what makes environments (%s)" % (version, problem))
 else:
-    supported = (3, 9) <= sys.version_info[:2] <= (3, 11)
-    print(version + (" usable" if supported else ", not 3.9 to 3.11"))
+    supported = (3, 9) <= sys.version_info[:2] <= (3, 13)
+    print(version + (" usable" if supported else ", not 3.9 to 3.13"))
 ' 2>/dev/null </dev/null || echo "not found or does not run"
 }
+
+# In the order of preference; the figures of README.md come from the first.
+pythons=(python3.11 python3.10 python3.9 python3.13 python3.12 python3)
 
 # Sets `python` to the first usable command: $PYTHON if that is set, and nothing
 # else then.
 find_python() {
   local candidate description seen=""
-  for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.10 python3.9 python3; do
+  for candidate in ${PYTHON:+"$PYTHON"} "${pythons[@]}"; do
     description=$(describe_python "$candidate")
     if [[ $description == *" usable" ]]; then
       python=$candidate
@@ -38,12 +44,12 @@ find_python() {
     fi
     if [[ -n ${PYTHON:-} ]]; then
       fail "PYTHON=$PYTHON is: $description." \
-        "Set PYTHON to a Python 3.9, 3.10 or 3.11, or unset it."
+        "Set PYTHON to a Python 3.9 to 3.13, or unset it."
     fi
     seen="$seen
   $candidate: $description"
   done
-  fail "no usable Python 3.9, 3.10 or 3.11:$seen
+  fail "no usable Python 3.9 to 3.13:$seen
 Install one of these, with its venv module (on Debian and Ubuntu the package" \
     "python3-venv), or set PYTHON to one that is not on PATH."
 }
@@ -51,28 +57,28 @@ Install one of these, with its venv module (on Debian and Ubuntu the package" \
 # Makes .venv where there is none.
 make_venv() {
   local description
-  if [[ -e .venv/unfinished ]]; then
-    say "Removing .venv: its installation did not finish."
-    rm -rf .venv
-  elif [[ -e .venv ]] && ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
-    say "Removing .venv: its Python or its pip does not run."
-    rm -rf .venv
+  if [[ -e $venv/unfinished ]]; then
+    say "Removing $venv: its installation did not finish."
+    rm -rf "$venv"
+  elif [[ -e $venv ]] && ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    say "Removing $venv: its Python or its pip does not run."
+    rm -rf "$venv"
   fi
-  if [[ ! -e .venv ]]; then
+  if [[ ! -e $venv ]]; then
     find_python
-    say "Making .venv with $python ($("$python" --version 2>&1))."
-    mkdir .venv
-    : >.venv/unfinished
-    "$python" -m venv .venv || fail "$python -m venv .venv failed, see above."
+    say "Making $venv with $python ($("$python" --version 2>&1))."
+    mkdir "$venv"
+    : >"$venv"/unfinished
+    "$python" -m venv "$venv" || fail "$python -m venv $venv failed, see above."
     return
   fi
-  description=$(describe_python .venv/bin/python)
+  description=$(describe_python "$venv/bin/python")
   if [[ $description != *" usable" ]]; then
-    fail ".venv has Python $description. Remove .venv to have it made anew."
+    fail "$venv has Python $description. Remove $venv to have it made anew."
   fi
   if [[ -n ${PYTHON:-} && $(describe_python "$PYTHON") != "$description" ]]; then
-    fail "PYTHON=$PYTHON is: $(describe_python "$PYTHON"), but .venv is:" \
-      "$description. Remove .venv to have it made anew, or unset PYTHON."
+    fail "PYTHON=$PYTHON is: $(describe_python "$PYTHON"), but $venv is:" \
+      "$description. Remove $venv to have it made anew, or unset PYTHON."
   fi
 }
 
@@ -83,19 +89,19 @@ prepare_environment() {
   local file missing=""
   make_venv
   for file in "$@"; do
-    cmp -s "$file" ".venv/installed-$file" || missing="$missing $file"
+    cmp -s "$file" "$venv/installed-$file" || missing="$missing $file"
   done
   if [[ -z $missing ]]; then
-    say "Using .venv as it is: it holds $*."
+    say "Using $venv as it is: it holds $*."
     return
   fi
   for file in $missing; do
-    say "Installing $file into .venv."
-    : >.venv/unfinished
-    .venv/bin/python -m pip install --disable-pip-version-check -r "$file" ||
+    say "Installing $file into $venv."
+    : >"$venv"/unfinished
+    "$venv/bin/python" -m pip install --disable-pip-version-check -r "$file" ||
       fail "pip could not install $file; its message is above. Packages come" \
         "from the index that pip is configured for (pip config list)."
-    cp "$file" ".venv/installed-$file"
+    cp "$file" "$venv/installed-$file"
   done
-  rm -f .venv/unfinished
+  rm -f "$venv/unfinished"
 }

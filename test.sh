@@ -7,4 +7,4 @@ source ./environment.sh
 
 prepare_environment requirements.txt requirements-test.txt
 say "Running the tests in 2 processes: pytest -n 2 $*"
-exec .venv/bin/python -m pytest -n 2 "$@"
+exec "$venv/bin/python" -m pytest -n 2 "$@"

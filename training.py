@@ -9,6 +9,8 @@ import tensorflow.compat.v2 as tf2
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tqdm import tqdm
 
+from estimator_compat import estimator
+
 # Seconds between two plain lines of progress where there is no terminal.
 PLAIN_INTERVAL = 15.0
 
@@ -48,8 +50,8 @@ def train_spec(loss, step, scaffold_fn, use_tpu, progress):
         tf.summary.scalar("learning_rate", step.learning_rate)
         tf.summary.scalar("gradient_norm", step.gradient_norm)
         hooks = [ProgressHook(loss, step.learning_rate, progress)]
-    return tf.estimator.tpu.TPUEstimatorSpec(
-        mode=tf.estimator.ModeKeys.TRAIN,
+    return estimator.tpu.TPUEstimatorSpec(
+        mode=estimator.ModeKeys.TRAIN,
         loss=loss,
         train_op=step.train_op,
         scaffold_fn=scaffold_fn,
@@ -75,7 +77,7 @@ def _host_call(loss, step, summary_dir):
     return write, [tf.reshape(tf.cast(tensor, tf.float32), [1]) for tensor in tensors]
 
 
-class ProgressHook(tf.estimator.SessionRunHook):
+class ProgressHook(estimator.SessionRunHook):
     """A progress bar on a terminal, plain lines elsewhere, both on standard error.
 
     Examples per second, loss, learning rate, time left; the loss also goes to the log.
@@ -117,7 +119,7 @@ class ProgressHook(tf.estimator.SessionRunHook):
     def before_run(self, run_context):
         del run_context
         fetches = {name: self._fetches[name] for name in ("loss", "learning_rate")}
-        return tf.estimator.SessionRunArgs(fetches)
+        return estimator.SessionRunArgs(fetches)
 
     def after_run(self, run_context, run_values):
         del run_context
@@ -216,7 +218,7 @@ def make_estimator(model_fn, settings):
       settings: a `RunSettings`.
 
     Returns:
-      A `tf.estimator.tpu.TPUEstimator`.
+      A `TPUEstimator`.
     """
     cluster = None
     if settings.use_tpu and settings.tpu_name:
@@ -225,7 +227,7 @@ def make_estimator(model_fn, settings):
             zone=settings.tpu_zone,
             project=settings.gcp_project,
         )
-    run_config = tf.estimator.tpu.RunConfig(
+    run_config = estimator.tpu.RunConfig(
         cluster=cluster,
         master=settings.master,
         model_dir=settings.output_dir,
@@ -235,13 +237,13 @@ def make_estimator(model_fn, settings):
         session_config=None if settings.use_tpu else session_config(),
         # A short training shows its course too.
         save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
-        tpu_config=tf.estimator.tpu.TPUConfig(
+        tpu_config=estimator.tpu.TPUConfig(
             iterations_per_loop=settings.iterations_per_loop,
             num_shards=settings.num_tpu_cores,
-            per_host_input_for_training=tf.estimator.tpu.InputPipelineConfig.PER_HOST_V2,
+            per_host_input_for_training=estimator.tpu.InputPipelineConfig.PER_HOST_V2,
         ),
     )
-    return tf.estimator.tpu.TPUEstimator(
+    return estimator.tpu.TPUEstimator(
         use_tpu=settings.use_tpu,
         model_fn=model_fn,
         config=run_config,

@@ -54,6 +54,7 @@ def _run(command):
 def time_ours(precision):
     """Examples per second and peak bytes of `run_classifier.py`."""
     with tempfile.TemporaryDirectory() as output:
+        # The examples are written before the clock runs, as for the other program.
         text, peak = _run(
             [
                 sys.executable,

@@ -20,6 +20,7 @@ import classifier
 import modeling
 import training
 from errors import UserError, reports_user_errors
+from estimator_compat import estimator
 
 FLAGS = flags.FLAGS
 
@@ -176,7 +177,7 @@ def step_builder(config, mode):
                 gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
             ),
         )(features, None, mode, {})
-        if mode == tf.estimator.ModeKeys.TRAIN:
+        if mode == estimator.ModeKeys.TRAIN:
             return spec.train_op
         return spec.predictions["probabilities"].op
 
@@ -250,8 +251,8 @@ def main(argv):
         )
     )
     for title, mode, flops in (
-        ("training", tf.estimator.ModeKeys.TRAIN, work.forward + work.backward),
-        ("prediction", tf.estimator.ModeKeys.PREDICT, work.forward),
+        ("training", estimator.ModeKeys.TRAIN, work.forward + work.backward),
+        ("prediction", estimator.ModeKeys.PREDICT, work.forward),
     ):
         model = Timed(step_builder(config, mode), training.session_config())
         model.run(3, timed=False)

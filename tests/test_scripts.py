@@ -10,6 +10,8 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
+import estimator_compat
+
 PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REQUIREMENTS = "requirements.txt"
 TEST_REQUIREMENTS = "requirements-test.txt"
@@ -112,13 +114,15 @@ def checkout(tmp_path):
     ("pythons", "expected"),
     [
         ({"python3.9": (3, 9, 1), "python3.11": (3, 11, 2)}, "python3.11"),
+        ({"python3.12": (3, 12, 1), "python3.11": (3, 11, 2)}, "python3.11"),
+        ({"python3.12": (3, 12, 1), "python3": (3, 8, 2)}, "python3.12"),
         ({"python3.10": (3, 10, 0), "python3": (3, 11, 0)}, "python3.10"),
         ({"python3": (3, 9, 0)}, "python3"),
         # A version manager's name for a version that it does not have.
         ({"python3.11": None, "python3.9": (3, 9, 1)}, "python3.9"),
     ],
 )
-def test_finds_the_newest_usable_python(checkout, pythons, expected):
+def test_finds_the_first_usable_python(checkout, pythons, expected):
     for name, version in pythons.items():
         checkout.add_python(name, version)
     run = checkout.source('find_python; echo "$python"')
@@ -128,17 +132,17 @@ def test_finds_the_newest_usable_python(checkout, pythons, expected):
 def test_says_what_is_wrong_with_each_python(checkout):
     checkout.add_python("python3.11", None)
     checkout.add_python("python3.10", (3, 10, 1), without='sys.modules["venv"] = None')
-    checkout.add_python("python3", (3, 12, 1))
+    checkout.add_python("python3", (3, 14, 1))
     run = checkout.source("find_python; echo found")
     assert run.returncode == 1
-    assert run.stdout.startswith("error: no usable Python 3.9, 3.10 or 3.11:")
+    assert run.stdout.startswith("error: no usable Python 3.9 to 3.13:")
     assert "python3.11: not found or does not run\n" in run.stdout
     assert "python3.10: 3.10 without what makes environments" in run.stdout
-    assert "python3: 3.12, not 3.9 to 3.11\n" in run.stdout
+    assert "python3: 3.14, not 3.9 to 3.13\n" in run.stdout
     assert "found\n" not in run.stdout
 
 
-@pytest.mark.parametrize("version", [(3, 8, 18), (3, 12, 0), (2, 7, 18), (4, 9, 0)])
+@pytest.mark.parametrize("version", [(3, 8, 18), (3, 14, 0), (2, 7, 18), (4, 9, 0)])
 def test_refuses_other_versions(checkout, version):
     checkout.add_python("python3", version)
     assert checkout.source("find_python").returncode == 1
@@ -153,10 +157,10 @@ def test_takes_the_python_that_it_is_told(checkout):
 
 def test_takes_no_other_python_than_it_is_told(checkout):
     checkout.add_python("python3.11", (3, 11, 1))
-    checkout.add_python("mine", (3, 13, 1))
+    checkout.add_python("mine", (3, 14, 1))
     run = checkout.source("find_python", PYTHON="mine")
     assert run.returncode == 1
-    assert "PYTHON=mine is: 3.13, not 3.9 to 3.11." in run.stdout
+    assert "PYTHON=mine is: 3.14, not 3.9 to 3.13." in run.stdout
 
 
 # The environment.
@@ -263,7 +267,21 @@ def test_ci_passes_only_when_all_pass(checkout):
     run = checkout.script(".ci/run")
     assert run.returncode == 0
     assert checkout.log()[-2:] == ["ruff check .", "pytest -n 2"]
-    assert run.stdout.endswith("pytest passes\n")
+    assert "none of python3.13 python3.12 is here" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("first", "other"), [((3, 10, 1), (3, 12, 1)), ((3, 13, 1), (3, 9, 1))]
+)
+def test_ci_tests_both_tensorflows(checkout, first, other):
+    checkout.add_python("first", first)
+    checkout.add_python("python3.%d" % other[1], other)
+    run = checkout.script(".ci/run", PYTHON="first")
+    assert run.returncode == 0
+    assert checkout.log().count("pytest -n 2") == 2
+    assert "venv .venv-other" in checkout.log()
+    checkout.fail("pytest")
+    assert checkout.script(".ci/run", PYTHON="first").returncode == 3
 
 
 @pytest.mark.parametrize("name", ["ruff", "pytest"])
@@ -311,9 +329,38 @@ def canonical(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def requirements_for(name, version):
+    """The requirements of a file that count on a version of Python."""
+    found = [Requirement(line) for line in requirement_lines(name)]
+    return [
+        requirement
+        for requirement in found
+        if requirement.marker is None
+        or requirement.marker.evaluate({"python_version": version})
+    ]
+
+
+THIS_PYTHON = "%d.%d" % sys.version_info[:2]
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
+def test_the_tensorflow_of_each_python(version):
+    versions = {
+        requirement.name: str(requirement.specifier)
+        for requirement in requirements_for(REQUIREMENTS, version)
+    }
+    tensorflow = estimator_compat.WITH_ESTIMATOR
+    if version in ("3.12", "3.13"):
+        (tensorflow,) = estimator_compat.WITHOUT_ESTIMATOR
+    assert versions["tensorflow"].startswith("==%s." % tensorflow)
+    assert versions["tensorflow-estimator"] == "==2.15.0"
+    assert "tensorboard" in versions
+
+
+@pytest.mark.parametrize("version", ["3.9", "3.10", "3.11", "3.12", "3.13"])
 @pytest.mark.parametrize("name", [REQUIREMENTS, TEST_REQUIREMENTS])
-def test_every_requirement_is_pinned_once(name):
-    requirements = [Requirement(line) for line in requirement_lines(name)]
+def test_every_requirement_is_pinned_once(name, version):
+    requirements = requirements_for(name, version)
     assert requirements
     for requirement in requirements:
         assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), requirement
@@ -323,9 +370,9 @@ def test_every_requirement_is_pinned_once(name):
 
 def test_no_dependency_is_left_unpinned():
     pinned = {
-        canonical(Requirement(line).name)
+        canonical(requirement.name)
         for name in (REQUIREMENTS, TEST_REQUIREMENTS)
-        for line in requirement_lines(name)
+        for requirement in requirements_for(name, THIS_PYTHON)
     }
     for name in sorted(pinned):
         try:

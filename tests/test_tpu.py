@@ -6,6 +6,7 @@ cores would send; what runs on a core is compiled by XLA for the CPU.
 """
 
 import contextlib
+import importlib
 
 import numpy as np
 import pytest
@@ -13,13 +14,17 @@ import small_run
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_system_metadata, training_loop
 from tensorflow.python.tpu.ops import tpu_ops
-from tensorflow_estimator.python.estimator.tpu import tpu_estimator
 
 import checkpoints
 import classifier
 import features
 import modeling
 import training
+
+# Not above: where TensorFlow has no Estimator, estimator_compat has to come first.
+tpu_estimator = importlib.import_module(
+    "tensorflow_estimator.python.estimator.tpu.tpu_estimator"
+)
 
 CORES = 8
 MASTER = "grpc://10.0.0.1:8470"
