@@ -27,9 +27,7 @@ def _unavailable(what):
 
 
 def _init_run_config(config, tf_config):
-    """Reads TF_CONFIG as where no distribution strategy is given."""
-    if config._train_distribute:
-        _unavailable("Training of an Estimator with a distribution strategy")()
+    """Reads TF_CONFIG; `distribution.py` starts the machines of a cluster itself."""
     config._distribute_coordinator_mode = None
     config._init_distributed_setting_from_environment_var(tf_config)
     config._maybe_overwrite_session_config_for_distributed_training()

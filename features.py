@@ -306,8 +306,10 @@ def input_fn_builder(
         fewer shapes to compile for.
 
     Returns:
-      A function of `params`, whose "batch_size" counts, that gives a
-      `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B].
+      A function of `params`, whose "batch_size" counts, and of the
+      `tf.distribute.InputContext` under a distribution strategy. It gives a
+      `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B]; with a
+      context the parts that the replicas of this machine compute, in turn.
     """
     spec = feature_spec(seq_length, is_regression)
 
@@ -331,7 +333,7 @@ def input_fn_builder(
         lengths = tf.reduce_sum(parse(serialized)["input_mask"], axis=1)
         return tf.gather(serialized, tf.argsort(lengths, stable=True))
 
-    def input_fn(params):
+    def input_fn(params, input_context=None):
         batch_size = params["batch_size"]
         dataset = tf.data.TFRecordDataset(input_file)
         if is_training:
@@ -345,11 +347,31 @@ def input_fn_builder(
         if is_training and dynamic_padding:
             dataset = dataset.shuffle(SORTED_BATCHES, seed=seed)
         dataset = dataset.map(parse)
+        if input_context is not None:
+            dataset = _share_of_replicas(dataset, input_context)
         if dynamic_padding:
             dataset = dataset.map(cut)
         return dataset.prefetch(2)
 
     return input_fn
+
+
+def _share_of_replicas(dataset, context):
+    """Cuts global batches into replicas' parts and keeps those of one machine."""
+    parts = context.num_replicas_in_sync
+    here = parts // context.num_input_pipelines
+    first = context.input_pipeline_id * here
+
+    def split(batch):
+        def share(value):
+            # All of a batch's parts are of one size, known beforehand or not.
+            shape = tf.concat([[parts, -1], tf.shape(value)[1:]], axis=0)
+            return tf.reshape(value, shape)[first : first + here]
+
+        shares = {name: share(value) for name, value in batch.items()}
+        return tf.data.Dataset.from_tensor_slices(shares)
+
+    return dataset.flat_map(split)
 
 
 def check_seq_length(max_seq_length, longest):

@@ -13,6 +13,7 @@ import collections
 import copy
 import json
 import math
+import re
 
 import six
 import tensorflow.compat.v1 as tf
@@ -397,6 +398,8 @@ def get_variable(name, shape, initializer, collections=()):
         shape,
         initializer=initializer,
         use_resource=True,
+        # Replicas compute the same update.
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         collections=[tf.GraphKeys.GLOBAL_VARIABLES, *collections],
     )
 
@@ -431,6 +434,11 @@ def gelu(x):
 _ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
 
 
+def base_name(variable):
+    """A variable's name, the same for all its replicas, without ":0"."""
+    return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
+
+
 def get_activation(activation_string):
     """The activation that a name stands for.
 
@@ -458,8 +466,13 @@ def get_activation(activation_string):
 
 
 def random_seeds(count):
-    """Fresh seeds for `dropout` in each run of the graph, int32 [count, 2]."""
-    return tf.random.uniform([count, 2], tf.int32.min, tf.int32.max, tf.int32)
+    """Fresh seeds for `dropout` in each run of the graph, int32 [count, 2].
+
+    Machines that train together run the same graph and draw the same; the replica's
+    number makes the seeds differ.
+    """
+    drawn = tf.random.uniform([count, 2], tf.int32.min, tf.int32.max, tf.int32)
+    return drawn + tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def dropout(input_tensor, dropout_prob, seed=None):
@@ -522,17 +535,17 @@ def _recomputed(layer, scope):
             with tf.variable_scope(scope, reuse=True):
                 output = layer(again, *fixed)
             trained = {
-                variable.op.name
+                base_name(variable)
                 for collection in TRAINED_COLLECTIONS
                 for variable in tf.get_collection(collection)
             }
-            wanted = [v for v in variables if v.op.name in trained]
+            wanted = [v for v in variables if base_name(v) in trained]
             dx, *found = tf.gradients(
                 output, [again, *wanted], dy, stop_gradients=again
             )
-            of_name = {v.op.name: g for v, g in zip(wanted, found)}
+            of_name = {base_name(v): g for v, g in zip(wanted, found)}
             inputs = [dx, *(None for _ in fixed)]
-            return inputs, [of_name.get(v.op.name) for v in variables]
+            return inputs, [of_name.get(base_name(v)) for v in variables]
 
         return layer(hidden, *fixed), grad
 
@@ -845,7 +858,7 @@ def get_assignment_map_from_checkpoint(tvars, init_checkpoint):
     assignment_map = collections.OrderedDict()
     initialized_variable_names = {}
     for variable in tvars:
-        name = variable.op.name
+        name = base_name(variable)
         if name in in_checkpoint:
             assignment_map[name] = name
             initialized_variable_names[name] = 1

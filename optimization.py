@@ -76,11 +76,15 @@ class LossScale:
     DOUBLED_AFTER = 1000  # finite steps in a row
 
     def __init__(self):
+        kept = {
+            "use_resource": True,
+            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        }
         self.value = tf.get_local_variable(
-            "loss_scale", initializer=self.INITIAL, use_resource=True
+            "loss_scale", initializer=self.INITIAL, **kept
         )
         self._finite_steps = tf.get_local_variable(
-            "finite_steps", initializer=0, use_resource=True
+            "finite_steps", initializer=0, **kept
         )
 
     def updated(self, is_finite):
@@ -137,6 +141,22 @@ def mean_gradients(loss_fn, batch, parts=1, scale=None):
     return tf.add_n(losses) / parts, [gradient / parts for gradient in sums]
 
 
+def mean_of_replicas(tensors):
+    """The means of tensors over the replicas of a distribution strategy, if any."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return tensors
+
+    def mean(strategy, values):
+        # The context's own `all_reduce` looks for the variables that gradients depend
+        # on, and does not find those of the other replicas.
+        return strategy.extended.batch_reduce_to(
+            tf.distribute.ReduceOp.MEAN, [(value, value) for value in values]
+        )
+
+    return context.merge_call(mean, args=(tensors,))
+
+
 def create_optimizer(
     loss,
     init_lr,
@@ -150,6 +170,8 @@ def create_optimizer(
 
     Gradients are clipped to a global norm of 1 over the trained variables only; on
     TPU each core clips its own before they are summed, as in the original program.
+    Replicas of a distribution strategy average them before, so that their update is
+    that of one device with all examples.
 
     Args:
       loss: float scalar tensor.
@@ -183,6 +205,7 @@ def create_optimizer(
     variables = trainable_variables()
     if gradients is None:
         gradients = tf.gradients(loss, variables)
+    gradients = mean_of_replicas(gradients)
     gradient_norm = tf.global_norm(gradients)
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=gradient_norm)
     update = optimizer.apply_gradients(zip(gradients, variables))
@@ -191,7 +214,7 @@ def create_optimizer(
             update = scale.updated(tf.math.is_finite(gradient_norm))
     # The optimizer leaves the step alone, as BERT's does: it is counted here.
     with tf.control_dependencies([update]):
-        train_op = tf.assign_add(global_step, 1).op
+        train_op = tf.group(tf.assign_add(global_step, 1))
     return TrainStep(train_op, learning_rate, gradient_norm)
 
 
@@ -247,7 +270,8 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         The moments are the variables `<name>/adam_m` and `<name>/adam_v`.
         """
         adapters = {
-            variable.op.name for variable in tf.get_collection(modeling.ADAPTERS)
+            modeling.base_name(variable)
+            for variable in tf.get_collection(modeling.ADAPTERS)
         }
         updates = []
         grads_and_vars = [pair for pair in grads_and_vars if pair[0] is not None]
@@ -264,7 +288,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             next_m = self.beta_1 * m + (1.0 - self.beta_1) * gradient
             next_v = self.beta_2 * v + (1.0 - self.beta_2) * tf.square(gradient)
             change = next_m / (tf.sqrt(next_v) + self.epsilon)
-            decay = self._decay_rate(variable.op.name, adapters)
+            decay = self._decay_rate(modeling.base_name(variable), adapters)
             if decay:
                 change += decay * variable
             change = kept_if_infinite(
@@ -279,11 +303,12 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
 
     def _moment(self, variable, slot):
         return tf.get_variable(
-            "%s/%s" % (variable.op.name, slot),
+            "%s/%s" % (modeling.base_name(variable), slot),
             shape=variable.shape,
             dtype=tf.float32,
             trainable=False,
             use_resource=True,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             initializer=tf.zeros_initializer(),
         )
 

@@ -1,5 +1,6 @@
 """Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
 
+import os
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -9,9 +10,11 @@ from absl import app, flags
 import checkpoints
 import classifier
 import command_line
+import distribution
 import features
 import glue_data
 import modeling
+import run_checks
 import run_record
 import task_runs
 import tokenization
@@ -146,6 +149,16 @@ FLAG_GROUPS = {
             "again: less memory, four tenths more time on CPU.",
         ),
     ),
+    "Several devices": (
+        flags.DEFINE_enum(
+            "distribution_strategy",
+            distribution.NONE,
+            distribution.STRATEGIES,
+            "Train on one device, on all GPUs of this machine (mirrored), or on all "
+            "machines that the environment variable TF_CONFIG lists (multi_worker). "
+            "--train_batch_size is that of all together.",
+        ),
+    ),
     "Cloud TPU": (
         flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU."),
         flags.DEFINE_string(
@@ -178,116 +191,7 @@ class Plan(NamedTuple):
 # --- checks, before anything slow -----------------------------------------------
 
 
-def check_flags():
-    """Refuses values that no run can have.
-
-    Raises:
-      UserError: naming the flag, its value and what is allowed.
-    """
-    for flag in FLAG_GROUPS["Required"]:
-        if not flag.value:
-            raise UserError("--%s is required: %s" % (flag.name, FLAGS[flag.name].help))
-    if not FLAGS.do_train and not FLAGS.do_eval and not FLAGS.do_predict:
-        raise UserError(
-            "At least one of `do_train`, `do_eval` or `do_predict` must be True: say "
-            "what to do with --do_train=true, --do_eval=true or --do_predict=true"
-        )
-    for name in (
-        "train_batch_size",
-        "eval_batch_size",
-        "predict_batch_size",
-        "adapter_size",
-        "save_checkpoints_steps",
-        "iterations_per_loop",
-        "num_tpu_cores",
-        "gradient_accumulation_steps",
-    ):
-        if FLAGS[name].value < 1:
-            raise UserError("--%s=%d: at least 1 is needed" % (name, FLAGS[name].value))
-    for name in ("learning_rate", "num_train_epochs", "adapter_init_scale"):
-        if not 0 < FLAGS[name].value < float("inf"):
-            raise UserError(
-                "--%s=%r: a finite number above 0 is needed" % (name, FLAGS[name].value)
-            )
-    if not 0 <= FLAGS.warmup_proportion <= 1:
-        raise UserError(
-            "--warmup_proportion=%r: a number from 0 to 1 is needed"
-            % FLAGS.warmup_proportion
-        )
-    if not 0 <= FLAGS.seed < 2**31:
-        raise UserError(
-            "--seed=%d: a whole number from 0 to %d is needed" % (FLAGS.seed, 2**31 - 1)
-        )
-    parts = FLAGS.gradient_accumulation_steps
-    if FLAGS.do_train and FLAGS.train_batch_size % parts:
-        raise UserError(
-            "--train_batch_size=%d does not divide into "
-            "--gradient_accumulation_steps=%d equal parts"
-            % (FLAGS.train_batch_size, parts)
-        )
-    if FLAGS.use_tpu:
-        check_tpu_flags()
-
-
-def check_tpu_flags():
-    """Refuses what a TPU cannot do.
-
-    Raises:
-      UserError: no TPU is named, or a batch does not divide over its cores.
-    """
-    if not FLAGS.tpu_name and not FLAGS.master:
-        raise UserError(
-            "--use_tpu=true needs the TPU: its name, --tpu_name, or address, --master"
-        )
-    if FLAGS.precision == "float16":
-        raise UserError("--precision=float16: a TPU has no float16; give bfloat16")
-    parts = FLAGS.num_tpu_cores * FLAGS.gradient_accumulation_steps
-    if FLAGS.do_train and FLAGS.train_batch_size % parts:
-        raise UserError(
-            "--train_batch_size=%d does not divide over --num_tpu_cores=%d, in "
-            "--gradient_accumulation_steps=%d parts each: give a multiple of %d"
-            % (
-                FLAGS.train_batch_size,
-                FLAGS.num_tpu_cores,
-                FLAGS.gradient_accumulation_steps,
-                parts,
-            )
-        )
-    for wanted, name in (
-        (FLAGS.do_eval, "eval_batch_size"),
-        # Scores come from predictions.
-        (FLAGS.do_eval or FLAGS.do_predict, "predict_batch_size"),
-    ):
-        if wanted and FLAGS[name].value % FLAGS.num_tpu_cores:
-            raise UserError(
-                "--%s=%d does not divide over --num_tpu_cores=%d: give a multiple of it"
-                % (name, FLAGS[name].value, FLAGS.num_tpu_cores)
-            )
-
-
-def splits_needed(task):
-    """The splits of a task that this run reads.
-
-    Raises:
-      UserError: the task has no such set.
-    """
-    needed = []
-    for wanted, flag, splits in (
-        (FLAGS.do_train, "do_train", (task.train,) if task.train else ()),
-        (FLAGS.do_eval, "do_eval", task.dev),
-        (FLAGS.do_predict, "do_predict", task.test),
-    ):
-        if wanted and not splits:
-            raise UserError(
-                "--%s: task %s has no set for it; it is predicted with the model of %s "
-                "(--do_predict=true with the --output_dir of that task)"
-                % (flag, task.title, task.model_of)
-            )
-        needed += splits if wanted else ()
-    return needed
-
-
-def check_model(task, config, tokenizer):
+def check_model(task, config, tokenizer, is_chief=True):
     """Holds config, vocabulary, checkpoint and output directory against each other.
 
     Returns:
@@ -342,6 +246,10 @@ def check_model(task, config, tokenizer):
         )
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     _log_trained(variables, counts)
+    if not is_chief:
+        record = os.path.join(FLAGS.output_dir, run_record.FILE_NAME)
+        distribution.wait_for(record, "record of the chief")
+        return step_reached
     try:
         tf.io.gfile.makedirs(FLAGS.output_dir)
         run_record.write(
@@ -424,12 +332,18 @@ def make_plan():
     Raises:
       UserError: the first thing that is wrong.
     """
-    check_flags()
+    run_checks.check_flags(FLAGS)
+    cluster = distribution.check(
+        FLAGS.distribution_strategy,
+        FLAGS.train_batch_size,
+        FLAGS.gradient_accumulation_steps,
+    )
+    is_chief = cluster is None or cluster.is_chief
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
     task = glue_data.get_task(FLAGS.task_name)
-    needed = splits_needed(task)
+    needed = run_checks.splits_needed(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     examples = {
@@ -447,7 +361,7 @@ def make_plan():
                 "--num_train_epochs=%g is below 1"
                 % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
             )
-    step_reached = check_model(task, config, tokenizer)
+    step_reached = check_model(task, config, tokenizer, is_chief)
     run = task_runs.TaskRun(
         task=task,
         examples=examples,
@@ -473,19 +387,21 @@ def make_plan():
             master=FLAGS.master,
             num_tpu_cores=FLAGS.num_tpu_cores,
             iterations_per_loop=FLAGS.iterations_per_loop,
+            distribution_strategy=FLAGS.distribution_strategy,
+            cluster=cluster,
         ),
     )
     return Plan(config, num_warmup_steps, step_reached, run)
 
 
-def make_estimator(plan):
-    """The `TPUEstimator` of this run."""
+def make_model_fn(plan):
+    """The `model_fn` of this run."""
     run = plan.run
     mean_label = 0.0
     if run.task.is_regression and FLAGS.do_train:
         rows = run.examples[run.task.train.name]
         mean_label = float(np.mean([float(row.label) for row in rows]))
-    model_fn = classifier.model_fn_builder(
+    return classifier.model_fn_builder(
         bert_config=plan.config,
         num_labels=_num_outputs(run.task),
         init_checkpoint=FLAGS.init_checkpoint,
@@ -507,7 +423,6 @@ def make_estimator(plan):
             gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
         ),
     )
-    return training.make_estimator(model_fn, run.settings)
 
 
 @reports_user_errors
@@ -520,9 +435,12 @@ def main(argv):
             "%r is no flag: give values with =, such as --do_lower_case=false" % argv[1]
         )
     plan = make_plan()
-    estimator = make_estimator(plan)
+    model_fn = make_model_fn(plan)
     if FLAGS.do_train:
-        task_runs.train(estimator, plan.run, plan.step_reached)
+        task_runs.train(model_fn, plan.run, plan.step_reached)
+    if not plan.run.settings.is_chief:
+        return
+    estimator = training.make_estimator(model_fn, plan.run.settings)
     if FLAGS.do_eval:
         task_runs.evaluate(estimator, plan.run)
     if FLAGS.do_predict:

@@ -1,7 +1,10 @@
 """Training, evaluation and prediction of one GLUE task, and the files they write."""
 
+import atexit
 import json
 import os
+import shutil
+import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,7 +54,8 @@ def make_input_fn(run, split, kind, batch_size):
         while len(examples) % batch_size:
             examples.append(features.PaddingInputExample())
     label_list = None if task.is_regression else list(task.labels)
-    path = os.path.join(settings.output_dir, "%s%s.tf_record" % (kind, split.suffix))
+    folder = settings.output_dir if settings.is_chief else _own_folder()
+    path = os.path.join(folder, "%s%s.tf_record" % (kind, split.suffix))
     key = features.cache_key(
         os.path.join(run.data_dir, split.filename),
         run.vocab_file,
@@ -77,7 +81,14 @@ def make_input_fn(run, split, kind, batch_size):
     return input_fn, len(examples)
 
 
-def train(estimator, run, step_reached=None):
+def _own_folder():
+    """A folder of a machine that shares `output_dir` with the chief."""
+    folder = tempfile.mkdtemp(prefix="adapter_bert_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def train(model_fn, run, step_reached=None):
     """Trains up to the last step, or says that it has been reached."""
     settings = run.settings
     if step_reached is not None:
@@ -97,7 +108,7 @@ def train(estimator, run, step_reached=None):
     tf.logging.info("  Num examples = %d", len(run.examples[run.task.train.name]))
     tf.logging.info("  Batch size = %d", settings.train_batch_size)
     tf.logging.info("  Num steps = %d", settings.num_train_steps)
-    estimator.train(input_fn=input_fn, max_steps=settings.num_train_steps)
+    training.train(model_fn, settings, input_fn)
 
 
 def predict(estimator, run, split, kind):

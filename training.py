@@ -9,6 +9,8 @@ import tensorflow.compat.v2 as tf2
 from tensorflow.core.protobuf import rewriter_config_pb2
 from tqdm import tqdm
 
+import distribution
+import optimization
 from estimator_compat import estimator
 
 # Seconds between two plain lines of progress where there is no terminal.
@@ -42,6 +44,7 @@ def train_spec(loss, step, scaffold_fn, use_tpu, progress):
     Returns:
       A `TPUEstimatorSpec`.
     """
+    (loss,) = optimization.mean_of_replicas([loss])
     host_call = None
     hooks = None
     if use_tpu:
@@ -52,7 +55,8 @@ def train_spec(loss, step, scaffold_fn, use_tpu, progress):
         hooks = [ProgressHook(loss, step.learning_rate, progress)]
     return estimator.tpu.TPUEstimatorSpec(
         mode=estimator.ModeKeys.TRAIN,
-        loss=loss,
+        # The Estimator adds the losses of the replicas up.
+        loss=loss / tf.distribute.get_strategy().num_replicas_in_sync,
         train_op=step.train_op,
         scaffold_fn=scaffold_fn,
         training_hooks=hooks,
@@ -197,11 +201,20 @@ class RunSettings(NamedTuple):
     master: Optional[str]
     num_tpu_cores: int
     iterations_per_loop: int
+    distribution_strategy: str  # one of `distribution.STRATEGIES`
+    cluster: Optional[distribution.Cluster]  # of several machines
+
+    @property
+    def is_chief(self):
+        """Whether this machine writes, evaluates and predicts."""
+        return self.cluster is None or self.cluster.is_chief
 
 
 def session_config():
     """The `tf.ConfigProto` for CPU and GPU."""
     config = tf.ConfigProto(allow_soft_placement=True)
+    cpus = [name for name in distribution.local_devices() if name.startswith("/cpu")]
+    config.device_count["CPU"] = max(1, len(cpus))
     # By default the graph optimizer replaces sums of large tensors by an accumulation
     # in temporary variables, which took a tenth of a training step on CPU.
     config.graph_options.rewrite_options.memory_optimization = (
@@ -210,12 +223,37 @@ def session_config():
     return config
 
 
-def make_estimator(model_fn, settings):
+def train(model_fn, settings, input_fn):
+    """Trains up to the last step, on all devices and machines of the settings.
+
+    Args:
+      model_fn: what `classifier.model_fn_builder` gives.
+      settings: a `RunSettings`.
+      input_fn: what `features.input_fn_builder` gives.
+    """
+
+    def train_there(placement, hooks):
+        make_estimator(model_fn, settings, placement).train(
+            input_fn=input_fn, max_steps=settings.num_train_steps, hooks=hooks
+        )
+
+    distribution.run(
+        settings.distribution_strategy,
+        session_config(),
+        settings.cluster,
+        settings.num_train_steps,
+        train_there,
+    )
+    distribution.remove_worker_files(settings.output_dir, settings.cluster)
+
+
+def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
     """The `TPUEstimator`, which on CPU and GPU is an ordinary Estimator.
 
     Args:
       model_fn: what `classifier.model_fn_builder` gives.
       settings: a `RunSettings`.
+      placement: where it trains; it evaluates and predicts on one device.
 
     Returns:
       A `TPUEstimator`.
@@ -229,11 +267,13 @@ def make_estimator(model_fn, settings):
         )
     run_config = estimator.tpu.RunConfig(
         cluster=cluster,
-        master=settings.master,
+        master=placement.master or settings.master,
+        train_distribute=placement.strategy,
         model_dir=settings.output_dir,
         tf_random_seed=settings.seed,
         save_checkpoints_steps=settings.save_checkpoints_steps,
-        log_step_count_steps=LOG_STEPS,
+        # Only the chief writes into the folder; this makes a writer of its own.
+        log_step_count_steps=LOG_STEPS if settings.is_chief else None,
         session_config=None if settings.use_tpu else session_config(),
         # A short training shows its course too.
         save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
