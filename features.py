@@ -1,11 +1,8 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
 import collections
-import concurrent.futures
 import hashlib
 import json
-import multiprocessing
-import os
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
@@ -19,12 +16,6 @@ FORMAT_VERSION = 1
 # Batches whose examples are sorted by length together. More wastes less padding, fewer
 # mixes better.
 SORTED_BATCHES = 50
-
-# Examples whose tokens are logged.
-LOGGED = 5
-
-# From so many examples on it pays to start processes that tokenize.
-PARALLEL_FROM = 100000
 
 
 class InputExample:
@@ -139,7 +130,7 @@ def convert_single_example(ex_index, example, label_list, max_seq_length, tokeni
     features = InputFeatures(
         input_ids + padding, input_mask + padding, segment_ids + padding, label_id
     )
-    if ex_index < LOGGED:
+    if ex_index < 5:
         _log_example(example, tokens, features)
     return features
 
@@ -175,13 +166,12 @@ def file_based_convert_examples_to_features(
       tokenizer: a `tokenization.FullTokenizer`.
       output_file: path of the file.
     """
-    how = (label_list, max_seq_length, tokenizer)
+    spec = feature_spec(max_seq_length, is_regression=label_list is None)
     partial = output_file + ".partial"
     with tf.io.TFRecordWriter(partial) as writer:
-        for index, record in enumerate(
+        for index, example in enumerate(
             tqdm(
-                _records(examples, how),
-                total=len(examples),
+                examples,
                 desc="tokenizing",
                 unit=" examples",
                 mininterval=1.0,
@@ -190,62 +180,27 @@ def file_based_convert_examples_to_features(
         ):
             if index % 10000 == 0:
                 tf.logging.info("Writing example %d of %d", index, len(examples))
-            writer.write(record)
+            features = convert_single_example(
+                index, example, label_list, max_seq_length, tokenizer
+            )
+            values = {
+                "input_ids": features.input_ids,
+                "input_mask": features.input_mask,
+                "segment_ids": features.segment_ids,
+                "label_ids": [features.label_id],
+                "is_real_example": [int(features.is_real_example)],
+            }
+            record = tf.train.Example()
+            for name, column in spec.items():
+                feature = record.features.feature[name]
+                kind = (
+                    feature.int64_list
+                    if column.dtype.is_integer
+                    else feature.float_list
+                )
+                kind.value.extend(values[name])
+            writer.write(record.SerializeToString())
     tf.io.gfile.rename(partial, output_file, overwrite=True)
-
-
-def _records(examples, how):
-    """Serialized records of examples, in order; of many ones on all cores."""
-    cores = len(os.sched_getaffinity(0))
-    if cores == 1 or len(examples) < PARALLEL_FROM:
-        for index, example in enumerate(examples):
-            yield _record(index, example, *how)
-        return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        cores,
-        # TensorFlow's threads do not survive a fork.
-        multiprocessing.get_context("spawn"),
-        _keep,
-        how,
-    )
-    with pool:
-        # The first ones are logged, which is for this process.
-        for index, example in enumerate(examples[:LOGGED]):
-            yield _record(index, example, *how)
-        indices = range(LOGGED, len(examples))
-        rest = examples[LOGGED:]
-        yield from pool.map(_record_as_kept, indices, rest, chunksize=500)
-
-
-_kept = []
-
-
-def _keep(*how):
-    _kept[:] = how
-
-
-def _record_as_kept(index, example):
-    return _record(index, example, *_kept)
-
-
-def _record(index, example, label_list, max_seq_length, tokenizer):
-    features = convert_single_example(
-        index, example, label_list, max_seq_length, tokenizer
-    )
-    values = {
-        "input_ids": features.input_ids,
-        "input_mask": features.input_mask,
-        "segment_ids": features.segment_ids,
-        "label_ids": [features.label_id],
-        "is_real_example": [int(features.is_real_example)],
-    }
-    record = tf.train.Example()
-    spec = feature_spec(max_seq_length, is_regression=label_list is None)
-    for name, column in spec.items():
-        feature = record.features.feature[name]
-        kind = feature.int64_list if column.dtype.is_integer else feature.float_list
-        kind.value.extend(values[name])
-    return record.SerializeToString()
 
 
 def file_digest(path):

@@ -1,6 +1,5 @@
 """Features against the original's, batches, and the cache."""
 
-import concurrent.futures
 import json
 import os
 
@@ -280,34 +279,6 @@ def test_the_format_is_part_of_the_key(tmp_path, monkeypatch):
     before = _key(tmp_path)
     monkeypatch.setattr(features, "FORMAT_VERSION", features.FORMAT_VERSION + 1)
     assert _key(tmp_path) != before
-
-
-def test_processes_write_the_same_records(tmp_path, tokenizer, monkeypatch):
-    texts = ["[PAD] the %d cats sat" % i * (1 + i % 7) for i in range(1200)]
-    examples = [
-        features.InputExample(str(i), text, texts[-i], "01"[i % 2])
-        for i, text in enumerate(texts)
-    ]
-    examples.append(features.PaddingInputExample())
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    seen = []
-    pool = concurrent.futures.ProcessPoolExecutor
-
-    def started(*arguments):
-        seen.append(arguments)
-        return pool(*arguments)
-
-    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", started)
-    content = []
-    for parallel_from in (10**6, 1):
-        monkeypatch.setattr(features, "PARALLEL_FROM", parallel_from)
-        path = tmp_path / str(parallel_from)
-        features.file_based_convert_examples_to_features(
-            examples, ["0", "1"], 24, tokenizer, str(path)
-        )
-        content.append(path.read_bytes())
-    assert content[0] == content[1]
-    assert len(seen) == 1
 
 
 def test_cache_is_reused_rebuilt_and_never_half_written(tmp_path, tokenizer):
