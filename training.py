@@ -201,8 +201,8 @@ class RunSettings(NamedTuple):
     master: Optional[str]
     num_tpu_cores: int
     iterations_per_loop: int
-    distribution_strategy: str  # one of `distribution.STRATEGIES`
-    cluster: Optional[distribution.Cluster]  # of several machines
+    distribution_strategy: str = distribution.NONE  # one of `distribution.STRATEGIES`
+    cluster: Optional[distribution.Cluster] = None  # of several machines
 
     @property
     def is_chief(self):
