@@ -226,27 +226,6 @@ def model_fn_builder(
             computation=computation,
         )
 
-    def train_step(features):
-        scale = None
-        if computation.precision == "float16":
-            scale = optimization.LossScale()
-        loss, gradients = optimization.mean_gradients(
-            lambda part: model(part, is_training=True).loss,
-            features,
-            computation.gradient_accumulation_steps,
-            scale,
-        )
-        step = optimization.create_optimizer(
-            loss,
-            learning_rate,
-            num_train_steps,
-            num_warmup_steps,
-            use_tpu,
-            gradients,
-            scale,
-        )
-        return loss, step
-
     def model_fn(features, labels, mode, params):
         del labels, params  # The label is one of the features.
         compiled = tf.xla.experimental.jit_scope(
@@ -254,7 +233,16 @@ def model_fn_builder(
         )
         if mode == estimator.ModeKeys.TRAIN:
             with compiled:
-                loss, step = train_step(features)
+                loss, gradients, scale = _gradients(model, features, computation)
+                step = optimization.create_optimizer(
+                    loss,
+                    learning_rate,
+                    num_train_steps,
+                    num_warmup_steps,
+                    use_tpu,
+                    gradients,
+                    scale,
+                )
             scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
             return training.train_spec(loss, step, scaffold_fn, use_tpu, progress)
         with compiled:
@@ -279,6 +267,20 @@ def model_fn_builder(
         )
 
     return model_fn
+
+
+def _gradients(model, features, computation):
+    """The loss, its gradients, and the scale of the loss, if it has one."""
+    scale = None
+    if computation.precision == "float16":
+        scale = optimization.LossScale()
+    loss, gradients = optimization.mean_gradients(
+        lambda part: model(part, is_training=True).loss,
+        features,
+        computation.gradient_accumulation_steps,
+        scale,
+    )
+    return loss, gradients, scale
 
 
 def _eval_metrics(output, label_ids, is_real_example, is_regression):

@@ -146,7 +146,7 @@ def test_chief_is_the_first_machine(monkeypatch):
 
 def test_batch_that_does_not_divide_is_refused(two_cpus):
     distribution.check("mirrored", 12, 3)
-    with pytest.raises(UserError, match="--train_batch_size=12.*multiple of 8"):
+    with pytest.raises(UserError, match=r"--train_batch_size=12.*multiple of 8"):
         distribution.check("mirrored", 12, 4)
 
 
