@@ -1,11 +1,12 @@
-"""Reading weights from checkpoints, outside the Estimator."""
+"""Weights from and to checkpoints, outside the Estimator."""
 
 import contextlib
 import hashlib
 import math
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
@@ -15,6 +16,11 @@ _PATH_REMEDY = (
     "--init_checkpoint wants the path without endings, such as .../bert_model.ckpt for "
     "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001"
 )
+
+# What a run's own checkpoints hold: all variables, or trained ones, slots and step.
+ALL, TRAINED = "all", "trained"
+CONTENTS = (ALL, TRAINED)
+KEPT_CHECKPOINTS = 5
 
 # What a training adds to the variables of the model.
 _TRAINING_STATE = re.compile(r"(^global_step$|/adam_[mv]$)")
@@ -100,6 +106,80 @@ def fingerprint(checkpoint):
         return hashlib.sha256(reader.read()).hexdigest()
 
 
+def iterate_values(checkpoint, names):
+    """Tensors of a checkpoint, one at a time since a base may be large.
+
+    Args:
+      checkpoint: path without file endings.
+      names: the tensors' names.
+
+    Yields:
+      Pairs of name and array, in the order of the names.
+
+    Raises:
+      UserError: there is no readable checkpoint, or a name is not in it.
+    """
+    found = read_shapes(checkpoint)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise UserError("checkpoint %s lacks %s" % (checkpoint, _shorten(missing)))
+    with _reading(checkpoint, _PATH_REMEDY):
+        reader = tf.train.load_checkpoint(checkpoint)
+        for name in names:
+            yield name, reader.get_tensor(name)
+
+
+def base_fingerprint(checkpoint, names):
+    """What tells one base from another, whatever else is in its checkpoint.
+
+    Args:
+      checkpoint: path without file endings.
+      names: names of all frozen variables.
+
+    Returns:
+      Dict: "sha256", over names, shapes and little-endian float32 bytes in the order
+      of the names, and "parameters".
+
+    Raises:
+      UserError: there is no readable checkpoint, or a name is not in it.
+    """
+    digest = hashlib.sha256()
+    parameters = 0
+    for name, value in iterate_values(checkpoint, sorted(names)):
+        digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
+        digest.update(np.ascontiguousarray(value, "<f4"))
+        parameters += value.size
+    return {"sha256": digest.hexdigest(), "parameters": parameters}
+
+
+def write(prefix, values):
+    """Writes a checkpoint and reads it back.
+
+    Args:
+      prefix: path without file endings.
+      values: dict from name to array.
+    """
+    names = sorted(values)
+    with tf.Graph().as_default():
+        # Fed, because constants of a large model would not fit into one graph.
+        inputs = [
+            tf.placeholder(tf.as_dtype(values[name].dtype), values[name].shape)
+            for name in names
+        ]
+        save = tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=names,
+            shape_and_slices=[""] * len(names),
+            tensors=inputs,
+        )
+        with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
+            session.run(save, {p: values[n] for p, n in zip(inputs, names)})
+    reader = tf.train.load_checkpoint(prefix)
+    assert set(reader.get_variable_to_shape_map()) == set(names)
+    for name in names:
+        assert np.array_equal(reader.get_tensor(name), values[name]), name
+
+
 def check_fit(checkpoint, shapes, trained, allow_random_base=False, remedy=None):
     """Compares a checkpoint with the model that is to start from it.
 
@@ -180,30 +260,71 @@ def _remedy(name):
     return "give the bert_config.json of this checkpoint, --bert_config_file"
 
 
-def warm_start(init_checkpoint, use_tpu):
-    """Starts the current graph's variables from a checkpoint, where names agree.
+class Start(NamedTuple):
+    """Where a model's variables start, and what its own checkpoints hold."""
+
+    checkpoint: Optional[str] = None  # path without file endings, names that agree
+    adapters: Optional[str] = None  # the same for trained variables; goes before
+    content: str = ALL  # one of `CONTENTS`
+
+
+def warm_start(start, use_tpu):
+    """Starts the current graph's variables from checkpoints, where names agree.
 
     Args:
-      init_checkpoint: path without file endings, or None for nothing.
+      start: a `Start`.
       use_tpu: on TPU the values are assigned in a scaffold function.
 
     Returns:
       The scaffold function for `TPUEstimatorSpec`, or None.
     """
-    if not init_checkpoint:
-        return None
-    assignment, _ = modeling.get_assignment_map_from_checkpoint(
-        tf.trainable_variables(), init_checkpoint
-    )
-    if not use_tpu:
-        tf.train.init_from_checkpoint(init_checkpoint, assignment)
-        return None
+    variables = tf.trainable_variables()
+
+    def initialize():
+        for checkpoint in (start.checkpoint, start.adapters):
+            if checkpoint:
+                assignment, _ = modeling.get_assignment_map_from_checkpoint(
+                    variables, checkpoint
+                )
+                tf.train.init_from_checkpoint(checkpoint, assignment)
 
     def scaffold_fn():
-        tf.train.init_from_checkpoint(init_checkpoint, assignment)
+        if use_tpu:
+            initialize()
+        if start.content == TRAINED:
+            return _scaffold_of_trained()
         return tf.train.Scaffold()
 
-    return scaffold_fn
+    if not use_tpu:
+        initialize()
+    wanted = start.content == TRAINED or (use_tpu and start.checkpoint)
+    return scaffold_fn if wanted else None
+
+
+def _scaffold_of_trained():
+    """Saves all but the frozen variables; these start anew whenever a session does."""
+    trained = {
+        modeling.base_name(variable)
+        for collection in modeling.TRAINED_COLLECTIONS
+        for variable in tf.get_collection(collection)
+    }
+    frozen = [
+        v for v in tf.trainable_variables() if modeling.base_name(v) not in trained
+    ]
+    names = {v.name for v in frozen}
+    saved = [v for v in tf.global_variables() if v.name not in names]
+    return tf.train.Scaffold(
+        # As the Estimator's own.
+        saver=tf.train.Saver(
+            saved, sharded=True, max_to_keep=KEPT_CHECKPOINTS, save_relative_paths=True
+        ),
+        # By default nothing is ready until all variables have come from the checkpoint.
+        ready_for_local_init_op=tf.report_uninitialized_variables(saved),
+        local_init_op=tf.group(
+            tf.train.Scaffold.default_local_init_op(),
+            tf.variables_initializer(frozen),
+        ),
+    )
 
 
 def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):

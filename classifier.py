@@ -165,12 +165,13 @@ def variable_set(bert_config, num_labels, adapter_fn, is_regression=False):
         )
 
 
-def adapter_function(adapter_size, adapter_init_scale):
+def adapter_function(adapter_size, adapter_init_scale, activation="gelu"):
     """The adapter of the paper with the given bottleneck and initial scale."""
     return functools.partial(
         modeling.feedforward_adapter,
         hidden_size=adapter_size,
         init_scale=adapter_init_scale,
+        activation=activation,
     )
 
 
@@ -188,6 +189,8 @@ def model_fn_builder(
     progress=None,
     initial_score=0.0,
     computation=PLAIN,
+    adapters_checkpoint=None,
+    checkpoint_content=checkpoints.ALL,
 ):
     """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
 
@@ -205,10 +208,16 @@ def model_fn_builder(
       progress: a `training.ProgressSettings`, or None for no progress report.
       initial_score: see `create_model`.
       computation: a `Computation`.
+      adapters_checkpoint: checkpoint of trained variables to start from, which go
+        before those of `init_checkpoint`; or None.
+      checkpoint_content: what the Estimator's checkpoints hold, one of
+        `checkpoints.CONTENTS`.
 
     Returns:
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
+
+    start = checkpoints.Start(init_checkpoint, adapters_checkpoint, checkpoint_content)
 
     def model(features, is_training):
         return create_model(
@@ -243,11 +252,11 @@ def model_fn_builder(
                     gradients,
                     scale,
                 )
-            scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
+            scaffold_fn = checkpoints.warm_start(start, use_tpu)
             return training.train_spec(loss, step, scaffold_fn, use_tpu, progress)
         with compiled:
             output = model(features, is_training=False)
-        scaffold_fn = checkpoints.warm_start(init_checkpoint, use_tpu)
+        scaffold_fn = checkpoints.warm_start(start, use_tpu)
         if mode == estimator.ModeKeys.EVAL:
             return estimator.tpu.TPUEstimatorSpec(
                 mode=mode,

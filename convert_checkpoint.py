@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags, logging
 
+import checkpoints
 import hf_encoder
 import tokenization
 from errors import UserError, reports_user_errors
@@ -241,7 +242,7 @@ def _write_output(output_dir, config, vocab_file, values, record):
         with open(os.path.join(working_dir, CONFIG_NAME), "w", encoding="utf-8") as f:
             f.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
         shutil.copyfile(vocab_file, os.path.join(working_dir, VOCAB_NAME))
-        _write_checkpoint(os.path.join(working_dir, CHECKPOINT_NAME), values)
+        checkpoints.write(os.path.join(working_dir, CHECKPOINT_NAME), values)
         outputs = {
             name: _sha256(os.path.join(working_dir, name))
             for name in sorted(os.listdir(working_dir))
@@ -252,26 +253,6 @@ def _write_output(output_dir, config, vocab_file, values, record):
     except BaseException:
         shutil.rmtree(working_dir, ignore_errors=True)
         raise
-
-
-def _write_checkpoint(prefix, values):
-    """Writes a dict name -> float32 array as a checkpoint, and reads it back."""
-    names = sorted(values)
-    with tf.Graph().as_default():
-        # Fed, because constants of a large model would not fit into one graph.
-        inputs = [tf.placeholder(tf.float32, values[name].shape) for name in names]
-        save = tf.raw_ops.SaveV2(
-            prefix=prefix,
-            tensor_names=names,
-            shape_and_slices=[""] * len(names),
-            tensors=inputs,
-        )
-        with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
-            session.run(save, {p: values[n] for p, n in zip(inputs, names)})
-    reader = tf.train.load_checkpoint(prefix)
-    assert set(reader.get_variable_to_shape_map()) == set(names)
-    for name in names:
-        assert np.array_equal(reader.get_tensor(name), values[name]), name
 
 
 def _sha256(path):

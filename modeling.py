@@ -198,6 +198,7 @@ class BertModel:
         adapter_fn="feedforward_adapter",
         precision=tf.float32,
         recompute_activations=False,
+        layer_norm_fn=None,
     ):
         """Builds the graph and its variables.
 
@@ -216,6 +217,8 @@ class BertModel:
             tf.float32, tf.bfloat16 or tf.float16. All else, variables too, is float32.
           recompute_activations: keep only the input of each layer for the backward
             pass and compute the rest again there: less memory, more time.
+          layer_norm_fn: takes the place of `layer_norm`, in the variable scopes that
+            this is called in; a function from float [..., H] to the same shape.
 
         Raises:
           ValueError: unknown `adapter_fn`, sequence longer than the position
@@ -229,6 +232,7 @@ class BertModel:
         self._adapter_fn = get_adapter(adapter_fn)
         self._precision = precision
         self._recompute_activations = recompute_activations
+        self._layer_norm_fn = layer_norm_fn or layer_norm
         self._layer_outputs = None
 
         B, S = get_shape_list(input_ids, expected_rank=2)
@@ -248,7 +252,7 @@ class BertModel:
                     use_one_hot_embeddings=use_one_hot_embeddings,
                 )
                 self._embedding_output = embedding_postprocessor(
-                    embedded, token_type_ids, config
+                    embedded, token_type_ids, config, self._layer_norm_fn
                 )
             # [B, 1, 1, T], for scores of [B, N, F, T].
             self._mask_scores = MASKED_SCORE * (
@@ -285,6 +289,7 @@ class BertModel:
                 adapter_fn=self._adapter_fn,
                 precision=self._precision,
                 seeds=seeds,
+                layer_norm_fn=self._layer_norm_fn,
             )
 
         with tf.variable_scope("layer_%d" % index) as scope:
@@ -326,7 +331,9 @@ class BertModel:
 # --- adapters -------------------------------------------------------------------
 
 
-def feedforward_adapter(input_tensor, hidden_size=64, init_scale=1e-3):
+def feedforward_adapter(
+    input_tensor, hidden_size=64, init_scale=1e-3, activation="gelu"
+):
     """A bottleneck adapter: x + gelu(x W1 + b1) W2 + b2.
 
     Houlsby et al., section 2.1 and figure 2. Its near-zero initial matrices make it
@@ -337,6 +344,8 @@ def feedforward_adapter(input_tensor, hidden_size=64, init_scale=1e-3):
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
       init_scale: standard deviation of the truncated normal of the initial W1, W2.
+      activation: one of `ADAPTER_ACTIVATIONS`; all but "gelu" are for adapters that
+        were trained elsewhere.
 
     Returns:
       Float [rows, H].
@@ -359,7 +368,8 @@ def feedforward_adapter(input_tensor, hidden_size=64, init_scale=1e-3):
             )
             return tf.nn.bias_add(tf.matmul(x, weights), tf.reshape(biases, [n_out]))
 
-        inner = gelu(projection(1, input_tensor, width, hidden_size))
+        inner = projection(1, input_tensor, width, hidden_size)
+        inner = ADAPTER_ACTIVATIONS[activation](inner)
         return input_tensor + projection(2, inner, hidden_size, width)
 
 
@@ -432,6 +442,17 @@ def gelu(x):
 
 
 _ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
+
+# "gelu" is the tanh-approximated one here too; "gelu_erf" is exact.
+ADAPTER_ACTIVATIONS = {
+    "linear": tf.identity,
+    "relu": tf.nn.relu,
+    "gelu": gelu,
+    "tanh": tf.tanh,
+    "gelu_erf": lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5))),
+    "swish": lambda x: x * tf.sigmoid(x),
+    "sigmoid": tf.sigmoid,
+}
 
 
 def base_name(variable):
@@ -678,13 +699,16 @@ def embedding_lookup(
     return output, table
 
 
-def embedding_postprocessor(input_tensor, token_type_ids, config):
+def embedding_postprocessor(
+    input_tensor, token_type_ids, config, layer_norm_fn=layer_norm
+):
     """Adds segment and position embeddings, then layer norm and dropout.
 
     Args:
       input_tensor: float [B, S, H], the word piece embeddings.
       token_type_ids: int32 [B, S].
       config: a `BertConfig`.
+      layer_norm_fn: see `BertModel`.
 
     Returns:
       Float [B, S, H].
@@ -708,7 +732,7 @@ def embedding_postprocessor(input_tensor, token_type_ids, config):
     # The table of segments is tiny: a one-hot product is the fast look-up everywhere.
     one_hot = tf.one_hot(token_type_ids, depth=config.type_vocab_size)
     output = input_tensor + tf.einsum("bst,th->bsh", one_hot, types) + positions[:S]
-    return dropout(layer_norm(output), config.hidden_dropout_prob)
+    return dropout(layer_norm_fn(output), config.hidden_dropout_prob)
 
 
 def transformer_layer(
@@ -719,6 +743,7 @@ def transformer_layer(
     adapter_fn=None,
     precision=tf.float32,
     seeds=None,
+    layer_norm_fn=layer_norm,
 ):
     """One layer of the encoder, at the positions that are asked for.
 
@@ -734,6 +759,7 @@ def transformer_layer(
       adapter_fn: function of a float [rows, H] tensor, or None.
       precision: dtype of the products with frozen kernels and of attention.
       seeds: int32 [3, 2], for dropout; None: drawn.
+      layer_norm_fn: see `BertModel`.
 
     Returns:
       Float [B, F, H].
@@ -752,7 +778,7 @@ def transformer_layer(
         x = dropout(x, config.hidden_dropout_prob, seed)
         if adapter_fn is not None:
             x = adapter_fn(x)
-        return layer_norm(x + residual)
+        return layer_norm_fn(x + residual)
 
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
