@@ -1,0 +1,155 @@
+"""Made-up adapter packages on a small BERT, and one-task runs to compare them with."""
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import adapter_package
+import checkpoints
+import classifier
+import features
+import modeling
+from tests import small_run
+
+VOCAB_SIZE = len(small_run.VOCABULARY)
+
+
+class Task(NamedTuple):
+    """What tells one made-up package from another."""
+
+    name: str
+    size: int
+    labels: Optional[tuple[str, ...]]  # None: regression
+    activation: str = "gelu"
+
+    @property
+    def num_outputs(self):
+        """Outputs of the head."""
+        return len(self.labels) if self.labels else 1
+
+
+# Different bottlenecks, numbers of labels, activations, and a regression.
+FOUR_TASKS = (
+    Task("pair", 8, ("no", "yes")),
+    Task("score", 12, None),
+    Task("three", 3, ("a", "b", "c"), "relu"),
+    Task("wide", 20, ("0", "1")),
+)
+
+
+def write_base(folder, hidden_size=16, seed=7):
+    """Writes a BERT of two layers without adapters; returns its flags."""
+    folder.mkdir()
+    config = modeling.BertConfig(
+        VOCAB_SIZE,
+        hidden_size=hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=2 * hidden_size,
+        max_position_embeddings=32,
+        type_vocab_size=2,
+        # Else the rows of a batch, and so the tasks' scores, hardly differ.
+        initializer_range=0.3,
+    )
+    (folder / "bert_config.json").write_text(config.to_json_string())
+    (folder / "vocab.txt").write_text(
+        "".join(word + "\n" for word in small_run.VOCABULARY)
+    )
+
+    def build():
+        modeling.BertModel(config, False, tf.zeros([1, 2], tf.int32), adapter_fn=None)
+
+    small_run.write_checkpoint(folder / "bert_model.ckpt", build, seed)
+    return {
+        "bert_config_file": str(folder / "bert_config.json"),
+        "vocab_file": str(folder / "vocab.txt"),
+        "init_checkpoint": str(folder / "bert_model.ckpt"),
+    }
+
+
+def write_package(folder, base, task, seed=0, do_lower_case=True):
+    """Writes a package of random weights, large enough to matter; returns its path."""
+    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    random = np.random.RandomState(seed)
+    weights = {}
+    for name, shape in adapter_package.trained_shapes(
+        config, task.size, task.num_outputs
+    ).items():
+        value = random.standard_normal(shape) * 0.3
+        weights[name] = (value + name.endswith("gamma")).astype(np.float32)
+    description = adapter_package.Description(
+        task_name=task.name,
+        labels=list(task.labels or ()),
+        is_regression=task.labels is None,
+        metrics=["accuracy"],
+        bert_config=config.to_dict(),
+        adapter_size=task.size,
+        vocabulary=features.file_digest(base["vocab_file"]),
+        do_lower_case=do_lower_case,
+        max_seq_length=16,
+        activation=task.activation,
+    )
+    fingerprint = checkpoints.base_fingerprint(
+        base["init_checkpoint"], adapter_package.frozen_shapes(config)
+    )
+    adapter_package.write(str(folder), description, weights, fingerprint, 10)
+    return str(folder)
+
+
+def write_packages(folder, base, tasks=FOUR_TASKS):
+    """Writes one package a task, each of its own weights; returns their paths."""
+    return [
+        write_package(folder / task.name, base, task, seed)
+        for seed, task in enumerate(tasks)
+    ]
+
+
+def random_batch(batch, length, seed=0):
+    """Inputs of a made-up batch with padding: dict from name to int32 [B, S]."""
+    random = np.random.RandomState(seed)
+    lengths = random.randint(3, length + 1, [batch, 1])
+    lengths[0] = length
+    mask = (np.arange(length) < lengths).astype(np.int32)
+    ids = random.randint(1, VOCAB_SIZE, [batch, length], np.int32) * mask
+    segments = random.randint(0, 2, [batch, length], np.int32) * mask
+    return {"input_ids": ids, "input_mask": mask, "segment_ids": segments}
+
+
+def load(session, values):
+    """Sets all variables of the session's graph: dict from name to array."""
+    for variable in tf.global_variables():
+        initializer = variable.initializer
+        session.run(initializer, {initializer.inputs[1]: values[variable.op.name]})
+
+
+def single_task_scores(package, checkpoint, batch):
+    """What the one-task program gives: float32 [B, labels]; regression: [B].
+
+    Args:
+      package: an `adapter_package.AdapterPackage`.
+      checkpoint: the base's.
+      batch: see `random_batch`.
+    """
+    frozen = adapter_package.frozen_shapes(package.bert_config)
+    values = dict(checkpoints.iterate_values(checkpoint, frozen), **package.weights)
+    with tf.Graph().as_default(), tf.Session() as session:
+        output = classifier.create_model(
+            package.bert_config,
+            False,
+            tf.constant(batch["input_ids"]),
+            tf.constant(batch["input_mask"]),
+            tf.constant(batch["segment_ids"]),
+            tf.zeros(
+                [len(batch["input_ids"])],
+                tf.float32 if package.is_regression else tf.int32,
+            ),
+            len(package.labels) or 1,
+            use_one_hot_embeddings=False,
+            adapter_fn=classifier.adapter_function(
+                package.adapter_size, 1e-3, package.activation
+            ),
+            is_regression=package.is_regression,
+        )
+        load(session, values)
+        return session.run(output.probabilities)
