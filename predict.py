@@ -1,0 +1,450 @@
+"""Predicts rows of text with adapter packages that share one base.
+
+    python predict.py --adapters=output/mrpc/adapters --init_checkpoint=... \\
+      --bert_config_file=... --vocab_file=... --input=pairs.csv --output=answers.csv
+
+Rows come from a TSV, CSV or JSONL file, or as lines from standard input, and are
+answered in their order: label and probability of each label, or score. A row that
+cannot be read is reported with its line and left out.
+
+Exit status: 0, every row was predicted; 2, rows were left out; 1, an error, and no
+output file is written.
+"""
+
+import contextlib
+import itertools
+import os
+import shutil
+import sys
+import tempfile
+from typing import Callable, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import app, flags
+from tqdm import tqdm
+
+import command_line
+import predictor
+import text_rows
+from errors import UserError, reports_user_errors
+
+ROWS_LEFT_OUT = 2  # exit status
+
+# Rows in memory; those of similar length among them share a batch.
+CHUNK_ROWS = 4096
+_STANDARD_INPUT = "standard input"
+_REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file")
+_COLUMN_FLAGS = ("text_a_column", "text_b_column", "task_column")
+
+
+def define_flags(flag_values):
+    """Defines this program's flags.
+
+    Args:
+      flag_values: an `absl.flags.FlagValues`.
+
+    Returns:
+      Dict from a group's title to its flags, for `command_line.help_text`.
+    """
+    to = {"flag_values": flag_values}
+    known = ", ".join(
+        " and ".join(name for name in pair if name) for pair in text_rows.KNOWN_COLUMNS
+    )
+    return {
+        "Required": (
+            flags.DEFINE_multi_string(
+                "adapters",
+                None,
+                "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
+                "each task. NAME=FOLDER calls its task otherwise than the package.",
+                **to,
+            ),
+            flags.DEFINE_string(
+                "init_checkpoint",
+                None,
+                "Checkpoint of the base that they were trained on, without file "
+                "endings.",
+                **to,
+            ),
+            flags.DEFINE_string(
+                "bert_config_file", None, "bert_config.json of the base.", **to
+            ),
+            flags.DEFINE_string("vocab_file", None, "vocab.txt of the base.", **to),
+        ),
+        "Input": (
+            flags.DEFINE_string(
+                "input",
+                None,
+                "File of rows, with the columns' names on its first line: .tsv "
+                "(nothing is quoted) or .csv; or .jsonl. Not given: lines from "
+                "standard input, each a text, or two texts with a tab between them; "
+                "with several --adapters the task and a tab stand before them.",
+                **to,
+            ),
+            flags.DEFINE_string(
+                "text_a_column",
+                None,
+                "Column of the text, or the first text of a pair. Not given: the first "
+                "of these that is there: %s." % known,
+                **to,
+            ),
+            flags.DEFINE_string(
+                "text_b_column",
+                None,
+                "Column of the second text, beside --text_a_column; none if not given.",
+                **to,
+            ),
+            flags.DEFINE_string(
+                "task_column",
+                None,
+                'Column of the row\'s task. Not given: "task" with several --adapters; '
+                "with one all rows are of its task.",
+                **to,
+            ),
+            flags.DEFINE_bool(
+                "strict",
+                False,
+                "End at the first row that cannot be read, before any is predicted.",
+                **to,
+            ),
+        ),
+        "Output": (
+            flags.DEFINE_string(
+                "output",
+                None,
+                "File to write, .tsv, .csv or .jsonl. Not given: TSV to standard "
+                "output.",
+                **to,
+            ),
+            flags.DEFINE_bool(
+                "overwrite", False, "Replace an --output that exists.", **to
+            ),
+        ),
+        "Speed": (
+            flags.DEFINE_integer(
+                "batch_size",
+                predictor.BATCH_SIZE,
+                "Most rows to compute at once.",
+                **to,
+            ),
+        ),
+    }
+
+
+def _check_flags(values):
+    """Refuses values that nothing can be predicted with.
+
+    Raises:
+      UserError: naming the flag, its value and what is allowed.
+    """
+    for name in _REQUIRED:
+        if not values[name].value:
+            raise UserError("--%s is required: %s" % (name, values[name].help))
+    if values.text_b_column and not values.text_a_column:
+        raise UserError(
+            "--text_b_column=%s: name the first text's column too, --text_a_column"
+            % values.text_b_column
+        )
+    if values.input:
+        text_rows.kind_of(values.input, "input")
+    else:
+        for name in _COLUMN_FLAGS:
+            if values[name].value:
+                raise UserError(
+                    "--%s=%s names a column of a file, and lines from standard input "
+                    "have none: give a file, --input" % (name, values[name].value)
+                )
+    if values.output:
+        _check_output(values.output, values.overwrite)
+
+
+def _check_output(path, overwrite):
+    text_rows.kind_of(path, "output")
+    if tf.io.gfile.exists(path) and not overwrite:
+        raise UserError(
+            "--output=%s exists and is not overwritten; give another name, or "
+            "--overwrite" % path
+        )
+    folder = os.path.dirname(path) or "."
+    # A bucket has no folders.
+    if "://" not in path and not tf.io.gfile.isdir(folder):
+        raise UserError("--output=%s: there is no folder %s" % (path, folder))
+
+
+# --- input ----------------------------------------------------------------------
+
+
+class _Source(NamedTuple):
+    """Where the rows come from."""
+
+    name: str
+    lines: Callable  # gives an iterable of lines, bytes
+    has_passes: bool  # whether `lines` can be called again
+
+
+def _source(path, strict):
+    """The `_Source` of --input."""
+    if path:
+        return _Source(path, lambda: _file_lines(path), True)
+    if sys.stdin.isatty():
+        sys.stderr.write("Reading lines from standard input, up to Ctrl-D\n")
+    if not strict:
+        return _Source(_STANDARD_INPUT, lambda: sys.stdin.buffer, False)
+    # All rows are checked before the first is predicted.
+    kept = tempfile.TemporaryFile()  # noqa: SIM115 (it ends with the program)
+    shutil.copyfileobj(sys.stdin.buffer, kept)
+
+    def lines():
+        kept.seek(0)
+        return kept
+
+    return _Source(_STANDARD_INPUT, lines, True)
+
+
+def _file_lines(path):
+    try:
+        with tf.io.gfile.GFile(path, "rb") as reader:
+            yield from reader
+    except tf.errors.OpError as error:
+        raise UserError(
+            "--input=%s cannot be read (%s)" % (path, " ".join(str(error).split()))
+        ) from None
+
+
+class _Problems:
+    """Reports rows that cannot be read, and counts them."""
+
+    def __init__(self, source, strict):
+        self._source = source
+        self._strict = strict
+        self.count = 0
+
+    def report(self, row):
+        """Reports a row; or raises a `UserError` that does, with --strict."""
+        message = "%s, line %d: %s" % (self._source, row.line, row.problem)
+        if self._strict:
+            raise UserError(message + " (--strict: nothing is predicted)")
+        tqdm.write("left out: " + message, file=sys.stderr)
+        self.count += 1
+
+
+# --- output ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open_output(path, overwrite):
+    """Gives a function that writes bytes; a file appears whole or not at all.
+
+    Args:
+      path: the file; None or "" for standard output.
+      overwrite: whether the file may be there.
+    """
+    if not path:
+        yield sys.stdout.buffer.write
+        sys.stdout.buffer.flush()
+        return
+    partial = path + ".partial"
+    writer = tf.io.gfile.GFile(partial, "wb")
+
+    def write(data):
+        with _writing(path):
+            writer.write(data)
+
+    try:
+        yield write
+        with _writing(path):
+            writer.close()
+            tf.io.gfile.rename(partial, path, overwrite=overwrite)
+    except BaseException:
+        with contextlib.suppress(tf.errors.OpError):
+            writer.close()
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(partial)
+        raise
+
+
+@contextlib.contextmanager
+def _writing(path):
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise UserError(
+            "--output=%s cannot be written (%s)" % (path, " ".join(str(error).split()))
+        ) from None
+
+
+def _output_columns(model):
+    """Names of the output's columns; label columns are those of all tasks."""
+    labels = [label for task in model.tasks for label in model.labels(task)]
+    is_classified = ["label", "probability"] if labels else []
+    has_scores = not all(model.labels(task) for task in model.tasks)
+    return [
+        "line",
+        "task",
+        *is_classified,
+        *(["score"] if has_scores else []),
+        *dict.fromkeys(map(_label_column, labels)),
+    ]
+
+
+def _label_column(label):
+    return "probability_" + label
+
+
+def _output_values(row, prediction):
+    """Dict from a column's name to its value, for those that a prediction has."""
+    values = {"line": row.line, "task": row.task}
+    if prediction.score is not None:
+        return dict(values, score=_brief(prediction.score))
+    values.update(label=prediction.label, probability=_brief(prediction.probability))
+    for label, probability in prediction.probabilities.items():
+        values[_label_column(label)] = _brief(probability)
+    return values
+
+
+def _brief(number):
+    """The number with the digits that a float32 has."""
+    return float(str(np.float32(number)))
+
+
+# --- the program ----------------------------------------------------------------
+
+
+def _load_model(values):
+    model = predictor.Predictor(
+        values.init_checkpoint,
+        values.bert_config_file,
+        values.vocab_file,
+        values.batch_size,
+    )
+    for value in values.adapters:
+        name, equals, folder = value.partition("=")
+        if equals and not tf.io.gfile.isdir(value):
+            model.add(folder, name)
+        else:
+            model.add(value)
+    return model
+
+
+def _row_reader(values, source, tasks):
+    """A function that gives the sound rows, from the first on.
+
+    Args:
+      values: the flags.
+      source: a `_Source`.
+      tasks: names of the tasks.
+
+    Returns:
+      A function of what is to be called with each row that cannot be read.
+    """
+    kind = text_rows.LINES
+    if values.input:
+        kind = text_rows.kind_of(values.input, "input")
+    task_column = values.task_column or ("task" if len(tasks) > 1 else None)
+    columns = text_rows.Columns(values.text_a_column, values.text_b_column, task_column)
+
+    def rows(report):
+        found = text_rows.read(source.lines(), kind, columns, tasks, source.name)
+        for row in found:
+            if row.problem:
+                report(row)
+            else:
+                yield row
+
+    return rows
+
+
+def _check_rows(rows, source, problems):
+    """Reports the rows that cannot be read, before the first prediction if possible.
+
+    Returns:
+      An iterator over lists of sound rows, and their number if it is known.
+
+    Raises:
+      UserError: there are rows, but no sound one.
+    """
+    total, report = None, problems.report
+    if source.has_passes:
+        total = sum(1 for _ in rows(report))
+        report = _ignore
+    rest = rows(report)
+    chunks = iter(lambda: list(itertools.islice(rest, CHUNK_ROWS)), [])
+    first = next(chunks, [])
+    if problems.count and not first:
+        raise UserError(
+            "none of the %d rows of %s can be read: nothing is predicted"
+            % (problems.count, source.name)
+        )
+    return itertools.chain([first], chunks), total
+
+
+def _ignore(_):
+    """In the place of a report: these rows have been reported."""
+
+
+def run(values):
+    """Does what the flags say.
+
+    Args:
+      values: an `absl.flags.FlagValues` with the flags of `define_flags`, parsed.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      UserError: something is wrong for all rows, or with --strict for one.
+    """
+    _check_flags(values)
+    kind = text_rows.TSV
+    if values.output:
+        kind = text_rows.kind_of(values.output, "output")
+    model = _load_model(values)
+    names = _output_columns(model)
+    text_rows.check_writable(kind, [*model.tasks, *names])
+    source = _source(values.input, values.strict)
+    problems = _Problems(source.name, values.strict)
+    rows = _row_reader(values, source, model.tasks)
+    chunks, total = _check_rows(rows, source, problems)
+    count = 0
+    # On a terminal it would stand among the answers.
+    hidden = True if not values.output and sys.stdout.isatty() else None
+    with (
+        _open_output(values.output, values.overwrite) as write,
+        tqdm(total=total, desc="predicting", unit=" rows", disable=hidden) as bar,
+    ):
+        write(text_rows.format_header(kind, names))
+        for chunk in chunks:
+            texts = ((row.task, row.text_a, row.text_b) for row in chunk)
+            for row, answer in zip(chunk, model.predict_mixed(texts, bar.update)):
+                write(text_rows.format_row(kind, names, _output_values(row, answer)))
+            count += len(chunk)
+    sys.stderr.write("%d rows predicted, %d left out\n" % (count, problems.count))
+    return ROWS_LEFT_OUT if problems.count else 0
+
+
+@reports_user_errors
+def main(argv):
+    tf.logging.set_verbosity(tf.logging.WARN)
+    # Its own handler prints; absl's root handler would print each line again.
+    tf.get_logger().propagate = False
+    if argv[1:]:
+        raise UserError(
+            "%r is no flag: give values with =, such as --input=FILE" % argv[1]
+        )
+    try:
+        return run(flags.FLAGS)
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does. Python would flush again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+if __name__ == "__main__":
+    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
+    tf.disable_v2_behavior()
+    groups = define_flags(flags.FLAGS)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS),
+    )

@@ -1,0 +1,362 @@
+"""Rows of text from TSV, CSV and JSONL files and from plain lines, and rows out again.
+
+Rows are read one by one, so a file may be larger than memory. What is wrong with a row
+is said with the row, since it need not stop the others.
+
+TSV is GLUE's: fields between tabs, nothing quoted. CSV is RFC 4180's: fields between
+commas, quoted where they hold a comma, a quote or a line end. Both begin with a header.
+JSONL has one object a line. Plain lines have no header: the texts, between tabs.
+"""
+
+import collections
+import csv
+import io
+import json
+import os
+import re
+from typing import Any, NamedTuple, Optional
+
+from errors import UserError
+
+TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
+_ENDINGS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
+
+# Columns of the two texts, tried in this order: those of GLUE's files among them.
+KNOWN_COLUMNS = (
+    ("text_a", "text_b"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("#1 String", "#2 String"),
+    ("text_a", None),
+    ("sentence", None),
+    ("text", None),
+)
+
+# What `surrogateescape` makes of bytes that are not UTF-8.
+_UNDECODABLE = re.compile("[\udc80-\udcff]")
+_NOT_UTF8 = "not UTF-8"
+_BLANK = "a blank line"
+
+
+class Columns(NamedTuple):
+    """Where a row's parts are, by the columns' names."""
+
+    text_a: Optional[str] = None  # None: both texts by `KNOWN_COLUMNS`
+    text_b: Optional[str] = None
+    task: Optional[str] = None  # None: all rows are of the one task
+
+
+class Row(NamedTuple):
+    """One row; one with a problem has no texts."""
+
+    line: int  # the file's line that it begins on, counted from 1
+    problem: str = ""  # what is wrong with it; "" if nothing
+    task: str = ""
+    text_a: str = ""
+    text_b: Optional[str] = None
+
+
+class _Record(NamedTuple):
+    """One row as it was read, before anyone has asked for columns."""
+
+    line: int
+    values: dict[str, Any]  # by the column's name
+    problem: str = ""
+
+
+def kind_of(path, flag):
+    """What a file is, by the ending of its name.
+
+    Args:
+      path: the file's path.
+      flag: the flag that gave it, for the message.
+
+    Returns:
+      `TSV`, `CSV` or `JSONL`.
+
+    Raises:
+      UserError: another ending.
+    """
+    ending = os.path.splitext(path)[1].lower()
+    if ending not in _ENDINGS:
+        raise UserError(
+            "--%s=%s: the ending says what a file is, allowed are %s"
+            % (flag, path, ", ".join(_ENDINGS))
+        )
+    return _ENDINGS[ending]
+
+
+# --- reading --------------------------------------------------------------------
+
+
+def read(lines, kind, columns, tasks, source):
+    """Reads rows, one by one.
+
+    Args:
+      lines: iterable of the file's lines as bytes, line ends included.
+      kind: `TSV`, `CSV`, `JSONL`, or `LINES`: there the fields are text_a, or text_a
+        and text_b; before them comes the task if `columns.task` is not None.
+      columns: a `Columns`.
+      tasks: names of the tasks; one alone where `columns.task` is None.
+      source: the file's name, for messages.
+
+    Yields:
+      A `Row` for each row of the file, also for one with a problem.
+
+    Raises:
+      UserError: the file has no header or the header lacks a column, so that no row can
+        be read.
+    """
+    if kind == LINES:
+        records = _line_records(lines, ["task"] if columns.task else [])
+        columns = Columns("text_a", task=columns.task and "task")
+    elif kind == JSONL:
+        records = _json_records(lines)
+    else:
+        records = _table_records(lines, kind, columns, source)
+    for record in records:
+        if record.problem:
+            yield Row(record.line, record.problem)
+        else:
+            yield _row(record, _resolved(columns, record.values, kind), columns, tasks)
+
+
+def _resolved(columns, names, kind):
+    """The columns of the two texts among `names`; None if they are not all there."""
+    if kind == LINES:
+        return "text_a", "text_b" if "text_b" in names else None
+    layouts = [columns[:2]] if columns.text_a else KNOWN_COLUMNS
+    for layout in layouts:
+        if all(name is None or name in names for name in layout):
+            return layout
+    return None
+
+
+def _row(record, layout, columns, tasks):
+    """The `Row` of a record."""
+    line, values = record.line, record.values
+    if layout is None:
+        return Row(line, _missing(columns, values))
+    if columns.task is not None and columns.task not in values:
+        return Row(line, "no %s" % columns.task)
+    task = tasks[0] if columns.task is None else values[columns.task]
+    text_a = values[layout[0]]
+    text_b = None if layout[1] is None else values[layout[1]]
+    for name, value in ((layout[0], text_a), (layout[1], text_b)):
+        if not isinstance(value, str) and not (value is None and name == layout[1]):
+            return Row(line, "%s is %.80r, not a text" % (name, value))
+    # A task name from JSON may be anything, also what cannot be looked up.
+    if not isinstance(task, str) or task not in tasks:
+        return Row(line, "unknown task %.80r, there are %s" % (task, ", ".join(tasks)))
+    if not text_a.strip():
+        return Row(line, "%s is empty" % layout[0])
+    return Row(line, "", task, text_a, text_b or None)
+
+
+def _missing(columns, names):
+    """Says that the texts' columns are not among `names`."""
+    if columns.text_a:
+        wanted = [name for name in columns[:2] if name and name not in names]
+        wanted = "no column %s" % ", ".join(map(repr, wanted))
+    else:
+        wanted = "no column of a known name (%s)" % ", ".join(
+            dict.fromkeys(name for pair in KNOWN_COLUMNS for name in pair if name)
+        )
+    return "%s, there are %s" % (wanted, ", ".join(map(repr, names)) or "none")
+
+
+def _texts(lines):
+    """Lines as text without a byte order mark; see `_UNDECODABLE`."""
+    for number, line in enumerate(lines):
+        text = line.decode("utf-8", "surrogateescape")
+        yield text if number else text.removeprefix("\ufeff")
+
+
+def _without_end(text):
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _line_records(lines, before):
+    names = [*before, "text_a", "text_b"]
+    for line, text in enumerate(_texts(lines), 1):
+        text = _without_end(text)
+        fields = text.split("\t")
+        if _UNDECODABLE.search(text):
+            yield _Record(line, {}, _NOT_UTF8)
+        elif not text:
+            yield _Record(line, {}, _BLANK)
+        elif not len(names) - 1 <= len(fields) <= len(names):
+            problem = "%d tab-separated fields, expected %s, or these and text_b" % (
+                len(fields),
+                " and ".join(names[:-1]),
+            )
+            yield _Record(line, {}, problem)
+        else:
+            yield _Record(line, dict(zip(names, fields)))
+
+
+def _json_records(lines):
+    for line, text in enumerate(_texts(lines), 1):
+        if _UNDECODABLE.search(text):
+            yield _Record(line, {}, _NOT_UTF8)
+        elif not text.strip():
+            yield _Record(line, {}, _BLANK)
+        else:
+            try:
+                values = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield _Record(line, {}, "not valid JSON (%s)" % error)
+                continue
+            problem = "" if isinstance(values, dict) else "no JSON object"
+            yield _Record(line, values, problem)
+
+
+class _Fields(NamedTuple):
+    """One row of a table."""
+
+    line: int
+    fields: list[str]
+    problem: str = ""
+
+
+def _table_records(lines, kind, columns, source):
+    rows = _csv_rows(lines) if kind == CSV else _tsv_rows(lines)
+    header = next(rows, None)
+    if header is None:
+        raise UserError("%s is empty: a header, the columns' names, is needed" % source)
+    problem = header.problem
+    names = header.fields
+    layout = None if problem else _resolved(columns, names, kind)
+    if not problem and layout is None:
+        problem = "the header has %s; name them, --text_a_column and --text_b_column"
+        problem %= _missing(columns, names)
+    elif not problem and columns.task is not None and columns.task not in names:
+        problem = (
+            "the header has no column %r for the task, there are %s; name it, "
+            "--task_column" % (columns.task, ", ".join(map(repr, names)))
+        )
+    elif not problem:
+        doubled = [n for n in (*layout, columns.task) if names.count(n) > 1]
+        problem = doubled and "the header has the column %r twice" % doubled[0]
+    if problem:
+        raise UserError("%s, line %d: %s" % (source, header.line, problem))
+    for row in rows:
+        problem = row.problem
+        if not problem and len(row.fields) != len(names):
+            problem = "%d fields, the header has %d" % (len(row.fields), len(names))
+        yield _Record(
+            row.line, {} if problem else dict(zip(names, row.fields)), problem
+        )
+
+
+def _tsv_rows(lines):
+    for line, text in enumerate(_texts(lines), 1):
+        text = _without_end(text)
+        problem = _NOT_UTF8 if _UNDECODABLE.search(text) else "" if text else _BLANK
+        yield _Fields(line, text.split("\t"), problem)
+
+
+class _RepeatableLines:
+    """An iterator of lines that can go back to just after a row's first line.
+
+    A quote that is never closed would take all that follows into one row.
+    """
+
+    def __init__(self, lines):
+        self._texts = _texts(lines)
+        self._waiting = collections.deque()
+        self._taken = []
+        self.number = 0  # lines taken so far
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        text = self._waiting.popleft() if self._waiting else next(self._texts)
+        self._taken.append(text)
+        self.number += 1
+        return text
+
+    def begin_row(self):
+        self._taken = []
+
+    def go_back(self):
+        self._waiting.extendleft(reversed(self._taken[1:]))
+        self.number -= len(self._taken) - 1
+
+
+def _csv_rows(lines):
+    source = _RepeatableLines(lines)
+    rows = csv.reader(source, strict=True)
+    while True:
+        source.begin_row()
+        line = source.number + 1
+        try:
+            fields = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = "not valid CSV (%s" % error
+            if source.number > line:
+                problem += ", on line %d; is a quote not closed" % source.number
+            source.go_back()
+            yield _Fields(line, [], problem + ")")
+            continue
+        if any(map(_UNDECODABLE.search, fields)):
+            yield _Fields(line, [], _NOT_UTF8)
+        else:
+            yield _Fields(line, fields, "" if fields else _BLANK)
+
+
+# --- writing --------------------------------------------------------------------
+
+
+def check_writable(kind, names):
+    """Refuses names that this kind of file cannot hold.
+
+    Raises:
+      UserError: naming the first.
+    """
+    for name in names:
+        if kind == TSV and re.search(r"[\t\r\n]", name):
+            raise UserError(
+                "%r holds a tab or a line end, which TSV cannot: give an --output that "
+                "ends in .csv or .jsonl" % name
+            )
+
+
+def format_header(kind, names):
+    """The line or lines before the rows, as bytes.
+
+    Args:
+      kind: `TSV`, `CSV` or `JSONL`.
+      names: names of the columns.
+    """
+    return b"" if kind == JSONL else _format_fields(kind, names)
+
+
+def format_row(kind, names, values):
+    """One row, as bytes.
+
+    Args:
+      kind: `TSV`, `CSV` or `JSONL`.
+      names: names of the columns.
+      values: dict from a column's name to a string or a number. What is not there is
+        left empty in a table and left out in JSON.
+    """
+    if kind == JSONL:
+        text = json.dumps(
+            {name: values[name] for name in names if name in values},
+            ensure_ascii=False,
+        )
+        return (text + "\n").encode("utf-8")
+    return _format_fields(kind, [str(values.get(name, "")) for name in names])
+
+
+def _format_fields(kind, fields):
+    if kind == TSV:
+        return ("\t".join(fields) + "\n").encode("utf-8")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(fields)
+    return text.getvalue().encode("utf-8")
