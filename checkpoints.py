@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import math
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -20,7 +20,6 @@ _PATH_REMEDY = (
 # What a run's own checkpoints hold: all variables, or trained ones, slots and step.
 ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
-KEPT_CHECKPOINTS = 5
 
 # What a training adds to the variables of the model.
 _TRAINING_STATE = re.compile(r"(^global_step$|/adam_[mv]$)")
@@ -260,70 +259,62 @@ def _remedy(name):
     return "give the bert_config.json of this checkpoint, --bert_config_file"
 
 
-class Start(NamedTuple):
-    """Where a model's variables start, and what its own checkpoints hold."""
-
-    checkpoint: Optional[str] = None  # path without file endings, names that agree
-    adapters: Optional[str] = None  # the same for trained variables; goes before
-    content: str = ALL  # one of `CONTENTS`
-
-
-def warm_start(start, use_tpu):
+def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
     """Starts the current graph's variables from checkpoints, where names agree.
 
     Args:
-      start: a `Start`.
+      init_checkpoint: path without file endings, or None for nothing.
       use_tpu: on TPU the values are assigned in a scaffold function.
+      adapters_checkpoint: the same as `init_checkpoint`; goes before it.
 
     Returns:
       The scaffold function for `TPUEstimatorSpec`, or None.
     """
+    if not init_checkpoint:
+        return None
     variables = tf.trainable_variables()
 
     def initialize():
-        for checkpoint in (start.checkpoint, start.adapters):
+        left = variables
+        for checkpoint in (adapters_checkpoint, init_checkpoint):
             if checkpoint:
-                assignment, _ = modeling.get_assignment_map_from_checkpoint(
-                    variables, checkpoint
+                assignment, found = modeling.get_assignment_map_from_checkpoint(
+                    left, checkpoint
                 )
                 tf.train.init_from_checkpoint(checkpoint, assignment)
-
-    def scaffold_fn():
-        if use_tpu:
-            initialize()
-        if start.content == TRAINED:
-            return _scaffold_of_trained()
-        return tf.train.Scaffold()
+                left = [v for v in left if modeling.base_name(v) not in found]
 
     if not use_tpu:
         initialize()
-    wanted = start.content == TRAINED or (use_tpu and start.checkpoint)
-    return scaffold_fn if wanted else None
+        return None
+
+    def scaffold_fn():
+        initialize()
+        return tf.train.Scaffold()
+
+    return scaffold_fn
 
 
-def _scaffold_of_trained():
-    """Saves all but the frozen variables; these start anew whenever a session does."""
-    trained = {
-        modeling.base_name(variable)
-        for collection in modeling.TRAINED_COLLECTIONS
-        for variable in tf.get_collection(collection)
-    }
-    frozen = [
-        v for v in tf.trainable_variables() if modeling.base_name(v) not in trained
-    ]
-    names = {v.name for v in frozen}
-    saved = [v for v in tf.global_variables() if v.name not in names]
-    return tf.train.Scaffold(
-        # As the Estimator's own.
-        saver=tf.train.Saver(
-            saved, sharded=True, max_to_keep=KEPT_CHECKPOINTS, save_relative_paths=True
-        ),
-        # By default nothing is ready until all variables have come from the checkpoint.
-        ready_for_local_init_op=tf.report_uninitialized_variables(saved),
-        local_init_op=tf.group(
-            tf.train.Scaffold.default_local_init_op(),
-            tf.variables_initializer(frozen),
-        ),
+def content_scope(content):
+    """The variable scope in which a model's own checkpoints come to hold this content.
+
+    Args:
+      content: one of `CONTENTS`.
+
+    Returns:
+      A context manager.
+    """
+
+    def frozen_are_local(getter, *args, **kwargs):
+        collections = kwargs["collections"]
+        if not set(collections).intersection(modeling.TRAINED_COLLECTIONS):
+            # Local variables are not saved, and start anew whenever a session does.
+            kwargs["collections"] = [tf.GraphKeys.LOCAL_VARIABLES]
+        return getter(*args, **kwargs)
+
+    return tf.variable_scope(
+        tf.get_variable_scope(),
+        custom_getter=frozen_are_local if content == TRAINED else None,
     )
 
 

@@ -217,23 +217,22 @@ def model_fn_builder(
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
 
-    start = checkpoints.Start(init_checkpoint, adapters_checkpoint, checkpoint_content)
-
     def model(features, is_training):
-        return create_model(
-            bert_config,
-            is_training,
-            features["input_ids"],
-            features["input_mask"],
-            features["segment_ids"],
-            features["label_ids"],
-            num_labels,
-            use_one_hot_embeddings,
-            adapter_fn=adapter_fn,
-            is_regression=is_regression,
-            initial_score=initial_score,
-            computation=computation,
-        )
+        with checkpoints.content_scope(checkpoint_content):
+            return create_model(
+                bert_config,
+                is_training,
+                features["input_ids"],
+                features["input_mask"],
+                features["segment_ids"],
+                features["label_ids"],
+                num_labels,
+                use_one_hot_embeddings,
+                adapter_fn=adapter_fn,
+                is_regression=is_regression,
+                initial_score=initial_score,
+                computation=computation,
+            )
 
     def model_fn(features, labels, mode, params):
         del labels, params  # The label is one of the features.
@@ -252,11 +251,15 @@ def model_fn_builder(
                     gradients,
                     scale,
                 )
-            scaffold_fn = checkpoints.warm_start(start, use_tpu)
+            scaffold_fn = checkpoints.warm_start(
+                init_checkpoint, use_tpu, adapters_checkpoint
+            )
             return training.train_spec(loss, step, scaffold_fn, use_tpu, progress)
         with compiled:
             output = model(features, is_training=False)
-        scaffold_fn = checkpoints.warm_start(start, use_tpu)
+        scaffold_fn = checkpoints.warm_start(
+            init_checkpoint, use_tpu, adapters_checkpoint
+        )
         if mode == estimator.ModeKeys.EVAL:
             return estimator.tpu.TPUEstimatorSpec(
                 mode=mode,

@@ -84,7 +84,7 @@ class LossScale:
             "loss_scale", initializer=self.INITIAL, **kept
         )
         self._finite_steps = tf.get_local_variable(
-            "finite_steps", initializer=0, **kept
+            "finite_steps", [], tf.int32, tf.zeros_initializer(), **kept
         )
 
     def updated(self, is_finite):

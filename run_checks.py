@@ -1,6 +1,16 @@
-"""Checks of the flags of `run_classifier.py` against each other."""
+"""Checks of the flags of `run_classifier.py`, and of the files that they name."""
 
+import os
+
+import tensorflow.compat.v1 as tf
+
+import adapter_package
+import checkpoints
+import classifier
 import distribution
+import features
+import modeling
+import run_record
 from errors import UserError
 
 REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
@@ -55,6 +65,16 @@ def check_flags(flags):
             "--train_batch_size=%d does not divide into "
             "--gradient_accumulation_steps=%d equal parts"
             % (flags.train_batch_size, parts)
+        )
+    if flags.adapters and not flags.init_checkpoint:
+        raise UserError("--adapters needs the base beside it, --init_checkpoint")
+    if flags.checkpoint_content == checkpoints.TRAINED and (
+        flags.allow_random_base or not flags.init_checkpoint
+    ):
+        raise UserError(
+            "--checkpoint_content=%s needs the base beside it whenever a checkpoint is "
+            "used: give --init_checkpoint, and no --allow_random_base"
+            % checkpoints.TRAINED
         )
     if flags.use_tpu:
         _check_tpu_flags(flags)
@@ -128,3 +148,187 @@ def splits_needed(task, flags):
             )
         needed += splits if wanted else ()
     return needed
+
+
+def check_model(flags, task, config, tokenizer, package, is_chief=True):
+    """Holds config, vocabulary, checkpoint and output directory against each other.
+
+    Args:
+      flags: the program's `absl.flags.FlagValues`.
+      task: a `glue_data.GlueTask`.
+      config: a `modeling.BertConfig`.
+      tokenizer: a `tokenization.FullTokenizer`.
+      package: the `adapter_package.AdapterPackage` to start from, or None.
+      is_chief: whether this machine writes into the output directory.
+
+    Returns:
+      The step of the checkpoint in `output_dir`, or None.
+
+    Raises:
+      UserError: they do not fit.
+    """
+    features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
+    if len(tokenizer.vocab) > config.vocab_size:
+        raise UserError(
+            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file=%s is "
+            "%d: give the two files of the same model"
+            % (
+                flags.vocab_file,
+                len(tokenizer.vocab),
+                flags.bert_config_file,
+                config.vocab_size,
+            )
+        )
+    variables = classifier.variable_set(
+        config, num_outputs(task), adapter_fn(flags, package), task.is_regression
+    )
+    trained = variables.trained()
+    identity, settings = (
+        _identity(flags, task, config, package),
+        training_settings(flags),
+    )
+    step_reached = run_record.check(
+        flags.output_dir,
+        identity,
+        settings if flags.do_train else None,
+        variables.shapes,
+        trained,
+        flags.checkpoint_content,
+    )
+    if flags.init_checkpoint:
+        _check_start(flags, variables, package, step_reached)
+    elif step_reached is None and not flags.allow_random_base:
+        raise UserError(
+            "no --init_checkpoint: BERT would be frozen at random values; give the "
+            "bert_model.ckpt of a pre-trained BERT, or --allow_random_base to go on"
+        )
+    if package is not None:
+        _check_package(flags, package, identity)
+    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
+    _log_trained(variables, counts)
+    if not is_chief:
+        record = os.path.join(flags.output_dir, run_record.FILE_NAME)
+        distribution.wait_for(record, "record of the chief")
+        return step_reached
+    try:
+        tf.io.gfile.makedirs(flags.output_dir)
+        run_record.write(
+            flags.output_dir, identity, settings if flags.do_train else None, counts
+        )
+    except tf.errors.OpError as error:
+        raise UserError(
+            "--output_dir=%s cannot be written (%s): give a folder that can"
+            % (flags.output_dir, " ".join(str(error).split()))
+        ) from None
+    return step_reached
+
+
+def _check_start(flags, variables, package, step_reached):
+    """Holds --init_checkpoint against the model and logs what it gives."""
+    trained = variables.trained()
+    shapes = variables.shapes
+    if package is not None:
+        shapes = {name: shapes[name] for name in shapes if name not in set(trained)}
+    report = checkpoints.check_fit(
+        flags.init_checkpoint, shapes, trained, flags.allow_random_base
+    )
+    tf.logging.info("Checkpoint %s:", flags.init_checkpoint)
+    for line in report.lines():
+        tf.logging.info("  %s", line)
+    if package is not None or step_reached is not None or flags.do_train:
+        return
+    untrained = [name for name in trained if name not in report.matched]
+    if untrained:
+        tf.logging.warning(
+            "%d variables, %s among them, were never trained: neither --output_dir "
+            "nor --init_checkpoint holds them; scores will be those of chance",
+            len(untrained),
+            untrained[-1],
+        )
+
+
+def _check_package(flags, package, identity):
+    """Holds --adapters against the task and the base, and logs what it is."""
+    frozen = adapter_package.frozen_shapes(package.bert_config)
+    given = {key: identity[key] for key in identity if key != "base"}
+    # What needs no reading of the base first.
+    adapter_package.check_fit(package, given)
+    base = checkpoints.base_fingerprint(flags.init_checkpoint, frozen)
+    adapter_package.check_fit(package, {"base": base})
+    tf.logging.info(
+        "Adapters, layer norms and head come from %s: task %s, step %d",
+        package.path,
+        package.task,
+        package.config["global_step"],
+    )
+
+
+def num_outputs(task):
+    """Outputs of a task's head."""
+    return 1 if task.is_regression else len(task.labels)
+
+
+def adapter_fn(flags, package):
+    """The adapter that the flags and the package, or None, ask for."""
+    activation = {} if package is None else {"activation": package.activation}
+    return classifier.adapter_function(
+        flags.adapter_size, flags.adapter_init_scale, **activation
+    )
+
+
+def _identity(flags, task, config, package):
+    identity = {
+        "task": task.model_of or task.name,
+        "labels": list(task.labels),
+        "adapter_size": flags.adapter_size,
+        "bert_config": config.to_dict(),
+        "vocabulary": features.file_digest(flags.vocab_file),
+        "do_lower_case": flags.do_lower_case,
+        "max_seq_length": flags.max_seq_length,
+        "checkpoint_content": flags.checkpoint_content,
+        "activation": package.activation if package else "gelu",
+    }
+    # Where one is not given, the checkpoint in output_dir holds what it would.
+    if flags.init_checkpoint:
+        identity["base"] = checkpoints.fingerprint(flags.init_checkpoint)
+    if package is not None:
+        identity["adapters"] = package.config["weights"]["sha256"]
+    return identity
+
+
+def training_settings(flags):
+    """What must agree to go on with a training; a dict by the flags' names."""
+    names = (
+        "train_batch_size",
+        "learning_rate",
+        "num_train_epochs",
+        "warmup_proportion",
+        "adapter_init_scale",
+        "precision",
+        "seed",
+    )
+    return {name: flags[name].value for name in names}
+
+
+def _log_trained(variables, counts):
+    tf.logging.info("**** Trained variables ****")
+    for collection, names in variables.collections.items():
+        for name in names:
+            tf.logging.info(
+                "  %s, %s, shape = %s", collection, name, variables.shapes[name]
+            )
+    tf.logging.info(
+        "Trained: %s adapters + %s layer norms + %s head = %s parameters, %.2f %% of "
+        "the base's %s; all else is frozen",
+        *(
+            "{:,}".format(counts[key])
+            for key in (
+                modeling.ADAPTERS,
+                modeling.LAYER_NORM,
+                modeling.HEAD,
+                "trained",
+            )
+        ),
+        100.0 * counts["share"],
+        "{:,}".format(counts["base"]),
+    )

@@ -1,12 +1,12 @@
 """Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
 
-import os
 from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
+import adapter_package
 import checkpoints
 import classifier
 import command_line
@@ -15,7 +15,7 @@ import features
 import glue_data
 import modeling
 import run_checks
-import run_record
+import run_package
 import task_runs
 import tokenization
 import training
@@ -88,6 +88,12 @@ FLAG_GROUPS = {
             1e-3,
             "Standard deviation of the adapters' initial weights (the paper: 1e-2).",
         ),
+        flags.DEFINE_string(
+            "adapters",
+            None,
+            "Adapter package to evaluate, to predict with or to go on training from, a "
+            "folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base.",
+        ),
     ),
     "What to do": (
         flags.DEFINE_bool("do_train", False, "Train on the task's training set."),
@@ -109,6 +115,13 @@ FLAG_GROUPS = {
         ),
         flags.DEFINE_integer(
             "save_checkpoints_steps", 1000, "Steps between checkpoints."
+        ),
+        flags.DEFINE_enum(
+            "checkpoint_content",
+            checkpoints.ALL,
+            list(checkpoints.CONTENTS),
+            "What checkpoints in --output_dir hold: all variables, or trained ones, "
+            "optimizer slots and step, which need --init_checkpoint beside them.",
         ),
         flags.DEFINE_integer(
             "seed", 1, "Seed of initial weights, dropout and shuffling."
@@ -185,142 +198,8 @@ class Plan(NamedTuple):
     config: modeling.BertConfig
     num_warmup_steps: Optional[int]
     step_reached: Optional[int]  # of the checkpoint in output_dir
+    start_package: Optional[adapter_package.AdapterPackage]  # --adapters
     run: task_runs.TaskRun
-
-
-# --- checks, before anything slow -----------------------------------------------
-
-
-def check_model(task, config, tokenizer, is_chief=True):
-    """Holds config, vocabulary, checkpoint and output directory against each other.
-
-    Returns:
-      The step of the checkpoint in `output_dir`, or None.
-
-    Raises:
-      UserError: they do not fit.
-    """
-    features.check_seq_length(FLAGS.max_seq_length, config.max_position_embeddings)
-    if len(tokenizer.vocab) > config.vocab_size:
-        raise UserError(
-            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file=%s is "
-            "%d: give the two files of the same model"
-            % (
-                FLAGS.vocab_file,
-                len(tokenizer.vocab),
-                FLAGS.bert_config_file,
-                config.vocab_size,
-            )
-        )
-    variables = classifier.variable_set(
-        config, _num_outputs(task), _adapter_fn(), task.is_regression
-    )
-    trained = variables.trained()
-    identity, settings = _identity(task, config), _training_settings()
-    step_reached = run_record.check(
-        FLAGS.output_dir,
-        identity,
-        settings if FLAGS.do_train else None,
-        variables.shapes,
-        trained,
-    )
-    if FLAGS.init_checkpoint:
-        report = checkpoints.check_fit(
-            FLAGS.init_checkpoint, variables.shapes, trained, FLAGS.allow_random_base
-        )
-        tf.logging.info("Checkpoint %s:", FLAGS.init_checkpoint)
-        for line in report.lines():
-            tf.logging.info("  %s", line)
-        untrained = [name for name in trained if name not in report.matched]
-        if untrained and step_reached is None and not FLAGS.do_train:
-            tf.logging.warning(
-                "%d variables, %s among them, were never trained: neither --output_dir "
-                "nor --init_checkpoint holds them; scores will be those of chance",
-                len(untrained),
-                untrained[-1],
-            )
-    elif step_reached is None and not FLAGS.allow_random_base:
-        raise UserError(
-            "no --init_checkpoint: BERT would be frozen at random values; give the "
-            "bert_model.ckpt of a pre-trained BERT, or --allow_random_base to go on"
-        )
-    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
-    _log_trained(variables, counts)
-    if not is_chief:
-        record = os.path.join(FLAGS.output_dir, run_record.FILE_NAME)
-        distribution.wait_for(record, "record of the chief")
-        return step_reached
-    try:
-        tf.io.gfile.makedirs(FLAGS.output_dir)
-        run_record.write(
-            FLAGS.output_dir, identity, settings if FLAGS.do_train else None, counts
-        )
-    except tf.errors.OpError as error:
-        raise UserError(
-            "--output_dir=%s cannot be written (%s): give a folder that can"
-            % (FLAGS.output_dir, " ".join(str(error).split()))
-        ) from None
-    return step_reached
-
-
-def _num_outputs(task):
-    return 1 if task.is_regression else len(task.labels)
-
-
-def _adapter_fn():
-    return classifier.adapter_function(FLAGS.adapter_size, FLAGS.adapter_init_scale)
-
-
-def _identity(task, config):
-    checkpoint = FLAGS.init_checkpoint
-    return {
-        "task": task.model_of or task.name,
-        "labels": list(task.labels),
-        "adapter_size": FLAGS.adapter_size,
-        "bert_config": config.to_dict(),
-        "vocabulary": features.file_digest(FLAGS.vocab_file),
-        "do_lower_case": FLAGS.do_lower_case,
-        "max_seq_length": FLAGS.max_seq_length,
-        # Not given: the checkpoint in output_dir holds the base.
-        **({"base": checkpoints.fingerprint(checkpoint)} if checkpoint else {}),
-    }
-
-
-def _training_settings():
-    names = (
-        "train_batch_size",
-        "learning_rate",
-        "num_train_epochs",
-        "warmup_proportion",
-        "adapter_init_scale",
-        "precision",
-        "seed",
-    )
-    return {name: FLAGS[name].value for name in names}
-
-
-def _log_trained(variables, counts):
-    tf.logging.info("**** Trained variables ****")
-    for collection, names in variables.collections.items():
-        for name in names:
-            tf.logging.info(
-                "  %s, %s, shape = %s", collection, name, variables.shapes[name]
-            )
-    tf.logging.info(
-        "Trained: %s adapters + %s layer norms + %s head = %s parameters, %.2f %% of "
-        "the base's %s; all else is frozen",
-        *(
-            "{:,}".format(counts[key])
-            for key in (
-                modeling.ADAPTERS,
-                modeling.LAYER_NORM,
-                modeling.HEAD,
-                "trained",
-            )
-        ),
-        100.0 * counts["share"],
-        "{:,}".format(counts["base"]),
-    )
 
 
 def make_plan():
@@ -346,6 +225,7 @@ def make_plan():
     needed = run_checks.splits_needed(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
+    package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None
     examples = {
         split.name: glue_data.read_examples(task, FLAGS.data_dir, split)
         for split in needed
@@ -361,7 +241,9 @@ def make_plan():
                 "--num_train_epochs=%g is below 1"
                 % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
             )
-    step_reached = check_model(task, config, tokenizer, is_chief)
+    step_reached = run_checks.check_model(
+        FLAGS, task, config, tokenizer, package, is_chief
+    )
     run = task_runs.TaskRun(
         task=task,
         examples=examples,
@@ -390,8 +272,35 @@ def make_plan():
             distribution_strategy=FLAGS.distribution_strategy,
             cluster=cluster,
         ),
+        package=_package_settings(task, config, package),
     )
-    return Plan(config, num_warmup_steps, step_reached, run)
+    return Plan(config, num_warmup_steps, step_reached, package, run)
+
+
+def _package_settings(task, config, start):
+    """The `run_package.PackageSettings` of what this run trains."""
+    description = adapter_package.Description(
+        task_name=task.name,
+        labels=list(task.labels),
+        is_regression=task.is_regression,
+        metrics=list(task.metrics),
+        bert_config=config.to_dict(),
+        adapter_size=FLAGS.adapter_size,
+        vocabulary=features.file_digest(FLAGS.vocab_file),
+        do_lower_case=FLAGS.do_lower_case,
+        max_seq_length=FLAGS.max_seq_length,
+        adapter_init_scale=FLAGS.adapter_init_scale,
+        settings=run_checks.training_settings(FLAGS),
+    )
+    if start is not None:
+        description = description._replace(
+            activation=start.activation,
+            adapter_init_scale=start.config["adapter"].get("init_scale"),
+        )
+    # Checkpoints that hold all variables hold the base too.
+    is_trained = FLAGS.checkpoint_content == checkpoints.TRAINED
+    base = FLAGS.init_checkpoint if is_trained else None
+    return run_package.PackageSettings(description, base)
 
 
 def make_model_fn(plan):
@@ -401,16 +310,21 @@ def make_model_fn(plan):
     if run.task.is_regression and FLAGS.do_train:
         rows = run.examples[run.task.train.name]
         mean_label = float(np.mean([float(row.label) for row in rows]))
+    adapters_checkpoint = None
+    if plan.start_package is not None:
+        adapters_checkpoint = run_package.as_checkpoint(
+            plan.start_package, FLAGS.output_dir, FLAGS.use_tpu
+        )
     return classifier.model_fn_builder(
         bert_config=plan.config,
-        num_labels=_num_outputs(run.task),
+        num_labels=run_checks.num_outputs(run.task),
         init_checkpoint=FLAGS.init_checkpoint,
         learning_rate=FLAGS.learning_rate,
         num_train_steps=run.settings.num_train_steps,
         num_warmup_steps=plan.num_warmup_steps,
         use_tpu=FLAGS.use_tpu,
         use_one_hot_embeddings=FLAGS.use_tpu,
-        adapter_fn=_adapter_fn(),
+        adapter_fn=run_checks.adapter_fn(FLAGS, plan.start_package),
         is_regression=run.task.is_regression,
         progress=training.ProgressSettings(
             FLAGS.train_batch_size, run.settings.num_train_steps, FLAGS.output_dir
@@ -422,6 +336,8 @@ def make_model_fn(plan):
             recompute_activations=FLAGS.recompute_activations,
             gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
         ),
+        adapters_checkpoint=adapters_checkpoint,
+        checkpoint_content=FLAGS.checkpoint_content,
     )
 
 

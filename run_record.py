@@ -17,6 +17,7 @@ _FLAGS = {
     "bert_config": "bert_config_file",
     "vocabulary": "vocab_file",
     "base": "init_checkpoint",
+    "activation": "adapters",
 }
 
 
@@ -67,7 +68,7 @@ def read(output_dir):
         ) from None
 
 
-def check(output_dir, identity, training, shapes, trained):
+def check(output_dir, identity, training, shapes, trained, content=checkpoints.ALL):
     """Refuses an output directory that another run has used.
 
     Args:
@@ -76,6 +77,7 @@ def check(output_dir, identity, training, shapes, trained):
       training: see `write`; None when this run does not train.
       shapes: dict from name to shape of the model's variables.
       trained: names of the trained variables.
+      content: what checkpoints hold, one of `checkpoints.CONTENTS`.
 
     Returns:
       The global step of the folder's last checkpoint; None where there is none.
@@ -98,6 +100,13 @@ def check(output_dir, identity, training, shapes, trained):
         "it is the last one in --output_dir=%s; give a new --output_dir, or the flags "
         "of the run that wrote it" % output_dir
     )
+    if "adapters" in identity and "adapters" not in (record or {}).get("identity", {}):
+        raise UserError(
+            "--output_dir=%s holds a checkpoint that was not trained from --adapters, "
+            "and that would be used instead; give a new --output_dir" % output_dir
+        )
+    if content == checkpoints.TRAINED:
+        shapes = {name: shapes[name] for name in trained}
     found = checkpoints.check_fit(checkpoint, shapes, trained, remedy=remedy)
     if found.missing:
         raise UserError(

@@ -1,10 +1,7 @@
 """Training, evaluation and prediction of one GLUE task, and the files they write."""
 
-import atexit
 import json
 import os
-import shutil
-import tempfile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +11,7 @@ import features
 import glue_data
 import glue_submission
 import metrics
+import run_package
 import run_record
 import tokenization
 import training
@@ -32,6 +30,7 @@ class TaskRun(NamedTuple):
     dynamic_padding: bool  # ignored on TPU
     length_multiple: int  # what dynamic padding pads to a multiple of
     settings: training.RunSettings
+    package: run_package.PackageSettings  # that training leaves behind
 
 
 def make_input_fn(run, split, kind, batch_size):
@@ -54,7 +53,10 @@ def make_input_fn(run, split, kind, batch_size):
         while len(examples) % batch_size:
             examples.append(features.PaddingInputExample())
     label_list = None if task.is_regression else list(task.labels)
-    folder = settings.output_dir if settings.is_chief else _own_folder()
+    folder = settings.output_dir
+    if not settings.is_chief:
+        # It shares `output_dir` with the chief.
+        folder = run_package.temporary_folder()
     path = os.path.join(folder, "%s%s.tf_record" % (kind, split.suffix))
     key = features.cache_key(
         os.path.join(run.data_dir, split.filename),
@@ -81,25 +83,30 @@ def make_input_fn(run, split, kind, batch_size):
     return input_fn, len(examples)
 
 
-def _own_folder():
-    """A folder of a machine that shares `output_dir` with the chief."""
-    folder = tempfile.mkdtemp(prefix="adapter_bert_")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
-
-
 def train(model_fn, run, step_reached=None):
-    """Trains up to the last step, or says that it has been reached."""
+    """Trains up to the last step, or says that it has been reached.
+
+    The chief writes the adapter package.
+    """
+    settings = run.settings
+    if step_reached is not None and step_reached >= settings.num_train_steps:
+        tf.logging.info(
+            "Training in %s has already reached step %d of %d: nothing to train",
+            settings.output_dir,
+            step_reached,
+            settings.num_train_steps,
+        )
+        if tf.io.gfile.exists(run_package.folder_of(settings.output_dir)):
+            return
+    else:
+        _train_on(model_fn, run, step_reached)
+    if settings.is_chief:
+        run_package.write(settings.output_dir, run.package)
+
+
+def _train_on(model_fn, run, step_reached):
     settings = run.settings
     if step_reached is not None:
-        if step_reached >= settings.num_train_steps:
-            tf.logging.info(
-                "Training in %s has already reached step %d of %d: nothing to train",
-                settings.output_dir,
-                step_reached,
-                settings.num_train_steps,
-            )
-            return
         tf.logging.info(
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
         )
@@ -178,6 +185,8 @@ def evaluate(estimator, run):
         os.path.join(settings.output_dir, "eval_results.json"),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )
+    scores = {name: entry["scores"] for name, entry in report.items()}
+    run_package.add_scores(settings.output_dir, int(step), scores)
 
 
 def write_predictions(estimator, run):

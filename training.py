@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 import distribution
 import optimization
+from errors import UserError
 from estimator_compat import estimator
 
 # Seconds between two plain lines of progress where there is no terminal.
@@ -230,12 +231,20 @@ def train(model_fn, settings, input_fn):
       model_fn: what `classifier.model_fn_builder` gives.
       settings: a `RunSettings`.
       input_fn: what `features.input_fn_builder` gives.
+
+    Raises:
+      UserError: the loss became NaN.
     """
 
     def train_there(placement, hooks):
-        make_estimator(model_fn, settings, placement).train(
-            input_fn=input_fn, max_steps=settings.num_train_steps, hooks=hooks
-        )
+        trained = make_estimator(model_fn, settings, placement)
+        try:
+            trained.train(input_fn, hooks=hooks, max_steps=settings.num_train_steps)
+        except estimator.NanLossDuringTrainingError:
+            raise UserError(
+                "the training diverged, its loss is not a number any more; start it "
+                "anew with a smaller --learning_rate and a new --output_dir"
+            ) from None
 
     distribution.run(
         settings.distribution_strategy,

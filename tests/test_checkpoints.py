@@ -109,9 +109,7 @@ def test_warm_start_takes_what_is_there_and_leaves_the_rest(tmp_path):
     checkpoint = _save(tmp_path / "x.ckpt", _without("output_weights"), fill=5.0)
     for name, shape in SHAPES.items():
         tf.get_variable(name, shape, initializer=tf.zeros_initializer())
-    assert checkpoints.warm_start(
-        checkpoints.Start(checkpoint), use_tpu=False
-    ) is None
+    assert checkpoints.warm_start(checkpoint, use_tpu=False) is None
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         for variable in tf.global_variables():
