@@ -162,7 +162,9 @@ def settings(folder, **changes):
     return values._replace(**changes)
 
 
-def model_fn(folder, config, use_tpu=True, is_regression=False, init_checkpoint=None):
+def model_fn(
+    folder, config, use_tpu=True, is_regression=False, init_checkpoint=None, **kept
+):
     return classifier.model_fn_builder(
         bert_config=config,
         num_labels=1 if is_regression else CLASSES,
@@ -175,13 +177,16 @@ def model_fn(folder, config, use_tpu=True, is_regression=False, init_checkpoint=
         adapter_fn=ADAPTER,
         is_regression=is_regression,
         progress=training.ProgressSettings(BATCH["train"], 20, str(folder)),
+        **kept,
     )
 
 
-def build(folder, mode, master=MASTER, is_regression=False, init_checkpoint=None):
+def build(
+    folder, mode, master=MASTER, is_regression=False, init_checkpoint=None, **kept
+):
     """Has a `TPUEstimator` build the graph of a mode, which `built` catches."""
     estimator = training.make_estimator(
-        model_fn(folder, bert_config(), True, is_regression, init_checkpoint),
+        model_fn(folder, bert_config(), True, is_regression, init_checkpoint, **kept),
         settings(folder, master=master),
     )
     # The file is not there: graphs are built before the first record is read.
@@ -326,6 +331,35 @@ def test_the_scaffold_starts_variables_from_the_checkpoint(built, tmp_path, mode
                     session.run(variable), saved.pop(variable.op.name)
                 )
     assert not saved
+
+
+def test_trained_variables_alone_are_global_on_a_tpu_too(built, tmp_path):
+    checkpoint = str(tmp_path / "bert.ckpt")
+    small_run.write_checkpoint(
+        checkpoint,
+        lambda: modeling.BertModel(
+            bert_config(), False, tf.zeros([1, 2], tf.int32), adapter_fn=None
+        ),
+    )
+    build(
+        tmp_path,
+        "train",
+        master="local",
+        init_checkpoint=checkpoint,
+        checkpoint_content=checkpoints.TRAINED,
+    )
+    with built.host_session() as session:
+        names = {v.op.name for v in tf.global_variables() if "adam_" not in v.op.name}
+        assert names == {*trained_names(), "global_step"}
+        frozen = [v for v in tf.local_variables() if v.op.name.startswith("bert/")]
+        assert len(frozen) == 39 - 10
+        built.spec.scaffold.finalize()
+        session.run(built.spec.scaffold.local_init_op)
+        for variable in frozen:
+            np.testing.assert_array_equal(
+                session.run(variable),
+                tf.train.load_variable(checkpoint, variable.op.name),
+            )
 
 
 # --- what the host does -----------------------------------------------------------
