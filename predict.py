@@ -57,7 +57,7 @@ def define_flags(flag_values):
                 "adapters",
                 None,
                 "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
-                "each task. NAME=FOLDER calls its task otherwise than the package.",
+                "each task. NAME=FOLDER calls its task otherwise than the package",
                 **to,
             ),
             flags.DEFINE_string(
@@ -446,5 +446,5 @@ if __name__ == "__main__":
     groups = define_flags(flags.FLAGS)
     app.run(
         main,
-        flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS),
+        flags_parser=command_line.flags_parser(__doc__.rstrip(), groups, flags.FLAGS),
     )

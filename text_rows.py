@@ -127,9 +127,9 @@ def _resolved(columns, names, kind):
     if kind == LINES:
         return "text_a", "text_b" if "text_b" in names else None
     layouts = [columns[:2]] if columns.text_a else KNOWN_COLUMNS
-    for layout in layouts:
-        if all(name is None or name in names for name in layout):
-            return layout
+    for text_a, text_b in layouts:
+        if text_a in names and (text_b is None or text_b in names):
+            return text_a, text_b
     return None
 
 

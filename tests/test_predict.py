@@ -1,0 +1,445 @@
+"""The program that predicts rows: its files, their order, and its messages."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from absl import flags
+
+import command_line
+import predict
+import predictor
+from errors import UserError
+from tests import small_packages, small_run
+from tests.small_packages import Task
+
+ROOT = os.path.dirname(os.path.abspath(predict.__file__))
+TASKS = (
+    Task("mrpc", 8, ("0", "1")),
+    Task("sts-b", 5, None),
+    Task("three", 3, ("a", "b", "1")),
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Flags of a small base."""
+    return small_packages.write_base(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory, base):
+    """Folders of the packages of `TASKS`."""
+    folder = tmp_path_factory.mktemp("packages")
+    return small_packages.write_packages(folder, base, TASKS)
+
+
+@pytest.fixture(scope="module")
+def model(base, packages):
+    """A predictor with all packages."""
+    found = predictor.Predictor(**base)
+    for folder in packages:
+        found.add(folder)
+    return found
+
+
+def arguments(base, folders, *others):
+    """The command line."""
+    return [
+        "predict.py",
+        *("--adapters=" + folder for folder in folders),
+        *("--%s=%s" % item for item in base.items()),
+        *map(str, others),
+    ]
+
+
+def run(base, folders, *others):
+    """Runs the program in this process; returns its exit status."""
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    values(arguments(base, folders, *others))
+    return predict.run(values)
+
+
+def sentences(count, seed=0):
+    """Made-up sentences of different lengths."""
+    random = np.random.RandomState(seed)
+    return [
+        " ".join(random.choice(small_run.WORDS, random.randint(1, 12)))
+        for _ in range(count)
+    ]
+
+
+def give_input(monkeypatch, content):
+    """Puts bytes into standard input."""
+    reader = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+    monkeypatch.setattr(sys, "stdin", reader)
+
+
+def table(content, delimiter="\t"):
+    """Rows of a table, text or bytes, as dicts."""
+    text = content if isinstance(content, str) else content.decode()
+    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    return list(csv.DictReader(io.StringIO(text), delimiter=delimiter, quoting=quoting))
+
+
+def check_answers(rows, predictions):
+    """Compares the program's rows, as dicts, with a predictor's answers."""
+    assert len(rows) == len(predictions)
+    for row, prediction in zip(rows, predictions):
+        assert row["task"] == prediction.task
+        if prediction.label is None:
+            assert float(row["score"]) == pytest.approx(prediction.score, abs=1e-5)
+            assert not row.get("label") and not row.get("probability_1")
+            continue
+        assert row["label"] == prediction.label
+        assert float(row["probability"]) == pytest.approx(
+            prediction.probability, abs=1e-5
+        )
+        for label, probability in prediction.probabilities.items():
+            found = float(row["probability_" + label])
+            assert found == pytest.approx(probability, abs=1e-5)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "csv", "jsonl"])
+def test_a_file_of_each_kind(tmp_path, base, packages, model, ending, capsys):
+    pairs = list(zip(sentences(7), sentences(7, seed=1)))
+    content = {
+        "tsv": "id\tsentence1\tsentence2\n"
+        + "".join("x\t%s\t%s\n" % pair for pair in pairs),
+        "csv": "sentence1,sentence2\n" + "".join('"%s",%s\n' % pair for pair in pairs),
+        "jsonl": "".join(
+            json.dumps({"text_a": a, "text_b": b}) + "\n" for a, b in pairs
+        ),
+    }[ending]
+    source, target = tmp_path / ("in." + ending), tmp_path / ("out." + ending)
+    source.write_text(content)
+    others = ("--input=%s" % source, "--output=%s" % target, "--batch_size=3")
+    assert run(base, packages[:1], *others) == 0
+    text = target.read_text()
+    if ending == "jsonl":
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert all(isinstance(row["probability"], float) for row in rows)
+    else:
+        rows = table(text, "\t" if ending == "tsv" else ",")
+    assert list(rows[0]) == [
+        "line", "task", "label", "probability", "probability_0", "probability_1"
+    ]  # fmt: skip
+    first = 1 if ending == "jsonl" else 2
+    assert [int(row["line"]) for row in rows] == list(range(first, first + 7))
+    check_answers(rows, model.predict("mrpc", pairs))
+    assert sorted(os.listdir(tmp_path)) == sorted([source.name, target.name])
+    assert "7 rows predicted, 0 left out" in capsys.readouterr().err
+
+
+def test_tasks_in_one_file(tmp_path, base, packages, model, monkeypatch):
+    # Chunks and batches end within the file.
+    monkeypatch.setattr(predict, "CHUNK_ROWS", 4)
+    names = [TASKS[i % 3].name for i in range(10)]
+    texts = sentences(10)
+    source, target = tmp_path / "in.csv", tmp_path / "out.tsv"
+    source.write_text(
+        "text,kind\n" + "".join("%s,%s\n" % pair for pair in zip(texts, names))
+    )
+    others = ("--input=%s" % source, "--output=%s" % target, "--task_column=kind")
+    assert run(base, packages, *others, "--batch_size=3") == 0
+    rows = table(target.read_text())
+    # A column for each label of any task, and one for scores.
+    assert list(rows[0]) == [
+        "line", "task", "label", "probability", "score",
+        "probability_0", "probability_1", "probability_a", "probability_b",
+    ]  # fmt: skip
+    expected = [model.predict(task, [text])[0] for task, text in zip(names, texts)]
+    check_answers(rows, expected)
+    assert rows[2]["probability_0"] == rows[0]["probability_a"] == ""
+
+
+def test_lines_from_standard_input(base, packages, model, monkeypatch, capsysbinary):
+    pairs = list(zip(sentences(3), sentences(3, seed=1)))
+    lines = "".join("%s\t%s\n" % pair for pair in pairs) + "a cat sat"
+    give_input(monkeypatch, lines.encode())
+    assert run(base, packages[1:2]) == 0
+    output = capsysbinary.readouterr().out
+    rows = table(output)
+    assert list(rows[0]) == ["line", "task", "score"]
+    check_answers(rows, model.predict("sts-b", [*pairs, "a cat sat"]))
+
+
+def test_lines_of_several_tasks_from_standard_input(
+    base, packages, model, monkeypatch, capsysbinary
+):
+    give_input(monkeypatch, b"mrpc\ta cat\ta mat\nthree\train\nhello\tmusic\n")
+    assert run(base, packages) == predict.ROWS_LEFT_OUT
+    output, errors = capsysbinary.readouterr()
+    rows = [("mrpc", "a cat", "a mat"), ("three", "rain", None)]
+    check_answers(table(output), [model.predict_mixed([row])[0] for row in rows])
+    assert b"left out: standard input, line 3: unknown task 'hello'" in errors
+    assert b"2 rows predicted, 1 left out" in errors
+
+
+def test_a_package_under_another_name(base, packages, monkeypatch, capsysbinary):
+    folders = [packages[0], "again=" + packages[0]]
+    give_input(monkeypatch, b"again\ta cat\nmrpc\ta cat\n")
+    assert run(base, folders) == 0
+    first, second = table(capsysbinary.readouterr().out)
+    assert (first.pop("task"), second.pop("task")) == ("again", "mrpc")
+    assert float(first["probability"]) == pytest.approx(
+        float(second["probability"]), abs=1e-5
+    )
+
+
+BAD_ROWS = {
+    "tsv": (
+        b"text_a\ttext_b\na cat\ta mat\na\xff\tb\nrain\n\train\nmusic\t\n",
+        {3: "not UTF-8", 4: "1 fields, the header has 2", 5: "text_a is empty"},
+        [2, 6],
+    ),
+    "csv": (
+        b'text\n"a\ncat"\n\n"rain" fell\nmusic\n',
+        {4: "a blank line", 5: "not valid CSV"},
+        [2, 6],
+    ),
+    "jsonl": (
+        b'{"text": "a cat"}\n{"text": 1}\n{"tex": "a"}\n{"text"\n{"text": "music"}\n',
+        {2: "text is 1", 3: "no column of a known name", 4: "not valid JSON"},
+        [1, 5],
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", BAD_ROWS)
+def test_a_bad_row_is_reported_and_does_not_stop_the_others(
+    tmp_path, base, packages, model, ending, capsys
+):
+    content, problems, good = BAD_ROWS[ending]
+    source, target = tmp_path / ("in." + ending), tmp_path / "out.tsv"
+    source.write_bytes(content)
+    others = ("--input=%s" % source, "--output=%s" % target)
+    assert run(base, packages[:1], *others) == predict.ROWS_LEFT_OUT
+    errors = capsys.readouterr().err.splitlines()
+    reports = [line for line in errors if line.startswith("left out: ")]
+    assert len(reports) == len(problems)
+    for report, (line, problem) in zip(reports, problems.items()):
+        assert report.startswith("left out: %s, line %d: %s" % (source, line, problem))
+    assert errors[-1] == "2 rows predicted, %d left out" % len(problems)
+    rows = table(target.read_text())
+    assert [int(row["line"]) for row in rows] == good
+    check_answers(rows[1:], model.predict("mrpc", ["music"]))
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_strict_ends_at_the_first_bad_row_before_any_output(
+    tmp_path, base, packages, monkeypatch, capsysbinary, from_file
+):
+    def no_prediction(*_):
+        raise AssertionError("predicted")
+
+    content = b"a cat\n\nrain\n\n"
+    monkeypatch.setattr(predictor.Predictor, "predict_mixed", no_prediction)
+    others, line = ["--strict"], 2
+    give_input(monkeypatch, content)
+    if from_file:
+        (tmp_path / "in.tsv").write_bytes(b"text\n" + content)
+        others.append("--input=%s" % (tmp_path / "in.tsv"))
+        line = 3
+    with pytest.raises(UserError, match="line %d: a blank line .*--strict" % line):
+        run(base, packages[:1], *others)
+    assert capsysbinary.readouterr().out == b""
+
+
+def test_strict_predicts_sound_lines(base, packages, monkeypatch, capsysbinary):
+    give_input(monkeypatch, b"a cat\nrain\n")
+    assert run(base, packages[:1], "--strict") == 0
+    assert [row["line"] for row in table(capsysbinary.readouterr().out)] == ["1", "2"]
+
+
+def test_no_sound_row_is_an_error(tmp_path, base, packages):
+    (tmp_path / "in.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    target = tmp_path / "out.tsv"
+    with pytest.raises(UserError, match=r"none of the 2 rows of .*in\.jsonl"):
+        run(
+            base,
+            packages[:1],
+            "--input=%s" % (tmp_path / "in.jsonl"),
+            "--output=%s" % target,
+        )
+    assert not target.exists()
+
+
+def test_a_file_without_rows(tmp_path, base, packages):
+    (tmp_path / "in.tsv").write_text("text\n")
+    target = tmp_path / "out.csv"
+    others = ("--input=%s" % (tmp_path / "in.tsv"), "--output=%s" % target)
+    assert run(base, packages[:1], *others) == 0
+    header = "line,task,label,probability,probability_0,probability_1\n"
+    assert target.read_text() == header
+
+
+def test_the_output_is_written_whole_or_not_at_all(
+    tmp_path, base, packages, monkeypatch
+):
+    monkeypatch.setattr(predict, "CHUNK_ROWS", 2)
+    (tmp_path / "in.tsv").write_text("text\n" + "a cat\n" * 5)
+    target = tmp_path / "out.tsv"
+    predict_mixed = predictor.Predictor.predict_mixed
+    chunks = []
+
+    def fail(self, rows, on_batch):
+        chunks.append(list(rows))
+        if len(chunks) == 2:
+            raise KeyboardInterrupt
+        return predict_mixed(self, chunks[-1], on_batch)
+
+    monkeypatch.setattr(predictor.Predictor, "predict_mixed", fail)
+    others = ["--input=%s" % (tmp_path / "in.tsv"), "--output=%s" % target]
+    with pytest.raises(KeyboardInterrupt):
+        run(base, packages[:1], *others)
+    assert os.listdir(tmp_path) == ["in.tsv"]
+    # An earlier one stays.
+    target.write_text("earlier")
+    chunks.clear()
+    with pytest.raises(KeyboardInterrupt):
+        run(base, packages[:1], *others, "--overwrite")
+    assert target.read_text() == "earlier"
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_nothing_is_overwritten_unless_asked(tmp_path, base, packages):
+    (tmp_path / "in.tsv").write_text("text\na cat\n")
+    target = tmp_path / "out.tsv"
+    target.write_text("earlier")
+    others = ["--input=%s" % (tmp_path / "in.tsv"), "--output=%s" % target]
+    with pytest.raises(UserError, match=r"out\.tsv exists .*--overwrite"):
+        run(base, packages[:1], *others)
+    assert target.read_text() == "earlier"
+    assert run(base, packages[:1], *others, "--overwrite") == 0
+    assert len(table(target.read_text())) == 1
+
+
+def test_columns_by_name(tmp_path, base, packages, model):
+    (tmp_path / "in.tsv").write_text("text\tfirst\tother\na\tcat\tmat\n")
+    source, target = "--input=%s" % (tmp_path / "in.tsv"), tmp_path / "out.tsv"
+    others = (source, "--output=%s" % target, "--overwrite", "--text_a_column=first")
+    assert run(base, packages[:1], *others) == 0
+    check_answers(table(target.read_text()), model.predict("mrpc", ["cat"]))
+    assert run(base, packages[:1], *others, "--text_b_column=other") == 0
+    check_answers(table(target.read_text()), model.predict("mrpc", [("cat", "mat")]))
+
+
+def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
+    task = Task("odd", 2, ("a\tb", "c"))
+    folder = small_packages.write_package(tmp_path / "odd", base, task)
+    give_input(monkeypatch, b"a cat\n")
+    with pytest.raises(UserError, match=r"a\\tb' holds a tab .*--output"):
+        run(base, [folder])
+    assert run(base, [folder], "--output=%s" % (tmp_path / "out.csv")) == 0
+
+
+@pytest.mark.parametrize(
+    ("others", "message"),
+    [
+        (["--init_checkpoint="], "--init_checkpoint is required"),
+        (["--text_b_column=x", "--input=a.tsv"], "--text_a_column"),
+        (["--task_column=x"], "--task_column=x names a column of a file"),
+        (["--input=a.txt"], r"--input=a.txt: .*\.tsv, \.csv, \.jsonl"),
+        (["--output=a.txt"], r"--output=a.txt: .*\.tsv, \.csv, \.jsonl"),
+        (["--output=none/a.tsv"], "there is no folder none"),
+        (["--input=none.tsv"], "--input=none.tsv cannot be read"),
+        (["--batch_size=0"], "--batch_size=0: at least 1"),
+        (["--adapters=none"], "none/adapter_config.json cannot be read"),
+    ],
+)
+def test_flags_that_cannot_be_followed(base, packages, others, message):
+    with pytest.raises(UserError, match=message):
+        run(base, packages[:1], *others)
+
+
+def test_another_base_or_vocabulary_is_refused(tmp_path, base, packages):
+    other = small_packages.write_base(tmp_path / "other", seed=8)
+    given = dict(base, init_checkpoint=other["init_checkpoint"])
+    with pytest.raises(UserError, match=r"its base is .*--init_checkpoint"):
+        run(given, packages[:1])
+    words = [*small_run.VOCABULARY[:-1], "noise"]
+    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in words))
+    given = dict(base, vocab_file=str(tmp_path / "vocab.txt"))
+    with pytest.raises(UserError, match=r"its vocabulary is .*--vocab_file"):
+        run(given, packages[:1])
+
+
+def test_a_full_disk(tmp_path, base, packages, monkeypatch):
+    monkeypatch.setattr(
+        predict.tf.io.gfile.GFile, "write", lambda *_: _raise_full(), raising=True
+    )
+    give_input(monkeypatch, b"a cat\n")
+    target = tmp_path / "out.tsv"
+    with pytest.raises(UserError, match=r"out.tsv cannot be written \(.*no space"):
+        run(base, packages[:1], "--output=%s" % target)
+    assert os.listdir(tmp_path) == []
+
+
+def _raise_full():
+    raise predict.tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+
+def start(base, folders, *others):
+    """Starts the program as a user would."""
+    command = [sys.executable, *arguments(base, folders, *others)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe)
+
+
+def test_exit_status(base, packages):
+    process = start(base, packages[:1])
+    output, errors = process.communicate(b"a cat\n\nrain\n")
+    assert process.returncode == 2
+    assert [row["line"] for row in table(output)] == ["1", "3"]
+    assert b"left out: standard input, line 2: a blank line\n" in errors
+    assert errors.endswith(b"2 rows predicted, 1 left out\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["predict.py"], "error: standard input, line 1: a blank line"),
+        (["predict.py", "in.tsv"], "error: 'in.tsv' is no flag"),
+    ],
+)
+def test_an_error_ends_with_status_1(
+    base, packages, monkeypatch, capsys, argv, message
+):
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    values(arguments(base, packages[:1], "--strict"))
+    monkeypatch.setattr(flags, "FLAGS", values)
+    give_input(monkeypatch, b"\n")
+    with pytest.raises(SystemExit) as ended:
+        predict.main(argv)
+    assert ended.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_whoever_reads_may_stop(base, packages):
+    process = start(base, packages[:1])
+    process.stdout.close()
+    process.stdin.write(b"a cat\n" * 3)
+    process.stdin.close()
+    errors = process.stderr.read()
+    assert process.wait() in (1, -signal.SIGPIPE)
+    assert b"Traceback" not in errors and b"BrokenPipe" not in errors
+
+
+def test_help_lists_every_flag():
+    values = flags.FlagValues()
+    groups = predict.define_flags(values)
+    text = command_line.help_text(predict.__doc__, groups, values, 88)
+    assert sorted(holder.name for g in groups.values() for holder in g) == sorted(
+        values
+    )
+    assert all("  --%s" % name in text for name in values)
+    assert "Exit status: 0" in text
