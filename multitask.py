@@ -60,6 +60,28 @@ class Outputs(NamedTuple):
     predicted: tf.Tensor  # int32 [B], the most probable label's id; regression: 0
 
 
+def read_package(value):
+    """Reads an adapter package, under its own task's name or another.
+
+    Args:
+      value: FOLDER or NAME=FOLDER, as flags give it.
+
+    Returns:
+      An `adapter_package.AdapterPackage`.
+
+    Raises:
+      UserError: it is damaged, or the name is empty.
+    """
+    name, equals, folder = value.partition("=")
+    if not equals or tf.io.gfile.isdir(value):
+        return adapter_package.read(value)
+    if not name:
+        raise UserError("--adapters=%s: a name is needed before the =" % value)
+    package = adapter_package.read(folder)
+    task = dict(package.config["task"], name=name)
+    return package._replace(config=dict(package.config, task=task))
+
+
 def stack(packages):
     """Puts the weights of several tasks side by side.
 
@@ -80,9 +102,9 @@ def stack(packages):
     for package in packages:
         if package.task in paths:
             raise UserError(
-                "%s and %s are both of the task %s, and a row names its task: give one "
-                "of them, --adapters"
-                % (paths[package.task], package.path, package.task)
+                "%s and %s are both of the task %s: call one of them otherwise, "
+                "--adapters=NAME=%s"
+                % (paths[package.task], package.path, package.task, package.path)
             )
         paths[package.task] = package.path
         _check_shared(first, package)

@@ -87,7 +87,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True):
         adapter_size=task.size,
         vocabulary=features.file_digest(base["vocab_file"]),
         do_lower_case=do_lower_case,
-        max_seq_length=16,
+        max_seq_length=24,
         activation=task.activation,
     )
     fingerprint = checkpoints.base_fingerprint(

@@ -1,0 +1,348 @@
+"""The SavedModel of many tasks: what it holds, and that TensorFlow alone runs it."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import adapter_package
+import checkpoints
+import export_saved_model
+import serving_requests
+from errors import UserError
+from tests import small_packages
+from tests.conftest import PROJECT_ROOT
+from tests.small_packages import FOUR_TASKS, Task
+
+TASKS = [task.name for task in FOUR_TASKS]
+ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for all that the tests of this module share."""
+    return tmp_path_factory.mktemp("export")
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    """Flags of a small base."""
+    return small_packages.write_base(folder / "base")
+
+
+@pytest.fixture(scope="module")
+def packages(folder, base):
+    """Folders of the packages of `FOUR_TASKS`."""
+    return small_packages.write_packages(folder, base)
+
+
+@pytest.fixture(scope="module")
+def exported(folder, base, packages):
+    """A SavedModel of them."""
+    return export_saved_model.export(packages, **base, output=str(folder / "models"))
+
+
+def inputs_of(names, length=9):
+    """Inputs of the signature for a made-up batch of rows of these tasks."""
+    batch = small_packages.random_batch(len(names), length)
+    return dict(batch, task=np.array(names))
+
+
+def run(folder, inputs):
+    """Loads a SavedModel as a graph and runs its signature once."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        signature = tf.saved_model.load(session, ["serve"], folder).signature_def[
+            export_saved_model.SIGNATURE
+        ]
+        return session.run(
+            {name: info.name for name, info in signature.outputs.items()},
+            {signature.inputs[name].name: inputs[name] for name in signature.inputs},
+        )
+
+
+def check_against_single_tasks(outputs, packages, base, inputs, atol=1e-5):
+    """Every row must be what its task's own program gives."""
+    batch = {name: inputs[name] for name in inputs if name != "task"}
+    seen = 0
+    for package in map(adapter_package.read, packages):
+        rows = np.flatnonzero(inputs["task"] == package.task)
+        expected = small_packages.single_task_scores(
+            package, base["init_checkpoint"], batch
+        ).reshape(len(inputs["task"]), -1)[rows]
+        used = expected.shape[1]
+        np.testing.assert_allclose(outputs["scores"][rows, :used], expected, atol=atol)
+        np.testing.assert_array_equal(outputs["scores"][rows, used:], 0)
+        label_ids = np.argmax(expected, axis=1)
+        np.testing.assert_array_equal(outputs["label_id"][rows], label_ids)
+        labels = [(package.labels or [""])[i].encode("utf-8") for i in label_ids]
+        assert outputs["label"][rows].tolist() == labels
+        seen += len(rows)
+    assert seen == len(inputs["task"])
+
+
+LOAD = """
+import sys
+import numpy as np
+import tensorflow as tf
+model = tf.saved_model.load(sys.argv[1])
+inputs = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
+outputs = model.signatures["serving_default"](**inputs)
+assert "modeling" not in sys.modules and "absl.flags" in sys.modules
+np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()})
+"""
+
+
+def run_process(*arguments, cwd=None):
+    """Runs a command as one would without this project; returns what it printed."""
+    done = subprocess.run(
+        [str(argument) for argument in arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={key: os.environ[key] for key in os.environ if key != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_tensorflow_alone_runs_it_and_rows_are_scored_as_by_their_own_program(
+    tmp_path, exported, packages, base
+):
+    inputs = inputs_of(ROWS)
+    np.savez(tmp_path / "in.npz", **inputs)
+    # -I: neither the working directory nor PYTHONPATH is searched for modules.
+    run_process(
+        sys.executable,
+        "-I",
+        "-c",
+        LOAD,
+        exported,
+        tmp_path / "in.npz",
+        tmp_path / "out.npz",
+    )
+    outputs = dict(np.load(tmp_path / "out.npz", allow_pickle=True))
+    assert outputs["scores"].shape == (8, 3)
+    check_against_single_tasks(outputs, packages, base, inputs)
+
+
+def test_batch_and_length_are_free(exported, packages, base):
+    for names, length in ((["score"], 3), (ROWS * 3, 32)):
+        inputs = inputs_of(names, length)
+        check_against_single_tasks(run(exported, inputs), packages, base, inputs)
+
+
+def test_saved_model_cli_shows_and_runs_it(tmp_path, exported, packages, base):
+    cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
+    shown = run_process(cli, "show", "--dir", exported, "--all")
+    for name in ("input_ids", "input_mask", "segment_ids", "task"):
+        assert "inputs['%s'] tensor_info" % name in shown
+    for name in ("scores", "label_id", "label"):
+        assert "outputs['%s'] tensor_info" % name in shown
+
+    inputs = inputs_of(ROWS)
+    np.savez(tmp_path / "in.npz", **inputs)
+    run_process(
+        cli,
+        "run",
+        "--dir",
+        exported,
+        "--tag_set=serve",
+        "--signature_def=serving_default",
+        "--inputs=" + ";".join("%s=in.npz[%s]" % (name, name) for name in inputs),
+        "--outdir=.",
+        cwd=tmp_path,
+    )
+    outputs = {
+        name: np.load(tmp_path / (name + ".npy"), allow_pickle=True)
+        for name in ("scores", "label_id", "label")
+    }
+    check_against_single_tasks(outputs, packages, base, inputs)
+
+
+def test_an_added_task_changes_no_bit_of_the_others(tmp_path, base, packages, exported):
+    added = small_packages.write_package(
+        tmp_path / "added",
+        base,
+        Task("added", 64, tuple("abcdefghijklmnopqrst"), "tanh"),
+        seed=9,
+    )
+    more = export_saved_model.export(
+        [packages[0], added, *packages[1:]], **base, output=str(tmp_path / "models")
+    )
+    for names in (ROWS, ["three"]):
+        inputs = inputs_of(names)
+        few, many = run(exported, inputs), run(more, inputs)
+        assert many["scores"].shape == (len(names), 20)
+        np.testing.assert_array_equal(many["scores"][:, :3], few["scores"])
+        np.testing.assert_array_equal(many["scores"][:, 3:], 0)
+        assert many["label"].tolist() == few["label"].tolist()
+
+
+def test_an_unknown_task_and_too_long_a_row_are_named(exported):
+    unknown = dict(inputs_of(ROWS[:2]), task=np.array(["pair", "nothing"]))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        run(exported, unknown)
+    assert (
+        "[there is no such task in this model:] [nothing] "
+        "[its tasks are:] [pair score three wide]" in error.value.message
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"too long.*\[32\]"):
+        run(exported, inputs_of(ROWS, 33))
+
+
+def test_assets_hold_what_a_client_needs(exported, base):
+    assets = pathlib.Path(exported) / "assets"
+    assert (assets / "vocab.txt").read_bytes() == pathlib.Path(
+        base["vocab_file"]
+    ).read_bytes()
+    content = json.loads((assets / "tasks.json").read_text("utf-8"))
+    assert content["do_lower_case"] is True
+    assert [task["name"] for task in content["tasks"]] == TASKS
+    assert [task["labels"] for task in content["tasks"]] == [
+        list(task.labels or ()) for task in FOUR_TASKS
+    ]
+    assert [task["is_regression"] for task in content["tasks"]] == [0, 1, 0, 0]
+    assert {task["max_seq_length"] for task in content["tasks"]} == {24}
+
+
+def test_warm_up_requests_run(exported, packages, base):
+    path = os.path.join(exported, "assets.extra", "tf_serving_warmup_requests")
+    logs = [
+        serving_requests.PredictionLog.FromString(record)
+        for record in tf.io.tf_record_iterator(path)
+    ]
+    assert len(logs) == 2
+    for length, log in zip((16, 24), logs):
+        request = log.predict_log.request
+        assert request.model_spec.signature_name == "serving_default"
+        inputs = {entry.key: tf.make_ndarray(entry.value) for entry in request.inputs}
+        assert inputs["input_ids"].shape == (4, length)
+        assert inputs["task"].tolist() == [name.encode() for name in TASKS]
+        assert run(exported, inputs)["scores"].shape == (4, 3)
+
+
+# What tensorflow-serving-api 2.15.1 makes of the request below.
+SERVING_BYTES = (
+    "32320a300a111a0f73657276696e675f64656661756c74121b0a01611216"
+    "08031208120208011202080222080100000002000000"
+)
+
+
+def test_requests_are_the_bytes_of_tensorflow_serving():
+    log = serving_requests.prediction_log("serving_default", {"a": np.int32([[1, 2]])})
+    assert log.SerializeToString().hex() == SERVING_BYTES
+
+
+def test_versions_are_numbered_and_written_whole(tmp_path, base, packages):
+    output = tmp_path / "models"
+    (output / "7").mkdir(parents=True)
+    (output / "notes").mkdir()
+    made = export_saved_model.export(packages[:1], **base, output=str(output))
+    assert made == str(output / "8")
+    assert sorted(os.listdir(output)) == ["7", "8", "notes"]
+
+
+def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch, base, packages):
+    def fail(path, *_):
+        assert "saved_model.pb" in os.listdir(os.path.dirname(os.path.dirname(path)))
+        raise OSError("no space left")
+
+    monkeypatch.setattr(export_saved_model, "_write_warm_up", fail)
+    with pytest.raises(UserError, match=r"1 cannot be written \(no space left\)"):
+        export_saved_model.export(packages, **base, output=str(tmp_path / "models"))
+    assert os.listdir(tmp_path / "models") == []
+
+
+def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
+    small = export_saved_model.export(
+        packages, **base, output=str(tmp_path), frozen_dtype="bfloat16"
+    )
+    prefix = os.path.join("variables", "variables")
+    full, half = (
+        dict(tf.train.list_variables(os.path.join(path, prefix)))
+        for path in (exported, small)
+    )
+    assert full == half
+    sizes = [
+        os.path.getsize(os.path.join(path, prefix + ".data-00000-of-00001"))
+        for path in (exported, small)
+    ]
+    config = adapter_package.read(packages[0]).config
+    assert sizes[0] - sizes[1] == 2 * config["base"]["parameters"]
+
+    # Exactly what a base of the rounded weights gives.
+    rounded = tmp_path / "rounded.ckpt"
+    names = adapter_package.frozen_shapes(adapter_package.read(packages[0]).bert_config)
+    values = checkpoints.iterate_values(base["init_checkpoint"], names)
+    to_bfloat16 = tf.bfloat16.as_numpy_dtype
+    checkpoints.write(
+        str(rounded),
+        {name: value.astype(to_bfloat16).astype("f4") for name, value in values},
+    )
+    inputs = inputs_of(ROWS)
+    outputs = run(small, inputs)
+    check_against_single_tasks(
+        outputs, packages, dict(base, init_checkpoint=str(rounded)), inputs
+    )
+    assert np.abs(outputs["scores"] - run(exported, inputs)["scores"]).max() > 1e-4
+
+
+def test_a_package_may_be_called_otherwise(tmp_path, base, packages):
+    made = export_saved_model.export(
+        [packages[0], "other=" + packages[0]], **base, output=str(tmp_path)
+    )
+    outputs = run(made, dict(inputs_of(["pair"] * 2), task=["pair", "other"]))
+    assert outputs["scores"].shape == (2, 2)
+    with pytest.raises(UserError, match=r"both of the task pair.*--adapters=NAME="):
+        export_saved_model.export([packages[0]] * 2, **base, output=str(tmp_path))
+    with pytest.raises(UserError, match="a name is needed"):
+        export_saved_model.export(["=" + packages[0]], **base, output=str(tmp_path))
+    assert os.listdir(tmp_path) == ["1"]
+
+
+def test_another_base_is_refused(tmp_path, base, packages):
+    other = small_packages.write_base(tmp_path / "other", seed=8)
+    with pytest.raises(
+        UserError, match=r"pair does not fit: its base.*init_checkpoint"
+    ):
+        export_saved_model.export(packages, **other, output=str(tmp_path / "models"))
+    assert os.listdir(tmp_path / "models") == []
+
+
+def test_another_vocabulary_is_refused(tmp_path, base, packages):
+    vocab_file = tmp_path / "vocab.txt"
+    vocab_file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
+    given = dict(base, vocab_file=str(vocab_file))
+    with pytest.raises(UserError, match="its vocabulary"):
+        export_saved_model.export(packages, **given, output=str(tmp_path / "models"))
+
+
+def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
+    (tmp_path / "file").write_text("")
+    for output, message in (
+        (str(tmp_path / "file"), "is a file"),
+        ("gs://bucket/models", "a folder of this machine"),
+    ):
+        with pytest.raises(UserError, match=message):
+            export_saved_model.export(packages, **base, output=output)
+
+
+def test_the_program_exports_and_says_what_is_missing(tmp_path, base, packages):
+    program = [sys.executable, os.path.join(PROJECT_ROOT, "export_saved_model.py")]
+    given = ["--%s=%s" % item for item in base.items()]
+    given += ["--adapters=" + packages[0], "--adapters=" + packages[1]]
+    run_process(*program, *given, "--output=models", cwd=tmp_path)
+    outputs = run(str(tmp_path / "models" / "1"), inputs_of(["score", "pair"]))
+    assert outputs["scores"].shape == (2, 2)
+
+    done = subprocess.run(
+        [*program, *given], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "error: --output is required" in done.stderr
+    assert "Traceback" not in done.stderr
