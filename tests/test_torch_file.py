@@ -1,0 +1,290 @@
+"""Files of PyTorch: tensors come out, code never runs, sizes are bounded."""
+
+import os
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+
+import torch_file
+from errors import UserError
+
+# Instructions of a pickle, as bytes.
+DICT, MARK, SET_ITEMS, STOP = b"}", b"(", b"u", b"."
+REDUCE, PERSISTENT, EMPTY_TUPLE, TUPLE, FALSE = b"R", b"Q", b")", b"t", b"\x89"
+
+
+def text(value):
+    value = value.encode("utf-8")
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+def number(value):
+    return b"J" + struct.pack("<i", value)
+
+
+def name(module, attribute):
+    return ("c%s\n%s\n" % (module, attribute)).encode()
+
+
+def numbers(values):
+    return MARK + b"".join(map(number, values)) + TUPLE
+
+
+def tensor(key, length, shape, strides, offset=0, storage="FloatStorage", rest=b""):
+    """Instructions that make a tensor, as `torch.save` writes them."""
+    stored = (
+        MARK
+        + text("storage")
+        + name("torch", storage)
+        + text(key)
+        + text("cpu")
+        + number(length)
+        + TUPLE
+        + PERSISTENT
+    )
+    hooks = name("collections", "OrderedDict") + EMPTY_TUPLE + REDUCE
+    arguments = stored + number(offset) + numbers(shape) + numbers(strides)
+    arguments = MARK + arguments + FALSE + hooks + rest + TUPLE
+    return name("torch._utils", "_rebuild_tensor_v2") + arguments + REDUCE
+
+
+def program(items, begin=DICT):
+    """Instructions that make a dict."""
+    body = b"".join(text(key) + value for key, value in items.items())
+    return b"\x80\x02" + begin + MARK + body + SET_ITEMS + STOP
+
+
+def write(path, code, storages=(), compression=zipfile.ZIP_STORED, more=()):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", code)
+        for key, values in dict(storages).items():
+            archive.writestr("archive/data/" + key, values.tobytes())
+        for entry, content in dict(more).items():
+            archive.writestr(entry, content)
+    return str(path)
+
+
+FOUR = {"0": np.arange(4, dtype="<f4")}
+
+
+def refused(path, part):
+    with pytest.raises(UserError) as caught:
+        torch_file.read(str(path))
+    assert str(path) in str(caught.value)
+    assert part in str(caught.value)
+
+
+def test_tensors_of_all_types_and_strides(tmp_path):
+    values = np.arange(12, dtype="<f4") / 8 - 0.5
+    upper = (values.view("<u4") >> 16).astype("<u2")
+    storages = {
+        "0": values,
+        "1": values.astype("<f8"),
+        "2": values.astype("<f2"),
+        "3": upper,
+    }
+    code = program(
+        {
+            "plain": tensor("0", 12, (3, 4), (4, 1)),
+            "turned": tensor("0", 12, (4, 3), (1, 4)),
+            "part": tensor("0", 12, (2, 2), (4, 1), offset=5),
+            "double": tensor("1", 12, (12,), (1,), storage="DoubleStorage"),
+            "half": tensor("2", 12, (12,), (1,), storage="HalfStorage"),
+            "short": tensor("3", 12, (2, 6), (6, 1), storage="BFloat16Storage"),
+            "scalar": tensor("0", 12, (), (), offset=11),
+        }
+    )
+    padding = {"archive/byteorder": b"little", "archive/padding": b"x" * 300}
+    found = torch_file.read(write(tmp_path / "f", code, storages, more=padding))
+    assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
+    square = values.reshape(3, 4)
+    np.testing.assert_array_equal(found["plain"], square)
+    np.testing.assert_array_equal(found["turned"], square.T)
+    np.testing.assert_array_equal(found["part"], [[values[5], values[6]], values[9:11]])
+    # Eighths of small numbers are exact in all these types.
+    for key in ("double", "half"):
+        np.testing.assert_array_equal(found[key], values)
+    np.testing.assert_array_equal(found["short"], values.reshape(2, 6))
+    assert found["scalar"] == values[11]
+
+
+def test_parameters_and_a_state_dict(tmp_path):
+    parameter = (
+        name("torch._utils", "_rebuild_parameter")
+        + MARK
+        + tensor("0", 4, (4,), (1,))
+        + b"\x88"
+        + name("collections", "OrderedDict")
+        + EMPTY_TUPLE
+        + REDUCE
+        + TUPLE
+        + REDUCE
+    )
+    ordered = name("collections", "OrderedDict") + EMPTY_TUPLE + REDUCE
+    code = program({"a": parameter}, begin=ordered)
+    # The state of such a dict: versions of PyTorch's modules.
+    code = code[:-1] + DICT + text("_metadata") + DICT + b"s" + b"b" + STOP
+    found = torch_file.read(write(tmp_path / "f", code, FOUR))
+    np.testing.assert_array_equal(found["a"], FOUR["0"])
+
+
+class Command:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def attacks(marker):
+    command = "touch %s" % marker
+    call = text(command) + b"\x85" + REDUCE
+    posix = name("posix", "system")
+    yield from (pickle.dumps({"a": Command(command)}, p) for p in range(6))
+    yield program({"a": posix + call})
+    yield b"\x80\x02" + MARK + text(command) + b"iposix\nsystem\n" + STOP
+    yield b"\x80\x02" + MARK + posix + text(command) + b"o" + STOP
+    yield b"\x80\x04" + text("posix") + text("system") + b"\x93" + call + STOP
+    yield program({"a": name("builtins", "eval") + text("1") + b"\x85" + REDUCE})
+    # Within a storage's name, and as the state of a dict.
+    yield program({"a": tensor("0", 4, (4,), (1,))}) + posix + call + STOP
+    yield program({})[:-1] + posix + call + b"b" + STOP
+    yield program({"a": posix + call + b"0" + tensor("0", 4, (4,), (1,))})
+
+
+@pytest.mark.parametrize("index", range(len(list(attacks("")))))
+def test_code_never_runs(tmp_path, index):
+    marker = tmp_path / "marker"
+    code = list(attacks(marker))[index]
+    path = write(tmp_path / "f", code, FOUR)
+    try:
+        torch_file.read(path)
+    except UserError as error:
+        assert path in str(error)
+    assert not marker.exists()
+
+
+def test_the_attack_would_run_elsewhere(tmp_path):
+    marker = tmp_path / "marker"
+    code = list(attacks(marker))[2]
+    refused(write(tmp_path / "f", code), "%s.system" % os.system.__module__)
+    assert not marker.exists()
+    pickle.loads(code)
+    assert marker.exists()
+
+
+def one(**changes):
+    settings = {"key": "0", "length": 4, "shape": (4,), "strides": (1,), **changes}
+    return program({"a": tensor(**settings)})
+
+
+@pytest.mark.parametrize(
+    "code, part",
+    [
+        (one(shape=(5,)), "beyond its storage"),
+        (one(offset=1), "beyond its storage"),
+        (one(shape=(2, 2), strides=(3, 1)), "beyond its storage"),
+        (one(shape=(2**30, 2**30), strides=(0, 0)), "beyond its storage"),
+        (one(shape=(5,), strides=(0,)), "beyond its storage"),
+        (one(strides=(-1,)), "a tensor is damaged"),
+        (one(shape=(-4,)), "a tensor is damaged"),
+        (one(offset=-1), "a tensor is damaged"),
+        (one(strides=(1, 1)), "a tensor is damaged"),
+        (one(shape=(1,) * 9, strides=(1,) * 9), "a tensor is damaged"),
+        (one(shape=(0,)), "empty"),
+        (one(length=2**30), "has 16 bytes"),
+        (one(key="1"), "lacks 'data/1'"),
+        (one(key="../../x"), "lacks"),
+        (one(storage="LongStorage"), "torch.LongStorage"),
+        (one(rest=number(1) * 5), "otherwise than a tensor"),
+        (program({"a": number(3)}), "'a' is no tensor"),
+        (program({"a": DICT}), "'a' is no tensor"),
+        (b"\x80\x02" + number(3) + STOP, "no dict"),
+        (b"\x80\x02" + STOP, "damaged"),
+        (b"\x80\x02}(X\x01\x00\x00\x00atu.", "damaged"),
+        (b"\x80\x02}" + MARK + number(1) + number(2) + SET_ITEMS + STOP, "names"),
+        (b"\x80\x02}" + MARK + text("a") + SET_ITEMS + STOP, "without"),
+        (one()[:-1], "damaged"),
+        (one()[:40], "damaged"),
+        (b"", "damaged"),
+        (b"\xff" * 9, "damaged"),
+        (b"\x80\x02}h\x05.", "damaged"),
+        # Python's own machine makes room for each of these before it looks.
+        (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + STOP, "damaged"),
+        (b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + STOP, "damaged"),
+        (b"\x80\x02}r\xff\xff\xff\xff" + one()[3:], "is no tensor"),
+    ],
+)
+def test_damaged_pickles(tmp_path, code, part):
+    if part == "is no tensor":  # A large place in the memory costs nothing.
+        assert list(torch_file.read(write(tmp_path / "f", code, FOUR))) == ["a"]
+    else:
+        refused(write(tmp_path / "f", code, FOUR), part)
+
+
+def test_deep_and_shared_values(tmp_path):
+    deep = b"\x80\x02" + b")" + b"\x85" * 100_000 + STOP
+    refused(write(tmp_path / "deep", deep), "no dict")
+    # Tuples of tuples, each of the one before twice: 2 ** 200 if written out.
+    shared = b"\x80\x02)" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(200))
+    refused(write(tmp_path / "shared", shared + STOP), "no dict")
+    refused(write(tmp_path / "long", b"\x80\x02" + b"N" * 2**20), "more than 1048576")
+    # Many tensors of one storage: each would be a copy of it.
+    storage = {"0": np.zeros(1000, "<f4")}
+    items = {"t%d" % i: tensor("0", 1000, (1000,), (1,)) for i in range(2000)}
+    refused(write(tmp_path / "many", program(items), storage), "longer than the file")
+
+
+def test_archives(tmp_path):
+    path = tmp_path / "f"
+    write(path, one(), FOUR, compression=zipfile.ZIP_DEFLATED)
+    refused(path, "compressed")
+    write(path, one(), FOUR, more={"archive/byteorder": b"big\0\0\0"})
+    refused(path, "little-endian")
+    write(path, one(), FOUR, more={"other/data.pkl": one()})
+    refused(path, "data.pkl")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("data/0", b"")
+    refused(path, "data.pkl")
+    path.write_bytes(b"\x80\x02" + STOP)
+    refused(path, "no zip archive")
+    path.write_bytes(b"")
+    refused(path, "no zip archive")
+    refused(tmp_path / "none", "cannot be read")
+    refused(tmp_path, "cannot be read")
+
+
+def test_lengths_that_are_claimed(tmp_path):
+    path = tmp_path / "f"
+    write(path, one(length=2**30), FOUR)
+    data = bytearray(path.read_bytes())
+    # The directory's entry of data/0: its two lengths, 16 bytes before 16 more.
+    entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    data[entry + 20 : entry + 28] = struct.pack("<II", 2**32 - 2, 2**32 - 2)
+    path.write_bytes(data)
+    refused(path, "longer than the file")
+
+
+def test_every_flipped_byte_ends_in_a_message(tmp_path):
+    path = tmp_path / "f"
+    write(path, one(), FOUR)
+    whole = path.read_bytes()
+    changed = 0
+    for index in range(len(whole)):
+        for value in (0x00, 0xFF, whole[index] ^ 0x01):
+            path.write_bytes(whole[:index] + bytes([value]) + whole[index + 1 :])
+            try:
+                found = torch_file.read(str(path))
+            except UserError:
+                changed += 1
+            else:
+                assert all(value.shape == (4,) for value in found.values())
+        path.write_bytes(whole[:index])
+        with pytest.raises(UserError):
+            torch_file.read(str(path))
+    assert changed > len(whole)
