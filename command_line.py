@@ -33,7 +33,6 @@ def help_text(description, groups, flag_values, width):
                 flag.help, width, initial_indent=" " * 6, subsequent_indent=" " * 6
             )
     lines += ["", "Give values with =, such as --%s=VALUE." % flag.name]
-    lines += ["--helpfull lists the flags of the libraries too."]
     return "\n".join(lines) + "\n"
 
 
@@ -54,6 +53,7 @@ def flags_parser(description, groups, flag_values):
         if _HELP_FLAGS.intersection(argv[1:]):
             width = max(40, shutil.get_terminal_size((88, 24)).columns)
             print(help_text(description, groups, flag_values, width), end="")
+            print("--helpfull lists the flags of the libraries too.")
             sys.exit(0)
         return app.parse_flags_with_usage(argv)
 

@@ -1,0 +1,320 @@
+"""Makes, shows, checks and merges adapter packages, the folders of tuned tasks.
+
+python manage_adapters.py export ...   a package from a full checkpoint
+python manage_adapters.py info ...     what packages are
+python manage_adapters.py verify ...   whether packages fit a base
+python manage_adapters.py merge ...    base and package as one checkpoint
+python manage_adapters.py COMMAND --help
+"""
+
+import json
+import shutil
+import sys
+import textwrap
+from typing import Callable, NamedTuple
+
+import tensorflow.compat.v1 as tf
+from absl import flags
+
+import adapter_package
+import checkpoints
+import command_line
+import features
+import glue_data
+import package_conversion
+import package_report
+import tokenization
+from errors import UserError, reports_user_errors
+
+_HELP = {"-h", "-help", "--help", "--helpshort", "help"}
+
+
+# --- the commands ---------------------------------------------------------------
+
+
+def export(values, packages):
+    """Writes the package of a checkpoint."""
+    if packages:
+        raise UserError(
+            "export takes flags alone, %r is none; --checkpoint names what is exported"
+            % packages[0]
+        )
+    given = package_conversion.Given(
+        values.task_name,
+        values.bert_config_file,
+        values.vocab_file,
+        values.do_lower_case,
+        values.max_seq_length,
+    )
+    package = package_conversion.export(
+        values.checkpoint, values.output.rstrip("/"), given, values.init_checkpoint
+    )
+    print("Wrote %s:" % package.path)
+    print("\n".join(package_report.summary(package)))
+
+
+def info(values, packages):
+    """Prints one package in full, or several as a table."""
+    found, broken = [], []
+    for folder in packages:
+        try:
+            found.append(adapter_package.read(folder))
+        except UserError as error:
+            broken.append(str(error))
+    if values.json:
+        sizes = [package_report.file_bytes(package) for package in found]
+        entries = [
+            {"path": package.path, "bytes": size, "config": package.config}
+            for package, size in zip(found, sizes)
+        ]
+        print(json.dumps(entries, indent=2, sort_keys=True))
+    elif len(packages) == 1 and found:
+        print("\n".join(package_report.summary(found[0])))
+    elif found:
+        print("\n".join(package_report.table(found)))
+    if broken:
+        raise UserError("\n       ".join(broken))
+
+
+def verify(values, packages):
+    """Prints for each package that it fits the base, or what differs."""
+    given = {}
+    if values.vocab_file:
+        tokenization.load_vocab(values.vocab_file)  # Says so where it is none.
+        given["vocabulary"] = features.file_digest(values.vocab_file)
+    checkpoints.read_shapes(values.init_checkpoint)
+    fingerprints: dict[str, dict] = {}
+    wrong = 0
+    for folder in packages:
+        try:
+            package = adapter_package.read(folder)
+            problems = adapter_package.misfits(package, given)
+            problems += package_conversion.base_misfits(
+                package, values.init_checkpoint, fingerprints
+            )
+        except UserError as error:
+            problems = [str(error)]
+        wrong += bool(problems)
+        for text in problems or ["OK"]:
+            print("%s: %s" % (folder, text))
+    if wrong:
+        raise UserError(
+            "%d of %d packages are damaged or do not fit" % (wrong, len(packages))
+        )
+
+
+def merge(values, packages):
+    """Writes base and package as one checkpoint."""
+    if len(packages) > 1:
+        raise UserError(
+            "merge takes one package, given are %d: a checkpoint holds one task"
+            % len(packages)
+        )
+    package = package_conversion.merge(
+        packages[0], values.init_checkpoint, values.output
+    )
+    print(
+        "Wrote %s: base and task %s; give it as --init_checkpoint with "
+        "--adapter_size=%d" % (values.output, package.task, package.adapter_size)
+    )
+
+
+# --- their flags ----------------------------------------------------------------
+
+
+def _string(values, name, text):
+    return flags.DEFINE_string(name, None, text, flag_values=values)
+
+
+def _export_flags(values):
+    return {
+        "Required": (
+            _string(
+                values,
+                "checkpoint",
+                "Checkpoint of a trained model, of this program or the original: the "
+                "path without endings, such as OUTPUT_DIR/model.ckpt-573.",
+            ),
+            _string(values, "output", "Folder to make, the package."),
+        ),
+        "Required where no run.json lies beside the checkpoint": (
+            _string(
+                values,
+                "task_name",
+                "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
+            ),
+            _string(values, "bert_config_file", "bert_config.json of the model."),
+            _string(values, "vocab_file", "Vocabulary that it was trained with."),
+        ),
+        "Told by run.json too": (
+            flags.DEFINE_bool(
+                "do_lower_case",
+                None,
+                "Whether its text was lower-cased; true if nothing says so.",
+                flag_values=values,
+            ),
+            flags.DEFINE_integer(
+                "max_seq_length",
+                None,
+                "Its longest input in word pieces; 128 if nothing says so.",
+                flag_values=values,
+            ),
+        ),
+        "Checkpoints of --checkpoint_content=trained": (
+            _string(
+                values,
+                "init_checkpoint",
+                "Base of a checkpoint that holds trained variables alone.",
+            ),
+        ),
+    }
+
+
+def _info_flags(values):
+    return {
+        "Output": (
+            flags.DEFINE_bool(
+                "json",
+                False,
+                "Print a JSON list of the packages' configs, for programs.",
+                flag_values=values,
+            ),
+        )
+    }
+
+
+def _base_flag(values):
+    return _string(
+        values,
+        "init_checkpoint",
+        "The base: a checkpoint with its frozen weights, the path without endings, "
+        "such as .../bert_model.ckpt.",
+    )
+
+
+def _verify_flags(values):
+    return {
+        "Required": (_base_flag(values),),
+        "Checked where it is given": (
+            _string(values, "vocab_file", "Vocabulary of the base."),
+        ),
+    }
+
+
+def _merge_flags(values):
+    return {
+        "Required": (
+            _base_flag(values),
+            _string(
+                values,
+                "output",
+                "Checkpoint to write: the path without endings, such as "
+                "merged/model.ckpt. Nothing is overwritten.",
+            ),
+        )
+    }
+
+
+class Command(NamedTuple):
+    """What a word after the program's name does."""
+
+    run: Callable  # of the flags' values and the list of packages
+    define_flags: Callable  # of `FlagValues`; returns the groups of its help
+    required: tuple[str, ...]  # flags
+    packages: str  # how they are given; "" if none is taken
+    about: str
+
+
+COMMANDS = {
+    "export": Command(
+        export,
+        _export_flags,
+        ("checkpoint", "output"),
+        "",
+        "Writes the adapter package of a checkpoint. Adapter size and number of labels "
+        "are those of its shapes. Beside a checkpoint of this program lie run.json and "
+        "eval_results.json: task, config, vocabulary, settings and dev scores come "
+        "from there.",
+    ),
+    "info": Command(
+        info,
+        _info_flags,
+        (),
+        "PACKAGE [PACKAGE ...]",
+        "Says what a package is, or prints a table of several: task, adapter size, "
+        "trained parameters, bytes, dev scores and base.",
+    ),
+    "verify": Command(
+        verify,
+        _verify_flags,
+        ("init_checkpoint",),
+        "PACKAGE [PACKAGE ...]",
+        "Says OK, or what is damaged or differs from the base; ends with status 1 "
+        "unless all packages are OK.",
+    ),
+    "merge": Command(
+        merge,
+        _merge_flags,
+        ("init_checkpoint", "output"),
+        "PACKAGE",
+        "Writes base and package as one checkpoint, which this program and the "
+        "original load as --init_checkpoint.",
+    ),
+}
+
+
+# --- the command line -----------------------------------------------------------
+
+
+def _help_text(name, values, groups):
+    command = COMMANDS[name]
+    words = ["python manage_adapters.py", name, command.packages, "[flags]"]
+    width = max(40, shutil.get_terminal_size((88, 24)).columns)
+    about = [" ".join(filter(None, words)), "", *textwrap.wrap(command.about, width)]
+    return command_line.help_text("\n".join(about), groups, values, width)
+
+
+@reports_user_errors
+def main(argv):
+    """Runs one command.
+
+    Args:
+      argv: the program's name, the command, then flags and packages in any order.
+    """
+    words = argv[1:]
+    if not words or words[0] in _HELP:
+        print(__doc__)
+    if not words:
+        raise UserError("no command is given: name one of %s" % ", ".join(COMMANDS))
+    if words[0] in _HELP:
+        return
+    name = words[0]
+    if name not in COMMANDS:
+        raise UserError(
+            "%r is no command: the first word is one of %s"
+            % (name, ", ".join(COMMANDS))
+        )
+    command = COMMANDS[name]
+    values = flags.FlagValues()
+    groups = command.define_flags(values)
+    if _HELP.intersection(words[1:]):
+        print(_help_text(name, values, groups), end="")
+        return
+    values.set_gnu_getopt(True)
+    see = "python manage_adapters.py %s --help says more" % name
+    try:
+        packages = values(words)[1:]
+    except flags.Error as error:
+        raise UserError("%s; %s" % (error, see)) from None
+    missing = ["--" + flag for flag in command.required if not values[flag].value]
+    if command.packages and not packages:
+        missing.insert(0, command.packages)
+    if missing:
+        raise UserError("%s needs %s; %s" % (name, " and ".join(missing), see))
+    command.run(values, packages)
+
+
+if __name__ == "__main__":
+    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
+    tf.disable_v2_behavior()
+    main(sys.argv)
