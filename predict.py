@@ -318,12 +318,8 @@ def _load_model(values):
         values.vocab_file,
         values.batch_size,
     )
-    for value in values.adapters:
-        name, equals, folder = value.partition("=")
-        if equals and not tf.io.gfile.isdir(value):
-            model.add(folder, name)
-        else:
-            model.add(value)
+    for package in values.adapters:
+        model.add(package)
     return model
 
 

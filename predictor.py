@@ -126,12 +126,11 @@ class Predictor:
         """
         return list(_find(self._tasks, task).labels)
 
-    def add(self, package_dir, name=None):
+    def add(self, package):
         """Adds the task of an adapter package.
 
         Args:
-          package_dir: the package's folder.
-          name: what to call the task here; None: as the package does.
+          package: FOLDER, or NAME=FOLDER to call the task otherwise than it does.
 
         Returns:
           The task's name.
@@ -140,33 +139,18 @@ class Predictor:
           UserError: the package is damaged, belongs to another base or vocabulary, is
             of another case than the tasks that are here, or its name is taken.
         """
-        package = adapter_package.read(package_dir)
-        adapter_package.check_fit(package, self._given)
+        found = multitask.read_package(package)
+        adapter_package.check_fit(found, self._given)
         longest = self._config.max_position_embeddings
-        if package.config["max_seq_length"] > longest:
+        if found.config["max_seq_length"] > longest:
             raise UserError(
                 "--adapters=%s asks for a sequence length of %d, but the base's "
                 "position embeddings end at %d: the package is damaged"
-                % (package_dir, package.config["max_seq_length"], longest)
+                % (package, found.config["max_seq_length"], longest)
             )
-        if name is not None:
-            task = dict(package.config["task"], name=name)
-            package = package._replace(config=dict(package.config, task=task))
         with self._changing:
-            packages = self._tasks.packages
-            if package.task in packages:
-                raise UserError(
-                    "--adapters=%s: there is a task %s already, from %s; call one of "
-                    "them otherwise, --adapters=NAME=%s"
-                    % (
-                        package_dir,
-                        package.task,
-                        packages[package.task].path,
-                        package_dir,
-                    )
-                )
-            self._replace({**packages, package.task: package})
-        return package.task
+            self._replace([*self._tasks.packages.values(), found])
+        return found.task
 
     def remove(self, name):
         """Removes a task.
@@ -176,17 +160,18 @@ class Predictor:
         """
         with self._changing:
             _find(self._tasks, name)
-            packages = self._tasks.packages
-            self._replace({key: packages[key] for key in packages if key != name})
+            packages = self._tasks.packages.values()
+            self._replace([package for package in packages if package.task != name])
 
     def _replace(self, packages):
         if not packages:
             self._tasks = _Tasks({}, None, None)
             return
-        stack = multitask.stack(list(packages.values()))
-        # The stack's packages agree in it.
-        do_lower_case = next(iter(packages.values())).config["do_lower_case"]
-        self._tasks = _Tasks(packages, stack, self._tokenizers[do_lower_case])
+        stack = multitask.stack(packages)
+        # The packages of a stack agree in it.
+        tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
+        by_name = {package.task: package for package in packages}
+        self._tasks = _Tasks(by_name, stack, tokenizer)
 
     def predict(self, task, rows):
         """Predicts rows of one task.

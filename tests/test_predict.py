@@ -240,6 +240,7 @@ def test_strict_ends_at_the_first_bad_row_before_any_output(
     def no_prediction(*_):
         raise AssertionError("predicted")
 
+    monkeypatch.setattr(predict, "CHUNK_ROWS", 1)
     content = b"a cat\n\nrain\n\n"
     monkeypatch.setattr(predictor.Predictor, "predict_mixed", no_prediction)
     others, line = ["--strict"], 2

@@ -69,21 +69,27 @@ def test_predictions_are_those_of_run_classifier(
     tmp_path, base, paths, task, write_data
 ):
     data = write_data(tmp_path / "data")
+    rows = tmp_path / "data" / "test.tsv"
+    # Long ones among them, which are cut.
+    rows.write_text(rows.read_text().replace("cat", "cat sat on a mat while rain fell"))
+    longest = adapter_package.read(paths[task.name]).config["max_seq_length"]
     small_run.run(
         **base,
         **data,
         do_predict=True,
         adapters=paths[task.name],
         adapter_size=task.size,
-        max_seq_length=16,
+        max_seq_length=longest,
         output_dir=str(tmp_path / "out"),
     )
     expected = np.loadtxt(tmp_path / "out" / "test_results.tsv", ndmin=2)
     row = glue_data.get_task(task.name)
     examples = glue_data.read_examples(row, data["data_dir"], row.test[0])
     model = load(base, *paths.values(), batch_size=3)
-    # Longer texts than 16 word pieces are among them: these are cut.
-    found = model.predict(task.name, [(e.text_a, e.text_b) for e in examples])
+    pairs = [(example.text_a, example.text_b) for example in examples]
+    # Each of their words is one piece.
+    assert max(len(" ".join(pair).split()) for pair in pairs) + 3 > longest
+    found = model.predict(task.name, pairs)
     np.testing.assert_allclose(numbers(found), expected, atol=1e-5)
     assert expected.std(axis=0).min() > 1e-3
     if task.labels:
@@ -132,7 +138,7 @@ def test_packages_come_and_go_and_the_others_stay_the_same(base, paths):
     before = model.predict("mrpc", rows)
     # Other activations, sizes and numbers of labels.
     assert model.add(paths["sts-b"]) == "sts-b"
-    assert model.add(paths["three"], name="third") == "third"
+    assert model.add("third=" + paths["three"]) == "third"
     assert model.tasks == ["mrpc", "sts-b", "third"]
     assert model.labels("third") == ["a", "b", "c"]
     assert model.labels("sts-b") == []
@@ -160,7 +166,7 @@ def test_a_call_keeps_the_tasks_that_it_began_with(base, paths):
         if "three" in model.tasks:
             model.remove("mrpc")
             model.remove("three")
-            model.add(paths["three"], name="mrpc")
+            model.add("mrpc=" + paths["three"])
             # In the middle of the other call.
             assert len(model.predict("mrpc", rows)[0].probabilities) == 3
 
@@ -196,9 +202,9 @@ def test_threads_get_their_own_answers(base, paths):
 
 def test_a_name_has_one_package(base, paths):
     model = load(base, paths["mrpc"])
-    with pytest.raises(UserError, match=r"a task mrpc already.*NAME="):
+    with pytest.raises(UserError, match=r"are both of the task mrpc.*NAME="):
         model.add(paths["mrpc"])
-    assert model.add(paths["mrpc"], name="again") == "again"
+    assert model.add("again=" + paths["mrpc"]) == "again"
     rows = texts(3)
     assert numbers(model.predict("again", rows)) == numbers(model.predict("mrpc", rows))
 
