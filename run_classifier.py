@@ -350,6 +350,7 @@ def main(argv):
         raise UserError(
             "%r is no flag: give values with =, such as --do_lower_case=false" % argv[1]
         )
+    training.keep_freed_memory()
     plan = make_plan()
     model_fn = make_model_fn(plan)
     if FLAGS.do_train:

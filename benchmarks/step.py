@@ -238,6 +238,7 @@ def main(argv):
     if argv[1:]:
         raise UserError("%r is no flag" % argv[1])
     tf.logging.set_verbosity(tf.logging.ERROR)
+    training.keep_freed_memory()
     config = read_config(FLAGS.config)
     work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
     print(

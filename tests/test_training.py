@@ -1,7 +1,11 @@
-"""The progress report."""
+"""The progress report, and how memory is kept."""
 
 import io
+import os
+import subprocess
+import sys
 
+import pytest
 import tensorflow.compat.v1 as tf
 
 import training
@@ -47,3 +51,28 @@ def test_a_bar_on_a_terminal():
     assert "6/6" in text
     assert "examples/s" in text
     assert "step 6 of 6" not in text
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_freed_memory_is_used_again(keeps):
+    # In a process of its own, since the setting is the process's.
+    program = """if True:
+        import resource
+        import numpy as np
+        import training
+        %s
+        def touch():
+            for megabytes in (20, 70, 40) * 5:
+                np.ones(megabytes * 2**20, np.int8)
+        touch()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        touch()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """ % ("training.keep_freed_memory()" if keeps else "")
+    here = os.path.dirname(os.path.abspath(training.__file__))
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=here, stdout=subprocess.PIPE, check=True
+    )
+    faults = int(result.stdout)
+    # 650 MB would be 166,400 pages, or 325 where pages are huge.
+    assert faults < 50 if keeps else faults > 300
