@@ -446,20 +446,17 @@ def _write_assets(folder, content):
 
 
 def _load_weights(session, content):
-    """Sets all variables; the base's come one at a time, since it may be large."""
+    """Sets all variables."""
     variables = {variable.op.name: variable for variable in tf.global_variables()}
-
-    def load(name, value):
-        variable = variables.pop(name)
-        initializer = variable.initializer
-        value = value.astype(variable.dtype.base_dtype.as_numpy_dtype)
-        session.run(initializer, {initializer.inputs[1]: value})
-
-    for name, value in content.stack.weights.items():
-        load("tasks/" + name, value)
-    names = list(variables)
-    for name, value in checkpoints.iterate_values(content.init_checkpoint, names):
-        load(name, value)
+    values = {"tasks/" + name: v for name, v in content.stack.weights.items()}
+    frozen = sorted(set(variables) - set(values))
+    values.update(checkpoints.iterate_values(content.init_checkpoint, frozen))
+    feed = {}
+    for name, variable in variables.items():
+        value = values.pop(name)  # Only one copy of each is kept.
+        dtype = variable.dtype.base_dtype.as_numpy_dtype
+        feed[variable.initializer.inputs[1]] = value.astype(dtype, copy=False)
+    session.run([variable.initializer for variable in variables.values()], feed)
 
 
 def _write_warm_up(path, content):

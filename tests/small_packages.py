@@ -118,9 +118,9 @@ def random_batch(batch, length, seed=0):
 
 def load(session, values):
     """Sets all variables of the session's graph: dict from name to array."""
-    for variable in tf.global_variables():
-        initializer = variable.initializer
-        session.run(initializer, {initializer.inputs[1]: values[variable.op.name]})
+    variables = tf.global_variables()
+    feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
+    session.run([v.initializer for v in variables], feed)
 
 
 def single_task_scores(package, checkpoint, batch):

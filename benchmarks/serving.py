@@ -1,0 +1,298 @@
+"""Measures one SavedModel of many tasks against a model for each task.
+
+    python -m benchmarks.serving --init_checkpoint=DIR/bert_model.ckpt \\
+      --bert_config_file=DIR/bert_config.json --vocab_file=DIR/vocab.txt
+
+The tasks are made up, of random weights; what is timed is the graph, on random ids. All
+models are timed in turns, in one process. Resident memory is what models add to that of
+a fresh process with TensorFlow alone. Linux only.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from absl import app, flags
+
+import adapter_package
+import checkpoints
+import classifier
+import export_saved_model
+import features
+import modeling
+from errors import UserError, reports_user_errors
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("init_checkpoint", None, "Checkpoint of the base.")
+flags.DEFINE_string("bert_config_file", None, "Its bert_config.json.")
+flags.DEFINE_string("vocab_file", None, "Its vocab.txt.")
+flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck.")
+flags.DEFINE_integer("seq_length", 128, "Word pieces of each row.")
+flags.DEFINE_integer("batch_size", 32, "Rows of a batch, for throughput.")
+flags.DEFINE_integer("rounds", 20, "How often each model is timed.")
+
+_TASKS = 16  # rows of a batch are of these in turn
+_COUNTS = (1, 4, _TASKS)
+_LABELS = ["0", "1"]
+
+# Prints the bytes that the models named as arguments add to a process, by a short run.
+_MEMORY = """
+import sys
+import numpy as np
+import tensorflow.compat.v1 as tf
+tf.disable_v2_behavior()
+
+def resident():
+    with open("/proc/self/statm") as reader:
+        return int(reader.read().split()[1]) * 4096
+
+with tf.Graph().as_default(), tf.Session() as session:
+    session.run(tf.matmul(tf.ones([64, 64]), tf.ones([64, 64])))
+before = resident()
+sessions = []
+for argument in sys.argv[1:]:
+    task, _, folder = argument.partition("=")
+    session = tf.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        model = tf.saved_model.load(session, ["serve"], folder)
+    signature = model.signature_def["serving_default"]
+    values = dict.fromkeys(("input_ids", "input_mask"), np.ones([1, 16]))
+    values.update(segment_ids=np.zeros([1, 16]), task=[task])
+    feed = {info.name: values[name] for name, info in signature.inputs.items()}
+    session.run(signature.outputs["scores"].name, feed)
+    sessions.append(session)
+print(resident() - before)
+"""
+
+
+class Size(NamedTuple):
+    """What models take."""
+
+    title: str
+    disk: int  # bytes
+    memory: int  # bytes
+
+
+class Model:
+    """A loaded SavedModel."""
+
+    def __init__(self, folder):
+        """Loads it."""
+        self._session = tf.Session(graph=tf.Graph())
+        with self._session.graph.as_default():
+            loaded = tf.saved_model.load(self._session, ["serve"], folder)
+        self._signature = loaded.signature_def[export_saved_model.SIGNATURE]
+
+    def run(self, rows):
+        """Runs a batch: dict from the inputs' names to arrays; returns the scores."""
+        feed = {info.name: rows[name] for name, info in self._signature.inputs.items()}
+        return self._session.run(self._signature.outputs["scores"].name, feed)
+
+
+def write_package(folder, seed):
+    """Writes an adapter package of random weights, of the task "task<seed>"."""
+    config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
+    random = np.random.RandomState(seed)
+    shapes = adapter_package.trained_shapes(config, FLAGS.adapter_size, len(_LABELS))
+    weights = {
+        name: (random.standard_normal(shape) * 0.02 + name.endswith("gamma")).astype(
+            np.float32
+        )
+        for name, shape in shapes.items()
+    }
+    description = adapter_package.Description(
+        task_name="task%d" % seed,
+        labels=_LABELS,
+        is_regression=False,
+        metrics=["accuracy"],
+        bert_config=config.to_dict(),
+        adapter_size=FLAGS.adapter_size,
+        vocabulary=features.file_digest(FLAGS.vocab_file),
+        do_lower_case=True,
+        max_seq_length=FLAGS.seq_length,
+    )
+    frozen = adapter_package.frozen_shapes(config)
+    base = checkpoints.base_fingerprint(FLAGS.init_checkpoint, frozen)
+    adapter_package.write(folder, description, weights, base, global_step=1)
+    return folder
+
+
+def write_single(folder, package):
+    """Writes a SavedModel of one task's whole model, base included."""
+    config = package.bert_config
+    values = dict(
+        checkpoints.iterate_values(
+            FLAGS.init_checkpoint, adapter_package.frozen_shapes(config)
+        ),
+        **package.weights,
+    )
+    with tf.Graph().as_default(), tf.Session() as session:
+        inputs = {
+            name: tf.placeholder(tf.int32, [None, None], name)
+            for name in ("input_ids", "input_mask", "segment_ids")
+        }
+        output = classifier.create_model(
+            config,
+            False,
+            **inputs,
+            labels=tf.zeros(tf.shape(inputs["input_ids"])[:1], tf.int32),
+            num_labels=len(_LABELS),
+            use_one_hot_embeddings=False,
+            adapter_fn=classifier.adapter_function(package.adapter_size, 1e-3),
+        )
+        variables = tf.global_variables()
+        feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
+        session.run([v.initializer for v in variables], feed)
+        tf.saved_model.simple_save(
+            session, folder, inputs, {"scores": output.probabilities}
+        )
+    return folder
+
+
+def size(title, folders):
+    """The `Size` of models that are loaded into one process."""
+    arguments = ["task0=" + folder for folder in folders]
+    printed = subprocess.run(
+        [sys.executable, "-c", _MEMORY, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ).stdout
+    disk = sum(
+        os.path.getsize(os.path.join(path, name))
+        for folder in folders
+        for path, _, names in os.walk(folder)
+        for name in names
+    )
+    return Size(title, disk, int(printed))
+
+
+def random_rows(count):
+    """Inputs of a batch whose rows are of the tasks in turn."""
+    config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
+    shape = [count, FLAGS.seq_length]
+    return {
+        "input_ids": np.random.RandomState(0).randint(1, config.vocab_size, shape),
+        "input_mask": np.ones(shape, np.int32),
+        "segment_ids": np.zeros(shape, np.int32),
+        "task": np.array(["task%d" % (i % _TASKS) for i in range(count)]),
+    }
+
+
+def calls_by_task(models, rows):
+    """A call for each task that the rows are of, to its own model."""
+    for i, model in enumerate(models):
+        own = rows["task"] == "task%d" % i
+        if own.any():
+            model.run({name: value[own] for name, value in rows.items()})
+
+
+def time_in_turns(functions):
+    """Median seconds of each function, each called once a round."""
+    seconds = [[] for _ in functions]
+    for function in functions:
+        function()  # Warms up.
+    for _ in range(FLAGS.rounds):
+        for function, taken in zip(functions, seconds):
+            started = time.perf_counter()
+            function()
+            taken.append(time.perf_counter() - started)
+    return [float(np.median(taken)) for taken in seconds]
+
+
+def print_sizes(sizes):
+    """A table of sizes."""
+    print("\n%-44s %10s %14s" % ("", "disk", "memory"))
+    for row in sizes:
+        print(
+            "%-44s %7.1f MB %11.1f MB" % (row.title, row.disk / 1e6, row.memory / 1e6)
+        )
+
+
+def print_times(many, one, separate):
+    """A table of latency and throughput.
+
+    Args:
+      many: the `Model` of all tasks.
+      one: the `Model` of all tasks where there is one only.
+      separate: list of `Model`, one a task.
+    """
+    batch = FLAGS.batch_size
+    titles = (
+        "one model of %d tasks" % _TASKS,
+        "one model of 1 task",
+        "single-task model, its own rows",
+        "%d single-task models" % _TASKS,
+    )
+    print("\n%-44s %12s %14s" % ("", "1 row", "%d rows" % batch))
+    times = []
+    for count in (1, batch):
+        rows = random_rows(count)
+        of_first = dict(rows, task=np.array(["task0"] * count))
+        times.append(
+            time_in_turns(
+                [
+                    lambda rows=rows: many.run(rows),
+                    lambda rows=of_first: one.run(rows),
+                    lambda rows=of_first: separate[0].run(rows),
+                    lambda rows=rows: calls_by_task(separate, rows),
+                ]
+            )
+        )
+    for title, latency, seconds in zip(titles, *times):
+        print("%-44s %9.1f ms %8.1f rows/s" % (title, 1e3 * latency, batch / seconds))
+
+
+@reports_user_errors
+def main(argv):
+    """Writes the models, and prints what they take."""
+    del argv
+    for name in ("init_checkpoint", "bert_config_file", "vocab_file"):
+        if not FLAGS[name].value:
+            raise UserError("--%s is required: %s" % (name, FLAGS[name].help))
+    tf.get_logger().setLevel("ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+
+        def at(name):
+            return os.path.join(folder, name)
+
+        paths = [write_package(at("package%d" % i), i) for i in range(_TASKS)]
+        given = (FLAGS.init_checkpoint, FLAGS.bert_config_file, FLAGS.vocab_file)
+        many = {
+            count: export_saved_model.export(
+                paths[:count], *given, at("many%d" % count)
+            )
+            for count in _COUNTS
+        }
+        small = export_saved_model.export(paths, *given, at("small"), "bfloat16")
+        separate = [
+            write_single(at("single%d" % i), adapter_package.read(path))
+            for i, path in enumerate(paths)
+        ]
+        print_sizes(
+            [
+                *(
+                    size("one model, tasks: %d" % count, [many[count]])
+                    for count in _COUNTS
+                ),
+                size("one model, tasks: %d, base in bfloat16" % _TASKS, [small]),
+                size("single-task model", separate[:1]),
+                size("single-task models: %d" % _TASKS, separate),
+            ]
+        )
+        print_times(
+            Model(many[_TASKS]), Model(many[1]), [Model(path) for path in separate]
+        )
+
+
+if __name__ == "__main__":
+    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
+    tf.disable_v2_behavior()
+    app.run(main)
