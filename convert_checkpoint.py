@@ -1,11 +1,11 @@
-"""Turns a BERT encoder in Hugging Face's layout into a checkpoint for this project.
+"""Converts encoders and adapters from and to the formats of other libraries.
 
-    python convert_checkpoint.py --input_dir=FOLDER --output_dir=FOLDER
-
-The input folder is laid out as `hf_encoder` describes it. The output folder gets
-`bert_model.ckpt`, `bert_config.json` and `vocab.txt` under the names of Google's
-releases, and `conversion.json`, by which a second run knows that nothing is left
-to do. Both folders are local.
+--to=checkpoint   an encoder in Hugging Face's layout -> bert_model.ckpt,
+                  bert_config.json and vocab.txt, as Google's releases have them
+--to=huggingface  such a checkpoint, with the layer norms of an adapter package or its
+                  own -> Hugging Face's layout, for transformers' BertModel
+--to=package      an adapter of AdapterHub's library -> an adapter package
+--to=adapterhub   an adapter package -> the format of that library
 """
 
 import hashlib
@@ -13,47 +13,126 @@ import json
 import os
 import shutil
 
-import numpy as np
+import safetensors
 import tensorflow.compat.v1 as tf
 from absl import app, flags, logging
 
+import adapter_package
 import checkpoints
+import command_line
 import hf_encoder
-import tokenization
+import package_exchange
 from errors import UserError, reports_user_errors
 
 CHECKPOINT_NAME = "bert_model.ckpt"
 CONFIG_NAME = "bert_config.json"
 VOCAB_NAME = hf_encoder.VOCAB_NAME
 RECORD_NAME = "conversion.json"
-_TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 # Raise it when the same input would convert to something else.
 _FORMAT = 1
 
+# Flags of a direction: those it needs and those it takes, beside --output_dir.
+_BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
+_DIRECTIONS = {
+    "checkpoint": (("input_dir",), ("init_missing_pooler", "seed")),
+    "huggingface": (_BASE, ("adapters", "do_lower_case")),
+    "package": (
+        ("input_dir", "task_name", *_BASE),
+        ("labels", "do_lower_case", "max_seq_length", "new_head", "seed"),
+    ),
+    "adapterhub": (("adapters",), ()),
+}
 
-def define_flags():
-    """Defines this program's flags."""
-    flags.DEFINE_string(
-        "input_dir",
-        None,
-        "Folder with config.json, vocab.txt and model.safetensors (or its parts and "
-        "model.safetensors.index.json) of a BERT encoder in Hugging Face's layout.",
-    )
-    flags.DEFINE_string(
-        "output_dir",
-        None,
-        "Folder to make, with bert_model.ckpt, bert_config.json and vocab.txt.",
-    )
-    flags.DEFINE_bool(
-        "init_missing_pooler",
-        False,
-        "If the encoder has no pooler, make a random one instead of ending with an "
-        "error. Adapter tuning never trains the pooler.",
-    )
-    flags.DEFINE_integer(
-        "seed", 12345, "Seed of the random pooler, for --init_missing_pooler."
-    )
-    flags.mark_flags_as_required(["input_dir", "output_dir"])
+
+def define_flags(values=flags.FLAGS):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": values}
+
+    def string(name, text):
+        return flags.DEFINE_string(name, None, text, **to)
+
+    return {
+        "Always": (
+            flags.DEFINE_enum(
+                "to",
+                "checkpoint",
+                list(_DIRECTIONS),
+                "What is made: %s." % ", ".join(_DIRECTIONS),
+                **to,
+            ),
+            string("output_dir", "Folder to make."),
+        ),
+        "What is converted": (
+            string(
+                "input_dir",
+                "For checkpoint: folder with config.json, vocab.txt and "
+                "model.safetensors (or its parts and model.safetensors.index.json) of "
+                "a BERT encoder in Hugging Face's layout. For package: folder that "
+                "save_adapter of AdapterHub's library made.",
+            ),
+            string(
+                "adapters",
+                "For adapterhub: the adapter package. For huggingface, if given: the "
+                "package whose layer norms take the place of the base's.",
+            ),
+            string(
+                "init_checkpoint",
+                "For huggingface and package: checkpoint of the base, the path without "
+                "endings, such as .../bert_model.ckpt.",
+            ),
+            string("bert_config_file", "bert_config.json of --init_checkpoint."),
+            string("vocab_file", "Vocabulary of --init_checkpoint."),
+        ),
+        "For --to=package": (
+            string(
+                "task_name",
+                "Its task: one of GLUE, or any other name together with --labels.",
+            ),
+            flags.DEFINE_list(
+                "labels",
+                None,
+                "Labels in the order of the head's outputs, with commas between them, "
+                "where the head does not name the task's.",
+                **to,
+            ),
+            flags.DEFINE_integer(
+                "max_seq_length", 128, "Longest input, in word pieces.", **to
+            ),
+            flags.DEFINE_bool(
+                "new_head",
+                False,
+                "Leave out the folder's head, if it has one, and make a random one, "
+                "which has yet to be trained.",
+                **to,
+            ),
+        ),
+        "For --to=package and --to=huggingface": (
+            flags.DEFINE_bool(
+                "do_lower_case",
+                None,
+                "Whether text is lower-cased; if not given, as --adapters says, or "
+                "else true.",
+                **to,
+            ),
+        ),
+        "For --to=checkpoint": (
+            flags.DEFINE_bool(
+                "init_missing_pooler",
+                False,
+                "If the encoder has no pooler, make a random one instead of ending "
+                "with an error. Adapter tuning never trains the pooler.",
+                **to,
+            ),
+        ),
+        "For what is random": (
+            flags.DEFINE_integer(
+                "seed",
+                12345,
+                "Seed of --init_missing_pooler and --new_head.",
+                **to,
+            ),
+        ),
+    }
 
 
 @reports_user_errors
@@ -66,9 +145,59 @@ def main(argv):
         )
     logging.set_verbosity(logging.INFO)
     values = flags.FLAGS
-    convert(
-        values.input_dir, values.output_dir, values.init_missing_pooler, values.seed
-    )
+    _check_flags(values)
+    if values.to == "checkpoint":
+        convert(
+            values.input_dir, values.output_dir, values.init_missing_pooler, values.seed
+        )
+    elif values.to == "huggingface":
+        write_encoder(
+            _base(values), values.output_dir, values.adapters, values.do_lower_case
+        )
+    elif values.to == "package":
+        given = package_exchange.Given(
+            values.task_name,
+            values.labels,
+            values.do_lower_case is not False,
+            values.max_seq_length,
+            values.seed if values.new_head else None,
+        )
+        import_adapter(values.input_dir, _base(values), given, values.output_dir)
+    else:
+        export_adapter(values.adapters, values.output_dir)
+
+
+def _base(values):
+    return package_exchange.Base(*(values[name].value for name in _BASE))
+
+
+def _check_flags(values):
+    """Refuses flags that the direction lacks or does not take."""
+    needed, taken = _DIRECTIONS[values.to]
+    needed = ("output_dir", *needed)
+    missing = ["--" + name for name in needed if not values[name].value]
+    if missing:
+        raise UserError("--to=%s needs %s." % (values.to, " and ".join(missing)))
+    others = {name for lists in _DIRECTIONS.values() for part in lists for name in part}
+    for name in sorted(others - {*needed, *taken}):
+        if values[name].present:
+            raise UserError(
+                "--%s does not go with --to=%s, which takes %s: leave it out, or give "
+                "another --to (%s)."
+                % (
+                    name,
+                    values.to,
+                    ", ".join("--" + each for each in (*needed, *taken)),
+                    ", ".join(_DIRECTIONS),
+                )
+            )
+    if not 0 <= values.seed < 2**32:
+        raise UserError(
+            "--seed=%d: it must lie between 0 and %d." % (values.seed, 2**32 - 1)
+        )
+
+
+# --- from Hugging Face's layout -------------------------------------------------
 
 
 def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
@@ -88,20 +217,13 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
       UserError: the input is damaged or is not a BERT that this project can run, or
         `output_dir` holds something else. `output_dir` is then as it was.
     """
-    for flag, path in (("input_dir", input_dir), ("output_dir", output_dir)):
-        if "://" in path:
-            raise UserError(
-                "--%s=%s: it must be a folder of this machine. Copy the files before "
-                "or after the conversion." % (flag, path)
-            )
-    output_dir = os.path.realpath(output_dir)
-    if not os.path.isdir(input_dir):
-        raise UserError("--input_dir=%s is not a folder." % input_dir)
+    _check_input(input_dir)
+    output_dir = _local(output_dir)
     if not 0 <= seed < 2**32:
         raise UserError("--seed=%d: it must lie between 0 and %d." % (seed, 2**32 - 1))
     config = hf_encoder.read_config(os.path.join(input_dir, hf_encoder.CONFIG_NAME))
     vocab_file = os.path.join(input_dir, VOCAB_NAME)
-    _check_vocabulary(vocab_file, config["vocab_size"])
+    hf_encoder.check_vocabulary(vocab_file, config["vocab_size"])
     weight_files = hf_encoder.find_weights(input_dir)
     plan, missing = hf_encoder.match_tensors(
         hf_encoder.list_tensors(input_dir, weight_files),
@@ -129,15 +251,22 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     _tell_case(input_dir)
     values = {name: hf_encoder.read_tensor(*plan[name]) for name in plan}
     if missing:
-        values.update(_random_pooler(config, missing, seed))
+        values.update(hf_encoder.random_pooler(config, missing, seed))
         logging.warning("The pooler is random, from --seed=%d.", seed)
-    try:
-        _write_output(output_dir, config, vocab_file, values, record)
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            "Cannot write --output_dir=%s: %s. It is as it was; give a folder that can "
-            "be written, on a disk with space for it." % (output_dir, error)
-        ) from error
+
+    def fill(folder):
+        with open(os.path.join(folder, CONFIG_NAME), "w", encoding="utf-8") as writer:
+            writer.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        shutil.copyfile(vocab_file, os.path.join(folder, VOCAB_NAME))
+        checkpoints.write(os.path.join(folder, CHECKPOINT_NAME), values)
+        outputs = {
+            name: _sha256(os.path.join(folder, name))
+            for name in sorted(os.listdir(folder))
+        }
+        with open(os.path.join(folder, RECORD_NAME), "w", encoding="utf-8") as writer:
+            writer.write(json.dumps(dict(record, outputs=outputs), indent=2) + "\n")
+
+    _write_output(output_dir, fill)
     logging.info(
         "Wrote %s: %d tensors, %d parameters.",
         os.path.join(output_dir, CHECKPOINT_NAME),
@@ -147,62 +276,13 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     return True
 
 
-def _check_vocabulary(path, vocab_size):
-    """Refuses a vocabulary that the tokenizer or the embedding table cannot take."""
-    if not os.path.isfile(path):
-        raise UserError(
-            "There is no %s in --input_dir=%s. Only encoders with BERT's vocabulary "
-            "file can be converted." % (VOCAB_NAME, os.path.dirname(path))
-        )
-    tokens = len(tokenization.FullTokenizer(path).vocab)
-    if tokens > vocab_size:
-        raise UserError(
-            "%s has %d tokens, more than the vocab_size of %d in %s beside it: the "
-            "last ones have no embedding. Use the two files of the same encoder."
-            % (path, tokens, vocab_size, hf_encoder.CONFIG_NAME)
-        )
-    if tokens < vocab_size:
-        logging.warning(
-            "%s has %d tokens, vocab_size is %d: the last %d rows of the word "
-            "embeddings are never used.",
-            path,
-            tokens,
-            vocab_size,
-            vocab_size - tokens,
-        )
-
-
 def _tell_case(input_dir):
     """Says which `--do_lower_case` the encoder's own tokenizer stands for."""
-    path = os.path.join(input_dir, _TOKENIZER_CONFIG_NAME)
+    path = os.path.join(input_dir, hf_encoder.TOKENIZER_CONFIG_NAME)
     if os.path.isfile(path):
         lower = hf_encoder.read_json(path).get("do_lower_case")
         if isinstance(lower, bool):
             logging.info("By %s, run this encoder with --do_lower_case=%s", path, lower)
-
-
-def _random_pooler(config, missing, seed):
-    """Returns a pooler as BERT initializes it: kernel by truncated normal, zero bias.
-
-    Args:
-      config: dict, the content of a `bert_config.json`.
-      missing: dict variable name -> `Source`, the pooler's kernel and bias.
-      seed: seed of the kernel.
-
-    Returns:
-      A dict variable name -> float32 array.
-    """
-    random = np.random.RandomState(seed)
-    values = {}
-    for name, source in missing.items():
-        if not source.transposed:
-            values[name] = np.zeros(source.shape, np.float32)
-            continue
-        kernel = random.standard_normal(source.shape)
-        while (outside := np.abs(kernel) > 2).any():
-            kernel[outside] = random.standard_normal(outside.sum())
-        values[name] = (kernel * config["initializer_range"]).astype(np.float32)
-    return values
 
 
 def _already_converted(output_dir, record):
@@ -233,26 +313,161 @@ def _already_converted(output_dir, record):
     )
 
 
-def _write_output(output_dir, config, vocab_file, values, record):
-    """Writes all files beside `output_dir`, then moves them there in one step."""
-    os.makedirs(os.path.dirname(output_dir), exist_ok=True)
+# --- to Hugging Face's layout ---------------------------------------------------
+
+
+def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
+    """Writes a base in Hugging Face's layout.
+
+    Args:
+      base: a `package_exchange.Base`.
+      output_dir: the folder to make.
+      adapters: package whose layer norms take the place of the base's, or None.
+      do_lower_case: whether its tokenizer lower-cases; None: as the package says, or
+        else true.
+
+    Raises:
+      UserError: the input is damaged or does not fit, or `output_dir` is there or
+        cannot be written.
+    """
+    output_dir = _new_folder(output_dir)
+    bert_config, values = package_exchange.read_base(base)
+    case = do_lower_case is not False
+    if adapters:
+        package = package_exchange.merge_layer_norms(
+            base, values, bert_config, adapters
+        )
+        case = package.config["do_lower_case"]
+        if do_lower_case not in (None, case):
+            raise UserError(
+                "--do_lower_case=%s does not fit --adapters=%s, which was trained with "
+                "%s: leave the flag out" % (do_lower_case, adapters, case)
+            )
+
+    def fill(folder):
+        shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
+        hf_encoder.write(folder, bert_config.to_dict(), values, case)
+
+    _write_output(output_dir, fill)
+    logging.info(
+        "Wrote %s: %d tensors, %d parameters%s.",
+        output_dir,
+        len(values),
+        sum(value.size for value in values.values()),
+        ", with the layer norms of %s" % adapters if adapters else "",
+    )
+
+
+# --- from and to AdapterHub -----------------------------------------------------
+
+
+def import_adapter(input_dir, base, given, output_dir):
+    """Writes the adapter package of an adapter that AdapterHub's library has saved.
+
+    Args:
+      input_dir: folder in that library's format.
+      base: a `package_exchange.Base`.
+      given: a `package_exchange.Given`.
+      output_dir: the folder to make.
+
+    Raises:
+      UserError: the input is damaged, cannot be represented or does not fit, or
+        `output_dir` is there or cannot be written.
+    """
+    _check_input(input_dir)
+    output_dir = _new_folder(output_dir)
+    package, notes = package_exchange.from_adapterhub(
+        input_dir, base, given, output_dir
+    )
+    for note in notes:
+        logging.info("%s", note)
+    logging.info(
+        "Wrote %s: task %s, adapters of size %d, %s, %d parameters.",
+        output_dir,
+        package.task,
+        package.adapter_size,
+        package.activation,
+        package.config["parameters"],
+    )
+
+
+def export_adapter(adapters, output_dir):
+    """Writes an adapter package in AdapterHub's format.
+
+    Args:
+      adapters: the package.
+      output_dir: the folder to make.
+
+    Raises:
+      UserError: the package is damaged, or `output_dir` is there or cannot be written.
+    """
+    output_dir = _new_folder(output_dir)
+    files = package_exchange.to_adapterhub(adapter_package.read(adapters))
+
+    def fill(folder):
+        for name, content in files.items():
+            with open(os.path.join(folder, name), "wb") as writer:
+                writer.write(content)
+
+    _write_output(output_dir, fill)
+    print(files[package_exchange.README_NAME].decode("utf-8"), end="")
+    logging.info("Wrote %s.", output_dir)
+
+
+# --- folders --------------------------------------------------------------------
+
+
+def _local(path, flag="output_dir"):
+    """The real path of a folder of this machine."""
+    if "://" in path:
+        raise UserError(
+            "--%s=%s: it must be a folder of this machine. Copy the files before "
+            "or after the conversion." % (flag, path)
+        )
+    return os.path.realpath(path)
+
+
+def _check_input(input_dir):
+    if not os.path.isdir(_local(input_dir, "input_dir")):
+        raise UserError("--input_dir=%s is not a folder." % input_dir)
+
+
+def _new_folder(output_dir):
+    """The real path of a folder that is not there yet, or is empty."""
+    path = _local(output_dir)
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        raise UserError(
+            "--output_dir=%s is there already: give a new folder, nothing is "
+            "overwritten." % output_dir
+        )
+    return path
+
+
+def _write_output(output_dir, fill):
+    """Writes all files beside `output_dir`, then moves them there in one step.
+
+    Args:
+      output_dir: real path of a folder that is not there or is empty.
+      fill: function of an empty folder that writes the files into it.
+
+    Raises:
+      UserError: it cannot be written.
+    """
     working_dir = "%s.tmp-%d" % (output_dir, os.getpid())
-    os.mkdir(working_dir)
     try:
-        with open(os.path.join(working_dir, CONFIG_NAME), "w", encoding="utf-8") as f:
-            f.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        shutil.copyfile(vocab_file, os.path.join(working_dir, VOCAB_NAME))
-        checkpoints.write(os.path.join(working_dir, CHECKPOINT_NAME), values)
-        outputs = {
-            name: _sha256(os.path.join(working_dir, name))
-            for name in sorted(os.listdir(working_dir))
-        }
-        with open(os.path.join(working_dir, RECORD_NAME), "w", encoding="utf-8") as f:
-            f.write(json.dumps(dict(record, outputs=outputs), indent=2) + "\n")
-        os.rename(working_dir, output_dir)
-    except BaseException:
-        shutil.rmtree(working_dir, ignore_errors=True)
-        raise
+        os.makedirs(os.path.dirname(output_dir), exist_ok=True)
+        os.mkdir(working_dir)
+        try:
+            fill(working_dir)
+            os.rename(working_dir, output_dir)
+        except BaseException:
+            shutil.rmtree(working_dir, ignore_errors=True)
+            raise
+    except (OSError, tf.errors.OpError, safetensors.SafetensorError) as error:
+        raise UserError(
+            "Cannot write --output_dir=%s: %s. It is as it was; give a folder that can "
+            "be written, on a disk with space for it." % (output_dir, error)
+        ) from error
 
 
 def _sha256(path):
@@ -265,5 +480,12 @@ def _sha256(path):
 
 
 if __name__ == "__main__":
-    define_flags()
-    app.run(main)
+    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
+    tf.disable_v2_behavior()
+    groups = define_flags()
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(
+            "python convert_checkpoint.py: " + __doc__, groups, flags.FLAGS
+        ),
+    )

@@ -1,4 +1,4 @@
-"""Reads BERT encoders in Hugging Face's layout.
+"""Reads and writes BERT encoders in Hugging Face's layout.
 
 Such a folder holds `config.json`, `vocab.txt` and `model.safetensors`, or the
 weights in parts with `model.safetensors.index.json`. Everything is checked against
@@ -13,12 +13,15 @@ import os
 
 import numpy as np
 import safetensors
+import safetensors.numpy
 from absl import logging
 
 import modeling
+import tokenization
 from errors import UserError
 
 CONFIG_NAME = "config.json"
+TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
 VOCAB_NAME = "vocab.txt"
 _WEIGHTS_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
@@ -49,12 +52,14 @@ _ACTIVATIONS = {
     "tanh": "tanh",
     "linear": "linear",
 }
+# The other way. "gelu" there is the exact one.
+_ACTIVATIONS_THERE = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
 # The exact one, of the error function; "gelu" in bert_config.json approximates it.
 _EXACT_GELU = "gelu"
 # The largest in use by BERT's relatives. A larger one would be another model.
 _LARGEST_EPSILON = 1e-5
 
-_FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 _PREFIX = "bert."
 _POOLER_SCOPE = "bert/pooler/"
 # Heads of the pre-training, and a buffer that only counts 0, 1, 2...
@@ -99,7 +104,7 @@ def read_config(path):
         if source.get(field):
             refuse(field, "false")
     epsilon = source.get("layer_norm_eps", modeling.LAYER_NORM_EPSILON)
-    if not _is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
+    if not is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
         refuse("layer_norm_eps", "a number above 0, at most %g" % _LARGEST_EPSILON)
     absent = [field for field in _SIZES if field not in source]
     if absent:
@@ -220,10 +225,10 @@ def match_tensors(tensors, sources):
                 "%s has shape %s, by the config it is %s"
                 % (tensor.name, list(tensor.shape), list(source.shape))
             )
-        if tensor.type not in _FLOAT_TYPES:
+        if tensor.type not in FLOAT_TYPES:
             problems.append(
                 "%s is of type %s, not one of %s"
-                % (tensor.name, tensor.type, ", ".join(_FLOAT_TYPES))
+                % (tensor.name, tensor.type, ", ".join(FLOAT_TYPES))
             )
         plan[variable] = (tensor, source)
     if set(missing) != {name for name in sources if name.startswith(_POOLER_SCOPE)}:
@@ -233,14 +238,14 @@ def match_tensors(tensors, sources):
         raise UserError(
             "The tensors in --input_dir do not make the BERT that its config.json "
             "describes. Give the encoder's own config.json and weights. %s"
-            % _enumerate(problems)
+            % enumerate_problems(problems)
         )
     if ignored:
         logging.info("Left out, not of the encoder: %s", ", ".join(ignored))
     return plan, missing
 
 
-def _enumerate(problems, limit=8):
+def enumerate_problems(problems, limit=8):
     """Returns up to `limit` problems as text, and the number of those left out."""
     text = "%d found: %s" % (len(problems), "; ".join(problems[:limit]))
     more = len(problems) - limit
@@ -355,7 +360,118 @@ def read_tensor(tensor, source):
     return np.ascontiguousarray(value.T if source.transposed else value)
 
 
-def _is_number(value):
+def check_vocabulary(path, vocab_size):
+    """Refuses a vocabulary that the tokenizer or the embedding table cannot take.
+
+    Raises:
+      UserError: it is missing, damaged, or longer than the table.
+    """
+    if not os.path.isfile(path):
+        raise UserError(
+            "There is no %s in --input_dir=%s. Only encoders with BERT's vocabulary "
+            "file can be converted." % (VOCAB_NAME, os.path.dirname(path))
+        )
+    tokens = len(tokenization.FullTokenizer(path).vocab)
+    if tokens > vocab_size:
+        raise UserError(
+            "%s has %d tokens, more than the vocab_size of %d in %s beside it: the "
+            "last ones have no embedding. Use the two files of the same encoder."
+            % (path, tokens, vocab_size, CONFIG_NAME)
+        )
+    if tokens < vocab_size:
+        logging.warning(
+            "%s has %d tokens, vocab_size is %d: the last %d rows of the word "
+            "embeddings are never used.",
+            path,
+            tokens,
+            vocab_size,
+            vocab_size - tokens,
+        )
+
+
+def random_pooler(config, missing, seed):
+    """Returns a pooler as BERT initializes it: kernel by truncated normal, zero bias.
+
+    Args:
+      config: dict, the content of a `bert_config.json`.
+      missing: dict variable name -> `Source`, the pooler's kernel and bias.
+      seed: seed of the kernel.
+
+    Returns:
+      A dict variable name -> float32 array.
+    """
+    random = np.random.RandomState(seed)
+    values = {}
+    for name, source in missing.items():
+        if not source.transposed:
+            values[name] = np.zeros(source.shape, np.float32)
+            continue
+        kernel = random.standard_normal(source.shape)
+        while (outside := np.abs(kernel) > 2).any():
+            kernel[outside] = random.standard_normal(outside.sum())
+        values[name] = (kernel * config["initializer_range"]).astype(np.float32)
+    return values
+
+
+# --- writing --------------------------------------------------------------------
+
+
+def write(folder, bert_config, values, do_lower_case):
+    """Writes an encoder into a folder and reads it back; all but its vocabulary.
+
+    Args:
+      folder: an empty folder.
+      bert_config: dict, the content of a `bert_config.json`.
+      values: dict variable name -> float32 array, all those of `expected_sources`.
+      do_lower_case: whether the tokenizer is to lower-case text.
+
+    Raises:
+      UserError: a value is not finite.
+    """
+    config = {field: bert_config[field] for field in (*_SIZES, *_DEFAULTS)}
+    activation = (config["hidden_act"] or "linear").lower()
+    config["hidden_act"] = activation
+    written = dict(
+        config,
+        architectures=["BertModel"],
+        hidden_act=_ACTIVATIONS_THERE.get(activation, activation),
+        layer_norm_eps=modeling.LAYER_NORM_EPSILON,
+        model_type="bert",
+        pad_token_id=0,
+        position_embedding_type="absolute",
+        torch_dtype="float32",
+    )
+    tokenizer = {
+        "do_lower_case": do_lower_case,
+        "model_max_length": config["max_position_embeddings"],
+        "tokenizer_class": "BertTokenizer",
+    }
+    for name, content in (
+        (CONFIG_NAME, written),
+        (TOKENIZER_CONFIG_NAME, tokenizer),
+    ):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as writer:
+            writer.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    sources = expected_sources(config)
+    tensors = {
+        source.names[0]: np.ascontiguousarray(
+            values[name].T if source.transposed else values[name]
+        )
+        for name, source in sources.items()
+    }
+    # The library refuses a file that does not say for which framework it is.
+    safetensors.numpy.save_file(
+        tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
+    )
+    del tensors
+    assert read_config(os.path.join(folder, CONFIG_NAME)) == config
+    plan, missing = match_tensors(list_tensors(folder, [_WEIGHTS_NAME]), sources)
+    assert not missing
+    for name, (tensor, source) in plan.items():
+        assert np.array_equal(read_tensor(tensor, source), values[name]), name
+
+
+def is_number(value):
     """Says whether a JSON value is a number."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -367,7 +483,7 @@ def read_json(path):
             content = json.load(reader)
     except OSError as error:
         raise UserError("%s cannot be read: %s." % (path, error.strerror)) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(
             "%s is damaged, it holds no JSON: %s. Fetch it anew." % (path, error)
         ) from error

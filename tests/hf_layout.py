@@ -91,13 +91,15 @@ def write_encoder(folder, config=None, weights=None, tokens=TOKENS):
     return str(folder)
 
 
-def numpy_bert(config, weights, ids, mask, types):
+def numpy_bert(config, weights, ids, mask, types, adapter=lambda scope, x: x):
     """BERT's forward pass from Hugging Face's weights, by numpy in float64.
 
     Args:
       config: dict, the `config.json`.
       weights: dict name -> array.
       ids, mask, types: integer arrays [batch, sequence].
+      adapter: function of a sublayer's name there and its dense layer's output,
+        [batch, sequence, hidden], to the same shape.
 
     Returns:
       (sequence output [batch, sequence, hidden], pooled output [batch, hidden]).
@@ -140,9 +142,10 @@ def numpy_bert(config, weights, ids, mask, types):
         scores /= scores.sum(-1, keepdims=True)
         context = (scores @ value).transpose(0, 2, 1, 3).reshape(x.shape)
         context = linear(layer + "attention.output.dense", context)
+        context = adapter(layer + "attention.output", context)
         x = normalized(layer + "attention.output.LayerNorm", x + context)
         inner = activation(linear(layer + "intermediate.dense", x))
-        inner = linear(layer + "output.dense", inner)
+        inner = adapter(layer + "output", linear(layer + "output.dense", inner))
         x = normalized(layer + "output.LayerNorm", x + inner)
     return x, np.tanh(linear("pooler.dense", x[:, 0]))
 

@@ -9,7 +9,9 @@ import sys
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 import tensorflow.compat.v1 as tf
+from absl import flags
 from hf_layout import (
     CONFIG,
     TOKENS,
@@ -20,12 +22,16 @@ from hf_layout import (
     random_weights,
     write_encoder,
 )
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+import adapter_package
+import checkpoints
 import convert_checkpoint
 import hf_encoder
 import modeling
+import package_exchange
 from errors import UserError
+from tests import small_packages, small_run
 
 PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -324,7 +330,7 @@ def test_missing_pooler(tmp_path, plain):
 def test_random_pooler_is_cut_off():
     sources = hf_encoder.expected_sources(dict(CONFIG, hidden_size=200))
     name = "bert/pooler/dense/kernel"
-    values = convert_checkpoint._random_pooler(CONFIG, {name: sources[name]}, 3)
+    values = hf_encoder.random_pooler(CONFIG, {name: sources[name]}, 3)
     assert 0.099 < np.abs(values[name]).max() <= 0.1
     assert values[name].std() == pytest.approx(0.05 * 0.87963, rel=0.02)
 
@@ -452,9 +458,233 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
             writer.write("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_checkpoint, "_write_checkpoint", full_disk)
+    monkeypatch.setattr(convert_checkpoint.checkpoints, "write", full_disk)
     refused(tmp_path, ["--output_dir", "No space left"])
     assert os.path.isdir(source)
+
+
+# --- to Hugging Face's layout ---------------------------------------------------
+
+
+def converted_base(folder, config=None, weights=None, tokens=TOKENS):
+    """An encoder turned into a checkpoint, a `package_exchange.Base`."""
+    source = write_encoder(folder / "in", config, weights, tokens)
+    convert_checkpoint.convert(source, str(folder / "ours"))
+    return package_exchange.Base(
+        *(
+            str(folder / "ours" / name)
+            for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
+        )
+    )
+
+
+def test_there_and_back_bit_for_bit(tmp_path):
+    base = converted_base(tmp_path)
+    convert_checkpoint.write_encoder(base, str(tmp_path / "out"))
+    assert sorted(os.listdir(tmp_path / "out")) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer_config.json",
+        "vocab.txt",
+    ]
+    wanted = random_weights(CONFIG)
+    found = load_file(str(tmp_path / "out" / "model.safetensors"))
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
+        assert value.tobytes() == wanted[name].tobytes(), name
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config == dict(CONFIG, pad_token_id=0, torch_dtype="float32")
+    vocab = (tmp_path / "in" / "vocab.txt").read_bytes()
+    assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab
+    with safetensors.safe_open(
+        str(tmp_path / "out" / "model.safetensors"), framework="numpy"
+    ) as stored:
+        assert stored.metadata() == {"format": "pt"}
+    # And here again.
+    convert_checkpoint.convert(str(tmp_path / "out"), str(tmp_path / "again"))
+    for name in ("bert_config.json", "vocab.txt", "bert_model.ckpt.index"):
+        again = (tmp_path / "again" / name).read_bytes()
+        assert again == (tmp_path / "ours" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "ours, theirs",
+    [
+        ("gelu", "gelu_new"),
+        ("GELU", "gelu_new"),
+        ("relu", "relu"),
+        ("tanh", "tanh"),
+        ("linear", "linear"),
+        (None, "linear"),
+    ],
+)
+def test_activations_there(tmp_path, ours, theirs):
+    base = converted_base(tmp_path)
+    config = json.loads((tmp_path / "ours" / "bert_config.json").read_text())
+    path = tmp_path / "ours" / "bert_config.json"
+    # Entries that BERT does not know stay here.
+    path.write_text(json.dumps(dict(config, hidden_act=ours, pooler_type="x")))
+    convert_checkpoint.write_encoder(base, str(tmp_path / "out"))
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["hidden_act"] == theirs
+    assert written.keys() == {*CONFIG, "pad_token_id", "torch_dtype"}
+
+
+@pytest.mark.parametrize("given, wanted", [(None, True), (True, True), (False, False)])
+def test_case_there(tmp_path, given, wanted):
+    base = converted_base(tmp_path)
+    convert_checkpoint.write_encoder(base, str(tmp_path / "out"), None, given)
+    path = tmp_path / "out" / "tokenizer_config.json"
+    assert json.loads(path.read_text()) == {
+        "do_lower_case": wanted,
+        "model_max_length": 9,
+        "tokenizer_class": "BertTokenizer",
+    }
+
+
+@pytest.fixture
+def packaged(tmp_path):
+    """A base and the folder of a package on it, cased."""
+    flags = small_packages.write_base(tmp_path / "base")
+    base = package_exchange.Base(
+        flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
+    )
+    folder = small_packages.write_package(
+        tmp_path / "package",
+        flags,
+        small_packages.FOUR_TASKS[0],
+        do_lower_case=False,
+    )
+    return base, folder
+
+
+def test_layer_norms_of_a_package_take_the_place_of_the_bases(tmp_path, packaged):
+    base, folder = packaged
+    convert_checkpoint.write_encoder(base, str(tmp_path / "plain"))
+    convert_checkpoint.write_encoder(base, str(tmp_path / "merged"), folder)
+    plain, merged = (
+        load_file(str(tmp_path / name / "model.safetensors"))
+        for name in ("plain", "merged")
+    )
+    differ = {name for name in plain if not np.array_equal(plain[name], merged[name])}
+    assert differ == {name for name in plain if "LayerNorm" in name}
+    package = adapter_package.read(folder)
+    np.testing.assert_array_equal(
+        merged["encoder.layer.1.output.LayerNorm.weight"],
+        package.weights["bert/encoder/layer_1/output/LayerNorm/gamma"],
+    )
+    path = tmp_path / "merged" / "tokenizer_config.json"
+    assert json.loads(path.read_text())["do_lower_case"] is False
+    with pytest.raises(UserError, match="--do_lower_case=True does not fit"):
+        convert_checkpoint.write_encoder(base, str(tmp_path / "x"), folder, True)
+
+
+def not_written(folder, base, part, **arguments):
+    before = sorted(os.listdir(folder))
+    with pytest.raises(UserError) as caught:
+        convert_checkpoint.write_encoder(base, str(folder / "out"), **arguments)
+    assert part in str(caught.value)
+    assert sorted(os.listdir(folder)) == before
+
+
+def test_bases_that_are_refused(tmp_path, packaged):
+    base, folder = packaged
+    other = small_packages.write_base(tmp_path / "other", seed=8)
+    not_written(
+        tmp_path,
+        base._replace(init_checkpoint=other["init_checkpoint"]),
+        "its base is",
+        adapters=folder,
+    )
+    (tmp_path / "other" / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[PAD]\na\n")
+    vocab_file = other["vocab_file"]
+    not_written(
+        tmp_path,
+        base._replace(vocab_file=vocab_file),
+        "its vocabulary is",
+        adapters=folder,
+    )
+    not_written(tmp_path, base, "cannot be read", adapters=str(tmp_path / "none"))
+    # A tuned checkpoint: its adapters would be lost in silence.
+    names = adapter_package.frozen_shapes(adapter_package.read(folder).bert_config)
+    values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
+    values.update(adapter_package.read(folder).weights)
+    (tmp_path / "tuned").mkdir()
+    tuned = str(tmp_path / "tuned" / "model.ckpt")
+    checkpoints.write(tuned, values)
+    not_written(
+        tmp_path, base._replace(init_checkpoint=tuned), "a base without adapters"
+    )
+    name = "bert/encoder/layer_0/output/dense/kernel"
+    values = {n: v for n, v in values.items() if "adapters" not in n}
+    values[name] = np.full_like(values[name], np.nan)
+    (tmp_path / "broken").mkdir()
+    broken = str(tmp_path / "broken" / "model.ckpt")
+    # Not by `checkpoints.write`, which finds that NaN is not what it wrote.
+    small_run.write_checkpoint(
+        broken,
+        lambda: [tf.get_variable(n, initializer=v) for n, v in values.items()],
+    )
+    not_written(tmp_path, base._replace(init_checkpoint=broken), "not a number")
+
+
+@pytest.mark.parametrize("name", ["out", "out/x", "gs://bucket/out"])
+def test_outputs_that_are_refused(tmp_path, packaged, monkeypatch, name):
+    base, _ = packaged
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="--output_dir="):
+        convert_checkpoint.write_encoder(base, name)
+    assert (tmp_path / "out").read_text() == "mine"
+    assert sorted(os.listdir(tmp_path)) == ["base", "out", "package"]
+
+
+def test_full_disk_leaves_nothing(tmp_path, packaged, monkeypatch):
+    base, _ = packaged
+
+    def full_disk(tensors, path, metadata):
+        with open(path, "w") as writer:
+            writer.write("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(hf_encoder.safetensors.numpy, "save_file", full_disk)
+    not_written(tmp_path, base, "No space left")
+
+
+# --- the command line -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "given, parts",
+    [
+        ({}, ["--to=checkpoint needs --output_dir and --input_dir"]),
+        ({"to": "package", "output_dir": "x"}, ["--to=package needs --input_dir and"]),
+        ({"to": "huggingface", "init_checkpoint": "x"}, ["--bert_config_file and"]),
+        ({"to": "adapterhub", "output_dir": "x"}, ["needs --adapters"]),
+        (
+            {"input_dir": "x", "output_dir": "y", "adapters": "z"},
+            ["--adapters does not go with --to=checkpoint", "--input_dir"],
+        ),
+        (
+            {"to": "adapterhub", "adapters": "x", "output_dir": "y", "seed": 3},
+            ["--seed does not go with --to=adapterhub", "--adapters"],
+        ),
+        ({"input_dir": "x", "output_dir": "y", "seed": -1}, ["--seed=-1"]),
+    ],
+)
+def test_flags_of_each_direction(given, parts):
+    values = flags.FlagValues()
+    groups = convert_checkpoint.define_flags(values)
+    values(["x", *("--%s=%s" % item for item in given.items())])
+    with pytest.raises(UserError) as caught:
+        convert_checkpoint._check_flags(values)
+    for part in parts:
+        assert part in str(caught.value)
+    # Each flag has its place in the help, and each direction's flags exist.
+    named = {holder.name for group in groups.values() for holder in group}
+    assert named == {*values.flag_values_dict()} - {"help", "helpfull", "helpshort"}
+    for needed, taken in convert_checkpoint._DIRECTIONS.values():
+        assert {*needed, *taken} <= named
 
 
 def run_program(*arguments):
@@ -488,5 +718,20 @@ def test_program(tmp_path, plain):
     stored = read_checkpoint(str(tmp_path / "out"))
     sources = hf_encoder.expected_sources(CONFIG)
     pooler = {name: sources[name] for name in sources if "pooler" in name}
-    made = convert_checkpoint._random_pooler(CONFIG, pooler, 4)
+    made = hf_encoder.random_pooler(CONFIG, pooler, 4)
     assert same_weights(stored, {**plain, **made})
+    base = tmp_path / "out"
+    done = run_program(
+        "--to=huggingface",
+        "--init_checkpoint=%s" % (base / "bert_model.ckpt"),
+        "--bert_config_file=%s" % (base / "bert_config.json"),
+        "--vocab_file=%s" % (base / "vocab.txt"),
+        "--do_lower_case=false",
+        "--output_dir=%s" % (tmp_path / "back"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "39 tensors, 2812 parameters" in done.stderr
+    found = load_file(str(tmp_path / "back" / "model.safetensors"))
+    assert same_weights({name: found[name] for name in weights}, weights)
+    path = tmp_path / "back" / "tokenizer_config.json"
+    assert json.loads(path.read_text())["do_lower_case"] is False
