@@ -347,12 +347,17 @@ def _write_whole(prefix, values):
     if tf.io.gfile.exists(partial):
         tf.io.gfile.rmtree(partial)
     tf.io.gfile.makedirs(partial)
+    moved = []
     try:
         checkpoints.write(os.path.join(partial, os.path.basename(prefix)), values)
         # The index comes last: without it there is no checkpoint.
         for name in sorted(tf.io.gfile.listdir(partial)):
-            tf.io.gfile.rename(
-                os.path.join(partial, name), os.path.join(os.path.dirname(prefix), name)
-            )
+            path = os.path.join(os.path.dirname(prefix), name)
+            tf.io.gfile.rename(os.path.join(partial, name), path)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            tf.io.gfile.remove(path)
+        raise
     finally:
         tf.io.gfile.rmtree(partial)

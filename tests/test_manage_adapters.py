@@ -1,0 +1,608 @@
+"""`manage_adapters.py` as a user runs it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+
+import adapter_package
+import checkpoints
+import manage_adapters
+import modeling
+from tests import small_packages
+
+DATA = os.path.join(os.path.dirname(__file__), "data")
+ORIGINAL = os.path.join(DATA, "original_run")
+TRAINED = os.path.join(ORIGINAL, "model.ckpt-360")
+VOCAB = os.path.join(DATA, "vocab_uncased.txt")
+FILES = {
+    "task_name": "MRPC",
+    "bert_config_file": os.path.join(ORIGINAL, "bert_config.json"),
+    "vocab_file": VOCAB,
+    "max_seq_length": 64,
+}
+
+
+def manage(*words, **given):
+    """Runs `main` with words, and flags given by name."""
+    given = ["--%s=%s" % (name, value) for name, value in given.items()]
+    manage_adapters.main(["manage_adapters.py", *map(str, words), *given])
+
+
+@pytest.fixture
+def fails(capsys):
+    """Runs what has to end with status 1; returns standard output and the message."""
+
+    def start(*words, **given):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            manage(*words, **given)
+        assert ended.value.code == 1
+        output, errors = capsys.readouterr()
+        assert errors.startswith("error: ")
+        return output, errors
+
+    return start
+
+
+def values_of(checkpoint):
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+    }
+
+
+def predictions(folder, **settings):
+    """What `run_classifier.py` predicts for the test set: float [examples, labels]."""
+    small_run.run(do_predict=True, output_dir=str(folder), **settings)
+    return np.loadtxt(str(folder / "test_results.tsv"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    """The package of the original program's checkpoint."""
+    folder = tmp_path_factory.mktemp("original") / "package"
+    manage("export", checkpoint=TRAINED, output=folder, **FILES)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """The base of `original`: frozen weights, and layer norms of another training."""
+    config = modeling.BertConfig.from_json_file(FILES["bert_config_file"])
+    frozen = adapter_package.frozen_shapes(config)
+    values = dict(checkpoints.iterate_values(TRAINED, frozen))
+    for name, value in values_of(TRAINED).items():
+        if "LayerNorm" in name and "adam" not in name:
+            values[name] = np.full_like(value, 0.5)
+    values["cls/predictions/output_bias"] = np.zeros(7, np.float32)
+    prefix = str(tmp_path_factory.mktemp("base") / "bert_model.ckpt")
+    checkpoints.write(prefix, values)
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of this program: its folder, and its flags without --output_dir."""
+    folder = tmp_path_factory.mktemp("trained")
+    flags = {
+        **small_run.write_model(folder / "bert"),
+        **small_run.write_mrpc(folder / "MRPC"),
+        "adapter_size": 5,
+        "adapter_init_scale": 0.3,
+    }
+    training = {"num_train_epochs": 4.0, "learning_rate": 3e-2}
+    output = folder / "run"
+    small_run.run(
+        do_train=True, do_eval=True, output_dir=str(output), **flags, **training
+    )
+    return output, flags
+
+
+def last_of(output):
+    return tf.train.latest_checkpoint(str(output))
+
+
+# --- round trips ----------------------------------------------------------------
+
+
+def test_export_and_merge_give_the_checkpoint_of_the_original_back(
+    original, base, tmp_path
+):
+    manage("merge", original, init_checkpoint=base, output=tmp_path / "model.ckpt")
+    merged = values_of(tmp_path / "model.ckpt")
+    expected = {n: v for n, v in values_of(TRAINED).items() if "/adam_" not in n}
+    assert len(merged) == 24 * 2 + 9 + 1  # and the step
+    assert set(merged) == set(expected)
+    for name, value in expected.items():
+        assert merged[name].dtype == value.dtype
+        assert merged[name].tobytes() == value.tobytes(), name
+    assert merged["global_step"] == 360
+    assert merged["global_step"].dtype == np.int64
+    # Not by luck: the base has other layer norms, and no adapters.
+    of_base = values_of(base)
+    norm = "bert/embeddings/LayerNorm/gamma"
+    assert not np.array_equal(of_base[norm], merged[norm])
+    assert not any("adapters" in name for name in of_base)
+    assert sorted(os.listdir(str(tmp_path))) == [
+        "model.ckpt.data-00000-of-00001",
+        "model.ckpt.index",
+    ]
+
+
+def test_merged_it_scores_and_predicts_as_the_original_did(original, base, tmp_path):
+    manage("merge", original, init_checkpoint=base, output=tmp_path / "model.ckpt")
+    flags = {**FILES, "data_dir": os.path.join(ORIGINAL, "data")}
+    output = tmp_path / "merged"
+    flags["init_checkpoint"] = str(tmp_path / "model.ckpt")
+    found = predictions(output, do_eval=True, **flags)
+    expected = np.loadtxt(os.path.join(ORIGINAL, "test_results.tsv"))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    results = []
+    for folder in (ORIGINAL, str(output)):
+        with open(os.path.join(folder, "eval_results.txt")) as reader:
+            results.append(dict(line.split(" = ") for line in reader))
+    for key in ("eval_accuracy", "eval_loss", "loss"):
+        assert float(results[1][key]) == pytest.approx(float(results[0][key]), rel=1e-5)
+
+
+def test_the_package_is_what_makes_the_difference(trained, tmp_path):
+    output, flags = trained
+    merged = tmp_path / "merged" / "model.ckpt"
+    manage(
+        "merge",
+        output / "adapters",
+        init_checkpoint=flags["init_checkpoint"],
+        output=merged,
+    )
+    ours = predictions(tmp_path / "a", **{**flags, "init_checkpoint": str(merged)})
+    package = predictions(tmp_path / "b", adapters=str(output / "adapters"), **flags)
+    fresh = predictions(tmp_path / "c", **flags)
+    run = predictions(output, **flags)
+    np.testing.assert_array_equal(ours, run)
+    np.testing.assert_array_equal(ours, package)
+    assert np.abs(ours - fresh).max() > 0.05
+    of_run, of_merged = values_of(last_of(output)), values_of(merged)
+    assert len(of_merged) == 24 + 9 + 1
+    for name, value in of_merged.items():
+        assert value.tobytes() == of_run[name].tobytes(), name
+
+
+# --- export ---------------------------------------------------------------------
+
+
+def test_what_the_package_of_the_original_says(original):
+    package = adapter_package.read(original)
+    config = package.config
+    assert (package.task, package.labels) == ("mrpc", ["0", "1"])
+    assert (package.adapter_size, package.activation) == (64, "gelu")
+    assert config["global_step"] == 360
+    assert config["max_seq_length"] == 64
+    assert config["do_lower_case"] is True
+    assert config["origin"] == "checkpoint model.ckpt-360"
+    assert config["settings"] is config["dev_scores"] is None
+    values = values_of(TRAINED)
+    for name, value in package.weights.items():
+        assert value.tobytes() == values[name].tobytes()
+
+
+def test_a_run_of_this_program_needs_no_other_flags(trained, tmp_path):
+    output, _ = trained
+    folder = tmp_path / "package"
+    manage("export", checkpoint=last_of(output), output=folder)
+    exported = adapter_package.read(str(folder))
+    own = adapter_package.read(str(output / "adapters"))
+    assert exported.config == own.config
+    assert exported.config["dev_scores"]["dev"].keys() == {"accuracy", "f1"}
+    assert exported.config["settings"]["learning_rate"] == 3e-2
+    assert exported.config["adapter"]["init_scale"] == 0.3
+
+
+def test_scores_of_another_step_are_not_taken(trained, tmp_path):
+    output, _ = trained
+    folder = tmp_path / "package"
+    manage("export", checkpoint=output / "model.ckpt-0", output=folder)
+    package = adapter_package.read(str(folder))
+    assert package.config["global_step"] == 0
+    assert package.config["dev_scores"] is None
+
+
+def test_a_checkpoint_of_trained_variables_alone(trained, tmp_path, fails):
+    output, flags = trained
+    shutil.copytree(str(output), str(tmp_path / "run"))
+    own = adapter_package.read(str(output / "adapters"))
+    step = np.array(own.config["global_step"], np.int64)
+    lean = str(tmp_path / "run" / "model.ckpt-lean")
+    checkpoints.write(lean, {**own.weights, "global_step": step})
+    folder = tmp_path / "package"
+    _, message = fails("export", checkpoint=lean, output=folder)
+    assert "trained variables alone" in message and "--init_checkpoint" in message
+    base = flags["init_checkpoint"]
+    manage("export", checkpoint=lean, output=folder, init_checkpoint=base)
+    assert adapter_package.read(str(folder)).config == own.config
+    _, message = fails(
+        "export",
+        checkpoint=last_of(output),
+        output=tmp_path / "x",
+        init_checkpoint=base,
+    )
+    assert "holds its base itself" in message
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "parts"),
+    [
+        ("task_name", "cola", ['"mrpc"', '"cola"']),
+        ("do_lower_case", "false", ["is true", "is false"]),
+        ("max_seq_length", 16, ["is 32", "is 16"]),
+        ("bert_config_file", FILES["bert_config_file"], ['": 16', '": 32']),
+        ("vocab_file", VOCAB, ["vocabulary is"]),
+    ],
+)
+def test_flags_that_the_run_contradicts(trained, tmp_path, fails, flag, value, parts):
+    output, _ = trained
+    given = {flag: value, "checkpoint": last_of(output), "output": tmp_path / "x"}
+    _, message = fails("export", **given)
+    for part in ("--" + flag, "run.json", *parts):
+        assert part in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_damaged_eval_results(trained, tmp_path, fails):
+    output, _ = trained
+    shutil.copytree(str(output), str(tmp_path / "run"))
+    (tmp_path / "run" / "eval_results.json").write_text("{")
+    checkpoint = str(tmp_path / "run" / os.path.basename(last_of(output)))
+    _, message = fails("export", checkpoint=checkpoint, output=tmp_path / "x")
+    assert "eval_results.json is damaged" in message
+
+
+def _config_with(tmp_path, **changes):
+    with open(FILES["bert_config_file"]) as reader:
+        config = {**json.load(reader), **changes}
+    (tmp_path / "changed.json").write_text(json.dumps(config))
+    return str(tmp_path / "changed.json")
+
+
+@pytest.mark.parametrize("name", ["task_name", "bert_config_file", "vocab_file"])
+def test_what_no_run_says_has_to_be_given(name, tmp_path, fails):
+    given = {key: value for key, value in FILES.items() if key != name}
+    _, message = fails("export", checkpoint=TRAINED, output=tmp_path / "x", **given)
+    assert "--%s is needed" % name in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"task_name": "mnli"}, ["head of 2 outputs", "needs 3", "--task_name"]),
+        ({"task_name": "sts-b"}, ["head of 2 outputs", "needs 1", "--task_name"]),
+        ({"task_name": "nli"}, ["Task not found: nli"]),
+        ({"max_seq_length": 65}, ["65", "64", "--max_seq_length"]),
+        ({"checkpoint": TRAINED + ".index"}, ["no checkpoint", "without endings"]),
+        ({"vocab_file": os.path.join(ORIGINAL, "none")}, ["none"]),
+        ({"bert_config_file": "none"}, ["none", "cannot be read"]),
+    ],
+)
+def test_what_cannot_be_exported(tmp_path, fails, changes, parts):
+    given = {**FILES, "checkpoint": TRAINED, "output": tmp_path / "x", **changes}
+    _, message = fails("export", **given)
+    for part in parts:
+        assert part in message
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"hidden_size": 16}, ["[32]", "[16]"]),
+        ({"num_hidden_layers": 3}, ["layer_2"]),
+        ({"num_hidden_layers": 1}, ["more than 1 layers"]),
+        ({"vocab_size": 99}, ["30522", "vocab_size is 99"]),
+        ({"num_attention_heads": 5}, ["num_attention_heads 5"]),
+    ],
+)
+def test_a_config_of_another_model(tmp_path, fails, changes, parts):
+    given = {**FILES, "bert_config_file": _config_with(tmp_path, **changes)}
+    _, message = fails("export", checkpoint=TRAINED, output=tmp_path / "x", **given)
+    for part in parts:
+        assert part in message
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_checkpoint_without_adapters(base, tmp_path, fails):
+    _, message = fails("export", checkpoint=base, output=tmp_path / "x", **FILES)
+    assert "holds no adapters" in message
+
+
+def test_nothing_is_exported_over_what_is_there(original, tmp_path, fails):
+    (tmp_path / "mine").mkdir()
+    for there in (original, str(tmp_path / "mine")):
+        _, message = fails("export", checkpoint=TRAINED, output=there + "/", **FILES)
+        assert "is there already" in message
+    assert os.listdir(str(tmp_path / "mine")) == []
+
+
+# --- info -----------------------------------------------------------------------
+
+
+def test_info_of_one_package(trained, capsys):
+    output, _ = trained
+    package = adapter_package.read(str(output / "adapters"))
+    config = package.config
+    capsys.readouterr()
+    manage("info", output / "adapters")
+    lines = capsys.readouterr().out.splitlines()
+    shown = {line[:12].strip(): line[12:] for line in lines}
+    size = sum(f.stat().st_size for f in (output / "adapters").iterdir())
+    dev = config["dev_scores"]["dev"]
+    assert shown["task"] == "mrpc"
+    assert shown["labels"] == "0, 1"
+    assert shown["bytes"] == "{:,}".format(size)
+    assert shown["dev scores"] == "accuracy %.4f, f1 %.4f" % (
+        dev["accuracy"],
+        dev["f1"],
+    )
+    assert shown["parameters"].startswith("{:,}, ".format(config["parameters"]))
+    assert shown["base"].endswith(config["base"]["sha256"])
+    assert shown["vocabulary"].endswith(config["vocabulary"])
+    assert "size 5, gelu" in shown["adapters"] and "0.3" in shown["adapters"]
+    assert "learning_rate=0.03" in shown["settings"]
+    assert "12 steps" in shown["trained"]
+    assert "1 layers, hidden size 16" in shown["model"]
+    assert shown["text"] == "lower-cased, up to 32 word pieces"
+    assert adapter_package.VERSION in shown["written by"]
+
+
+def test_info_of_several_packages_is_a_table(original, trained, capsys):
+    output, _ = trained
+    own = adapter_package.read(str(output / "adapters"))
+    capsys.readouterr()
+    manage("info", original, output / "adapters")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    words = ["task", "size", "parameters", "bytes", "dev", "scores", "base", "package"]
+    assert lines[0].split() == words
+    assert lines[1].split()[:3] == ["mrpc", "64", "17,154"]
+    assert lines[1].endswith(original)
+    assert own.config["base"]["sha256"][:8] in lines[2]
+    assert "accuracy %.4f" % own.config["dev_scores"]["dev"]["accuracy"] in lines[2]
+    assert lines[0].index("base") == lines[2].index(own.config["base"]["sha256"][:8])
+
+
+def test_info_for_programs(original, capsys):
+    capsys.readouterr()
+    manage("info", original, original, "--json")
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["path"] for entry in entries] == [original] * 2
+    assert entries[0]["config"] == adapter_package.read(original).config
+    size = sum(os.path.getsize(os.path.join(original, n)) for n in os.listdir(original))
+    assert entries[0]["bytes"] == size
+
+
+def test_info_shows_the_good_ones_and_names_the_bad(original, tmp_path, fails):
+    output, message = fails("info", original, tmp_path, tmp_path / "none", original)
+    assert output.count("17,154") == 2
+    assert str(tmp_path / "adapter_config.json") in message
+    assert str(tmp_path / "none" / "adapter_config.json") in message
+    output, _ = fails("info", tmp_path)
+    assert output == ""
+
+
+def test_a_terminal_does_not_obey_a_package(original, tmp_path, capsys):
+    package = adapter_package.read(original)
+    path = str(tmp_path / "p")
+    config = dict(package.config, origin="\x1b[2Jx\ny", settings={"a\n": "\x1b"})
+    config["task"] = dict(config["task"], labels=["\x1b]0;", "\ud800"])
+    adapter_package.add_scores(package._replace(path=path, config=config), None)
+    capsys.readouterr()
+    manage("info", path)
+    manage("info", path, path)
+    output = capsys.readouterr().out
+    assert "\x1b" not in output and "\\x1b[2Jx\\ny" in output
+    assert output.isprintable() or set(output) - {"\n"} <= set(map(chr, range(32, 127)))
+
+
+# --- verify ---------------------------------------------------------------------
+
+
+def test_packages_that_fit(original, base, capsys):
+    capsys.readouterr()
+    manage("verify", original, original, init_checkpoint=base, vocab_file=VOCAB)
+    manage("verify", original, init_checkpoint=TRAINED)
+    assert capsys.readouterr().out.splitlines() == ["%s: OK" % original] * 3
+
+
+def test_packages_that_do_not_fit(original, base, trained, tmp_path, fails):
+    output, flags = trained
+    own = str(output / "adapters")
+    shutil.copytree(original, str(tmp_path / "cut"))
+    (tmp_path / "cut" / "adapter.safetensors").write_bytes(b"x")
+    text, message = fails(
+        "verify", own, tmp_path / "cut", original, init_checkpoint=base
+    )
+    lines = text.splitlines()
+    assert "[16]" in lines[0] or "16]" in lines[0]
+    assert lines[0].startswith(own + ": ") and "32" in lines[0]
+    assert "adapter.safetensors is damaged" in lines[1]
+    assert lines[2:] == [original + ": OK"]
+    assert "2 of 3 packages" in message
+    text, _ = fails(
+        "verify", original, init_checkpoint=base, vocab_file=flags["vocab_file"]
+    )
+    assert adapter_package.read(own).config["vocabulary"] in text
+    assert adapter_package.read(original).config["vocabulary"] in text
+
+
+def test_one_weight_makes_another_base(original, base, tmp_path, fails):
+    values = values_of(base)
+    name = "bert/encoder/layer_1/intermediate/dense/bias"
+    values[name][3] = np.nextafter(values[name][3], np.float32(1))
+    changed = str(tmp_path / "changed.ckpt")
+    checkpoints.write(changed, values)
+    frozen = adapter_package.frozen_shapes(adapter_package.read(original).bert_config)
+    text, _ = fails("verify", original, init_checkpoint=changed)
+    for checkpoint in (base, changed):
+        assert checkpoints.base_fingerprint(checkpoint, frozen)["sha256"] in text
+    _, message = fails(
+        "merge", original, init_checkpoint=changed, output=tmp_path / "model.ckpt"
+    )
+    assert "its base is" in message
+    assert not (tmp_path / "model.ckpt.index").exists()
+
+
+def test_a_base_of_more_layers(original, base, tmp_path, fails):
+    values = values_of(base)
+    values["bert/encoder/layer_2/output/dense/kernel"] = np.zeros([64, 32], np.float32)
+    checkpoints.write(str(tmp_path / "deep.ckpt"), values)
+    text, _ = fails("verify", original, init_checkpoint=tmp_path / "deep.ckpt")
+    assert "more than 2 layers" in text
+
+
+def test_a_base_that_is_not_there(original, fails):
+    text, message = fails("verify", original, init_checkpoint="none/bert_model.ckpt")
+    assert text == "" and "no checkpoint at none/bert_model.ckpt" in message
+
+
+# --- merge ----------------------------------------------------------------------
+
+
+def test_nothing_is_merged_over_what_is_there(original, base, tmp_path, fails):
+    given = {"init_checkpoint": base, "output": tmp_path / "model.ckpt"}
+    for name in ("model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        (tmp_path / name).write_text("mine")
+        _, message = fails("merge", original, **given)
+        assert str(tmp_path / name) in message
+        assert os.listdir(str(tmp_path)) == [name]
+        (tmp_path / name).unlink()
+    for output in (tmp_path, str(tmp_path) + "/", str(tmp_path / "new") + "/"):
+        _, message = fails("merge", original, **{**given, "output": output})
+        assert "is a folder" in message
+    assert os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("makedirs", 1), ("rename", 1), ("rename", 2)]
+)
+def test_a_merge_that_fails_leaves_no_checkpoint(
+    original, base, tmp_path, fails, monkeypatch, name, at
+):
+    calls = []
+    real = getattr(tf.io.gfile, name)
+
+    def function(*arguments, **rest):
+        calls.append(arguments)
+        if len(calls) == at:
+            raise tf.errors.ResourceExhaustedError(None, None, "disk full")
+        return real(*arguments, **rest)
+
+    monkeypatch.setattr(tf.io.gfile, name, function)
+    output = tmp_path / "model.ckpt"
+    _, message = fails("merge", original, init_checkpoint=base, output=output)
+    assert "disk full" in message and "--output" in message
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_an_activation_that_a_checkpoint_cannot_hold(tmp_path, fails):
+    base = small_packages.write_base(tmp_path / "bert")
+    task = small_packages.Task("pair", 3, ("a", "b"), "relu")
+    folder = small_packages.write_package(tmp_path / "package", base, task)
+    _, message = fails(
+        "merge",
+        folder,
+        init_checkpoint=base["init_checkpoint"],
+        output=tmp_path / "model.ckpt",
+    )
+    assert "relu" in message and "gelu" in message
+
+
+def test_one_checkpoint_holds_one_task(original, base, fails):
+    _, message = fails("merge", original, original, init_checkpoint=base, output="x")
+    assert "given are 2" in message
+
+
+# --- the command line -----------------------------------------------------------
+
+FLAGS = {
+    "export": {
+        *("checkpoint", "output", "task_name", "bert_config_file", "vocab_file"),
+        *("do_lower_case", "max_seq_length", "init_checkpoint"),
+    },
+    "info": {"json"},
+    "verify": {"init_checkpoint", "vocab_file"},
+    "merge": {"init_checkpoint", "output"},
+}
+ALL_FLAGS = sorted(set.union(*FLAGS.values()))
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_help_shows_the_flags_of_its_command(capsys, command):
+    for words in ([command, "--help"], [command, "x", "--output=y", "-h"]):
+        manage(*words)
+        text = capsys.readouterr().out
+        assert text.startswith("python manage_adapters.py %s " % command)
+        shown = [w.split()[0] for w in text.splitlines() if w.startswith("  --")]
+        assert sorted(shown) == sorted("--" + flag for flag in FLAGS[command])
+
+
+@pytest.mark.parametrize("word", ["--help", "help", "-h"])
+def test_help_names_the_commands(capsys, word):
+    manage(word)
+    text = capsys.readouterr().out
+    for command in FLAGS:
+        assert "python manage_adapters.py %s" % command in text
+
+
+def test_words_that_are_no_command(fails):
+    text, message = fails()
+    assert "manage_adapters.py merge" in text and "export, info" in message
+    for word in ("merg", "--json", "packages/mrpc"):
+        _, message = fails(word)
+        assert repr(word) in message and "export, info, verify, merge" in message
+
+
+@pytest.mark.parametrize("command", FLAGS)
+def test_flags_of_other_commands_are_refused(fails, command):
+    for flag in ALL_FLAGS:
+        if flag not in FLAGS[command]:
+            _, message = fails(command, "x", "--%s=1" % flag)
+            assert "Unknown command line flag '%s'" % flag in message
+            assert "%s --help" % command in message
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["export"], "--checkpoint and --output"),
+        (["export", "--checkpoint=x"], "needs --output"),
+        (["export", "--checkpoint=x", "--output="], "needs --output"),
+        (["export", "x", "--checkpoint=x", "--output=y"], "'x' is none"),
+        (["export", "--max_seq_length=long"], "max_seq_length"),
+        (["info"], "needs PACKAGE"),
+        (["verify", "x"], "needs --init_checkpoint"),
+        (["verify", "--init_checkpoint=x"], "needs PACKAGE"),
+        (["merge"], "PACKAGE and --init_checkpoint and --output"),
+    ],
+)
+def test_what_a_command_needs(fails, words, part):
+    _, message = fails(*words)
+    assert part in message and "Traceback" not in message
+
+
+def test_as_a_process_of_its_own(original, tmp_path):
+    program = os.path.join(os.path.dirname(DATA), "..", "manage_adapters.py")
+    done = subprocess.run(
+        [sys.executable, program, "info", original, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "17,154" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: %s" % tmp_path)
