@@ -483,7 +483,5 @@ if __name__ == "__main__":
     groups = define_flags(flags.FLAGS)
     app.run(
         main,
-        flags_parser=command_line.flags_parser(
-            "python export_saved_model.py: " + __doc__, groups, flags.FLAGS
-        ),
+        flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS),
     )
