@@ -203,13 +203,18 @@ def _json_records(lines):
         elif not text.strip():
             yield _Record(line, {}, _BLANK)
         else:
-            try:
-                values = json.loads(text)
-            except (ValueError, RecursionError) as error:
-                yield _Record(line, {}, "not valid JSON (%s)" % error)
-                continue
-            problem = "" if isinstance(values, dict) else "no JSON object"
-            yield _Record(line, values, problem)
+            yield _json_record(line, text)
+
+
+def _json_record(line, text):
+    try:
+        values = json.loads(_without_end(text))
+    except json.JSONDecodeError as error:
+        problem = "not valid JSON (%s, column %d)" % (error.msg, error.colno)
+        return _Record(line, {}, problem)
+    except (ValueError, RecursionError) as error:  # A number or nesting without end.
+        return _Record(line, {}, "not valid JSON (%s)" % error)
+    return _Record(line, values, "" if isinstance(values, dict) else "no JSON object")
 
 
 class _Fields(NamedTuple):
