@@ -48,9 +48,6 @@ def define_flags(flag_values):
       Dict from a group's title to its flags, for `command_line.help_text`.
     """
     to = {"flag_values": flag_values}
-    known = ", ".join(
-        " and ".join(name for name in pair if name) for pair in text_rows.KNOWN_COLUMNS
-    )
     return {
         "Required": (
             flags.DEFINE_multi_string(
@@ -72,43 +69,7 @@ def define_flags(flag_values):
             ),
             flags.DEFINE_string("vocab_file", None, "vocab.txt of the base.", **to),
         ),
-        "Input": (
-            flags.DEFINE_string(
-                "input",
-                None,
-                "File of rows, with the columns' names on its first line: .tsv "
-                "(nothing is quoted) or .csv; or .jsonl. Not given: lines from "
-                "standard input, each a text, or two texts with a tab between them; "
-                "with several --adapters the task and a tab stand before them.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "text_a_column",
-                None,
-                "Column of the text, or the first text of a pair. Not given: the first "
-                "of these that is there: %s." % known,
-                **to,
-            ),
-            flags.DEFINE_string(
-                "text_b_column",
-                None,
-                "Column of the second text, beside --text_a_column; none if not given.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "task_column",
-                None,
-                'Column of the row\'s task. Not given: "task" with several --adapters; '
-                "with one all rows are of its task.",
-                **to,
-            ),
-            flags.DEFINE_bool(
-                "strict",
-                False,
-                "End at the first row that cannot be read, before any is predicted.",
-                **to,
-            ),
-        ),
+        "Input": _input_flags(to),
         "Output": (
             flags.DEFINE_string(
                 "output",
@@ -130,6 +91,49 @@ def define_flags(flag_values):
             ),
         ),
     }
+
+
+def _input_flags(to):
+    known = ", ".join(
+        " and ".join(name for name in pair if name) for pair in text_rows.KNOWN_COLUMNS
+    )
+    return (
+        flags.DEFINE_string(
+            "input",
+            None,
+            "File of rows, with the columns' names on its first line: .tsv "
+            "(nothing is quoted) or .csv; or .jsonl. Not given: lines from "
+            "standard input, each a text, or two texts with a tab between them; "
+            "with several --adapters the task and a tab stand before them.",
+            **to,
+        ),
+        flags.DEFINE_string(
+            "text_a_column",
+            None,
+            "Column of the text, or the first text of a pair. Not given: the first "
+            "of these that is there: %s." % known,
+            **to,
+        ),
+        flags.DEFINE_string(
+            "text_b_column",
+            None,
+            "Column of the second text, beside --text_a_column; none if not given.",
+            **to,
+        ),
+        flags.DEFINE_string(
+            "task_column",
+            None,
+            'Column of the row\'s task. Not given: "task" with several --adapters; '
+            "with one all rows are of its task.",
+            **to,
+        ),
+        flags.DEFINE_bool(
+            "strict",
+            False,
+            "End at the first row that cannot be read, before any is predicted.",
+            **to,
+        ),
+    )
 
 
 def _check_flags(values):
