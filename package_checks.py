@@ -283,12 +283,7 @@ def parse_weights(data, config, shapes, path):
         )
     try:
         weights = safetensors.numpy.load(data)
-    except (
-        safetensors.SafetensorError,
-        KeyError,
-        OverflowError,
-        ValueError,
-    ) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise damaged(path, error) from None
     check_weights(weights, shapes, path)
     return weights

@@ -462,6 +462,7 @@ FORGED = [
     _changed("weights", "sha256", None),
     _changed("dev_scores", {"dev": 1}),
     _changed("dev_scores", {"dev": {"f1": "high"}}),
+    _changed("settings", {"a": float("nan")}),
     _changed("settings", DEEP),
     _changed("settings", {"a": DEEP}),
 ]
