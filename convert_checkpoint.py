@@ -83,29 +83,7 @@ def define_flags(values=flags.FLAGS):
             string("bert_config_file", "bert_config.json of --init_checkpoint."),
             string("vocab_file", "Vocabulary of --init_checkpoint."),
         ),
-        "For --to=package": (
-            string(
-                "task_name",
-                "Its task: one of GLUE, or any other name together with --labels.",
-            ),
-            flags.DEFINE_list(
-                "labels",
-                None,
-                "Labels in the order of the head's outputs, with commas between them, "
-                "where the head does not name the task's.",
-                **to,
-            ),
-            flags.DEFINE_integer(
-                "max_seq_length", 128, "Longest input, in word pieces.", **to
-            ),
-            flags.DEFINE_bool(
-                "new_head",
-                False,
-                "Leave out the folder's head, if it has one, and make a random one, "
-                "which has yet to be trained.",
-                **to,
-            ),
-        ),
+        "For --to=package": _package_flags(to),
         "For --to=package and --to=huggingface": (
             flags.DEFINE_bool(
                 "do_lower_case",
@@ -133,6 +111,34 @@ def define_flags(values=flags.FLAGS):
             ),
         ),
     }
+
+
+def _package_flags(to):
+    return (
+        flags.DEFINE_string(
+            "task_name",
+            None,
+            "Its task: one of GLUE, or any other name together with --labels.",
+            **to,
+        ),
+        flags.DEFINE_list(
+            "labels",
+            None,
+            "Labels in the order of the head's outputs, with commas between them, "
+            "where the head does not name the task's.",
+            **to,
+        ),
+        flags.DEFINE_integer(
+            "max_seq_length", 128, "Longest input, in word pieces.", **to
+        ),
+        flags.DEFINE_bool(
+            "new_head",
+            False,
+            "Leave out the folder's head, if it has one, and make a random one, "
+            "which has yet to be trained.",
+            **to,
+        ),
+    )
 
 
 @reports_user_errors
