@@ -374,13 +374,17 @@ def _frozen_getter(dtype):
     """For a variable scope: variables of the given dtype, read as float32."""
 
     def getter(getter, name, *args, **kwargs):
+        built = tf.get_default_graph().get_operations()
         kwargs.update(dtype=dtype, initializer=tf.zeros_initializer())
         variable = getter(name, *args, **kwargs)
         if dtype == tf.float32:
             return variable
         if name.endswith("/word_embeddings"):
             return _StoredTable(variable)
-        return tf.cast(variable, tf.float32)
+        # Not before the graph has come to here: else all weights would be cast at the
+        # start of a run, and be in memory twice.
+        with tf.control_dependencies(built[-1:]):
+            return tf.cast(variable, tf.float32)
 
     return getter
 

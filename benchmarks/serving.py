@@ -216,17 +216,19 @@ def print_sizes(sizes):
         )
 
 
-def print_times(many, one, separate):
+def print_times(many, small, one, separate):
     """A table of latency and throughput.
 
     Args:
       many: the `Model` of all tasks.
+      small: the same, its base in bfloat16.
       one: the `Model` of all tasks where there is one only.
       separate: list of `Model`, one a task.
     """
     batch = FLAGS.batch_size
     titles = (
         "one model of %d tasks" % _TASKS,
+        "the same, base in bfloat16",
         "one model of 1 task",
         "single-task model, its own rows",
         "%d single-task models" % _TASKS,
@@ -240,6 +242,7 @@ def print_times(many, one, separate):
             time_in_turns(
                 [
                     lambda rows=rows: many.run(rows),
+                    lambda rows=rows: small.run(rows),
                     lambda rows=of_first: one.run(rows),
                     lambda rows=of_first: separate[0].run(rows),
                     lambda rows=rows: calls_by_task(separate, rows),
@@ -288,7 +291,10 @@ def main(argv):
             ]
         )
         print_times(
-            Model(many[_TASKS]), Model(many[1]), [Model(path) for path in separate]
+            Model(many[_TASKS]),
+            Model(small),
+            Model(many[1]),
+            [Model(path) for path in separate],
         )
 
 

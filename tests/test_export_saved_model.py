@@ -292,6 +292,44 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
     assert np.abs(outputs["scores"] - run(exported, inputs)["scores"]).max() > 1e-4
 
 
+def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
+    tmp_path, base, packages
+):
+    made = export_saved_model.export(
+        packages[:1], **base, output=str(tmp_path), frozen_dtype="bfloat16"
+    )
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        tf.saved_model.load(session, ["serve"], made)
+
+        def ancestors(op):
+            found, left = set(), [op]
+            while left:
+                op = left.pop()
+                before = [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+                left += [other for other in before if other not in found]
+                found.update(before)
+            return {op.name for op in found}
+
+        casts = [
+            op
+            for op in graph.get_operations()
+            if op.type == "Cast" and op.inputs[0].dtype == tf.bfloat16
+        ]
+        assert len(casts) == len(
+            adapter_package.frozen_shapes(adapter_package.read(packages[0]).bert_config)
+        )
+        assert [op for op in casts if "input_ids" not in ancestors(op)] == []
+        layer_1 = [
+            op
+            for op in casts
+            if op.inputs[0].op.inputs[0].op.name.startswith("bert/encoder/layer_1/")
+        ]
+        assert len(layer_1) == 12
+        for op in layer_1:
+            # Of the adapter above layer 0.
+            assert "bert/encoder/layer_0/output/MatMul_1" in ancestors(op)
+
+
 def test_a_package_may_be_called_otherwise(tmp_path, base, packages):
     made = export_saved_model.export(
         [packages[0], "other=" + packages[0]], **base, output=str(tmp_path)
