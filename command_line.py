@@ -4,7 +4,9 @@ import shutil
 import sys
 import textwrap
 
-from absl import app
+from absl import app, flags
+
+from errors import UserError
 
 _HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
@@ -34,6 +36,67 @@ def help_text(description, groups, flag_values, width):
             )
     lines += ["", "Give values with =, such as --%s=VALUE." % flag.name]
     return "\n".join(lines) + "\n"
+
+
+def base_and_package_flags(flag_values):
+    """Defines the flags of programs that run adapter packages on their base.
+
+    Args:
+      flag_values: the `FlagValues` to define them in.
+
+    Returns:
+      Tuple of what `flags.DEFINE_*` returned.
+    """
+
+    def string(name, text):
+        return flags.DEFINE_string(name, None, text, flag_values=flag_values)
+
+    return (
+        flags.DEFINE_multi_string(
+            "adapters",
+            None,
+            "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for each "
+            "task. NAME=FOLDER calls its task otherwise than the package.",
+            flag_values=flag_values,
+        ),
+        string(
+            "init_checkpoint",
+            "Checkpoint of the base that they were trained on, without file endings.",
+        ),
+        string("bert_config_file", "bert_config.json of the base."),
+        string("vocab_file", "vocab.txt of the base."),
+    )
+
+
+def refuse_words(argv, example):
+    """Refuses words that are no flags.
+
+    Args:
+      argv: what the parser left, the program's name first.
+      example: a flag with its value, for the message.
+
+    Raises:
+      UserError: there is such a word.
+    """
+    if argv[1:]:
+        raise UserError(
+            "%r is no flag: give values with =, such as %s" % (argv[1], example)
+        )
+
+
+def check_required(flag_values, names):
+    """Refuses a command line without flags that are needed.
+
+    Args:
+      flag_values: the program's `FlagValues`.
+      names: names of the flags.
+
+    Raises:
+      UserError: naming the first that is missing, with its help.
+    """
+    for name in names:
+        if not flag_values[name].value:
+            raise UserError("--%s is required: %s" % (name, flag_values[name].help))
 
 
 def flags_parser(description, groups, flag_values):

@@ -64,6 +64,7 @@ for name, content in (
     ("eval_results.txt", "the scores; eval_results.json beside it"),
     ("test_results.tsv", "the probabilities for sample_data/test.tsv"),
     ("SST-2.tsv", "the labels for it"),
+    ("adapters", "all that was trained, as a package of two small files"),
     ("model.ckpt-*", "the tuned model; for TensorBoard: --logdir=" + output),
 ):
     print("  %s: %s" % (os.path.join(output, name), content))

@@ -49,6 +49,7 @@ VOCABULARY_NAME = "vocab.txt"
 # Where TensorFlow Serving looks for requests to run before it takes any.
 WARM_UP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
+_REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file", "output")
 _WARM_UP_TASKS = 32  # rows of a warm-up request, at most
 _SHORT = 16  # word pieces of the short one
 _NO_GPU = tf.ConfigProto(device_count={"GPU": 0})
@@ -66,24 +67,7 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Required": (
-            flags.DEFINE_multi_string(
-                "adapters",
-                None,
-                "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
-                "each task. NAME=FOLDER calls its task otherwise than the package.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "init_checkpoint",
-                None,
-                "Checkpoint of the base that they were trained on, without file "
-                "endings.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "bert_config_file", None, "bert_config.json of the base.", **to
-            ),
-            flags.DEFINE_string("vocab_file", None, "vocab.txt of the base.", **to),
+            *command_line.base_and_package_flags(flag_values),
             flags.DEFINE_string(
                 "output",
                 None,
@@ -111,20 +95,9 @@ def main(argv):
     """Exports what the flags name."""
     logging.set_verbosity(logging.INFO)
     tf.get_logger().setLevel("ERROR")  # TensorFlow's own notes name partial folders.
-    if argv[1:]:
-        raise UserError(
-            "%r is no flag: give values with =, such as --output=FOLDER" % argv[1]
-        )
+    command_line.refuse_words(argv, "--output=FOLDER")
     values = flags.FLAGS
-    for name in (
-        "adapters",
-        "init_checkpoint",
-        "bert_config_file",
-        "vocab_file",
-        "output",
-    ):
-        if not values[name].value:
-            raise UserError("--%s is required: %s" % (name, values[name].help))
+    command_line.check_required(values, _REQUIRED)
     export(
         values.adapters,
         values.init_checkpoint,
@@ -194,7 +167,8 @@ def _read(adapters, init_checkpoint, bert_config_file, vocab_file):
       UserError: something cannot be read, or does not belong to the rest.
     """
     bert_config = modeling.BertConfig.from_json_file(bert_config_file)
-    tokenization.load_vocab(vocab_file)  # Says it clearly if it cannot be read.
+    entries = len(tokenization.load_vocab(vocab_file))
+    features.check_vocabulary(vocab_file, entries, bert_config)
     frozen = adapter_package.frozen_shapes(bert_config)
     checkpoints.check_fit(init_checkpoint, frozen, trained=())
     packages = [multitask.read_package(value) for value in adapters]

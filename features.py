@@ -374,6 +374,25 @@ def _share_of_replicas(dataset, context):
     return dataset.flat_map(split)
 
 
+def check_vocabulary(vocab_file, entries, bert_config):
+    """Refuses a vocabulary whose last pieces have no embedding.
+
+    Args:
+      vocab_file: its path, for the message.
+      entries: number of its word pieces.
+      bert_config: a `modeling.BertConfig`.
+
+    Raises:
+      UserError: it is larger than the model's.
+    """
+    if entries > bert_config.vocab_size:
+        raise UserError(
+            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file is "
+            "%d: give the two files of the same model"
+            % (vocab_file, entries, bert_config.vocab_size)
+        )
+
+
 def check_seq_length(max_seq_length, longest):
     """Refuses a sequence length that BERT's layout or positions do not allow.
 

@@ -53,10 +53,9 @@ class Stack(NamedTuple):
 class Outputs(NamedTuple):
     """What the graph gives for a batch; C is the most labels that any task has."""
 
-    scores: (
-        tf.Tensor
-    )  # float32 [B, C]: probabilities, 0 where a task has no such label;
-    # regression: the score in column 0
+    # float32 [B, C]: probabilities, 0 where a task has no such label; regression: the
+    # score in column 0
+    scores: tf.Tensor
     predicted: tf.Tensor  # int32 [B], the most probable label's id; regression: 0
 
 

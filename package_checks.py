@@ -139,6 +139,11 @@ def _is_shallow(value, levels):
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
 
 
+def _is_text(value):
+    """Whether it is a string of characters; JSON can hold halves of one."""
+    return isinstance(value, str) and value == value.encode(errors="ignore").decode()
+
+
 def check_config(config, path):
     """Refuses a config of no possible package.
 
@@ -158,8 +163,8 @@ def check_config(config, path):
     scale, layers = adapter["init_scale"], adapter["layers"]
     length, longest = config["max_seq_length"], bert_config["max_position_embeddings"]
     problem = None
-    if not all(isinstance(x, str) for x in task["labels"] + task["metrics"]):
-        problem = "a label or metric is no text"
+    if not all(map(_is_text, [task["name"], *task["labels"], *task["metrics"]])):
+        problem = "task has a name, label or metric that is no text"
     elif len(set(task["labels"])) != len(task["labels"]):
         problem = "a label is there twice"
     elif task["is_regression"] == bool(task["labels"]):

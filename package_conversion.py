@@ -87,7 +87,9 @@ def export(checkpoint, output, given, init_checkpoint=None):
     features.check_seq_length(
         description.max_seq_length, bert_config.max_position_embeddings
     )
-    _check_vocabulary(given, bert_config)
+    if given.vocab_file:
+        entries = len(tokenization.load_vocab(given.vocab_file))
+        features.check_vocabulary(given.vocab_file, entries, bert_config)
     trained = adapter_package.trained_shapes(
         bert_config, description.adapter_size, len(description.labels) or 1
     )
@@ -189,18 +191,6 @@ def _agree(flag, entry, given, identity, default=None):
             )
         )
     return given
-
-
-def _check_vocabulary(given, bert_config):
-    if not given.vocab_file:
-        return
-    count = len(tokenization.load_vocab(given.vocab_file))
-    if count > bert_config.vocab_size:
-        raise UserError(
-            "--vocab_file=%s has %d entries but the model's vocab_size is %d: give the "
-            "vocabulary that it was trained with"
-            % (given.vocab_file, count, bert_config.vocab_size)
-        )
 
 
 def _find_base(checkpoint, init_checkpoint, shapes, frozen):

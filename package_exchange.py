@@ -56,13 +56,8 @@ def read_base(base):
         adapters.
     """
     bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
-    count = len(tokenization.FullTokenizer(base.vocab_file).vocab)
-    if count > bert_config.vocab_size:
-        raise UserError(
-            "--vocab_file=%s has %d tokens, more than the vocab_size of %d in "
-            "--bert_config_file: give the files of one BERT"
-            % (base.vocab_file, count, bert_config.vocab_size)
-        )
+    entries = len(tokenization.FullTokenizer(base.vocab_file).vocab)
+    features.check_vocabulary(base.vocab_file, entries, bert_config)
     names = list(hf_encoder.expected_sources(bert_config.to_dict()))
     shapes = adapter_package.frozen_shapes(bert_config)
     for name in names:

@@ -49,26 +49,7 @@ def define_flags(flag_values):
     """
     to = {"flag_values": flag_values}
     return {
-        "Required": (
-            flags.DEFINE_multi_string(
-                "adapters",
-                None,
-                "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
-                "each task. NAME=FOLDER calls its task otherwise than the package",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "init_checkpoint",
-                None,
-                "Checkpoint of the base that they were trained on, without file "
-                "endings.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "bert_config_file", None, "bert_config.json of the base.", **to
-            ),
-            flags.DEFINE_string("vocab_file", None, "vocab.txt of the base.", **to),
-        ),
+        "Required": command_line.base_and_package_flags(flag_values),
         "Input": _input_flags(to),
         "Output": (
             flags.DEFINE_string(
@@ -142,9 +123,7 @@ def _check_flags(values):
     Raises:
       UserError: naming the flag, its value and what is allowed.
     """
-    for name in _REQUIRED:
-        if not values[name].value:
-            raise UserError("--%s is required: %s" % (name, values[name].help))
+    command_line.check_required(values, _REQUIRED)
     if values.text_b_column and not values.text_a_column:
         raise UserError(
             "--text_b_column=%s: name the first text's column too, --text_a_column"
@@ -428,10 +407,7 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.WARN)
     # Its own handler prints; absl's root handler would print each line again.
     tf.get_logger().propagate = False
-    if argv[1:]:
-        raise UserError(
-            "%r is no flag: give values with =, such as --input=FILE" % argv[1]
-        )
+    command_line.refuse_words(argv, "--input=FILE")
     try:
         return run(flags.FLAGS)
     except BrokenPipeError:

@@ -95,12 +95,7 @@ class Predictor:
             for do_lower_case in (True, False)
         }
         entries = len(self._tokenizers[True].vocab)
-        if entries > self._config.vocab_size:
-            raise UserError(
-                "--vocab_file=%s has %d entries but vocab_size in "
-                "--bert_config_file=%s is %d: give the two files of the same model"
-                % (vocab_file, entries, bert_config_file, self._config.vocab_size)
-            )
+        features.check_vocabulary(vocab_file, entries, self._config)
         frozen = adapter_package.frozen_shapes(self._config)
         checkpoints.check_fit(init_checkpoint, frozen, trained=(), remedy=_REMEDY)
         self._given = {

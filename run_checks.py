@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 import adapter_package
 import checkpoints
 import classifier
+import command_line
 import distribution
 import features
 import modeling
@@ -25,9 +26,7 @@ def check_flags(flags):
     Raises:
       UserError: naming the flag, its value and what is allowed.
     """
-    for name in REQUIRED:
-        if not flags[name].value:
-            raise UserError("--%s is required: %s" % (name, flags[name].help))
+    command_line.check_required(flags, REQUIRED)
     if not flags.do_train and not flags.do_eval and not flags.do_predict:
         raise UserError(
             "At least one of `do_train`, `do_eval` or `do_predict` must be True: say "
@@ -168,17 +167,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
       UserError: they do not fit.
     """
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
-    if len(tokenizer.vocab) > config.vocab_size:
-        raise UserError(
-            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file=%s is "
-            "%d: give the two files of the same model"
-            % (
-                flags.vocab_file,
-                len(tokenizer.vocab),
-                flags.bert_config_file,
-                config.vocab_size,
-            )
-        )
+    features.check_vocabulary(flags.vocab_file, len(tokenizer.vocab), config)
     variables = classifier.variable_set(
         config, num_outputs(task), adapter_fn(flags, package), task.is_regression
     )

@@ -346,10 +346,7 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.INFO)
     # Its own handler prints; absl's root handler would print each line again.
     tf.get_logger().propagate = False
-    if argv[1:]:
-        raise UserError(
-            "%r is no flag: give values with =, such as --do_lower_case=false" % argv[1]
-        )
+    command_line.refuse_words(argv, "--do_lower_case=false")
     training.keep_freed_memory()
     plan = make_plan()
     model_fn = make_model_fn(plan)

@@ -18,6 +18,7 @@ import tempfile
 
 from absl import app, flags
 
+import command_line
 from errors import UserError, reports_user_errors
 
 FLAGS = flags.FLAGS
@@ -28,6 +29,7 @@ flags.DEFINE_string("adapterhub_python", None, "Python that has `adapters`.")
 flags.DEFINE_integer("epochs", 1, "Epochs of each training.")
 flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions to compare.")
 
+_REQUIRED = ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
 _RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
 
 
@@ -92,11 +94,10 @@ def time_adapterhub(precision):
 
 @reports_user_errors
 def main(argv):
-    if argv[1:]:
-        raise UserError("%r is no flag" % argv[1])
-    for name in ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python"):
-        if not FLAGS[name].value:
-            raise UserError("--%s is required: %s" % (name, FLAGS[name].help))
+    command_line.refuse_words(argv, "--epochs=5")
+    command_line.check_required(
+        FLAGS, ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
+    )
     for precision in FLAGS.precisions:
         ours, our_peak = time_ours(precision)
         theirs, their_peak = time_adapterhub(precision)

@@ -22,10 +22,11 @@ from absl import app, flags
 import adapter_package
 import checkpoints
 import classifier
+import command_line
 import export_saved_model
 import features
 import modeling
-from errors import UserError, reports_user_errors
+from errors import reports_user_errors
 
 FLAGS = flags.FLAGS
 
@@ -256,10 +257,9 @@ def print_times(many, small, one, separate):
 @reports_user_errors
 def main(argv):
     """Writes the models, and prints what they take."""
-    del argv
-    for name in ("init_checkpoint", "bert_config_file", "vocab_file"):
-        if not FLAGS[name].value:
-            raise UserError("--%s is required: %s" % (name, FLAGS[name].help))
+    command_line.refuse_words(argv, "--rounds=5")
+    required = ("init_checkpoint", "bert_config_file", "vocab_file")
+    command_line.check_required(FLAGS, required)
     tf.get_logger().setLevel("ERROR")
     with tempfile.TemporaryDirectory() as folder:
 

@@ -17,9 +17,10 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import classifier
+import command_line
 import modeling
 import training
-from errors import UserError, reports_user_errors
+from errors import reports_user_errors
 from estimator_compat import estimator
 
 FLAGS = flags.FLAGS
@@ -235,8 +236,7 @@ def report(title, work, seconds, limit):
 
 @reports_user_errors
 def main(argv):
-    if argv[1:]:
-        raise UserError("%r is no flag" % argv[1])
+    command_line.refuse_words(argv, "--seq_length=56")
     tf.logging.set_verbosity(tf.logging.ERROR)
     training.keep_freed_memory()
     config = read_config(FLAGS.config)

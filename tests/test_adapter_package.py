@@ -449,6 +449,8 @@ FORGED = [
             ("labels", []),
             ("labels", ["a", "a"]),
             ("labels", ["a", 1]),
+            ("labels", ["a", "\ud800"]),
+            ("name", "\ud800"),
             ("labels", ["a"]),
             ("labels", [str(i) for i in range(20_000)]),
             ("metrics", [1]),

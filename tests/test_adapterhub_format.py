@@ -528,7 +528,7 @@ def test_bases_that_do_not_fit(tmp_path, base):
     refused(
         tmp_path,
         base._replace(vocab_file=str(vocab)),
-        ["12 tokens", "vocab_size of 11"],
+        ["has 12 entries", "vocab_size", "is 11"],
     )
     with open(base.bert_config_file) as reader:
         config = json.load(reader)
