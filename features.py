@@ -374,22 +374,23 @@ def _share_of_replicas(dataset, context):
     return dataset.flat_map(split)
 
 
-def check_vocabulary(vocab_file, entries, bert_config):
+def check_vocabulary(vocab_file, entries, vocab_size, config_file):
     """Refuses a vocabulary whose last pieces have no embedding.
 
     Args:
       vocab_file: its path, for the message.
       entries: number of its word pieces.
-      bert_config: a `modeling.BertConfig`.
+      vocab_size: that of the model.
+      config_file: where this stands, for the message.
 
     Raises:
       UserError: it is larger than the model's.
     """
-    if entries > bert_config.vocab_size:
+    if entries > vocab_size:
         raise UserError(
-            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file is "
+            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file=%s is "
             "%d: give the two files of the same model"
-            % (vocab_file, entries, bert_config.vocab_size)
+            % (vocab_file, entries, config_file, vocab_size)
         )
 
 

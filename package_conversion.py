@@ -89,7 +89,12 @@ def export(checkpoint, output, given, init_checkpoint=None):
     )
     if given.vocab_file:
         entries = len(tokenization.load_vocab(given.vocab_file))
-        features.check_vocabulary(given.vocab_file, entries, bert_config)
+        features.check_vocabulary(
+            given.vocab_file,
+            entries,
+            bert_config.vocab_size,
+            given.bert_config_file or run_record.FILE_NAME,
+        )
     trained = adapter_package.trained_shapes(
         bert_config, description.adapter_size, len(description.labels) or 1
     )

@@ -167,7 +167,12 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
       UserError: they do not fit.
     """
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
-    features.check_vocabulary(flags.vocab_file, len(tokenizer.vocab), config)
+    features.check_vocabulary(
+        flags.vocab_file,
+        len(tokenizer.vocab),
+        config.vocab_size,
+        flags.bert_config_file,
+    )
     variables = classifier.variable_set(
         config, num_outputs(task), adapter_fn(flags, package), task.is_regression
     )

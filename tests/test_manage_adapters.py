@@ -303,7 +303,7 @@ def test_what_cannot_be_exported(tmp_path, fails, changes, parts):
         ({"hidden_size": 16}, ["[32]", "[16]"]),
         ({"num_hidden_layers": 3}, ["layer_2"]),
         ({"num_hidden_layers": 1}, ["more than 1 layers"]),
-        ({"vocab_size": 99}, ["30522", "vocab_size is 99"]),
+        ({"vocab_size": 99}, ["30522 entries", "vocab_size in", "is 99"]),
         ({"num_attention_heads": 5}, ["num_attention_heads 5"]),
     ],
 )
@@ -398,7 +398,7 @@ def test_a_terminal_does_not_obey_a_package(original, tmp_path, capsys):
     package = adapter_package.read(original)
     path = str(tmp_path / "p")
     config = dict(package.config, origin="\x1b[2Jx\ny", settings={"a\n": "\x1b"})
-    config["task"] = dict(config["task"], labels=["\x1b]0;", "\ud800"])
+    config["task"] = dict(config["task"], labels=["\x1b]0;", "\u202e"])
     adapter_package.add_scores(package._replace(path=path, config=config), None)
     capsys.readouterr()
     manage("info", path)
