@@ -344,16 +344,7 @@ def _shapes(config):
 # --- fitting --------------------------------------------------------------------
 
 # The rest of a bert_config, such as dropout, does not decide whether weights fit.
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "hidden_act",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
+_FITTING = (*modeling.CONFIG_SIZES, "hidden_act")
 
 
 def check_fit(package, given):
@@ -395,7 +386,7 @@ def misfits(package, given):
     for key, (expected, flag) in wanted.items():
         value = given.get(key, expected)
         if isinstance(expected, dict):
-            keys = ("sha256",) if key == "base" else _SIZES
+            keys = ("sha256",) if key == "base" else _FITTING
             differ = [k for k in keys if expected.get(k) != value.get(k)]
             expected = {k: expected.get(k) for k in differ}
             value = {k: value.get(k) for k in differ}

@@ -234,6 +234,9 @@ def model_fn_builder(
                 computation=computation,
             )
 
+    def start():
+        return checkpoints.warm_start(init_checkpoint, use_tpu, adapters_checkpoint)
+
     def model_fn(features, labels, mode, params):
         del labels, params  # The label is one of the features.
         compiled = tf.xla.experimental.jit_scope(
@@ -251,15 +254,10 @@ def model_fn_builder(
                     gradients,
                     scale,
                 )
-            scaffold_fn = checkpoints.warm_start(
-                init_checkpoint, use_tpu, adapters_checkpoint
-            )
-            return training.train_spec(loss, step, scaffold_fn, use_tpu, progress)
+            return training.train_spec(loss, step, start(), use_tpu, progress)
         with compiled:
             output = model(features, is_training=False)
-        scaffold_fn = checkpoints.warm_start(
-            init_checkpoint, use_tpu, adapters_checkpoint
-        )
+        scaffold_fn = start()
         if mode == estimator.ModeKeys.EVAL:
             return estimator.tpu.TPUEstimatorSpec(
                 mode=mode,

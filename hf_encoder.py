@@ -26,16 +26,6 @@ VOCAB_NAME = "vocab.txt"
 _WEIGHTS_NAME = "model.safetensors"
 _INDEX_NAME = "model.safetensors.index.json"
 
-# Fields that both configs have and this one must state; all sizes.
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
 # Fields that both configs have with the same default.
 _DEFAULTS = {
     "hidden_act": "gelu",
@@ -106,13 +96,13 @@ def read_config(path):
     epsilon = source.get("layer_norm_eps", modeling.LAYER_NORM_EPSILON)
     if not is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
         refuse("layer_norm_eps", "a number above 0, at most %g" % _LARGEST_EPSILON)
-    absent = [field for field in _SIZES if field not in source]
+    absent = [field for field in modeling.CONFIG_SIZES if field not in source]
     if absent:
         raise UserError(
             "%s lacks %s. Take the file from where the weights come from."
             % (path, ", ".join(absent))
         )
-    config = {field: source[field] for field in _SIZES}
+    config = {field: source[field] for field in modeling.CONFIG_SIZES}
     config.update({field: source.get(field, _DEFAULTS[field]) for field in _DEFAULTS})
     activation = config["hidden_act"]
     if not isinstance(activation, str) or activation not in _ACTIVATIONS:
@@ -428,7 +418,9 @@ def write(folder, bert_config, values, do_lower_case):
     Raises:
       UserError: a value is not finite.
     """
-    config = {field: bert_config[field] for field in (*_SIZES, *_DEFAULTS)}
+    config = {
+        field: bert_config[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)
+    }
     activation = (config["hidden_act"] or "linear").lower()
     config["hidden_act"] = activation
     written = dict(

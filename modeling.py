@@ -33,6 +33,18 @@ LAYER_NORM_EPSILON = 1e-12
 MASKED_SCORE = -10000.0
 
 
+# The sizes that a BERT config has to state, each a whole number of at least 1.
+CONFIG_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+
+
 class BertConfig:
     """The sizes of a BERT model, as `bert_config.json` holds them."""
 
@@ -122,15 +134,7 @@ class BertConfig:
         Raises:
           UserError: naming the field, its value and what is allowed.
         """
-        for field in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-        ):
+        for field in CONFIG_SIZES:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UserError(

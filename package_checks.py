@@ -42,18 +42,7 @@ _KINDS = {
     "origin": (str, type(None)),
 }
 _KINDS_WITHIN = {
-    "bert_config": dict.fromkeys(
-        (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-        ),
-        int,
-    ),
+    "bert_config": dict.fromkeys(modeling.CONFIG_SIZES, int),
     "task": {"name": str, "labels": list, "is_regression": bool, "metrics": list},
     "adapter": {
         "size": int,
