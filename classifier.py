@@ -262,12 +262,7 @@ def model_fn_builder(
             return estimator.tpu.TPUEstimatorSpec(
                 mode=mode,
                 loss=output.loss,
-                eval_metrics=_eval_metrics(
-                    output,
-                    features["label_ids"],
-                    features["is_real_example"],
-                    is_regression,
-                ),
+                eval_metrics=_eval_metrics(output, features, is_regression),
                 scaffold_fn=scaffold_fn,
             )
         return estimator.tpu.TPUEstimatorSpec(
@@ -293,7 +288,7 @@ def _gradients(model, features, computation):
     return loss, gradients, scale
 
 
-def _eval_metrics(output, label_ids, is_real_example, is_regression):
+def _eval_metrics(output, features, is_regression):
     """The original's `eval_accuracy` and `eval_loss`, padding examples left out."""
 
     def metric_fn(per_example_loss, label_ids, logits, is_real_example):
@@ -309,7 +304,7 @@ def _eval_metrics(output, label_ids, is_real_example, is_regression):
 
     return metric_fn, [
         output.per_example_loss,
-        label_ids,
+        features["label_ids"],
         output.logits,
-        is_real_example,
+        features["is_real_example"],
     ]

@@ -3,8 +3,6 @@
 import json
 import os
 import pickle
-import subprocess
-import sys
 import zipfile
 
 import adapterhub_layout as layout
@@ -25,7 +23,7 @@ from adapterhub_layout import (
     write_adapter,
     write_base,
 )
-from hf_layout import CONFIG, random_batch, random_weights
+from hf_layout import CONFIG, random_batch, random_weights, run_program
 from safetensors.numpy import load_file, save_file
 
 import adapter_package
@@ -35,7 +33,6 @@ import package_exchange
 from errors import UserError
 from tests import small_packages
 
-PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LETTERS = package_exchange.Given("letters", max_seq_length=9)
 BATCH = random_batch(CONFIG)
 
@@ -646,19 +643,6 @@ def test_name_that_pytorch_can_have(tmp_path):
 
 
 # --- the program ----------------------------------------------------------------
-
-
-def run_program(*arguments):
-    return subprocess.run(
-        [
-            sys.executable,
-            os.path.join(PROJECT_ROOT, "convert_checkpoint.py"),
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_program(tmp_path, base):

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import subprocess
-import sys
 
 import ml_dtypes
 import numpy as np
@@ -20,6 +18,7 @@ from hf_layout import (
     prefixed,
     random_batch,
     random_weights,
+    run_program,
     write_encoder,
 )
 from safetensors.numpy import load_file, save_file
@@ -32,8 +31,6 @@ import modeling
 import package_exchange
 from errors import UserError
 from tests import small_packages, small_run
-
-PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def converted_bert(folder, batch):
@@ -685,19 +682,6 @@ def test_flags_of_each_direction(given, parts):
     assert named == {*values.flag_values_dict()} - {"help", "helpfull", "helpshort"}
     for needed, taken in convert_checkpoint._DIRECTIONS.values():
         assert {*needed, *taken} <= named
-
-
-def run_program(*arguments):
-    return subprocess.run(
-        [
-            sys.executable,
-            os.path.join(PROJECT_ROOT, "convert_checkpoint.py"),
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_program(tmp_path, plain):
