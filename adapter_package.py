@@ -61,7 +61,7 @@ class AdapterPackage(NamedTuple):
 
     @property
     def activation(self):
-        """The adapters' activation, one of `modeling.ADAPTER_ACTIVATIONS`."""
+        """The adapters' activation, one of `activations.ADAPTER_ACTIVATIONS`."""
         return self.config["adapter"]["activation"]
 
 

@@ -13,7 +13,7 @@ import hf_encoder
 from errors import UserError
 from package_checks import printable
 
-# Names there -> in `modeling.ADAPTER_ACTIVATIONS`; "gelu" is exact there, and
+# Names there -> in `activations.ADAPTER_ACTIVATIONS`; "gelu" is exact there, and
 # approximated by tanh here.
 _ACTIVATIONS = {
     "relu": "relu",
@@ -121,7 +121,7 @@ def check_config(stated, config, path):
       path: the file, for messages.
 
     Returns:
-      The activation, one of `modeling.ADAPTER_ACTIVATIONS`.
+      The activation, one of `activations.ADAPTER_ACTIVATIONS`.
 
     Raises:
       UserError: naming the entry and the reason.

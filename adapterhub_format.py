@@ -69,7 +69,7 @@ class Adapter(NamedTuple):
     name: str
     version: str
     size: int
-    activation: str  # one of `modeling.ADAPTER_ACTIVATIONS`
+    activation: str  # one of `activations.ADAPTER_ACTIVATIONS`
     weights: dict[str, np.ndarray]  # float32, of adapters alone, by variable
     notes: list[str]  # how they differ from what the folder holds, for the user
 

@@ -18,7 +18,12 @@ import re
 import six
 import tensorflow.compat.v1 as tf
 
+import activations
 from errors import UserError
+
+# Names that the original's modeling.py has too.
+gelu = activations.gelu
+get_activation = activations.get_activation
 
 # The three collections of variables that adapter tuning trains, in training order.
 ADAPTERS = "adapters"
@@ -71,7 +76,7 @@ class BertConfig:
           num_attention_heads: heads N of each layer; divides `hidden_size`.
           intermediate_size: width I of the feed-forward sublayer.
           hidden_act: activation of the feed-forward sublayer, a name for
-            `get_activation` or a function of a tensor.
+            `activations.get_activation` or a function of a tensor.
           hidden_dropout_prob: dropout probability after embeddings and sublayers.
           attention_probs_dropout_prob: dropout probability of attention weights.
           max_position_embeddings: longest sequence, in word pieces.
@@ -163,10 +168,10 @@ class BertConfig:
         if not (value is None or isinstance(value, str) or callable(value)):
             raise UserError(
                 "%s: hidden_act is %r, it must be one of %s"
-                % (source, value, ", ".join(sorted(_ACTIVATIONS)))
+                % (source, value, ", ".join(sorted(activations.ACTIVATIONS)))
             )
         try:
-            get_activation(value)
+            activations.get_activation(value)
         except ValueError as error:
             raise UserError("%s: hidden_act: %s" % (source, error)) from None
 
@@ -348,8 +353,8 @@ def feedforward_adapter(
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
       init_scale: standard deviation of the truncated normal of the initial W1, W2.
-      activation: one of `ADAPTER_ACTIVATIONS`; all but "gelu" are for adapters that
-        were trained elsewhere.
+      activation: one of `activations.ADAPTER_ACTIVATIONS`; all but "gelu" are for
+        adapters that were trained elsewhere.
 
     Returns:
       Float [rows, H].
@@ -373,7 +378,7 @@ def feedforward_adapter(
             return tf.nn.bias_add(tf.matmul(x, weights), tf.reshape(biases, [n_out]))
 
         inner = projection(1, input_tensor, width, hidden_size)
-        inner = ADAPTER_ACTIVATIONS[activation](inner)
+        inner = activations.ADAPTER_ACTIVATIONS[activation](inner)
         return input_tensor + projection(2, inner, hidden_size, width)
 
 
@@ -418,76 +423,9 @@ def get_variable(name, shape, initializer, collections=()):
     )
 
 
-@tf.custom_gradient
-def gelu(x):
-    """Gaussian error linear unit, tanh-approximated, as in Google's BERT.
-
-    0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), from Hendrycks and Gimpel, 2016
-    (arXiv:1606.08415). Since (1 + tanh(z)) / 2 = sigmoid(2 z), it is computed as
-    x sigmoid(x (a + b x^2)): no power, and fewer passes over memory.
-
-    Args:
-      x: float tensor of any shape.
-
-    Returns:
-      Float tensor of the same shape.
-    """
-    a = 2.0 * math.sqrt(2.0 / math.pi)
-    b = 0.044715 * a
-    squared = tf.square(x)
-    gate = tf.sigmoid(x * (a + b * squared))
-
-    def grad(dy):
-        # d/dx [x g(u(x))] = g + x g (1 - g) u', where u' = a + 3 b x^2.
-        through_gate = tf.raw_ops.SigmoidGrad(y=gate, dy=dy * x)
-        return dy * gate + through_gate * (a + (3.0 * b) * squared)
-
-    return x * gate, grad
-
-
-_ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
-
-# "gelu" is the tanh-approximated one here too; "gelu_erf" is exact.
-ADAPTER_ACTIVATIONS = {
-    "linear": tf.identity,
-    "relu": tf.nn.relu,
-    "gelu": gelu,
-    "tanh": tf.tanh,
-    "gelu_erf": lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5))),
-    "swish": lambda x: x * tf.sigmoid(x),
-    "sigmoid": tf.sigmoid,
-}
-
-
 def base_name(variable):
     """A variable's name, the same for all its replicas, without ":0"."""
     return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
-
-
-def get_activation(activation_string):
-    """The activation that a name stands for.
-
-    Args:
-      activation_string: "linear", "relu", "gelu" or "tanh", in any case; None or ""
-        for linear; anything that is not a string is returned as it is.
-
-    Returns:
-      A function of a tensor, or None for linear.
-
-    Raises:
-      ValueError: an unknown name.
-    """
-    if not activation_string:
-        return None
-    if not isinstance(activation_string, six.string_types):
-        return activation_string
-    name = activation_string.lower()
-    if name not in _ACTIVATIONS:
-        raise ValueError(
-            "unknown activation %r: allowed are %s"
-            % (activation_string, ", ".join(sorted(_ACTIVATIONS)))
-        )
-    return _ACTIVATIONS[name]
 
 
 def random_seeds(count):
@@ -503,9 +441,10 @@ def random_seeds(count):
 def dropout(input_tensor, dropout_prob, seed=None):
     """Sets elements to 0 with the given probability and scales up the others.
 
-    An element is dropped by 16 random bits, so the probability is met to 2^-17; the
-    scale is that of the probability met. Half the random numbers of a float draw, and
-    they are what dropout costs.
+    Random numbers are what dropout costs. An element is dropped by 16 random bits, so
+    the probability is met to 2^-17 (up to 255/256, the highest); the scale is that of
+    the probability met. The lower 8 bits decide for one element in 256 and are shared
+    along the first axis, which leaves a correlation of less than 1e-4 there.
 
     Args:
       input_tensor: float tensor of any shape.
@@ -519,22 +458,23 @@ def dropout(input_tensor, dropout_prob, seed=None):
         return input_tensor
     seed = random_seeds(1)[0] if seed is None else seed
     values = 2**16
-    dropped = min(round(dropout_prob * values), values - 1)
+    dropped = min(round(dropout_prob * values), values - 256)
 
     @tf.custom_gradient
     def masked(x):
-        size = tf.size(x)
+        shape = tf.shape(x)
+        size, shared = tf.size(x), tf.reduce_prod(shape[1:])
         words = tf.random.stateless_uniform(
-            [(size + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32
+            [(size + shared + 3) // 4], seed, minval=None, maxval=None, dtype=tf.int32
         )
-        bits = tf.reshape(tf.bitcast(words, tf.int16), [-1])[:size]
-        kept = tf.reshape(bits, tf.shape(x)) >= dropped - values // 2
-        scale = values / (values - dropped)
-
-        def scaled(tensor):
-            return tf.where_v2(kept, tensor * scale, tf.zeros([], x.dtype))
-
-        return scaled(x), scaled
+        drawn = tf.reshape(tf.bitcast(words, tf.uint8), [-1])
+        upper = tf.reshape(drawn[:size], shape)
+        lower = tf.reshape(drawn[size : size + shared], shape[1:])
+        # 256 upper + lower >= dropped
+        is_below = tf.cast(lower < dropped % 256, tf.uint8)
+        kept = upper >= tf.constant(dropped // 256, tf.uint8) + is_below
+        mask = tf.cast(kept, x.dtype) * (values / (values - dropped))
+        return x * mask, lambda dy: dy * mask
 
     return masked(input_tensor)
 
@@ -796,7 +736,7 @@ def transformer_layer(
             attended,
             config.intermediate_size,
             config.initializer_range,
-            activation=get_activation(config.hidden_act),
+            activation=activations.get_activation(config.hidden_act),
             precision=precision,
         )
     with tf.variable_scope("output"):
@@ -822,7 +762,6 @@ def attention(
     """
     H, N = config.hidden_size, config.num_attention_heads
     D = H // N
-    B, _F, _ = get_shape_list(queries_from, expected_rank=3)
     variables = []
     for name in ("query", "key", "value"):
         with tf.variable_scope(name):
@@ -830,7 +769,7 @@ def attention(
 
     def project(x, parts):
         # One matrix product for several projections: [rows, H] x [H, P * H].
-        length = get_shape_list(x, expected_rank=3)[1]
+        B, length, _ = get_shape_list(x, expected_rank=3)
         P = len(parts)
         kernel = tf.concat([tf.cast(kernel, precision) for kernel, _ in parts], axis=1)
         bias = tf.concat([bias for _, bias in parts], axis=0)
@@ -838,19 +777,58 @@ def attention(
         y = tf.reshape(tf.cast(y, precision), [B, length, P, N, D])
         return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=P)  # P x [B, N, S, D]
 
+    def dropped_softmax(scores):
+        probs = tf.nn.softmax(tf.cast(scores, tf.float32) + mask_scores)
+        probs = dropout(probs, config.attention_probs_dropout_prob, seed)
+        return tf.cast(probs, precision)  # [B, N, F, T]
+
+    scale = 1.0 / math.sqrt(D)
     if queries_from is hidden:
         query, key, value = project(hidden, variables)
+        probs = dropped_softmax(tf.matmul(scale * query, key, transpose_b=True))
+        context = tf.matmul(probs, value)
     else:
-        (query,) = project(queries_from, variables[:1])
-        key, value = project(hidden, variables[1:])
-
-    query = query * (1.0 / math.sqrt(D))
-    scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)
-    probs = tf.nn.softmax(scores + mask_scores)  # [B, N, F, T]
-    probs = dropout(probs, config.attention_probs_dropout_prob, seed)
-    context = tf.matmul(tf.cast(probs, precision), value)
+        query = scale * project(queries_from, variables[:1])[0]
+        context = _attend_from_few(query, hidden, *variables[1:], dropped_softmax)
     context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, N, D]
     return tf.reshape(context, [-1, H])
+
+
+def _attend_from_few(query, hidden, key_variables, value_variables, dropped_softmax):
+    """Attention without keys and values at all positions, the same but for rounding.
+
+    q (h K)^T = (q K^T) h^T and p (h V) = (p h) V: K and V multiply the few queries and
+    sums, instead of every position.
+
+    Args:
+      query: float [B, N, F, D], scaled; F is small.
+      hidden: float [B, T, H].
+      key_variables: kernel [H, N * D] and bias [N * D].
+      value_variables: the same.
+      dropped_softmax: function from scores [B, N, F, T] to weights of the same shape.
+
+    Returns:
+      Float [B, N, F, D] of the query's dtype.
+    """
+    precision = query.dtype
+    N, D = query.shape[1], query.shape[3]
+    hidden = tf.cast(hidden, precision)
+
+    def by_head(kernel):  # [H, N, D]
+        return tf.reshape(tf.cast(kernel, precision), [-1, N, D])
+
+    # The bias of the keys adds the same to all scores of a query: softmax ignores it.
+    kernel, _ = key_variables
+    inner = tf.einsum("bnfd,hnd->bnfh", query, by_head(kernel))
+    probs = dropped_softmax(tf.einsum("bnfh,bth->bnft", inner, hidden))
+
+    kernel, bias = value_variables
+    sums = tf.einsum("bnft,bth->bnfh", probs, hidden)
+    context = tf.einsum("bnfh,hnd->bnfd", sums, by_head(kernel))
+    # After dropout the weights of a query need not add up to 1.
+    weights = tf.reduce_sum(tf.cast(probs, tf.float32), axis=-1, keepdims=True)
+    bias = weights * tf.reshape(bias, [N, 1, D])
+    return tf.cast(tf.cast(context, tf.float32) + bias, precision)
 
 
 def get_shape_list(tensor, expected_rank=None):

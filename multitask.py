@@ -18,12 +18,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import activations
 import adapter_package
 import modeling
 from errors import UserError
 
 # Tables hold an activation as its place in here.
-ACTIVATIONS = tuple(sorted(modeling.ADAPTER_ACTIVATIONS))
+ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
 
 _SIZE_TABLES = ("num_labels", "is_regression", "adapter_sizes", "activations")
 
@@ -245,10 +246,10 @@ def _activate(x, which, names):
     Returns:
       Float [B, P, A].
     """
-    output = modeling.ADAPTER_ACTIVATIONS[names[0]](x)
+    output = activations.ADAPTER_ACTIVATIONS[names[0]](x)
     for name in names[1:]:
         chosen = tf.equal(which, ACTIVATIONS.index(name))
-        output = tf.where_v2(chosen, modeling.ADAPTER_ACTIVATIONS[name](x), output)
+        output = tf.where_v2(chosen, activations.ADAPTER_ACTIVATIONS[name](x), output)
     return output
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+import activations
 import modeling
 from errors import UserError
 
@@ -162,10 +163,10 @@ def check_config(config, path):
         problem = "adapter.size is %d" % adapter["size"]
     elif scale is not None and not 0 < scale < math.inf:
         problem = "adapter.init_scale is %.80r" % scale
-    elif adapter["activation"] not in modeling.ADAPTER_ACTIVATIONS:
+    elif adapter["activation"] not in activations.ADAPTER_ACTIVATIONS:
         problem = "adapter.activation is %.80r, allowed are %s" % (
             adapter["activation"],
-            ", ".join(sorted(modeling.ADAPTER_ACTIVATIONS)),
+            ", ".join(sorted(activations.ADAPTER_ACTIVATIONS)),
         )
     # So the file's length bounds the number of layers, and with it the variables'.
     elif len(layers) != bert_config["num_hidden_layers"] or (

@@ -9,6 +9,7 @@ import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 
+import activations
 import adapter_package
 import checkpoints
 import classifier
@@ -181,7 +182,9 @@ def test_a_package_keeps_its_activation(run, fails, monkeypatch):
     rewrite(package_dir, adapter={**adapter, "activation": "relu"})
     asked = []
     monkeypatch.setitem(
-        modeling.ADAPTER_ACTIVATIONS, "relu", lambda x: asked.append(x) or tf.nn.relu(x)
+        activations.ADAPTER_ACTIVATIONS,
+        "relu",
+        lambda x: asked.append(x) or tf.nn.relu(x),
     )
     output = run("b", do_train=True, adapters=str(package_dir), **TRAINING)
     assert asked

@@ -188,11 +188,15 @@ def test_low_precision_is_for_frozen_kernels_and_attention(precision):
     run = Run(PLAIN._replace(precision=precision))
     low = [op for op in run.of_type("MatMul") if op.outputs[0].dtype == dtype]
     names = {op.name for op in run.of_type("MatMul") if op not in low}
-    # Three layers of four products, keys and values of the last apart, and the pooler.
+    # Three layers of four products, and the pooler.
     forward = [op for op in low if not op.name.startswith("gradients")]
-    assert len(forward) == 3 * 4 + 1 + 1
+    assert len(forward) == 3 * 4 + 1
     assert all("adapters" in name or "head" in name for name in names)
     assert {op.outputs[0].dtype for op in run.of_type("BatchMatMulV2")} == {dtype}
+    # Keys, scores, sums and values of the last layer.
+    few = [op for op in run.of_type("Einsum") if "attention" in op.name]
+    assert len([op for op in few if not op.name.startswith("gradients")]) == 4
+    assert {op.outputs[0].dtype for op in few} == {dtype}
     assert {op.outputs[0].dtype for op in run.of_type("Softmax")} == {tf.float32}
     with run.graph.as_default():
         kept = {v.dtype.base_dtype for v in tf.global_variables()}
