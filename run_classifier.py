@@ -1,5 +1,7 @@
 """Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
 
+import onednn  # noqa: F401, I001  (before TensorFlow)
+
 from typing import NamedTuple, Optional
 
 import numpy as np
