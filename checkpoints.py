@@ -272,7 +272,10 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
     """
     if not init_checkpoint:
         return None
-    variables = tf.trainable_variables()
+    # Those of other dtypes start by themselves: see `content_scope`.
+    variables = [
+        v for v in tf.trainable_variables() if v.dtype.base_dtype == tf.float32
+    ]
 
     def initialize():
         left = variables
@@ -295,22 +298,41 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
     return scaffold_fn
 
 
-def content_scope(content):
+def content_scope(content, kernel_dtype=tf.float32, init_checkpoint=None):
     """The variable scope in which a model's own checkpoints come to hold this content.
 
     Args:
       content: one of `CONTENTS`.
+      kernel_dtype: dtype that frozen kernels are kept in where the content leaves them
+        out; in checkpoints they are float32.
+      init_checkpoint: the base, path without file endings; for another dtype, since
+        `tf.train.init_from_checkpoint` casts nothing.
 
     Returns:
       A context manager.
     """
 
-    def frozen_are_local(getter, *args, **kwargs):
+    def cast_from_base(name):
+        def initial(shape, dtype, partition_info=None):
+            del partition_info
+            (value,) = tf.raw_ops.RestoreV2(
+                prefix=init_checkpoint,
+                tensor_names=[name],
+                shape_and_slices=[""],
+                dtypes=[tf.float32],
+            )
+            return tf.reshape(tf.cast(value, dtype), shape)
+
+        return initial
+
+    def frozen_are_local(getter, name, *args, **kwargs):
         collections = kwargs["collections"]
         if not set(collections).intersection(modeling.TRAINED_COLLECTIONS):
             # Local variables are not saved, and start anew whenever a session does.
             kwargs["collections"] = [tf.GraphKeys.LOCAL_VARIABLES]
-        return getter(*args, **kwargs)
+            if kernel_dtype != tf.float32 and name.endswith("/kernel"):
+                kwargs.update(dtype=kernel_dtype, initializer=cast_from_base(name))
+        return getter(name, *args, **kwargs)
 
     return tf.variable_scope(
         tf.get_variable_scope(),

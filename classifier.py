@@ -217,8 +217,12 @@ def model_fn_builder(
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
 
+    kernel_dtype = tf.float32 if use_tpu else PRECISIONS[computation.precision]
+
     def model(features, is_training):
-        with checkpoints.content_scope(checkpoint_content):
+        with checkpoints.content_scope(
+            checkpoint_content, kernel_dtype, init_checkpoint
+        ):
             return create_model(
                 bert_config,
                 is_training,

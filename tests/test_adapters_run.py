@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small_run
 import tensorflow.compat.v1 as tf
+from google.protobuf import text_format
 
 import activations
 import adapter_package
@@ -48,6 +49,16 @@ def values_of(checkpoint):
 
 def last_values(output):
     return values_of(tf.train.latest_checkpoint(str(output)))
+
+
+def kernel_dtypes(output):
+    """Of the frozen kernels in the graph that a run wrote."""
+    graph = text_format.Parse((output / "graph.pbtxt").read_text(), tf.GraphDef())
+    return {
+        tf.dtypes.as_dtype(node.attr["dtype"].type)
+        for node in graph.node
+        if node.op == "VarHandleOp" and node.name.endswith("/kernel")
+    }
 
 
 @pytest.fixture
@@ -235,6 +246,17 @@ def test_checkpoints_of_trained_variables_alone(run):
     )
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_frozen_kernels_beside_trained_variables_are_kept_as_multiplied(run, precision):
+    flags = {"do_eval": True, "do_predict": True, "precision": precision}
+    kept = run("kept", do_train=True, checkpoint_content="trained", **flags, **TRAINING)
+    cast = run("cast", adapters=str(kept / "adapters"), **flags)
+    assert kernel_dtypes(kept) == {classifier.PRECISIONS[precision]}
+    assert scores(kept) == scores(cast)
+    results = [(f / "test_results.tsv").read_bytes() for f in (kept, cast)]
+    assert results[0] == results[1]
+
+
 def test_training_resumes_from_trained_variables(run, tmp_path):
     flags = {"checkpoint_content": "trained", "save_checkpoints_steps": 2}
     whole = run("whole", do_train=True, **flags, **TRAINING)
@@ -260,7 +282,8 @@ def test_training_resumes_from_trained_variables(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-4)]
+    ("precision", "tolerance"),
+    [("float32", 1e-5), ("bfloat16", 1e-4), ("float16", 1e-4)],
 )
 def test_two_devices_with_trained_variables_alone(
     tmp_path, run, monkeypatch, precision, tolerance
@@ -271,13 +294,12 @@ def test_two_devices_with_trained_variables_alone(
         **small_run.write_model(tmp_path / "still", dropout=0.0),
         "precision": precision,
         "do_train": True,
+        "checkpoint_content": "trained",
         **TRAINING,
         "learning_rate": 1e-3,
     }
     one = last_values(run("one", **flags))
-    flags.update(distribution_strategy="mirrored", checkpoint_content="trained")
-    two = last_values(run("two", **flags))
-    assert len(two) < len(one)
+    two = last_values(run("two", distribution_strategy="mirrored", **flags))
     for name, value in two.items():
         np.testing.assert_allclose(value, one[name], rtol=0, atol=tolerance)
 
