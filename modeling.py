@@ -188,11 +188,10 @@ class BertModel:
     """BERT, with an adapter after each sublayer.
 
     The classifier reads only the first position of the last layer. So the
-    constructor computes the last layer for that position alone (its keys and
-    values come from all positions, the result is exactly the same), and the
-    rest of the last layer is added to the graph when `get_sequence_output` or
-    `get_all_encoder_layers` asks for it. In training the two draw their dropout
-    independently; use one of them.
+    constructor computes the last layer for that position alone (the result is the
+    same but for rounding), and the rest of the last layer is added to the graph
+    when `get_sequence_output` or `get_all_encoder_layers` asks for it. In training
+    the two draw their dropout independently; use one of them.
     """
 
     def __init__(
