@@ -22,6 +22,7 @@ class Computation(NamedTuple):
     xla: bool = False  # compile the step; on TPU that is always done
     recompute_activations: bool = False
     gradient_accumulation_steps: int = 1  # parts of a training batch
+    lanes: int = 1  # parts of any batch, computed side by side: `training.cpu_lanes`
 
 
 PLAIN = Computation()
@@ -75,18 +76,24 @@ def create_model(
     Returns:
       A `ModelOutput`.
     """
-    model = modeling.BertModel(
-        config=bert_config,
-        is_training=is_training,
-        input_ids=input_ids,
-        input_mask=input_mask,
-        token_type_ids=segment_ids,
-        use_one_hot_embeddings=use_one_hot_embeddings,
-        adapter_fn=adapter_fn,
-        precision=PRECISIONS[computation.precision],
-        recompute_activations=computation.recompute_activations,
-    )
-    pooled = model.get_pooled_output()
+
+    def encode(input_ids, input_mask, segment_ids):
+        model = modeling.BertModel(
+            config=bert_config,
+            is_training=is_training,
+            input_ids=input_ids,
+            input_mask=input_mask,
+            token_type_ids=segment_ids,
+            use_one_hot_embeddings=use_one_hot_embeddings,
+            scope="bert",
+            adapter_fn=adapter_fn,
+            precision=PRECISIONS[computation.precision],
+            recompute_activations=computation.recompute_activations,
+        )
+        return model.get_pooled_output()
+
+    inputs = (input_ids, input_mask, segment_ids)
+    pooled = _in_lanes(encode, inputs, computation.lanes)
     if is_training:
         pooled = modeling.dropout(pooled, HEAD_DROPOUT)
     weights = modeling.get_variable(
@@ -115,6 +122,29 @@ def create_model(
             probabilities = tf.nn.softmax(logits, axis=-1)
         loss = tf.reduce_mean(per_example_loss)
     return ModelOutput(loss, per_example_loss, logits, probabilities)
+
+
+def _in_lanes(function, inputs, lanes):
+    """Applies a function to parts of a batch, in no order, and joins the results.
+
+    Args:
+      function: from tensors [rows, ...] to one tensor [rows, ...]; makes variables.
+      inputs: tensors [B, ...].
+      lanes: number of parts, equal but for one row; empty ones where B is smaller.
+
+    Returns:
+      Tensor [B, ...].
+    """
+    if lanes == 1:
+        return function(*inputs)
+    B = modeling.get_shape_list(inputs[0])[0]
+    sizes = [(B + i) // lanes for i in range(lanes)]
+    parts = zip(*(tf.split(x, sizes) for x in inputs))
+    joined = []
+    for part in parts:
+        with tf.variable_scope(tf.get_variable_scope(), reuse=bool(joined) or None):
+            joined.append(function(*part))
+    return tf.concat(joined, axis=0)
 
 
 class VariableSet(NamedTuple):

@@ -12,6 +12,7 @@ import distribution
 import features
 import modeling
 import run_record
+import training
 from errors import UserError
 
 REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
@@ -82,6 +83,29 @@ def check_flags(flags):
                 "--distribution_strategy=%s is for GPUs; --use_tpu=true distributes "
                 "by itself" % flags.distribution_strategy
             )
+
+
+def lanes(flags):
+    """The lanes of this run's batches: `training.cpu_lanes`, if nothing rules it out.
+
+    XLA compiles for all cores, and replicas are side by side already.
+
+    Args:
+      flags: the program's `absl.flags.FlagValues`, checked.
+
+    Returns:
+      The number of lanes; 1: none.
+    """
+    if flags.use_tpu or flags.xla or flags.distribution_strategy != distribution.NONE:
+        return 1
+    batch_sizes = []
+    if flags.do_train:
+        batch_sizes += [flags.train_batch_size // flags.gradient_accumulation_steps]
+    if flags.do_eval:
+        batch_sizes += [flags.eval_batch_size]
+    if flags.do_eval or flags.do_predict:
+        batch_sizes += [flags.predict_batch_size]  # Scores come from predictions.
+    return training.cpu_lanes(batch_sizes)
 
 
 def _check_tpu_flags(flags):

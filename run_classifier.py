@@ -273,6 +273,7 @@ def make_plan():
             iterations_per_loop=FLAGS.iterations_per_loop,
             distribution_strategy=FLAGS.distribution_strategy,
             cluster=cluster,
+            lanes=run_checks.lanes(FLAGS),
         ),
         package=_package_settings(task, config, package),
     )
@@ -337,6 +338,7 @@ def make_model_fn(plan):
             xla=FLAGS.xla,
             recompute_activations=FLAGS.recompute_activations,
             gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+            lanes=run.settings.lanes,
         ),
         adapters_checkpoint=adapters_checkpoint,
         checkpoint_content=FLAGS.checkpoint_content,

@@ -41,6 +41,9 @@ flags.DEFINE_enum(
 flags.DEFINE_bool("xla", False, "Compile the step.")
 flags.DEFINE_bool("recompute_activations", False, "Compute layers again going back.")
 flags.DEFINE_integer("gradient_accumulation_steps", 1, "Parts of a training batch.")
+flags.DEFINE_integer(
+    "lanes", None, "Parts of a batch side by side; chosen as in training if not given."
+)
 flags.DEFINE_float(
     "seconds", 20.0, "How long each of training and evaluation is timed."
 )
@@ -145,6 +148,14 @@ class Timed:
         return total.most_common()
 
 
+def lanes():
+    """The number of lanes, given or chosen: see `training.cpu_lanes`."""
+    if FLAGS.lanes is not None:
+        return FLAGS.lanes
+    rows = FLAGS.batch_size // FLAGS.gradient_accumulation_steps
+    return 1 if FLAGS.xla else training.cpu_lanes([rows])
+
+
 def step_builder(config, mode):
     """A function that builds a step on random ids and returns what to run."""
     random = np.random.RandomState(0)
@@ -178,6 +189,7 @@ def step_builder(config, mode):
                 xla=FLAGS.xla,
                 recompute_activations=FLAGS.recompute_activations,
                 gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+                lanes=lanes(),
             ),
         )(features, None, mode, {})
         if mode == estimator.ModeKeys.TRAIN:
@@ -192,26 +204,25 @@ def products_builder(config):
 
     def build():
         H, wide = config.hidden_size, config.intermediate_size
-        rows = FLAGS.batch_size * FLAGS.seq_length
+        rows = FLAGS.batch_size * FLAGS.seq_length // lanes()
         dtype = classifier.PRECISIONS[FLAGS.precision]
 
         def variable(name, shape):
             initial = tf.cast(tf.random.normal(shape, stddev=0.1), dtype)
             return tf.get_local_variable(name, initializer=initial)
 
-        narrow_input = variable("narrow", [rows, H])
-        wide_input = variable("wide", [rows, wide])
-        done = []
+        inputs = [
+            {n: variable("input_%d_%d" % (lane, n), [rows, n]) for n in (H, wide)}
+            for lane in range(lanes())
+        ]
+        done = [[] for _ in inputs]
         for layer in range(config.num_hidden_layers):
-            for index, (source, n_out) in enumerate(
-                [(narrow_input, H)] * 4 + [(narrow_input, wide), (wide_input, H)]
-            ):
-                kernel = variable(
-                    "kernel_%d_%d" % (layer, index), [source.shape[1], n_out]
-                )
-                # One after the other, as in the model.
-                with tf.control_dependencies(done):
-                    done = [tf.matmul(source, kernel).op]
+            for index, shape in enumerate([(H, H)] * 4 + [(H, wide), (wide, H)]):
+                kernel = variable("kernel_%d_%d" % (layer, index), shape)
+                for lane, of_width in enumerate(inputs):
+                    # One after the other, as in the model.
+                    with tf.control_dependencies(done[lane]):
+                        done[lane] = [tf.matmul(of_width[shape[0]], kernel).op]
         return tf.group(*done)
 
     return build
@@ -244,12 +255,13 @@ def main(argv):
     config = read_config(FLAGS.config)
     work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
     print(
-        "%s, batch %d, length %d, adapters %d, TensorFlow %s"
+        "%s, batch %d, length %d, adapters %d, lanes %d, TensorFlow %s"
         % (
             FLAGS.config,
             FLAGS.batch_size,
             FLAGS.seq_length,
             FLAGS.adapter_size,
+            lanes(),
             tf.version.VERSION,
         )
     )
@@ -257,7 +269,7 @@ def main(argv):
         ("training", estimator.ModeKeys.TRAIN, work.forward + work.backward),
         ("prediction", estimator.ModeKeys.PREDICT, work.forward),
     ):
-        model = Timed(step_builder(config, mode), training.session_config())
+        model = Timed(step_builder(config, mode), training.session_config(lanes()))
         model.run(3, timed=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         products = Timed(products_builder(config), _NO_REWRITING)

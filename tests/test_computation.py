@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 import classifier
 import modeling
 import optimization
+import training
 
 BATCH, LENGTH, CLASSES = 8, 12, 3
 PLAIN = classifier.PLAIN
@@ -44,6 +45,23 @@ def batch():
     return {name: array.astype(np.int32) for name, array in arrays.items()}
 
 
+def initialize(session):
+    """Gives a model's variables the same values whatever else is in the graph."""
+    session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+    random = np.random.RandomState(1)
+    variables = [
+        v
+        for v in sorted(tf.global_variables(), key=lambda v: v.op.name)
+        if v.dtype.base_dtype == tf.float32 and "adam_" not in v.op.name
+    ]
+    # The initializers with other values.
+    values = {
+        v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
+        for v in variables
+    }
+    session.run([v.initializer for v in variables], values)
+
+
 class Run:
     """A training graph with the same initial values whatever the computation."""
 
@@ -67,21 +85,7 @@ class Run:
                 computation=computation,
             )({p.op.name: p for p in self.feed}, None, "train", {})
             self.session = tf.Session()
-            self.session.run(
-                [tf.global_variables_initializer(), tf.local_variables_initializer()]
-            )
-            random = np.random.RandomState(1)
-            variables = [
-                v
-                for v in sorted(tf.global_variables(), key=lambda v: v.op.name)
-                if v.dtype.base_dtype == tf.float32 and "adam_" not in v.op.name
-            ]
-            # The initializers with other values.
-            values = {
-                v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
-                for v in variables
-            }
-            self.session.run([v.initializer for v in variables], values)
+            initialize(self.session)
 
     def values(self):
         with self.graph.as_default():
@@ -95,6 +99,17 @@ class Run:
 
     def of_type(self, kind):
         return [op for op in self.graph.get_operations() if op.type == kind]
+
+
+def needed_by(op):
+    """The operations that have to run before another, and itself."""
+    found, to_see = set(), [op]
+    while to_see:
+        op = to_see.pop()
+        if op not in found:
+            found.add(op)
+            to_see += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return found
 
 
 def assert_the_same(run, expected, tolerance=1e-5):
@@ -128,16 +143,64 @@ def test_parts_wait_for_each_other():
         (op for op in lookups if "embeddings" in op.name), key=lambda op: op._id
     )
 
-    def waits_for(op, target, seen):
-        if op is target:
-            return True
-        if op in seen:
-            return False
-        seen.add(op)
-        sources = [t.op for t in op.inputs] + list(op.control_inputs)
-        return any(waits_for(source, target, seen) for source in sources)
+    assert first in needed_by(second)
 
-    assert waits_for(second, first, set())
+
+@pytest.mark.parametrize("lanes", [2, 3, BATCH])
+def test_lanes_give_the_update_of_the_whole(lanes):
+    run = Run(PLAIN._replace(lanes=lanes))
+    products = len(run.of_type("BatchMatMulV2"))
+    assert products == lanes * len(Run(PLAIN).of_type("BatchMatMulV2"))
+    assert_the_same(run, Run(PLAIN))
+
+
+def test_lanes_of_parts_computed_again_give_the_update_of_the_whole():
+    run = Run(
+        PLAIN._replace(
+            lanes=2, gradient_accumulation_steps=2, recompute_activations=True
+        )
+    )
+    assert_the_same(run, Run(PLAIN))
+
+
+def test_no_lane_waits_for_another():
+    run = Run(PLAIN._replace(lanes=2))
+    products = run.of_type("MatMul")
+    lanes = [
+        {op for op in products if op.name.startswith(folders)}
+        for folders in (("bert/", "gradients/bert/"), ("bert_1/", "gradients/bert_1/"))
+    ]
+    assert len(lanes[0]) == len(lanes[1]) > 0
+    for lane, other in (lanes, lanes[::-1]):
+        for op in lane:
+            if not op.name.startswith("gradients"):
+                assert not needed_by(op) & other, op.name
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_lanes_take_batches_of_any_size(rows):
+    scores = []
+    inputs = [batch()[name][:rows] for name in ("input_ids", "input_mask")]
+    for lanes in (1, 3):
+        with tf.Graph().as_default(), tf.Session() as session:
+            ids, mask = (tf.placeholder(tf.int32, [None, None]) for _ in inputs)
+            output = classifier.create_model(
+                config(),
+                False,
+                ids,
+                mask,
+                tf.zeros_like(ids),
+                tf.zeros_like(ids[:, 0]),
+                CLASSES,
+                use_one_hot_embeddings=False,
+                adapter_fn=classifier.adapter_function(8, 0.3),
+                computation=PLAIN._replace(lanes=lanes),
+            )
+            initialize(session)
+            feed = {ids: inputs[0], mask: inputs[1]}
+            scores.append(session.run(output.probabilities, feed))
+    assert scores[0].shape == (rows, CLASSES)
+    np.testing.assert_allclose(*scores, atol=1e-5)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -245,7 +308,20 @@ def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
     assert course == [1, 1, 0.5, 0.5, 0.5, 1, 1]
 
 
-def test_flags_reach_the_step(tmp_path):
+def test_flags_reach_the_step(tmp_path, monkeypatch):
+    batches, lanes = {}, {}
+    session_config = training.session_config
+
+    def cpu_lanes(batch_sizes):
+        batches[name] = batch_sizes
+        return 2 if name == "lanes" else 1
+
+    def configured(count):
+        lanes[name] = count
+        return session_config(count)
+
+    monkeypatch.setattr(training, "cpu_lanes", cpu_lanes)
+    monkeypatch.setattr(training, "session_config", configured)
     model = small_run.write_model(tmp_path / "bert")
     rows = small_run.write_mrpc(tmp_path / "MRPC")
     scores = {}
@@ -255,6 +331,7 @@ def test_flags_reach_the_step(tmp_path):
         "float16": {"precision": "float16"},
         "xla": {"xla": True},
         "parts": {"gradient_accumulation_steps": 4, "recompute_activations": True},
+        "lanes": {},
     }.items():
         output = str(tmp_path / name)
         small_run.run(
@@ -269,7 +346,11 @@ def test_flags_reach_the_step(tmp_path):
         kept = tf.train.load_checkpoint(tf.train.latest_checkpoint(output))
         assert set(kept.get_variable_to_dtype_map().values()) == {tf.float32, tf.int64}
         assert not kept.has_tensor("loss_scale")
-    for name in ("bfloat16", "float16"):
+    # XLA uses all cores for what it compiles.
+    assert lanes == {case: 2 if case == "lanes" else 1 for case in scores}
+    assert batches.pop("parts") == [2, 8]
+    assert batches == {case: [8, 8] for case in scores if case not in ("parts", "xla")}
+    for name in ("bfloat16", "float16", "lanes"):
         assert (scores[name] != scores["plain"]).any()
     for name, values in scores.items():
         np.testing.assert_allclose(values, scores["plain"], atol=0.05, err_msg=name)

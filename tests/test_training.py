@@ -53,6 +53,23 @@ def test_a_bar_on_a_terminal():
     assert "step 6 of 6" not in text
 
 
+@pytest.mark.parametrize(
+    "cores, batch_sizes, lanes",
+    [(1, [8], 1), (2, [32, 8], 2), (2, [2], 2), (2, [32, 1], 1), (3, [32], 1)],
+)
+def test_lanes_are_used_where_they_pay(monkeypatch, cores, batch_sizes, lanes):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda process: set(range(cores)), raising=False
+    )
+    assert training.cpu_lanes(batch_sizes) == lanes
+    config = training.session_config(lanes)
+    # 0: all cores.
+    assert config.intra_op_parallelism_threads == (1 if lanes > 1 else 0)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert training.cpu_lanes(batch_sizes) == 1
+
+
 @pytest.mark.parametrize("keeps", [False, True])
 def test_freed_memory_is_used_again(keeps):
     # In a process of its own, since the setting is the process's.
