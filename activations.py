@@ -27,8 +27,8 @@ def gelu(x):
 
     def grad(dy):
         # d/dx [x g(u(x))] = g + x g (1 - g) u', where u' = a + 3 b x^2.
-        through_gate = tf.raw_ops.SigmoidGrad(y=gate, dy=dy * x)
-        return dy * gate + through_gate * (a + (3.0 * b) * squared)
+        through_gate = tf.raw_ops.SigmoidGrad(y=gate, dy=x)
+        return dy * (gate + through_gate * (a + (3.0 * b) * squared))
 
     return x * gate, grad
 

@@ -89,6 +89,7 @@ def create_model(
             adapter_fn=adapter_fn,
             precision=PRECISIONS[computation.precision],
             recompute_activations=computation.recompute_activations,
+            joined_projections=computation.lanes == 1,
         )
         return model.get_pooled_output()
 

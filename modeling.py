@@ -207,6 +207,7 @@ class BertModel:
         precision=tf.float32,
         recompute_activations=False,
         layer_norm_fn=None,
+        joined_projections=True,
     ):
         """Builds the graph and its variables.
 
@@ -227,6 +228,7 @@ class BertModel:
             pass and compute the rest again there: less memory, more time.
           layer_norm_fn: takes the place of `layer_norm`, in the variable scopes that
             this is called in; a function from float [..., H] to the same shape.
+          joined_projections: see `attention`.
 
         Raises:
           ValueError: unknown `adapter_fn`, sequence longer than the position
@@ -241,6 +243,7 @@ class BertModel:
         self._precision = precision
         self._recompute_activations = recompute_activations
         self._layer_norm_fn = layer_norm_fn or layer_norm
+        self._joined_projections = joined_projections
         self._layer_outputs = None
 
         B, S = get_shape_list(input_ids, expected_rank=2)
@@ -298,6 +301,7 @@ class BertModel:
                 precision=self._precision,
                 seeds=seeds,
                 layer_norm_fn=self._layer_norm_fn,
+                joined_projections=self._joined_projections,
             )
 
         with tf.variable_scope("layer_%d" % index) as scope:
@@ -687,6 +691,7 @@ def transformer_layer(
     precision=tf.float32,
     seeds=None,
     layer_norm_fn=layer_norm,
+    joined_projections=True,
 ):
     """One layer of the encoder, at the positions that are asked for.
 
@@ -703,6 +708,7 @@ def transformer_layer(
       precision: dtype of the products with frozen kernels and of attention.
       seeds: int32 [3, 2], for dropout; None: drawn.
       layer_norm_fn: see `BertModel`.
+      joined_projections: see `attention`.
 
     Returns:
       Float [B, F, H].
@@ -726,7 +732,13 @@ def transformer_layer(
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
             context = attention(
-                queries_from, hidden, mask_scores, config, precision, attention_seed
+                queries_from,
+                hidden,
+                mask_scores,
+                config,
+                precision,
+                attention_seed,
+                joined_projections,
             )
         with tf.variable_scope("output"):
             attended = sublayer_output(context, residual, attended_seed)
@@ -744,7 +756,13 @@ def transformer_layer(
 
 
 def attention(
-    queries_from, hidden, mask_scores, config, precision=tf.float32, seed=None
+    queries_from,
+    hidden,
+    mask_scores,
+    config,
+    precision=tf.float32,
+    seed=None,
+    joined_projections=True,
 ):
     """Multi-head attention from some positions to all.
 
@@ -755,6 +773,9 @@ def attention(
       config: a `BertConfig`.
       precision: dtype of all products; the softmax is float32.
       seed: int32 [2], for dropout; None: drawn.
+      joined_projections: whether queries, keys and values of all positions come from
+        one matrix product, which keeps many cores busy; for one core three products
+        are as fast, and nothing is put together and taken apart.
 
     Returns:
       Float [B * F, H] of `precision`, the concatenated heads.
@@ -769,12 +790,13 @@ def attention(
     def project(x, parts):
         # One matrix product for several projections: [rows, H] x [H, P * H].
         B, length, _ = get_shape_list(x, expected_rank=3)
-        P = len(parts)
         kernel = tf.concat([tf.cast(kernel, precision) for kernel, _ in parts], axis=1)
         bias = tf.concat([bias for _, bias in parts], axis=0)
         y = tf.nn.bias_add(product(tf.reshape(x, [-1, H]), kernel, precision), bias)
-        y = tf.reshape(tf.cast(y, precision), [B, length, P, N, D])
-        return tf.unstack(tf.transpose(y, [2, 0, 3, 1, 4]), num=P)  # P x [B, N, S, D]
+        return [  # [B, N, S, D] each
+            tf.transpose(tf.reshape(part, [B, length, N, D]), [0, 2, 1, 3])
+            for part in tf.split(tf.cast(y, precision), len(parts), axis=1)
+        ]
 
     def dropped_softmax(scores):
         probs = tf.nn.softmax(tf.cast(scores, tf.float32) + mask_scores)
@@ -783,7 +805,8 @@ def attention(
 
     scale = 1.0 / math.sqrt(D)
     if queries_from is hidden:
-        query, key, value = project(hidden, variables)
+        groups = [variables] if joined_projections else [[v] for v in variables]
+        query, key, value = (y for group in groups for y in project(hidden, group))
         probs = dropped_softmax(tf.matmul(scale * query, key, transpose_b=True))
         context = tf.matmul(probs, value)
     else:

@@ -6,12 +6,14 @@
       --data_dir=glue_data/MRPC --adapterhub_python=/tmp/adapterhub/bin/python
 
 Whole trainings, input pipeline included, the first step left out; each in a process of
-its own, so that the peak memory is its own too.
+its own, so that the peak memory is its own too. Where a machine's speed changes from
+minute to minute, --rounds=3 trains each that often, in turns.
 """
 
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,7 @@ flags.DEFINE_string("checkpoint_dir", None, "The same, from convert_checkpoint.p
 flags.DEFINE_string("data_dir", None, "Folder of MRPC.")
 flags.DEFINE_string("adapterhub_python", None, "Python that has `adapters`.")
 flags.DEFINE_integer("epochs", 1, "Epochs of each training.")
+flags.DEFINE_integer("rounds", 1, "Trainings of each program, in turns.")
 flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions to compare.")
 
 _REQUIRED = ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
@@ -99,21 +102,27 @@ def main(argv):
         FLAGS, ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
     )
     for precision in FLAGS.precisions:
-        ours, our_peak = time_ours(precision)
-        theirs, their_peak = time_adapterhub(precision)
-        print(
-            "%-9s this program %.1f examples/s, %.2f GB; AdapterHub %.1f examples/s, "
-            "%.2f GB; ratio %.2f"
-            % (
-                precision,
-                ours,
-                our_peak / 1e9,
-                theirs,
-                their_peak / 1e9,
-                ours / theirs,
-            ),
-            flush=True,
-        )
+        ratios = []
+        for _ in range(FLAGS.rounds):
+            ours, our_peak = time_ours(precision)
+            theirs, their_peak = time_adapterhub(precision)
+            ratios.append(ours / theirs)
+            print(
+                "%-9s this program %.1f examples/s, %.2f GB; AdapterHub %.1f "
+                "examples/s, %.2f GB; ratio %.2f"
+                % (
+                    precision,
+                    ours,
+                    our_peak / 1e9,
+                    theirs,
+                    their_peak / 1e9,
+                    ratios[-1],
+                ),
+                flush=True,
+            )
+        if len(ratios) > 1:
+            median = statistics.median(ratios)
+            print("%-9s median ratio %.2f of %d" % (precision, median, len(ratios)))
 
 
 if __name__ == "__main__":

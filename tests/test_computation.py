@@ -1,6 +1,7 @@
 """Ways to compute a training step: precision, parts, recomputation, XLA."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -100,6 +101,10 @@ class Run:
     def of_type(self, kind):
         return [op for op in self.graph.get_operations() if op.type == kind]
 
+    def forward_projections(self):
+        products = self.of_type("MatMul")
+        return [op for op in products if re.match("bert.*/attention/self/", op.name)]
+
 
 def needed_by(op):
     """The operations that have to run before another, and itself."""
@@ -149,9 +154,14 @@ def test_parts_wait_for_each_other():
 @pytest.mark.parametrize("lanes", [2, 3, BATCH])
 def test_lanes_give_the_update_of_the_whole(lanes):
     run = Run(PLAIN._replace(lanes=lanes))
+    expected = Run(PLAIN)
     products = len(run.of_type("BatchMatMulV2"))
-    assert products == lanes * len(Run(PLAIN).of_type("BatchMatMulV2"))
-    assert_the_same(run, Run(PLAIN))
+    assert products == lanes * len(expected.of_type("BatchMatMulV2"))
+    # Queries, keys and values of two layers, and the last layer's queries: joined where
+    # all cores share an operation.
+    assert len(expected.forward_projections()) == 2 + 1
+    assert len(run.forward_projections()) == lanes * (2 * 3 + 1)
+    assert_the_same(run, expected)
 
 
 def test_lanes_of_parts_computed_again_give_the_update_of_the_whole():
