@@ -29,7 +29,7 @@ flags.DEFINE_string("checkpoint_dir", None, "The same, from convert_checkpoint.p
 flags.DEFINE_string("data_dir", None, "Folder of MRPC.")
 flags.DEFINE_string("adapterhub_python", None, "Python that has `adapters`.")
 flags.DEFINE_integer("epochs", 1, "Epochs of each training.")
-flags.DEFINE_integer("rounds", 1, "Trainings of each program, in turns.")
+flags.DEFINE_integer("rounds", 1, "Trainings of each program, in turns.", lower_bound=1)
 flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions to compare.")
 
 _REQUIRED = ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
@@ -98,9 +98,7 @@ def time_adapterhub(precision):
 @reports_user_errors
 def main(argv):
     command_line.refuse_words(argv, "--epochs=5")
-    command_line.check_required(
-        FLAGS, ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
-    )
+    command_line.check_required(FLAGS, _REQUIRED)
     for precision in FLAGS.precisions:
         ratios = []
         for _ in range(FLAGS.rounds):

@@ -42,7 +42,10 @@ flags.DEFINE_bool("xla", False, "Compile the step.")
 flags.DEFINE_bool("recompute_activations", False, "Compute layers again going back.")
 flags.DEFINE_integer("gradient_accumulation_steps", 1, "Parts of a training batch.")
 flags.DEFINE_integer(
-    "lanes", None, "Parts of a batch side by side; chosen as in training if not given."
+    "lanes",
+    None,
+    "Parts of a batch side by side; chosen as in training if not given.",
+    lower_bound=1,
 )
 flags.DEFINE_float(
     "seconds", 20.0, "How long each of training and evaluation is timed."
