@@ -16,7 +16,7 @@ HEAD_INITIALIZER_RANGE = 0.02
 
 
 class Computation(NamedTuple):
-    """How a graph computes, not what: but for rounding and what dropout draws."""
+    """How a graph computes, not what: but for rounding and random numbers."""
 
     precision: str = "float32"  # one of PRECISIONS
     xla: bool = False  # compile the step; on TPU that is always done

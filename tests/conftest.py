@@ -16,6 +16,8 @@ import onednn  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
 import pytest  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
+import training  # noqa: E402
+
 tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
 tf.disable_v2_behavior()
 tf.logging.set_verbosity(tf.logging.WARN)
@@ -30,3 +32,12 @@ def fresh_default_graph():
     tf.reset_default_graph()
     yield
     tf.reset_default_graph()
+
+
+@pytest.fixture()
+def without_lanes(monkeypatch):
+    """For runs that have to start from the same new variables as replicas do.
+
+    TensorFlow draws them by their place in the graph, which lanes move.
+    """
+    monkeypatch.setattr(training, "cpu_lanes", lambda batch_sizes: 1)
