@@ -101,11 +101,15 @@ def lanes(flags):
     batch_sizes = []
     if flags.do_train:
         batch_sizes += [flags.train_batch_size // flags.gradient_accumulation_steps]
-    if flags.do_eval:
-        batch_sizes += [flags.eval_batch_size]
-    if flags.do_eval or flags.do_predict:
-        batch_sizes += [flags.predict_batch_size]  # Scores come from predictions.
+    batch_sizes += [flags[name].value for name in _batches_without_training(flags)]
     return training.cpu_lanes(batch_sizes)
+
+
+def _batches_without_training(flags):
+    """The names of the batch flags that evaluation and prediction will use."""
+    if flags.do_eval:
+        return ["eval_batch_size", "predict_batch_size"]  # Scores need predictions.
+    return ["predict_batch_size"] if flags.do_predict else []
 
 
 def _check_tpu_flags(flags):
@@ -132,12 +136,8 @@ def _check_tpu_flags(flags):
                 parts,
             )
         )
-    for wanted, name in (
-        (flags.do_eval, "eval_batch_size"),
-        # Scores come from predictions.
-        (flags.do_eval or flags.do_predict, "predict_batch_size"),
-    ):
-        if wanted and flags[name].value % flags.num_tpu_cores:
+    for name in _batches_without_training(flags):
+        if flags[name].value % flags.num_tpu_cores:
             raise UserError(
                 "--%s=%d does not divide over --num_tpu_cores=%d: give a multiple of it"
                 % (name, flags[name].value, flags.num_tpu_cores)

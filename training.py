@@ -22,8 +22,8 @@ PLAIN_INTERVAL = 15.0
 # Steps between two reports of the Estimator's own.
 LOG_STEPS = 100
 
-# The numbers of cores on which a batch in lanes was seen to be faster.
-_LANE_CORES = (2,)
+# The number of cores on which a batch in lanes was seen to be faster.
+_LANE_CORES = 2
 
 
 class ProgressSettings(NamedTuple):
@@ -259,7 +259,7 @@ def cpu_lanes(batch_sizes):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count()
-    return cores if cores in _LANE_CORES and min(batch_sizes) >= cores else 1
+    return cores if cores == _LANE_CORES and min(batch_sizes) >= cores else 1
 
 
 def session_config(lanes=1):

@@ -16,8 +16,6 @@ import onednn  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
 import pytest  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
-import training  # noqa: E402
-
 tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
 tf.disable_v2_behavior()
 tf.logging.set_verbosity(tf.logging.WARN)
@@ -40,4 +38,4 @@ def without_lanes(monkeypatch):
 
     TensorFlow draws them by their place in the graph, which lanes move.
     """
-    monkeypatch.setattr(training, "cpu_lanes", lambda batch_sizes: 1)
+    monkeypatch.setattr("training.cpu_lanes", lambda batch_sizes: 1)
