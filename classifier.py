@@ -97,10 +97,10 @@ def create_model(
     pooled = _in_lanes(encode, inputs, computation.lanes)
     if is_training:
         pooled = modeling.dropout(pooled, HEAD_DROPOUT)
-    weights = modeling.get_variable(
+    weights = modeling.normal_variable(
         "output_weights",
         [num_labels, bert_config.hidden_size],
-        tf.truncated_normal_initializer(stddev=HEAD_INITIALIZER_RANGE),
+        HEAD_INITIALIZER_RANGE,
         collections=(modeling.HEAD,),
     )
     bias = modeling.get_variable(

@@ -14,6 +14,7 @@ import copy
 import json
 import math
 import re
+import zlib
 
 import six
 import tensorflow.compat.v1 as tf
@@ -366,18 +367,11 @@ def feedforward_adapter(
     with tf.variable_scope("adapters"):
 
         def projection(index, x, n_in, n_out):
-            weights = get_variable(
-                "weights%d" % index,
-                [n_in, n_out],
-                tf.truncated_normal_initializer(stddev=init_scale),
-                collections=(ADAPTERS,),
-            )
-            biases = get_variable(
-                "biases%d" % index,
-                [1, n_out],
-                tf.zeros_initializer(),
-                collections=(ADAPTERS,),
-            )
+            kept_in = (ADAPTERS,)
+            name = "weights%d" % index
+            weights = normal_variable(name, [n_in, n_out], init_scale, kept_in)
+            name = "biases%d" % index
+            biases = get_variable(name, [1, n_out], tf.zeros_initializer(), kept_in)
             return tf.nn.bias_add(tf.matmul(x, weights), tf.reshape(biases, [n_out]))
 
         inner = projection(1, input_tensor, width, hidden_size)
@@ -424,6 +418,20 @@ def get_variable(name, shape, initializer, collections=()):
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         collections=[tf.GraphKeys.GLOBAL_VARIABLES, *collections],
     )
+
+
+def normal_variable(name, shape, stddev, collections=()):
+    """Like `get_variable`, at first drawn from a truncated normal distribution.
+
+    From the graph's seed, if it has one, and the variable's name: TensorFlow by itself
+    counts the random operations before it, which lanes and replicas change.
+    """
+    seed = None
+    if tf.get_default_graph().seed is not None:
+        scope = tf.get_variable_scope().name
+        seed = zlib.crc32(("%s/%s" % (scope, name)).encode("utf-8"))
+    initializer = tf.truncated_normal_initializer(stddev=stddev, seed=seed)
+    return get_variable(name, shape, initializer, collections)
 
 
 def base_name(variable):
@@ -560,11 +568,7 @@ def layer_norm(input_tensor, name="LayerNorm"):
 
 
 def _dense_variables(n_in, n_out, initializer_range):
-    kernel = get_variable(
-        "kernel",
-        [n_in, n_out],
-        tf.truncated_normal_initializer(stddev=initializer_range),
-    )
+    kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
     return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
 
 
@@ -632,11 +636,8 @@ def embedding_lookup(
     Returns:
       Float [B, S, E], and the table, float [vocab_size, E].
     """
-    table = get_variable(
-        word_embedding_name,
-        [vocab_size, embedding_size],
-        tf.truncated_normal_initializer(stddev=initializer_range),
-    )
+    shape = [vocab_size, embedding_size]
+    table = normal_variable(word_embedding_name, shape, initializer_range)
     B, S = get_shape_list(input_ids, expected_rank=2)
     if use_one_hot_embeddings:
         one_hot = tf.one_hot(tf.reshape(input_ids, [-1]), depth=vocab_size)
@@ -669,13 +670,11 @@ def embedding_postprocessor(
             "sequence length %d exceeds max_position_embeddings %d"
             % (S, config.max_position_embeddings)
         )
-    initializer = tf.truncated_normal_initializer(stddev=config.initializer_range)
-    types = get_variable(
-        "token_type_embeddings", [config.type_vocab_size, H], initializer
-    )
-    positions = get_variable(
-        "position_embeddings", [config.max_position_embeddings, H], initializer
-    )
+    stddev = config.initializer_range
+    shape = [config.type_vocab_size, H]
+    types = normal_variable("token_type_embeddings", shape, stddev)
+    shape = [config.max_position_embeddings, H]
+    positions = normal_variable("position_embeddings", shape, stddev)
     # The table of segments is tiny: a one-hot product is the fast look-up everywhere.
     one_hot = tf.one_hot(token_type_ids, depth=config.type_vocab_size)
     output = input_tensor + tf.einsum("bst,th->bsh", one_hot, types) + positions[:S]

@@ -30,12 +30,3 @@ def fresh_default_graph():
     tf.reset_default_graph()
     yield
     tf.reset_default_graph()
-
-
-@pytest.fixture()
-def without_lanes(monkeypatch):
-    """For runs that have to start from the same new variables as replicas do.
-
-    TensorFlow draws them by their place in the graph, which lanes move.
-    """
-    monkeypatch.setattr("training.cpu_lanes", lambda batch_sizes: 1)

@@ -286,7 +286,7 @@ def test_training_resumes_from_trained_variables(run, tmp_path):
     [("float32", 1e-5), ("bfloat16", 1e-4), ("float16", 1e-4)],
 )
 def test_two_devices_with_trained_variables_alone(
-    tmp_path, run, monkeypatch, without_lanes, precision, tolerance
+    tmp_path, run, monkeypatch, precision, tolerance
 ):
     monkeypatch.setattr(distribution, "local_devices", lambda: ["/cpu:0", "/cpu:1"])
     monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)

@@ -48,7 +48,7 @@ def losses(output_dir):
 
 
 @pytest.fixture()
-def setting(tmp_path, without_lanes):
+def setting(tmp_path):
     model = small_run.write_model(tmp_path / "bert", dropout=0.0)
     rows = small_run.write_mrpc(tmp_path / "MRPC")
     return {

@@ -255,6 +255,28 @@ def test_collections():
         assert set(tf.get_collection(name)) <= everything
 
 
+def test_initial_values_follow_from_seed_and_name_alone():
+    def values(seed, draws_before=0):
+        with tf.Graph().as_default(), tf.Session() as session:
+            tf.set_random_seed(seed)
+            for _ in range(draws_before):
+                tf.random.uniform([])
+            with tf.variable_scope("scope"):
+                a = modeling.normal_variable("a", [300, 200], 0.5)
+            b = modeling.normal_variable("a", [300, 200], 0.5)
+            session.run(tf.global_variables_initializer())
+            return session.run([a, b])
+
+    a, b = values(3)
+    assert (a != b).any()
+    np.testing.assert_array_equal(values(3, draws_before=5), [a, b])
+    assert (values(4)[0] != a).any()
+    assert (values(None)[0] != values(None)[0]).any()
+    # Cut off at two standard deviations, which leaves 0.8796 of one.
+    assert abs(a).max() <= 1.0
+    assert abs(a.std() - 0.5 * 0.8796) < 0.005
+
+
 def test_without_adapters_there_are_none():
     for nothing in (None, ""):
         with tf.Graph().as_default():
