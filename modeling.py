@@ -572,19 +572,21 @@ def _dense_variables(n_in, n_out, initializer_range):
     return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
 
 
-def product(x, kernel, precision):
-    """x kernel, multiplied in the given dtype.
+def affine(x, kernel, bias, precision):
+    """x kernel + bias, computed in the given dtype.
 
     Args:
       x: float [rows, n_in].
-      kernel: float32 [n_in, n_out], tensor or variable.
+      kernel: float [n_in, n_out], tensor or variable.
+      bias: float [n_out], the same.
       precision: dtype.
 
     Returns:
-      Float32 [rows, n_out].
+      Tensor [rows, n_out] of that dtype.
     """
-    result = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
-    return tf.cast(result, tf.float32)
+    # One operation of oneDNN, which adds before it rounds; apart they are two.
+    product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
+    return tf.nn.bias_add(product, tf.cast(bias, precision))
 
 
 def dense(
@@ -603,7 +605,7 @@ def dense(
       initializer_range: standard deviation of the kernel's truncated normal.
       activation: function of a tensor, or None.
       name: variable scope of `kernel` and `bias`.
-      precision: dtype of the product.
+      precision: dtype of product and sum.
 
     Returns:
       Float32 [rows, n_out].
@@ -611,7 +613,8 @@ def dense(
     n_in = get_shape_list(input_tensor, expected_rank=2)[1]
     with tf.variable_scope(name):
         kernel, bias = _dense_variables(n_in, n_out, initializer_range)
-        output = tf.nn.bias_add(product(input_tensor, kernel, precision), bias)
+        output = affine(input_tensor, kernel, bias, precision)
+        output = tf.cast(output, tf.float32)
         return output if activation is None else activation(output)
 
 
@@ -791,10 +794,10 @@ def attention(
         B, length, _ = get_shape_list(x, expected_rank=3)
         kernel = tf.concat([tf.cast(kernel, precision) for kernel, _ in parts], axis=1)
         bias = tf.concat([bias for _, bias in parts], axis=0)
-        y = tf.nn.bias_add(product(tf.reshape(x, [-1, H]), kernel, precision), bias)
+        y = affine(tf.reshape(x, [-1, H]), kernel, bias, precision)
         return [  # [B, N, S, D] each
             tf.transpose(tf.reshape(part, [B, length, N, D]), [0, 2, 1, 3])
-            for part in tf.split(tf.cast(y, precision), len(parts), axis=1)
+            for part in tf.split(y, len(parts), axis=1)
         ]
 
     def dropped_softmax(scores):

@@ -264,6 +264,9 @@ def test_low_precision_is_for_frozen_kernels_and_attention(precision):
     # Three layers of four products, and the pooler.
     forward = [op for op in low if not op.name.startswith("gradients")]
     assert len(forward) == 3 * 4 + 1
+    # Product and bias can be one operation.
+    with_bias = [op for op in run.of_type("BiasAdd") if op.inputs[0].op in forward]
+    assert len(with_bias) == len(forward)
     assert all("adapters" in name or "head" in name for name in names)
     assert {op.outputs[0].dtype for op in run.of_type("BatchMatMulV2")} == {dtype}
     # Keys, scores, sums and values of the last layer.
