@@ -22,7 +22,7 @@ ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
 
 # What a training adds to the variables of the model.
-_TRAINING_STATE = re.compile(r"(^global_step$|/adam_[mv]$)")
+_TRAINING_STATE = re.compile(r"(^global_step$|^adam_updates$|/adam_[mv]$)")
 
 
 class LoadReport(NamedTuple):

@@ -222,6 +222,7 @@ def model_fn_builder(
     computation=PLAIN,
     adapters_checkpoint=None,
     checkpoint_content=checkpoints.ALL,
+    bias_correction=False,
 ):
     """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
 
@@ -243,6 +244,7 @@ def model_fn_builder(
         before those of `init_checkpoint`; or None.
       checkpoint_content: what the Estimator's checkpoints hold, one of
         `checkpoints.CONTENTS`.
+      bias_correction: see `optimization.AdamWeightDecayOptimizer`.
 
     Returns:
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
@@ -288,6 +290,7 @@ def model_fn_builder(
                     use_tpu,
                     gradients,
                     scale,
+                    bias_correction,
                 )
             return training.train_spec(loss, step, start(), use_tpu, progress)
         with compiled:

@@ -1,5 +1,6 @@
 """Which variables move, and how: the schedule and Adam with decoupled decay."""
 
+import math
 import re
 from typing import NamedTuple
 
@@ -11,6 +12,9 @@ WEIGHT_DECAY = 0.01
 ADAPTER_WEIGHT_DECAY = 0.01
 NO_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 CLIP_NORM = 1.0
+
+# The checkpoint's variable of a training with bias correction, and of no other.
+UPDATES = "adam_updates"
 
 
 class TrainStep(NamedTuple):
@@ -165,6 +169,7 @@ def create_optimizer(
     use_tpu,
     gradients=None,
     scale=None,
+    bias_correction=False,
 ):
     """Builds the update of the trained variables.
 
@@ -181,6 +186,7 @@ def create_optimizer(
       use_tpu: whether gradients are summed over TPU cores.
       gradients: those of `trainable_variables()`; None: computed from the loss.
       scale: the `LossScale` that they were computed with, or None.
+      bias_correction: see `AdamWeightDecayOptimizer`.
 
     Returns:
       A `TrainStep`.
@@ -198,6 +204,7 @@ def create_optimizer(
         adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
         exclude_from_weight_decay=NO_WEIGHT_DECAY,
         leave_out_infinite=scale is not None,
+        bias_correction=bias_correction,
     )
     if use_tpu:
         optimizer = tf.tpu.CrossShardOptimizer(optimizer)
@@ -218,14 +225,25 @@ def create_optimizer(
     return TrainStep(train_op, learning_rate, gradient_norm)
 
 
+def _bias(beta, t):
+    """1 - beta^t without the rounding of beta, which would be 5e-5 of it for 0.999."""
+    return -tf.math.expm1(t * math.log(beta))
+
+
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
     """Adam with decoupled weight decay, as BERT was trained with.
 
-    Differs from Kingma and Ba, 2014 (arXiv:1412.6980), in three ways: the moments
-    are not corrected for their bias towards zero; epsilon is added outside the root;
-    and the decay of a weight is added to its update, not to the loss (Loshchilov and
+    Differs from Kingma and Ba, 2014 (arXiv:1412.6980), in two ways: the moments
+    are not corrected for their bias towards zero, unless that is asked for; and the
+    decay of a weight is added to its update, not to the loss (Loshchilov and
     Hutter, 2017, arXiv:1711.05101), since the moments would otherwise mix the
     gradient of the penalty with that of the data.
+
+    Uncorrected, the first updates are too large: after t of them the means of the
+    gradients and of their squares are (1 - 0.9^t) and (1 - 0.999^t) of what they
+    should be, so that an update is up to 6.6 times (t = 12) the corrected one. At
+    higher learning rates that decides whether a training learns at all:
+    `benchmarks/README.md`.
     """
 
     def __init__(
@@ -238,6 +256,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         epsilon=1e-6,
         exclude_from_weight_decay=None,
         leave_out_infinite=False,
+        bias_correction=False,
         name="AdamWeightDecayOptimizer",
     ):
         """Keeps the settings.
@@ -252,6 +271,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           exclude_from_weight_decay: regular expressions; a variable whose name
             matches one of them does not decay.
           leave_out_infinite: change nothing where a gradient is not finite.
+          bias_correction: divide the moments by 1 - beta^t in update t, as in
+            algorithm 1 of Kingma and Ba. The variable `UPDATES` holds t, which is not
+            the global step: steps that are left out do not count.
           name: name scope of the update.
         """
         super().__init__(False, name)
@@ -263,6 +285,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.epsilon = epsilon
         self.exclude_from_weight_decay = exclude_from_weight_decay or ()
         self.leave_out_infinite = leave_out_infinite
+        self.bias_correction = bias_correction
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         """Updates each variable that has a gradient; leaves `global_step` alone.
@@ -282,12 +305,21 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         def kept_if_infinite(new, old):
             return tf.where(is_finite, new, old) if self.leave_out_infinite else new
 
+        if self.bias_correction:
+            count = self._state(UPDATES, [])
+            t = count + 1.0
+            bias_m, bias_v = _bias(self.beta_1, t), _bias(self.beta_2, t)
+            updates.append(count.assign(kept_if_infinite(t, count)))
+
         for gradient, variable in grads_and_vars:
             m = self._moment(variable, "adam_m")
             v = self._moment(variable, "adam_v")
             next_m = self.beta_1 * m + (1.0 - self.beta_1) * gradient
             next_v = self.beta_2 * v + (1.0 - self.beta_2) * tf.square(gradient)
-            change = next_m / (tf.sqrt(next_v) + self.epsilon)
+            mean, square = next_m, next_v
+            if self.bias_correction:
+                mean, square = next_m / bias_m, next_v / bias_v
+            change = mean / (tf.sqrt(square) + self.epsilon)
             decay = self._decay_rate(modeling.base_name(variable), adapters)
             if decay:
                 change += decay * variable
@@ -302,9 +334,14 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         return tf.group(*updates, name=name)
 
     def _moment(self, variable, slot):
+        return self._state(
+            "%s/%s" % (modeling.base_name(variable), slot), variable.shape
+        )
+
+    def _state(self, name, shape):
         return tf.get_variable(
-            "%s/%s" % (modeling.base_name(variable), slot),
-            shape=variable.shape,
+            name,
+            shape=shape,
             dtype=tf.float32,
             trainable=False,
             use_resource=True,

@@ -321,6 +321,7 @@ def training_settings(flags):
         "learning_rate",
         "num_train_epochs",
         "warmup_proportion",
+        "adam_bias_correction",
         "adapter_init_scale",
         "precision",
         "seed",

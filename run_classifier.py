@@ -115,6 +115,13 @@ FLAG_GROUPS = {
             0.1,
             "Share of the steps with rising learning rate, 0 to 1.",
         ),
+        flags.DEFINE_bool(
+            "adam_bias_correction",
+            False,
+            "Correct Adam's moments for their start at zero. Without it, as in BERT and "
+            "the original, the first updates are several times too large, and from a "
+            "learning rate of about 1e-3 on many trainings learn nothing.",
+        ),
         flags.DEFINE_integer(
             "save_checkpoints_steps", 1000, "Steps between checkpoints."
         ),
@@ -342,6 +349,7 @@ def make_model_fn(plan):
         ),
         adapters_checkpoint=adapters_checkpoint,
         checkpoint_content=FLAGS.checkpoint_content,
+        bias_correction=FLAGS.adam_bias_correction,
     )
 
 
