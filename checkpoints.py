@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
+import optimization
 from errors import UserError
 
 _PATH_REMEDY = (
@@ -22,7 +23,7 @@ ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
 
 # What a training adds to the variables of the model.
-_TRAINING_STATE = re.compile(r"(^global_step$|^adam_updates$|/adam_[mv]$)")
+_TRAINING_STATE = re.compile(r"(^global_step$|^%s$|/adam_[mv]$)" % optimization.UPDATES)
 
 
 class LoadReport(NamedTuple):

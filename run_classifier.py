@@ -118,9 +118,9 @@ FLAG_GROUPS = {
         flags.DEFINE_bool(
             "adam_bias_correction",
             False,
-            "Correct Adam's moments for their start at zero. Without it, as in BERT and "
-            "the original, the first updates are several times too large, and from a "
-            "learning rate of about 1e-3 on many trainings learn nothing.",
+            "Correct Adam's moments for their start at zero. Without it, as in BERT "
+            "and the original, the first updates are several times too large: at a "
+            "learning rate of 1e-3 most trainings then learn nothing.",
         ),
         flags.DEFINE_integer(
             "save_checkpoints_steps", 1000, "Steps between checkpoints."

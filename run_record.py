@@ -6,6 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import checkpoints
+import optimization
 from errors import UserError
 
 FILE_NAME = "run.json"
@@ -112,6 +113,13 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
         raise UserError(
             "--output_dir=%s holds a checkpoint of another program: %s is missing in "
             "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
+        )
+    if training is not None:
+        # The checkpoint knows it, whatever the record says or lacks.
+        key = "adam_bias_correction"
+        corrected = optimization.UPDATES in checkpoints.read_shapes(checkpoint)
+        _compare(
+            output_dir, "its training", {key: corrected}, {key: training.get(key)}
         )
     return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
 

@@ -74,7 +74,7 @@ def no_head_dropout(monkeypatch):
     "changes",
     [
         {},
-        {"gradient_accumulation_steps": 2},
+        {"gradient_accumulation_steps": 2, "adam_bias_correction": True},
         {"recompute_activations": True},
         {"dynamic_padding": False},
     ],

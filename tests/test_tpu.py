@@ -19,6 +19,7 @@ import checkpoints
 import classifier
 import features
 import modeling
+import optimization
 import training
 
 # Not above: where TensorFlow has no Estimator, estimator_compat has to come first.
@@ -177,6 +178,7 @@ def model_fn(
         adapter_fn=ADAPTER,
         is_regression=is_regression,
         progress=training.ProgressSettings(BATCH["train"], 20, str(folder)),
+        bias_correction=True,
         **kept,
     )
 
@@ -284,7 +286,7 @@ def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path):
             "AssignVariableOp", "AssignSubVariableOp", "AssignAddVariableOp"
         )
     ]
-    expected = ["global_step"]
+    expected = ["global_step", optimization.UPDATES]
     for name in trained_names():
         expected += [name, name + "/adam_m", name + "/adam_v"]
     assert sorted(assigned) == sorted(expected)
@@ -537,7 +539,7 @@ def test_steps_under_xla_equal_those_without(monkeypatch, one_core, tmp_path):
     expected_losses, expected = _train_without_xla(examples, config, tmp_path, before)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     assert sorted(compiled) == sorted(expected)
-    assert compiled["global_step"] == 3
+    assert compiled["global_step"] == compiled[optimization.UPDATES] == 3
     for name, value in expected.items():
         np.testing.assert_allclose(compiled[name], value, atol=1e-5, err_msg=name)
     changed = {name for name in before if np.any(before[name] != compiled[name])}
