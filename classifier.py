@@ -217,7 +217,7 @@ def model_fn_builder(
     use_one_hot_embeddings,
     adapter_fn="feedforward_adapter",
     is_regression=False,
-    progress=None,
+    summary_dir=None,
     initial_score=0.0,
     computation=PLAIN,
     adapters_checkpoint=None,
@@ -237,7 +237,7 @@ def model_fn_builder(
       use_one_hot_embeddings: see `modeling.BertModel`.
       adapter_fn: see `modeling.BertModel`.
       is_regression: whether the label is a number.
-      progress: a `training.ProgressSettings`, or None for no progress report.
+      summary_dir: where a TPU's host writes the training's scalars.
       initial_score: see `create_model`.
       computation: a `Computation`.
       adapters_checkpoint: checkpoint of trained variables to start from, which go
@@ -292,7 +292,7 @@ def model_fn_builder(
                     scale,
                     bias_correction,
                 )
-            return training.train_spec(loss, step, start(), use_tpu, progress)
+            return training.train_spec(loss, step, start(), use_tpu, summary_dir)
         with compiled:
             output = model(features, is_training=False)
         scaffold_fn = start()

@@ -198,12 +198,11 @@ def create_optimizer(
     learning_rate = learning_rate_schedule(
         init_lr, num_train_steps, num_warmup_steps, global_step + 1
     )
-    optimizer = AdamWeightDecayOptimizer(
+    adam = optimizer = AdamWeightDecayOptimizer(
         learning_rate=learning_rate,
         weight_decay_rate=WEIGHT_DECAY,
         adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
         exclude_from_weight_decay=NO_WEIGHT_DECAY,
-        leave_out_infinite=scale is not None,
         bias_correction=bias_correction,
     )
     if use_tpu:
@@ -219,9 +218,12 @@ def create_optimizer(
     if scale is not None:
         with tf.control_dependencies([update]):
             update = scale.updated(tf.math.is_finite(gradient_norm))
-    # The optimizer leaves the step alone, as BERT's does: it is counted here.
+    # The optimizer leaves the step alone, as BERT's does: it is counted here. One that
+    # is not finite ends the training and does not count, so that no checkpoint is
+    # written after it; with a loss scale it only lowers that.
+    counts = 1 if scale is not None else tf.cast(adam.is_finite, global_step.dtype)
     with tf.control_dependencies([update]):
-        train_op = tf.group(tf.assign_add(global_step, 1))
+        train_op = tf.group(tf.assign_add(global_step, counts))
     return TrainStep(train_op, learning_rate, gradient_norm)
 
 
@@ -255,7 +257,6 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         beta_2=0.999,
         epsilon=1e-6,
         exclude_from_weight_decay=None,
-        leave_out_infinite=False,
         bias_correction=False,
         name="AdamWeightDecayOptimizer",
     ):
@@ -270,7 +271,6 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           epsilon: added to the root of the second moment.
           exclude_from_weight_decay: regular expressions; a variable whose name
             matches one of them does not decay.
-          leave_out_infinite: change nothing where a gradient is not finite.
           bias_correction: divide the moments by 1 - beta^t in update t, as in
             algorithm 1 of Kingma and Ba. The variable `UPDATES` holds t, which is not
             the global step: steps that are left out do not count.
@@ -284,13 +284,14 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.exclude_from_weight_decay = exclude_from_weight_decay or ()
-        self.leave_out_infinite = leave_out_infinite
+        self.is_finite = None  # bool scalar tensor, once gradients are applied
         self.bias_correction = bias_correction
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         """Updates each variable that has a gradient; leaves `global_step` alone.
 
-        The moments are the variables `<name>/adam_m` and `<name>/adam_v`.
+        Where a gradient is not finite nothing changes. The moments are the variables
+        `<name>/adam_m` and `<name>/adam_v`.
         """
         adapters = {
             modeling.base_name(variable)
@@ -298,12 +299,11 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         }
         updates = []
         grads_and_vars = [pair for pair in grads_and_vars if pair[0] is not None]
-        if self.leave_out_infinite:
-            norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
-            is_finite = tf.math.is_finite(norm)
+        norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
+        self.is_finite = tf.math.is_finite(norm)
 
         def kept_if_infinite(new, old):
-            return tf.where(is_finite, new, old) if self.leave_out_infinite else new
+            return tf.where(self.is_finite, new, old)
 
         if self.bias_correction:
             count = self._state(UPDATES, [])

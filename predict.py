@@ -11,7 +11,7 @@ Exit status: 0, every row was predicted; 2, rows were left out; 1, an error, and
 output file is written.
 """
 
-import onednn  # noqa: F401, I001  (before TensorFlow)
+import startup  # noqa: F401, I001  (before TensorFlow)
 
 import contextlib
 import itertools

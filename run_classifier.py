@@ -1,6 +1,6 @@
 """Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
 
-import onednn  # noqa: F401, I001  (before TensorFlow)
+import startup  # noqa: F401, I001  (before TensorFlow)
 
 from typing import NamedTuple, Optional
 

@@ -1,23 +1,21 @@
-"""Estimator assembly for any head: run config, devices, progress, what is logged."""
+"""Estimator assembly for any head: run config, devices, what is logged."""
 
 import ctypes
 import os
-import sys
-import time
 from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 import tensorflow.compat.v2 as tf2
 from tensorflow.core.protobuf import rewriter_config_pb2
-from tqdm import tqdm
 
 import distribution
 import optimization
+import progress
 from errors import UserError
 from estimator_compat import estimator
 
-# Seconds between two plain lines of progress where there is no terminal.
-PLAIN_INTERVAL = 15.0
+# By this the host of a TPU says that a loss or a gradient is not finite.
+_NOT_FINITE = "not finite"
 
 # Steps between two reports of the Estimator's own.
 LOG_STEPS = 100
@@ -26,16 +24,8 @@ LOG_STEPS = 100
 _LANE_CORES = 2
 
 
-class ProgressSettings(NamedTuple):
-    """What the progress report needs to know beforehand."""
-
-    batch_size: int  # examples of one step
-    num_train_steps: int
-    summary_dir: str  # where the scalars go when the host writes them for a TPU
-
-
-def train_spec(loss, step, scaffold_fn, use_tpu, progress):
-    """The `TPUEstimatorSpec` of training, with its progress report.
+def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
+    """The `TPUEstimatorSpec` of training, and what its `progress.ProgressHook` reads.
 
     Scalars for TensorBoard: "learning_rate" and "gradient_norm"; the Estimator adds
     "loss" itself. On TPU they are sent to the host, which writes all three.
@@ -45,27 +35,25 @@ def train_spec(loss, step, scaffold_fn, use_tpu, progress):
       step: an `optimization.TrainStep`.
       scaffold_fn: what `checkpoints.warm_start` gives.
       use_tpu: whether the graph is to run on TPU.
-      progress: a `ProgressSettings`.
+      summary_dir: where the scalars go when the host writes them for a TPU.
 
     Returns:
       A `TPUEstimatorSpec`.
     """
     (loss,) = optimization.mean_of_replicas([loss])
     host_call = None
-    hooks = None
     if use_tpu:
-        host_call = _host_call(loss, step, progress.summary_dir)
+        host_call = _host_call(loss, step, summary_dir)
     else:
         tf.summary.scalar("learning_rate", step.learning_rate)
         tf.summary.scalar("gradient_norm", step.gradient_norm)
-        hooks = [ProgressHook(loss, step.learning_rate, progress)]
+        progress.report(loss, step)
     return estimator.tpu.TPUEstimatorSpec(
         mode=estimator.ModeKeys.TRAIN,
         # The Estimator adds the losses of the replicas up.
         loss=loss / tf.distribute.get_strategy().num_replicas_in_sync,
         train_op=step.train_op,
         scaffold_fn=scaffold_fn,
-        training_hooks=hooks,
         host_call=host_call,
     )
 
@@ -74,7 +62,15 @@ def _host_call(loss, step, summary_dir):
     def write(global_step, loss, learning_rate, gradient_norm):
         # One value a core: the first core's stands for all but the loss.
         writer = tf2.summary.create_file_writer(summary_dir)
-        with writer.as_default(), tf2.summary.record_if(True):
+        seen = tf.concat([loss, gradient_norm], axis=0)
+        check = tf.debugging.Assert(
+            tf.reduce_all(tf.math.is_finite(seen)), [_NOT_FINITE, seen]
+        )
+        with (
+            tf.control_dependencies([check]),
+            writer.as_default(),
+            tf2.summary.record_if(True),
+        ):
             at = tf.cast(global_step[0], tf.int64)
             tf2.summary.scalar("loss", tf.reduce_mean(loss), step=at)
             tf2.summary.scalar("learning_rate", learning_rate[0], step=at)
@@ -85,109 +81,6 @@ def _host_call(loss, step, summary_dir):
     tensors += [step.learning_rate, step.gradient_norm]
     # On TPU outputs are concatenated over the cores, so scalars become vectors.
     return write, [tf.reshape(tf.cast(tensor, tf.float32), [1]) for tensor in tensors]
-
-
-class ProgressHook(estimator.SessionRunHook):
-    """A progress bar on a terminal, plain lines elsewhere, both on standard error.
-
-    Examples per second, loss, learning rate, time left; the loss also goes to the log.
-    """
-
-    def __init__(self, loss, learning_rate, settings, stream=None):
-        """Keeps what is reported.
-
-        Args:
-          loss: float scalar tensor.
-          learning_rate: float scalar tensor.
-          settings: a `ProgressSettings`.
-          stream: text stream; standard error by default.
-        """
-        self._fetches = {
-            "loss": loss,
-            "learning_rate": learning_rate,
-            "step": tf.train.get_or_create_global_step(),
-        }
-        self._settings = settings
-        self._stream = stream or sys.stderr
-        self._bar = None
-
-    def after_create_session(self, session, coord):
-        del coord
-        self._first_step = int(session.run(self._fetches["step"]))
-        self._steps_done = self._first_step
-        self._started = self._last_line = time.monotonic()
-        if self._stream.isatty():
-            self._bar = tqdm(
-                total=self._settings.num_train_steps,
-                initial=self._first_step,
-                desc="training",
-                unit=" steps",
-                file=self._stream,
-                dynamic_ncols=True,
-            )
-
-    def before_run(self, run_context):
-        del run_context
-        fetches = {name: self._fetches[name] for name in ("loss", "learning_rate")}
-        return estimator.SessionRunArgs(fetches)
-
-    def after_run(self, run_context, run_values):
-        del run_context
-        self._steps_done += 1
-        self._last = run_values.results
-        now = time.monotonic()
-        if self._steps_done == self._first_step + 1:
-            # The first step also warms up; rates are counted from here.
-            self._started = now
-        if self._bar is not None:
-            self._bar.update(1)
-            self._bar.set_postfix_str(self._text(now), refresh=False)
-        elif now - self._last_line >= PLAIN_INTERVAL:
-            self._write_line(now)
-
-    def _rate(self, now):
-        steps = self._steps_done - self._first_step - 1
-        elapsed = now - self._started
-        return steps * self._settings.batch_size / elapsed if steps else 0.0
-
-    def _text(self, now):
-        return "%.1f examples/s, loss %.4f, learning rate %.2e" % (
-            self._rate(now),
-            self._last["loss"],
-            self._last["learning_rate"],
-        )
-
-    def _write_line(self, now):
-        self._last_line = now
-        rate = self._rate(now)
-        steps_left = self._settings.num_train_steps - self._steps_done
-        left = steps_left * self._settings.batch_size / rate if rate else 0.0
-        self._stream.write(
-            "step %d of %d: %s, %d:%02d left\n"
-            % (
-                self._steps_done,
-                self._settings.num_train_steps,
-                self._text(now),
-                left // 60,
-                left % 60,
-            )
-        )
-        self._stream.flush()
-
-    def end(self, session):
-        del session
-        now = time.monotonic()
-        if self._bar is not None:
-            self._bar.close()
-        elif self._steps_done > self._first_step:
-            self._write_line(now)
-        if self._steps_done > self._first_step:
-            tf.logging.info(
-                "Trained steps %d to %d: %s",
-                self._first_step,
-                self._steps_done,
-                self._text(now),
-            )
 
 
 class RunSettings(NamedTuple):
@@ -278,27 +171,36 @@ def session_config(lanes=1):
     return config
 
 
-def train(model_fn, settings, input_fn):
+def train(model_fn, settings, input_fn, progress_settings):
     """Trains up to the last step, on all devices and machines of the settings.
 
     Args:
       model_fn: what `classifier.model_fn_builder` gives.
       settings: a `RunSettings`.
       input_fn: what `features.input_fn_builder` gives.
+      progress_settings: a `progress.ProgressSettings`.
+
+    Returns:
+      The `health.TrainingLoss` at the end; None on TPU, where no step's loss is seen.
 
     Raises:
-      UserError: the loss became NaN.
+      UserError: the loss or a gradient was not finite.
     """
+    watch = progress.ProgressHook(progress_settings)
 
     def train_there(placement, hooks):
         trained = make_estimator(model_fn, settings, placement)
+        if not settings.use_tpu:
+            # Before the Estimator's own hook for the loss, which knows less.
+            hooks = [*hooks, watch]
         try:
             trained.train(input_fn, hooks=hooks, max_steps=settings.num_train_steps)
-        except estimator.NanLossDuringTrainingError:
-            raise UserError(
-                "the training diverged, its loss is not a number any more; start it "
-                "anew with a smaller --learning_rate and a new --output_dir"
-            ) from None
+        except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
+            raise _diverged(settings.output_dir, watch) from None
+        except tf.errors.InvalidArgumentError as error:
+            if _NOT_FINITE not in str(error):
+                raise
+            raise _diverged(settings.output_dir, watch) from None
 
     distribution.run(
         settings.distribution_strategy,
@@ -308,6 +210,25 @@ def train(model_fn, settings, input_fn):
         train_there,
     )
     distribution.remove_worker_files(settings.output_dir, settings.cluster)
+    return watch.last_loss()
+
+
+def _diverged(output_dir, watch):
+    values = watch.last_values
+    where = ""
+    if values is not None:
+        where = " in step %d: loss %g, gradient norm %g, learning rate %g" % (
+            watch.steps_done,
+            values["loss"],
+            values["gradient_norm"],
+            values["learning_rate"],
+        )
+    return UserError(
+        "the training diverged%s. Nothing was written after the last good checkpoint, "
+        "%s. Start it anew with a lower --learning_rate, --adam_bias_correction=true or "
+        "a longer --warmup_proportion, and a new --output_dir"
+        % (where, tf.train.latest_checkpoint(output_dir))
+    )
 
 
 def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):

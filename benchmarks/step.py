@@ -7,7 +7,7 @@ machine reaches, between the steps of the same run, in the plain matrix products
 model's sizes; the ratio to it is what can be compared between machines.
 """
 
-import onednn  # noqa: F401, I001  (before TensorFlow)
+import startup  # noqa: F401, I001  (before TensorFlow)
 
 import collections
 import resource

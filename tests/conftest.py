@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, PROJECT_ROOT)
 
-import onednn  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
+import startup  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
 import pytest  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 
