@@ -19,7 +19,7 @@ SORTED_BATCHES = 50
 class InputExample:
     """One row of a task: text and, where it is known, a label."""
 
-    def __init__(self, guid, text_a, text_b=None, label=None):
+    def __init__(self, guid, text_a, text_b=None, label=None, line=None):
         """Keeps the row.
 
         Args:
@@ -27,11 +27,13 @@ class InputExample:
           text_a: first text.
           text_b: second text, for tasks of pairs.
           label: label string (a number as text for regression); None: unknown.
+          line: line of its file that it stands on, counted from 1; None: in no file.
         """
         self.guid = guid
         self.text_a = text_a
         self.text_b = text_b
         self.label = label
+        self.line = line
 
 
 class PaddingInputExample:
