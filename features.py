@@ -1,17 +1,15 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
 import collections
+import contextlib
 import hashlib
-import json
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
 import tokenization
 from errors import UserError
-
-# Part of the cache's key: raise it whenever the same example gives other features.
-FORMAT_VERSION = 1
 
 # Batches whose examples are sorted by length together. More wastes less padding, fewer
 # mixes better.
@@ -21,7 +19,7 @@ SORTED_BATCHES = 50
 class InputExample:
     """One row of a task: text and, where it is known, a label."""
 
-    def __init__(self, guid, text_a, text_b=None, label=None):
+    def __init__(self, guid, text_a, text_b=None, label=None, line=None):
         """Keeps the row.
 
         Args:
@@ -29,11 +27,13 @@ class InputExample:
           text_a: first text.
           text_b: second text, for tasks of pairs.
           label: label string (a number as text for regression); None: unknown.
+          line: line of its file that it stands on, counted from 1; None: in no file.
         """
         self.guid = guid
         self.text_a = text_a
         self.text_b = text_b
         self.label = label
+        self.line = line
 
 
 class PaddingInputExample:
@@ -67,6 +67,48 @@ class InputFeatures:
         self.is_real_example = is_real_example
 
 
+class TextCounts(NamedTuple):
+    """What the texts of a split are in word pieces, before any is cut."""
+
+    examples: int
+    pieces: int  # of all texts; [CLS] and [SEP] do not count
+    unknown: int  # those of them that are [UNK]
+    longest: int  # pieces of the longest example, its [CLS] and [SEP] among them
+    cut: int  # examples that are longer than the sequence length
+
+    @property
+    def unknown_share(self):
+        return self.unknown / max(self.pieces, 1)
+
+    @property
+    def cut_share(self):
+        return self.cut / max(self.examples, 1)
+
+
+class TextCounter:
+    """Counts the word pieces of examples, one after the other."""
+
+    def __init__(self, max_seq_length):
+        """Starts at zero; beyond `max_seq_length` an example counts as cut."""
+        self._max_seq_length = max_seq_length
+        self.counts = TextCounts(0, 0, 0, 0, 0)
+
+    def add(self, tokens_a, tokens_b):
+        """Takes in an example: the pieces of its texts, whole; `[]` for no second."""
+        so_far = self.counts
+        length = len(tokens_a) + len(tokens_b)
+        unknown = tokenization.UNKNOWN_TOKEN
+        unknown = tokens_a.count(unknown) + tokens_b.count(unknown)
+        laid_out = length + (3 if tokens_b else 2)
+        self.counts = TextCounts(
+            so_far.examples + 1,
+            so_far.pieces + length,
+            so_far.unknown + unknown,
+            max(so_far.longest, laid_out),
+            so_far.cut + (laid_out > self._max_seq_length),
+        )
+
+
 def feature_spec(seq_length, is_regression=False):
     """The one description of a record, for the writer, the parser and padding.
 
@@ -87,7 +129,9 @@ def feature_spec(seq_length, is_regression=False):
     )
 
 
-def convert_single_example(ex_index, example, label_list, max_seq_length, tokenizer):
+def convert_single_example(
+    ex_index, example, label_list, max_seq_length, tokenizer, counter=None
+):
     """Turns an example into numbers, as BERT's input is laid out.
 
     `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`; too long a pair loses the last piece of
@@ -99,6 +143,7 @@ def convert_single_example(ex_index, example, label_list, max_seq_length, tokeni
       label_list: labels in order; None for regression.
       max_seq_length: length S, at least 3.
       tokenizer: a `tokenization.FullTokenizer`.
+      counter: a `TextCounter` that is told of an `InputExample`'s pieces, or None.
 
     Returns:
       An `InputFeatures`.
@@ -109,6 +154,8 @@ def convert_single_example(ex_index, example, label_list, max_seq_length, tokeni
 
     tokens_a = tokenizer.tokenize(example.text_a)
     tokens_b = tokenizer.tokenize(example.text_b) if example.text_b else []
+    if counter is not None:
+        counter.add(tokens_a, tokens_b)
     if tokens_b:
         _truncate_seq_pair(tokens_a, tokens_b, max_seq_length - 3)
     else:
@@ -165,42 +212,49 @@ def file_based_convert_examples_to_features(
       max_seq_length: length of the sequences.
       tokenizer: a `tokenization.FullTokenizer`.
       output_file: path of the file.
+
+    Returns:
+      The `TextCounts` of the examples.
     """
-    spec = feature_spec(max_seq_length, is_regression=label_list is None)
+    counter = TextCounter(max_seq_length)
     partial = output_file + ".partial"
-    with tf.io.TFRecordWriter(partial) as writer:
-        for index, example in enumerate(
-            tqdm(
-                examples,
-                desc="tokenizing",
-                unit=" examples",
-                mininterval=1.0,
-                disable=None,
+    try:
+        with tf.io.TFRecordWriter(partial) as writer:
+            _write_records(
+                writer, examples, label_list, max_seq_length, tokenizer, counter
             )
-        ):
-            if index % 10000 == 0:
-                tf.logging.info("Writing example %d of %d", index, len(examples))
-            features = convert_single_example(
-                index, example, label_list, max_seq_length, tokenizer
-            )
-            values = {
-                "input_ids": features.input_ids,
-                "input_mask": features.input_mask,
-                "segment_ids": features.segment_ids,
-                "label_ids": [features.label_id],
-                "is_real_example": [int(features.is_real_example)],
-            }
-            record = tf.train.Example()
-            for name, column in spec.items():
-                feature = record.features.feature[name]
-                kind = (
-                    feature.int64_list
-                    if column.dtype.is_integer
-                    else feature.float_list
-                )
-                kind.value.extend(values[name])
-            writer.write(record.SerializeToString())
-    tf.io.gfile.rename(partial, output_file, overwrite=True)
+        tf.io.gfile.rename(partial, output_file, overwrite=True)
+    except BaseException:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(partial)
+        raise
+    return counter.counts
+
+
+def _write_records(writer, examples, label_list, max_seq_length, tokenizer, counter):
+    spec = feature_spec(max_seq_length, is_regression=label_list is None)
+    progress = tqdm(
+        examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
+    )
+    for index, example in enumerate(progress):
+        if index % 10000 == 0:
+            tf.logging.info("Writing example %d of %d", index, len(examples))
+        features = convert_single_example(
+            index, example, label_list, max_seq_length, tokenizer, counter
+        )
+        values = {
+            "input_ids": features.input_ids,
+            "input_mask": features.input_mask,
+            "segment_ids": features.segment_ids,
+            "label_ids": [features.label_id],
+            "is_real_example": [int(features.is_real_example)],
+        }
+        record = tf.train.Example()
+        for name, column in spec.items():
+            feature = record.features.feature[name]
+            kind = feature.int64_list if column.dtype.is_integer else feature.float_list
+            kind.value.extend(values[name])
+        writer.write(record.SerializeToString())
 
 
 def file_digest(path):
@@ -212,67 +266,6 @@ def file_digest(path):
             if not block:
                 return digest.hexdigest()
             digest.update(block)
-
-
-def cache_key(
-    data_file, vocab_file, do_lower_case, label_list, max_seq_length, padded_to
-):
-    """Everything that shapes a file of features, as JSON text.
-
-    Args:
-      data_file: path of the rows.
-      vocab_file: path of the vocabulary.
-      do_lower_case: whether text is lower-cased.
-      label_list: labels in order; None for regression.
-      max_seq_length: length of the sequences.
-      padded_to: number of examples, those that fill up the last batch included.
-    """
-    return json.dumps(
-        {
-            "format": FORMAT_VERSION,
-            "data": file_digest(data_file),
-            "vocabulary": file_digest(vocab_file),
-            "do_lower_case": bool(do_lower_case),
-            "labels": label_list and list(label_list),
-            "max_seq_length": max_seq_length,
-            "examples": padded_to,
-        },
-        sort_keys=True,
-    )
-
-
-def write_cached(examples, label_list, max_seq_length, tokenizer, output_file, key):
-    """Makes sure that a file of features is there and up to date.
-
-    Beside it lies `<output_file>.key`, written after it. Without that file, or with
-    another key in it, the features are built again.
-
-    Args:
-      examples: see `file_based_convert_examples_to_features`, as the next three.
-      label_list: labels in order; None for regression.
-      max_seq_length: length of the sequences.
-      tokenizer: a `tokenization.FullTokenizer`.
-      output_file: path of the file.
-      key: what `cache_key` gives.
-
-    Returns:
-      Whether the file had to be written.
-    """
-    key_file = output_file + ".key"
-    if tf.io.gfile.exists(output_file) and tf.io.gfile.exists(key_file):
-        with tf.io.gfile.GFile(key_file) as reader:
-            if reader.read() == key:
-                tf.logging.info("Features of %s are up to date, reused", output_file)
-                return False
-        tf.logging.info("Features of %s are out of date, built again", output_file)
-    if tf.io.gfile.exists(key_file):
-        tf.io.gfile.remove(key_file)
-    file_based_convert_examples_to_features(
-        examples, label_list, max_seq_length, tokenizer, output_file
-    )
-    with tf.io.gfile.GFile(key_file, "w") as writer:
-        writer.write(key)
-    return True
 
 
 def input_fn_builder(

@@ -387,6 +387,7 @@ def read_examples(task, data_dir, split):
                 text_a=fields[positions.text_a],
                 text_b=None if positions.text_b is None else fields[positions.text_b],
                 label=fields[positions.label] if split.has_labels else dummy,
+                line=i + 1,
             )
         )
     if broken:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import command_line
 import predictor
+import text_lines
 import text_rows
 from errors import UserError, reports_user_errors
 
@@ -142,6 +143,12 @@ def _check_flags(values):
                 )
     if values.output:
         _check_output(values.output, values.overwrite)
+    for stream, flag, name in (
+        (sys.stdin, "input", "standard input"),
+        (sys.stdout, "output", "standard output"),
+    ):
+        if stream is None and not values[flag].value:
+            raise UserError("%s is closed: give a file, --%s" % (name, flag))
 
 
 def _check_output(path, overwrite):
@@ -164,6 +171,7 @@ class _Source(NamedTuple):
     """Where the rows come from."""
 
     name: str
+    kind: str  # one of `text_rows`
     lines: Callable  # gives an iterable of lines, bytes
     has_passes: bool  # whether `lines` can be called again
 
@@ -171,30 +179,36 @@ class _Source(NamedTuple):
 def _source(path, strict):
     """The `_Source` of --input."""
     if path:
-        return _Source(path, lambda: _file_lines(path), True)
+        kind, name = text_rows.kind_of(path, "input"), "--input=" + path
+        return _Source(path, kind, lambda: text_lines.file_lines(path, name), True)
     if sys.stdin.isatty():
         sys.stderr.write("Reading lines from standard input, up to Ctrl-D\n")
-    if not strict:
-        return _Source(_STANDARD_INPUT, lambda: sys.stdin.buffer, False)
-    # All rows are checked before the first is predicted.
-    kept = tempfile.TemporaryFile()  # noqa: SIM115 (it ends with the program)
-    shutil.copyfileobj(sys.stdin.buffer, kept)
+    stream = sys.stdin.buffer
+    if strict:
+        # All rows are checked before the first is predicted.
+        stream = _kept(stream)
 
     def lines():
-        kept.seek(0)
-        return kept
+        if strict:
+            stream.seek(0)
+        return text_lines.stream_lines(stream, _STANDARD_INPUT)
 
-    return _Source(_STANDARD_INPUT, lines, True)
+    return _Source(_STANDARD_INPUT, text_rows.LINES, lines, strict)
 
 
-def _file_lines(path):
+def _kept(stream):
+    """A copy of a stream in a file without a name, which ends with the program."""
+    kept = tempfile.TemporaryFile()  # noqa: SIM115
     try:
-        with tf.io.gfile.GFile(path, "rb") as reader:
-            yield from reader
-    except tf.errors.OpError as error:
+        shutil.copyfileobj(stream, kept)
+        kept.flush()
+    except OSError as error:
         raise UserError(
-            "--input=%s cannot be read (%s)" % (path, " ".join(str(error).split()))
+            "standard input cannot be kept in %s to check all rows first, as --strict "
+            "does (%s): make space there, or name another folder in TMPDIR"
+            % (tempfile.gettempdir(), error.strerror)
         ) from None
+    return kept
 
 
 class _Problems:
@@ -226,21 +240,17 @@ def _open_output(path, overwrite):
       overwrite: whether the file may be there.
     """
     if not path:
-        yield sys.stdout.buffer.write
-        sys.stdout.buffer.flush()
+        stream, name = sys.stdout.buffer, "standard output"
+        yield lambda data: _write(stream.write, name, data)
+        _write(stream.flush, name)
         return
     partial = path + ".partial"
+    name = "--output=" + path
     writer = tf.io.gfile.GFile(partial, "wb")
-
-    def write(data):
-        with _writing(path):
-            writer.write(data)
-
     try:
-        yield write
-        with _writing(path):
-            writer.close()
-            tf.io.gfile.rename(partial, path, overwrite=overwrite)
+        yield lambda data: _write(writer.write, name, data)
+        _write(writer.close, name)
+        _write(tf.io.gfile.rename, name, partial, path, overwrite)
     except BaseException:
         with contextlib.suppress(tf.errors.OpError):
             writer.close()
@@ -249,14 +259,22 @@ def _open_output(path, overwrite):
         raise
 
 
-@contextlib.contextmanager
-def _writing(path):
+def _write(step, name, *arguments):
+    """Takes one step of writing; says what goes wrong, save that a reader has gone."""
     try:
-        yield
+        step(*arguments)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _close_standard_output()
+        raise UserError("%s cannot be written (%s)" % (name, error.strerror)) from None
     except tf.errors.OpError as error:
-        raise UserError(
-            "--output=%s cannot be written (%s)" % (path, " ".join(str(error).split()))
-        ) from None
+        raise UserError("%s cannot be written (%s)" % (name, error.message)) from None
+
+
+def _close_standard_output():
+    """Lets what is left in its buffer go: Python would try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _output_columns(model):
@@ -319,14 +337,11 @@ def _row_reader(values, source, tasks):
     Returns:
       A function of what is to be called with each row that cannot be read.
     """
-    kind = text_rows.LINES
-    if values.input:
-        kind = text_rows.kind_of(values.input, "input")
     task_column = values.task_column or ("task" if len(tasks) > 1 else None)
     columns = text_rows.Columns(values.text_a_column, values.text_b_column, task_column)
 
     def rows(report):
-        found = text_rows.read(source.lines(), kind, columns, tasks, source.name)
+        found = text_rows.read(source.lines(), source.kind, columns, tasks, source.name)
         for row in found:
             if row.problem:
                 report(row)
@@ -347,7 +362,12 @@ def _check_rows(rows, source, problems):
     """
     total, report = None, problems.report
     if source.has_passes:
-        total = sum(1 for _ in rows(report))
+        total, quoted = 0, 0
+        for row in rows(report):
+            total += 1
+            quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
+        if source.kind == text_rows.TSV and quoted:
+            sys.stderr.write("note: %s\n" % text_rows.quotes_note(source.name, quoted))
         report = _ignore
     rest = rows(report)
     chunks = iter(lambda: list(itertools.islice(rest, CHUNK_ROWS)), [])
@@ -413,8 +433,8 @@ def main(argv):
     try:
         return run(flags.FLAGS)
     except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does. Python would flush again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has gone, as `head` does.
+        _close_standard_output()
         return 1
 
 

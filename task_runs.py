@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import feature_cache
 import features
 import glue_data
 import glue_submission
@@ -58,7 +59,7 @@ def make_input_fn(run, split, kind, batch_size):
         # It shares `output_dir` with the chief.
         folder = run_package.temporary_folder()
     path = os.path.join(folder, "%s%s.tf_record" % (kind, split.suffix))
-    key = features.cache_key(
+    key = feature_cache.cache_key(
         os.path.join(run.data_dir, split.filename),
         run.vocab_file,
         run.do_lower_case,
@@ -66,7 +67,7 @@ def make_input_fn(run, split, kind, batch_size):
         run.max_seq_length,
         len(examples),
     )
-    features.write_cached(
+    feature_cache.write(
         examples, label_list, run.max_seq_length, run.tokenizer, path, key
     )
     input_fn = features.input_fn_builder(

@@ -33,10 +33,20 @@ KNOWN_COLUMNS = (
     ("text", None),
 )
 
+# A longer field is hardly text: a quote is not closed, and all that it takes in is read
+# again.
+MAX_CSV_FIELD = 1 << 20
+csv.field_size_limit(MAX_CSV_FIELD)
+
 # What `surrogateescape` makes of bytes that are not UTF-8.
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_UTF8 = "not UTF-8"
 _BLANK = "a blank line"
+
+# Stands for a carriage return within a line of CSV, where csv.reader takes none: no
+# decoded text holds this half of a pair.
+_CARRIAGE_RETURN = "\udc0d"
+_LONE_CR = re.compile(r"\r(?!\n?\Z)")
 
 
 class Columns(NamedTuple):
@@ -88,6 +98,34 @@ def kind_of(path, flag):
 
 
 # --- reading --------------------------------------------------------------------
+
+
+def is_quoted(field):
+    """Whether a field looks as a spreadsheet writes one that holds a quote.
+
+    That is in quotes, with each quote of the text doubled. A sentence that merely
+    stands in quotes does not count: GLUE has many, and none of the others.
+    """
+    inner = field[1:-1]
+    return (
+        field[:1] == field[-1:] == '"'
+        and '""' in inner
+        and '"' not in inner.replace('""', "")
+    )
+
+
+def quotes_note(path, count):
+    """What to say of a TSV file with fields that look quoted, see `is_quoted`.
+
+    Args:
+      path: the file.
+      count: how many rows have such a field.
+    """
+    return (
+        "%s: %d rows have quotes around a text and doubled quotes in it. In .tsv "
+        "nothing is quoted, so they count as text; if a spreadsheet wrote the file, "
+        "save it as .csv" % (path, count)
+    )
 
 
 def read(lines, kind, columns, tasks, source):
@@ -163,7 +201,14 @@ def _missing(columns, names):
         wanted = "no column of a known name (%s)" % ", ".join(
             dict.fromkeys(name for pair in KNOWN_COLUMNS for name in pair if name)
         )
-    return "%s, there are %s" % (wanted, ", ".join(map(repr, names)) or "none")
+    return "%s, there are %s" % (wanted, list_names(names) or "none")
+
+
+def list_names(names):
+    """Names of a file's columns for a message: printable, and not without end."""
+    names = list(names)
+    shown = ", ".join("%.80r" % name for name in names[:20])
+    return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
 
 
 def _texts(lines):
@@ -206,9 +251,19 @@ def _json_records(lines):
             yield _json_record(line, text)
 
 
+def _unique(pairs):
+    """The dict of a JSON object; Python's own would keep the last of equal names."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in values if names.count(name) > 1)
+        raise ValueError("%.80r is there twice" % doubled)
+    return values
+
+
 def _json_record(line, text):
     try:
-        values = json.loads(_without_end(text))
+        values = json.loads(_without_end(text), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         problem = "not valid JSON (%s, column %d)" % (error.msg, error.colno)
         return _Record(line, {}, problem)
@@ -239,7 +294,7 @@ def _table_records(lines, kind, columns, source):
     elif not problem and columns.task is not None and columns.task not in names:
         problem = (
             "the header has no column %r for the task, there are %s; name it, "
-            "--task_column" % (columns.task, ", ".join(map(repr, names)))
+            "--task_column" % (columns.task, list_names(names))
         )
     elif not problem:
         doubled = [n for n in (*layout, columns.task) if names.count(n) > 1]
@@ -281,7 +336,7 @@ class _RepeatableLines:
         text = self._waiting.popleft() if self._waiting else next(self._texts)
         self._taken.append(text)
         self.number += 1
-        return text
+        return _LONE_CR.sub(_CARRIAGE_RETURN, text) if "\r" in text else text
 
     def begin_row(self):
         self._taken = []
@@ -302,16 +357,25 @@ def _csv_rows(lines):
         except StopIteration:
             return
         except csv.Error as error:
-            problem = "not valid CSV (%s" % error
-            if source.number > line:
-                problem += ", on line %d; is a quote not closed" % source.number
+            yield _Fields(line, [], _csv_problem(str(error), line, source.number))
             source.go_back()
-            yield _Fields(line, [], problem + ")")
             continue
         if any(map(_UNDECODABLE.search, fields)):
             yield _Fields(line, [], _NOT_UTF8)
         else:
+            fields = [field.replace(_CARRIAGE_RETURN, "\r") for field in fields]
             yield _Fields(line, fields, "" if fields else _BLANK)
+
+
+def _csv_problem(error, first, last):
+    """What is wrong with a row from its first line to that on which it was given up."""
+    if error.startswith("field larger"):
+        problem = "a field is longer than %d characters" % MAX_CSV_FIELD
+    else:
+        problem = "not valid CSV (%s)" % error
+    if last > first:
+        problem += ", on line %d; is a quote not closed?" % last
+    return problem
 
 
 # --- writing --------------------------------------------------------------------
@@ -363,5 +427,6 @@ def _format_fields(kind, fields):
     if kind == TSV:
         return ("\t".join(fields) + "\n").encode("utf-8")
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(fields)
-    return text.getvalue().encode("utf-8")
+    # With this line end a field with either of its characters is quoted.
+    csv.writer(text, lineterminator="\r\n").writerow(fields)
+    return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8")

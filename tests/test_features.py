@@ -243,67 +243,27 @@ def test_static_shapes_for_tpu(records):
     }
 
 
-def _key(tmp_path, **changes):
-    (tmp_path / "rows.tsv").write_text(changes.pop("rows", "a\n"))
-    (tmp_path / "vocab.txt").write_text(changes.pop("vocab", "[PAD]\n"))
-    settings = {
-        "do_lower_case": True,
-        "label_list": ["0", "1"],
-        "max_seq_length": 32,
-        "padded_to": 3,
-        **changes,
-    }
-    return features.cache_key(
-        str(tmp_path / "rows.tsv"), str(tmp_path / "vocab.txt"), **settings
-    )
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"rows": "b\n"},
-        {"vocab": "[UNK]\n"},
-        {"do_lower_case": False},
-        {"label_list": ["1", "0"]},
-        {"label_list": None},
-        {"max_seq_length": 33},
-        {"padded_to": 4},
-    ],
-)
-def test_the_key_holds_all_that_shapes_the_features(tmp_path, change):
-    assert _key(tmp_path) == _key(tmp_path)
-    assert _key(tmp_path, **change) != _key(tmp_path)
-
-
-def test_the_format_is_part_of_the_key(tmp_path, monkeypatch):
-    before = _key(tmp_path)
-    monkeypatch.setattr(features, "FORMAT_VERSION", features.FORMAT_VERSION + 1)
-    assert _key(tmp_path) != before
-
-
-def test_cache_is_reused_rebuilt_and_never_half_written(tmp_path, tokenizer):
-    path = str(tmp_path / "dev.tf_record")
-    example = features.InputExample("x", "a film", None, "0")
-
-    def write(key, examples):
-        return features.write_cached(examples, ["0"], 8, tokenizer, path, key)
-
-    assert write("one", [example]) is True
-    assert write("one", [example]) is False
-    assert write("two", [example]) is True
-    os.remove(path)
-    assert write("two", [example]) is True
-    # A broken rebuild leaves no key that vouches for the old file.
-    wrong = features.InputExample("x", "a film", None, "not a label")
-    with pytest.raises(ValueError):
-        write("three", [example, wrong])
-    assert not os.path.exists(path + ".key")
-    assert write("two", [example]) is True
-
-
 @pytest.mark.parametrize("length", [2, 513])
 def test_sequence_length_limits(length):
     with pytest.raises(UserError, match="max_seq_length"):
         features.check_seq_length(length, 512)
     features.check_seq_length(3, 512)
     features.check_seq_length(512, 512)
+
+
+def test_texts_are_counted_before_they_are_cut(tokenizer):
+    counter = features.TextCounter(8)
+    assert counter.counts.unknown_share == counter.counts.cut_share == 0
+    rows = [("a film", "a film a"), ("a \u2603", None), ("a " * 20, ""), ("", None)]
+    for text_a, text_b in rows:
+        example = features.InputExample("x", text_a, text_b, "0")
+        features.convert_single_example(9, example, ["0"], 8, tokenizer, counter)
+    padding = features.PaddingInputExample()
+    features.convert_single_example(9, padding, ["0"], 8, tokenizer, counter)
+    assert counter.counts == features.TextCounts(
+        examples=4, pieces=5 + 2 + 20, unknown=1, longest=22, cut=1
+    )
+    assert counter.counts.unknown_share == 1 / 27
+    assert counter.counts.cut_share == 1 / 4
+    # Those that just fit are whole.
+    assert counter.counts.cut == 1

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -323,6 +324,49 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, base, packages):
     assert len(table(target.read_text())) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("in.tsv", b"text\na cat\rdog\n"),
+        ("in.csv", b"text\na cat\rdog\n"),
+        ("in.csv", b'text\n"a cat\rdog"\n'),
+        ("in.jsonl", b'{"text": "a cat\\rdog"}\n'),
+        (None, b"a cat\rdog\n"),
+    ],
+)
+def test_a_carriage_return_is_white_space_from_every_way_in(
+    tmp_path, base, packages, model, name, content, monkeypatch, capsysbinary
+):
+    others = []
+    if name:
+        (tmp_path / name).write_bytes(content)
+        others = ["--input=%s" % (tmp_path / name)]
+    else:
+        give_input(monkeypatch, content)
+    assert run(base, packages[:1], *others) == 0
+    apart, joined = model.predict("mrpc", ["a cat dog", "a catdog"])
+    assert apart.probability != pytest.approx(joined.probability, abs=1e-5)
+    check_answers(table(capsysbinary.readouterr().out), [apart])
+
+
+def test_a_tsv_that_a_spreadsheet_quoted_gets_one_note(
+    tmp_path, base, packages, capsysbinary
+):
+    content = b'text\n"a ""cat"", and"\n"the ""dog"""\n"a cat"\n'
+    for name, notes in (("in.tsv", 1), ("in.csv", 0)):
+        (tmp_path / name).write_bytes(content)
+        assert run(base, packages[:1], "--input=%s" % (tmp_path / name)) == 0
+        said = capsysbinary.readouterr().err
+        assert said.count(b"note: ") == notes
+        assert said.count(b"in.tsv: 2 rows have quotes around") == notes
+
+
+def test_a_named_pipe_is_refused(tmp_path, base, packages):
+    os.mkfifo(tmp_path / "in.tsv")
+    with pytest.raises(UserError, match=r"--input=.*in\.tsv is no plain file"):
+        run(base, packages[:1], "--input=%s" % (tmp_path / "in.tsv"))
+
+
 def test_columns_by_name(tmp_path, base, packages, model):
     (tmp_path / "in.tsv").write_text("text\tfirst\tother\na\tcat\tmat\n")
     source, target = "--input=%s" % (tmp_path / "in.tsv"), tmp_path / "out.tsv"
@@ -423,6 +467,42 @@ def test_an_error_ends_with_status_1(
         predict.main(argv)
     assert ended.value.code == 1
     assert message in capsys.readouterr().err
+
+
+def test_standard_output_on_a_full_disk(base, packages):
+    with open("/dev/full", "wb") as full:
+        process = subprocess.run(
+            [sys.executable, *arguments(base, packages[:1])],
+            cwd=ROOT,
+            input=b"a cat\n",
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert process.returncode == 1
+    last = process.stderr.decode().splitlines()[-1]
+    assert last == (
+        "error: standard output cannot be written (No space left on device)"
+    )
+    assert b"Traceback" not in process.stderr
+
+
+def _open_full():
+    return pathlib.Path("/dev/full").open("wb")
+
+
+def test_a_full_disk_for_the_copy_of_standard_input(base, packages, monkeypatch):
+    give_input(monkeypatch, b"a cat\n")
+    monkeypatch.setattr(predict.tempfile, "TemporaryFile", _open_full)
+    with pytest.raises(UserError, match=r"--strict does \(No space .*TMPDIR"):
+        run(base, packages[:1], "--strict")
+
+
+@pytest.mark.parametrize("stream", ["stdin", "stdout"])
+def test_a_closed_stream(base, packages, monkeypatch, stream):
+    monkeypatch.setattr(sys, stream, None)
+    with pytest.raises(UserError, match=r"standard (in|out)put is closed: give a file"):
+        run(base, packages[:1])
 
 
 def test_whoever_reads_may_stop(base, packages):

@@ -57,12 +57,59 @@ def test_a_quote_that_is_not_closed_costs_one_row():
     assert "on line 5; is a quote not closed" in message
 
 
-def test_a_quote_that_is_not_closed_takes_no_whole_file():
-    content = 'text\n"a\n' + "b\n" * 200000
+def test_a_quote_that_is_not_closed_takes_no_whole_file(monkeypatch):
+    monkeypatch.setattr(text_rows, "MAX_CSV_FIELD", 1000)
+    before = csv.field_size_limit(1000)
+    content = 'text\n"a\n' + "b\n" * 2000
     rows = read(content, CSV)
-    assert len(rows) == 200001
-    assert [line for line, _ in problems(rows)] == [2]
-    assert rows[-1] == row(200002, "b")
+    csv.field_size_limit(before)
+    assert len(rows) == 2001
+    assert problems(rows) == [
+        (2, "a field is longer than 1000 characters, on line 502; is a quote not "
+         "closed?"),
+    ]  # fmt: skip
+    assert rows[-1] == row(2002, "b")
+
+
+def test_a_long_field_of_csv():
+    # 131072 characters are the csv module's own bound.
+    assert read("text\n%s\n" % ("a" * 150000), CSV) == [row(2, "a" * 150000)]
+    longer = "a" * (text_rows.MAX_CSV_FIELD + 1)
+    assert problems(read("text\n%s\nb\n" % longer, CSV)) == [
+        (2, "a field is longer than 1048576 characters")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "line"),
+    [
+        (TSV, "text\ngood\rbad\r\n", 2),
+        (CSV, "text\ngood\rbad\r\n", 2),
+        (CSV, 'text,n\n"good\rbad",1\n', 2),
+        (CSV, 'n,text\n1,"good\rbad"\n', 2),
+        (JSONL, '{"text": "good\\rbad"}\r\n', 1),
+        (LINES, "good\rbad\r\n", 1),
+    ],
+)
+def test_a_carriage_return_is_part_of_the_text(kind, content, line):
+    assert read(content, kind) == [row(line, "good\rbad")]
+
+
+@pytest.mark.parametrize(
+    ("field", "quoted"),
+    [
+        ('"She said ""no"", and left."', True),
+        ('"""No."""', True),
+        ('"No," she said, "never."', False),
+        ('"A sentence."', False),
+        ('He said ""no"".', False),
+        ('"', False),
+        ('""', False),
+        ("", False),
+    ],
+)
+def test_what_a_spreadsheet_quotes(field, quoted):
+    assert text_rows.is_quoted(field) is quoted
 
 
 def test_jsonl():
@@ -214,6 +261,21 @@ def test_a_header_that_no_row_can_be_read_by(content, columns, message):
         read(content, CSV, columns)
 
 
+@pytest.mark.parametrize("kind", [TSV, CSV])
+def test_a_long_header_is_not_said_whole(kind):
+    tab = "\t" if kind == TSV else ","
+    for names in (["c%d" % i for i in range(100000)], ["n" * 100000] * 2):
+        with pytest.raises(UserError) as caught:
+            read(tab.join(names) + "\n", kind)
+        assert len(str(caught.value)) < 1000
+    assert "there are 'nnn" in str(caught.value)
+
+
+def test_a_name_twice_in_a_json_row():
+    rows = read('{"text": "a", "text": "b"}\n', JSONL)
+    assert problems(rows) == [(1, "not valid JSON ('text' is there twice)")]
+
+
 def test_rows_are_read_one_by_one():
     """From a file without end."""
     for kind, header, line in (
@@ -248,6 +310,13 @@ def test_writing():
         names, ["1", 'é, "b"', ""], ["2", "", "0.25"]
     ]  # fmt: skip
     assert [json.loads(line) for line in written(JSONL).splitlines()] == values
+    for text in ("a\rb", "a\nb", "\r", "a\r\nb", "a,b\r"):
+        content = text_rows.format_header(CSV, ["text", "n"])
+        content += text_rows.format_row(CSV, ["text", "n"], {"text": text + "c"})
+        assert read(content, CSV) == [row(2, text + "c")]
+        # Others take the same from it.
+        rows = csv.reader(io.StringIO(content.decode(), newline=""))
+        assert list(rows) == [["text", "n"], [text + "c", ""]]
     text_rows.check_writable(CSV, ["a\tb"])
     with pytest.raises(UserError, match=r"'a\\tb' holds a tab"):
         text_rows.check_writable(TSV, ["a", "a\tb"])

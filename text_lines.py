@@ -1,0 +1,97 @@
+"""Lines of text as bytes, from files and streams: read one way, everywhere.
+
+Only a line feed ends a line. A carriage return elsewhere is white space of the text.
+"""
+
+import io
+import itertools
+import os
+
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+
+# A longer line is none of text: the file is of another kind, such as one JSON array.
+MAX_LINE_BYTES = 1 << 26
+
+_BLOCK_BYTES = 1 << 20
+
+
+class _RawFile(io.RawIOBase):
+    """What `io.BufferedReader` needs of a file that TensorFlow reads."""
+
+    def __init__(self, file):
+        super().__init__()
+        self._file = file
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def check_plain_file(path, name):
+    """Refuses a local path that is no plain file: reading it might never end.
+
+    Args:
+      path: the path; one that is not there passes, as does one in a bucket.
+      name: what the message calls it.
+
+    Raises:
+      UserError: it is a folder, a named pipe or a device.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise UserError(
+            "%s is no plain file (but a folder, a named pipe or a device): give a file"
+            % name
+        )
+
+
+def file_lines(path, name):
+    """Lines of a file as bytes; only a line feed ends one, and all bytes are kept.
+
+    TensorFlow's own lines lack their carriage returns.
+
+    Args:
+      path: the file, local or in a bucket.
+      name: what messages call it.
+
+    Yields:
+      The lines with their ends.
+
+    Raises:
+      UserError: the file cannot be read, or see `stream_lines`.
+    """
+    check_plain_file(path, name)
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file:
+            yield from stream_lines(
+                io.BufferedReader(_RawFile(file), _BLOCK_BYTES), name
+            )
+    except tf.errors.OpError as error:
+        raise UserError("%s cannot be read (%s)" % (name, error.message)) from None
+
+
+def stream_lines(stream, name):
+    """Lines of a binary stream, ends included.
+
+    Raises:
+      UserError: it cannot be read, or a line is longer than `MAX_LINE_BYTES`.
+    """
+    for number in itertools.count(1):
+        try:
+            line = stream.readline(MAX_LINE_BYTES + 1)
+        except OSError as error:
+            message = "%s cannot be read (%s)" % (name, error.strerror)
+            raise UserError(message) from None
+        if len(line) > MAX_LINE_BYTES:
+            raise UserError(
+                "%s, line %d: longer than %d bytes; give one row a line"
+                % (name, number, MAX_LINE_BYTES)
+            )
+        if not line:
+            return
+        yield line
