@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
+import health
 import modeling
 import package_checks
 from errors import UserError
@@ -53,6 +54,11 @@ class AdapterPackage(NamedTuple):
     def is_regression(self):
         """Whether the label is a number."""
         return self.config["task"]["is_regression"]
+
+    @property
+    def health(self):
+        """What is known against its weights, a `health.Health`."""
+        return health.from_json(self.config.get("health"))
 
     @property
     def adapter_size(self):
@@ -147,7 +153,9 @@ def frozen_shapes(bert_config):
 # --- writing --------------------------------------------------------------------
 
 
-def write(folder, description, weights, base, global_step, dev_scores=None):
+def write(
+    folder, description, weights, base, global_step, dev_scores=None, known=None
+):
     """Writes a package, whole or not at all; an earlier one there is replaced.
 
     Args:
@@ -157,6 +165,7 @@ def write(folder, description, weights, base, global_step, dev_scores=None):
       base: what `checkpoints.base_fingerprint` gives.
       global_step: updates that the weights have seen.
       dev_scores: dict from dev set to dict from metric to float, or None.
+      known: what is known against the weights, a `health.Health`, or None.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written or holds
@@ -193,15 +202,18 @@ def write(folder, description, weights, base, global_step, dev_scores=None):
         "origin": description.origin,
         "global_step": int(global_step),
         "dev_scores": _as_json(dev_scores),
+        "health": known.as_json() if known else None,
         "parameters": sum(value.size for value in weights.values()),
         "base": base,
     }
     _write(folder, config, weights)
 
 
-def add_scores(package, dev_scores):
-    """Writes a package anew with its dev scores; see `write`."""
-    config = dict(package.config, dev_scores=_as_json(dev_scores))
+def add_scores(package, dev_scores, known):
+    """Writes a package anew with its dev scores and health; see `write`."""
+    config = dict(
+        package.config, dev_scores=_as_json(dev_scores), health=known.as_json()
+    )
     _write(package.path, config, package.weights)
 
 

@@ -116,6 +116,7 @@ def flags_parser(description, groups, flag_values):
         if _HELP_FLAGS.intersection(argv[1:]):
             width = max(40, shutil.get_terminal_size((88, 24)).columns)
             print(help_text(description, groups, flag_values, width), end="")
+            print("--verbosity=1 shows all that is logged, not what matters alone;")
             print("--helpfull lists the flags of the libraries too.")
             sys.exit(0)
         return app.parse_flags_with_usage(argv)

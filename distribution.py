@@ -19,6 +19,7 @@ from typing import NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 from tensorflow.python.distribute import distribute_coordinator as coordinator
 
+import console
 from errors import UserError
 from estimator_compat import estimator
 
@@ -135,9 +136,7 @@ def check(strategy, train_batch_size, parts):
             % (train_batch_size, devices, machines, parts, devices * machines * parts)
         )
     if devices * machines == 1:
-        tf.logging.warning(
-            "--distribution_strategy=%s: there is one device only", strategy
-        )
+        console.warn("--distribution_strategy=%s: there is one device only", strategy)
     return cluster
 
 

@@ -14,6 +14,7 @@ from typing import Callable, NamedTuple, Optional, Union
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
+import console
 import glue_fetch
 from errors import UserError, reports_user_errors
 from features import InputExample
@@ -391,7 +392,7 @@ def read_examples(task, data_dir, split):
             )
         )
     if broken:
-        tf.logging.warning(
+        console.warn(
             "%s: left out %d broken lines of %d (wrong number of fields; a known fault "
             "of the published file). The first: line %s",
             path, len(broken), len(lines) - first, ", ".join(map(str, broken[:10])),

@@ -99,13 +99,59 @@ def score_line(scores, baseline):
     )
 
 
-def advice(settings):
-    """What to try after a training that learned nothing.
+class Health(NamedTuple):
+    """What is known against a model's weights: findings, texts.
+
+    None where nothing was looked at, [] where nothing was found.
+    """
+
+    training: Optional[list[str]] = None
+    evaluation: Optional[list[str]] = None
+
+    @property
+    def findings(self):
+        """All of them."""
+        return [*(self.training or ()), *(self.evaluation or ())]
+
+    def as_json(self):
+        """The entry "health" of result files and packages."""
+        return {"ok": not self.findings, **self._asdict()}
+
+
+def from_json(entry):
+    """The `Health` of such an entry; of None, as in older files, one without findings.
+
+    Raises:
+      ValueError: it is no such entry.
+    """
+    if entry is None:
+        return Health()
+    parts = {name: entry.get(name) for name in Health._fields}
+    for findings in parts.values():
+        if findings is not None and not (
+            isinstance(findings, list) and all(isinstance(x, str) for x in findings)
+        ):
+            raise ValueError("health is %.80r" % entry)
+    return Health(**parts)
+
+
+def never_trained(names):
+    """The `Health` of a model whose trained variables start fresh, and stay so.
 
     Args:
-      settings: the training's settings by their flags' names, or None.
+      names: the variables' names.
     """
-    settings = settings or {}
+    return Health(
+        training=[
+            "%d variables, %s among them, were never trained: neither --output_dir nor "
+            "--init_checkpoint holds them; scores are those of chance"
+            % (len(names), names[-1])
+        ]
+    )
+
+
+def _advice(settings):
+    """What to try after a training that learned nothing."""
 
     def now(name):
         return " (it was %g)" % settings[name] if name in settings else ""
@@ -115,22 +161,23 @@ def advice(settings):
         tries.append("--adam_bias_correction=true")
     tries.append("a longer --warmup_proportion" + now("warmup_proportion"))
     tries.append("another --seed" + now("seed"))
-    return "try %s, with a new --output_dir" % ", ".join(tries)
+    return "try %s; with a new --output_dir" % ", ".join(tries)
 
 
-def block(findings, settings):
-    """The findings as lines that stand out.
+def block(findings, settings=None):
+    """Findings as lines that stand out.
 
     Args:
-      findings: list of texts, not empty.
-      settings: see `advice`.
+      findings: list of texts; [] gives [].
+      settings: the training's settings by their flags' names, where they are known.
+
+    Returns:
+      List of texts.
     """
+    if not findings:
+        return []
     lines = ["THIS MODEL HAS LEARNED NOTHING, or next to nothing:"]
     lines += ["  " + finding for finding in findings]
-    lines.append("  What to do: %s." % advice(settings))
+    if settings:
+        lines.append("  What to do: %s." % _advice(settings))
     return lines
-
-
-def as_json(findings):
-    """The entry "health" of result files and packages."""
-    return {"ok": not findings, "findings": list(findings)}

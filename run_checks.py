@@ -1,6 +1,7 @@
 """Checks of the flags of `run_classifier.py`, and of the files that they name."""
 
 import os
+from typing import Any, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -8,10 +9,12 @@ import adapter_package
 import checkpoints
 import classifier
 import command_line
+import console
 import distribution
 import features
-import modeling
+import health
 import run_record
+import run_text
 import training
 from errors import UserError
 
@@ -173,6 +176,14 @@ def splits_needed(task, flags):
     return needed
 
 
+class Start(NamedTuple):
+    """What the weights are that a run starts from."""
+
+    step_reached: Optional[int]  # of the checkpoint in output_dir
+    known: health.Health  # what is known against them
+    training: dict[str, Any]  # settings of their training; of this run's, if it trains
+
+
 def check_model(flags, task, config, tokenizer, package, is_chief=True):
     """Holds config, vocabulary, checkpoint and output directory against each other.
 
@@ -185,7 +196,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
       is_chief: whether this machine writes into the output directory.
 
     Returns:
-      The step of the checkpoint in `output_dir`, or None.
+      A `Start`.
 
     Raises:
       UserError: they do not fit.
@@ -213,8 +224,9 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         trained,
         flags.checkpoint_content,
     )
+    report = None
     if flags.init_checkpoint:
-        _check_start(flags, variables, package, step_reached)
+        report = _check_base(flags, variables, package)
     elif step_reached is None and not flags.allow_random_base:
         raise UserError(
             "no --init_checkpoint: BERT would be frozen at random values; give the "
@@ -223,11 +235,16 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
     if package is not None:
         _check_package(flags, package, identity)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
-    _log_trained(variables, counts)
+    run_text.say_trained(variables, counts)
     if not is_chief:
         record = os.path.join(flags.output_dir, run_record.FILE_NAME)
         distribution.wait_for(record, "record of the chief")
-        return step_reached
+    else:
+        _write_record(flags, identity, settings, counts)
+    return _start(flags, package, step_reached, report, trained)
+
+
+def _write_record(flags, identity, settings, counts):
     try:
         tf.io.gfile.makedirs(flags.output_dir)
         run_record.write(
@@ -238,11 +255,31 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
             "--output_dir=%s cannot be written (%s): give a folder that can"
             % (flags.output_dir, " ".join(str(error).split()))
         ) from None
-    return step_reached
 
 
-def _check_start(flags, variables, package, step_reached):
-    """Holds --init_checkpoint against the model and logs what it gives."""
+def _start(flags, package, step_reached, report, trained):
+    """The `Start` of a run; `report`: how --init_checkpoint, if any, fits the model."""
+    record = run_record.read(flags.output_dir)
+    known, settings = health.Health(), {}
+    if step_reached is not None:
+        known, settings = run_record.read_health(flags.output_dir), record["training"]
+    elif package is not None:
+        known, settings = package.health, package.config["settings"]
+    elif not flags.do_train:
+        untrained = [n for n in trained if report is None or n not in report.matched]
+        if untrained:
+            known = health.never_trained(untrained)
+    if flags.do_train:
+        settings = training_settings(flags)
+    return Start(step_reached, known, settings or {})
+
+
+def _check_base(flags, variables, package):
+    """Holds --init_checkpoint against the model and says what it gives.
+
+    Returns:
+      A `checkpoints.LoadReport`.
+    """
     trained = variables.trained()
     shapes = variables.shapes
     if package is not None:
@@ -250,19 +287,15 @@ def _check_start(flags, variables, package, step_reached):
     report = checkpoints.check_fit(
         flags.init_checkpoint, shapes, trained, flags.allow_random_base
     )
-    tf.logging.info("Checkpoint %s:", flags.init_checkpoint)
+    console.say(
+        "Base: %s, %d variables; %d new ones start fresh",
+        flags.init_checkpoint,
+        len(report.matched),
+        len(report.missing),
+    )
     for line in report.lines():
-        tf.logging.info("  %s", line)
-    if package is not None or step_reached is not None or flags.do_train:
-        return
-    untrained = [name for name in trained if name not in report.matched]
-    if untrained:
-        tf.logging.warning(
-            "%d variables, %s among them, were never trained: neither --output_dir "
-            "nor --init_checkpoint holds them; scores will be those of chance",
-            len(untrained),
-            untrained[-1],
-        )
+        console.detail("  %s", line)
+    return report
 
 
 def _check_package(flags, package, identity):
@@ -273,7 +306,7 @@ def _check_package(flags, package, identity):
     adapter_package.check_fit(package, given)
     base = checkpoints.base_fingerprint(flags.init_checkpoint, frozen)
     adapter_package.check_fit(package, {"base": base})
-    tf.logging.info(
+    console.say(
         "Adapters, layer norms and head come from %s: task %s, step %d",
         package.path,
         package.task,
@@ -327,27 +360,3 @@ def training_settings(flags):
         "seed",
     )
     return {name: flags[name].value for name in names}
-
-
-def _log_trained(variables, counts):
-    tf.logging.info("**** Trained variables ****")
-    for collection, names in variables.collections.items():
-        for name in names:
-            tf.logging.info(
-                "  %s, %s, shape = %s", collection, name, variables.shapes[name]
-            )
-    tf.logging.info(
-        "Trained: %s adapters + %s layer norms + %s head = %s parameters, %.2f %% of "
-        "the base's %s; all else is frozen",
-        *(
-            "{:,}".format(counts[key])
-            for key in (
-                modeling.ADAPTERS,
-                modeling.LAYER_NORM,
-                modeling.HEAD,
-                "trained",
-            )
-        ),
-        100.0 * counts["share"],
-        "{:,}".format(counts["base"]),
-    )

@@ -2,6 +2,7 @@
 
 import startup  # noqa: F401, I001  (before TensorFlow)
 
+import os
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -12,12 +13,14 @@ import adapter_package
 import checkpoints
 import classifier
 import command_line
+import console
 import distribution
 import features
 import glue_data
 import modeling
 import run_checks
 import run_package
+import run_text
 import task_runs
 import tokenization
 import training
@@ -205,7 +208,6 @@ class Plan(NamedTuple):
     """All that is known once the checks have passed."""
 
     config: modeling.BertConfig
-    num_warmup_steps: Optional[int]
     step_reached: Optional[int]  # of the checkpoint in output_dir
     start_package: Optional[adapter_package.AdapterPackage]  # --adapters
     run: task_runs.TaskRun
@@ -250,9 +252,7 @@ def make_plan():
                 "--num_train_epochs=%g is below 1"
                 % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
             )
-    step_reached = run_checks.check_model(
-        FLAGS, task, config, tokenizer, package, is_chief
-    )
+    start = run_checks.check_model(FLAGS, task, config, tokenizer, package, is_chief)
     run = task_runs.TaskRun(
         task=task,
         examples=examples,
@@ -283,8 +283,12 @@ def make_plan():
             lanes=run_checks.lanes(FLAGS),
         ),
         package=_package_settings(task, config, package),
+        num_warmup_steps=num_warmup_steps,
+        leaves_out_infinite=FLAGS.precision == "float16",
+        training=start.training,
+        known=start.known,
     )
-    return Plan(config, num_warmup_steps, step_reached, package, run)
+    return Plan(config, start.step_reached, package, run)
 
 
 def _package_settings(task, config, start):
@@ -331,14 +335,12 @@ def make_model_fn(plan):
         init_checkpoint=FLAGS.init_checkpoint,
         learning_rate=FLAGS.learning_rate,
         num_train_steps=run.settings.num_train_steps,
-        num_warmup_steps=plan.num_warmup_steps,
+        num_warmup_steps=run.num_warmup_steps,
         use_tpu=FLAGS.use_tpu,
         use_one_hot_embeddings=FLAGS.use_tpu,
         adapter_fn=run_checks.adapter_fn(FLAGS, plan.start_package),
         is_regression=run.task.is_regression,
-        progress=training.ProgressSettings(
-            FLAGS.train_batch_size, run.settings.num_train_steps, FLAGS.output_dir
-        ),
+        summary_dir=FLAGS.output_dir,
         initial_score=mean_label,
         computation=classifier.Computation(
             precision=FLAGS.precision,
@@ -355,22 +357,29 @@ def make_model_fn(plan):
 
 @reports_user_errors
 def main(argv):
+    console.start(FLAGS.verbosity)
     tf.logging.set_verbosity(tf.logging.INFO)
-    # Its own handler prints; absl's root handler would print each line again.
-    tf.get_logger().propagate = False
     command_line.refuse_words(argv, "--do_lower_case=false")
     training.keep_freed_memory()
     plan = make_plan()
+    run = plan.run
+    if run.settings.is_chief:
+        console.log_to(os.path.join(FLAGS.output_dir, console.LOG_NAME))
+        run_text.say_task(run.task, plan.config, run.settings, FLAGS.precision)
+        task_runs.say_data(run)
     model_fn = make_model_fn(plan)
+    known = run.known
     if FLAGS.do_train:
-        task_runs.train(model_fn, plan.run, plan.step_reached)
-    if not plan.run.settings.is_chief:
+        known = task_runs.train(model_fn, run, plan.step_reached)
+    if not run.settings.is_chief:
         return
-    estimator = training.make_estimator(model_fn, plan.run.settings)
+    estimator = training.make_estimator(model_fn, run.settings)
     if FLAGS.do_eval:
-        task_runs.evaluate(estimator, plan.run)
+        known = task_runs.evaluate(estimator, run, known)
     if FLAGS.do_predict:
-        task_runs.write_predictions(estimator, plan.run)
+        task_runs.write_predictions(estimator, run)
+    run_text.say_files(FLAGS.output_dir, run.task)
+    run_text.say_findings(known.findings, run.training)
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ def folder_of(output_dir):
     return os.path.join(output_dir, adapter_package.FOLDER)
 
 
-def write(output_dir, settings):
+def write(output_dir, settings, known):
     """Writes the package of the last checkpoint.
 
     Args:
       output_dir: the run's folder.
       settings: a `PackageSettings`.
+      known: what is known against the weights, a `health.Health`.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written.
@@ -50,17 +51,18 @@ def write(output_dir, settings):
             adapter_package.frozen_shapes(config),
         ),
         step,
+        known=known,
     )
-    tf.logging.info("Wrote the adapter package %s", folder_of(output_dir))
 
 
-def add_scores(output_dir, global_step, dev_scores):
+def add_scores(output_dir, global_step, dev_scores, known):
     """Adds dev scores to the run's own package, where it is of the same step.
 
     Args:
       output_dir: the run's folder.
       global_step: the step whose weights were scored.
       dev_scores: dict from dev set to dict from metric to float.
+      known: what is known against the weights, a `health.Health`.
 
     Raises:
       UserError: the package is damaged.
@@ -70,7 +72,7 @@ def add_scores(output_dir, global_step, dev_scores):
         return
     package = adapter_package.read(folder)
     if package.config["global_step"] == global_step:
-        adapter_package.add_scores(package, dev_scores)
+        adapter_package.add_scores(package, dev_scores, known)
 
 
 def as_checkpoint(package, output_dir, use_tpu):

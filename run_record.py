@@ -6,6 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import checkpoints
+import health
 import optimization
 from errors import UserError
 
@@ -40,11 +41,29 @@ def write(output_dir, identity, training, parameters):
         what the file holds.
       parameters: what `checkpoints.parameter_counts` gives.
     """
-    path = os.path.join(output_dir, FILE_NAME)
-    if training is None and tf.io.gfile.exists(path):
-        training = read(output_dir).get("training")
     record = {"identity": identity, "training": training, "parameters": parameters}
-    write_whole(path, json.dumps(record, indent=2, sort_keys=True) + "\n")
+    kept = read(output_dir) or {}
+    if training is None:
+        record["training"] = kept.get("training")
+    if "health" in kept:
+        record["health"] = kept["health"]
+    _write(output_dir, record)
+
+
+def _write(output_dir, record):
+    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    write_whole(os.path.join(output_dir, FILE_NAME), text)
+
+
+def write_health(output_dir, known):
+    """Writes down what is known against a run's weights, a `health.Health`."""
+    record = read(output_dir)
+    _write(output_dir, dict(record, health=known.as_json()))
+
+
+def read_health(output_dir):
+    """What `write_health` has written last."""
+    return health.from_json((read(output_dir) or {}).get("health"))
 
 
 def read(output_dir):
@@ -61,6 +80,7 @@ def read(output_dir):
             record = json.loads(reader.read())
         if not isinstance(record["identity"], dict):
             raise ValueError("no identity in it")
+        health.from_json(record.get("health"))
         return record
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -118,9 +138,7 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
         # The checkpoint knows it, whatever the record says or lacks.
         key = "adam_bias_correction"
         corrected = optimization.UPDATES in checkpoints.read_shapes(checkpoint)
-        _compare(
-            output_dir, "its training", {key: corrected}, {key: training.get(key)}
-        )
+        _compare(output_dir, "its training", {key: corrected}, {key: training.get(key)})
     return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
 
 

@@ -2,18 +2,23 @@
 
 import json
 import os
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import console
+import data_report
 import feature_cache
 import features
 import glue_data
 import glue_submission
+import health
 import metrics
+import progress
 import run_package
 import run_record
+import run_text
 import tokenization
 import training
 
@@ -32,10 +37,14 @@ class TaskRun(NamedTuple):
     length_multiple: int  # what dynamic padding pads to a multiple of
     settings: training.RunSettings
     package: run_package.PackageSettings  # that training leaves behind
+    num_warmup_steps: Optional[int]
+    leaves_out_infinite: bool  # see `progress.ProgressSettings`
+    training: dict[str, Any]  # settings of the training by their flags' names
+    known: health.Health  # what is known against the weights that it starts from
 
 
-def make_input_fn(run, split, kind, batch_size):
-    """Writes the features of a split, unless they are there, and reads them.
+def write_features(run, split, kind, batch_size):
+    """Writes the features of a split, unless they are there.
 
     Args:
       run: a `TaskRun`.
@@ -44,13 +53,11 @@ def make_input_fn(run, split, kind, batch_size):
       batch_size: on TPU the last batch of "eval" and "predict" is filled up to it.
 
     Returns:
-      The input function, and the number of examples in the file.
+      The path, the number of examples in the file, and their `features.TextCounts`.
     """
-    settings = run.settings
-    task = run.task
-    is_training = kind == "train"
+    settings, task = run.settings, run.task
     examples = list(run.examples[split.name])
-    if settings.use_tpu and not is_training:
+    if settings.use_tpu and kind != "train":
         while len(examples) % batch_size:
             examples.append(features.PaddingInputExample())
     label_list = None if task.is_regression else list(task.labels)
@@ -67,56 +74,104 @@ def make_input_fn(run, split, kind, batch_size):
         run.max_seq_length,
         len(examples),
     )
-    feature_cache.write(
+    counts = feature_cache.write(
         examples, label_list, run.max_seq_length, run.tokenizer, path, key
     )
+    return path, len(examples), counts
+
+
+def make_input_fn(run, split, kind, batch_size):
+    """Reads the features of a split; see `write_features`.
+
+    Returns:
+      The input function, and the number of examples in the file.
+    """
+    path, count, _ = write_features(run, split, kind, batch_size)
+    is_training = kind == "train"
     input_fn = features.input_fn_builder(
         path,
         run.max_seq_length,
         is_training,
-        drop_remainder=is_training or settings.use_tpu,
-        is_regression=task.is_regression,
-        dynamic_padding=run.dynamic_padding and not settings.use_tpu,
-        num_examples=len(examples),
-        seed=settings.seed,
+        drop_remainder=is_training or run.settings.use_tpu,
+        is_regression=run.task.is_regression,
+        dynamic_padding=run.dynamic_padding and not run.settings.use_tpu,
+        num_examples=count,
+        seed=run.settings.seed,
         length_multiple=run.length_multiple,
     )
-    return input_fn, len(examples)
+    return input_fn, count
+
+
+def say_data(run):
+    """Writes the features of all splits and says what the rows are."""
+    task, settings = run.task, run.settings
+    kinds = (
+        ("train", (task.train,) if task.train else (), settings.train_batch_size),
+        ("eval", task.dev, settings.eval_batch_size),
+        ("predict", task.test, settings.predict_batch_size),
+    )
+    texts: dict[str, features.TextCounts] = {}
+    rows: dict[str, dict] = {}
+    for kind, splits, batch_size in kinds:
+        needed = [split for split in splits if split.name in run.examples]
+        rows[kind] = {split.name: run.examples[split.name] for split in needed}
+        for split in needed:
+            texts[split.name] = write_features(run, split, kind, batch_size)[2]
+    report = data_report.examine(
+        rows["train"], rows["eval"], rows["predict"], task.labels
+    )
+    run_text.say_data(report, texts, run.max_seq_length)
 
 
 def train(model_fn, run, step_reached=None):
     """Trains up to the last step, or says that it has been reached.
 
     The chief writes the adapter package.
+
+    Returns:
+      What is known against the weights, a `health.Health`.
     """
     settings = run.settings
+    known = run.known
     if step_reached is not None and step_reached >= settings.num_train_steps:
-        tf.logging.info(
+        console.say(
             "Training in %s has already reached step %d of %d: nothing to train",
             settings.output_dir,
             step_reached,
             settings.num_train_steps,
         )
         if tf.io.gfile.exists(run_package.folder_of(settings.output_dir)):
-            return
+            return known
     else:
-        _train_on(model_fn, run, step_reached)
+        known = health.Health(training=_train_on(model_fn, run, step_reached))
     if settings.is_chief:
-        run_package.write(settings.output_dir, run.package)
+        run_record.write_health(settings.output_dir, known)
+        run_package.write(settings.output_dir, run.package, known)
+    return known
 
 
 def _train_on(model_fn, run, step_reached):
+    """Trains; returns the findings."""
     settings = run.settings
+    rows = run.examples[run.task.train.name]
+    progress_settings = progress.ProgressSettings(
+        settings.train_batch_size,
+        settings.num_train_steps,
+        run.num_warmup_steps,
+        health.constant_loss(gold_of(run.task, rows), run.task.is_regression),
+        run.leaves_out_infinite,
+    )
+    input_fn, _ = make_input_fn(run, run.task.train, "train", settings.train_batch_size)
+    run_text.say_training(settings, run.num_warmup_steps, len(rows), run.training)
     if step_reached is not None:
-        tf.logging.info(
+        console.say(
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
         )
-    input_fn, _ = make_input_fn(run, run.task.train, "train", settings.train_batch_size)
-    tf.logging.info("***** Running training *****")
-    tf.logging.info("  Num examples = %d", len(run.examples[run.task.train.name]))
-    tf.logging.info("  Batch size = %d", settings.train_batch_size)
-    tf.logging.info("  Num steps = %d", settings.num_train_steps)
-    training.train(model_fn, settings, input_fn)
+    loss = training.train(model_fn, settings, input_fn, progress_settings)
+    findings = health.of_training(loss, progress_settings.baseline_loss)
+    for finding in findings:
+        console.warn("%s", finding)
+    return findings
 
 
 def predict(estimator, run, split, kind):
@@ -143,27 +198,38 @@ def decide(task, probabilities):
     return probabilities if task.is_regression else np.argmax(probabilities, axis=-1)
 
 
-def evaluate(estimator, run):
-    """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`."""
+def gold_of(task, examples):
+    """The labels of examples: class ids int [examples], or scores float."""
+    if task.is_regression:
+        return np.array([float(example.label) for example in examples])
+    return np.array([task.labels.index(example.label) for example in examples])
+
+
+def evaluate(estimator, run, known):
+    """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
+
+    Args:
+      estimator: the Estimator.
+      run: a `TaskRun`.
+      known: what is known against the weights, a `health.Health`.
+
+    Returns:
+      What is known now.
+    """
     settings = run.settings
     task = run.task
     lines: dict[str, Any] = {}
     report: dict[str, Any] = {}
+    findings: list[str] = []
     for split in task.dev:
         examples = run.examples[split.name]
         input_fn, count = make_input_fn(run, split, "eval", settings.eval_batch_size)
-        tf.logging.info("***** Running evaluation: %s *****", split.name)
-        tf.logging.info("  Num examples = %d", len(examples))
         steps = count // settings.eval_batch_size if settings.use_tpu else None
         result = estimator.evaluate(input_fn=input_fn, steps=steps)
-        predictions = decide(task, predict(estimator, run, split, "eval"))
-        if task.is_regression:
-            gold = np.array([float(example.label) for example in examples])
-            constant = np.full_like(gold, gold.mean())
-        else:
-            gold = np.array([task.labels.index(example.label) for example in examples])
-            constant = np.full_like(gold, np.bincount(gold).argmax())
-        scores = metrics.compute(task.metrics, gold, predictions)
+        answers = decide(task, predict(estimator, run, split, "eval"))
+        gold = gold_of(task, examples)
+        scores = metrics.compute(task.metrics, gold, answers)
+        baseline = metrics.compute(task.metrics, gold, _one_answer(task, gold))
         step = result.pop("global_step")
         lines["global_step"] = step
         for key, value in [*result.items(), *scores.items()]:
@@ -171,23 +237,48 @@ def evaluate(estimator, run):
         report[split.name] = {
             "examples": len(examples),
             "scores": scores,
-            "baseline": metrics.compute(task.metrics, gold, constant),
+            "baseline": baseline,
             **{key: float(value) for key, value in result.items()},
         }
-    tf.logging.info("***** Eval results *****")
-    text = "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines))
-    for line in text.splitlines():
-        tf.logging.info("  %s", line)
+        run_text.say_scores(split, step, len(examples), scores, baseline)
+        problems = health.of_answers(
+            split.name, answers, gold, task.labels, task.is_regression
+        )
+        beside = health.score_line(scores, baseline)
+        findings += ["%s; %s" % (problem, beside) for problem in problems]
     if task.note:
-        tf.logging.info("  Note: %s", task.note)
-    run_record.write_whole(os.path.join(settings.output_dir, "eval_results.txt"), text)
-    record = {"task": task.name, "global_step": int(step), "sets": report}
+        console.say("Note: %s", task.note)
+    known = known._replace(evaluation=findings)
+    _write_results(run, int(step), lines, report, known)
+    return known
+
+
+def _one_answer(task, gold):
+    """The baseline: the labels' mean, or the most frequent label, for each row."""
+    if task.is_regression:
+        return np.full_like(gold, gold.mean())
+    return np.full_like(gold, np.bincount(gold).argmax())
+
+
+def _write_results(run, step, lines, report, known):
+    output_dir = run.settings.output_dir
     run_record.write_whole(
-        os.path.join(settings.output_dir, "eval_results.json"),
+        os.path.join(output_dir, "eval_results.txt"),
+        "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines)),
+    )
+    record = {
+        "task": run.task.name,
+        "global_step": step,
+        "sets": report,
+        "health": known.as_json(),
+    }
+    run_record.write_whole(
+        os.path.join(output_dir, "eval_results.json"),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )
+    run_record.write_health(output_dir, known)
     scores = {name: entry["scores"] for name, entry in report.items()}
-    run_package.add_scores(settings.output_dir, int(step), scores)
+    run_package.add_scores(output_dir, step, scores, known)
 
 
 def write_predictions(estimator, run):
@@ -195,8 +286,6 @@ def write_predictions(estimator, run):
     settings = run.settings
     task = run.task
     for split in task.test:
-        tf.logging.info("***** Running prediction: %s *****", split.name)
-        tf.logging.info("  Num examples = %d", len(run.examples[split.name]))
         probabilities = predict(estimator, run, split, "predict")
         name = "test_results%s.tsv" % split.suffix
         rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
@@ -208,4 +297,10 @@ def write_predictions(estimator, run):
         glue_submission.write_submission(
             task, split, decide(task, probabilities), submission
         )
-        tf.logging.info("Wrote %s and %s", name, submission)
+        console.say(
+            "Predicted %d rows of %s: %s, %s",
+            len(run.examples[split.name]),
+            split.name,
+            name,
+            split.submission_file,
+        )

@@ -225,7 +225,7 @@ def _diverged(output_dir, watch):
         )
     return UserError(
         "the training diverged%s. Nothing was written after the last good checkpoint, "
-        "%s. Start it anew with a lower --learning_rate, --adam_bias_correction=true or "
+        "%s. Start anew with a lower --learning_rate, --adam_bias_correction=true or "
         "a longer --warmup_proportion, and a new --output_dir"
         % (where, tf.train.latest_checkpoint(output_dir))
     )
