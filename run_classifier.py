@@ -17,6 +17,7 @@ import console
 import distribution
 import features
 import glue_data
+import health
 import modeling
 import run_checks
 import run_package
@@ -379,7 +380,7 @@ def main(argv):
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
     run_text.say_files(FLAGS.output_dir, run.task)
-    run_text.say_findings(known.findings, run.training)
+    health.say(known.findings, run.training)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import adapter_package
 import console
 import data_report
 import distribution
-import health
 import modeling
 import run_record
 
@@ -135,17 +134,6 @@ def say_scores(split, step, count, scores, baseline):
             score,
             baseline[name],
         )
-
-
-def say_findings(findings, settings):
-    """Says that the model has learned nothing, so that nobody misses it.
-
-    Args:
-      findings: see `health.block`.
-      settings: see `health.block`.
-    """
-    for line in health.block(findings, settings):
-        console.warn("%s", line)
 
 
 def say_files(output_dir, task):

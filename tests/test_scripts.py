@@ -1,6 +1,7 @@
 """The shell scripts, run with made-up Pythons, and the files they install from."""
 
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -39,7 +40,13 @@ exec(sys.argv[1])' "$2" ;;
     if [[ $2 == venv ]]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi
     status_of "$2"
     echo "$2 passes" ;;
-  *) log "$@"; status_of "$1" ;;
+  *)
+    log "$@"
+    if [[ $1 == run_classifier.py ]]; then
+      mkdir -p demo_work/tuned
+      cp "$FAKES/results" demo_work/tuned/eval_results.json
+    fi
+    status_of "$1" ;;
 esac
 """
 
@@ -59,6 +66,7 @@ class Checkout:
             shutil.copy(os.path.join(PROJECT_ROOT, name), self.root / name)
         for tool in TOOLS:
             os.symlink(shutil.which(tool), self.bin / tool)
+        self.results(0.8)
 
     def add_python(self, name, version=None, without=""):
         """Puts a Python on the PATH; without a version one that does not run."""
@@ -76,6 +84,12 @@ class Checkout:
 
     def pass_again(self, name):
         (self.bin / ("fail-" + name)).unlink()
+
+    def results(self, score):
+        """Sets the accuracy that a made-up `run_classifier.py` comes to."""
+        dev = {"examples": 160, "scores": {"accuracy": score}}
+        dev["baseline"] = {"accuracy": 0.5}
+        (self.bin / "results").write_text(json.dumps({"sets": {"dev": dev}}))
 
     def run(self, *command, **variables):
         """Runs a command from another folder; returns the completed process."""
@@ -266,19 +280,32 @@ def test_ci_passes_only_when_all_pass(checkout):
     checkout.add_python("python3.10", (3, 10, 1))
     run = checkout.script(".ci/run")
     assert run.returncode == 0
-    assert checkout.log()[-2:] == ["ruff check .", "pytest -n 2"]
-    assert "none of python3.13 python3.12 is here" in run.stdout
+    ran = [line for line in checkout.log() if not line.startswith(("venv", "pip"))]
+    assert ran[0] == "ruff check ."
+    assert [line.split()[0] for line in ran[1:-1]] == DEMO_STEPS
+    assert ran[-1] == "pytest -n 2"
+    assert "no Python 3.13 3.12 is here" in run.stdout
 
 
 @pytest.mark.parametrize(
     ("first", "other"), [((3, 10, 1), (3, 12, 1)), ((3, 13, 1), (3, 9, 1))]
 )
-def test_ci_tests_both_tensorflows(checkout, first, other):
+@pytest.mark.parametrize("on_path", [True, False])
+def test_ci_tests_both_tensorflows(checkout, first, other, on_path):
     checkout.add_python("first", first)
-    checkout.add_python("python3.%d" % other[1], other)
-    run = checkout.script(".ci/run", PYTHON="first")
+    if on_path:
+        checkout.add_python("python3.%d" % other[1], other)
+    else:
+        home = checkout.root / ".pyenv" / "versions" / ("%d.%d.%d" % other) / "bin"
+        home.mkdir(parents=True)
+        checkout.add_python("python", other)
+        (checkout.bin / "python").rename(home / "python")
+    run = checkout.script(".ci/run", PYTHON="first", HOME=str(checkout.root))
     assert run.returncode == 0
-    assert checkout.log().count("pytest -n 2") == 2
+    ran = [line for line in checkout.log() if line.startswith("pytest")]
+    assert ran[0] == "pytest -n 2"
+    assert ran[1].startswith("pytest -n 2 tests/test_estimator_compat.py ")
+    assert len(ran) == 2
     assert "venv .venv-other" in checkout.log()
     checkout.fail("pytest")
     assert checkout.script(".ci/run", PYTHON="first").returncode == 3
@@ -314,6 +341,18 @@ def test_the_demo_stops_at_the_step_that_fails(checkout, failing):
     started = [line.split()[0] for line in checkout.log() if ".py" in line]
     assert started == DEMO_STEPS[: DEMO_STEPS.index(failing) + 1]
     assert "4/4" not in run.stdout
+
+
+@pytest.mark.parametrize("score", [0.8125, 0.69])
+def test_the_demo_and_ci_fail_with_a_score_of_chance(checkout, score):
+    checkout.add_python("python3.10", (3, 10, 1))
+    checkout.results(score)
+    for script in ("demo.sh", ".ci/run"):
+        run = checkout.script(script)
+        assert "%.1f %%" % (100 * score) in run.stdout
+        assert ("this demo failed" in run.stdout) == (score < 0.7)
+        assert run.returncode == (1 if score < 0.7 else 0)
+        assert ("pytest passes" in run.stdout) == (script == ".ci/run" and score > 0.7)
 
 
 # The requirement files.

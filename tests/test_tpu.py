@@ -177,7 +177,7 @@ def model_fn(
         use_one_hot_embeddings=use_tpu,
         adapter_fn=ADAPTER,
         is_regression=is_regression,
-        progress=training.ProgressSettings(BATCH["train"], 20, str(folder)),
+        summary_dir=str(folder),
         bias_correction=True,
         **kept,
     )

@@ -1,4 +1,4 @@
-"""The progress report, and how memory is kept."""
+"""The progress report, devices, and how memory is kept."""
 
 import io
 import os
@@ -8,6 +8,9 @@ import sys
 import pytest
 import tensorflow.compat.v1 as tf
 
+import console
+import optimization
+import progress
 import training
 
 
@@ -16,41 +19,89 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _train(stream, steps=6):
+def _train(stream=None, steps=6, loss=0.25, **settings):
+    """Takes steps whose loss is their number, from 0, and `loss`."""
     step = tf.train.get_or_create_global_step()
-    loss = tf.cast(step, tf.float32) + 0.25
-    settings = training.ProgressSettings(32, steps, "")
-    hook = training.ProgressHook(loss, tf.constant(3e-4), settings, stream)
-    with tf.control_dependencies([tf.identity(loss)]):
+    value = tf.cast(step, tf.float32) + loss
+    settings = progress.ProgressSettings(32, steps, **settings)
+    hook = progress.ProgressHook(settings, stream)
+    with tf.control_dependencies([tf.identity(value)]):
         update = tf.assign_add(step, 1)
+    progress.report(
+        value, optimization.TrainStep(update, tf.constant(3e-4), tf.sqrt(value))
+    )
     with tf.train.MonitoredTrainingSession(hooks=[hook]) as session:
         for _ in range(steps):
             session.run(update)
-    return stream.getvalue()
+    return hook
 
 
-def test_plain_lines_where_there_is_no_terminal(monkeypatch):
-    monkeypatch.setattr(training, "PLAIN_INTERVAL", 0.0)
-    lines = _train(io.StringIO()).splitlines()
-    assert len(lines) == 7
-    assert lines[2].startswith("step 3 of 6: ")
+@pytest.fixture
+def lines(capsys):
+    console.start()
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch, lines):
+    monkeypatch.setattr(progress, "SHORTEST_INTERVAL", 0.0)
+    _train()
+    found = lines()
+    assert len(found) == 7
+    assert found[2].startswith("  step 3 of 6: ")
     for part in (" examples/s", "loss 2.25", "learning rate 3.00e-04", " left"):
-        assert part in lines[2]
-    assert "\r" not in "".join(lines)
-    assert lines[-1].startswith("step 6 of 6: ")
-    assert lines[-1].endswith("0:00 left")
+        assert part in found[2]
+    assert found[5].startswith("  step 6 of 6: ")
+    assert found[5].endswith("0:00 left")
+    assert found[6].startswith("Trained steps 0 to 6: ")
 
 
-def test_plain_lines_come_at_intervals():
-    assert len(_train(io.StringIO()).splitlines()) == 1
+def test_plain_lines_come_at_tenths_and_at_intervals(monkeypatch, lines):
+    _train()
+    assert len(lines()) == 1
+    monkeypatch.setattr(progress, "SHORTEST_INTERVAL", 0.0)
+    tf.reset_default_graph()
+    hook = _train(steps=40)
+    found = lines()
+    assert [line.split()[1] for line in found[:-1]] == [
+        str(4 * i) for i in range(1, 11)
+    ]
+    # Of the last tenth: 36.25 to 39.25.
+    assert hook.last_loss() == (pytest.approx(37.75), 4)
+    monkeypatch.setattr(progress, "LONGEST_INTERVAL", 0.0)
+    tf.reset_default_graph()
+    _train(steps=40)
+    assert len(lines()) == 41
 
 
 def test_a_bar_on_a_terminal():
-    text = _train(_Terminal())
+    stream = _Terminal()
+    _train(stream)
+    text = stream.getvalue()
     assert "training" in text
     assert "6/6" in text
     assert "examples/s" in text
     assert "step 6 of 6" not in text
+
+
+def test_it_says_once_that_nothing_is_learned(lines):
+    _train(steps=40, num_warmup_steps=3, baseline_loss=9.5)
+    (notice,) = [line for line in lines() if "nothing is learned" in line]
+    # After the warm-up and 8 steps more the mean of 4 steps is still below; the first
+    # that is not is that of steps 9 to 12: 8.25 to 11.25.
+    assert notice.startswith("warning: step 12: ")
+    assert "last 4 steps, 9.7500" in notice
+    tf.reset_default_graph()
+    _train(steps=40, num_warmup_steps=3, baseline_loss=100.0)
+    assert "nothing" not in "".join(lines())
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -1.0])
+def test_what_is_not_finite_ends_the_training(loss):
+    # Of -1 the norm, its root, is no number.
+    with pytest.raises(progress.NotFiniteError):
+        _train(loss=loss)
+    tf.reset_default_graph()
+    _train(loss=loss, leaves_out_infinite=True)
 
 
 @pytest.mark.parametrize(
