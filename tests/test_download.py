@@ -204,7 +204,11 @@ def test_a_redirect_within_the_web_is_followed(server, target):
     assert read(target) == DATA
 
 
-@pytest.mark.parametrize("length", ["\u00b2", "-5", "9" * 5000, "five"])
+@pytest.mark.parametrize(
+    "length",
+    ["\u00b2", "-5", "9" * 5000, "five"],
+    ids=["squared", "minus", "long", "word"],
+)
 def test_a_content_length_that_is_no_number(server, target, length):
     server.length = length
     fetch(server, target)

@@ -104,9 +104,12 @@ def test_never_overwrites_a_different_file(index, tmp_path):
 def test_an_output_that_is_no_folder(index, tmp_path):
     package = make_package(index)
     (tmp_path / "file").write_bytes(b"mine")
-    for output in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(errors.UserError, match=r"--output_dir=.*file"):
-            fetch_encoder.fetch(package, str(output))
+    for output, message in (
+        ("file", "--output_dir=.*file is not a folder"),
+        ("file/below", "cannot write under --output_dir=.*below: .*Not a directory"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            fetch_encoder.fetch(package, str(tmp_path / output))
     (tmp_path / "vocab.txt").mkdir()
     with pytest.raises(errors.UserError, match=r"vocab\.txt is not the file of"):
         fetch_encoder.fetch(package, str(tmp_path))
