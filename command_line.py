@@ -1,12 +1,34 @@
-"""What the command line of a program with many flags needs: help by group."""
+"""What the command lines of all programs share: help by group, paths, needed flags."""
 
+import os
+import re
 import shutil
 import sys
 import textwrap
 
 from absl import app, flags
 
-from errors import UserError
+from errors import UserError, reports_user_errors
+
+# Flags that are paths in every program that has them. The shell expands nothing after
+# "=", so that is done here.
+PATH_FLAGS = (
+    "adapters",
+    "bert_config_file",
+    "checkpoint",
+    "data_dir",
+    "init_checkpoint",
+    "input",
+    "input_dir",
+    "output",
+    "output_dir",
+    "output_dirs",
+    "vocab_file",
+    "zip",
+)
+
+# Those of them in which TensorFlow looks for checkpoints.
+CHECKPOINT_FLAGS = ("checkpoint", "init_checkpoint", "output_dir")
 
 _HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
@@ -99,8 +121,78 @@ def check_required(flag_values, names):
             raise UserError("--%s is required: %s" % (name, flag_values[name].help))
 
 
+def _expanded(path):
+    """A path, or NAME=PATH, with `~` and `$NAME` replaced as a shell does."""
+    parts = [os.path.expanduser(part) for part in path.partition("=")]
+    return os.path.expandvars("".join(parts))
+
+
+def check_no_pattern(name, path):
+    """Refuses a checkpoint's path that TensorFlow would take for a pattern.
+
+    It looks for the checkpoints of a folder, and for the files of a checkpoint, by
+    patterns that it makes of their path.
+
+    Args:
+      name: the flag's name.
+      path: its value.
+
+    Raises:
+      UserError: the path has such a character.
+    """
+    found = re.search(r"[\[\\]", path)
+    if found:
+        raise UserError(
+            "--%s=%s has the character %s, which TensorFlow takes for a pattern in the "
+            "path of a checkpoint: give a path without it" % (name, path, found.group())
+        )
+
+
+def _check_reachable(name, path):
+    """Refuses a path in a bucket that cannot be asked for."""
+    address = re.search(r"(^|=)(\w+://.*)", path)
+    if not address:
+        return
+    # Slow to load, and noisy: the programs that only fetch files never need it.
+    import tensorflow as tf
+
+    try:
+        tf.io.gfile.exists(address.group(2))
+    except tf.errors.OpError as error:
+        raise UserError(
+            "--%s=%s cannot be reached (%s)"
+            % (name, path, " ".join(error.message.split()))
+        ) from None
+
+
+def settle_paths(flag_values):
+    """Expands `~` and `$NAME` in all `PATH_FLAGS` that a program has, and checks them.
+
+    Args:
+      flag_values: its `FlagValues`, parsed.
+
+    Raises:
+      UserError: a bucket cannot be reached, or see `check_no_pattern`.
+    """
+    # Programs without this flag have no checkpoints.
+    has_checkpoints = "init_checkpoint" in flag_values
+    for name in PATH_FLAGS:
+        if name not in flag_values or not flag_values[name].value:
+            continue
+        flag = flag_values[name]
+        is_list = isinstance(flag.value, list)
+        paths = [_expanded(path) for path in (flag.value if is_list else [flag.value])]
+        flag.value = paths if is_list else paths[0]
+        for path in paths:
+            if has_checkpoints and name in CHECKPOINT_FLAGS:
+                check_no_pattern(name, path)
+            _check_reachable(name, path)
+
+
 def flags_parser(description, groups, flag_values):
     """For `app.run`: parses the command line, or prints the help and ends with 0.
+
+    Paths are settled, see `settle_paths`.
 
     Args:
       description: see `help_text`.
@@ -119,6 +211,8 @@ def flags_parser(description, groups, flag_values):
             print("--verbosity=1 shows all that is logged, not what matters alone;")
             print("--helpfull lists the flags of the libraries too.")
             sys.exit(0)
-        return app.parse_flags_with_usage(argv)
+        words = app.parse_flags_with_usage(argv)
+        settle_paths(flag_values)
+        return words
 
-    return parse
+    return reports_user_errors(parse)

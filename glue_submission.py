@@ -8,6 +8,7 @@ file, and the label as the task's files spell it. STS-B has three decimals, clip
 [0, 5].
 """
 
+import contextlib
 import io
 import os
 import re
@@ -17,6 +18,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
+import command_line
+import text_lines
 from errors import UserError, reports_user_errors
 from glue_data import GLUE_TASKS
 
@@ -27,11 +30,16 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 def _write_whole(path, data):
-    """Writes bytes under a temporary name, then renames."""
+    """Writes bytes under a temporary name, then renames; a `UserError` if it cannot."""
     temporary = path + ".tmp"
-    with tf.io.gfile.GFile(temporary, "wb") as file:
-        file.write(data)
-    tf.io.gfile.rename(temporary, path, overwrite=True)
+    try:
+        with tf.io.gfile.GFile(temporary, "wb") as file:
+            file.write(data)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+    except tf.errors.OpError as error:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(temporary)
+        raise UserError("cannot write %s: %s" % (path, error.message)) from None
 
 
 def _values(task, split, predictions):
@@ -68,7 +76,7 @@ def write_submission(task, split, predictions, path):
       path: where to write, local or `gs://`; a file that is there is replaced.
 
     Raises:
-      UserError: a score is not a finite number.
+      UserError: a score is not a finite number, or the file cannot be written.
       ValueError: not 1-D, not integers, or not class ids of the task.
     """
     predictions = np.asarray(predictions)
@@ -84,10 +92,10 @@ def _value_problem(task, value):
     if not task.is_regression:
         if value in task.labels:
             return ""
-        return "%r is not one of %s" % (value, ", ".join(task.labels))
+        return "%.80r is not one of %s" % (value, ", ".join(task.labels))
     if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII) and float(value) <= _MAX_SCORE:
         return ""
-    return "%r is not a number from 0 to %g" % (value, _MAX_SCORE)
+    return "%.80r is not a number from 0 to %g" % (value, _MAX_SCORE)
 
 
 def _problem(task, split, data):
@@ -99,7 +107,7 @@ def _problem(task, split, data):
     if b"\r" in data:
         return "line ends must be LF alone; it has CR characters"
     if lines[0] != _HEADER:
-        return "line 1: the header is %r, expected %r" % (lines[0], _HEADER)
+        return "line 1: the header is %.80r, expected %r" % (lines[0], _HEADER)
     if lines.pop():
         return "the last line has no line end; the file may be cut off"
     for row, line in enumerate(lines[1:]):
@@ -107,7 +115,7 @@ def _problem(task, split, data):
         if len(fields) != 2:
             problem = "%d tab-separated fields, expected 2" % len(fields)
         elif fields[0] != str(row):
-            problem = "index %r, expected %d" % (fields[0], row)
+            problem = "index %.80r, expected %d" % (fields[0], row)
         else:
             problem = _value_problem(task, fields[1])
         if problem:
@@ -140,6 +148,7 @@ def _collect(output_dirs):
             elif len(paths) > 1:
                 problems.append("%s: more than one: %s" % (name, ", ".join(paths)))
             else:
+                text_lines.check_plain_file(paths[0], paths[0])
                 with tf.io.gfile.GFile(paths[0], "rb") as file:
                     members[name] = file.read()
                 problem = _problem(task, split, members[name])
@@ -186,29 +195,34 @@ def build_zip(output_dirs, zip_path):
             # Readable by all once unpacked; the default would be no rights at all.
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name])
-    try:
-        _write_whole(zip_path, buffer.getvalue())
-    except tf.errors.OpError as error:
-        raise UserError("cannot write --zip=%s: %s" % (zip_path, error)) from error
+    _write_whole(zip_path, buffer.getvalue())
     return sorted(members)
 
 
-def _define_flags():
-    flags.DEFINE_list(
-        "output_dirs",
-        None,
-        "Folders, separated by commas, that hold the submission files.",
-        required=True,
-    )
-    flags.DEFINE_string("zip", None, "The zip file to write.", required=True)
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Files": (
+            flags.DEFINE_list(
+                "output_dirs",
+                None,
+                "Folders, separated by commas, that hold the submission files.",
+                **to,
+            ),
+            flags.DEFINE_string("zip", None, "The zip file to write.", **to),
+        )
+    }
 
 
 @reports_user_errors
-def main(_):
+def main(argv):
+    command_line.refuse_words(argv, "--zip=submission.zip")
+    command_line.check_required(flags.FLAGS, ["output_dirs", "zip"])
     names = build_zip(flags.FLAGS.output_dirs, flags.FLAGS.zip)
     print("%s holds %d files: %s" % (flags.FLAGS.zip, len(names), ", ".join(names)))
 
 
 if __name__ == "__main__":
-    _define_flags()
-    app.run(main)
+    groups = define_flags(flags.FLAGS)
+    app.run(main, flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS))

@@ -313,6 +313,7 @@ def main(argv):
         missing.insert(0, command.packages)
     if missing:
         raise UserError("%s needs %s; %s" % (name, " and ".join(missing), see))
+    command_line.settle_paths(values)
     command.run(values, packages)
 
 

@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import adapter_package
 import checkpoints
+import command_line
 import features
 import glue_data
 import modeling
@@ -324,6 +325,7 @@ def merge(folder, init_checkpoint, output):
 
 def _check_output(prefix):
     """Refuses a checkpoint's path that is taken or is that of a folder."""
+    command_line.check_no_pattern("output", prefix)
     if not os.path.basename(prefix) or tf.io.gfile.isdir(prefix):
         raise UserError(
             "--output=%s is a folder: give a checkpoint's path in it, such as %s"

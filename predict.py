@@ -368,7 +368,8 @@ def _check_rows(rows, source, problems):
             total += 1
             quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
         if source.kind == text_rows.TSV and quoted:
-            sys.stderr.write("note: %s\n" % text_rows.quotes_note(source.name, quoted))
+            note = text_rows.quotes_note(source.name, quoted)
+            sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
         report = _ignore
     rest = rows(report)
     chunks = iter(lambda: list(itertools.islice(rest, CHUNK_ROWS)), [])

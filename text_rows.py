@@ -115,16 +115,11 @@ def is_quoted(field):
 
 
 def quotes_note(path, count):
-    """What to say of a TSV file with fields that look quoted, see `is_quoted`.
-
-    Args:
-      path: the file.
-      count: how many rows have such a field.
-    """
+    """Says that `count` rows of a TSV file look quoted, see `is_quoted`."""
     return (
-        "%s: %d rows have quotes around a text and doubled quotes in it. In .tsv "
-        "nothing is quoted, so they count as text; if a spreadsheet wrote the file, "
-        "save it as .csv" % (path, count)
+        "%s: %d rows have quotes around a text and doubled quotes in it, as a "
+        "spreadsheet writes them. In .tsv nothing is quoted: they count as text"
+        % (path, count)
     )
 
 

@@ -17,6 +17,8 @@ class FileServer(http.server.ThreadingHTTPServer):
       breaks: for the next answers, in order, how many bytes of the body are sent
         before the connection closes; answers after the last are whole.
       states: for the next requests, in order, an HTTP state to answer with.
+      redirects: from a path to the address that its answer leads to.
+      length: what Content-Length says; None for the truth.
       log: (path, Range header, If-Range header) of every request.
     """
 
@@ -30,6 +32,8 @@ class FileServer(http.server.ThreadingHTTPServer):
         self.checks_tags = True
         self.breaks = []
         self.states = []
+        self.redirects = {}
+        self.length = None
         self.log = []
 
     @property
@@ -47,6 +51,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         server.log.append((self.path, wanted, tag_given))
         if server.states:
             self.send_error(server.states.pop(0))
+            return
+        if self.path in server.redirects:
+            self.send_response(302)
+            self.send_header("Location", server.redirects[self.path])
+            self.end_headers()
             return
         if self.path not in server.files:
             self.send_error(404)
@@ -69,7 +78,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if server.tags:
             self.send_header("ETag", tag)
         body = data[start:]
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", server.length or str(len(body)))
         self.end_headers()
         if server.breaks:
             body = body[: server.breaks.pop(0)]

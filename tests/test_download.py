@@ -1,7 +1,9 @@
 """Downloads, archives and folders, against a real server with chosen faults."""
 
 import io
+import json
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -182,6 +184,72 @@ def test_other_addresses_are_refused(url, target):
         download.fetch_file(url, target)
 
 
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ("ftp://127.0.0.1/f.bin", "leads to ftp://127.0.0.1/f.bin, which is no http"),
+        ("file:///etc/hostname", "file:///etc/hostname' is not allowed"),
+    ],
+)
+def test_a_redirect_out_of_the_web_is_refused(server, target, to, message):
+    server.redirects["/away.bin"] = to
+    with pytest.raises(UserError, match=message):
+        download.fetch_file(server.url + "/away.bin", target)
+    assert len(server.log) == 1
+
+
+def test_a_redirect_within_the_web_is_followed(server, target):
+    server.redirects["/away.bin"] = server.url + "/f.bin"
+    download.fetch_file(server.url + "/away.bin", target)
+    assert read(target) == DATA
+
+
+@pytest.mark.parametrize(
+    "length",
+    ["\u00b2", "-5", "9" * 5000, "five"],
+    ids=["squared", "minus", "long", "word"],
+)
+def test_a_content_length_that_is_no_number(server, target, length):
+    server.length = length
+    fetch(server, target)
+    assert read(target) == DATA
+
+
+@pytest.mark.parametrize("length", [None, "600000"])
+def test_an_answer_beyond_the_bound(server, target, tmp_path, monkeypatch, length):
+    monkeypatch.setattr(download, "MAX_BYTES", 200_000)
+    server.length = length or "unknown"
+    with pytest.raises(UserError, match="sends more than 200000 bytes"):
+        fetch(server, target)
+    assert len(server.log) == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "state",
+    [b"[" * 100000, b"[]", b"7", b"\xff", b'{"validator": 7}', b'{"length": "a"}'],
+)
+def test_a_damaged_record_starts_over(server, target, state):
+    break_off(server, target, 100_000)
+    path = target + ".part.json"
+    sound = json.loads(read(path))
+    if state.startswith(b"{"):
+        state = json.dumps({**sound, **json.loads(state)}).encode()
+    with open(path, "wb") as file:
+        file.write(state)
+    server.log.clear()
+    fetch(server, target)
+    assert read(target) == DATA
+    assert server.log[0][1] is None
+
+
+def test_what_a_server_says_is_shown_printable(server, target):
+    server.redirects["/away.bin"] = "ftp://x/\x1b[2J"
+    with pytest.raises(UserError) as caught:
+        download.fetch_file(server.url + "/away.bin", target)
+    assert str(caught.value).isprintable()
+
+
 def test_plain_progress_lines(server, target, monkeypatch, capsys):
     monkeypatch.setattr(download, "_PLAIN_STEP_BYTES", 1000)
     fetch(server, target)
@@ -236,6 +304,8 @@ def link_member():
         ("/escaped.tsv", "absolute"),
         ("C:/escaped.tsv", "absolute"),
         ("\\escaped.tsv", "absolute"),
+        (zipfile.ZipInfo(""), "without a name"),
+        ("./", "without a name"),
         (link_member(), "a link"),
     ],
 )
@@ -259,6 +329,39 @@ def test_broken_zips(tmp_path):
         path.write_bytes(broken)
         with pytest.raises(UserError, match="not a sound zip"):
             download.extract_zip(str(path), str(tmp_path))
+
+
+def test_a_name_that_is_no_utf8(tmp_path):
+    path = tmp_path / "a.zip"
+    make_zip(path, [("\u00e9.tsv", b"1")])
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xff\xff"))
+    with pytest.raises(UserError, match="not a sound zip"):
+        download.extract_zip(str(path), str(tmp_path))
+
+
+def test_a_zip_that_is_made_to_fill_the_disk(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "a.zip", [("x.tsv", b"0" * (64 << 20))])
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(UserError, match=r"its \d+ bytes unpack to 67108864"):
+        download.extract_zip(archive, str(folder))
+    assert os.listdir(folder) == []
+    # One that says less than it holds is cut there, and its checksum tells.
+    content = (tmp_path / "a.zip").read_bytes()
+    size = (64 << 20).to_bytes(4, "little")
+    assert content.count(size) == 2
+    (tmp_path / "a.zip").write_bytes(content.replace(size, (10).to_bytes(4, "little")))
+    with pytest.raises(UserError, match="not a sound zip"):
+        download.extract_zip(archive, str(folder))
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 10
+
+
+def test_a_zip_that_the_disk_cannot_hold(tmp_path, monkeypatch):
+    archive = make_zip(tmp_path / "a.zip", [("x.tsv", b"12345")])
+    usage = shutil.disk_usage(tmp_path)._replace(free=4)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(UserError, match="unpacks to 5 bytes, and there are 4 free"):
+        download.extract_zip(archive, str(tmp_path))
 
 
 def test_staging_folder_is_gone_afterwards(tmp_path):

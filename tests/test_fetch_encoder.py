@@ -101,6 +101,21 @@ def test_never_overwrites_a_different_file(index, tmp_path):
     assert not (tmp_path / "config.json").exists()
 
 
+def test_an_output_that_is_no_folder(index, tmp_path):
+    package = make_package(index)
+    (tmp_path / "file").write_bytes(b"mine")
+    for output, message in (
+        ("file", "--output_dir=.*file is not a folder"),
+        ("file/below", "cannot write under --output_dir=.*below: .*Not a directory"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            fetch_encoder.fetch(package, str(tmp_path / output))
+    (tmp_path / "vocab.txt").mkdir()
+    with pytest.raises(errors.UserError, match=r"vocab\.txt is not the file of"):
+        fetch_encoder.fetch(package, str(tmp_path))
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
 def check_refused(package, output, message):
     with pytest.raises(errors.UserError, match=message):
         fetch_encoder.fetch(package, str(output))

@@ -202,6 +202,14 @@ def swap(old, new):
         ("sts-b", 0, swap(b"5.000", b"nan"), r"'nan' is not a number from 0 to 5"),
         ("sts-b", 0, swap(b"5.000", b"-1"), r"'-1' is not a number from 0 to 5"),
         ("sts-b", 0, swap(b"5.000", b"high"), r"line 2: label, field 10: 'high'"),
+        ("sts-b", 0, swap(b"5.000", "\u0663".encode()), r"field 10: '\u0663' is not"),
+        ("sts-b", 0, swap(b"5.000", b"1_0e-1"), r"field 10: '1_0e-1' is not a number"),
+        ("sts-b", 0, swap(b"5.000", b"1e"), r"field 10: '1e' is not a number"),
+        ("rte", 0, swap(b"index\t", b"sentence1\t"),
+         r"line 1: the header has the column 'sentence1' twice"),
+        ("rte", 0, line(1, b"\t".join(b"c%d" % i for i in range(10**5))),
+         r"line 1: .*it has 'c0', .*\(100000 in all\)$"),
+        ("rte", 0, line(2, b"0\ta\tb\t" + b"x" * 10**5), r"field 4: 'x{70,80} is not"),
         ("sst-2", 0, swap(b"rain", b"r\xe4in"),
          r"train\.tsv, line 5: not UTF-8: .*0xe4"),
         ("mrpc", 0, swap(b"kettle sang", b"kettle \xff"), r"line 2: not UTF-8"),
@@ -211,11 +219,33 @@ def test_bad_files(tmp_path, task, split, change, message):
     with pytest.raises(UserError, match=message) as caught:
         changed(tmp_path, task, split, change)
     assert str(tmp_path) in str(caught.value)
+    assert len(str(caught.value)) < 1000
 
 
 def test_line_ends_of_other_systems_are_taken(tmp_path):
     examples = changed(tmp_path, "rte", 0, lambda data: data.replace(b"\n", b"\r\n"))
     assert [e.label for e in examples] == [row[3] for row in rows_of("rte", 0)]
+
+
+def test_what_is_no_plain_file(tmp_path):
+    task = GLUE_TASKS["rte"]
+    os.mkfifo(tmp_path / "train.tsv")
+    with pytest.raises(UserError, match=r"train\.tsv is no plain file"):
+        read_examples(task, str(tmp_path), task.train)
+
+
+def test_a_file_that_a_spreadsheet_quoted_is_taken_with_a_warning(
+    tmp_path, monkeypatch
+):
+    said = []
+    monkeypatch.setattr(
+        glue_data.tf.logging,
+        "warning",
+        lambda text, *values: said.append(text % values),
+    )
+    changed(tmp_path, "rte", 0, line(2, b'0\t"a ""b"""\t"c"\tentailment'))
+    assert len(said) == 1
+    assert "train.tsv: 1 rows have quotes around a text" in said[0]
 
 
 def test_columns_are_found_by_name(tmp_path):

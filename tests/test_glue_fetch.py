@@ -1,5 +1,6 @@
 """Fetching GLUE from a loopback server whose archives look like the published ones."""
 
+import hashlib
 import io
 import os
 import pathlib
@@ -26,8 +27,12 @@ FIXTURE_ROWS = {
 }
 
 
+PUBLISHED = dict(glue_fetch.SHA256)
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
+    monkeypatch.setattr(glue_fetch, "SHA256", {})  # The files here are made up.
     monkeypatch.setattr(download, "WAIT_SECONDS", 0.01)
     monkeypatch.setenv("no_proxy", "*")
 
@@ -147,6 +152,34 @@ def test_wrong_archive_leaves_nothing(case, server, tmp_path):
     glue_fetch.fetch_task(small("rte"), str(data_dir), server.url)
 
 
+def test_files_are_known_by_their_digests(server, tmp_path, monkeypatch):
+    task = small("rte")
+    digests = {
+        "RTE/" + path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (GLUE / "RTE").iterdir()
+    }
+    monkeypatch.setattr(glue_fetch, "SHA256", digests)
+    folder = glue_fetch.fetch_task(task, str(tmp_path), server.url)
+    path = pathlib.Path(folder) / "dev.tsv"
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+    message = (
+        r"not the complete task \(dev\.tsv has the right number of rows, but other"
+    )
+    with pytest.raises(UserError, match=message):
+        glue_fetch.fetch_task(task, str(tmp_path), server.url)
+
+
+def test_the_digests_are_of_files_of_the_table():
+    names = {
+        "%s/%s" % (task.title, split.filename)
+        for task in GLUE_TASKS.values()
+        for split in task.splits
+    }
+    assert set(PUBLISHED) < names
+    assert {len(bytes.fromhex(digest)) for digest in PUBLISHED.values()} == {32}
+    assert len(set(PUBLISHED.values())) == len(PUBLISHED) == 15
+
+
 def test_unsure_counts_are_a_warning(server, tmp_path, capsys):
     task = small("qnli")
     task = task._replace(train=task.train._replace(rows=7))
@@ -251,10 +284,13 @@ def test_program(tmp_path):
         done = run_program(
             "--data_dir=%s" % tmp_path, "--tasks=wnli,MRPC", "--base_url=" + server.url
         )
-    assert done.returncode == 0, done.stderr
-    assert sorted(os.listdir(tmp_path)) == ["MRPC", "WNLI"]
     assert "(rows: train 635, dev 71, test 146)" in done.stderr
-    assert "(rows: train 3668, dev 408, test 1725)" in done.stderr
+    # The made-up pairs are as many as the benchmark's, but others.
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("error: MRPC: what --base_url=")
+    assert "train.tsv has the right number of rows, but other bytes" in message
+    assert sorted(os.listdir(tmp_path)) == [".downloads", "WNLI"]
 
 
 def test_program_checks_all_names_first(tmp_path):

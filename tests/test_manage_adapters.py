@@ -483,6 +483,9 @@ def test_nothing_is_merged_over_what_is_there(original, base, tmp_path, fails):
     for output in (tmp_path, str(tmp_path) + "/", str(tmp_path / "new") + "/"):
         _, message = fails("merge", original, **{**given, "output": output})
         assert "is a folder" in message
+    pattern = tmp_path / "lr=[3e-4]" / "model.ckpt"
+    _, message = fails("merge", original, **{**given, "output": pattern})
+    assert "--output=%s has the character [" % pattern in message
     assert os.listdir(str(tmp_path)) == []
 
 

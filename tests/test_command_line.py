@@ -1,0 +1,133 @@
+"""What all command lines share."""
+
+import re
+
+import pytest
+from absl import flags
+
+import command_line
+import convert_checkpoint
+import export_saved_model
+import fetch_encoder
+import glue_data
+import glue_submission
+import manage_adapters
+import predict
+import run_classifier
+from errors import UserError
+
+_DEFINE = {
+    "convert_checkpoint": convert_checkpoint.define_flags,
+    "export_saved_model": export_saved_model.define_flags,
+    "fetch_encoder": fetch_encoder.define_flags,
+    "glue_data": glue_data.define_flags,
+    "glue_submission": glue_submission.define_flags,
+    "predict": predict.define_flags,
+    **{
+        "manage_adapters " + name: command.define_flags
+        for name, command in manage_adapters.COMMANDS.items()
+    },
+}
+_PATH_NAME = re.compile(
+    r"(.*_)?(dirs?|file|checkpoint|adapters|package|input|output|zip)$"
+)
+
+
+def parsed(program, *arguments):
+    values = flags.FlagValues()
+    _DEFINE[program](values)
+    values(["program.py", *arguments])
+    command_line.settle_paths(values)
+    return values
+
+
+def test_every_flag_that_is_a_path_is_known():
+    names = [f.name for group in run_classifier.FLAG_GROUPS.values() for f in group]
+    for define in _DEFINE.values():
+        values = flags.FlagValues()
+        define(values)
+        names += list(values)
+    paths = {name for name in names if _PATH_NAME.match(name)}
+    assert paths == set(command_line.PATH_FLAGS)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    monkeypatch.delenv("NO_SUCH", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("program", "flag", "given", "expected"),
+    [
+        ("convert_checkpoint", "output_dir", "~/x", "/home/me/x"),
+        ("glue_data", "data_dir", "~", "/home/me"),
+        ("fetch_encoder", "output_dir", "$HOME/x", "/home/me/x"),
+        ("predict", "input", "${SCRATCH}/a.csv", "/scratch/a.csv"),
+        ("predict", "output", "a~/$NO_SUCH.csv", "a~/$NO_SUCH.csv"),
+        ("predict", "adapters", "m=~/x", ["m=/home/me/x"]),
+        ("manage_adapters export", "checkpoint", "~/a", "/home/me/a"),
+        ("glue_submission", "output_dirs", "~/a,b", ["/home/me/a", "b"]),
+        ("predict", "text_a_column", "~/$HOME", "~/$HOME"),
+    ],
+)
+def test_paths_are_expanded(home, program, flag, given, expected):
+    assert parsed(program, "--%s=%s" % (flag, given))[flag].value == expected
+
+
+@pytest.mark.parametrize(
+    ("program", "flag", "path"),
+    [
+        ("convert_checkpoint", "output_dir", "out/lr=[3e-4]"),
+        ("predict", "init_checkpoint", "bert [v1]/model.ckpt"),
+        ("manage_adapters export", "checkpoint", "a\\b/model.ckpt-1"),
+    ],
+)
+def test_a_checkpoint_in_a_path_that_is_a_pattern(program, flag, path):
+    with pytest.raises(UserError, match=r"--%s=.* has the character [\[\\]," % flag):
+        parsed(program, "--%s=%s" % (flag, path))
+
+
+@pytest.mark.parametrize(
+    ("program", "flag"),
+    [("predict", "output"), ("predict", "adapters"), ("fetch_encoder", "output_dir")],
+)
+def test_other_paths_may_have_brackets(program, flag):
+    parsed(program, "--%s=a[1]" % flag)
+
+
+@pytest.mark.parametrize(
+    ("program", "flag", "path"),
+    [
+        ("convert_checkpoint", "output_dir", "nowhere://bucket/out"),
+        ("predict", "adapters", "name=nowhere://bucket/out"),
+        ("glue_submission", "output_dirs", "here,nowhere://bucket/out"),
+    ],
+)
+def test_a_bucket_that_cannot_be_reached(program, flag, path):
+    with pytest.raises(UserError, match=r"--%s=.*cannot be reached \(.*nowhere" % flag):
+        parsed(program, "--%s=%s" % (flag, path))
+
+
+def test_the_parser_settles_paths_and_reports(home, monkeypatch, capsys):
+    values = flags.FlagValues()
+    groups = predict.define_flags(values)
+    monkeypatch.setattr(
+        command_line.app, "parse_flags_with_usage", lambda words: values(words)
+    )
+    parse = command_line.flags_parser("About.", groups, values)
+    assert parse(["predict.py", "--input=~/a.tsv", "word"]) == ["predict.py", "word"]
+    assert values.input == "/home/me/a.tsv"
+    with pytest.raises(SystemExit) as ended:
+        parse(["predict.py", "--output=nowhere://a.tsv"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: --output=nowhere://a.tsv cannot")
+
+
+@pytest.mark.parametrize("program", [fetch_encoder, glue_data, glue_submission])
+def test_a_word_that_is_no_flag(program, capsys):
+    with pytest.raises(SystemExit) as ended:
+        program.main(["program.py", "MRPC"])
+    assert ended.value.code == 1
+    assert "error: 'MRPC' is no flag: give values with =" in capsys.readouterr().err
