@@ -411,7 +411,7 @@ def read_examples(task, data_dir, split):
         for example in examples
     )
     if quoted:
-        tf.logging.warning("%s", text_rows.quotes_note(path, quoted))
+        console.warn("%s", text_rows.quotes_note(path, quoted))
     return examples
 
 

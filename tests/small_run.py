@@ -39,7 +39,7 @@ def write_checkpoint(path, build, seed=7):
         tf.train.Saver().save(session, str(path), write_meta_graph=False)
 
 
-def write_model(folder, seed=7, dropout=0.1):
+def write_model(folder, seed=7, dropout=0.1, initializer_range=0.02):
     """Writes the three files of a BERT without adapters and head; returns its flags."""
     folder.mkdir()
     config = modeling.BertConfig(
@@ -52,6 +52,7 @@ def write_model(folder, seed=7, dropout=0.1):
         type_vocab_size=2,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
+        initializer_range=initializer_range,
     )
     (folder / "bert_config.json").write_text(config.to_json_string())
     (folder / "vocab.txt").write_text("".join(word + "\n" for word in VOCABULARY))
