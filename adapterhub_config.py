@@ -9,7 +9,7 @@ adapters 1.3.0.
 import json
 import math
 
-import hf_encoder
+import hf_files
 from errors import UserError
 from package_checks import printable
 
@@ -205,7 +205,7 @@ def expected(config, name, bert_config, path):
     scaling = config.get("scaling", 1.0)
     scaling_shapes = {"learned": (1,), "channel": (H,)}
     if not (isinstance(scaling, str) and scaling in scaling_shapes) and not (
-        hf_encoder.is_number(scaling) and math.isfinite(scaling)
+        hf_files.is_number(scaling) and math.isfinite(scaling)
     ):
         raise refusal(
             path, "scaling", scaling, 'a number, "learned" or "channel" can be'
@@ -245,7 +245,7 @@ def _bottleneck(factor, layer, width, path):
     value = factor
     if isinstance(factor, dict):
         value = factor.get(str(layer), factor.get("default"))
-    if not hf_encoder.is_number(value) or not 0 < value < math.inf:
+    if not hf_files.is_number(value) or not 0 < value < math.inf:
         raise UserError(
             "%s: reduction_factor is %s, layer %d needs a number above 0 there. Give "
             "the adapter_config.json that lies beside the weights."

@@ -56,9 +56,9 @@ def read_base(base):
         adapters.
     """
     bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
-    entries = len(tokenization.FullTokenizer(base.vocab_file).vocab)
+    vocab = tokenization.FullTokenizer(base.vocab_file).vocab
     features.check_vocabulary(
-        base.vocab_file, entries, bert_config.vocab_size, base.bert_config_file
+        base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
     )
     names = list(hf_encoder.expected_sources(bert_config.to_dict()))
     shapes = adapter_package.frozen_shapes(bert_config)
