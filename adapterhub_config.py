@@ -32,6 +32,11 @@ _ACTIVATIONS = {
 }
 # Configs without a version are of the library's predecessor.
 _ACTIVATIONS_OF_NO_VERSION = {"gelu": "gelu_new", "gelu_orig": "gelu"}
+# What that library has to be told for adapters that can be read here.
+_READABLE = (
+    "adapters trained there with config=DoubleSeqBnConfig(), or with "
+    "SeqBnConfig(original_ln_before=False), can be read"
+)
 # Scope of a sublayer -> the entry that says whether it has adapters.
 SUBLAYERS = {"attention/output": "mh_adapter", "output": "output_adapter"}
 
@@ -128,12 +133,15 @@ def check_config(stated, config, path):
     """
     if config.get("architecture") is not None:
         raise refusal(
-            path, "architecture", config["architecture"], "only bottleneck adapters are"
+            path,
+            "architecture",
+            config["architecture"],
+            "only bottleneck adapters are; " + _READABLE,
         )
     for entry, needed, reason in NEEDED:
         value = config.get(entry, needed)
         if value is not needed:
-            raise refusal(path, entry, value, reason)
+            raise refusal(path, entry, value, "%s; %s" % (reason, _READABLE))
     residual = config.get("residual_before_ln", True)
     if not isinstance(residual, bool):
         raise refusal(
@@ -178,7 +186,10 @@ def refuse_invertible(stated, config, found, path):
     held = any("invertible" in name for name in found)
     if held or (inverse and stated.get("type") != "text_task"):
         raise refusal(
-            path, "inv_adapter", inverse, "here the embeddings have no adapter"
+            path,
+            "inv_adapter",
+            inverse,
+            "here the embeddings have no adapter; " + _READABLE,
         )
 
 

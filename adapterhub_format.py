@@ -255,7 +255,11 @@ def read_head(folder, hidden_size):
 
 
 def _check_head(config, path):
-    remedy = "; --new_head leaves the head out and makes one that has yet to be trained"
+    remedy = (
+        "; a head made there by add_classification_head(NAME, num_labels=N, layers=1, "
+        "use_pooler=True) can be read, and --new_head leaves this one out and makes "
+        "one that has yet to be trained"
+    )
     kind, count = config.get("head_type"), config.get("num_labels")
     if kind != "classification":
         raise adapterhub_config.refusal(

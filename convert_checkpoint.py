@@ -166,7 +166,7 @@ def main(argv):
         given = package_exchange.Given(
             values.task_name,
             values.labels,
-            values.do_lower_case is not False,
+            values.do_lower_case,
             values.max_seq_length,
             values.seed if values.new_head else None,
         )
@@ -334,22 +334,24 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
         cannot be written.
     """
     output_dir = _new_folder(output_dir)
-    bert_config, values = package_exchange.read_base(base)
-    case = do_lower_case is not False
-    if adapters:
-        package = package_exchange.merge_layer_norms(
-            base, values, bert_config, adapters
-        )
+    package = adapter_package.read(adapters) if adapters else None
+    if package:
         case = package.config["do_lower_case"]
         if do_lower_case not in (None, case):
             raise UserError(
                 "--do_lower_case=%s does not fit --adapters=%s, which was trained with "
                 "%s: leave the flag out" % (do_lower_case, adapters, case)
             )
+        do_lower_case = case
+    bert_config, values = package_exchange.read_base(base, do_lower_case)
+    if package:
+        package_exchange.merge_layer_norms(base, values, bert_config, package)
 
     def fill(folder):
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
-        hf_encoder.write(folder, bert_config.to_dict(), values, case)
+        hf_encoder.write(
+            folder, bert_config.to_dict(), values, do_lower_case is not False
+        )
 
     _write_output(output_dir, fill)
     logging.info(

@@ -75,7 +75,7 @@ def read_config(path):
 
     def refuse(field, allowed):
         raise UserError(
-            "%s: %s is %.100r, and only %s can be converted: this is no BERT encoder as "
+            "%s: %s is %.100r, and only %s can be converted: it is no BERT encoder as "
             "this project runs it. Choose another encoder for --input_dir."
             % (path, field, source[field], allowed)
         )

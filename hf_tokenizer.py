@@ -242,10 +242,11 @@ def _check_whole(whole, path):
         ("pre_tokenizer", "BertPreTokenizer"),
     ):
         parts[part] = entries = whole.get(part)
-        found = entries.get("type") if isinstance(entries, dict) else entries
-        # The first versions do not say so.
-        if part == "model" and found is None and "max_input_chars_per_word" in entries:
-            found = kind
+        found = entries
+        if isinstance(entries, dict):
+            # The first versions do not say the model's.
+            default = kind if "max_input_chars_per_word" in entries else None
+            found = entries.get("type", default)
         if found != kind:
             _refuse(path, "the type of its %s" % part, found, kind)
     model, normalizer = parts["model"], parts["normalizer"]

@@ -7,82 +7,28 @@ import zipfile
 
 import numpy as np
 import pytest
+from torch_layout import (
+    DICT,
+    EMPTY_TUPLE,
+    MARK,
+    OLD_BEGIN,
+    REDUCE,
+    SET_ITEMS,
+    STOP,
+    TUPLE,
+    Command,
+    name,
+    number,
+    program,
+    tensor,
+    text,
+    write,
+    write_old,
+)
 
 import torch_file
 from errors import UserError
 
-# Instructions of a pickle, as bytes.
-DICT, MARK, SET_ITEMS, STOP = b"}", b"(", b"u", b"."
-REDUCE, PERSISTENT, EMPTY_TUPLE, TUPLE, FALSE = b"R", b"Q", b")", b"t", b"\x89"
-
-
-def text(value):
-    value = value.encode("utf-8")
-    return b"X" + struct.pack("<I", len(value)) + value
-
-
-def number(value):
-    return b"J" + struct.pack("<i", value)
-
-
-def name(module, attribute):
-    return ("c%s\n%s\n" % (module, attribute)).encode()
-
-
-def numbers(values):
-    return MARK + b"".join(map(number, values)) + TUPLE
-
-
-def tensor(key, length, shape, strides, offset=0, storage="FloatStorage", rest=b""):
-    """Instructions that make a tensor, as `torch.save` writes them."""
-    stored = (
-        MARK
-        + text("storage")
-        + name("torch", storage)
-        + text(key)
-        + text("cpu")
-        + number(length)
-        + TUPLE
-        + PERSISTENT
-    )
-    hooks = name("collections", "OrderedDict") + EMPTY_TUPLE + REDUCE
-    arguments = stored + number(offset) + numbers(shape) + numbers(strides)
-    arguments = MARK + arguments + FALSE + hooks + rest + TUPLE
-    return name("torch._utils", "_rebuild_tensor_v2") + arguments + REDUCE
-
-
-def program(items, begin=DICT):
-    """Instructions that make a dict."""
-    body = b"".join(text(key) + value for key, value in items.items())
-    return b"\x80\x02" + begin + MARK + body + SET_ITEMS + STOP
-
-
-def write(path, code, storages=(), compression=zipfile.ZIP_STORED, more=()):
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", code)
-        for key, values in dict(storages).items():
-            archive.writestr("archive/data/" + key, values.tobytes())
-        for entry, content in dict(more).items():
-            archive.writestr(entry, content)
-    return str(path)
-
-
-def write_old(path, code, storages=(), keys=None, order=b"\x88", more=b""):
-    """Writes a file as PyTorch did before 1.6."""
-    keys = list(dict(storages)) if keys is None else keys
-    facts = b"\x80\x02" + DICT + text("little_endian") + order + b"s" + STOP
-    # A sixth entry of each storage: it is no part of another.
-    code = code.replace(TUPLE + PERSISTENT, b"N" + TUPLE + PERSISTENT)
-    keys = b"\x80\x02]" + MARK + b"".join(map(text, keys)) + b"e" + STOP
-    values = b"".join(
-        struct.pack("<q", values.size) + values.tobytes()
-        for values in dict(storages).values()
-    )
-    path.write_bytes(OLD_BEGIN + facts + code + keys + values + more)
-    return str(path)
-
-
-OLD_BEGIN = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 FOUR = {"0": np.arange(4, dtype="<f4")}
 
 
@@ -188,16 +134,6 @@ def test_parameters_and_a_state_dict(tmp_path):
     code = code[:-1] + DICT + text("_metadata") + DICT + b"s" + b"b" + STOP
     found = read_all(write(tmp_path / "f", code, FOUR))
     np.testing.assert_array_equal(found["a"], FOUR["0"])
-
-
-class Command:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
 
 
 def attacks(marker):
