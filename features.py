@@ -5,6 +5,7 @@ import hashlib
 import json
 
 import tensorflow.compat.v1 as tf
+from absl import logging
 from tqdm import tqdm
 
 import tokenization
@@ -396,7 +397,7 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
     repeated = entries - len(vocab)
     if repeated:
         first = min(set(range(entries)).difference(vocab.values()))
-        tf.logging.warning(
+        logging.warning(
             "%s: the tokens of %d lines, first line %d, stand on later lines again. "
             "The last line of a token gives its id, as in Google's BERT.",
             vocab_file,
@@ -404,7 +405,7 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
             first + 1,
         )
     if vocab.get(tokenization.PADDING_TOKEN) != 0:
-        tf.logging.warning(
+        logging.warning(
             "%s does not have %s on its first line, as BERT's vocabularies do. Padding "
             "has id 0 all the same, and is masked. Make sure that this is the "
             "checkpoint's own vocabulary.",

@@ -11,6 +11,7 @@ import re
 import unicodedata
 
 import tensorflow.compat.v1 as tf
+from absl import logging
 
 from errors import UserError
 
@@ -147,7 +148,7 @@ def check_case(do_lower_case, is_given, vocab, vocab_file):
         % (bool(do_lower_case), vocab_file, letters, capitals, reason)
     )
     if is_given:
-        tf.logging.warning("%s. As the flag says so, the run goes on.", problem)
+        logging.warning("%s. As the flag says so, the run goes on.", problem)
         return
     raise UserError(
         "%s. That is the default: give --do_lower_case=%s, or --do_lower_case=%s to go "

@@ -323,7 +323,7 @@ def test_sequence_length_limits(length):
 def test_what_is_odd_in_a_vocabulary_is_told(monkeypatch, tokens, parts):
     told = []
     monkeypatch.setattr(
-        features.tf.logging, "warning", lambda text, *args: told.append(text % args)
+        features.logging, "warning", lambda text, *args: told.append(text % args)
     )
     vocab = {token: index for index, token in enumerate(tokens)}
     features.check_vocabulary("v.txt", vocab, len(tokens), "c.json")

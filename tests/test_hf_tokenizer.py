@@ -21,11 +21,12 @@ def folder(tmp_path):
 def told(monkeypatch):
     """What is logged, a list of texts."""
     texts = []
-    for module in (hf_tokenizer.logging, hf_tokenizer.features.tf.logging):
-        for level in ("info", "warning"):
-            monkeypatch.setattr(
-                module, level, lambda text, *args: texts.append(text % args)
-            )
+    for level in ("info", "warning"):
+        monkeypatch.setattr(
+            hf_tokenizer.logging,
+            level,
+            lambda text, *args: texts.append(text % args),
+        )
     return texts
 
 
@@ -124,6 +125,14 @@ def test_both_vocabularies_have_to_agree(folder, told):
     write_tokenizer(folder, [*TOKENS[:-2], "e", "d"])
     (folder / "vocab.txt").write_text("".join(token + "\n" for token in TOKENS))
     refused(folder, ["tokenizer.json beside it disagree", '"e"'])
+
+
+def test_what_is_odd_in_a_vocabulary_is_told(folder, told):
+    # No line of its own: the warning comes from where every program gets it.
+    (folder / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\na\n")
+    read(folder, vocab_size=5)
+    assert len(told) == 3 and "first line 4" in told[0] and "[PAD]" in told[1]
+    assert "1 rows of the word embeddings" in told[2]
 
 
 def test_no_vocabulary(folder):

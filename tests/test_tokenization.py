@@ -396,7 +396,7 @@ def test_case_of_berts_own_vocabulary():
 def test_case_that_does_not_fit(monkeypatch, counts, lower, parts):
     told = []
     monkeypatch.setattr(
-        tokenization.tf.logging, "warning", lambda text, *args: told.append(text % args)
+        tokenization.logging, "warning", lambda text, *args: told.append(text % args)
     )
     vocab = pieces(**counts)
     with pytest.raises(UserError) as caught:
