@@ -8,6 +8,7 @@ import zipfile
 import adapterhub_layout as layout
 import numpy as np
 import pytest
+import torch_layout
 from adapterhub_layout import (
     ADAPTER_CONFIG,
     HEAD_CONFIG,
@@ -25,7 +26,6 @@ from adapterhub_layout import (
 )
 from hf_layout import CONFIG, random_batch, random_weights, run_program
 from safetensors.numpy import load_file, save_file
-from torch_layout import Command
 
 import adapter_package
 import adapterhub_format
@@ -528,10 +528,31 @@ def test_damaged_files(tmp_path, base, name, content, part):
     refused(tmp_path, base, ["in", part])
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_in_files_of_pytorch(tmp_path, base, old):
+    write_adapter(tmp_path / "in")
+    wanted = imported(tmp_path, base, name="wanted")
+    for stem, values in (
+        ("adapter", random_adapter()),
+        ("model_head", random_head()),
+    ):
+        (tmp_path / "in" / (stem + ".safetensors")).unlink()
+        path = tmp_path / "in" / ("pytorch_%s.bin" % stem)
+        torch_layout.save(path, values, old)
+    found = imported(tmp_path, base, name="found")
+    assert found.config["weights"] == wanted.config["weights"]
+    whole = {**random_adapter(), KEY: np.ones((H, SIZE), np.int64)}
+    path = tmp_path / "in" / "pytorch_adapter.bin"
+    torch_layout.save(path, whole, old)
+    refused(tmp_path, base, [str(path), KEY, "of type I64"])
+    torch_layout.save(path, {**random_adapter(), KEY: np.full((H, SIZE), np.nan)}, old)
+    refused(tmp_path, base, [str(path), KEY, "not a number"])
+
+
 def test_weights_in_a_file_of_pytorch_run_nothing(tmp_path, base):
     write_adapter(tmp_path / "in")
     marker = tmp_path / "in" / "marker"
-    code = pickle.dumps({KEY: Command("touch %s" % marker)}, 2)
+    code = pickle.dumps({KEY: torch_layout.Command("touch %s" % marker)}, 2)
     (tmp_path / "in" / "adapter.safetensors").unlink()
     path = tmp_path / "in" / "pytorch_adapter.bin"
     with zipfile.ZipFile(path, "w") as archive:

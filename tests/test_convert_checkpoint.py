@@ -29,6 +29,7 @@ import adapter_package
 import checkpoints
 import convert_checkpoint
 import hf_encoder
+import hf_files
 import modeling
 import package_exchange
 import tokenization
@@ -508,7 +509,36 @@ def test_damaged_file(tmp_path, name, length):
     refused(tmp_path, [str(path), "is damaged"])
 
 
-@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe"])
+def test_a_pipe_or_an_endless_file_as_config(tmp_path, monkeypatch):
+    write_encoder(tmp_path / "in")
+    path = tmp_path / "in" / "config.json"
+    path.unlink()
+    os.mkfifo(path)
+    refused(tmp_path, [str(path), "no regular file"])
+    path.unlink()
+    monkeypatch.setattr(hf_files, "_MOST_JSON_BYTES", 1000)
+    path.write_text(json.dumps(CONFIG) + " " * 1000)
+    refused(tmp_path, [str(path), "more than 1000 bytes"])
+
+
+def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
+    write_encoder(tmp_path / "in")
+    header = b'{"\x1b[2J": 3}'
+    path = tmp_path / "in" / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="is damaged") as caught:
+        convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert str(caught.value).isprintable()
+    hostile = {"\x1b[2J" + name: w for name, w in random_weights(CONFIG).items()}
+    save_file(hostile, str(path))
+    with pytest.raises(UserError, match="one BERT encoder") as caught:
+        convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", pytest.param(b"[" * 10**6, id="deep"), b"\xff\xfe"]
+)
 def test_config_that_is_no_json_object(tmp_path, content):
     write_encoder(tmp_path / "in")
     (tmp_path / "in" / "config.json").write_bytes(content)

@@ -79,7 +79,7 @@ OLD_BEGIN = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
 
 
 def save(path, arrays, old=False):
-    """Writes float32 and int64 arrays as PyTorch writes a model's tensors.
+    """Writes arrays of float32, float64 and int64 as PyTorch writes a model's tensors.
 
     Args:
       path: `pathlib.Path` of the file.
@@ -88,9 +88,10 @@ def save(path, arrays, old=False):
     """
     items, storages = {}, {}
     for index, (key, value) in enumerate(arrays.items()):
-        kind = {"f": "FloatStorage", "i": "LongStorage"}[value.dtype.kind]
+        kind = {"f4": "Float", "f8": "Double", "i8": "Long"}[value.dtype.str[1:]]
         strides = [step // value.itemsize for step in value.strides]
-        items[key] = tensor(str(index), value.size, value.shape, strides, storage=kind)
+        settings = {"storage": kind + "Storage"}
+        items[key] = tensor(str(index), value.size, value.shape, strides, **settings)
         storages[str(index)] = value.ravel()
     (write_old if old else write)(path, program(items), storages)
 
