@@ -523,7 +523,8 @@ def test_a_pipe_or_an_endless_file_as_config(tmp_path, monkeypatch):
 
 def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
     write_encoder(tmp_path / "in")
-    header = b'{"\x1b[2J": 3}'
+    entry = b'{"dtype": "\\u001b[2J", "shape": [1], "data_offsets": [0, 4]}'
+    header = b'{"a": ' + entry + b"}"
     path = tmp_path / "in" / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(UserError, match="is damaged") as caught:

@@ -60,7 +60,7 @@ def write(path, code, storages=(), compression=zipfile.ZIP_STORED, more=()):
     return str(path)
 
 
-def write_old(path, code, storages=(), keys=None, order=b"\x88", more=b""):
+def write_old(path, code, storages=(), keys=None, order=b"\x88", more=b"", begin=None):
     """Writes a file as PyTorch did before 1.6."""
     keys = list(dict(storages)) if keys is None else keys
     facts = b"\x80\x02" + DICT + text("little_endian") + order + b"s" + STOP
@@ -71,7 +71,8 @@ def write_old(path, code, storages=(), keys=None, order=b"\x88", more=b""):
         struct.pack("<q", values.size) + values.tobytes()
         for values in dict(storages).values()
     )
-    path.write_bytes(OLD_BEGIN + facts + code + keys + values + more)
+    begin = OLD_BEGIN if begin is None else begin
+    path.write_bytes(begin + facts + code + keys + values + more)
     return str(path)
 
 
