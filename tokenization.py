@@ -115,9 +115,8 @@ def fitting_lower_case(vocab):
         return None
     if len(capitals) >= _LEAST_CAPITALS_IF_CASED * len(letters):
         return False
-    if len(capitals) <= _MOST_CAPITALS_IF_UNCASED * len(letters) and len(
-        letters
-    ) >= _LEAST_LETTER_SHARE * len(vocab):
+    few_capitals = len(capitals) <= _MOST_CAPITALS_IF_UNCASED * len(letters)
+    if few_capitals and len(letters) >= _LEAST_LETTER_SHARE * len(vocab):
         return True
     return None
 
