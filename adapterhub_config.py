@@ -9,7 +9,7 @@ adapters 1.3.0.
 import json
 import math
 
-import hf_encoder
+import hf_files
 from errors import UserError
 from package_checks import printable
 
@@ -32,6 +32,11 @@ _ACTIVATIONS = {
 }
 # Configs without a version are of the library's predecessor.
 _ACTIVATIONS_OF_NO_VERSION = {"gelu": "gelu_new", "gelu_orig": "gelu"}
+# What that library has to be told for adapters that can be read here.
+_READABLE = (
+    "adapters trained there with config=DoubleSeqBnConfig(), or with "
+    "SeqBnConfig(original_ln_before=False), can be read"
+)
 # Scope of a sublayer -> the entry that says whether it has adapters.
 SUBLAYERS = {"attention/output": "mh_adapter", "output": "output_adapter"}
 
@@ -128,12 +133,15 @@ def check_config(stated, config, path):
     """
     if config.get("architecture") is not None:
         raise refusal(
-            path, "architecture", config["architecture"], "only bottleneck adapters are"
+            path,
+            "architecture",
+            config["architecture"],
+            "only bottleneck adapters are; " + _READABLE,
         )
     for entry, needed, reason in NEEDED:
         value = config.get(entry, needed)
         if value is not needed:
-            raise refusal(path, entry, value, reason)
+            raise refusal(path, entry, value, "%s; %s" % (reason, _READABLE))
     residual = config.get("residual_before_ln", True)
     if not isinstance(residual, bool):
         raise refusal(
@@ -178,7 +186,10 @@ def refuse_invertible(stated, config, found, path):
     held = any("invertible" in name for name in found)
     if held or (inverse and stated.get("type") != "text_task"):
         raise refusal(
-            path, "inv_adapter", inverse, "here the embeddings have no adapter"
+            path,
+            "inv_adapter",
+            inverse,
+            "here the embeddings have no adapter; " + _READABLE,
         )
 
 
@@ -205,7 +216,7 @@ def expected(config, name, bert_config, path):
     scaling = config.get("scaling", 1.0)
     scaling_shapes = {"learned": (1,), "channel": (H,)}
     if not (isinstance(scaling, str) and scaling in scaling_shapes) and not (
-        hf_encoder.is_number(scaling) and math.isfinite(scaling)
+        hf_files.is_number(scaling) and math.isfinite(scaling)
     ):
         raise refusal(
             path, "scaling", scaling, 'a number, "learned" or "channel" can be'
@@ -245,7 +256,7 @@ def _bottleneck(factor, layer, width, path):
     value = factor
     if isinstance(factor, dict):
         value = factor.get(str(layer), factor.get("default"))
-    if not hf_encoder.is_number(value) or not 0 < value < math.inf:
+    if not hf_files.is_number(value) or not 0 < value < math.inf:
         raise UserError(
             "%s: reduction_factor is %s, layer %d needs a number above 0 there. Give "
             "the adapter_config.json that lies beside the weights."

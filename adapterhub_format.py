@@ -15,8 +15,7 @@ import numpy as np
 import safetensors.numpy
 
 import adapterhub_config
-import hf_encoder
-import torch_file
+import hf_files
 from errors import UserError
 from package_checks import printable
 
@@ -91,7 +90,7 @@ def read(folder, bert_config):
       UserError: the folder is damaged, or holds what cannot be represented here.
     """
     path = os.path.join(folder, CONFIG_NAME)
-    stated = hf_encoder.read_json(path)
+    stated = hf_files.read_json(path)
     name, config = stated.get("name"), stated.get("config")
     adapterhub_config.check_model(stated, bert_config, path)
     if not isinstance(name, str) or not isinstance(config, dict):
@@ -122,33 +121,26 @@ def _read_weights(folder, names, config_path):
         raise UserError(
             "There is neither %s beside %s." % (" nor ".join(names), config_path)
         )
-    path = os.path.join(folder, present[0])
-    if present[0].endswith(".bin"):
-        found = torch_file.read(path)
-        if not all(np.isfinite(value).all() for value in found.values()):
-            raise UserError("%s holds numbers that are not finite." % path)
-    else:
-        found = {}
-        for tensor in hf_encoder.list_tensors(folder, [present[0]]):
-            if tensor.type not in hf_encoder.FLOAT_TYPES:
-                raise UserError(
-                    "%s: %s is of type %s, not one of %s."
-                    % (
-                        path,
-                        printable(tensor.name),
-                        tensor.type,
-                        ", ".join(hf_encoder.FLOAT_TYPES),
-                    )
+    tensors = hf_files.list_tensors(folder, present[:1])
+    for tensor in tensors:
+        if tensor.type not in hf_files.FLOAT_TYPES:
+            raise UserError(
+                "%s: %s is of type %s, not one of %s."
+                % (
+                    tensor.path,
+                    printable(tensor.name),
+                    tensor.type,
+                    ", ".join(hf_files.FLOAT_TYPES),
                 )
-            source = hf_encoder.Source((tensor.name,), tensor.shape, False)
-            found[tensor.name] = hf_encoder.read_tensor(tensor, source)
+            )
     renamed = {}
-    for name, value in found.items():
+    for tensor, value in hf_files.read_tensors(tensors):
+        name = tensor.name
         name = name[len("bert.") :] if name.startswith("bert.") else name
         for scope in _SCOPES_OF_OLD:
             name = name.replace(scope, "adapters")
         if name in renamed:
-            raise UserError("%s holds %s twice." % (path, printable(name)))
+            raise UserError("%s holds %s twice." % (tensor.path, printable(name)))
         renamed[name] = value
     return renamed
 
@@ -171,7 +163,7 @@ def _check_shapes(found, shapes, folder):
         raise UserError(
             "The weights in %s are not those that its config and --bert_config_file "
             "describe. Give the base that they were trained on, or fetch them anew. %s"
-            % (folder, hf_encoder.enumerate_problems(problems))
+            % (folder, hf_files.enumerate_problems(problems))
         )
 
 
@@ -228,7 +220,7 @@ def read_head(folder, hidden_size):
     path = os.path.join(folder, HEAD_CONFIG_NAME)
     if not os.path.exists(path):
         return None
-    stated = hf_encoder.read_json(path)
+    stated = hf_files.read_json(path)
     config, name = stated.get("config"), stated.get("name")
     if stated.get("model_class") == _STATIC_CLASS and config is None:
         # Its one head is what the config describes here.
@@ -263,7 +255,11 @@ def read_head(folder, hidden_size):
 
 
 def _check_head(config, path):
-    remedy = "; --new_head leaves the head out and makes one that has yet to be trained"
+    remedy = (
+        "; a head made there by add_classification_head(NAME, num_labels=N, layers=1, "
+        "use_pooler=True) can be read, and --new_head leaves this one out and makes "
+        "one that has yet to be trained"
+    )
     kind, count = config.get("head_type"), config.get("num_labels")
     if kind != "classification":
         raise adapterhub_config.refusal(

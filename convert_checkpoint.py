@@ -22,12 +22,14 @@ import checkpoints
 import command_line
 import console
 import hf_encoder
+import hf_files
+import hf_tokenizer
 import package_exchange
 from errors import UserError, reports_user_errors
 
 CHECKPOINT_NAME = "bert_model.ckpt"
 CONFIG_NAME = "bert_config.json"
-VOCAB_NAME = hf_encoder.VOCAB_NAME
+VOCAB_NAME = hf_tokenizer.VOCAB_NAME
 RECORD_NAME = "conversion.json"
 # Raise it when the same input would convert to something else.
 _FORMAT = 1
@@ -66,10 +68,10 @@ def define_flags(values=flags.FLAGS):
         "What is converted": (
             string(
                 "input_dir",
-                "For checkpoint: folder with config.json, vocab.txt and "
-                "model.safetensors (or its parts and model.safetensors.index.json) of "
-                "a BERT encoder in Hugging Face's layout. For package: folder that "
-                "save_adapter of AdapterHub's library made.",
+                "For checkpoint: folder of a BERT encoder in Hugging Face's layout: "
+                "config.json, vocab.txt or tokenizer.json, and model.safetensors or "
+                "pytorch_model.bin, or one of them in parts with its index. For "
+                "package: folder that save_adapter of AdapterHub's library made.",
             ),
             string(
                 "adapters",
@@ -165,7 +167,7 @@ def main(argv):
         given = package_exchange.Given(
             values.task_name,
             values.labels,
-            values.do_lower_case is not False,
+            values.do_lower_case,
             values.max_seq_length,
             values.seed if values.new_head else None,
         )
@@ -228,13 +230,12 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     output_dir = _local(output_dir)
     if not 0 <= seed < 2**32:
         raise UserError("--seed=%d: it must lie between 0 and %d." % (seed, 2**32 - 1))
-    config = hf_encoder.read_config(os.path.join(input_dir, hf_encoder.CONFIG_NAME))
-    vocab_file = os.path.join(input_dir, VOCAB_NAME)
-    hf_encoder.check_vocabulary(vocab_file, config["vocab_size"])
-    weight_files = hf_encoder.find_weights(input_dir)
+    config_path = os.path.join(input_dir, hf_encoder.CONFIG_NAME)
+    config, stated = hf_encoder.read_config(config_path)
+    vocabulary = hf_tokenizer.read(input_dir, stated, config_path)
+    weight_files = hf_files.find_weights(input_dir)
     plan, missing = hf_encoder.match_tensors(
-        hf_encoder.list_tensors(input_dir, weight_files),
-        hf_encoder.expected_sources(config),
+        hf_files.list_tensors(input_dir, weight_files), config
     )
     if missing and not init_missing_pooler:
         raise UserError(
@@ -248,15 +249,19 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         "format": _FORMAT,
         "inputs": {
             name: _sha256(os.path.join(input_dir, name))
-            for name in [hf_encoder.CONFIG_NAME, VOCAB_NAME, *weight_files]
+            for name in [
+                hf_encoder.CONFIG_NAME,
+                os.path.basename(vocabulary.path),
+                *weight_files,
+            ]
         },
         "random_pooler_seed": seed if missing else None,
     }
     if _already_converted(output_dir, record):
         logging.info("%s holds this conversion already: nothing to do.", output_dir)
         return False
-    _tell_case(input_dir)
-    values = {name: hf_encoder.read_tensor(*plan[name]) for name in plan}
+    hf_tokenizer.tell_case(vocabulary)
+    values = dict(hf_encoder.read_values(plan))
     if missing:
         values.update(hf_encoder.random_pooler(config, missing, seed))
         logging.warning("The pooler is random, from --seed=%d.", seed)
@@ -264,7 +269,8 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     def fill(folder):
         with open(os.path.join(folder, CONFIG_NAME), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        shutil.copyfile(vocab_file, os.path.join(folder, VOCAB_NAME))
+        with open(os.path.join(folder, VOCAB_NAME), "wb") as writer:
+            writer.write(vocabulary.content)
         checkpoints.write(os.path.join(folder, CHECKPOINT_NAME), values)
         outputs = {
             name: _sha256(os.path.join(folder, name))
@@ -283,15 +289,6 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     return True
 
 
-def _tell_case(input_dir):
-    """Says which `--do_lower_case` the encoder's own tokenizer stands for."""
-    path = os.path.join(input_dir, hf_encoder.TOKENIZER_CONFIG_NAME)
-    if os.path.isfile(path):
-        lower = hf_encoder.read_json(path).get("do_lower_case")
-        if isinstance(lower, bool):
-            logging.info("By %s, run this encoder with --do_lower_case=%s", path, lower)
-
-
 def _already_converted(output_dir, record):
     """Says whether `output_dir` holds the conversion that `record` describes.
 
@@ -305,7 +302,7 @@ def _already_converted(output_dir, record):
     if not os.listdir(output_dir):
         return False
     try:
-        found = hf_encoder.read_json(os.path.join(output_dir, RECORD_NAME))
+        found = hf_files.read_json(os.path.join(output_dir, RECORD_NAME))
         outputs = found.pop("outputs")
         if found == record and all(
             _sha256(os.path.join(output_dir, name)) == digest
@@ -338,22 +335,24 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
         cannot be written.
     """
     output_dir = _new_folder(output_dir)
-    bert_config, values = package_exchange.read_base(base)
-    case = do_lower_case is not False
-    if adapters:
-        package = package_exchange.merge_layer_norms(
-            base, values, bert_config, adapters
-        )
+    package = adapter_package.read(adapters) if adapters else None
+    if package:
         case = package.config["do_lower_case"]
         if do_lower_case not in (None, case):
             raise UserError(
                 "--do_lower_case=%s does not fit --adapters=%s, which was trained with "
                 "%s: leave the flag out" % (do_lower_case, adapters, case)
             )
+        do_lower_case = case
+    bert_config, values = package_exchange.read_base(base, do_lower_case)
+    if package:
+        package_exchange.merge_layer_norms(base, values, bert_config, package)
 
     def fill(folder):
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
-        hf_encoder.write(folder, bert_config.to_dict(), values, case)
+        hf_encoder.write(
+            folder, bert_config.to_dict(), values, do_lower_case is not False
+        )
 
     _write_output(output_dir, fill)
     logging.info(

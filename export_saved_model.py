@@ -167,9 +167,9 @@ def _read(adapters, init_checkpoint, bert_config_file, vocab_file):
       UserError: something cannot be read, or does not belong to the rest.
     """
     bert_config = modeling.BertConfig.from_json_file(bert_config_file)
-    entries = len(tokenization.load_vocab(vocab_file))
+    vocab = tokenization.load_vocab(vocab_file)
     features.check_vocabulary(
-        vocab_file, entries, bert_config.vocab_size, bert_config_file
+        vocab_file, vocab, bert_config.vocab_size, bert_config_file
     )
     frozen = adapter_package.frozen_shapes(bert_config)
     checkpoints.check_fit(init_checkpoint, frozen, trained=())

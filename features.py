@@ -6,6 +6,7 @@ import hashlib
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
+from absl import logging
 from tqdm import tqdm
 
 import tokenization
@@ -367,23 +368,42 @@ def _share_of_replicas(dataset, context):
     return dataset.flat_map(split)
 
 
-def check_vocabulary(vocab_file, entries, vocab_size, config_file):
-    """Refuses a vocabulary whose last pieces have no embedding.
+def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
+    """Refuses a vocabulary whose last pieces have no embedding; tells what is odd.
 
     Args:
-      vocab_file: its path, for the message.
-      entries: number of its word pieces.
+      vocab_file: its path, for the messages.
+      vocab: mapping of its word pieces to ids, as `tokenization.load_vocab` returns.
       vocab_size: that of the model.
       config_file: where this stands, for the message.
 
     Raises:
       UserError: it is larger than the model's.
     """
+    entries = max(vocab.values()) + 1
     if entries > vocab_size:
         raise UserError(
-            "--vocab_file=%s has %d entries but vocab_size in --bert_config_file=%s is "
-            "%d: give the two files of the same model"
+            "%s has %d entries but vocab_size in %s is %d: give the two files of one "
+            "model, by --vocab_file and --bert_config_file or in the same folder"
             % (vocab_file, entries, config_file, vocab_size)
+        )
+    repeated = entries - len(vocab)
+    if repeated:
+        first = min(set(range(entries)).difference(vocab.values()))
+        logging.warning(
+            "%s: the tokens of %d lines, first line %d, stand on later lines again. "
+            "The last line of a token gives its id, as in Google's BERT.",
+            vocab_file,
+            repeated,
+            first + 1,
+        )
+    if vocab.get(tokenization.PADDING_TOKEN) != 0:
+        logging.warning(
+            "%s does not have %s on its first line, as BERT's vocabularies do. Padding "
+            "has id 0 all the same, and is masked. Make sure that this is the "
+            "checkpoint's own vocabulary.",
+            vocab_file,
+            tokenization.PADDING_TOKEN,
         )
 
 

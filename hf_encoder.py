@@ -1,30 +1,27 @@
 """Reads and writes BERT encoders in Hugging Face's layout.
 
-Such a folder holds `config.json`, `vocab.txt` and `model.safetensors`, or the
-weights in parts with `model.safetensors.index.json`. Everything is checked against
-what the config says before a single weight is read.
+Such a folder holds `config.json`, a vocabulary (`hf_tokenizer`) and weights
+(`hf_files`). Everything is checked against what the config says before a single
+weight is read.
 """
 
 import collections
-import contextlib
 import json
 import math
 import os
 
 import numpy as np
-import safetensors
 import safetensors.numpy
 from absl import logging
 
+import hf_files
+import hf_tokenizer
 import modeling
-import tokenization
 from errors import UserError
+from package_checks import printable
 
 CONFIG_NAME = "config.json"
-TOKENIZER_CONFIG_NAME = "tokenizer_config.json"
-VOCAB_NAME = "vocab.txt"
 _WEIGHTS_NAME = "model.safetensors"
-_INDEX_NAME = "model.safetensors.index.json"
 
 # Fields that both configs have with the same default.
 _DEFAULTS = {
@@ -49,19 +46,16 @@ _EXACT_GELU = "gelu"
 # The largest in use by BERT's relatives. A larger one would be another model.
 _LARGEST_EPSILON = 1e-5
 
-FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
-_PREFIX = "bert."
 _POOLER_SCOPE = "bert/pooler/"
-# Heads of the pre-training, and a buffer that only counts 0, 1, 2...
-_IGNORED_PREFIX = "cls."
-_IGNORED_NAMES = ("embeddings.position_ids",)
+# Every encoder has it, and what stands before it stands before all of the encoder.
+_LANDMARK = "embeddings.word_embeddings.weight"
+_PARTS = ("embeddings.", "encoder.", "pooler.")
+# A buffer that only counts 0, 1, 2...
+_POSITIONS = "embeddings.position_ids"
 
 # Where a variable comes from: `names` are the source's possible names for it, the
 # first the usual one; `shape` is the source's; the kernels are stored transposed.
 Source = collections.namedtuple("Source", ["names", "shape", "transposed"])
-
-# A tensor of the input, not yet read.
-StoredTensor = collections.namedtuple("StoredTensor", ["path", "name", "shape", "type"])
 
 
 def read_config(path):
@@ -71,17 +65,17 @@ def read_config(path):
       path: the file.
 
     Returns:
-      A dict, the content of the `bert_config.json`.
+      Two dicts: the content of the `bert_config.json`, and that of the file.
 
     Raises:
       UserError: the file is damaged, or names something that this project's BERT
         does not do.
     """
-    source = read_json(path)
+    source = hf_files.read_json(path)
 
     def refuse(field, allowed):
         raise UserError(
-            "%s: %s is %r, and only %s can be converted: this is not a BERT encoder as "
+            "%s: %s is %.100r, and only %s can be converted: it is no BERT encoder as "
             "this project runs it. Choose another encoder for --input_dir."
             % (path, field, source[field], allowed)
         )
@@ -94,7 +88,7 @@ def read_config(path):
         if source.get(field):
             refuse(field, "false")
     epsilon = source.get("layer_norm_eps", modeling.LAYER_NORM_EPSILON)
-    if not is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
+    if not hf_files.is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
         refuse("layer_norm_eps", "a number above 0, at most %g" % _LARGEST_EPSILON)
     absent = [field for field in modeling.CONFIG_SIZES if field not in source]
     if absent:
@@ -125,7 +119,7 @@ def read_config(path):
             epsilon,
             modeling.LAYER_NORM_EPSILON,
         )
-    return config
+    return config, source
 
 
 def expected_sources(config):
@@ -175,208 +169,145 @@ def expected_sources(config):
     return sources
 
 
-def match_tensors(tensors, sources):
+def _source_name(name):
+    """Returns the input's dotted name for a name within the "bert" scope."""
+    return name.replace("layer_", "layer.").replace("/", ".")
+
+
+def match_tensors(tensors, config):
     """Pairs the input's tensors with the variables.
 
+    Names may have a prefix, such as "bert." or "0.auto_model.". What lies beside the
+    encoder, such as heads, is left out.
+
     Args:
-      tensors: list of `StoredTensor`.
-      sources: what `expected_sources` returns.
+      tensors: list of `hf_files.StoredTensor`.
+      config: dict, the content of a `bert_config.json`.
 
     Returns:
       (plan, missing): a dict variable name -> (`StoredTensor`, `Source`), and a dict
       of the pooler's variables that the input lacks, name -> `Source`: both or none.
 
     Raises:
-      UserError: a tensor is missing, unknown, twice there, or has another shape or
-        type than the config asks for. All cases stand in the one message.
+      UserError: a tensor of the encoder is missing, unknown, twice there, or has
+        another shape or type than the config asks for. All cases stand in the one
+        message.
     """
-    left = {}
-    ignored, problems = [], []
-    for tensor in tensors:
-        name = tensor.name
-        if name.startswith(_PREFIX):
-            name = name[len(_PREFIX) :]
-        if name in left:
-            problems.append("%s is there with and without %r" % (name, _PREFIX))
-        left[name] = tensor
-    for name in sorted(left):
-        if name.startswith(_IGNORED_PREFIX) or name in _IGNORED_NAMES:
-            ignored.append(left.pop(name).name)
-
+    layers = config["num_hidden_layers"]
+    if layers > len(tensors):
+        raise UserError(
+            "num_hidden_layers is %d in the config.json of --input_dir, and its "
+            "weights are %d tensors. Give the encoder's own config.json and weights."
+            % (layers, len(tensors))
+        )
+    sources = expected_sources(config)
+    left, beside = _inside(tensors)
     plan, missing = {}, {}
+    problems = _repeated(beside, sources)
     for variable, source in sources.items():
         found = next((name for name in source.names if name in left), None)
         if found is None:
             missing[variable] = source
-            continue
-        tensor = left.pop(found)
-        if tensor.shape != source.shape:
-            problems.append(
-                "%s has shape %s, by the config it is %s"
-                % (tensor.name, list(tensor.shape), list(source.shape))
-            )
-        if tensor.type not in FLOAT_TYPES:
-            problems.append(
-                "%s is of type %s, not one of %s"
-                % (tensor.name, tensor.type, ", ".join(FLOAT_TYPES))
-            )
-        plan[variable] = (tensor, source)
+        else:
+            plan[variable] = (left.pop(found), source)
+            problems += _misfits(*plan[variable])
     if set(missing) != {name for name in sources if name.startswith(_POOLER_SCOPE)}:
         problems += ["%s is missing" % source.names[0] for source in missing.values()]
-    problems += ["%s is not a part of BERT" % left[name].name for name in sorted(left)]
+    problems += [
+        "%s is not a part of BERT" % printable(left[name].name) for name in sorted(left)
+    ]
     if problems:
         raise UserError(
             "The tensors in --input_dir do not make the BERT that its config.json "
             "describes. Give the encoder's own config.json and weights. %s"
-            % enumerate_problems(problems)
+            % hf_files.enumerate_problems(problems)
         )
-    if ignored:
-        logging.info("Left out, not of the encoder: %s", ", ".join(ignored))
+    if beside:
+        logging.info(
+            "Left out, not of the encoder: %s",
+            hf_files.enumerate_problems(list(map(printable, beside))),
+        )
     return plan, missing
 
 
-def enumerate_problems(problems, limit=8):
-    """Returns up to `limit` problems as text, and the number of those left out."""
-    text = "%d found: %s" % (len(problems), "; ".join(problems[:limit]))
-    more = len(problems) - limit
-    return text + ("; and %d more." % more if more > 0 else ".")
+def _misfits(tensor, source):
+    """What is wrong with the tensor of a variable, a list of texts."""
+    name, problems = printable(tensor.name), []
+    if tensor.shape != source.shape:
+        problems.append(
+            "%s has shape %s, by the config it is %s"
+            % (name, list(tensor.shape), list(source.shape))
+        )
+    if tensor.type not in hf_files.FLOAT_TYPES:
+        problems.append(
+            "%s is of type %s, not one of %s"
+            % (name, tensor.type, ", ".join(hf_files.FLOAT_TYPES))
+        )
+    return problems
 
 
-def _source_name(name):
-    """Returns the input's dotted name for a name within the "bert" scope."""
-    return name.replace("layer_", "layer.").replace("/", ".")
+def _inside(tensors):
+    """Tells the encoder's tensors from others.
 
+    Args:
+      tensors: list of `hf_files.StoredTensor`.
 
-def find_weights(input_dir):
-    """Returns the weights' file names in `input_dir`, the index first if there is one.
+    Returns:
+      (inside, beside): dict from name without the prefix to tensor, and a list of the
+      others' names.
 
     Raises:
-      UserError: there are none, or the index names a file that is not there.
+      UserError: there is no encoder, or more than one.
     """
-    if os.path.isfile(os.path.join(input_dir, _WEIGHTS_NAME)):
-        return [_WEIGHTS_NAME]
-    index_path = os.path.join(input_dir, _INDEX_NAME)
-    if not os.path.isfile(index_path):
+    landmarks = [
+        tensor.name
+        for tensor in tensors
+        if ("." + tensor.name).endswith("." + _LANDMARK)
+    ]
+    if len(landmarks) != 1:
+        found = landmarks or [tensor.name for tensor in tensors[:3]]
         raise UserError(
-            "There is neither %s nor %s in --input_dir=%s. Weights in another format "
-            "have to be saved as safetensors first."
-            % (_WEIGHTS_NAME, _INDEX_NAME, input_dir)
+            "The weights in --input_dir have to hold one BERT encoder, with one tensor "
+            "called %s, whatever stands before that. They hold %d: %s. Give a folder "
+            "with one." % (_LANDMARK, len(landmarks), printable(", ".join(found)))
         )
-    parts = sorted(set(_read_index(index_path).values()))
-    for part in parts:
-        # A part lies beside its index; a path elsewhere is no part of this encoder.
-        if os.path.basename(part) != part or not os.path.isfile(
-            os.path.join(input_dir, part)
-        ):
-            raise UserError(
-                "%s names the file %r, which is not in that folder."
-                % (index_path, part)
-            )
-    return [_INDEX_NAME, *parts]
+    prefix = landmarks[0][: -len(_LANDMARK)]
+    inside, beside = {}, []
+    for tensor in tensors:
+        name = tensor.name[len(prefix) :]
+        # Without a prefix, heads are told by what they are not.
+        if tensor.name.startswith(prefix) and (prefix or name.startswith(_PARTS)):
+            inside[name] = tensor
+        else:
+            beside.append(tensor.name)
+    inside.pop(_POSITIONS, None)
+    return inside, beside
 
 
-def _read_index(path):
-    """Returns the index's dict tensor name -> file name."""
-    weight_map = read_json(path).get("weight_map")
-    if (
-        not isinstance(weight_map, dict)
-        or not weight_map
-        or not all(isinstance(part, str) for part in weight_map.values())
-    ):
-        raise UserError(
-            '%s: "weight_map" has to be an object of tensor names and file names.'
-            % path
-        )
-    return weight_map
+def _repeated(beside, sources):
+    """Parts of an encoder that lie beside the encoder, a list of texts."""
+    known = {name for source in sources.values() for name in source.names}
+    problems = []
+    for name in beside:
+        steps = name.split(".")
+        same = known.intersection(".".join(steps[i:]) for i in range(len(steps)))
+        problems += ["%s is there with and without a prefix" % each for each in same]
+    return problems
 
 
-def list_tensors(input_dir, weight_files):
-    """Returns every tensor of the weights' files, a list of `StoredTensor`.
+def read_values(plan):
+    """Reads what `match_tensors` planned, one at a time since it may be large.
+
+    Yields:
+      Pairs of variable name and float32 array.
 
     Raises:
-      UserError: a file is damaged, or the index and the files disagree.
+      UserError: a file is damaged, or a value is no finite float32.
     """
-    tensors = []
-    for name in weight_files:
-        if name == _INDEX_NAME:
-            continue
-        path = os.path.join(input_dir, name)
-        with _opened(path) as stored:
-            for key in sorted(stored.keys()):
-                view = stored.get_slice(key)
-                tensors.append(
-                    StoredTensor(path, key, tuple(view.get_shape()), view.get_dtype())
-                )
-    if _INDEX_NAME in weight_files:
-        index_path = os.path.join(input_dir, _INDEX_NAME)
-        stated = set(_read_index(index_path).items())
-        actual = {(item.name, os.path.basename(item.path)) for item in tensors}
-        if stated != actual:
-            name, part = min(stated ^ actual)
-            raise UserError(
-                "%s and the files beside it disagree, for one on %s in %s. Fetch the "
-                "encoder anew." % (index_path, name, part)
-            )
-    return tensors
-
-
-@contextlib.contextmanager
-def _opened(path):
-    """Opens a safetensors file; damage to it becomes a `UserError`."""
-    try:
-        with safetensors.safe_open(path, framework="numpy") as stored:
-            yield stored
-    except (safetensors.SafetensorError, OSError) as error:
-        raise UserError(
-            "%s is damaged or is no safetensors file (%s). Fetch it anew."
-            % (path, error)
-        ) from error
-
-
-def read_tensor(tensor, source):
-    """Returns a tensor as the variable's value, float32.
-
-    Raises:
-      UserError: a value is no finite float32.
-    """
-    with _opened(tensor.path) as stored, np.errstate(over="ignore"):
-        value = stored.get_tensor(tensor.name).astype(np.float32)
-    if not np.isfinite(value).all():
-        raise UserError(
-            "%s: the tensor %s has values that are infinite, not a number or beyond "
-            "float32. Fetch the file anew or choose another encoder."
-            % (tensor.path, tensor.name)
-        )
-    return np.ascontiguousarray(value.T if source.transposed else value)
-
-
-def check_vocabulary(path, vocab_size):
-    """Refuses a vocabulary that the tokenizer or the embedding table cannot take.
-
-    Raises:
-      UserError: it is missing, damaged, or longer than the table.
-    """
-    if not os.path.isfile(path):
-        raise UserError(
-            "There is no %s in --input_dir=%s. Only encoders with BERT's vocabulary "
-            "file can be converted." % (VOCAB_NAME, os.path.dirname(path))
-        )
-    tokens = len(tokenization.FullTokenizer(path).vocab)
-    if tokens > vocab_size:
-        raise UserError(
-            "%s has %d tokens, more than the vocab_size of %d in %s beside it: the "
-            "last ones have no embedding. Use the two files of the same encoder."
-            % (path, tokens, vocab_size, CONFIG_NAME)
-        )
-    if tokens < vocab_size:
-        logging.warning(
-            "%s has %d tokens, vocab_size is %d: the last %d rows of the word "
-            "embeddings are never used.",
-            path,
-            tokens,
-            vocab_size,
-            vocab_size - tokens,
-        )
+    variables = {tensor: (name, source) for name, (tensor, source) in plan.items()}
+    for tensor, value in hf_files.read_tensors(variables):
+        name, source = variables[tensor]
+        yield name, np.ascontiguousarray(value.T if source.transposed else value)
 
 
 def random_pooler(config, missing, seed):
@@ -440,7 +371,7 @@ def write(folder, bert_config, values, do_lower_case):
     }
     for name, content in (
         (CONFIG_NAME, written),
-        (TOKENIZER_CONFIG_NAME, tokenizer),
+        (hf_tokenizer.CONFIG_NAME, tokenizer),
     ):
         with open(os.path.join(folder, name), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -456,29 +387,10 @@ def write(folder, bert_config, values, do_lower_case):
         tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
     )
     del tensors
-    assert read_config(os.path.join(folder, CONFIG_NAME)) == config
-    plan, missing = match_tensors(list_tensors(folder, [_WEIGHTS_NAME]), sources)
+    assert read_config(os.path.join(folder, CONFIG_NAME))[0] == config
+    plan, missing = match_tensors(
+        hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config
+    )
     assert not missing
-    for name, (tensor, source) in plan.items():
-        assert np.array_equal(read_tensor(tensor, source), values[name]), name
-
-
-def is_number(value):
-    """Says whether a JSON value is a number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def read_json(path):
-    """Returns the JSON object in a file; trouble becomes a `UserError`."""
-    try:
-        with open(path, encoding="utf-8") as reader:
-            content = json.load(reader)
-    except OSError as error:
-        raise UserError("%s cannot be read: %s." % (path, error.strerror)) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            "%s is damaged, it holds no JSON: %s. Fetch it anew." % (path, error)
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError("%s has to hold a JSON object. Fetch it anew." % path)
-    return content
+    for name, value in read_values(plan):
+        assert np.array_equal(value, values[name]), name

@@ -89,10 +89,10 @@ def export(checkpoint, output, given, init_checkpoint=None):
         description.max_seq_length, bert_config.max_position_embeddings
     )
     if given.vocab_file:
-        entries = len(tokenization.load_vocab(given.vocab_file))
+        vocab = tokenization.load_vocab(given.vocab_file)
         features.check_vocabulary(
             given.vocab_file,
-            entries,
+            vocab,
             bert_config.vocab_size,
             given.bert_config_file or run_record.FILE_NAME,
         )

@@ -34,7 +34,7 @@ class Given(NamedTuple):
 
     task_name: str
     labels: Optional[list[str]] = None  # in the order of the head's outputs
-    do_lower_case: bool = True
+    do_lower_case: Optional[bool] = None  # None: the default, true
     max_seq_length: int = 128
     new_head_seed: Optional[int] = None  # make a head from it; None: take the folder's
 
@@ -42,23 +42,28 @@ class Given(NamedTuple):
 # --- bases ----------------------------------------------------------------------
 
 
-def read_base(base):
+def read_base(base, do_lower_case):
     """Reads a base, its layer norms included.
 
     Args:
       base: a `Base`.
+      do_lower_case: what its text is to be, to hold against the vocabulary; None: the
+        default, true.
 
     Returns:
       Its `modeling.BertConfig` and a dict from variable to float32 array.
 
     Raises:
-      UserError: the checkpoint, config and vocabulary are not of one BERT without
-        adapters.
+      UserError: the checkpoint, config, vocabulary and case are not of one BERT
+        without adapters.
     """
     bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
-    entries = len(tokenization.FullTokenizer(base.vocab_file).vocab)
+    vocab = tokenization.FullTokenizer(base.vocab_file).vocab
     features.check_vocabulary(
-        base.vocab_file, entries, bert_config.vocab_size, base.bert_config_file
+        base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
+    )
+    tokenization.check_case(
+        do_lower_case is not False, do_lower_case is not None, vocab, base.vocab_file
     )
     names = list(hf_encoder.expected_sources(bert_config.to_dict()))
     shapes = adapter_package.frozen_shapes(bert_config)
@@ -76,31 +81,26 @@ def read_base(base):
     return bert_config, dict(checkpoints.iterate_values(base.init_checkpoint, names))
 
 
-def merge_layer_norms(base, values, bert_config, folder):
+def merge_layer_norms(base, values, bert_config, package):
     """Puts a package's layer norms in the place of the base's.
 
     Args:
       base: a `Base`.
       values: dict from variable to array, changed.
       bert_config: of the base.
-      folder: of the package.
-
-    Returns:
-      The `adapter_package.AdapterPackage`.
+      package: an `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: the package is damaged or does not fit the base.
+      UserError: the package does not fit the base.
     """
-    package = adapter_package.read(folder)
     given = {
         "bert_config": bert_config.to_dict(),
         "vocabulary": features.file_digest(base.vocab_file),
     }
     adapter_package.check_fit(package, given)
     for misfit in package_conversion.base_misfits(package, base.init_checkpoint):
-        raise UserError("--adapters=%s does not fit: %s" % (folder, misfit))
+        raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
     values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
-    return package
 
 
 # --- from AdapterHub ------------------------------------------------------------
@@ -123,7 +123,7 @@ def from_adapterhub(folder, base, given, output):
       UserError: the folder is damaged, holds what cannot be represented or does not
         fit the base or what is given.
     """
-    bert_config, values = read_base(base)
+    bert_config, values = read_base(base, given.do_lower_case)
     features.check_seq_length(given.max_seq_length, bert_config.max_position_embeddings)
     adapter = adapterhub_format.read(folder, bert_config)
     description = adapter_package.Description(
@@ -134,7 +134,7 @@ def from_adapterhub(folder, base, given, output):
         bert_config=bert_config.to_dict(),
         adapter_size=adapter.size,
         vocabulary=features.file_digest(base.vocab_file),
-        do_lower_case=given.do_lower_case,
+        do_lower_case=given.do_lower_case is not False,
         max_seq_length=given.max_seq_length,
         activation=adapter.activation,
         origin="adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version),

@@ -94,9 +94,9 @@ class Predictor:
             do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
             for do_lower_case in (True, False)
         }
-        entries = len(self._tokenizers[True].vocab)
+        vocab = self._tokenizers[True].vocab
         features.check_vocabulary(
-            vocab_file, entries, self._config.vocab_size, bert_config_file
+            vocab_file, vocab, self._config.vocab_size, bert_config_file
         )
         frozen = adapter_package.frozen_shapes(self._config)
         checkpoints.check_fit(init_checkpoint, frozen, trained=(), remedy=_REMEDY)

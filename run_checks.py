@@ -204,7 +204,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
         flags.vocab_file,
-        len(tokenizer.vocab),
+        tokenizer.vocab,
         config.vocab_size,
         flags.bert_config_file,
     )

@@ -11,12 +11,20 @@ import re
 import unicodedata
 
 import tensorflow.compat.v1 as tf
+from absl import logging
 
 from errors import UserError
 
 UNKNOWN_TOKEN = "[UNK]"
+PADDING_TOKEN = "[PAD]"
 # Without these the model's inputs cannot be written down at all.
 REQUIRED_TOKENS = ("[CLS]", "[SEP]", UNKNOWN_TOKEN)
+
+# When a vocabulary says which case it was made for: `fitting_lower_case`.
+_LEAST_LETTER_PIECES = 1000
+_LEAST_LETTER_SHARE = 0.5  # of all pieces; below it most text has no case
+_LEAST_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual
+_MOST_CAPITALS_IF_UNCASED = 0.002
 
 # Names of Google's releases, as they stand in .../<name>/bert_model.ckpt.
 _LOWER_CASE_MODELS = (
@@ -80,6 +88,73 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
     )
 
 
+def _letter_pieces(vocab):
+    """The pieces with letters of two cases, and those of them with a capital one."""
+    letters = [
+        piece
+        for piece in vocab
+        # Tokens such as [CLS] and <S> are not cut from text.
+        if piece.lower() != piece.upper() and (piece[0] + piece[-1]) not in ("[]", "<>")
+    ]
+    return letters, [piece for piece in letters if piece != piece.lower()]
+
+
+def fitting_lower_case(vocab):
+    """Says which `do_lower_case` a vocabulary was made for.
+
+    Args:
+      vocab: mapping of pieces to ids.
+
+    Returns:
+      False if too many pieces have capital letters for one of lower-cased text; True
+      if next to none have; None if this leaves doubt: in between, in small
+      vocabularies and in those of scripts without case.
+    """
+    letters, capitals = _letter_pieces(vocab)
+    if len(letters) < _LEAST_LETTER_PIECES:
+        return None
+    if len(capitals) >= _LEAST_CAPITALS_IF_CASED * len(letters):
+        return False
+    few_capitals = len(capitals) <= _MOST_CAPITALS_IF_UNCASED * len(letters)
+    if few_capitals and len(letters) >= _LEAST_LETTER_SHARE * len(vocab):
+        return True
+    return None
+
+
+def check_case(do_lower_case, is_given, vocab, vocab_file):
+    """Holds `--do_lower_case` against the pieces of the vocabulary.
+
+    Args:
+      do_lower_case: bool.
+      is_given: whether the user chose it; else it is a default.
+      vocab: mapping of pieces to ids.
+      vocab_file: its path, for the message.
+
+    Raises:
+      UserError: a default does not fit; a choice that does not gets a warning.
+    """
+    fitting = fitting_lower_case(vocab)
+    if fitting in (None, bool(do_lower_case)):
+        return
+    letters, capitals = map(len, _letter_pieces(vocab))
+    if do_lower_case:
+        reason = "lower-cased text never meets them"
+    else:
+        reason = "words with a capital letter become %s" % UNKNOWN_TOKEN
+    problem = (
+        "--do_lower_case=%s does not fit --vocab_file=%s: of its %d pieces with "
+        "letters %d have capital ones, and %s"
+        % (bool(do_lower_case), vocab_file, letters, capitals, reason)
+    )
+    if is_given:
+        logging.warning("%s. As the flag says so, the run goes on.", problem)
+        return
+    raise UserError(
+        "%s. That is the default: give --do_lower_case=%s, or --do_lower_case=%s to go "
+        "on all the same." % (problem, fitting, bool(do_lower_case))
+    )
+
+
 def convert_to_unicode(text):
     """Returns `text` as `str`; bytes are read as UTF-8, invalid ones are left out."""
     if isinstance(text, str):
@@ -95,17 +170,16 @@ def printable_text(text):
 
 
 def load_vocab(vocab_file):
-    """Reads a vocabulary file: one token a line, the id is the line's number from 0.
+    """Reads a vocabulary file, see `parse_vocab`.
 
     Args:
-      vocab_file: path of the file, UTF-8; white space around a token is dropped.
+      vocab_file: path of the file.
 
     Returns:
-      An `OrderedDict` token -> id, in the file's order.
+      An `OrderedDict` token -> id.
 
     Raises:
-      UserError: the file cannot be read, is empty, is not UTF-8, or has a token
-        twice; the message gives the line, counted from 1.
+      UserError: the file cannot be read, is empty or is not UTF-8.
     """
     try:
         with tf.io.gfile.GFile(vocab_file, "rb") as reader:
@@ -115,10 +189,30 @@ def load_vocab(vocab_file):
             "Cannot read the vocabulary %s (%s). Give the vocab.txt that came with "
             "the checkpoint, --vocab_file." % (vocab_file, error.message)
         ) from error
+    return parse_vocab(content, vocab_file)
+
+
+def parse_vocab(content, source):
+    """Reads a vocabulary: one token a line, the id is the line's number from 0.
+
+    The last line of a token gives its id, as in Google's program and in transformers:
+    some published vocabularies have a token twice, and the ids of its first lines are
+    then never used. `features.check_vocabulary` tells of them.
+
+    Args:
+      content: bytes, UTF-8; white space around a token is dropped.
+      source: where they come from, for the messages.
+
+    Returns:
+      An `OrderedDict` token -> id.
+
+    Raises:
+      UserError: it is empty or is not UTF-8; the message gives the line, from 1.
+    """
     if not content:
         raise UserError(
             "The vocabulary %s is empty. Give the vocab.txt that came with the "
-            "checkpoint, one token a line, --vocab_file." % vocab_file
+            "checkpoint, one token a line, --vocab_file." % source
         )
     # Only "\n" ends a line: tokens of some vocabularies hold other separators.
     lines = content.split(b"\n")
@@ -131,17 +225,26 @@ def load_vocab(vocab_file):
         except UnicodeDecodeError as error:
             raise UserError(
                 "%s, line %d: %r is not UTF-8 (%s). The file has to be UTF-8 text "
-                "with one token a line."
-                % (vocab_file, index + 1, line[:40], error.reason)
+                "with one token a line." % (source, index + 1, line[:40], error.reason)
             ) from error
-        if token in vocab:
-            raise UserError(
-                "%s, line %d: the token %r stands on line %d already, and a token has "
-                "one id. Use the checkpoint's own vocab.txt, unchanged."
-                % (vocab_file, index + 1, token, vocab[token] + 1)
-            )
         vocab[token] = index
     return vocab
+
+
+def require_tokens(vocab, source):
+    """Refuses a vocabulary that lacks a token of `REQUIRED_TOKENS`.
+
+    Args:
+      vocab: mapping of tokens to ids.
+      source: where it comes from, for the message.
+    """
+    missing = [token for token in REQUIRED_TOKENS if token not in vocab]
+    if missing:
+        raise UserError(
+            "The vocabulary %s lacks %s, and BERT's inputs need %s. Give "
+            "the vocab.txt that came with the checkpoint, --vocab_file."
+            % (source, ", ".join(missing), ", ".join(REQUIRED_TOKENS))
+        )
 
 
 def convert_by_vocab(vocab, items):
@@ -184,13 +287,7 @@ class FullTokenizer:
             `REQUIRED_TOKENS`.
         """
         self.vocab = load_vocab(vocab_file)
-        missing = [token for token in REQUIRED_TOKENS if token not in self.vocab]
-        if missing:
-            raise UserError(
-                "The vocabulary %s lacks %s, and BERT's inputs need %s. Give "
-                "the vocab.txt that came with the checkpoint, --vocab_file."
-                % (vocab_file, ", ".join(missing), ", ".join(REQUIRED_TOKENS))
-            )
+        require_tokens(self.vocab, vocab_file)
         self.inv_vocab = {index: token for token, index in self.vocab.items()}
         self.basic_tokenizer = BasicTokenizer(do_lower_case=do_lower_case)
         self.wordpiece_tokenizer = WordpieceTokenizer(vocab=self.vocab)

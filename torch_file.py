@@ -1,19 +1,24 @@
 """Reads the tensors of a file that PyTorch saved, without PyTorch and without code.
 
 Such a file (`torch.save` since PyTorch 1.6) is a zip archive of `data.pkl`, a pickle of
-a dict from name to tensor, and one entry `data/KEY` for each storage. A pickle is a
-program for a small stack machine, and Python's own `pickle` lets it call anything. Here
-it runs on a machine of this module, which calls nothing: the few functions that saved
-tensors name are stand-ins, any other name or instruction ends the reading.
+a dict from name to tensor, and one entry `data/KEY` for each storage. Before, it was a
+row of pickles (a magic number, a version, facts of the machine, the dict, the storages'
+keys) and then the storages, each after its length.
+
+A pickle is a program for a small stack machine, and Python's own `pickle` lets it call
+anything. Here it runs on a machine of this module, which calls nothing: the few
+functions that saved tensors name are stand-ins, any other name or instruction ends the
+reading.
 """
 
+import contextlib
 import io
 import math
 import os
 import pickletools
 import zipfile
 import zlib
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
@@ -21,12 +26,32 @@ from errors import UserError
 
 _MOST_PICKLE_BYTES = 1 << 20  # 200 bytes for each tensor are usual
 _MOST_DIMENSIONS = 8
-# Storage class -> dtype of its bytes. bfloat16 is the upper half of a float32.
+_ZIP_BEGIN, _PICKLE_BEGIN = b"PK\x03\x04", b"\x80\x02"
+# The first two pickles of a file of before 1.6.
+_MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
+_LENGTH_BYTES = 8
+
+
+class _Kind(NamedTuple):
+    type: str  # as safetensors has it
+    dtype: np.dtype
+
+
+# By storage class. The bytes of bfloat16 are the upper half of a float32.
 _STORAGES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "BFloat16Storage": np.dtype("<u2"),
+    name + "Storage": _Kind(kind, np.dtype(dtype))
+    for name, kind, dtype in (
+        ("Float", "F32", "<f4"),
+        ("Double", "F64", "<f8"),
+        ("Half", "F16", "<f2"),
+        ("BFloat16", "BF16", "<u2"),
+        ("Long", "I64", "<i8"),
+        ("Int", "I32", "<i4"),
+        ("Short", "I16", "<i2"),
+        ("Char", "I8", "i1"),
+        ("Byte", "U8", "u1"),
+        ("Bool", "BOOL", "?"),
+    )
 }
 
 
@@ -65,38 +90,87 @@ class _Refused(Exception):
     """What is wrong with a file, for the message."""
 
 
-def read(path):
-    """Reads a dict of tensors.
+class _Content(NamedTuple):
+    """An open file: its tensors, and how to get a storage's bytes."""
+
+    tensors: dict[str, _Tensor]
+    read_storage: Callable[[_Storage], bytes]
+
+
+def list_tensors(path):
+    """Lists the tensors of a file.
 
     Args:
       path: a file that `torch.save` wrote.
 
     Returns:
-      Dict from name to float32 array.
+      List of (name, shape, type), the last as safetensors has it, such as "F32".
 
     Raises:
-      UserError: it is of another format, is damaged, or holds anything but tensors of
-        floating point numbers under their names.
+      UserError: it is of another format, is damaged, or holds anything but tensors
+        under their names.
     """
+    with _opened(path) as content:
+        return [
+            (name, tensor.shape, _STORAGES[tensor.storage.kind].type)
+            for name, tensor in content.tensors.items()
+        ]
+
+
+def read(path, names):
+    """Reads tensors, each storage once and one at a time.
+
+    Args:
+      path: a file that `torch.save` wrote.
+      names: of tensors that it holds.
+
+    Yields:
+      Pairs of name and float32 array.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    with _opened(path) as content:
+        by_storage = {}
+        for name in names:
+            storage = content.tensors[name].storage
+            by_storage.setdefault(storage, []).append(name)
+        for storage, held in by_storage.items():
+            dtype = _STORAGES[storage.kind].dtype
+            values = np.frombuffer(content.read_storage(storage), dtype)
+            for name in held:
+                yield name, _as_float32(content.tensors[name], values)
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Yields a `_Content`; what is wrong with the file becomes a `UserError`."""
     try:
         with open(path, "rb") as reader:
-            if reader.read(4) != b"PK\x03\x04":
-                raise UserError(
-                    "%s is no zip archive, as PyTorch has written since 1.6. If it is "
-                    "older, load it there (weights_only=True) and save it again, best "
-                    "as safetensors." % path
-                )
-        with zipfile.ZipFile(path) as archive:
-            return _read_archive(archive, os.path.getsize(path))
+            length = os.path.getsize(path)
+            begin = reader.read(4)
+            reader.seek(0)
+            if begin == _ZIP_BEGIN:
+                with zipfile.ZipFile(reader) as archive:
+                    yield _read_archive(archive, length)
+            elif begin.startswith(_PICKLE_BEGIN):
+                yield _read_stream(reader, length)
+            else:
+                raise _Refused("it is no file of PyTorch's torch.save")
     except _Refused as error:
         reason = str(error)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
-        reason = "damaged: %s" % error
+    # The last: names in an archive that are not what their entry says.
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
+        reason = "damaged: %s" % ascii(str(error))
+    except EOFError:
+        reason = "damaged: it ends too early"
     except (OSError, RuntimeError) as error:  # The second: encrypted.
-        raise UserError("%s cannot be read: %s." % (path, error)) from None
+        raise UserError("%s cannot be read: %s." % (path, ascii(str(error)))) from None
+    else:
+        return
     raise UserError(
-        "%s is not read: %s. Fetch it anew, or save the adapter as safetensors."
-        % (path, reason)
+        "%s is not read: %s. Fetch it anew, or load it in PyTorch with "
+        "weights_only=True and save its tensors as safetensors." % (path, reason)
     )
 
 
@@ -126,7 +200,54 @@ def _read_archive(archive, file_length):
         raise _Refused("its numbers are not little-endian")
     if entries[pickles[0]].file_size > _MOST_PICKLE_BYTES:
         raise _Refused("data.pkl has more than %d bytes" % _MOST_PICKLE_BYTES)
-    found = _Machine(content("data.pkl")).run()
+    found = _Machine(io.BytesIO(content("data.pkl"))).run()
+    return _Content(
+        _checked_tensors(found, file_length),
+        lambda storage: content("data/" + storage.key, _byte_length(storage)),
+    )
+
+
+def _read_stream(reader, file_length):
+    """Reads what PyTorch wrote before 1.6."""
+    head = io.BytesIO(reader.read(_MOST_PICKLE_BYTES))
+    for wanted in (_MAGIC_NUMBER, _PROTOCOL_VERSION):
+        if _Machine(head).run() != wanted:
+            raise _Refused("it is no file of PyTorch's torch.save")
+    facts = _Machine(head).run()
+    if not isinstance(facts, dict) or facts.get("little_endian") is not True:
+        raise _Refused("its numbers are not little-endian")
+    machine = _Machine(head)
+    tensors = _checked_tensors(machine.run(), file_length)
+    keys = _Machine(head).run()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise _Refused("it does not say which storages follow")
+    stored = {storage.key: storage for storage in machine.storages}
+    if len(stored) != len(machine.storages) or sorted(stored) != sorted(keys):
+        raise _Refused("its storages are not those of its tensors")
+    places, place = {}, head.tell()
+    for key in keys:
+        reader.seek(place)
+        length = int.from_bytes(reader.read(_LENGTH_BYTES), "little")
+        if length != stored[key].length:
+            raise _Refused("a storage has another length than its tensors say")
+        places[key] = place + _LENGTH_BYTES
+        place = places[key] + _byte_length(stored[key])
+    if place != file_length:
+        raise _Refused("it has %d bytes, not %d" % (file_length, place))
+
+    def read_storage(storage):
+        reader.seek(places[storage.key])
+        return reader.read(_byte_length(storage))
+
+    return _Content(tensors, read_storage)
+
+
+def _byte_length(storage):
+    return storage.length * _STORAGES[storage.kind].dtype.itemsize
+
+
+def _checked_tensors(found, file_length):
+    """What a pickle made, which has to be a dict of tensors."""
     if not isinstance(found, dict):
         raise _Refused("it holds no dict")
     for name, tensor in found.items():
@@ -134,15 +255,7 @@ def _read_archive(archive, file_length):
             raise _Refused("%s is no tensor" % ascii(name))
     if sum(math.prod(tensor.shape) for tensor in found.values()) > file_length:
         raise _Refused("its tensors are longer than the file")
-    tensors, storages = {}, {}
-    for name, tensor in found.items():
-        storage = tensor.storage
-        if storage not in storages:
-            dtype = _STORAGES[storage.kind]
-            data = content("data/" + storage.key, storage.length * dtype.itemsize)
-            storages[storage] = np.frombuffer(data, dtype)
-        tensors[name] = _as_float32(tensor, storages[storage])
-    return tensors
+    return found
 
 
 def _as_float32(tensor, values):
@@ -154,23 +267,30 @@ def _as_float32(tensor, values):
         writeable=False,
     )
     if tensor.storage.kind == "BFloat16Storage":
-        return (strided.astype(np.uint32) << 16).view(np.float32)
+        # Shifted by a uint32, since a Python int makes int64 of a single number.
+        return (strided.astype(np.uint32) << np.uint32(16)).view(np.float32)
     with np.errstate(over="ignore"):
         return strided.astype(np.float32)
 
 
 class _Machine:
-    """Runs the instructions of a pickle that a dict of tensors consists of."""
+    """Runs the instructions of a pickle that a dict of tensors consists of.
 
-    def __init__(self, data):
-        self._data = data
+    Attributes:
+      storages: set of the `_Storage`s that it named.
+    """
+
+    def __init__(self, stream):
+        """Takes a binary stream; `run` reads from it up to the pickle's end."""
+        self._stream = stream
+        self.storages = set()
         self._stack = []
         self._marks = []  # lengths of the stack
         self._memo = {}
 
     def run(self):
         """What the pickle makes."""
-        instructions = pickletools.genops(io.BytesIO(self._data))
+        instructions = pickletools.genops(self._stream)
         try:
             for code, argument, _ in instructions:
                 if code.name == "STOP":
@@ -201,6 +321,20 @@ class _Machine:
 
     def _do_empty_dict(self, _):
         self._stack.append({})
+
+    def _do_empty_list(self, _):
+        self._stack.append([])
+
+    def _do_append(self, _):
+        self._append([self._stack.pop()])
+
+    def _do_appends(self, _):
+        self._append(self._to_mark())
+
+    def _append(self, items):
+        if not isinstance(self._stack[-1], list):
+            raise _Refused("its pickle is damaged (nothing to append to)")
+        self._stack[-1].extend(items)
 
     def _do_tuple(self, _):
         self._stack.append(tuple(self._to_mark()))
@@ -265,8 +399,13 @@ class _Machine:
 
     def _do_binpersid(self, _):
         found = self._stack.pop()
-        if not isinstance(found, tuple) or len(found) != 5 or found[0] != "storage":
+        if not isinstance(found, tuple) or found[:1] != ("storage",):
             raise _Refused("its pickle refers to something else than a storage")
+        # Before 1.6 a sixth says which part of another storage it is, if it is.
+        if len(found) == 6 and found[5] is None:
+            found = found[:5]
+        if len(found) != 5:
+            raise _Refused("a storage is damaged or is a part of another")
         _, kind, key, _, length = found
         if (
             not isinstance(kind, _Name)
@@ -274,8 +413,10 @@ class _Machine:
             or not isinstance(key, str)
             or not _is_count(length)
         ):
-            raise _Refused("a storage is damaged or holds no floating point numbers")
-        self._stack.append(_Storage(kind.name, key, length))
+            raise _Refused("a storage is damaged or holds no numbers")
+        storage = _Storage(kind.name, key, length)
+        self.storages.add(storage)
+        self._stack.append(storage)
 
     def _do_build(self, _):
         # Of an OrderedDict that is a state_dict: versions of PyTorch's modules.

@@ -175,3 +175,43 @@ def random_batch(config):
     mask = (np.arange(7) < np.array([[7], [3], [5], [1]])).astype(int)
     types = random.randint(0, config["type_vocab_size"], size=(4, 7))
     return ids * mask, mask, types * mask
+
+
+def write_tokenizer(folder, tokens=TOKENS, **changes):
+    """Writes a tokenizer.json as transformers 5 does, and no vocab.txt.
+
+    Args:
+      folder: `pathlib.Path` of the encoder.
+      tokens: its vocabulary.
+      changes: entries of its parts, such as `normalizer={"lowercase": False}`; None
+        takes the part out.
+    """
+    special = [token for token in tokens if token.startswith("[")]
+    parts = {
+        "normalizer": {
+            "type": "BertNormalizer",
+            "clean_text": True,
+            "handle_chinese_chars": True,
+            "strip_accents": None,
+            "lowercase": True,
+        },
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "model": {
+            "type": "WordPiece",
+            "unk_token": "[UNK]",
+            "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100,
+            "vocab": {token: index for index, token in enumerate(tokens)},
+        },
+        "added_tokens": [
+            {"id": tokens.index(token), "content": token, "special": True}
+            for token in special
+        ],
+    }
+    for part, entries in changes.items():
+        if isinstance(entries, dict):
+            parts[part].update(entries)
+        else:
+            parts[part] = entries
+    (folder / "vocab.txt").unlink(missing_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps({"version": "1.0", **parts}))

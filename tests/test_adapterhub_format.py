@@ -8,6 +8,7 @@ import zipfile
 import adapterhub_layout as layout
 import numpy as np
 import pytest
+import torch_layout
 from adapterhub_layout import (
     ADAPTER_CONFIG,
     HEAD_CONFIG,
@@ -30,6 +31,7 @@ import adapter_package
 import adapterhub_format
 import convert_checkpoint
 import package_exchange
+import tokenization
 from errors import UserError
 from tests import small_packages
 
@@ -165,6 +167,23 @@ def test_factor_above_the_width(tmp_path, base):
     config = changed(ADAPTER_CONFIG, reduction_factor=100)
     weights = random_adapter(sizes={0: 1, 1: 1})
     assert check_import(tmp_path, base, config, weights).adapter_size == 1
+
+
+def test_the_most_used_config_without_its_layer_norm(tmp_path, base):
+    """`SeqBnConfig(original_ln_before=False)`, as the refusal of another says."""
+    config = changed(ADAPTER_CONFIG, mh_adapter=False, non_linearity="relu")
+    weights = {n: v for n, v in random_adapter().items() if "attention" not in n}
+    check_import(tmp_path, base, config, weights)
+
+
+def test_case_that_the_vocabulary_contradicts(tmp_path, base, monkeypatch):
+    write_adapter(tmp_path / "in")
+    monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: False)
+    refused(tmp_path, base, ["--do_lower_case=True does not fit", base.vocab_file])
+    given = LETTERS._replace(do_lower_case=True)
+    assert imported(tmp_path, base, given).config["do_lower_case"] is True
+    given = LETTERS._replace(do_lower_case=False)
+    assert imported(tmp_path, base, given, "cased").config["do_lower_case"] is False
 
 
 def test_other_names_for_the_same_weights(tmp_path, base):
@@ -338,8 +357,11 @@ def test_tasks_that_do_not_fit(tmp_path, base, label2id, given, parts):
 @pytest.mark.parametrize(
     "entries, parts",
     [
-        ({"layers": 2}, ["layers is 2", "one layer"]),
-        ({"use_pooler": False}, ["use_pooler is false", "pooler's output"]),
+        ({"layers": 2}, ["layers is 2", "one layer", "layers=1, use_pooler=True"]),
+        (
+            {"use_pooler": False},
+            ["use_pooler is false", "pooler's output", "add_classification_head"],
+        ),
         ({"head_type": "multilabel_classification"}, ["multilabel", "one label"]),
         ({"head_type": "tagging"}, ["tagging", "one label"]),
         ({"later": [1]}, ["later is [1]", "not known"]),
@@ -393,7 +415,14 @@ def test_no_head(tmp_path, base):
     "entries, parts",
     [
         ({"is_parallel": True}, ["is_parallel is true", "not its input"]),
-        ({"original_ln_before": True}, ["original_ln_before is true", "before its"]),
+        (
+            {"original_ln_before": True},
+            [
+                "original_ln_before is true",
+                "before its",
+                "SeqBnConfig(original_ln_before=False)",
+            ],
+        ),
         ({"original_ln_after": False}, ["original_ln_after is false"]),
         ({"ln_before": True}, ["ln_before is true", "no layer norm of its own"]),
         ({"ln_after": True}, ["ln_after is true", "no layer norm of its own"]),
@@ -403,7 +432,10 @@ def test_no_head(tmp_path, base):
         ({"is_parallel": 1}, ["is_parallel is 1"]),
         ({"residual_before_ln": "post_add"}, ['residual_before_ln is "post_add"']),
         ({"inv_adapter": "nice"}, ['inv_adapter is "nice"', "embeddings"]),
-        ({"architecture": "lora"}, ['architecture is "lora"', "bottleneck"]),
+        (
+            {"architecture": "lora"},
+            ['architecture is "lora"', "bottleneck", "config=DoubleSeqBnConfig()"],
+        ),
         ({"architecture": "union"}, ['architecture is "union"']),
         ({"non_linearity": "leakyrelu"}, ['"leakyrelu"', "gelu_new", "swish"]),
         ({"non_linearity": "gelu_orig"}, ['"gelu_orig"']),
@@ -496,20 +528,31 @@ def test_damaged_files(tmp_path, base, name, content, part):
     refused(tmp_path, base, ["in", part])
 
 
-class RunCommand:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_in_files_of_pytorch(tmp_path, base, old):
+    write_adapter(tmp_path / "in")
+    wanted = imported(tmp_path, base, name="wanted")
+    for stem, values in (
+        ("adapter", random_adapter()),
+        ("model_head", random_head()),
+    ):
+        (tmp_path / "in" / (stem + ".safetensors")).unlink()
+        path = tmp_path / "in" / ("pytorch_%s.bin" % stem)
+        torch_layout.save(path, values, old)
+    found = imported(tmp_path, base, name="found")
+    assert found.config["weights"] == wanted.config["weights"]
+    whole = {**random_adapter(), KEY: np.ones((H, SIZE), np.int64)}
+    path = tmp_path / "in" / "pytorch_adapter.bin"
+    torch_layout.save(path, whole, old)
+    refused(tmp_path, base, [str(path), KEY, "of type I64"])
+    torch_layout.save(path, {**random_adapter(), KEY: np.full((H, SIZE), np.nan)}, old)
+    refused(tmp_path, base, [str(path), KEY, "not a number"])
 
 
 def test_weights_in_a_file_of_pytorch_run_nothing(tmp_path, base):
     write_adapter(tmp_path / "in")
     marker = tmp_path / "in" / "marker"
-    code = pickle.dumps({KEY: RunCommand("touch %s" % marker)}, 2)
+    code = pickle.dumps({KEY: torch_layout.Command("touch %s" % marker)}, 2)
     (tmp_path / "in" / "adapter.safetensors").unlink()
     path = tmp_path / "in" / "pytorch_adapter.bin"
     with zipfile.ZipFile(path, "w") as archive:

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import os
+import pickle
 
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors
 import tensorflow.compat.v1 as tf
+import torch_layout
 from absl import flags
 from hf_layout import (
     CONFIG,
@@ -27,8 +29,10 @@ import adapter_package
 import checkpoints
 import convert_checkpoint
 import hf_encoder
+import hf_files
 import modeling
 import package_exchange
+import tokenization
 from errors import UserError
 from tests import small_packages, small_run
 
@@ -163,6 +167,74 @@ def test_weights_in_parts(tmp_path, plain):
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
 
 
+def write_torch(folder, weights, old=False):
+    """Writes an encoder with pytorch_model.bin alone; returns its path."""
+    write_encoder(folder)
+    (folder / "model.safetensors").unlink()
+    torch_layout.save(folder / "pytorch_model.bin", weights, old)
+    return str(folder)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("layout", [dict, prefixed, legacy])
+def test_weights_of_pytorch(tmp_path, plain, layout, old):
+    source = write_torch(tmp_path / "in", layout(random_weights(CONFIG)), old)
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+    record = json.loads((tmp_path / "out" / "conversion.json").read_text())
+    assert sorted(record["inputs"]) == ["config.json", "pytorch_model.bin", "vocab.txt"]
+
+
+def test_weights_of_pytorch_in_parts(tmp_path, plain):
+    weights = random_weights(CONFIG)
+    index = write_parts(tmp_path / "in", weights)["weight_map"]
+    for path in (tmp_path / "in").glob("model*"):
+        path.unlink()
+    renamed = {
+        name: part.replace("model", "pytorch_model").replace("safetensors", "bin")
+        for name, part in index.items()
+    }
+    for part in set(renamed.values()):
+        names = [name for name in renamed if renamed[name] == part]
+        torch_layout.save(tmp_path / "in" / part, {n: weights[n] for n in names})
+    path = tmp_path / "in" / "pytorch_model.bin.index.json"
+    path.write_text(json.dumps({"weight_map": renamed}))
+    convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+    os.rename(tmp_path / "out", tmp_path / "in" / "out")
+    renamed["pooler.dense.bias"] = "../in/" + renamed["pooler.dense.bias"]
+    path.write_text(json.dumps({"weight_map": renamed}))
+    refused(tmp_path, ["../in/", "not in that folder"])
+
+
+def test_safetensors_go_before_files_of_pytorch(tmp_path, plain):
+    source = write_encoder(tmp_path / "in")
+    torch_layout.save(
+        tmp_path / "in" / "pytorch_model.bin", random_weights(CONFIG, seed=9)
+    )
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+
+
+@pytest.mark.parametrize("writer", [torch_layout.write, torch_layout.write_old])
+def test_a_hostile_file_of_pytorch_runs_nothing(tmp_path, writer):
+    source = write_torch(tmp_path / "in", random_weights(CONFIG))
+    marker = tmp_path / "in" / "marker"
+    command = torch_layout.Command("touch %s" % marker)
+    path = tmp_path / "in" / "pytorch_model.bin"
+    writer(path, pickle.dumps({"bert.pooler.dense.bias": command}, 2))
+    refused(tmp_path, [str(path), "system", "not run"])
+    assert not marker.exists() and os.path.isdir(source)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_file_of_pytorch_that_holds_no_numbers(tmp_path, value):
+    weights = random_weights(CONFIG)
+    weights[DENSE][3, 4] = value
+    write_torch(tmp_path / "in", weights)
+    refused(tmp_path, ["pytorch_model.bin", DENSE, "not a number"])
+
+
 @pytest.mark.parametrize(
     "change, part",
     [
@@ -180,6 +252,9 @@ def test_wrong_index(tmp_path, change, part):
     path = tmp_path / "in" / "model.safetensors.index.json"
     path.write_text(json.dumps(index))
     refused(tmp_path, [str(path), part])
+
+
+DENSE = "encoder.layer.1.output.dense.weight"
 
 
 def refused(folder, parts, **arguments):
@@ -251,9 +326,6 @@ def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
     assert all(notice in text for text in told)
 
 
-DENSE = "encoder.layer.1.output.dense.weight"
-
-
 @pytest.mark.parametrize(
     "change, parts",
     [
@@ -266,10 +338,6 @@ DENSE = "encoder.layer.1.output.dense.weight"
         (
             lambda w: w.update({DENSE: np.ascontiguousarray(w[DENSE].T)}),
             [DENSE, "[20, 12]", "[12, 20]"],
-        ),
-        (
-            lambda w: w.update({"classifier.weight": w["pooler.dense.bias"]}),
-            ["classifier.weight is not a part"],
         ),
         (
             lambda w: w.update({"embeddings.LayerNorm.gamma": w["pooler.dense.bias"]}),
@@ -295,6 +363,73 @@ def test_weights_that_do_not_fit(tmp_path, change, parts):
     change(weights)
     write_encoder(tmp_path / "in", weights=weights)
     refused(tmp_path, parts)
+
+
+HEADS = {
+    "classifier.weight": np.ones((2, 12), np.float32),
+    "classifier.bias": np.ones(2, np.float32),
+    "qa_outputs.weight": np.ones((2, 12), np.int32),
+    "cls.predictions.transform.dense.weight": np.full((12, 12), np.nan, np.float32),
+    "cls.predictions.decoder\x1b[2J.bias": np.float32(3),
+}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "bert.", "0.auto_model.", "module.bert.", "model.encoder.bert."]
+)
+def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, prefix):
+    told = []
+    monkeypatch.setattr(
+        hf_encoder.logging, "info", lambda text, *args: told.append(text % args)
+    )
+    weights = {prefix + name: w for name, w in random_weights(CONFIG).items()}
+    weights[prefix + "embeddings.position_ids"] = np.arange(9)[None]
+    source = write_encoder(tmp_path / "in", weights={**weights, **HEADS})
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+    (left_out,) = [text for text in told if text.startswith("Left out")]
+    assert "5 found" in left_out and "\x1b" not in left_out
+    for name in ("classifier.bias", "qa_outputs.weight", r"decoder\x1b[2J.bias"):
+        assert name in left_out
+    assert "position_ids" not in left_out
+
+
+@pytest.mark.parametrize("prefix", ["", "bert.", "0.auto_model."])
+def test_what_lies_inside_the_encoder_has_to_fit(tmp_path, prefix):
+    weights = {prefix + name: w for name, w in random_weights(CONFIG).items()}
+    weights[prefix + "encoder.layer.0.output.adapters.x.up\x1b"] = HEADS[
+        "classifier.bias"
+    ]
+    weights[prefix + DENSE] = weights[prefix + DENSE][:3].copy()
+    write_encoder(tmp_path / "in", weights={**weights, **HEADS})
+    refused(
+        tmp_path,
+        [
+            "2 found",
+            prefix + "encoder.layer.0.output.adapters.x.up\\x1b is not a part of BERT",
+            prefix + DENSE + " has shape [3, 20]",
+        ],
+    )
+
+
+def test_folders_of_no_or_two_encoders(tmp_path):
+    name = "embeddings.word_embeddings.weight"
+    weights = random_weights(CONFIG)
+    two = {side + n: w for side in ("a.", "b.") for n, w in weights.items()}
+    write_encoder(tmp_path / "in", weights=two)
+    refused(tmp_path, ["one BERT encoder", "hold 2", "a." + name, "b." + name])
+    del weights[name]
+    write_encoder(tmp_path / "in", weights=weights)
+    refused(tmp_path, ["one BERT encoder", name, "hold 0", "embeddings.LayerNorm"])
+
+
+@pytest.mark.parametrize("layers", [10**9, 40])
+def test_more_layers_than_there_are_tensors(tmp_path, monkeypatch, layers):
+    listed = []
+    monkeypatch.setattr(hf_encoder, "expected_sources", listed.append)
+    write_encoder(tmp_path / "in", dict(CONFIG, num_hidden_layers=layers))
+    refused(tmp_path, ["num_hidden_layers is %d" % layers, "39 tensors"])
+    assert not listed
 
 
 def test_many_problems_are_counted(tmp_path):
@@ -335,14 +470,21 @@ def test_random_pooler_is_cut_off():
 @pytest.mark.parametrize(
     "tokens, parts",
     [
-        ([*TOKENS, "f"], ["12 tokens", "vocab_size of 11"]),
-        ([*TOKENS[:-1], "a"], ["line 11", "line 5"]),
+        ([*TOKENS, "f"], ["has 12 entries", "vocab_size in", "config.json is 11"]),
         (TOKENS[4:], ["[CLS]"]),
     ],
 )
 def test_vocabulary_that_does_not_fit(tmp_path, tokens, parts):
     write_encoder(tmp_path / "in", tokens=tokens)
     refused(tmp_path, ["vocab.txt", *parts])
+
+
+def test_doubled_lines_are_taken_as_they_are(tmp_path, plain):
+    source = write_encoder(tmp_path / "in", tokens=[*TOKENS[:-2], "a", "\u00a0"])
+    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
+    vocab = (tmp_path / "in" / "vocab.txt").read_bytes()
+    assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab
 
 
 def test_shorter_vocabulary_is_taken(tmp_path, plain):
@@ -367,7 +509,37 @@ def test_damaged_file(tmp_path, name, length):
     refused(tmp_path, [str(path), "is damaged"])
 
 
-@pytest.mark.parametrize("content", [b"[]", b"\xff\xfe"])
+def test_a_pipe_or_an_endless_file_as_config(tmp_path, monkeypatch):
+    write_encoder(tmp_path / "in")
+    path = tmp_path / "in" / "config.json"
+    path.unlink()
+    os.mkfifo(path)
+    refused(tmp_path, [str(path), "no regular file"])
+    path.unlink()
+    monkeypatch.setattr(hf_files, "_MOST_JSON_BYTES", 1000)
+    path.write_text(json.dumps(CONFIG) + " " * 1000)
+    refused(tmp_path, [str(path), "more than 1000 bytes"])
+
+
+def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
+    write_encoder(tmp_path / "in")
+    entry = b'{"dtype": "\\u001b[2J", "shape": [1], "data_offsets": [0, 4]}'
+    header = b'{"a": ' + entry + b"}"
+    path = tmp_path / "in" / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="is damaged") as caught:
+        convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert str(caught.value).isprintable()
+    hostile = {"\x1b[2J" + name: w for name, w in random_weights(CONFIG).items()}
+    save_file(hostile, str(path))
+    with pytest.raises(UserError, match="one BERT encoder") as caught:
+        convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", pytest.param(b"[" * 10**6, id="deep"), b"\xff\xfe"]
+)
 def test_config_that_is_no_json_object(tmp_path, content):
     write_encoder(tmp_path / "in")
     (tmp_path / "in" / "config.json").write_bytes(content)
@@ -537,6 +709,14 @@ def test_case_there(tmp_path, given, wanted):
         "model_max_length": 9,
         "tokenizer_class": "BertTokenizer",
     }
+
+
+def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
+    base = converted_base(tmp_path)
+    monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: False)
+    not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True to go")
+    # What was given on the command line is the user's own word.
+    convert_checkpoint.write_encoder(base, str(tmp_path / "out"), None, True)
 
 
 @pytest.fixture

@@ -267,3 +267,31 @@ def test_texts_are_counted_before_they_are_cut(tokenizer):
     assert counter.counts.cut_share == 1 / 4
     # Those that just fit are whole.
     assert counter.counts.cut == 1
+
+
+@pytest.mark.parametrize(
+    "tokens, parts",
+    [
+        (["[PAD]", "a", "b"], []),
+        (["[PAD]", "a", "b", "a"], ["1 lines, first line 2, stand"]),
+        (["[PAD]", "", "a", "", "b", "", "b"], ["3 lines, first line 2, stand"]),
+        (["a", "b"], ["[PAD] on its first line"]),
+        (["a", "[PAD]", "b"], ["[PAD] on its first line"]),
+        (["[PAD]", "[PAD]"], ["1 lines", "[PAD] on its first line"]),
+    ],
+)
+def test_what_is_odd_in_a_vocabulary_is_told(monkeypatch, tokens, parts):
+    told = []
+    monkeypatch.setattr(
+        features.logging, "warning", lambda text, *args: told.append(text % args)
+    )
+    vocab = {token: index for index, token in enumerate(tokens)}
+    features.check_vocabulary("v.txt", vocab, len(tokens), "c.json")
+    assert len(told) == len(parts)
+    for text, part in zip(told, parts):
+        assert part in text and "v.txt" in text
+    # The ids are lines, however few tokens there are.
+    with pytest.raises(
+        UserError, match="v.txt has %d entries.* is %d" % (len(tokens), len(tokens) - 1)
+    ):
+        features.check_vocabulary("v.txt", vocab, len(tokens) - 1, "c.json")

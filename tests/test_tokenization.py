@@ -236,6 +236,7 @@ def test_load_vocab_reads_lines_in_order():
         (b"a\rb\nc\n", ["a\rb", "c"]),
         ("a\n\u00bd\u2028x\nb\n".encode(), ["a", "\u00bd\u2028x", "b"]),
         (b"a\n\nb\n", ["a", "", "b"]),
+        ("a\n\u00a0\nb\n".encode(), ["a", "", "b"]),
     ],
 )
 def test_load_vocab_line_ends(tmp_path, content, tokens):
@@ -244,11 +245,30 @@ def test_load_vocab_line_ends(tmp_path, content, tokens):
 
 
 @pytest.mark.parametrize(
+    "content, ids",
+    [
+        (b"a\nb\nc\nb\n", {"a": 0, "b": 3, "c": 2}),
+        (b"a\nb \nb\n", {"a": 0, "b": 2}),
+        ("a\n\u00a0\nb\n\u2028\n".encode(), {"a": 0, "b": 2, "": 3}),
+    ],
+)
+def test_the_last_line_of_a_token_gives_its_id(tmp_path, content, ids):
+    assert tokenization.load_vocab(write_vocab(tmp_path, content)) == ids
+
+
+def test_a_token_twice_is_cut_as_ever(tmp_path):
+    path = write_vocab(tmp_path, [*SPECIAL, "un", "##do", "un", "[CLS]"])
+    tokenizer = tokenization.FullTokenizer(path)
+    pieces = tokenizer.tokenize("Undo")
+    assert pieces == ["un", "##do"]
+    assert tokenizer.convert_tokens_to_ids([*pieces, "[CLS]"]) == [6, 5, 7]
+    assert tokenizer.convert_ids_to_tokens([6, 5, 7]) == ["un", "##do", "[CLS]"]
+
+
+@pytest.mark.parametrize(
     "content, parts",
     [
         (b"", ["is empty"]),
-        (b"a\nb\nc\nb\n", ["line 4", "'b'", "line 2"]),
-        (b"a\nb \nb\n", ["line 3", "'b'", "line 2"]),
         (b"a\nb\n\xff\xfe\n", ["line 3", "not UTF-8"]),
         (b"a\n[PAD]\n", ["[CLS], [SEP], [UNK]"]),
         (b"[CLS]\n[UNK]\n", ["lacks [SEP],"]),
@@ -320,3 +340,73 @@ def test_case_of_a_known_release(name, folder):
 @pytest.mark.parametrize("lower", [True, False])
 def test_case_of_another_checkpoint_is_not_judged(path, lower):
     tokenization.validate_case_matches_checkpoint(lower, path)
+
+
+def pieces(capital=0, small=0, chinese=0):
+    """A vocabulary of so many pieces of each kind."""
+    tokens = [*SPECIAL, "[MASK]", "<S>", "", "##", "1", "##!", "\u00bd"]
+    tokens += ["Wort%d" % i for i in range(capital // 2)]
+    tokens += ["##Ä%d" % i for i in range(capital - capital // 2)]
+    tokens += ["wort%d" % i for i in range(small)]
+    tokens += ["\u4e00%d" % i for i in range(chinese)]
+    return {token: index for index, token in enumerate(tokens)}
+
+
+@pytest.mark.parametrize(
+    "counts, fitting",
+    [
+        ({"small": 2000}, True),
+        ({"small": 2000, "capital": 4}, True),
+        ({"small": 2000, "capital": 40}, None),
+        ({"small": 2000, "capital": 200}, False),
+        ({"small": 2000, "capital": 20000}, False),
+        # Little of a script with case: nobody writes such text, or it is mixed.
+        ({"small": 2000, "chinese": 4000}, None),
+        ({"small": 900, "capital": 300, "chinese": 30000}, False),
+        ({"chinese": 30000}, None),
+        ({"small": 500}, None),
+        ({"small": 500, "capital": 400}, None),
+        ({}, None),
+    ],
+)
+def test_case_that_a_vocabulary_was_made_for(counts, fitting):
+    assert tokenization.fitting_lower_case(pieces(**counts)) is fitting
+
+
+def test_case_of_berts_own_vocabulary():
+    vocab = tokenization.load_vocab(VOCAB_FILE)
+    assert tokenization.fitting_lower_case(vocab) is True
+    # As of a cased one: every third word has a capital.
+    words = [token.capitalize() if i % 3 else token for i, token in enumerate(vocab)]
+    cased = {token: index for index, token in enumerate(words)}
+    assert tokenization.fitting_lower_case(cased) is False
+
+
+@pytest.mark.parametrize(
+    "counts, lower, parts",
+    [
+        ({"small": 2000}, False, ["2000 pieces", "0 have", "[UNK]", "case=True,"]),
+        (
+            {"small": 1500, "capital": 500},
+            True,
+            ["2000 pieces", "500 have", "never meets", "case=False,"],
+        ),
+    ],
+)
+def test_case_that_does_not_fit(monkeypatch, counts, lower, parts):
+    told = []
+    monkeypatch.setattr(
+        tokenization.logging, "warning", lambda text, *args: told.append(text % args)
+    )
+    vocab = pieces(**counts)
+    with pytest.raises(UserError) as caught:
+        tokenization.check_case(lower, False, vocab, "v.txt")
+    for part in [*parts, "--vocab_file=v.txt", "or --do_lower_case=%s" % lower]:
+        assert part in str(caught.value)
+    assert not told
+    tokenization.check_case(lower, True, vocab, "v.txt")
+    assert len(told) == 1 and "--do_lower_case=%s" % lower in told[0]
+    for given in (True, False):
+        tokenization.check_case(not lower, given, vocab, "v.txt")
+        tokenization.check_case(lower, given, pieces(small=10), "v.txt")
+    assert len(told) == 1

@@ -7,77 +7,45 @@ import zipfile
 
 import numpy as np
 import pytest
+from torch_layout import (
+    DICT,
+    EMPTY_TUPLE,
+    MARK,
+    OLD_BEGIN,
+    REDUCE,
+    SET_ITEMS,
+    STOP,
+    TUPLE,
+    Command,
+    name,
+    number,
+    program,
+    tensor,
+    text,
+    write,
+    write_old,
+)
 
 import torch_file
 from errors import UserError
 
-# Instructions of a pickle, as bytes.
-DICT, MARK, SET_ITEMS, STOP = b"}", b"(", b"u", b"."
-REDUCE, PERSISTENT, EMPTY_TUPLE, TUPLE, FALSE = b"R", b"Q", b")", b"t", b"\x89"
-
-
-def text(value):
-    value = value.encode("utf-8")
-    return b"X" + struct.pack("<I", len(value)) + value
-
-
-def number(value):
-    return b"J" + struct.pack("<i", value)
-
-
-def name(module, attribute):
-    return ("c%s\n%s\n" % (module, attribute)).encode()
-
-
-def numbers(values):
-    return MARK + b"".join(map(number, values)) + TUPLE
-
-
-def tensor(key, length, shape, strides, offset=0, storage="FloatStorage", rest=b""):
-    """Instructions that make a tensor, as `torch.save` writes them."""
-    stored = (
-        MARK
-        + text("storage")
-        + name("torch", storage)
-        + text(key)
-        + text("cpu")
-        + number(length)
-        + TUPLE
-        + PERSISTENT
-    )
-    hooks = name("collections", "OrderedDict") + EMPTY_TUPLE + REDUCE
-    arguments = stored + number(offset) + numbers(shape) + numbers(strides)
-    arguments = MARK + arguments + FALSE + hooks + rest + TUPLE
-    return name("torch._utils", "_rebuild_tensor_v2") + arguments + REDUCE
-
-
-def program(items, begin=DICT):
-    """Instructions that make a dict."""
-    body = b"".join(text(key) + value for key, value in items.items())
-    return b"\x80\x02" + begin + MARK + body + SET_ITEMS + STOP
-
-
-def write(path, code, storages=(), compression=zipfile.ZIP_STORED, more=()):
-    with zipfile.ZipFile(path, "w", compression) as archive:
-        archive.writestr("archive/data.pkl", code)
-        for key, values in dict(storages).items():
-            archive.writestr("archive/data/" + key, values.tobytes())
-        for entry, content in dict(more).items():
-            archive.writestr(entry, content)
-    return str(path)
-
-
 FOUR = {"0": np.arange(4, dtype="<f4")}
+
+
+def read_all(path):
+    names = [name for name, _, _ in torch_file.list_tensors(path)]
+    return dict(torch_file.read(path, names))
 
 
 def refused(path, part):
     with pytest.raises(UserError) as caught:
-        torch_file.read(str(path))
+        read_all(str(path))
     assert str(path) in str(caught.value)
     assert part in str(caught.value)
 
 
-def test_tensors_of_all_types_and_strides(tmp_path):
+@pytest.mark.parametrize("old", [False, True])
+def test_tensors_of_all_types_and_strides(tmp_path, old):
     values = np.arange(12, dtype="<f4") / 8 - 0.5
     upper = (values.view("<u4") >> 16).astype("<u2")
     storages = {
@@ -85,6 +53,8 @@ def test_tensors_of_all_types_and_strides(tmp_path):
         "1": values.astype("<f8"),
         "2": values.astype("<f2"),
         "3": upper,
+        "4": np.arange(-3, 4, dtype="<i8"),
+        "5": np.array([True, False]),
     }
     code = program(
         {
@@ -95,10 +65,23 @@ def test_tensors_of_all_types_and_strides(tmp_path):
             "half": tensor("2", 12, (12,), (1,), storage="HalfStorage"),
             "short": tensor("3", 12, (2, 6), (6, 1), storage="BFloat16Storage"),
             "scalar": tensor("0", 12, (), (), offset=11),
+            "short_scalar": tensor("3", 12, (), (), 11, "BFloat16Storage"),
+            "whole": tensor("4", 7, (1, 7), (7, 1), storage="LongStorage"),
+            "truth": tensor("5", 2, (2,), (1,), storage="BoolStorage"),
         }
     )
     padding = {"archive/byteorder": b"little", "archive/padding": b"x" * 300}
-    found = torch_file.read(write(tmp_path / "f", code, storages, more=padding))
+    if old:
+        path = write_old(tmp_path / "f", code, storages)
+    else:
+        path = write(tmp_path / "f", code, storages, more=padding)
+    listed = {name: rest for name, *rest in torch_file.list_tensors(path)}
+    assert listed["whole"] == [(1, 7), "I64"] and listed["truth"] == [(2,), "BOOL"]
+    assert listed["half"] == [(12,), "F16"] and listed["scalar"] == [(), "F32"]
+    found = read_all(path)
+    assert {name: value.shape for name, value in found.items()} == {
+        name: shape for name, (shape, _) in listed.items()
+    }
     assert {value.dtype for value in found.values()} == {np.dtype(np.float32)}
     square = values.reshape(3, 4)
     np.testing.assert_array_equal(found["plain"], square)
@@ -108,7 +91,29 @@ def test_tensors_of_all_types_and_strides(tmp_path):
     for key in ("double", "half"):
         np.testing.assert_array_equal(found[key], values)
     np.testing.assert_array_equal(found["short"], values.reshape(2, 6))
-    assert found["scalar"] == values[11]
+    assert found["scalar"] == found["short_scalar"] == values[11]
+    np.testing.assert_array_equal(found["whole"], [np.arange(-3, 4)])
+    np.testing.assert_array_equal(found["truth"], [1, 0])
+
+
+def test_each_storage_is_read_once(tmp_path, monkeypatch):
+    storages = {"0": np.arange(4, dtype="<f4"), "1": np.arange(4, dtype="<f4") + 4}
+    items = {
+        "t%d" % i: tensor(str(i % 2), 4, (2,), (1,), offset=i // 2) for i in range(6)
+    }
+    path = write(tmp_path / "f", program(items), storages)
+    read, opened = [], zipfile.ZipFile.read
+
+    def counted(archive, name):
+        read.append(name.filename)
+        return opened(archive, name)
+
+    monkeypatch.setattr(zipfile.ZipFile, "read", counted)
+    names = [name for name in items if name != "t5"]
+    found = dict(torch_file.read(path, names))
+    assert sorted(found) == names
+    np.testing.assert_array_equal(found["t3"], [5, 6])
+    assert sorted(read) == ["archive/data.pkl", "archive/data/0", "archive/data/1"]
 
 
 def test_parameters_and_a_state_dict(tmp_path):
@@ -127,18 +132,8 @@ def test_parameters_and_a_state_dict(tmp_path):
     code = program({"a": parameter}, begin=ordered)
     # The state of such a dict: versions of PyTorch's modules.
     code = code[:-1] + DICT + text("_metadata") + DICT + b"s" + b"b" + STOP
-    found = torch_file.read(write(tmp_path / "f", code, FOUR))
+    found = read_all(write(tmp_path / "f", code, FOUR))
     np.testing.assert_array_equal(found["a"], FOUR["0"])
-
-
-class Command:
-    """Runs a command when it is unpickled."""
-
-    def __init__(self, command):
-        self.command = command
-
-    def __reduce__(self):
-        return os.system, (self.command,)
 
 
 def attacks(marker):
@@ -157,13 +152,19 @@ def attacks(marker):
     yield program({"a": posix + call + b"0" + tensor("0", 4, (4,), (1,))})
 
 
+def first_pickle(path, code, storages):
+    path.write_bytes(code + OLD_BEGIN)
+    return str(path)
+
+
+@pytest.mark.parametrize("writer", [write, write_old, first_pickle])
 @pytest.mark.parametrize("index", range(len(list(attacks("")))))
-def test_code_never_runs(tmp_path, index):
+def test_code_never_runs(tmp_path, index, writer):
     marker = tmp_path / "marker"
     code = list(attacks(marker))[index]
-    path = write(tmp_path / "f", code, FOUR)
+    path = writer(tmp_path / "f", code, FOUR)
     try:
-        torch_file.read(path)
+        read_all(path)
     except UserError as error:
         assert path in str(error)
     assert not marker.exists()
@@ -200,7 +201,8 @@ def one(**changes):
         (one(length=2**30), "has 16 bytes"),
         (one(key="1"), "lacks 'data/1'"),
         (one(key="../../x"), "lacks"),
-        (one(storage="LongStorage"), "torch.LongStorage"),
+        (one(storage="LongStorage"), "has 16 bytes, not 32"),
+        (one(storage="QInt8Storage"), "torch.QInt8Storage"),
         (one(rest=number(1) * 5), "otherwise than a tensor"),
         (program({"a": number(3)}), "'a' is no tensor"),
         (program({"a": DICT}), "'a' is no tensor"),
@@ -222,7 +224,7 @@ def one(**changes):
 )
 def test_damaged_pickles(tmp_path, code, part):
     if part == "is no tensor":  # A large place in the memory costs nothing.
-        assert list(torch_file.read(write(tmp_path / "f", code, FOUR))) == ["a"]
+        assert list(read_all(write(tmp_path / "f", code, FOUR))) == ["a"]
     else:
         refused(write(tmp_path / "f", code, FOUR), part)
 
@@ -251,12 +253,63 @@ def test_archives(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("data/0", b"")
     refused(path, "data.pkl")
-    path.write_bytes(b"\x80\x02" + STOP)
-    refused(path, "no zip archive")
     path.write_bytes(b"")
-    refused(path, "no zip archive")
+    refused(path, "no file of PyTorch")
+    path.write_bytes(b"\x93NUMPY")
+    refused(path, "no file of PyTorch")
     refused(tmp_path / "none", "cannot be read")
     refused(tmp_path, "cannot be read")
+
+
+def test_an_archive_whose_names_are_no_utf8(tmp_path):
+    path = tmp_path / "f"
+    write(path, one(), FOUR, more={"archive/\u00e9\x1b": b""})
+    data = path.read_bytes()
+    path.write_bytes(data.replace("\u00e9".encode(), b"\xff\xfe"))
+    refused(path, "damaged")
+
+
+@pytest.mark.parametrize(
+    "settings, part",
+    [
+        ({"order": b"\x89"}, "not little-endian"),
+        ({"keys": []}, "not those of its tensors"),
+        ({"keys": ["0", "1"]}, "not those of its tensors"),
+        ({"keys": ["0", "0"]}, "not those of its tensors"),
+        ({"storages": {"0": np.zeros(5, "<f4")}}, "another length"),
+        ({"more": b"x"}, " bytes, not "),
+        ({"code": one().replace(text("cpu"), text("cpu") + number(1))}, "damaged"),
+        ({"code": program({"a": number(3)})}, "'a' is no tensor"),
+        ({"code": one(length=2**30)}, "another length"),
+        ({"code": one()[:-1]}, "no dict"),
+        (
+            {
+                "code": program(
+                    {
+                        "a": tensor("0", 4, (4,), (1,)),
+                        "b": tensor("0", 2, (2,), (1,), storage="DoubleStorage"),
+                    }
+                )
+            },
+            "not those of its tensors",
+        ),
+    ],
+)
+def test_damage_to_a_file_of_before_1_6(tmp_path, settings, part):
+    given = {"code": one(), "storages": FOUR, **settings}
+    refused(write_old(tmp_path / "f", **given), part)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        OLD_BEGIN.replace(b"\x6c", b"\x6d"),
+        OLD_BEGIN.replace(b"\xe9", b"\xea"),
+        program({}) + OLD_BEGIN,
+    ],
+)
+def test_other_pickles_are_no_file_of_pytorch(tmp_path, begin):
+    refused(write_old(tmp_path / "f", one(), FOUR, begin=begin), "no file of PyTorch")
 
 
 def test_lengths_that_are_claimed(tmp_path):
@@ -270,21 +323,23 @@ def test_lengths_that_are_claimed(tmp_path):
     refused(path, "longer than the file")
 
 
-def test_every_flipped_byte_ends_in_a_message(tmp_path):
+@pytest.mark.parametrize("writer", [write, write_old])
+def test_every_flipped_byte_ends_in_a_message(tmp_path, writer):
     path = tmp_path / "f"
-    write(path, one(), FOUR)
+    writer(path, one(), FOUR)
     whole = path.read_bytes()
     changed = 0
     for index in range(len(whole)):
         for value in (0x00, 0xFF, whole[index] ^ 0x01):
             path.write_bytes(whole[:index] + bytes([value]) + whole[index + 1 :])
             try:
-                found = torch_file.read(str(path))
+                found = read_all(str(path))
             except UserError:
                 changed += 1
             else:
                 assert all(value.shape == (4,) for value in found.values())
         path.write_bytes(whole[:index])
         with pytest.raises(UserError):
-            torch_file.read(str(path))
-    assert changed > len(whole)
+            read_all(str(path))
+    # Before 1.6 there were no checksums: changed numbers are numbers.
+    assert changed > len(whole) * (1 if writer is write else 2)
