@@ -15,6 +15,7 @@ import features
 import health
 import run_record
 import run_text
+import tokenization
 import training
 from errors import UserError
 
@@ -207,6 +208,12 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         tokenizer.vocab,
         config.vocab_size,
         flags.bert_config_file,
+    )
+    tokenization.check_case(
+        flags.do_lower_case,
+        flags["do_lower_case"].present,
+        tokenizer.vocab,
+        flags.vocab_file,
     )
     variables = classifier.variable_set(
         config, num_outputs(task), adapter_fn(flags, package), task.is_regression
