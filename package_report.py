@@ -84,7 +84,7 @@ def table(packages):
             _thousands(package.config["parameters"]),
             _thousands(file_bytes(package)),
             _dev_scores(package.config),
-            "ok" if not package.health.findings else "LEARNED NOTHING",
+            _health(package.health).partition(":")[0],
             package.config["base"]["sha256"][:8],
             package.path,
         )
@@ -103,7 +103,7 @@ def file_bytes(package):
 
 def _health(known):
     if known.training is None and known.evaluation is None:
-        return "not known"
+        return "-"
     if not known.findings:
         return "ok"
     return "LEARNED NOTHING: " + "; ".join(known.findings)

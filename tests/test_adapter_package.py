@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 import adapter_package
 import checkpoints
 import classifier
+import health
 import modeling
 import package_checks
 from errors import UserError
@@ -222,12 +223,14 @@ def test_scores_are_added_and_the_rest_is_kept(folder):
     before = adapter_package.read(folder)
     weights = contents(folder)[WEIGHTS]
     scores = {"dev": {"pearson": float("nan"), "spearman": 0.25}}
-    adapter_package.add_scores(before, scores)
+    known = health.Health(training=[], evaluation=["dev: all the same"])
+    adapter_package.add_scores(before, scores, known)
     after = adapter_package.read(folder)
     assert after.config["dev_scores"] == {"dev": {"pearson": None, "spearman": 0.25}}
     assert contents(folder)[WEIGHTS] == weights
     changed = {k for k in after.config if after.config[k] != before.config[k]}
-    assert changed == {"dev_scores", "sha256"}
+    assert changed == {"dev_scores", "health", "sha256"}
+    assert after.health == known
     assert b"NaN" not in contents(folder)[CONFIG]
 
 
@@ -613,7 +616,9 @@ def test_weights_that_are_no_numbers(folder, value):
 def write_again(package, path):
     """Writes a package with other weights."""
     weights = {name: value + 1 for name, value in package.weights.items()}
-    adapter_package.add_scores(package._replace(path=path, weights=weights), None)
+    adapter_package.add_scores(
+        package._replace(path=path, weights=weights), None, health.Health()
+    )
 
 
 def _failing(call, at, error):
@@ -693,7 +698,7 @@ def test_weights_of_a_diverged_training_are_not_written(folder):
     before, package = contents(folder), adapter_package.read(folder)
     package.weights["output_bias"] = np.array([0, np.nan], np.float32)
     with pytest.raises(UserError, match="output_bias is not finite"):
-        adapter_package.add_scores(package, None)
+        adapter_package.add_scores(package, None, health.Health())
     assert contents(folder) == before
 
 

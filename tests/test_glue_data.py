@@ -4,7 +4,6 @@ import os
 import pathlib
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 import glue_data
 import metrics
@@ -136,7 +135,9 @@ def test_regression_labels_stay_text():
 
 def test_broken_qqp_lines_are_counted_and_said(monkeypatch):
     said = []
-    monkeypatch.setattr(tf.logging, "warning", lambda text, *a: said.append(text % a))
+    monkeypatch.setattr(
+        glue_data.console, "warn", lambda text, *a: said.append(text % a)
+    )
     rows_of("qqp", 0)
     (message,) = said
     assert "left out 2 broken lines of 8" in message
@@ -239,8 +240,8 @@ def test_a_file_that_a_spreadsheet_quoted_is_taken_with_a_warning(
 ):
     said = []
     monkeypatch.setattr(
-        glue_data.tf.logging,
-        "warning",
+        glue_data.console,
+        "warn",
         lambda text, *values: said.append(text % values),
     )
     changed(tmp_path, "rte", 0, line(2, b'0\t"a ""b"""\t"c"\tentailment'))

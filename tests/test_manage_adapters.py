@@ -13,6 +13,7 @@ import tensorflow.compat.v1 as tf
 
 import adapter_package
 import checkpoints
+import health
 import manage_adapters
 import modeling
 from tests import small_packages
@@ -348,6 +349,7 @@ def test_info_of_one_package(trained, capsys):
         dev["accuracy"],
         dev["f1"],
     )
+    assert shown["health"].startswith("LEARNED NOTHING: training: ")
     assert shown["parameters"].startswith("{:,}, ".format(config["parameters"]))
     assert shown["base"].endswith(config["base"]["sha256"])
     assert shown["vocabulary"].endswith(config["vocabulary"])
@@ -366,10 +368,12 @@ def test_info_of_several_packages_is_a_table(original, trained, capsys):
     manage("info", original, output / "adapters")
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
-    words = ["task", "size", "parameters", "bytes", "dev", "scores", "base", "package"]
-    assert lines[0].split() == words
+    words = "task size parameters bytes dev scores health base package"
+    assert lines[0].split() == words.split()
     assert lines[1].split()[:3] == ["mrpc", "64", "17,154"]
     assert lines[1].endswith(original)
+    # Of a checkpoint of the original nothing is known.
+    assert lines[1].split()[5] == "-"
     assert own.config["base"]["sha256"][:8] in lines[2]
     assert "accuracy %.4f" % own.config["dev_scores"]["dev"]["accuracy"] in lines[2]
     assert lines[0].index("base") == lines[2].index(own.config["base"]["sha256"][:8])
@@ -399,7 +403,8 @@ def test_a_terminal_does_not_obey_a_package(original, tmp_path, capsys):
     path = str(tmp_path / "p")
     config = dict(package.config, origin="\x1b[2Jx\ny", settings={"a\n": "\x1b"})
     config["task"] = dict(config["task"], labels=["\x1b]0;", "\u202e"])
-    adapter_package.add_scores(package._replace(path=path, config=config), None)
+    known = health.Health(training=["\x1b[2J"])
+    adapter_package.add_scores(package._replace(path=path, config=config), None, known)
     capsys.readouterr()
     manage("info", path)
     manage("info", path, path)
