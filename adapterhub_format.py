@@ -17,8 +17,7 @@ import safetensors.numpy
 import adapterhub_config
 import hf_encoder
 import torch_file
-from errors import UserError
-from package_checks import printable
+from errors import UserError, printable
 
 CONFIG_NAME = "adapter_config.json"
 HEAD_CONFIG_NAME = "head_config.json"

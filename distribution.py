@@ -6,7 +6,6 @@ update is that of one device with the whole batch. Evaluation and prediction run
 device of the chief.
 """
 
-import json
 import os
 import re
 import shutil
@@ -19,6 +18,7 @@ from typing import NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 from tensorflow.python.distribute import distribute_coordinator as coordinator
 
+import files
 from errors import UserError
 from estimator_compat import estimator
 
@@ -78,9 +78,9 @@ def read_cluster():
         )
 
     try:
-        config = json.loads(text)
+        config = files.parse_json_object(text)
     except ValueError as error:
-        raise wrong("not JSON (%s)" % error) from None
+        raise wrong(error) from None
     cluster = config.get("cluster") if isinstance(config, dict) else None
     task = config.get("task") if isinstance(config, dict) else None
     if not isinstance(cluster, dict) or not isinstance(task, dict):

@@ -1,16 +1,48 @@
-"""The one exception for wrong user input, and how a program ends on it."""
+"""The one exception for wrong user input, and how a program ends on it.
+
+What comes from a file is shown, never obeyed: messages and log lines reach the terminal
+as printable text.
+"""
 
 import functools
+import logging
 import sys
+
+_LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
+_LOGGERS = ("absl", "tensorflow")
+
+
+def printable(text, most=300):
+    """Text from a file as one line that a terminal shows and does not obey.
+
+    Args:
+      text: any string.
+      most: characters to keep of it.
+    """
+    text = text if len(text) <= most else text[:most] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _printable_lines(text):
+    return "\n".join(printable(line, _LONGEST_LINE) for line in text.split("\n"))
 
 
 class UserError(ValueError):
     """The user's input is wrong, and the message says all they need to know.
 
     The message names what was given, what is allowed, and which flag, file and
-    line to change. Programs print it without a traceback; it is a `ValueError`
-    because that is what the original program raised in the same places.
+    line to change; whatever it quotes, it is printable. Programs print it without a
+    traceback; it is a `ValueError` because that is what the original program raised in
+    the same places.
     """
+
+    def __init__(self, message):
+        super().__init__(_printable_lines(message))
+
+
+def _make_printable(record):
+    record.msg, record.args = _printable_lines(record.getMessage()), ()
+    return True
 
 
 def reports_user_errors(main):
@@ -21,11 +53,14 @@ def reports_user_errors(main):
 
     Returns:
       A function of `argv` that returns what `main` returns, or writes
-      `error: <message>` to standard error and exits with status 1.
+      `error: <message>` to standard error and exits with status 1. What `main` logs is
+      printable.
     """
 
     @functools.wraps(main)
     def wrapped(argv):
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_make_printable)  # Once, called often.
         try:
             return main(argv)
         except UserError as error:

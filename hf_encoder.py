@@ -16,6 +16,7 @@ import safetensors
 import safetensors.numpy
 from absl import logging
 
+import files
 import modeling
 import tokenization
 from errors import UserError
@@ -470,15 +471,4 @@ def is_number(value):
 
 def read_json(path):
     """Returns the JSON object in a file; trouble becomes a `UserError`."""
-    try:
-        with open(path, encoding="utf-8") as reader:
-            content = json.load(reader)
-    except OSError as error:
-        raise UserError("%s cannot be read: %s." % (path, error.strerror)) from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            "%s is damaged, it holds no JSON: %s. Fetch it anew." % (path, error)
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError("%s has to hold a JSON object. Fetch it anew." % path)
-    return content
+    return files.read_json(path, "fetch it anew")
