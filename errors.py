@@ -23,25 +23,29 @@ def printable(text, most=300):
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def _printable_lines(text):
-    return "\n".join(printable(line, _LONGEST_LINE) for line in text.split("\n"))
-
-
 class UserError(ValueError):
     """The user's input is wrong, and the message says all they need to know.
 
     The message names what was given, what is allowed, and which flag, file and
-    line to change; whatever it quotes, it is printable. Programs print it without a
-    traceback; it is a `ValueError` because that is what the original program raised in
-    the same places.
+    line to change. Programs print it without a traceback; it is a `ValueError` because
+    that is what the original program raised in the same places.
     """
 
-    def __init__(self, message):
-        super().__init__(_printable_lines(message))
+    def __init__(self, message, *more):
+        """Makes the message printable, whatever it quotes.
+
+        Args:
+          message: its line; a line end in it comes from what it quotes.
+          *more: lines below it.
+        """
+        lines = (printable(line, _LONGEST_LINE) for line in (message, *more))
+        super().__init__("\n  ".join(lines))
 
 
 def _make_printable(record):
-    record.msg, record.args = _printable_lines(record.getMessage()), ()
+    lines = record.getMessage().split("\n")
+    record.msg = "\n".join(printable(line, _LONGEST_LINE) for line in lines)
+    record.args = ()
     return True
 
 

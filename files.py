@@ -152,7 +152,8 @@ def _is_shallow(value, levels):
 def working_path(path):
     """Where to write what is to be moved to `path` when it is whole.
 
-    What processes of this machine that are no more have left there is removed.
+    What processes of this machine that are no more have left there is removed, and what
+    an earlier process of this one's number has.
 
     Args:
       path: a local one.
@@ -163,12 +164,15 @@ def working_path(path):
     mine = "%s.tmp-%s-" % (path, socket.gethostname())
     for left in glob.glob(glob.escape(mine) + "*"):
         process = left[len(mine) :]
-        if process.isdecimal() and not _is_running(int(process)):
+        if process.isdecimal() and not _is_another(int(process)):
             shutil.rmtree(left, ignore_errors=True)
     return "%s%d" % (mine, os.getpid())
 
 
-def _is_running(process):
+def _is_another(process):
+    """Whether a number is that of a running process other than this one."""
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except ProcessLookupError:

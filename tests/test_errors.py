@@ -13,14 +13,15 @@ SHOWN = "\\x1b[2J\\x9b31m\\u202e\\ud800\\r\\x08"
 
 
 def test_a_message_is_printable_and_keeps_its_lines():
-    assert str(errors.UserError("a %s\nb ö" % HOSTILE)) == "a %s\nb ö" % SHOWN
+    error = errors.UserError("ö %s\nb" % HOSTILE, HOSTILE)
+    assert str(error) == "ö %s\\nb\n  %s" % (SHOWN, SHOWN)
     # A message within another stays as it is.
     assert str(errors.UserError(str(errors.UserError(HOSTILE)))) == SHOWN
 
 
 def test_a_message_echoes_no_long_line_whole():
-    message = str(errors.UserError("x" * 5_000_000 + "\ntry again"))
-    assert message == "x" * 4000 + "...\ntry again"
+    message = str(errors.UserError("x" * 5_000_000, "try again"))
+    assert message == "x" * 4000 + "...\n  try again"
 
 
 @pytest.fixture
