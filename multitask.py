@@ -315,7 +315,8 @@ def _head(tables, pooled, task_ids):
     logits = tf.squeeze(
         tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True), axis=1
     ) + tf.gather(tables["output_bias"], own.index)
-    probabilities = tf.nn.softmax(tf.where_v2(own.is_own, logits, logits.dtype.min))
+    # Infinity, so that weights which overflow give NaN and not another task's label.
+    probabilities = tf.nn.softmax(tf.where_v2(own.is_own, logits, -np.inf))
     scores = tf.where_v2(is_regression & own.is_own, logits, probabilities)  # [B, L]
     most = tf.reduce_max(tables["num_labels"])
     return Outputs(
