@@ -81,8 +81,7 @@ def read_cluster():
         config = files.parse_json_object(text)
     except ValueError as error:
         raise wrong(error) from None
-    cluster = config.get("cluster") if isinstance(config, dict) else None
-    task = config.get("task") if isinstance(config, dict) else None
+    cluster, task = config.get("cluster"), config.get("task")
     if not isinstance(cluster, dict) or not isinstance(task, dict):
         raise wrong('"cluster" and "task" are needed')
     if not cluster or set(cluster) - {"chief", "worker"}:

@@ -23,6 +23,14 @@ def printable(text, most=300):
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def _printable_line(line):
+    """A line; of an endless one both ends, where a message has its file and reason."""
+    if len(line) > _LONGEST_LINE:
+        half = _LONGEST_LINE // 2
+        line = "%s...%s" % (line[:half], line[-half:])
+    return printable(line, len(line))
+
+
 class UserError(ValueError):
     """The user's input is wrong, and the message says all they need to know.
 
@@ -38,13 +46,12 @@ class UserError(ValueError):
           message: its line; a line end in it comes from what it quotes.
           *more: lines below it.
         """
-        lines = (printable(line, _LONGEST_LINE) for line in (message, *more))
-        super().__init__("\n  ".join(lines))
+        super().__init__("\n  ".join(map(_printable_line, (message, *more))))
 
 
 def _make_printable(record):
     lines = record.getMessage().split("\n")
-    record.msg = "\n".join(printable(line, _LONGEST_LINE) for line in lines)
+    record.msg = "\n".join(map(_printable_line, lines))
     record.args = ()
     return True
 

@@ -18,7 +18,7 @@ from errors import UserError
 MOST_JSON_BYTES = 1 << 22  # A model's config is a thousandth of that.
 
 _MOST_LEVELS = 32  # of JSON within JSON
-_TOO_DEEP = "more than %d objects or lists within each other" % _MOST_LEVELS
+_TOO_DEEP = "JSON of more than %d objects or lists within each other" % _MOST_LEVELS
 _MOST_DIGITS = 300  # of a whole number in JSON: Python takes long over longer ones
 
 
