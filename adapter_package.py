@@ -15,6 +15,7 @@ import numpy as np
 import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
+import files
 import health
 import modeling
 import package_checks
@@ -26,6 +27,11 @@ WEIGHTS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"
 FOLDER = "adapters"  # of a run, in its output_dir
 TRAIN_POLICY = "adapters"  # adapters, layer norms and head
+
+_REMEDY = (
+    "an adapter package is a folder with %s and %s, such as OUTPUT_DIR/%s of a "
+    "training; if it is one, copy it again" % (CONFIG_NAME, WEIGHTS_NAME, FOLDER)
+)
 
 
 class AdapterPackage(NamedTuple):
@@ -256,13 +262,13 @@ def _write(folder, config, weights):
         ) from None
 
 
-def _put_in_place(folder, files):
+def _put_in_place(folder, contents):
     """Makes a folder of files, or puts it in the place of an earlier package."""
-    partial, replaced = folder + ".partial", folder + ".replaced"
-    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
-        tf.io.gfile.rename(replaced, folder)  # A program ended between the two steps.
+    partial, replaced = folder + ".partial", _replaced(folder)
+    if place(folder) == replaced:
+        tf.io.gfile.rename(replaced, folder)
     if tf.io.gfile.exists(folder) and not (
-        tf.io.gfile.isdir(folder) and set(tf.io.gfile.listdir(folder)) <= set(files)
+        tf.io.gfile.isdir(folder) and set(tf.io.gfile.listdir(folder)) <= set(contents)
     ):
         raise UserError(
             "%s is there and is no adapter package, so none is written in its place: "
@@ -272,7 +278,7 @@ def _put_in_place(folder, files):
         if tf.io.gfile.exists(path):
             tf.io.gfile.rmtree(path)
     tf.io.gfile.makedirs(partial)
-    for name, content in files.items():
+    for name, content in contents.items():
         with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
             writer.write(content)
     # Two steps, since a folder cannot take the place of another in one.
@@ -300,46 +306,36 @@ def read(folder):
     Raises:
       UserError: naming the file that is missing, damaged or of another program.
     """
-    config_path = os.path.join(folder, CONFIG_NAME)
-    data = _read_file(config_path, package_checks.MOST_CONFIG_BYTES)
+    found_in = place(folder)
+    config_path = os.path.join(found_in, CONFIG_NAME)
+    data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
     config = package_checks.parse_config(data, config_path)
     trained, frozen = _shapes(config)
     package_checks.check_counts(config, trained, frozen, config_path)
-    weights_path = os.path.join(folder, WEIGHTS_NAME)
-    data = _read_file(weights_path, config["weights"]["bytes"])
+    weights_path = os.path.join(found_in, WEIGHTS_NAME)
+    data = files.read(weights_path, config["weights"]["bytes"], _REMEDY)
     weights = package_checks.parse_weights(data, config, trained, weights_path)
     return AdapterPackage(folder, config, weights)
 
 
-def _read_file(path, most_bytes):
-    """A file's bytes.
+def place(folder):
+    """Where a package's files lie.
 
-    Raises:
-      UserError: it is not there, or is longer than `most_bytes`.
+    Args:
+      folder: its path.
+
+    Returns:
+      The same, but for a package that a program was replacing when it was killed: then
+      where that had moved it.
     """
-    try:
-        # Opening a pipe would wait for someone to write into it.
-        if os.path.exists(path) and not os.path.isfile(path):
-            raise package_checks.damaged(path, "it is no file")
-        length = tf.io.gfile.stat(path).length
-        if length > most_bytes:
-            raise package_checks.damaged(
-                path, "%d bytes, at most %d" % (length, most_bytes)
-            )
-        with tf.io.gfile.GFile(path, "rb") as reader:
-            return reader.read()
-    except tf.errors.OpError as error:
-        raise UserError(
-            "%s cannot be read (%s): an adapter package is a folder with %s and %s, "
-            "such as OUTPUT_DIR/%s of a training"
-            % (
-                path,
-                " ".join(str(error).split()),
-                CONFIG_NAME,
-                WEIGHTS_NAME,
-                FOLDER,
-            )
-        ) from None
+    replaced = _replaced(folder)
+    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
+        return replaced
+    return folder
+
+
+def _replaced(folder):
+    return folder.rstrip("/") + ".replaced"
 
 
 def _shapes(config):

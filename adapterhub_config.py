@@ -10,8 +10,7 @@ import json
 import math
 
 import hf_files
-from errors import UserError
-from package_checks import printable
+from errors import UserError, printable
 
 # Names there -> in `activations.ADAPTER_ACTIVATIONS`; "gelu" is exact there, and
 # approximated by tanh here.

@@ -16,8 +16,7 @@ import safetensors.numpy
 
 import adapterhub_config
 import hf_files
-from errors import UserError
-from package_checks import printable
+from errors import UserError, printable
 
 CONFIG_NAME = "adapter_config.json"
 HEAD_CONFIG_NAME = "head_config.json"

@@ -141,11 +141,17 @@ def base_fingerprint(checkpoint, names):
       of the names, and "parameters".
 
     Raises:
-      UserError: there is no readable checkpoint, or a name is not in it.
+      UserError: there is no readable checkpoint, a name is not in it, or a weight is
+        not finite.
     """
     digest = hashlib.sha256()
     parameters = 0
     for name, value in iterate_values(checkpoint, sorted(names)):
+        if not np.isfinite(value).all():
+            raise UserError(
+                "%s of checkpoint %s is not finite, so whatever is computed with it is "
+                "no number: copy the base again, or give another" % (name, checkpoint)
+            )
         digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
         digest.update(np.ascontiguousarray(value, "<f4"))
         parameters += value.size

@@ -21,6 +21,7 @@ import adapter_package
 import checkpoints
 import command_line
 import console
+import files
 import hf_encoder
 import hf_files
 import hf_tokenizer
@@ -459,7 +460,7 @@ def _write_output(output_dir, fill):
     Raises:
       UserError: it cannot be written.
     """
-    working_dir = "%s.tmp-%d" % (output_dir, os.getpid())
+    working_dir = files.working_path(output_dir)
     try:
         os.makedirs(os.path.dirname(output_dir), exist_ok=True)
         os.mkdir(working_dir)

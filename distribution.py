@@ -6,7 +6,6 @@ update is that of one device with the whole batch. Evaluation and prediction run
 device of the chief.
 """
 
-import json
 import os
 import re
 import shutil
@@ -20,6 +19,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.distribute import distribute_coordinator as coordinator
 
 import console
+import files
 from errors import UserError
 from estimator_compat import estimator
 
@@ -79,11 +79,10 @@ def read_cluster():
         )
 
     try:
-        config = json.loads(text)
+        config = files.parse_json_object(text)
     except ValueError as error:
-        raise wrong("not JSON (%s)" % error) from None
-    cluster = config.get("cluster") if isinstance(config, dict) else None
-    task = config.get("task") if isinstance(config, dict) else None
+        raise wrong(error) from None
+    cluster, task = config.get("cluster"), config.get("task")
     if not isinstance(cluster, dict) or not isinstance(task, dict):
         raise wrong('"cluster" and "task" are needed')
     if not cluster or set(cluster) - {"chief", "worker"}:

@@ -24,6 +24,7 @@ from typing import NamedTuple, Optional
 
 import tqdm
 
+import files
 from errors import UserError
 
 ATTEMPTS = 5
@@ -89,8 +90,7 @@ def _state_path(part):
 
 def _load_partial(part, url):
     try:
-        with open(_state_path(part), encoding="utf-8") as file:
-            state = json.load(file)
+        state = files.read_json(_state_path(part), "it is fetched again")
         size = os.path.getsize(part)
         validator, length = state["validator"], state["length"]
         same_file = state["url"] == url

@@ -1,16 +1,59 @@
-"""The one exception for wrong user input, and how a program ends on it."""
+"""The one exception for wrong user input, and how a program ends on it.
+
+What comes from a file is shown, never obeyed: messages and log lines reach the terminal
+as printable text.
+"""
 
 import functools
+import logging
 import sys
+
+_LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
+_LOGGERS = ("absl", "tensorflow")
+
+
+def printable(text, most=300):
+    """Text from a file as one line that a terminal shows and does not obey.
+
+    Args:
+      text: any string.
+      most: characters to keep of it.
+    """
+    text = text if len(text) <= most else text[:most] + "..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _printable_line(line):
+    """A line; of an endless one both ends, where a message has its file and reason."""
+    if len(line) > _LONGEST_LINE:
+        half = _LONGEST_LINE // 2
+        line = "%s...%s" % (line[:half], line[-half:])
+    return printable(line, len(line))
 
 
 class UserError(ValueError):
     """The user's input is wrong, and the message says all they need to know.
 
     The message names what was given, what is allowed, and which flag, file and
-    line to change. Programs print it without a traceback; it is a `ValueError`
-    because that is what the original program raised in the same places.
+    line to change. Programs print it without a traceback; it is a `ValueError` because
+    that is what the original program raised in the same places.
     """
+
+    def __init__(self, message, *more):
+        """Makes the message printable, whatever it quotes.
+
+        Args:
+          message: its line; a line end in it comes from what it quotes.
+          *more: lines below it.
+        """
+        super().__init__("\n  ".join(map(_printable_line, (message, *more))))
+
+
+def _make_printable(record):
+    lines = record.getMessage().split("\n")
+    record.msg = "\n".join(map(_printable_line, lines))
+    record.args = ()
+    return True
 
 
 def reports_user_errors(main):
@@ -21,11 +64,14 @@ def reports_user_errors(main):
 
     Returns:
       A function of `argv` that returns what `main` returns, or writes
-      `error: <message>` to standard error and exits with status 1.
+      `error: <message>` to standard error and exits with status 1. What `main` logs is
+      printable.
     """
 
     @functools.wraps(main)
     def wrapped(argv):
+        for name in _LOGGERS:
+            logging.getLogger(name).addFilter(_make_printable)  # Once, called often.
         try:
             return main(argv)
         except UserError as error:

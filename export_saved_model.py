@@ -10,7 +10,8 @@ rows may be of different tasks:
     input_ids, input_mask, segment_ids   int32 [batch, length], made as in training
     task                                 string [batch], names of the packages' tasks
 
-and gives, C being the most labels that any task has:
+A request of other shapes or of values out of range is refused with a message that names
+the input. The answer is, C being the most labels that any task has:
 
     scores     float32 [batch, C], probabilities, 0 beyond the task's own labels;
                regression: the score in column 0
@@ -37,6 +38,7 @@ import checkpoints
 import command_line
 import console
 import features
+import files
 import modeling
 import multitask
 import serving_requests
@@ -217,9 +219,9 @@ def _written_whole(folder):
     Raises:
       UserError: it cannot be written; nothing of it is left then.
     """
-    output, version = os.path.split(folder)
+    output = os.path.dirname(folder)
     # No number, so nothing takes it for a version before it is whole.
-    partial = os.path.join(output, "partial-%s-%d" % (version, os.getpid()))
+    partial = files.working_path(os.path.join(output, "partial"))
     try:
         os.makedirs(partial)
         yield partial
@@ -274,15 +276,15 @@ def _build(content, frozen_dtype):
             tables[name] = modeling.get_variable(
                 name, value.shape, tf.zeros_initializer()
             )
-    with tf.control_dependencies([_length_check(inputs, content.bert_config)]):
-        task_ids = _task_ids(inputs["task"], stack.tasks)
+    checked = multitask.checked_inputs(inputs, content.bert_config)
+    task_ids = _task_ids(checked["task"], stack.tasks)
     with tf.variable_scope("", custom_getter=_frozen_getter(frozen_dtype)):
         found = multitask.build(
             content.bert_config,
             tables,
-            inputs["input_ids"],
-            inputs["input_mask"],
-            inputs["segment_ids"],
+            checked["input_ids"],
+            checked["input_mask"],
+            checked["segment_ids"],
             task_ids,
             stack.used_activations(),
         )
@@ -294,15 +296,6 @@ def _build(content, frozen_dtype):
     found.scores.set_shape([None, stack.num_labels.max()])
     return _Interface(
         inputs, {name: tf.identity(value, name) for name, value in outputs.items()}
-    )
-
-
-def _length_check(inputs, bert_config):
-    longest = bert_config.max_position_embeddings
-    length = tf.shape(inputs["input_ids"])[1]
-    return tf.Assert(
-        length <= longest,
-        ["input_ids are too long; word pieces at most, and given:", longest, length],
     )
 
 

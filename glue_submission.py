@@ -184,8 +184,9 @@ def build_zip(output_dirs, zip_path):
     members, problems = _collect(output_dirs)
     if problems:
         raise UserError(
-            "no zip is written; in the folders of --output_dirs=%s:\n  %s"
-            % (",".join(output_dirs), "\n  ".join(problems))
+            "no zip is written; in the folders of --output_dirs=%s:"
+            % ",".join(output_dirs),
+            *problems,
         )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

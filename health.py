@@ -10,6 +10,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 
 import console
+from errors import printable
 
 # A loss that is not below this share of the best constant answer's counts as equal to
 # it: the mean over the last tenth of a collapsed training moves by some 1 %.
@@ -17,6 +18,9 @@ LEARNED_BELOW = 0.98
 
 # Scores that spread less than this share of the labels' spread are one answer.
 CONSTANT_SPREAD = 0.01
+
+# Letters of a finding, which may come from a stranger's package.
+_MOST_SHOWN = 1000
 
 
 class TrainingLoss(NamedTuple):
@@ -179,6 +183,6 @@ def say(findings, settings=None):
         return
     console.warn("THIS MODEL HAS LEARNED NOTHING, or next to nothing:")
     for finding in findings:
-        console.warn("  %s", finding)
+        console.warn("  %s", printable(finding, _MOST_SHOWN))
     if settings:
         console.warn("  What to do: %s.", _advice(settings))

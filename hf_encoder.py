@@ -17,8 +17,7 @@ from absl import logging
 import hf_files
 import hf_tokenizer
 import modeling
-from errors import UserError
-from package_checks import printable
+from errors import UserError, printable
 
 CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"

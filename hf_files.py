@@ -5,17 +5,15 @@ with an index beside them. Names, shapes and types are known before a value is r
 """
 
 import contextlib
-import json
 import os
-import stat
 from typing import NamedTuple
 
 import numpy as np
 import safetensors
 
+import files
 import torch_file
-from errors import UserError
-from package_checks import printable
+from errors import UserError, printable
 
 _INDEX_ENDING = ".index.json"
 # In this order; safetensors, because it is read faster and has no code to refuse.
@@ -37,28 +35,7 @@ class StoredTensor(NamedTuple):
 
 def read_json(path):
     """Returns the JSON object in a file; trouble becomes a `UserError`."""
-    try:
-        # A pipe would wait for ever, and a device might never end.
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UserError("%s cannot be read: it is no regular file." % path)
-        with open(path, "rb") as reader:
-            data = reader.read(_MOST_JSON_BYTES + 1)
-    except OSError as error:
-        raise UserError("%s cannot be read: %s." % (path, error.strerror)) from error
-    if len(data) > _MOST_JSON_BYTES:
-        raise UserError(
-            "%s has more than %d bytes, which no such file needs. Fetch it anew."
-            % (path, _MOST_JSON_BYTES)
-        )
-    try:
-        content = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            "%s is damaged, it holds no JSON: %s. Fetch it anew." % (path, error)
-        ) from error
-    if not isinstance(content, dict):
-        raise UserError("%s has to hold a JSON object. Fetch it anew." % path)
-    return content
+    return files.read_json(path, "fetch it anew", _MOST_JSON_BYTES)
 
 
 def is_number(value):

@@ -14,9 +14,8 @@ from absl import logging
 
 import features
 import tokenization
-from errors import UserError
+from errors import UserError, printable
 from hf_files import read_json
-from package_checks import printable
 
 VOCAB_NAME = "vocab.txt"
 CONFIG_NAME = "tokenizer_config.json"

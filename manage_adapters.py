@@ -74,7 +74,7 @@ def info(values, packages):
     elif found:
         print("\n".join(package_report.table(found)))
     if broken:
-        raise UserError("\n       ".join(broken))
+        raise UserError(*broken)
 
 
 def verify(values, packages):

@@ -11,7 +11,6 @@ N attention heads, D size of one head, H hidden size (N * D), I intermediate siz
 
 import collections
 import copy
-import json
 import math
 import re
 import zlib
@@ -20,11 +19,14 @@ import six
 import tensorflow.compat.v1 as tf
 
 import activations
-from errors import UserError
+import model_config
 
 # Names that the original's modeling.py has too.
+BertConfig = model_config.BertConfig
 gelu = activations.gelu
 get_activation = activations.get_activation
+
+CONFIG_SIZES = model_config.CONFIG_SIZES
 
 # The three collections of variables that adapter tuning trains, in training order.
 ADAPTERS = "adapters"
@@ -37,152 +39,6 @@ LAYER_NORM_EPSILON = 1e-12
 
 # Added to the attention scores of padding: exp(-10000) is exactly 0 in float32.
 MASKED_SCORE = -10000.0
-
-
-# The sizes that a BERT config has to state, each a whole number of at least 1.
-CONFIG_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
-
-
-class BertConfig:
-    """The sizes of a BERT model, as `bert_config.json` holds them."""
-
-    def __init__(
-        self,
-        vocab_size,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        hidden_act="gelu",
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        max_position_embeddings=512,
-        type_vocab_size=16,
-        initializer_range=0.02,
-    ):
-        """Keeps the sizes; the defaults are BERT-base's.
-
-        Args:
-          vocab_size: number of word pieces.
-          hidden_size: width H of the encoder and the pooler.
-          num_hidden_layers: number of Transformer layers.
-          num_attention_heads: heads N of each layer; divides `hidden_size`.
-          intermediate_size: width I of the feed-forward sublayer.
-          hidden_act: activation of the feed-forward sublayer, a name for
-            `activations.get_activation` or a function of a tensor.
-          hidden_dropout_prob: dropout probability after embeddings and sublayers.
-          attention_probs_dropout_prob: dropout probability of attention weights.
-          max_position_embeddings: longest sequence, in word pieces.
-          type_vocab_size: number of segment ids.
-          initializer_range: standard deviation of the truncated normal that
-            initializes all matrices but the adapters'.
-        """
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.intermediate_size = intermediate_size
-        self.hidden_act = hidden_act
-        self.hidden_dropout_prob = hidden_dropout_prob
-        self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        self.max_position_embeddings = max_position_embeddings
-        self.type_vocab_size = type_vocab_size
-        self.initializer_range = initializer_range
-
-    @classmethod
-    def from_dict(cls, json_object):
-        """A config from a dict; keys that BERT does not know are kept as they are."""
-        config = cls(vocab_size=None)
-        for key, value in json_object.items():
-            setattr(config, key, value)
-        return config
-
-    @classmethod
-    def from_json_file(cls, json_file):
-        """A config from a `bert_config.json`.
-
-        Raises:
-          UserError: the file is missing, is not a JSON object, or describes no
-            possible model.
-        """
-        try:
-            with tf.io.gfile.GFile(json_file, "rb") as reader:
-                json_object = json.loads(reader.read().decode("utf-8"))
-        except tf.errors.OpError as error:
-            raise UserError(
-                "BERT config file %s cannot be read (%s): give the bert_config.json "
-                "of the pre-trained model, --bert_config_file" % (json_file, error)
-            ) from None
-        except ValueError as error:
-            raise UserError(
-                "BERT config file %s is not JSON: %s" % (json_file, error)
-            ) from None
-        if not isinstance(json_object, dict):
-            raise UserError("BERT config file %s holds no JSON object" % json_file)
-        config = cls.from_dict(json_object)
-        config.validate(json_file)
-        return config
-
-    def validate(self, source):
-        """Refuses sizes of which no model can be built.
-
-        Args:
-          source: where the config came from, for the message.
-
-        Raises:
-          UserError: naming the field, its value and what is allowed.
-        """
-        for field in CONFIG_SIZES:
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(
-                    "%s: %s is %r, it must be a whole number of at least 1"
-                    % (source, field, value)
-                )
-        for field in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
-            value = getattr(self, field)
-            if not isinstance(value, (int, float)) or not 0 <= value < 1:
-                raise UserError(
-                    "%s: %s is %r, it must be a number from 0 up to but not "
-                    "including 1" % (source, field, value)
-                )
-        value = self.initializer_range
-        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise UserError(
-                "%s: initializer_range is %r, it must be a finite number above 0"
-                % (source, value)
-            )
-        if self.hidden_size % self.num_attention_heads:
-            raise UserError(
-                "%s: hidden_size %d is not a multiple of num_attention_heads %d"
-                % (source, self.hidden_size, self.num_attention_heads)
-            )
-        value = self.hidden_act
-        if not (value is None or isinstance(value, str) or callable(value)):
-            raise UserError(
-                "%s: hidden_act is %r, it must be one of %s"
-                % (source, value, ", ".join(sorted(activations.ACTIVATIONS)))
-            )
-        try:
-            activations.get_activation(value)
-        except ValueError as error:
-            raise UserError("%s: hidden_act: %s" % (source, error)) from None
-
-    def to_dict(self):
-        """The config as a dict that `from_dict` reads back."""
-        return copy.deepcopy(self.__dict__)
-
-    def to_json_string(self):
-        """The config as JSON text, keys sorted, with a final newline."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
 class BertModel:

@@ -156,6 +156,60 @@ def _rows(name, value):
     return value.reshape(1, -1)  # [1, H]
 
 
+def checked_inputs(inputs, bert_config):
+    """A batch from strangers: used once its shapes and values are found sound.
+
+    Args:
+      inputs: dict: "input_ids", "input_mask" and "segment_ids", int32 [B, S], and
+        "task", string [B]. Only their ranks are known.
+      bert_config: a `modeling.BertConfig`.
+
+    Returns:
+      Dict of the same. What depends on them ends the run with an error that names the
+      input, where B or S is 0 or S too large, a shape is another, or a value is out of
+      range.
+    """
+    shape = tf.shape(inputs["input_ids"])
+    longest = bert_config.max_position_embeddings
+    checks = [
+        tf.Assert(
+            tf.reduce_all(shape > 0),
+            ["input_ids: no row, or no word piece; [batch, length] is", shape],
+        ),
+        tf.Assert(
+            shape[1] <= longest,
+            ["input_ids: too long; word pieces at most, and given:", longest, shape[1]],
+        ),
+    ]
+    for name, expected in (
+        ("input_mask", shape),
+        ("segment_ids", shape),
+        ("task", shape[:1]),
+    ):
+        given = tf.shape(inputs[name])
+        text = "%s: its shape, and the one that fits input_ids:" % name
+        checks.append(
+            tf.Assert(tf.reduce_all(tf.equal(given, expected)), [text, given, expected])
+        )
+    for name, count in (
+        ("input_ids", bert_config.vocab_size),
+        ("input_mask", 2),
+        ("segment_ids", bert_config.type_vocab_size),
+    ):
+        value = inputs[name]
+        # Empty ones have no least value, and are refused above.
+        least, most = tf.reduce_min(value), tf.reduce_max(value)
+        text = "%s: values from 0 to %d are allowed; the least and most given:"
+        checks.append(
+            tf.Assert(
+                tf.logical_and(least >= 0, most < count),
+                [text % (name, count - 1), least, most],
+            )
+        )
+    with tf.control_dependencies(checks):
+        return {name: tf.identity(value) for name, value in inputs.items()}
+
+
 class _Places(NamedTuple):
     """Which rows of the tables a batch needs; n of them at most for one example."""
 
@@ -270,7 +324,8 @@ def _head(tables, pooled, task_ids):
     logits = tf.squeeze(
         tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True), axis=1
     ) + tf.gather(tables["output_bias"], own.index)
-    probabilities = tf.nn.softmax(tf.where_v2(own.is_own, logits, logits.dtype.min))
+    # Infinity, so that weights which overflow give NaN and not another task's label.
+    probabilities = tf.nn.softmax(tf.where_v2(own.is_own, logits, -np.inf))
     scores = tf.where_v2(is_regression & own.is_own, logits, probabilities)  # [B, L]
     most = tf.reduce_max(tables["num_labels"])
     return Outputs(

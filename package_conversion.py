@@ -12,6 +12,7 @@ import adapter_package
 import checkpoints
 import command_line
 import features
+import files
 import glue_data
 import modeling
 import run_record
@@ -121,17 +122,17 @@ def _read_record(folder, step):
     scores = None
     path = os.path.join(folder, "eval_results.json")
     if record and tf.io.gfile.exists(path):
+        remedy = "evaluate again with --do_eval=true, or delete it"
+        results = files.read_json(path, remedy)
         try:
-            with tf.io.gfile.GFile(path) as reader:
-                results = json.loads(reader.read())
             sets = results["sets"]
             if results["global_step"] == step:
-                scores = {name: dict(sets[name]["scores"]) for name in sets}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                "%s is damaged (%s): evaluate again with --do_eval=true, or delete it"
-                % (path, error)
-            ) from None
+                scores = {
+                    name: {metric: float(score) for metric, score in found.items()}
+                    for name, found in ((name, sets[name]["scores"]) for name in sets)
+                }
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError("%s is damaged (%r): %s" % (path, error, remedy)) from None
     return _Record(record.get("identity", {}), record.get("training"), scores)
 
 

@@ -14,8 +14,7 @@ import hf_encoder
 import modeling
 import package_conversion
 import tokenization
-from errors import UserError
-from package_checks import printable
+from errors import UserError, printable
 
 README_NAME = "README.md"
 _METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}

@@ -6,7 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import adapter_package
-from package_checks import printable
+from errors import printable
 
 _TABLE = (
     "task",
@@ -95,8 +95,9 @@ def table(packages):
 
 def file_bytes(package):
     """Length of a package's two files together."""
+    folder = adapter_package.place(package.path)
     return sum(
-        tf.io.gfile.stat(os.path.join(package.path, name)).length
+        tf.io.gfile.stat(os.path.join(folder, name)).length
         for name in (adapter_package.WEIGHTS_NAME, adapter_package.CONFIG_NAME)
     )
 

@@ -199,7 +199,8 @@ class Predictor:
           List of `Prediction`, in the order of the rows.
 
         Raises:
-          UserError: a row's task is not there; nothing is computed then.
+          UserError: a row's task is not there, and nothing is computed; or a task's
+            scores are no numbers.
         """
         tasks = self._tasks
         ids = {name: task_id for task_id, name in enumerate(tasks.packages)}
@@ -215,11 +216,27 @@ class Predictor:
             with self._computing:
                 self._graph.load(tasks.stack)
                 scores, predicted = self._graph.run(batch)
+            _check_finite(scores, batch)
             for i, row, row_scores, label_id in zip(places, batch, scores, predicted):
                 predictions[i] = _prediction(row.package, row_scores, label_id)
             if on_batch is not None:
                 on_batch(len(batch))
         return predictions
+
+
+def _check_finite(scores, batch):
+    """Refuses an answer that is no number.
+
+    Raises:
+      UserError: naming the task.
+    """
+    for row, is_number in zip(batch, np.isfinite(scores).all(axis=1)):
+        if not is_number:
+            raise UserError(
+                "task %s gives scores that are no numbers: the weights of its adapter "
+                "package %s are too large to compute with; train it again"
+                % (row.package.task, row.package.path)
+            )
 
 
 def _find(tasks, name):

@@ -19,6 +19,8 @@ import tokenization
 import training
 from errors import UserError
 
+_MOST_EPOCHS = 10_000
+_MOST_INT = 2**31 - 1  # TensorFlow counts rows and steps in integers of 32 bits too.
 REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
 
 
@@ -49,11 +51,22 @@ def check_flags(flags):
     ):
         if flags[name].value < 1:
             raise UserError("--%s=%d: at least 1 is needed" % (name, flags[name].value))
+        # --adapter_size is held against the model.
+        if name != "adapter_size" and flags[name].value > _MOST_INT:
+            raise UserError(
+                "--%s=%.40r: at most %d is allowed"
+                % (name, flags[name].value, _MOST_INT)
+            )
     for name in ("learning_rate", "num_train_epochs", "adapter_init_scale"):
         if not 0 < flags[name].value < float("inf"):
             raise UserError(
                 "--%s=%r: a finite number above 0 is needed" % (name, flags[name].value)
             )
+    if flags.num_train_epochs > _MOST_EPOCHS:
+        raise UserError(
+            "--num_train_epochs=%r: at most %d are allowed; the paper's are 3 to 20"
+            % (flags.num_train_epochs, _MOST_EPOCHS)
+        )
     if not 0 <= flags.warmup_proportion <= 1:
         raise UserError(
             "--warmup_proportion=%r: a number from 0 to 1 is needed"
@@ -202,6 +215,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
     Raises:
       UserError: they do not fit.
     """
+    config.check_adapter_size(flags.adapter_size)
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
         flags.vocab_file,

@@ -68,7 +68,7 @@ def add_scores(output_dir, global_step, dev_scores, known):
       UserError: the package is damaged.
     """
     folder = folder_of(output_dir)
-    if not tf.io.gfile.exists(folder):
+    if not tf.io.gfile.exists(adapter_package.place(folder)):
         return
     package = adapter_package.read(folder)
     if package.config["global_step"] == global_step:

@@ -6,11 +6,27 @@ import os
 import tensorflow.compat.v1 as tf
 
 import checkpoints
+import files
 import health
+import modeling
 import optimization
 from errors import UserError
 
 FILE_NAME = "run.json"
+
+_REMEDY = (
+    "delete it to go on with the checkpoints beside it, or give another --output_dir"
+)
+
+# Of the entries that say which model it is, whatever else is beside them.
+_IDENTITY_KINDS = {
+    "task": str,
+    "labels": list,
+    "bert_config": dict,
+    "vocabulary": str,
+    "do_lower_case": bool,
+    "max_seq_length": int,
+}
 
 # Flags of the entries that are not called by their flag's name.
 _FLAGS = {
@@ -75,18 +91,27 @@ def read(output_dir):
     path = os.path.join(output_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
+    record = files.read_json(path, _REMEDY)
+    identity = record.get("identity")
+    _check_kinds(record, {"identity": dict, "training": (dict, type(None))}, path)
+    _check_kinds(identity, _IDENTITY_KINDS, path)
     try:
-        with tf.io.gfile.GFile(path) as reader:
-            record = json.loads(reader.read())
-        if not isinstance(record["identity"], dict):
-            raise ValueError("no identity in it")
         health.from_json(record.get("health"))
-        return record
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            "%s is damaged (%s): delete it to go on with the checkpoints beside it, "
-            "or give another --output_dir" % (path, error)
-        ) from None
+    except ValueError as error:
+        raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
+    # Earlier versions kept entries that are none of BERT's.
+    config = modeling.BertConfig.from_dict(identity["bert_config"])
+    identity["bert_config"] = config.to_dict()
+    return record
+
+
+def _check_kinds(entries, kinds, path):
+    for key, kind in kinds.items():
+        if not isinstance(entries.get(key), kind):
+            raise UserError(
+                "%s is damaged (%s is %.80r): %s"
+                % (path, key, entries.get(key), _REMEDY)
+            )
 
 
 def check(output_dir, identity, training, shapes, trained, content=checkpoints.ALL):

@@ -108,7 +108,9 @@ WORKER_0 = {"type": "worker", "index": 0}
     [
         (None, "needs the environment variable TF_CONFIG"),
         ("{", "not JSON"),
-        ([], '"cluster" and "task" are needed'),
+        ([], "no JSON object"),
+        ("[" * 100_000, "more than 32 objects or lists"),
+        ({}, '"cluster" and "task" are needed'),
         ({"cluster": {"worker": HOSTS}}, '"cluster" and "task" are needed'),
         ({"cluster": {"ps": HOSTS}, "task": WORKER_0}, 'jobs are "worker"'),
         ({"cluster": {"worker": "host:1"}, "task": WORKER_0}, 'list of "host:port"'),
@@ -121,7 +123,7 @@ WORKER_0 = {"type": "worker", "index": 0}
         ),
         ({"cluster": {"worker": HOSTS[:1] * 2}, "task": WORKER_0}, "there twice"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_wrong_tf_config_is_refused(monkeypatch, value, reason):
     text = value if isinstance(value, str) else json.dumps(value)

@@ -1,5 +1,6 @@
 """The SavedModel of many tasks: what it holds, and that TensorFlow alone runs it."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import tensorflow.compat.v1 as tf
 import adapter_package
 import checkpoints
 import export_saved_model
+import files
 import serving_requests
 from errors import UserError
 from tests import small_packages
@@ -53,16 +55,24 @@ def inputs_of(names, length=9):
     return dict(batch, task=np.array(names))
 
 
-def run(folder, inputs):
-    """Loads a SavedModel as a graph and runs its signature once."""
+@contextlib.contextmanager
+def loaded(folder):
+    """Loads a SavedModel as a graph; gives a function that runs its signature."""
     with tf.Graph().as_default(), tf.Session() as session:
         signature = tf.saved_model.load(session, ["serve"], folder).signature_def[
             export_saved_model.SIGNATURE
         ]
-        return session.run(
-            {name: info.name for name, info in signature.outputs.items()},
-            {signature.inputs[name].name: inputs[name] for name in signature.inputs},
+        outputs = {name: info.name for name, info in signature.outputs.items()}
+        names = {name: info.name for name, info in signature.inputs.items()}
+        yield lambda inputs: session.run(
+            outputs, {names[name]: inputs[name] for name in names}
         )
+
+
+def run(folder, inputs):
+    """Loads a SavedModel and runs its signature once."""
+    with loaded(folder) as call:
+        return call(inputs)
 
 
 def check_against_single_tasks(outputs, packages, base, inputs, atol=1e-5):
@@ -195,6 +205,67 @@ def test_an_unknown_task_and_too_long_a_row_are_named(exported):
         run(exported, inputs_of(ROWS, 33))
 
 
+def _with(name, change):
+    return lambda inputs: inputs.update({name: change(inputs[name])})
+
+
+def _first(value):
+    """A change of one place of an input."""
+
+    def change(array):
+        array = array.copy()
+        array[-1, -1] = value
+        return array
+
+    return change
+
+
+LEAST = "%s: values from 0 to %d are allowed; the least and most given:"
+
+
+UNSOUND = [
+    (_with("input_mask", lambda x: x[:1]), "input_mask: its shape"),
+    (_with("input_mask", lambda x: x[:, :1]), "input_mask: its shape"),
+    (_with("segment_ids", lambda x: x[:, :1]), "segment_ids: its shape"),
+    (_with("segment_ids", lambda x: x[:0]), "segment_ids: its shape"),
+    (_with("input_ids", lambda x: x[:1]), "its shape, and the one that fits"),
+    (_with("task", lambda x: x[:1]), "task: its shape"),
+    (_with("segment_ids", _first(2)), LEAST % ("segment_ids", 1)),
+    (_with("segment_ids", _first(-1)), LEAST % ("segment_ids", 1)),
+    (_with("input_mask", _first(7)), LEAST % ("input_mask", 1)),
+    (_with("input_mask", _first(-1)), LEAST % ("input_mask", 1)),
+    (
+        _with("input_ids", _first(small_packages.VOCAB_SIZE)),
+        LEAST % ("input_ids", small_packages.VOCAB_SIZE - 1),
+    ),
+    (
+        _with("input_ids", _first(-(2**31))),
+        LEAST % ("input_ids", small_packages.VOCAB_SIZE - 1),
+    ),
+    (
+        lambda inputs: inputs.update({key: inputs[key][:0] for key in inputs}),
+        "no row, or no word piece",
+    ),
+    (
+        lambda inputs: inputs.update(
+            {key: inputs[key][:, :0] for key in inputs if key != "task"}
+        ),
+        "no row, or no word piece",
+    ),
+]
+
+
+def test_a_request_that_is_not_sound_is_refused_by_the_inputs_name(exported):
+    with loaded(exported) as call:
+        for change, part in UNSOUND:
+            inputs = inputs_of(["pair", "score"])
+            call(inputs)
+            change(inputs)
+            with pytest.raises(tf.errors.InvalidArgumentError) as error:
+                call(inputs)
+            assert part in error.value.message
+
+
 def test_assets_hold_what_a_client_needs(exported, base):
     assets = pathlib.Path(exported) / "assets"
     assert (assets / "vocab.txt").read_bytes() == pathlib.Path(
@@ -245,6 +316,17 @@ def test_versions_are_numbered_and_written_whole(tmp_path, base, packages):
     made = export_saved_model.export(packages[:1], **base, output=str(output))
     assert made == str(output / "8")
     assert sorted(os.listdir(output)) == ["7", "8", "notes"]
+
+
+def test_what_a_killed_export_left_is_cleared(tmp_path, base, packages):
+    output = tmp_path / "models"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    mine = files.working_path(str(output / "partial"))
+    left = pathlib.Path(mine[: -len(str(os.getpid()))] + str(dead.pid))
+    (left / "variables").mkdir(parents=True)
+    export_saved_model.export(packages[:1], **base, output=str(output))
+    assert os.listdir(output) == ["1"]
 
 
 def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch, base, packages):

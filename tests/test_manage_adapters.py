@@ -402,7 +402,7 @@ def test_a_terminal_does_not_obey_a_package(original, tmp_path, capsys):
     package = adapter_package.read(original)
     path = str(tmp_path / "p")
     config = dict(package.config, origin="\x1b[2Jx\ny", settings={"a\n": "\x1b"})
-    config["task"] = dict(config["task"], labels=["\x1b]0;", "\u202e"])
+    config["task"] = dict(config["task"], labels=["a", "\u202e"])
     known = health.Health(training=["\x1b[2J"])
     adapter_package.add_scores(package._replace(path=path, config=config), None, known)
     capsys.readouterr()

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import adapter_package
+import checkpoints
 import glue_data
+import modeling
 import predictor
 from errors import UserError
 from tests import small_packages, small_run
@@ -219,6 +221,33 @@ def test_a_package_of_another_base_is_refused(tmp_path, base):
     with pytest.raises(UserError, match=r"its base is .* --init_checkpoint"):
         model.add(folder)
     assert model.tasks == []
+
+
+def test_a_base_that_is_not_finite_is_refused(tmp_path, base):
+    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    names = adapter_package.frozen_shapes(config)
+    values = dict(checkpoints.iterate_values(base["init_checkpoint"], names))
+    values["bert/pooler/dense/bias"][3] = np.inf
+    checkpoint = str(tmp_path / "inf.ckpt")
+    checkpoints.write(checkpoint, values)
+    with pytest.raises(UserError, match=r"pooler/dense/bias of .*inf.ckpt is not fin"):
+        predictor.Predictor(**dict(base, init_checkpoint=checkpoint))
+
+
+def test_scores_that_are_no_numbers_are_refused_by_the_tasks_name(
+    tmp_path, base, paths
+):
+    found = adapter_package.read(paths["mrpc"])
+    weights = dict(found.weights)
+    weights["output_weights"] = np.full_like(weights["output_weights"], 3e38)
+    folder = str(tmp_path / "large")
+    large = found._replace(path=folder, weights=weights)
+    adapter_package.add_scores(large, None)
+    model = load(base, paths["three"], "large=" + folder)
+    rows = texts(2)
+    assert np.isfinite(numbers(model.predict("three", rows))).all()
+    with pytest.raises(UserError, match=r"task large gives .*no numbers.*/large are"):
+        model.predict_mixed([("three", *rows[0]), ("large", *rows[1])])
 
 
 def test_another_vocabulary_is_refused(tmp_path, base, paths):

@@ -172,6 +172,21 @@ FLAG_CASES = (
     ),
     *(
         Case(
+            "%s %r" % (name, value),
+            ("--%s=%r" % (name, value), *parts),
+            {name: value},
+        )
+        for name, value, *parts in (
+            ("num_train_epochs", 1e18, "at most 10000"),
+            ("train_batch_size", 10**11, "at most 2147483647"),
+            ("eval_batch_size", 10**30, "at most 2147483647"),
+            # One layer of hidden size 16, of which 257 would be the first refused.
+            ("adapter_size", 257, "16,994 parameters", "1 MB", "at most 256"),
+            ("adapter_size", 99999999999, "105,600,000 MB", "at most 256"),
+        )
+    ),
+    *(
+        Case(
             "warmup %r" % value,
             ("--warmup_proportion=%r" % value, "from 0 to 1"),
             {"warmup_proportion": value},
@@ -369,6 +384,31 @@ MODEL_CASES = (
         "a config without vocab_size",
         ("bert/bert_config.json", "vocab_size", "at least 1"),
         spoil=config(vocab_size=None),
+    ),
+    Case(
+        "a config nested without end",
+        ("bert/bert_config.json is damaged", "more than 32", "--bert_config_file"),
+        spoil=write("bert/bert_config.json", "[" * 100_000),
+    ),
+    Case(
+        "a config of 5 MB",
+        ("bert/bert_config.json cannot be read", "5000000 bytes, at most 4194304"),
+        spoil=write("bert/bert_config.json", " " * 5_000_000),
+    ),
+    Case(
+        "a config that says a thing twice",
+        ("bert/bert_config.json", "'hidden_size' twice"),
+        spoil=replace("bert/bert_config.json", "{", '{"hidden_size": 32,'),
+    ),
+    Case(
+        "a hidden size of 2^40",
+        ("bert/bert_config.json", "GB of memory, and at most 160", "hidden_size 10995"),
+        spoil=config(hidden_size=2**40),
+    ),
+    Case(
+        "a million layers",
+        ("num_hidden_layers is 1000000, at most 1000", "takes 3,300 GB of memory"),
+        spoil=config(num_hidden_layers=10**6),
     ),
     Case(
         "heads that do not divide the width",

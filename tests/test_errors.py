@@ -1,0 +1,59 @@
+"""What the terminal gets of messages that quote a stranger's bytes."""
+
+import logging
+
+import pytest
+import tensorflow.compat.v1 as tf
+from absl import logging as absl_logging
+
+import errors
+
+HOSTILE = "\x1b[2J\x9b31m\u202e\ud800\r\b"
+SHOWN = "\\x1b[2J\\x9b31m\\u202e\\ud800\\r\\x08"
+
+
+def test_a_message_is_printable_and_keeps_its_lines():
+    error = errors.UserError("ö %s\nb" % HOSTILE, HOSTILE)
+    assert str(error) == "ö %s\\nb\n  %s" % (SHOWN, SHOWN)
+    # A message within another stays as it is.
+    assert str(errors.UserError(str(errors.UserError(HOSTILE)))) == SHOWN
+
+
+def test_a_message_echoes_no_long_line_whole():
+    message = str(errors.UserError("a" + "x" * 5_000_000 + "b", "try again"))
+    assert message == "a%s...%sb\n  try again" % ("x" * 1999, "x" * 1999)
+
+
+@pytest.fixture
+def records():
+    """What the two loggers of the programs hand on."""
+    found = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record):
+            found.append(record.getMessage())
+
+    keeper = Keeper()
+    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(keeper)
+        logger.setLevel(logging.INFO)
+    yield found
+    for logger, level in zip(loggers, before):
+        logger.removeHandler(keeper)
+        logger.setLevel(level)
+
+
+def test_what_a_program_logs_is_printable(records, capsys):
+    @errors.reports_user_errors
+    def main(argv):
+        absl_logging.info("left out: %s", argv[0])
+        tf.logging.warning("%s is %d\n%%s", argv[0], 5)
+        raise errors.UserError(argv[0])
+
+    with pytest.raises(SystemExit) as ended:
+        main([HOSTILE])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.endswith("error: %s\n" % SHOWN)
+    assert records == ["left out: " + SHOWN, SHOWN + " is 5\n%s"]
