@@ -4,6 +4,7 @@
 each test, and --hypothesis-show-statistics counts them.
 """
 
+import contextlib
 import copy
 import datetime
 import hashlib
