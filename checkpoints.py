@@ -22,7 +22,9 @@ ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
 
 # What a training adds to the variables of the model.
-_TRAINING_STATE = re.compile(r"(^global_step$|^adam_updates$|/adam_[mv]$)")
+_TRAINING_STATE = re.compile(
+    r"(^(global_step|adam_updates|loss_scale|finite_steps)$|/adam_[mv]$)"
+)
 
 
 class LoadReport(NamedTuple):

@@ -6,6 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import checkpoints
+import optimization
 from errors import UserError
 
 FILE_NAME = "run.json"
@@ -113,7 +114,22 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
             "--output_dir=%s holds a checkpoint of another program: %s is missing in "
             "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
         )
+    if training is not None and training.get("precision") == "float16":
+        _check_loss_scale(output_dir, checkpoint)
     return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+
+
+def _check_loss_scale(output_dir, checkpoint):
+    """Refuses to train on without the scale of the loss: it would not be exact."""
+    found = checkpoints.read_shapes(checkpoint)
+    for name in (optimization.LOSS_SCALE, optimization.FINITE_STEPS):
+        if name not in found:
+            raise UserError(
+                "--output_dir=%s holds a checkpoint of --precision=float16 without %s, "
+                "as earlier versions wrote them, so its training cannot go on; give a "
+                "new --output_dir, or leave --do_train out to use its weights"
+                % (output_dir, name)
+            )
 
 
 def _check_folder(output_dir):
