@@ -225,10 +225,8 @@ def test_each_part_of_each_lane_drops_other_elements_in_each_step():
         ),
         dropout=0.4,
     )
-    seeds = [op.inputs[1] for op in run.of_type("StatelessRandomUniformFullIntV2")]
-    if not seeds:
-        seeds = [op.inputs[1] for op in run.of_type("StatelessRandomUniformFullInt")]
-    # Of the embeddings and of three layers, and once more where they are computed again.
+    seeds = [op.inputs[0] for op in run.of_type("StatelessRandomGetKeyCounter")]
+    # Of the embeddings and of three layers, which are computed again.
     parts = 2 * 2
     assert len(seeds) == parts * (1 + 2 * 3 * 3)
     steps = []

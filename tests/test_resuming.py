@@ -6,30 +6,29 @@ import signal
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 
-import distribution
+import checkpoints
 import run_package
+import run_record
 import training
-from errors import UserError
 
 PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    """A training of 13 steps; batches of 7 rows that do not divide the 24."""
+    """A training of 10 steps; batches of 7 rows that do not divide the 24."""
     folder = tmp_path_factory.mktemp("resuming")
     return {
         **small_run.write_model(folder / "bert"),
         **small_run.write_mrpc(folder / "MRPC"),
         "train_batch_size": 7,
-        "num_train_epochs": 4.0,
+        "num_train_epochs": 3.0,
         "learning_rate": 1e-2,
-        "save_checkpoints_steps": 2,
+        "save_checkpoints_steps": 4,
         "do_train": True,
         "do_predict": True,
     }
@@ -42,10 +41,10 @@ def tensors(output_dir):
 
 
 def result_bytes(output_dir):
-    """Predictions and the files of the adapter package, by name."""
+    """Predictions, if there are any, and the files of the adapter package, by name."""
     package = run_package.folder_of(str(output_dir))
     paths = [os.path.join(package, name) for name in sorted(os.listdir(package))]
-    paths.append(os.path.join(str(output_dir), "test_results.tsv"))
+    paths += tf.io.gfile.glob(os.path.join(str(output_dir), "test_results.tsv"))
     found = {}
     for path in paths:
         with open(path, "rb") as reader:
@@ -60,14 +59,15 @@ def assert_identical(actual_dir, expected_dir):
         assert actual[name].tobytes() == value.tobytes(), name
     actual, expected = result_bytes(actual_dir), result_bytes(expected_dir)
     assert sorted(actual) == sorted(expected)
-    assert len(expected) > 2
+    assert len(expected) >= 2
     for name, value in expected.items():
         assert actual[name] == value, name
 
 
 # The program, forked for each of several commands, so that imports are paid for once.
 # Each comes with the number of steps after which the process is killed, or null.
-PROGRAM = """
+PROGRAM = (
+    """
 import json, os, signal, sys
 sys.path.insert(0, %r)
 import onednn
@@ -95,7 +95,9 @@ for arguments, steps in json.loads(sys.argv[1]):
         app.run(run_classifier.main, argv=["run_classifier.py", *arguments])
     statuses.append(os.waitpid(child, 0)[1])
 print("statuses", json.dumps(statuses))
-""" % PROJECT_ROOT
+"""
+    % PROJECT_ROOT
+)
 
 
 def test_killed_processes_end_with_the_bytes_of_an_undisturbed_one(tmp_path, flags):
@@ -104,7 +106,7 @@ def test_killed_processes_end_with_the_bytes_of_an_undisturbed_one(tmp_path, fla
         return ["--%s=%s" % item for item in given.items()]
 
     # Killed past a checkpoint, before the next one, and right at one; then to the end.
-    kills = [3, 1, 4, None]
+    kills = [5, 2, 4, None]
     commands = [(arguments("killed"), steps) for steps in kills]
     commands.append((arguments("undisturbed"), None))
     result = subprocess.run(
@@ -116,9 +118,9 @@ def test_killed_processes_end_with_the_bytes_of_an_undisturbed_one(tmp_path, fla
     end = result.stdout[-3000:]
     statuses = [signal.SIGKILL if steps else 0 for steps in kills] + [0]
     assert "statuses %s" % json.dumps(statuses) in result.stdout, end
-    for step in (2, 2, 6):
-        assert "from step %d\n" % step in result.stdout, end
+    assert result.stdout.count("from step 4\n") >= 2, end
     assert_identical(tmp_path / "killed", tmp_path / "undisturbed")
+    assert "test_results.tsv" in result_bytes(tmp_path / "killed")
 
 
 class Interrupted(Exception):
@@ -149,7 +151,7 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
     changes = dict(changes)
     lanes = changes.pop("lanes", 1)
     monkeypatch.setattr(training, "cpu_lanes", lambda batch_sizes: lanes)
-    flags = {**flags, **changes}
+    flags = {**flags, **changes, "do_predict": False}
     small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
     resumed = str(tmp_path / "resumed")
     with monkeypatch.context() as patched:
@@ -159,3 +161,22 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
     assert tensors(resumed)["global_step"] == 4
     small_run.run(output_dir=resumed, **flags)
     assert_identical(resumed, tmp_path / "undisturbed")
+
+
+def test_a_float16_checkpoint_without_the_loss_scale_is_refused(tmp_path):
+    kept = {"bert/x": [1], "output_bias": [1]}
+    values = {name: np.zeros(shape, np.float32) for name, shape in kept.items()}
+    values["global_step"] = np.array(3, np.int64)
+
+    def check(precision):
+        checkpoints.write(str(tmp_path / "model.ckpt-3"), values)
+        tf.train.update_checkpoint_state(str(tmp_path), str(tmp_path / "model.ckpt-3"))
+        training_settings = precision and {"precision": precision}
+        return run_record.check(str(tmp_path), {}, training_settings, kept, [])
+
+    assert check("float32") == check(None) == 3
+    for name in ("loss_scale", "finite_steps"):
+        with pytest.raises(UserError, match="float16 without %s, as earlier" % name):
+            check("float16")
+        values[name] = np.array(1.0, np.float32)
+    assert check("float16") == 3
