@@ -6,14 +6,17 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 
 import checkpoints
+import optimization
 import run_package
 import run_record
 import training
+from errors import UserError
 
 PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -151,6 +154,7 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
     changes = dict(changes)
     lanes = changes.pop("lanes", 1)
     monkeypatch.setattr(training, "cpu_lanes", lambda batch_sizes: lanes)
+    monkeypatch.setattr(optimization.LossScale, "DOUBLED_AFTER", 3)
     flags = {**flags, **changes, "do_predict": False}
     small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
     resumed = str(tmp_path / "resumed")
@@ -161,6 +165,12 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
     assert tensors(resumed)["global_step"] == 4
     small_run.run(output_dir=resumed, **flags)
     assert_identical(resumed, tmp_path / "undisturbed")
+    if "precision" in changes:
+        # Of 10 steps, 4 of them before.
+        scale, finite = optimization.LOSS_SCALE, optimization.FINITE_STEPS
+        kept = tensors(resumed)
+        assert kept[scale] == optimization.LossScale.INITIAL * 2**3
+        assert kept[finite] == 1
 
 
 def test_a_float16_checkpoint_without_the_loss_scale_is_refused(tmp_path):
