@@ -23,7 +23,10 @@ ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
 
 # What a training adds to the variables of the model.
-_TRAINING_STATE = re.compile(r"(^global_step$|^%s$|/adam_[mv]$)" % optimization.UPDATES)
+_TRAINING_STATE = re.compile(
+    r"(^(global_step|%s|%s|%s)$|/adam_[mv]$)"
+    % (optimization.UPDATES, optimization.LOSS_SCALE, optimization.FINITE_STEPS)
+)
 
 
 class LoadReport(NamedTuple):

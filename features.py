@@ -9,12 +9,12 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 from tqdm import tqdm
 
+import row_order
 import tokenization
 from errors import UserError
 
-# Batches whose examples are sorted by length together. More wastes less padding, fewer
-# mixes better.
-SORTED_BATCHES = 50
+# Records whose lengths are found at once.
+PARSED_TOGETHER = 1024
 
 
 class InputExample:
@@ -277,33 +277,38 @@ def input_fn_builder(
     is_regression=False,
     dynamic_padding=False,
     num_examples=None,
-    seed=None,
+    seed=0,
     length_multiple=1,
 ):
     """Batches from a file of features, for `TPUEstimator`.
 
-    In training the whole set is shuffled anew in each epoch. With `dynamic_padding`
-    a batch is cut to its longest example; in training, examples of similar length then
-    share a batch: windows of `SORTED_BATCHES` batches are sorted by length, and their
-    batches come in random order. Padding is masked, so results do not depend on it.
+    With `dynamic_padding` a batch is cut to its longest example. Padding is masked, so
+    results do not depend on it.
+
+    In training each epoch holds each row once, in an order that follows from the seed,
+    the number of the epoch, the batch size and the lengths alone (`row_order`). What
+    the training has seen, by its global step, is left out without being parsed.
 
     Args:
       input_file: path of the TFRecord file.
       seq_length: length S of the sequences in it.
-      is_training: shuffle and repeat without end.
-      drop_remainder: leave out an incomplete last batch (static shapes).
+      is_training: shuffle and repeat without end; the file is then kept in memory.
+      drop_remainder: leave out an incomplete last batch (static shapes); in training
+        there is none.
       is_regression: whether labels are numbers.
-      dynamic_padding: cut batches to their longest example.
+      dynamic_padding: cut batches to their longest example; in training, also group
+        examples of similar length.
       num_examples: examples in the file; needed for training.
-      seed: seed of the shuffling.
+      seed: seed of the shuffling, an int.
       length_multiple: `dynamic_padding` cuts to a multiple of it, so that there are
         fewer shapes to compile for.
 
     Returns:
-      A function of `params`, whose "batch_size" counts, and of the
-      `tf.distribute.InputContext` under a distribution strategy. It gives a
-      `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B]; with a
-      context the parts that the replicas of this machine compute, in turn.
+      A function of `params`, whose "batch_size" counts, of the Estimator's `RunConfig`,
+      and of the `tf.distribute.InputContext` under a distribution strategy. It gives a
+      `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B]. With several
+      replicas, TPU cores among them, the parts of each batch that those of this machine
+      compute, in turn.
     """
     spec = feature_spec(seq_length, is_regression)
 
@@ -323,49 +328,35 @@ def input_fn_builder(
             for name, value in batch.items()
         }
 
-    def sort_by_length(serialized):
-        lengths = tf.reduce_sum(parse(serialized)["input_mask"], axis=1)
-        return tf.gather(serialized, tf.argsort(lengths, stable=True))
+    def with_lengths(serialized):
+        mask = {"input_mask": spec["input_mask"]}
+        mask = tf.io.parse_example(serialized, mask)["input_mask"]
+        return serialized, tf.cast(tf.reduce_sum(mask, axis=1), tf.int32)
 
-    def input_fn(params, input_context=None):
-        batch_size = params["batch_size"]
+    def training_batches(dataset, params, config, input_context):
+        share = row_order.share(params, input_context)
+        step = row_order.next_step(config)
+
+        def gathered(records, lengths=None):
+            rows = row_order.batches(share, step, num_examples, seed, lengths)
+            return rows.map(lambda numbers: tf.gather(records, numbers))
+
+        if dynamic_padding:
+            dataset = dataset.batch(PARSED_TOGETHER).map(with_lengths).unbatch()
+        return dataset.batch(num_examples).flat_map(gathered)
+
+    def input_fn(params, config=None, input_context=None):
         dataset = tf.data.TFRecordDataset(input_file)
         if is_training:
-            dataset = dataset.shuffle(num_examples, seed=seed)
-            if dynamic_padding:
-                # Sorted within an epoch, so that no example meets itself in a batch.
-                dataset = dataset.batch(batch_size * SORTED_BATCHES)
-                dataset = dataset.map(sort_by_length).unbatch()
-            dataset = dataset.repeat()
-        dataset = dataset.batch(batch_size, drop_remainder=drop_remainder)
-        if is_training and dynamic_padding:
-            dataset = dataset.shuffle(SORTED_BATCHES, seed=seed)
+            dataset = training_batches(dataset, params, config, input_context)
+        else:
+            dataset = dataset.batch(params["batch_size"], drop_remainder=drop_remainder)
         dataset = dataset.map(parse)
-        if input_context is not None:
-            dataset = _share_of_replicas(dataset, input_context)
         if dynamic_padding:
             dataset = dataset.map(cut)
         return dataset.prefetch(2)
 
     return input_fn
-
-
-def _share_of_replicas(dataset, context):
-    """Cuts global batches into replicas' parts and keeps those of one machine."""
-    parts = context.num_replicas_in_sync
-    here = parts // context.num_input_pipelines
-    first = context.input_pipeline_id * here
-
-    def split(batch):
-        def share(value):
-            # All of a batch's parts are of one size, known beforehand or not.
-            shape = tf.concat([[parts, -1], tf.shape(value)[1:]], axis=0)
-            return tf.reshape(value, shape)[first : first + here]
-
-        shares = {name: share(value) for name, value in batch.items()}
-        return tf.data.Dataset.from_tensor_slices(shares)
-
-    return dataset.flat_map(split)
 
 
 def check_vocabulary(vocab_file, vocab, vocab_size, config_file):

@@ -13,13 +13,13 @@ import collections
 import copy
 import math
 import re
-import zlib
 
 import six
 import tensorflow.compat.v1 as tf
 
 import activations
 import model_config
+import random_seeds
 
 # Names that the original's modeling.py has too.
 BertConfig = model_config.BertConfig
@@ -145,15 +145,18 @@ class BertModel:
                 )
 
     def _layer(self, index, hidden, first_only=False):
-        # Drawn out here, so that computing the layer again drops the same elements.
-        seeds = random_seeds(3)
+        fixed = [self._mask_scores]
+        config = self._config
+        if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
+            # Made out here, so that computing the layer again drops the same elements.
+            fixed.append(random_seeds.of_step(3))
 
-        def layer(hidden, mask_scores, seeds):
+        def layer(hidden, mask_scores, seeds=None):
             return transformer_layer(
                 hidden[:, :1, :] if first_only else hidden,
                 hidden,
                 mask_scores,
-                self._config,
+                config,
                 adapter_fn=self._adapter_fn,
                 precision=self._precision,
                 seeds=seeds,
@@ -164,7 +167,7 @@ class BertModel:
         with tf.variable_scope("layer_%d" % index) as scope:
             if self._recompute_activations:
                 layer = _recomputed(layer, scope)
-            return layer(hidden, self._mask_scores, seeds)
+            return layer(hidden, *fixed)
 
     def get_pooled_output(self):
         """Float [B, H]: the first position of the last layer, dense and tanh."""
@@ -279,13 +282,9 @@ def get_variable(name, shape, initializer, collections=()):
 def normal_variable(name, shape, stddev, collections=()):
     """Like `get_variable`, at first drawn from a truncated normal distribution.
 
-    From the graph's seed, if it has one, and the variable's name: TensorFlow by itself
-    counts the random operations before it, which lanes and replicas change.
+    From the graph's seed, if it has one, and the variable's name.
     """
-    seed = None
-    if tf.get_default_graph().seed is not None:
-        scope = tf.get_variable_scope().name
-        seed = zlib.crc32(("%s/%s" % (scope, name)).encode("utf-8"))
+    seed = random_seeds.of_variable(name)
     initializer = tf.truncated_normal_initializer(stddev=stddev, seed=seed)
     return get_variable(name, shape, initializer, collections)
 
@@ -293,16 +292,6 @@ def normal_variable(name, shape, stddev, collections=()):
 def base_name(variable):
     """A variable's name, the same for all its replicas, without ":0"."""
     return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
-
-
-def random_seeds(count):
-    """Fresh seeds for `dropout` in each run of the graph, int32 [count, 2].
-
-    Machines that train together run the same graph and draw the same; the replica's
-    number makes the seeds differ.
-    """
-    drawn = tf.random.uniform([count, 2], tf.int32.min, tf.int32.max, tf.int32)
-    return drawn + tf.distribute.get_replica_context().replica_id_in_sync_group
 
 
 def dropout(input_tensor, dropout_prob, seed=None):
@@ -313,17 +302,20 @@ def dropout(input_tensor, dropout_prob, seed=None):
     the probability met. The lower 8 bits decide for one element in 256 and are shared
     along the first axis, which leaves a correlation of less than 1e-4 there.
 
+    What is dropped follows from the seed alone, so a step that is computed again, or
+    resumed by another process, drops the same elements.
+
     Args:
       input_tensor: float tensor of any shape.
       dropout_prob: the probability of dropping an element; None or 0.0: none.
-      seed: int32 [2], which decides what is dropped; None: drawn.
+      seed: int32 [2]; None: of this step and place, `random_seeds.of_step`.
 
     Returns:
       Float tensor of the same shape.
     """
     if not dropout_prob:
         return input_tensor
-    seed = random_seeds(1)[0] if seed is None else seed
+    seed = random_seeds.of_step(1)[0] if seed is None else seed
     values = 2**16
     dropped = min(round(dropout_prob * values), values - 256)
 
@@ -564,15 +556,15 @@ def transformer_layer(
       config: a `BertConfig`.
       adapter_fn: function of a float [rows, H] tensor, or None.
       precision: dtype of the products with frozen kernels and of attention.
-      seeds: int32 [3, 2], for dropout; None: drawn.
+      seeds: int32 [3, 2], for dropout; None: as `dropout` says.
       layer_norm_fn: see `BertModel`.
       joined_projections: see `attention`.
 
     Returns:
       Float [B, F, H].
     """
-    attention_seed, attended_seed, output_seed = tf.unstack(
-        random_seeds(3) if seeds is None else seeds
+    attention_seed, attended_seed, output_seed = (
+        [None] * 3 if seeds is None else tf.unstack(seeds)
     )
     H = config.hidden_size
     B, F, _ = get_shape_list(queries_from, expected_rank=3)
@@ -630,7 +622,7 @@ def attention(
       mask_scores: float [B, 1, 1, T], added to the scores.
       config: a `BertConfig`.
       precision: dtype of all products; the softmax is float32.
-      seed: int32 [2], for dropout; None: drawn.
+      seed: int32 [2], for dropout; None: as `dropout` says.
       joined_projections: whether queries, keys and values of all positions come from
         one matrix product, which keeps many cores busy; for one core three products
         are as fast, and nothing is put together and taken apart.

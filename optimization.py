@@ -16,6 +16,9 @@ CLIP_NORM = 1.0
 # The checkpoint's variable of a training with bias correction, and of no other.
 UPDATES = "adam_updates"
 
+# Those of a training in float16, and of no other.
+LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"
+
 
 class TrainStep(NamedTuple):
     """What `create_optimizer` builds."""
@@ -72,8 +75,8 @@ class LossScale:
 
     The loss is multiplied by a power of two before, the gradients are divided by it
     after the backward pass. A step whose gradients are not finite is left out and
-    halves the scale; many finite ones in a row double it. It starts anew when training
-    is resumed, since checkpoints are those of float32.
+    halves the scale; many finite ones in a row double it. The scale and their number
+    are in the checkpoint, so that a resumed training goes on with the same.
     """
 
     INITIAL = 2.0**15
@@ -81,14 +84,16 @@ class LossScale:
 
     def __init__(self):
         kept = {
+            "shape": [],
+            "trainable": False,
             "use_resource": True,
             "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
         }
-        self.value = tf.get_local_variable(
-            "loss_scale", initializer=self.INITIAL, **kept
+        self.value = tf.get_variable(
+            LOSS_SCALE, initializer=tf.constant_initializer(self.INITIAL), **kept
         )
-        self._finite_steps = tf.get_local_variable(
-            "finite_steps", [], tf.int32, tf.zeros_initializer(), **kept
+        self._finite_steps = tf.get_variable(
+            FINITE_STEPS, dtype=tf.int64, initializer=tf.zeros_initializer(), **kept
         )
 
     def updated(self, is_finite):
@@ -100,7 +105,11 @@ class LossScale:
         return tf.group(
             self.value.assign(tf.where(is_finite, grown, smaller)),
             self._finite_steps.assign(
-                tf.where(tf.logical_and(is_finite, tf.logical_not(enough)), count, 0)
+                tf.where(
+                    tf.logical_and(is_finite, tf.logical_not(enough)),
+                    count,
+                    tf.zeros_like(count),
+                )
             ),
         )
 

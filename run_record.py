@@ -160,11 +160,29 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
             "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
         )
     if training is not None:
-        # The checkpoint knows it, whatever the record says or lacks.
-        key = "adam_bias_correction"
-        corrected = optimization.UPDATES in checkpoints.read_shapes(checkpoint)
-        _compare(output_dir, "its training", {key: corrected}, {key: training.get(key)})
+        _check_training_state(output_dir, checkpoint, training)
     return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+
+
+def _check_training_state(output_dir, checkpoint, training):
+    """Refuses to train on otherwise than the checkpoint's training went.
+
+    The checkpoint knows, whatever the record says or lacks.
+    """
+    found = checkpoints.read_shapes(checkpoint)
+    key = "adam_bias_correction"
+    then = {key: optimization.UPDATES in found}
+    _compare(output_dir, "its training", then, {key: training[key]})
+    if training["precision"] != "float16":
+        return
+    for name in (optimization.LOSS_SCALE, optimization.FINITE_STEPS):
+        if name not in found:
+            raise UserError(
+                "--output_dir=%s holds a checkpoint of --precision=float16 without %s, "
+                "as earlier versions wrote them, so its training cannot go on; give a "
+                "new --output_dir, or leave --do_train out to use its weights"
+                % (output_dir, name)
+            )
 
 
 def _check_folder(output_dir):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -111,12 +112,29 @@ def _write(path, tokenizer, count, length=32):
     )
 
 
-def _batches(path, batch_size, steps=None, **arguments):
+def _batches(path, batch_size, steps=None, step_reached=0, calls=None, **arguments):
+    """Batches of a training that has reached a step, or of an evaluation.
+
+    Args:
+      path: of the features.
+      batch_size: params["batch_size"].
+      steps: how many; None: all.
+      step_reached: the global step.
+      calls: other arguments of the input function.
+      **arguments: of its builder.
+    """
     settings = {"is_training": False, "drop_remainder": False, **arguments}
+    calls = {"params": {"batch_size": batch_size}, **(calls or {})}
     with tf.Graph().as_default(), tf.Session() as session:
+        if "config" not in calls:
+            global_step = tf.train.create_global_step()
         input_fn = features.input_fn_builder(path, 32, **settings)
-        dataset = input_fn({"batch_size": batch_size})
-        batch = tf.data.make_one_shot_iterator(dataset).get_next()
+        iterator = tf.data.make_initializable_iterator(input_fn(**calls))
+        batch = iterator.get_next()
+        if "config" not in calls:
+            # As a session restores it: after the graph is there.
+            session.run(tf.assign(global_step, step_reached))
+        session.run(iterator.initializer)
         batches = []
         try:
             while steps is None or len(batches) < steps:
@@ -124,6 +142,10 @@ def _batches(path, batch_size, steps=None, **arguments):
         except tf.errors.OutOfRangeError:
             pass
         return batches
+
+
+def _rows_of(batches):
+    return np.concatenate([batch["label_ids"] for batch in batches])
 
 
 @pytest.fixture
@@ -169,66 +191,110 @@ def test_a_batch_of_padding_alone_keeps_a_position(tmp_path, tokenizer):
     assert batch["input_ids"].shape == (2, 1)
 
 
-@pytest.mark.parametrize("dynamic_padding", [False, True])
-def test_each_epoch_holds_every_example_once_in_another_order(records, dynamic_padding):
-    settings = {
+def _training(dynamic_padding, num_examples, seed=5):
+    return {
         "is_training": True,
         "drop_remainder": True,
-        "num_examples": 100,
+        "num_examples": num_examples,
         "dynamic_padding": dynamic_padding,
+        "seed": seed,
     }
-    batches = _batches(records, 10, steps=20, seed=5, **settings)
-    order = np.concatenate([b["label_ids"] for b in batches])
-    if dynamic_padding:
-        # Batches are shuffled in a window that reaches into the next epochs.
-        assert all(len(set(b["label_ids"])) == 10 for b in batches)
-    else:
-        assert sorted(order[:100]) == list(range(100))
-        assert sorted(order[100:]) == list(range(100))
+
+
+@pytest.mark.parametrize("dynamic_padding", [False, True])
+def test_each_epoch_holds_every_example_once_in_another_order(records, dynamic_padding):
+    order = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
+    assert sorted(order[:100]) == list(range(100))
+    assert sorted(order[100:]) == list(range(100))
     assert list(order[:100]) != list(order[100:])
     assert list(order[:100]) != list(range(100))
-    again = _batches(records, 10, steps=20, seed=5, **settings)
-    other = _batches(records, 10, steps=20, seed=6, **settings)
-    np.testing.assert_array_equal(
-        order, np.concatenate([b["label_ids"] for b in again])
-    )
-    assert list(order) != list(np.concatenate([b["label_ids"] for b in other]))
+    again = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
+    np.testing.assert_array_equal(order, again)
+    other = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100, 6)))
+    assert list(order) != list(other)
+
+
+@pytest.fixture(scope="module")
+def many_records(tmp_path_factory, tokenizer):
+    path = str(tmp_path_factory.mktemp("many") / "train.tf_record")
+    _write(path, tokenizer, 4000)
+    return path
+
+
+@pytest.mark.parametrize(("batch_size", "dynamic_padding"), [(8, False), (7, True)])
+def test_interrupted_epochs_hold_every_example_once(
+    many_records, batch_size, dynamic_padding
+):
+    settings = _training(dynamic_padding, 4000)
+    steps = 8000 // batch_size  # two epochs
+    whole = _batches(many_records, batch_size, steps, **settings)
+    rows = _rows_of(whole)
+    counts = np.bincount(rows[:4000], minlength=4000)
+    assert (counts == 1).all()
+    counts += np.bincount(rows[4000:], minlength=4000)
+    assert counts.max() == 2
+    assert (counts == 1).sum() == 8000 - steps * batch_size
+    for interruptions in (1, 9):
+        stops = [steps * i // (interruptions + 1) for i in range(interruptions + 2)]
+        parts = [
+            _batches(many_records, batch_size, stop - start, start, **settings)
+            for start, stop in zip(stops, stops[1:])
+        ]
+        resumed = [batch for part in parts for batch in part]
+        assert len(resumed) == len(whole)
+        for actual, expected in zip(resumed, whole):
+            for name, value in expected.items():
+                np.testing.assert_array_equal(actual[name], value)
+
+
+def test_batches_larger_than_the_set_hold_several_epochs(records):
+    rows = _rows_of(_batches(records, 250, 2, **_training(True, 100)))
+    for epoch in range(5):
+        assert sorted(rows[100 * epoch : 100 * (epoch + 1)]) == list(range(100))
+
+
+class _Context:
+    """Stands for a `tf.distribute.InputContext` and for a `TPUContext`."""
+
+    def __init__(self, replicas, machines, machine):
+        self.num_replicas_in_sync = self.num_replicas = replicas
+        self.num_input_pipelines = machines
+        self.input_pipeline_id = machine
+
+    def current_input_fn_deployment(self):
+        here = self.num_replicas // self.num_input_pipelines
+        return None, self.input_pipeline_id, self.num_input_pipelines, here
+
+
+@pytest.mark.parametrize("on_tpu", [False, True])
+def test_replicas_share_the_batches_of_one_device(tmp_path, records, on_tpu):
+    settings = _training(not on_tpu, 100)
+    whole = _batches(records, 12, 9, **settings)
+    # Four replicas on two machines, which resume from the checkpoint of step 5.
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.run(tf.assign(tf.train.create_global_step(), 5))
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), 5)
+    config = types.SimpleNamespace(model_dir=str(tmp_path))
+    parts = []
+    for machine in range(2):
+        context = _Context(4, 2, machine)
+        calls = {"config": config, "input_context": context}
+        if on_tpu:
+            params = {"batch_size": 12 // 4, "context": context}
+            calls = {"config": config, "params": params}
+        here = _batches(records, 12, 4 * 2, calls=calls, **settings)
+        parts.append(_rows_of(here).reshape(4, 2, 3))
+    together = np.concatenate(parts, axis=1).reshape(4, 12)
+    np.testing.assert_array_equal(together, [b["label_ids"] for b in whole[5:]])
 
 
 def test_grouping_by_length_wastes_less_padding(records):
     def padding(dynamic):
-        batches = _batches(
-            records,
-            5,
-            steps=20,
-            is_training=True,
-            drop_remainder=True,
-            num_examples=100,
-            seed=3,
-            dynamic_padding=dynamic,
-        )
+        batches = _batches(records, 7, steps=28, **_training(dynamic, 100, seed=3))
         masks = [b["input_mask"] for b in batches]
         return 1 - sum(m.sum() for m in masks) / sum(m.size for m in masks)
 
     assert padding(True) < 0.2 < padding(False)
-
-
-def test_whole_epochs_are_trained_on_with_grouping(records):
-    counts = np.zeros(100, int)
-    for batch in _batches(
-        records,
-        7,
-        steps=1000,
-        is_training=True,
-        drop_remainder=True,
-        num_examples=100,
-        seed=3,
-        dynamic_padding=True,
-    ):
-        np.add.at(counts, batch["label_ids"], 1)
-    # 70 epochs; the window of batches that is still being shuffled is all that differs.
-    assert counts.min() >= 70 - 8
-    assert counts.max() <= 70 + 8
 
 
 def test_static_shapes_for_tpu(records):
