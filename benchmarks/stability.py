@@ -11,8 +11,8 @@ task of GLUE, with the README's recipe:
 
 A training that has ended is not repeated, so the same command goes on after a stop.
 In --work_dir it leaves a folder for each training, results.md (a table), results.json
-and stability.png. A seed counts as one that learned where the task's first score is
-more than 0.05 above that of giving the same answer to every row.
+and stability.png. A seed counts as one that learned where its accuracy, or the task's
+first score, is more than 0.05 above that of giving the same answer to every row.
 """
 
 import itertools
@@ -27,6 +27,7 @@ import matplotlib
 from absl import app, flags
 
 import command_line
+import glue_data
 from errors import UserError, reports_user_errors
 
 matplotlib.use("Agg")
@@ -53,6 +54,7 @@ MARGIN = 0.05
 
 # --adam_bias_correction, as it is called in folders and tables.
 _CORRECTIONS = {"plain": False, "corrected": True}
+_IN_WORDS = {"plain": "as in BERT", "corrected": "corrected"}
 
 
 class Result(NamedTuple):
@@ -111,11 +113,11 @@ def run(learning_rate, correction, seed):
             raise UserError(
                 "a training failed, see %s.txt: %s" % (output_dir, " ".join(command))
             )
+    task = glue_data.get_task(FLAGS.task_name)
     with open(results) as reader:
-        sets = json.load(reader)["sets"]
-    dev = sets["dev"] if "dev" in sets else sets[sorted(sets)[0]]
-    # The task's first metric stands first in its table; JSON sorts them.
-    metric = "accuracy" if "accuracy" in dev["scores"] else sorted(dev["scores"])[0]
+        dev = json.load(reader)["sets"][task.dev[0].name]
+    names = task.metrics
+    metric = "accuracy" if "accuracy" in names else names[0]
     return Result(
         learning_rate,
         correction,
@@ -213,9 +215,11 @@ def plot(results, path):
         axes.set_xlim(-0.5, len(rates) - 0.5)
         axes.set_xlabel("learning rate")
         axes.spines[["top", "right"]].set_visible(False)
-    shares.legend(title="Adam's moments", loc="lower left", framealpha=0.9)
-    figure.suptitle("%s, %s" % (FLAGS.task_name, FLAGS.data_dir), fontsize=10)
-    figure.tight_layout()
+    figure.suptitle("%s, %s" % (FLAGS.task_name, FLAGS.data_dir), fontsize=10, x=0.2)
+    handles, labels = shares.get_legend_handles_labels()
+    names = ["Adam's moments %s" % _IN_WORDS[label] for label in labels]
+    figure.legend(handles, names, ncols=2, loc="upper right", frameon=False, fontsize=9)
+    figure.tight_layout(rect=(0, 0, 1, 0.95))
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
