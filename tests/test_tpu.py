@@ -222,14 +222,18 @@ def variable_of(op):
 
 
 def sums_behind(tensor):
-    """The CrossReplicaSum ops that a tensor is computed from, nearest ones only."""
+    return nearest_behind(tensor, "CrossReplicaSum")
+
+
+def nearest_behind(tensor, op_type):
+    """Names of the ops of a type that a tensor is computed from, nearest ones only."""
     found, seen, waiting = set(), set(), [tensor.op]
     while waiting:
         op = waiting.pop()
         if op in seen:
             continue
         seen.add(op)
-        if op.type == "CrossReplicaSum":
+        if op.type == op_type:
             found.add(op.name)
         else:
             waiting += [source.op for source in op.inputs]
@@ -276,6 +280,19 @@ def test_each_trained_variable_gets_one_sum_over_the_cores(built, tmp_path):
     assert len(built.of_type("CrossReplicaSum")) == len(trained) == 28
     # The second moment is of the same, summed gradient.
     assert [behind[name + "/adam_v"] for name in trained] == gradients
+
+
+def test_each_core_drops_other_elements(built, tmp_path):
+    build(tmp_path, "train")
+    drawn = [op.inputs[0] for op in built.on_core("StatelessRandomGetKeyCounter")]
+    # Of the embeddings, of two layers and of the head.
+    assert len(drawn) == 1 + 2 * 3 + 1
+    for seed in drawn:
+        assert len(nearest_behind(seed, "XlaReplicaId")) == 1
+        read = nearest_behind(seed, "ReadVariableOp")
+        assert {variable_of(built.graph.get_operation_by_name(n)) for n in read} == {
+            "global_step"
+        }
 
 
 def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path):
