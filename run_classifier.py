@@ -22,6 +22,7 @@ import modeling
 import run_checks
 import run_package
 import run_text
+import signals
 import task_runs
 import tokenization
 import training
@@ -362,6 +363,11 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.INFO)
     command_line.refuse_words(argv, "--do_lower_case=false")
     training.keep_freed_memory()
+    with signals.handled():
+        _run()
+
+
+def _run():
     plan = make_plan()
     run = plan.run
     if run.settings.is_chief:
