@@ -14,6 +14,7 @@ import small_run
 import tensorflow.compat.v1 as tf
 
 import classifier
+import console
 import distribution
 import modeling
 from errors import UserError
@@ -132,6 +133,22 @@ def test_wrong_tf_config_is_refused(monkeypatch, value, reason):
     with pytest.raises(UserError, match=reason) as caught:
         distribution.check("multi_worker", 8, 1)
     assert "TF_CONFIG" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["junk", json.dumps({"cluster": {"worker": HOSTS}})])
+@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+def test_tf_config_is_left_out_of_account_on_one_machine(
+    monkeypatch, capsys, strategy, text
+):
+    monkeypatch.setenv("TF_CONFIG", text)
+    console.start()
+    distribution.check(strategy, 8, 1)
+    assert "TF_CONFIG" not in os.environ
+    said = capsys.readouterr().err
+    assert said.count("TF_CONFIG is left out of account") == 1
+    assert "--distribution_strategy=%s" % strategy in said
+    distribution.check(strategy, 8, 1)
+    assert "TF_CONFIG" not in capsys.readouterr().err
 
 
 def test_chief_is_the_first_machine(monkeypatch):
