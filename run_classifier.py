@@ -20,6 +20,7 @@ import glue_data
 import health
 import modeling
 import run_checks
+import run_lock
 import run_package
 import run_text
 import signals
@@ -364,11 +365,15 @@ def main(argv):
     command_line.refuse_words(argv, "--do_lower_case=false")
     training.keep_freed_memory()
     with signals.handled():
-        _run()
+        plan = make_plan()
+        try:
+            _run(plan)
+        finally:
+            run_lock.release(FLAGS.output_dir)
 
 
-def _run():
-    plan = make_plan()
+def _run(plan):
+    """Does what a `Plan` says."""
     run = plan.run
     if run.settings.is_chief:
         console.log_to(os.path.join(FLAGS.output_dir, console.LOG_NAME))
