@@ -96,6 +96,53 @@ def read_shapes(checkpoint, remedy=_PATH_REMEDY):
     return {name: list(shape) for name, shape in shapes.items()}
 
 
+def latest(folder):
+    """The last checkpoint in a folder, a path without file endings; None if none is.
+
+    Raises:
+      UserError: the file that names it is damaged.
+    """
+    try:
+        return tf.train.latest_checkpoint(folder)
+    except (ValueError, tf.errors.OpError) as error:
+        raise UserError(
+            "%s/checkpoint, the file that names the last checkpoint, is damaged (%s): "
+            'write it anew (one line, such as model_checkpoint_path: "model.ckpt-9"), '
+            "or delete it if there is none" % (folder, " ".join(str(error).split()))
+        ) from None
+
+
+def check_values(checkpoint, names, remedy):
+    """Reads a checkpoint through, so that damage is found before anything slow.
+
+    Args:
+      checkpoint: path without file endings.
+      names: the tensors' names; None for all.
+      remedy: what to do about one that is damaged, for the message.
+
+    Raises:
+      UserError: a tensor's bytes are not those that were written, it is a float of
+        another kind than float32, or it is not finite.
+    """
+    with _reading(checkpoint, remedy):
+        reader = tf.train.load_checkpoint(checkpoint)
+        types = reader.get_variable_to_dtype_map()
+        for name in sorted(types) if names is None else names:
+            value = reader.get_tensor(name)
+            if not types[name].is_floating:
+                continue
+            if types[name] != tf.float32:
+                raise UserError(
+                    "%s is %s in checkpoint %s, where float32 is needed: %s"
+                    % (name, types[name].name, checkpoint, remedy)
+                )
+            if not np.isfinite(value).all():
+                raise UserError(
+                    "%s is not finite in checkpoint %s, so whatever is computed with "
+                    "it is no number: %s" % (name, checkpoint, remedy)
+                )
+
+
 def fingerprint(checkpoint):
     """SHA-256 of the checkpoint's index: its names, shapes and tensors' checksums.
 

@@ -123,6 +123,14 @@ def check(strategy, train_batch_size, parts):
     Raises:
       UserError: naming the flags, or TF_CONFIG.
     """
+    if strategy != MULTI_WORKER and os.environ.pop("TF_CONFIG", None) is not None:
+        # An Estimator that finds it waits for the machines that it lists.
+        console.warn(
+            "the environment variable TF_CONFIG is left out of account: "
+            "--distribution_strategy=%s is of one machine; several need %s",
+            strategy,
+            MULTI_WORKER,
+        )
     if strategy == NONE:
         return None
     cluster = read_cluster() if strategy == MULTI_WORKER else None

@@ -124,3 +124,8 @@ def _load():
 
 
 estimator = _load()
+
+# It would have Ctrl-C end a training on TPU without a checkpoint; see `signals`.
+importlib.import_module(
+    "tensorflow_estimator.python.estimator.tpu.tpu_estimator"
+).InstallSignalHandlerHook = tf.train.SessionRunHook

@@ -13,6 +13,7 @@ import console
 import distribution
 import features
 import health
+import run_lock
 import run_record
 import run_text
 import tokenization
@@ -233,14 +234,12 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         config, num_outputs(task), adapter_fn(flags, package), task.is_regression
     )
     trained = variables.trained()
-    identity, settings = (
-        _identity(flags, task, config, package),
-        training_settings(flags),
-    )
+    identity = _identity(flags, task, config, package)
+    settings = _resumed_settings(flags, task) if flags.do_train else None
     step_reached = run_record.check(
         flags.output_dir,
         identity,
-        settings if flags.do_train else None,
+        settings,
         variables.shapes,
         trained,
         flags.checkpoint_content,
@@ -268,10 +267,10 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
 def _write_record(flags, identity, settings, counts):
     try:
         tf.io.gfile.makedirs(flags.output_dir)
-        run_record.write(
-            flags.output_dir, identity, settings if flags.do_train else None, counts
-        )
-    except tf.errors.OpError as error:
+        if flags.do_train:
+            run_lock.take(flags.output_dir)
+        run_record.write(flags.output_dir, identity, settings, counts)
+    except (tf.errors.OpError, OSError) as error:
         raise UserError(
             "--output_dir=%s cannot be written (%s): give a folder that can"
             % (flags.output_dir, " ".join(str(error).split()))
@@ -307,6 +306,11 @@ def _check_base(flags, variables, package):
         shapes = {name: shapes[name] for name in shapes if name not in set(trained)}
     report = checkpoints.check_fit(
         flags.init_checkpoint, shapes, trained, flags.allow_random_base
+    )
+    checkpoints.check_values(
+        flags.init_checkpoint,
+        report.matched,
+        "copy it again, or give another, --init_checkpoint",
     )
     console.say(
         "Base: %s, %d variables; %d new ones start fresh",
@@ -368,8 +372,14 @@ def _identity(flags, task, config, package):
     return identity
 
 
+def _resumed_settings(flags, task):
+    """What must agree to go on with a training: its settings and its rows."""
+    rows = os.path.join(flags.data_dir, task.train.filename)
+    return {**training_settings(flags), "train_rows": features.file_digest(rows)}
+
+
 def training_settings(flags):
-    """What must agree to go on with a training; a dict by the flags' names."""
+    """The settings of a training; a dict by the flags' names."""
     names = (
         "train_batch_size",
         "learning_rate",

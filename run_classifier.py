@@ -20,8 +20,10 @@ import glue_data
 import health
 import modeling
 import run_checks
+import run_lock
 import run_package
 import run_text
+import signals
 import task_runs
 import tokenization
 import training
@@ -362,7 +364,16 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.INFO)
     command_line.refuse_words(argv, "--do_lower_case=false")
     training.keep_freed_memory()
-    plan = make_plan()
+    with signals.handled():
+        plan = make_plan()
+        try:
+            _run(plan)
+        finally:
+            run_lock.release(FLAGS.output_dir)
+
+
+def _run(plan):
+    """Does what a `Plan` says."""
     run = plan.run
     if run.settings.is_chief:
         console.log_to(os.path.join(FLAGS.output_dir, console.LOG_NAME))

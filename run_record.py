@@ -36,6 +36,7 @@ _FLAGS = {
     "vocabulary": "vocab_file",
     "base": "init_checkpoint",
     "activation": "adapters",
+    "train_rows": "data_dir",
 }
 
 
@@ -132,7 +133,7 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
       UserError: it is no folder, or what differs, with both values, and what to do.
     """
     _check_folder(output_dir)
-    checkpoint = tf.train.latest_checkpoint(output_dir)
+    checkpoint = checkpoints.latest(output_dir)
     record = read(output_dir)
     if record is not None:
         # Without a checkpoint too: results of another model would be overwritten.
@@ -159,6 +160,12 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
             "--output_dir=%s holds a checkpoint of another program: %s is missing in "
             "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
         )
+    checkpoints.check_values(
+        checkpoint,
+        None,
+        "name an earlier one of --output_dir=%s in its file `checkpoint`, or "
+        "give a new --output_dir" % output_dir,
+    )
     if training is not None:
         _check_training_state(output_dir, checkpoint, training)
     return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))

@@ -21,6 +21,7 @@ import run_record
 import run_text
 import tokenization
 import training
+from errors import UserError
 
 
 class TaskRun(NamedTuple):
@@ -179,6 +180,9 @@ def predict(estimator, run, split, kind):
 
     Returns:
       Float array [examples, C] of probabilities; [examples] of scores for regression.
+
+    Raises:
+      UserError: one is not finite.
     """
     settings = run.settings
     input_fn, _ = make_input_fn(run, split, kind, settings.predict_batch_size)
@@ -190,7 +194,19 @@ def predict(estimator, run, split, kind):
             break
     if len(rows) != count:
         raise RuntimeError("%d predictions for %d examples" % (len(rows), count))
-    return np.array(rows)
+    probabilities = np.array(rows)
+    if not np.isfinite(probabilities).all():
+        raise UserError(
+            "%d of %d predictions for %s are not finite, so nothing is written: the "
+            "weights of %s give no numbers; train anew with a lower --learning_rate"
+            % (
+                np.sum(~np.isfinite(probabilities).reshape(count, -1).all(axis=1)),
+                count,
+                split.name,
+                tf.train.latest_checkpoint(settings.output_dir) or "this start",
+            )
+        )
+    return probabilities
 
 
 def decide(task, probabilities):

@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 import distribution
 import optimization
 import progress
+import signals
 from errors import UserError
 from estimator_compat import estimator
 
@@ -41,6 +42,7 @@ def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
       A `TPUEstimatorSpec`.
     """
     (loss,) = optimization.mean_of_replicas([loss])
+    signals.add_stop_flag()
     host_call = None
     if use_tpu:
         host_call = _host_call(loss, step, summary_dir)
@@ -185,6 +187,7 @@ def train(model_fn, settings, input_fn, progress_settings):
 
     Raises:
       UserError: the loss or a gradient was not finite.
+      signals.Ended: a signal was received; there is a checkpoint of the last step.
     """
     watch = progress.ProgressHook(progress_settings)
 
@@ -193,6 +196,7 @@ def train(model_fn, settings, input_fn, progress_settings):
         if not settings.use_tpu:
             # Before the Estimator's own hook for the loss, which knows less.
             hooks = [*hooks, watch]
+        hooks = [*hooks, signals.StopHook(request)]
         try:
             trained.train(input_fn, hooks=hooks, max_steps=settings.num_train_steps)
         except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
@@ -202,14 +206,21 @@ def train(model_fn, settings, input_fn, progress_settings):
                 raise
             raise _diverged(settings.output_dir, watch) from None
 
-    distribution.run(
-        settings.distribution_strategy,
-        session_config(settings.lanes),
-        settings.cluster,
-        settings.num_train_steps,
-        train_there,
-    )
+    with signals.awaited() as request:
+        distribution.run(
+            settings.distribution_strategy,
+            session_config(settings.lanes),
+            settings.cluster,
+            settings.num_train_steps,
+            train_there,
+        )
     distribution.remove_worker_files(settings.output_dir, settings.cluster)
+    if request.number is not None:
+        raise signals.Ended(
+            request.number,
+            "stopped after step %d of %d, with a checkpoint; the same command goes on "
+            "from there" % (request.step, settings.num_train_steps),
+        )
     return watch.last_loss()
 
 

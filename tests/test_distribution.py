@@ -14,6 +14,7 @@ import small_run
 import tensorflow.compat.v1 as tf
 
 import classifier
+import console
 import distribution
 import random_seeds
 from errors import UserError
@@ -136,6 +137,22 @@ def test_wrong_tf_config_is_refused(monkeypatch, value, reason):
     assert "TF_CONFIG" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["junk", json.dumps({"cluster": {"worker": HOSTS}})])
+@pytest.mark.parametrize("strategy", ["none", "mirrored"])
+def test_tf_config_is_left_out_of_account_on_one_machine(
+    monkeypatch, capsys, strategy, text
+):
+    monkeypatch.setenv("TF_CONFIG", text)
+    console.start()
+    distribution.check(strategy, 8, 1)
+    assert "TF_CONFIG" not in os.environ
+    said = capsys.readouterr().err
+    assert said.count("TF_CONFIG is left out of account") == 1
+    assert "--distribution_strategy=%s" % strategy in said
+    distribution.check(strategy, 8, 1)
+    assert "TF_CONFIG" not in capsys.readouterr().err
+
+
 def test_chief_is_the_first_machine(monkeypatch):
     cluster = {"chief": HOSTS[1:], "worker": HOSTS[:1]}
     for job, is_chief in (("chief", True), ("worker", False)):
@@ -248,6 +265,31 @@ def test_two_machines_train_as_one(tmp_path, setting, no_head_dropout):
     assert not [name for name in os.listdir(two) if name.startswith("tmp")]
     # One device goes on from it.
     small_run.run(do_eval=True, output_dir=str(two), **setting)
+
+
+def test_a_signal_to_one_machine_stops_all_at_the_same_step(tmp_path, setting):
+    two = tmp_path / "two"
+    setting["num_train_epochs"] = 200.0
+    machines = start_machines(two, setting)
+    try:
+        end = time.monotonic() + 120
+        while not (two / "model.ckpt-10.index").exists():
+            assert time.monotonic() < end, "no checkpoint was written"
+            assert machines[0].poll() is None, machines[0].communicate()[0][-3000:]
+            time.sleep(0.05)
+        machines[1].send_signal(signal.SIGTERM)
+        ends = [finished(machine, timeout=120) for machine in machines]
+    finally:
+        for machine in machines:
+            machine.kill()
+            machine.wait()
+    for status, text in ends:
+        assert status == 143, text[-3000:]
+    reached = int(tf.train.latest_checkpoint(str(two)).rsplit("-", 1)[1])
+    assert 10 < reached < 600
+    for _, text in ends:
+        assert "SIGTERM: stopped after step %d of 600" % reached in text
+    assert not [name for name in os.listdir(two) if name.startswith(("tmp", "adapt"))]
 
 
 def test_lost_machine_ends_the_others_and_training_resumes(

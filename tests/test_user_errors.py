@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Callable, NamedTuple, Optional
 
+import numpy as np
 import pytest
 import small_run
 import tensorflow.compat.v1 as tf
@@ -113,6 +114,52 @@ def used_output(*further):
 def other_base(root):
     shutil.rmtree(str(root / "bert"))
     small_run.write_model(root / "bert", seed=8)
+
+
+def flip(path, place=0.5):
+    """Changes one bit of a file, which keeps its length."""
+
+    def spoil(root):
+        content = bytearray((root / path).read_bytes())
+        content[int(len(content) * place)] ^= 4
+        (root / path).write_bytes(content)
+
+    return spoil
+
+
+def values(path, change):
+    """Writes a checkpoint anew with changed arrays."""
+
+    def spoil(root):
+        prefix = str(root / path)
+        reader = tf.train.load_checkpoint(prefix)
+        arrays = {
+            name: change(name, reader.get_tensor(name))
+            for name in reader.get_variable_to_shape_map()
+        }
+        with tf.Graph().as_default(), tf.Session() as session:
+            names = sorted(arrays)
+            session.run(
+                tf.raw_ops.SaveV2(
+                    prefix=prefix,
+                    tensor_names=names,
+                    shape_and_slices=[""] * len(names),
+                    tensors=[arrays[name] for name in names],
+                )
+            )
+
+    return spoil
+
+
+def as_float64(name, array):
+    return array.astype(np.float64) if array.dtype == np.float32 else array
+
+
+def with_nan(name, array):
+    if name == "bert/pooler/dense/kernel":
+        array = array.copy()
+        array[3] = np.nan
+    return array
 
 
 def foreign_checkpoint(path):
@@ -515,6 +562,26 @@ CHECKPOINT_CASES = (
         ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
         spoil=cut("bert/bert_model.ckpt.data-00000-of-00001", 0.99),
     ),
+    *(
+        Case(
+            "checkpoint that %s" % what,
+            ("{root}/bert/bert_model.ckpt", part, "copy it again", "--init_checkpoint"),
+            spoil=spoil,
+        )
+        for what, part, spoil in (
+            (
+                "has a wrong bit",
+                "cannot be read",
+                flip("bert/bert_model.ckpt.data-00000-of-00001"),
+            ),
+            ("is of float64", "is float64", values("bert/bert_model.ckpt", as_float64)),
+            (
+                "has a NaN",
+                "kernel is not finite",
+                values("bert/bert_model.ckpt", with_nan),
+            ),
+        )
+    ),
     Case(
         "checkpoint of something else",
         ("{root}/other.ckpt", "no variable of BERT", "conv/kernel", "bert/embeddings"),
@@ -623,6 +690,44 @@ OUTPUT_CASES = (
         "output_dir whose last checkpoint is cut off",
         ("{root}/output/model.ckpt-9", "cannot be read", "--output_dir"),
         spoil=used_output(cut("output/model.ckpt-9.data-00000-of-00001", 0.99)),
+    ),
+    *(
+        Case(
+            "output_dir whose last checkpoint %s" % what,
+            ("{root}/output/model.ckpt-9", part, "`checkpoint`", "a new --output_dir"),
+            EVALUATE,
+            used_output(spoil),
+        )
+        for what, part, spoil in (
+            (
+                "has a wrong bit",
+                "cannot be read",
+                flip("output/model.ckpt-9.data-00000-of-00001"),
+            ),
+            ("is of float64", "float64", values("output/model.ckpt-9", as_float64)),
+            (
+                "has a NaN",
+                "kernel is not finite",
+                values("output/model.ckpt-9", with_nan),
+            ),
+        )
+    ),
+    *(
+        Case(
+            "output_dir whose file checkpoint is %s" % what,
+            ("{root}/output", "checkpoint", 'model_checkpoint_path: "model.ckpt-9"'),
+            spoil=used_output(write("output/checkpoint", content)),
+        )
+        for what, content in (
+            ("empty", ""),
+            ("garbled", "model_checkpoint_path"),
+            ("binary", b"\xff\xfe\x00"),
+        )
+    ),
+    Case(
+        "output_dir of other training rows",
+        (HOLDS, "its training differs in train_rows", "--data_dir"),
+        spoil=used_output(replace("MRPC/train.tsv", "cat", "mat")),
     ),
     Case(
         "output_dir without the file that names its last checkpoint",
