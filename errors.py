@@ -21,7 +21,8 @@ def reports_user_errors(main):
 
     Returns:
       A function of `argv` that returns what `main` returns, or writes
-      `error: <message>` to standard error and exits with status 1.
+      `error: <message>` to standard error and exits with status 1; with 130, as shells
+      have it, on Ctrl-C.
     """
 
     @functools.wraps(main)
@@ -31,5 +32,8 @@ def reports_user_errors(main):
         except UserError as error:
             sys.stderr.write("error: %s\n" % error)
             sys.exit(1)
+        except KeyboardInterrupt:
+            sys.stderr.write("ended by Ctrl-C\n")
+            sys.exit(130)
 
     return wrapped

@@ -226,7 +226,7 @@ def predict(estimator, run, split, kind):
                 np.sum(~np.isfinite(probabilities).reshape(count, -1).all(axis=1)),
                 count,
                 split.name,
-                tf.train.latest_checkpoint(settings.output_dir) or "this start",
+                tf.train.latest_checkpoint(settings.output_dir) or "--init_checkpoint",
             )
         )
     return probabilities
