@@ -397,6 +397,17 @@ def content_scope(content, kernel_dtype=tf.float32, init_checkpoint=None):
     )
 
 
+def checkpoint_bytes(counts, content):
+    """About what a training's checkpoint takes.
+
+    Args:
+      counts: what `parameter_counts` gives.
+      content: one of `CONTENTS`.
+    """
+    slots = 2 * counts["trained"]
+    return 4 * (counts["total" if content == ALL else "trained"] + slots)
+
+
 def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):
     """Numbers of parameters.
 

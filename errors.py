@@ -9,7 +9,7 @@ import logging
 import sys
 
 _LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
-_LOGGERS = ("absl", "tensorflow")
+_LOGGERS = ("adapter_bert", "absl", "tensorflow")
 
 
 def printable(text, most=300):
@@ -64,8 +64,8 @@ def reports_user_errors(main):
 
     Returns:
       A function of `argv` that returns what `main` returns, or writes
-      `error: <message>` to standard error and exits with status 1. What `main` logs is
-      printable.
+      `error: <message>` to standard error and exits with status 1; with 130, as shells
+      have it, on Ctrl-C. What `main` logs is printable.
     """
 
     @functools.wraps(main)
@@ -77,5 +77,8 @@ def reports_user_errors(main):
         except UserError as error:
             sys.stderr.write("error: %s\n" % error)
             sys.exit(1)
+        except KeyboardInterrupt:
+            sys.stderr.write("ended by Ctrl-C\n")
+            sys.exit(130)
 
     return wrapped

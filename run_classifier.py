@@ -14,6 +14,7 @@ import checkpoints
 import classifier
 import command_line
 import console
+import disk
 import distribution
 import features
 import glue_data
@@ -137,6 +138,13 @@ FLAG_GROUPS = {
             list(checkpoints.CONTENTS),
             "What checkpoints in --output_dir hold: all variables, or trained ones, "
             "optimizer slots and step, which need --init_checkpoint beside them.",
+        ),
+        flags.DEFINE_bool(
+            "write_graph",
+            False,
+            "Write the training's graph, for TensorBoard and other tools: graph.pbtxt, "
+            "the .meta file of each checkpoint, and an entry in the event file; "
+            "megabytes in all.",
         ),
         flags.DEFINE_integer(
             "seed", 1, "Seed of initial weights, dropout and shuffling."
@@ -284,6 +292,7 @@ def make_plan():
             distribution_strategy=FLAGS.distribution_strategy,
             cluster=cluster,
             lanes=run_checks.lanes(FLAGS),
+            write_graph=FLAGS.write_graph,
         ),
         package=_package_settings(task, config, package),
         num_warmup_steps=num_warmup_steps,
@@ -365,11 +374,13 @@ def main(argv):
     command_line.refuse_words(argv, "--do_lower_case=false")
     training.keep_freed_memory()
     with signals.handled():
-        plan = make_plan()
         try:
-            _run(plan)
+            plan = make_plan()
+            with disk.explained(FLAGS.output_dir):
+                _run(plan)
         finally:
-            run_lock.release(FLAGS.output_dir)
+            if FLAGS.output_dir:
+                run_lock.release(FLAGS.output_dir)
 
 
 def _run(plan):

@@ -6,6 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 import checkpoints
+import disk
 import files
 import health
 import modeling
@@ -41,10 +42,21 @@ _FLAGS = {
 
 
 def write_whole(path, text):
-    """Writes a text file so that it is never seen half-written."""
+    """Writes a text file so that it is never seen half-written.
+
+    Raises:
+      UserError: there is no space for it.
+    """
     partial = path + ".partial"
-    with tf.io.gfile.GFile(partial, "w") as writer:
-        writer.write(text)
+    try:
+        with (
+            disk.explained(os.path.dirname(path), len(text)),
+            tf.io.gfile.GFile(partial, "w") as writer,
+        ):
+            writer.write(text)
+    except UserError:
+        tf.io.gfile.remove(partial)
+        raise
     tf.io.gfile.rename(partial, path, overwrite=True)
 
 

@@ -1,5 +1,6 @@
 """Training, evaluation and prediction of one GLUE task, and the files they write."""
 
+import glob
 import json
 import os
 from typing import Any, NamedTuple, Optional
@@ -7,8 +8,10 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import checkpoints
 import console
 import data_report
+import disk
 import feature_cache
 import features
 import glue_data
@@ -168,11 +171,31 @@ def _train_on(model_fn, run, step_reached):
         console.say(
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
         )
+    if settings.is_chief:
+        _warn_of_space(settings)
     loss = training.train(model_fn, settings, input_fn, progress_settings)
     findings = health.of_training(loss, progress_settings.baseline_loss)
     for finding in findings:
         console.warn("%s", finding)
     return findings
+
+
+def _warn_of_space(settings):
+    """Compares what the training's checkpoints will take with what is free."""
+    record = run_record.read(settings.output_dir)
+    size = checkpoints.checkpoint_bytes(
+        record["parameters"], record["identity"]["checkpoint_content"]
+    )
+    # At the start, at each interval and at the end; one is deleted after the next.
+    written = 2 + (settings.num_train_steps - 1) // settings.save_checkpoints_steps
+    count = min(written, training.CHECKPOINTS_KEPT + 1)
+    files = os.path.join(glob.escape(settings.output_dir), "model.ckpt-*")
+    there = sum(tf.io.gfile.stat(path).length for path in tf.io.gfile.glob(files))
+    disk.warn_of_space(
+        settings.output_dir,
+        count * size - there,
+        "%d checkpoints of %s" % (count, disk.size_text(size)),
+    )
 
 
 def predict(estimator, run, split, kind):
@@ -203,7 +226,7 @@ def predict(estimator, run, split, kind):
                 np.sum(~np.isfinite(probabilities).reshape(count, -1).all(axis=1)),
                 count,
                 split.name,
-                tf.train.latest_checkpoint(settings.output_dir) or "this start",
+                tf.train.latest_checkpoint(settings.output_dir) or "--init_checkpoint",
             )
         )
     return probabilities
@@ -237,6 +260,7 @@ def evaluate(estimator, run, known):
     lines: dict[str, Any] = {}
     report: dict[str, Any] = {}
     findings: list[str] = []
+    training.prepare_summaries(estimator.eval_dir(), write_graph=False)
     for split in task.dev:
         examples = run.examples[split.name]
         input_fn, count = make_input_fn(run, split, "eval", settings.eval_batch_size)

@@ -1,13 +1,16 @@
 """Estimator assembly for any head: run config, devices, what is logged."""
 
 import ctypes
+import glob
 import os
+import threading
 from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 import tensorflow.compat.v2 as tf2
 from tensorflow.core.protobuf import rewriter_config_pb2
 
+import disk
 import distribution
 import optimization
 import progress
@@ -18,8 +21,13 @@ from estimator_compat import estimator
 # By this the host of a TPU says that a loss or a gradient is not finite.
 _NOT_FINITE = "not finite"
 
+CHECKPOINTS_KEPT = 5  # the newest ones
+
 # Steps between two reports of the Estimator's own.
 LOG_STEPS = 100
+
+# TensorFlow's name for the thread that writes an event file.
+_EVENT_THREAD = "EventLoggerThread"
 
 # The number of cores on which a batch in lanes was seen to be faster.
 _LANE_CORES = 2
@@ -105,6 +113,7 @@ class RunSettings(NamedTuple):
     distribution_strategy: str = distribution.NONE  # one of `distribution.STRATEGIES`
     cluster: Optional[distribution.Cluster] = None  # of several machines
     lanes: int = 1  # see `cpu_lanes`
+    write_graph: bool = False  # for TensorBoard and other tools
 
     @property
     def is_chief(self):
@@ -196,7 +205,7 @@ def train(model_fn, settings, input_fn, progress_settings):
         if not settings.use_tpu:
             # Before the Estimator's own hook for the loss, which knows less.
             hooks = [*hooks, watch]
-        hooks = [*hooks, signals.StopHook(request)]
+        hooks = [*hooks, SaveHook(settings.output_dir), signals.StopHook(request)]
         try:
             trained.train(input_fn, hooks=hooks, max_steps=settings.num_train_steps)
         except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
@@ -206,6 +215,8 @@ def train(model_fn, settings, input_fn, progress_settings):
                 raise
             raise _diverged(settings.output_dir, watch) from None
 
+    if settings.is_chief:
+        prepare_summaries(settings.output_dir, settings.write_graph)
     with signals.awaited() as request:
         distribution.run(
             settings.distribution_strategy,
@@ -222,6 +233,64 @@ def train(model_fn, settings, input_fn, progress_settings):
             "from there" % (request.step, settings.num_train_steps),
         )
     return watch.last_loss()
+
+
+def prepare_summaries(folder, write_graph):
+    """Makes the writer of a folder's event file, which the Estimator then finds.
+
+    Args:
+      folder: its path.
+      write_graph: whether the event file is to hold the Estimator's graph.
+    """
+    # When it is made it writes the graph that is the default: an empty one.
+    with tf.Graph().as_default():
+        writer = tf.summary.FileWriterCache.get(folder)
+    if not write_graph:
+        writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
+    # It writes in a thread; an error there comes again in the next call.
+    threading.excepthook = _thread_ended
+    events, explained = writer.event_writer, disk.explained(folder)
+    events.add_event = explained(events.add_event)
+    events.flush = explained(events.flush)
+
+
+def _thread_ended(failure):
+    if failure.thread is None or failure.thread.name != _EVENT_THREAD:
+        threading.__excepthook__(failure)
+
+
+class SaveHook(estimator.SessionRunHook):
+    """Says what to do when a checkpoint cannot be written, and takes its parts away.
+
+    TensorFlow's own error for a file above the system's limit is that for the end of
+    the input, and would end the training as if it were complete.
+    """
+
+    def __init__(self, output_dir):
+        """Keeps where checkpoints are written."""
+        self._output_dir = output_dir
+
+    def begin(self):
+        (saver,) = tf.get_collection(tf.GraphKeys.SAVERS)
+        need = sum(
+            variable.shape.num_elements() * variable.dtype.size
+            for variable in tf.global_variables()
+        )
+        save = disk.explained(self._output_dir, need)(saver.save)
+
+        def save_or_clear(session, path, *args, global_step, **kwargs):
+            try:
+                return save(session, path, *args, global_step=global_step, **kwargs)
+            except UserError:
+                prefix = "%s-%d" % (path, global_step)
+                for left in tf.io.gfile.glob(glob.escape(prefix) + "[_.]*"):
+                    if tf.io.gfile.isdir(left):
+                        tf.io.gfile.rmtree(left)
+                    else:
+                        tf.io.gfile.remove(left)
+                raise
+
+        saver.save = save_or_clear
 
 
 def _diverged(output_dir, watch):
@@ -265,6 +334,8 @@ def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
         master=placement.master or settings.master,
         train_distribute=placement.strategy,
         model_dir=settings.output_dir,
+        keep_checkpoint_max=CHECKPOINTS_KEPT,
+        checkpoint_save_graph_def=settings.write_graph,
         tf_random_seed=settings.seed,
         save_checkpoints_steps=settings.save_checkpoints_steps,
         # Only the chief writes into the folder; this makes a writer of its own.

@@ -34,7 +34,9 @@ def run(tmp_path, setting):
 
     def start(name, **flags):
         output = tmp_path / name
-        small_run.run(**{**setting, "output_dir": str(output), **flags})
+        small_run.run(
+            **{**setting, "output_dir": str(output), "write_graph": True, **flags}
+        )
         return output
 
     return start

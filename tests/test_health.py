@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -224,6 +225,23 @@ def test_a_training_that_diverges_ends_before_anything_bad_is_written(
         assert np.isfinite(tf.train.load_variable(last, name)).all(), name
     assert not (output / "adapters").exists()
     assert not (output / "eval_results.txt").exists()
+
+
+def test_predictions_that_are_no_numbers_are_an_error(tmp_path, capsys):
+    # Finite weights whose sums are not.
+    model = small_run.write_model(tmp_path / "bert", initializer_range=1e38)
+    rows = small_run.write_mrpc(tmp_path / "MRPC")
+    output = tmp_path / "output"
+    for wanted in ("do_eval", "do_predict"):
+        with pytest.raises(SystemExit) as ended:
+            small_run.run(output_dir=str(output), **{wanted: True}, **model, **rows)
+        assert ended.value.code == 1
+        last = lines_on_screen(capsys)[-1]
+        assert last.startswith("error: ")
+        for part in ("predictions for", "are not finite", "--init_checkpoint"):
+            assert part in last
+    results = ("eval_results.txt", "eval_results.json", "test_results.tsv", "MRPC.tsv")
+    assert not set(results) & set(os.listdir(output))
 
 
 def test_an_untrained_head_is_the_last_thing_said(setting, tmp_path, capsys):

@@ -160,7 +160,6 @@ def test_files_of_a_run(model, pairs):
     files = set(os.listdir(output))
     assert {
         "checkpoint",
-        "graph.pbtxt",
         "eval_results.txt",
         "eval_results.json",
         "test_results.tsv",
@@ -170,7 +169,8 @@ def test_files_of_a_run(model, pairs):
         "eval.tf_record",
         "predict.tf_record",
     } <= files
-    assert not [name for name in files if name.endswith(".partial")]
+    assert not [name for name in files if name.endswith((".partial", ".meta"))]
+    assert "graph.pbtxt" not in files
     results = read_results(output)
     keys = ["accuracy", "eval_accuracy", "eval_loss", "f1", "global_step", "loss"]
     assert list(results) == keys
@@ -193,7 +193,11 @@ def test_files_of_a_run(model, pairs):
 
 
 def test_scalars_for_tensorboard(model, pairs):
-    run(do_train=True, **model, **pairs)
+    run(do_train=True, do_eval=True, **model, **pairs)
+    for folder in ("", "eval"):
+        pattern = os.path.join(model["output_dir"], folder, "events.out.*")
+        (events,) = tf.io.gfile.glob(pattern)
+        assert os.path.getsize(events) < 10000, "it holds a graph"
     (events,) = tf.io.gfile.glob(os.path.join(model["output_dir"], "events.out.*"))
     tags = {
         value.tag

@@ -8,6 +8,7 @@ import small_run
 import tensorflow.compat.v1 as tf
 from tensorflow_estimator.python.estimator.tpu import tpu_estimator
 
+import errors
 import feature_cache
 import progress
 import signals
@@ -84,6 +85,17 @@ def test_what_is_no_training_ends_with_one_line(settings, monkeypatch, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if "Ctrl-C" in line] == lines[-1:]
     assert "the same command goes on" in lines[-1]
+
+
+def test_other_programs_end_with_one_line_too(capsys):
+    @errors.reports_user_errors
+    def main(argv):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ended by Ctrl-C\n"
 
 
 def test_a_second_signal_is_the_systems():
