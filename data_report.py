@@ -131,20 +131,20 @@ def describe_split(split):
     """A `SplitReport` as one line: rows, and each label's number and share."""
     text = "%s: %d rows" % (split.name, split.rows)
     shares = [
-        "%s %d (%.1f %%)" % (label, count, 100 * count / split.rows)
+        '%d of "%s" (%.1f %%)' % (count, label, 100 * count / split.rows)
         for label, count in split.labels.items()
     ]
-    return text + "; labels " * bool(shares) + ", ".join(shares)
+    return ", ".join([text, *shares])
 
 
-def describe_texts(name, counts, max_seq_length):
+def describe_texts(counts, max_seq_length):
     """A split's `features.TextCounts` as one line."""
     return (
-        "%s: %.2f %% of %d word pieces are [UNK]; the longest example has %d pieces; "
-        "%d of %d examples (%.1f %%) are cut at --max_seq_length=%d"
+        "%d word pieces, %.2f %% of them [UNK]; the longest row has %d; %d rows (%.1f "
+        "%%) are cut at --max_seq_length=%d"
     ) % (
-        name, 100 * counts.unknown_share, counts.pieces, counts.longest, counts.cut,
-        counts.examples, 100 * counts.cut_share, max_seq_length,
+        counts.pieces, 100 * counts.unknown_share, counts.longest, counts.cut,
+        100 * counts.cut_share, max_seq_length,
     )  # fmt: skip
 
 

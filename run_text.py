@@ -84,9 +84,9 @@ def say_data(report, texts, max_seq_length):
       max_seq_length: length of the sequences.
     """
     for split in report.splits:
-        console.say("Data: %s", data_report.describe_split(split))
+        console.say("Data, %s", data_report.describe_split(split))
         counts = texts[split.name]
-        line = data_report.describe_texts(split.name, counts, max_seq_length)
+        line = data_report.describe_texts(counts, max_seq_length)
         say = console.warn if data_report.are_doubtful(counts) else console.say
         say("  %s", line)
     for doubt in report.doubts:

@@ -41,8 +41,8 @@ def test_rows_and_labels_of_each_split():
     )
     assert report.doubts == ()
     assert [data_report.describe_split(split) for split in report.splits] == [
-        "train: 3 rows; labels 0 1 (33.3 %), 1 2 (66.7 %)",
-        "dev: 2 rows; labels 0 1 (50.0 %), 1 1 (50.0 %)",
+        'train: 3 rows, 1 of "0" (33.3 %), 2 of "1" (66.7 %)',
+        'dev: 2 rows, 1 of "0" (50.0 %), 1 of "1" (50.0 %)',
         "test: 1 rows",
     ]
 
@@ -119,9 +119,9 @@ def test_texts_of_a_split():
     counts = features.TextCounts(
         examples=40, pieces=1000, unknown=50, longest=70, cut=2
     )
-    assert data_report.describe_texts("dev", counts, 64) == (
-        "dev: 5.00 % of 1000 word pieces are [UNK]; the longest example has 70 pieces; "
-        "2 of 40 examples (5.0 %) are cut at --max_seq_length=64"
+    assert data_report.describe_texts(counts, 64) == (
+        "1000 word pieces, 5.00 % of them [UNK]; the longest row has 70; 2 rows "
+        "(5.0 %) are cut at --max_seq_length=64"
     )
     assert not data_report.are_doubtful(counts)
     assert data_report.are_doubtful(counts._replace(unknown=51))
