@@ -21,8 +21,7 @@ def reports_user_errors(main):
 
     Returns:
       A function of `argv` that returns what `main` returns, or writes
-      `error: <message>` to standard error and exits with status 1; with 130, as shells
-      have it, on Ctrl-C.
+      `error: <message>` to standard error and exits with status 1.
     """
 
     @functools.wraps(main)
@@ -32,7 +31,7 @@ def reports_user_errors(main):
         except UserError as error:
             sys.stderr.write("error: %s\n" % error)
             sys.exit(1)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # As shells have it.
             sys.stderr.write("ended by Ctrl-C\n")
             sys.exit(130)
 
