@@ -8,6 +8,8 @@
 --to=adapterhub   an adapter package -> the format of that library
 """
 
+import startup  # noqa: F401, I001  (before TensorFlow)
+
 import hashlib
 import json
 import os

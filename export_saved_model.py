@@ -22,6 +22,8 @@ assets/ holds vocab.txt and tasks.json: what a client needs to make the inputs a
 read the outputs.
 """
 
+import startup  # noqa: F401, I001  (before TensorFlow)
+
 import contextlib
 import json
 import os

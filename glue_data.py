@@ -3,9 +3,10 @@
     python glue_data.py --data_dir=glue --tasks=MRPC,CoLA
 
 A task is a row of `GLUE_TASKS`: where its files are, which columns count, what the
-labels are, how it is scored and what the evaluation server wants. Nothing outside of
-this module needs to know a task by its name.
+labels are, how it is scored, what the server wants. Nothing else knows a task by name.
 """
+
+import startup  # noqa: F401, I001  (before TensorFlow)
 
 import contextlib
 import os

@@ -8,6 +8,8 @@ file, and the label as the task's files spell it. STS-B has three decimals, clip
 [0, 5].
 """
 
+import startup  # noqa: F401, I001  (before TensorFlow)
+
 import contextlib
 import io
 import os

@@ -7,6 +7,8 @@ python manage_adapters.py merge ...    base and package as one checkpoint
 python manage_adapters.py COMMAND --help
 """
 
+import startup  # noqa: F401, I001  (before TensorFlow)
+
 import json
 import shutil
 import sys

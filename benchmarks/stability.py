@@ -15,6 +15,8 @@ and stability.png. A seed counts as one that learned where its accuracy, or the 
 first score, is more than 0.05 above that of giving the same answer to every row.
 """
 
+import startup  # noqa: F401, I001  (before TensorFlow)
+
 import itertools
 import json
 import os
@@ -206,7 +208,9 @@ def plot(results, path):
         )
     baseline = 100 * results[0].baseline
     scores.axhline(baseline, color="grey", linestyle="--", linewidth=1)
-    scores.annotate("same answer for all", (-0.5, baseline), va="bottom", fontsize=8)
+    scores.annotate(
+        "same answer for all", (-0.45, baseline + 0.5), va="bottom", fontsize=8
+    )
     shares.set_ylim(0, 1.05)
     shares.set_ylabel("share of seeds that learned")
     scores.set_ylabel("%s on the dev set, times 100" % results[0].metric)
