@@ -8,6 +8,8 @@ package and its dependencies are not installed, and none of its code runs.
 `convert_checkpoint.py` turns the result into a checkpoint for this project.
 """
 
+import startup  # noqa: F401, I001  (before TensorFlow)
+
 import os
 import subprocess
 import sys
