@@ -116,10 +116,10 @@ def parse_config(data, path):
 def _is_text(value):
     """Whether it is a string that files and terminals show and do not obey.
 
-    JSON can hold halves of characters too.
+    JSON can hold halves of characters too. A label may have a tab in it.
     """
     return isinstance(value, str) and not any(
-        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value if c != "\t"
     )
 
 

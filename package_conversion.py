@@ -14,6 +14,7 @@ import command_line
 import features
 import files
 import glue_data
+import health
 import modeling
 import run_record
 import tokenization
@@ -45,6 +46,7 @@ class _Record(NamedTuple):
     identity: dict[str, Any]  # of run.json; {} where there is none
     settings: Optional[dict[str, Any]]  # of the training
     scores: Optional[dict[str, Any]]  # on the dev sets, of this very step
+    known: health.Health  # what is known against the weights of this very step
 
 
 def export(checkpoint, output, given, init_checkpoint=None):
@@ -113,13 +115,14 @@ def export(checkpoint, output, given, init_checkpoint=None):
         checkpoints.base_fingerprint(base, frozen),
         step,
         record.scores,
+        record.known,
     )
     return adapter_package.read(output)
 
 
 def _read_record(folder, step):
     record = run_record.read(folder) or {}
-    scores = None
+    scores, known = None, health.Health()
     path = os.path.join(folder, "eval_results.json")
     if record and tf.io.gfile.exists(path):
         remedy = "evaluate again with --do_eval=true, or delete it"
@@ -131,9 +134,10 @@ def _read_record(folder, step):
                     name: {metric: float(score) for metric, score in found.items()}
                     for name, found in ((name, sets[name]["scores"]) for name in sets)
                 }
+                known = health.from_json(results.get("health"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError("%s is damaged (%r): %s" % (path, error, remedy)) from None
-    return _Record(record.get("identity", {}), record.get("training"), scores)
+    return _Record(record.get("identity", {}), record.get("training"), scores, known)
 
 
 def _describe(given, record, adapter_size):

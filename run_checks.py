@@ -235,7 +235,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
     )
     trained = variables.trained()
     identity = _identity(flags, task, config, package)
-    settings = _resumed_settings(flags, task) if flags.do_train else None
+    settings = training_settings(flags, task) if flags.do_train else None
     step_reached = run_record.check(
         flags.output_dir,
         identity,
@@ -261,7 +261,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         distribution.wait_for(record, "record of the chief")
     else:
         _write_record(flags, identity, settings, counts)
-    return _start(flags, package, step_reached, report, trained)
+    return _start(flags, package, step_reached, report, trained, settings)
 
 
 def _write_record(flags, identity, settings, counts):
@@ -277,21 +277,28 @@ def _write_record(flags, identity, settings, counts):
         ) from None
 
 
-def _start(flags, package, step_reached, report, trained):
-    """The `Start` of a run; `report`: how --init_checkpoint, if any, fits the model."""
+def _start(flags, package, step_reached, report, trained, settings):
+    """The `Start` of a run.
+
+    Args:
+      flags: see `check_model`.
+      package: see `check_model`.
+      step_reached: the step of the checkpoint in `output_dir`, or None.
+      report: how --init_checkpoint, if any, fits the model.
+      trained: names of the trained variables.
+      settings: of this run's training; None if it does not train.
+    """
     record = run_record.read(flags.output_dir)
-    known, settings = health.Health(), {}
+    known, then = health.Health(), None
     if step_reached is not None:
-        known, settings = run_record.read_health(flags.output_dir), record["training"]
+        known, then = run_record.read_health(flags.output_dir), record["training"]
     elif package is not None:
-        known, settings = package.health, package.config["settings"]
+        known, then = package.health, package.config["settings"]
     elif not flags.do_train:
         untrained = [n for n in trained if report is None or n not in report.matched]
         if untrained:
             known = health.never_trained(untrained)
-    if flags.do_train:
-        settings = training_settings(flags)
-    return Start(step_reached, known, settings or {})
+    return Start(step_reached, known, settings or then or {})
 
 
 def _check_base(flags, variables, package):
@@ -372,14 +379,8 @@ def _identity(flags, task, config, package):
     return identity
 
 
-def _resumed_settings(flags, task):
-    """What must agree to go on with a training: its settings and its rows."""
-    rows = os.path.join(flags.data_dir, task.train.filename)
-    return {**training_settings(flags), "train_rows": features.file_digest(rows)}
-
-
-def training_settings(flags):
-    """The settings of a training; a dict by the flags' names."""
+def training_settings(flags, task):
+    """What must agree to go on with a training: settings by their flags, and rows."""
     names = (
         "train_batch_size",
         "learning_rate",
@@ -390,4 +391,6 @@ def training_settings(flags):
         "precision",
         "seed",
     )
-    return {name: flags[name].value for name in names}
+    rows = os.path.join(flags.data_dir, task.train.filename)
+    settings = {name: flags[name].value for name in names}
+    return {**settings, "train_rows": features.file_digest(rows)}

@@ -316,7 +316,7 @@ def _package_settings(task, config, start):
         do_lower_case=FLAGS.do_lower_case,
         max_seq_length=FLAGS.max_seq_length,
         adapter_init_scale=FLAGS.adapter_init_scale,
-        settings=run_checks.training_settings(FLAGS),
+        settings=run_checks.training_settings(FLAGS, task) if FLAGS.do_train else None,
     )
     if start is not None:
         description = description._replace(

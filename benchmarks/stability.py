@@ -6,8 +6,8 @@ trains sample_data/ with the demo's recipe, each training a process of its own. 
 task of GLUE, with the README's recipe:
 
     python -m benchmarks.stability --checkpoint_dir=DIR --work_dir=stability/mrpc \\
-      --task_name=MRPC --data_dir=glue_data/MRPC --train_batch_size=32 \\
-      --max_seq_length=128 --num_train_epochs=5 --learning_rates=3e-4,1e-3 --seeds=1,2,3
+      --task=MRPC --rows=glue_data/MRPC --batch=32 --length=128 --epochs=5 \\
+      --learning_rates=3e-4,1e-3 --seeds=1,2,3
 
 A training that has ended is not repeated, so the same command goes on after a stop.
 In --work_dir it leaves a folder for each training, results.md (a table), results.json
@@ -41,13 +41,13 @@ flags.DEFINE_string(
     "checkpoint_dir", None, "An encoder, as convert_checkpoint.py left it."
 )
 flags.DEFINE_string("work_dir", None, "Folder for trainings and results.")
-flags.DEFINE_string("task_name", "SST-2", "Task, for the format of --data_dir.")
-flags.DEFINE_string("data_dir", "sample_data", "Folder of the task's rows.")
+flags.DEFINE_string("task", "SST-2", "Task, for the format of --rows.")
+flags.DEFINE_string("rows", "sample_data", "Folder of the task's rows.")
 flags.DEFINE_list("learning_rates", ["3e-4", "1e-3", "3e-3"], "Learning rates.")
 flags.DEFINE_list("seeds", ["1", "2", "3", "4", "5"], "Seeds.")
-flags.DEFINE_integer("train_batch_size", 16, "Examples in a batch.")
-flags.DEFINE_integer("max_seq_length", 64, "Longest input in word pieces.")
-flags.DEFINE_float("num_train_epochs", 8, "Passes over the training set.")
+flags.DEFINE_integer("batch", 16, "Examples in a batch.")
+flags.DEFINE_integer("length", 64, "Longest input in word pieces.")
+flags.DEFINE_float("epochs", 8, "Passes over the training set.")
 
 _REQUIRED = ("checkpoint_dir", "work_dir")
 
@@ -77,20 +77,23 @@ class Result(NamedTuple):
 
 def command_of(learning_rate, correction, seed, output_dir):
     """The command line of one training."""
-    recipe = ("task_name", "data_dir", "train_batch_size", "max_seq_length")
-    values = {name: FLAGS[name].value for name in (*recipe, "num_train_epochs")}
-    values.update(
-        do_train="true",
-        do_eval="true",
-        vocab_file="%s/vocab.txt" % FLAGS.checkpoint_dir,
-        bert_config_file="%s/bert_config.json" % FLAGS.checkpoint_dir,
-        init_checkpoint="%s/bert_model.ckpt" % FLAGS.checkpoint_dir,
-        learning_rate=learning_rate,
-        adam_bias_correction=str(_CORRECTIONS[correction]).lower(),
-        seed=seed,
-        checkpoint_content="trained",  # Small, and the same numbers.
-        output_dir=output_dir,
-    )
+    values = {
+        "task_name": FLAGS.task,
+        "data_dir": FLAGS.rows,
+        "train_batch_size": FLAGS.batch,
+        "max_seq_length": FLAGS.length,
+        "num_train_epochs": FLAGS.epochs,
+        "do_train": "true",
+        "do_eval": "true",
+        "vocab_file": "%s/vocab.txt" % FLAGS.checkpoint_dir,
+        "bert_config_file": "%s/bert_config.json" % FLAGS.checkpoint_dir,
+        "init_checkpoint": "%s/bert_model.ckpt" % FLAGS.checkpoint_dir,
+        "learning_rate": learning_rate,
+        "adam_bias_correction": str(_CORRECTIONS[correction]).lower(),
+        "seed": seed,
+        "checkpoint_content": "trained",  # Small, and the same numbers.
+        "output_dir": output_dir,
+    }
     flags_of_run = ["--%s=%s" % pair for pair in sorted(values.items())]
     return [sys.executable, "run_classifier.py", *flags_of_run]
 
@@ -115,7 +118,7 @@ def run(learning_rate, correction, seed):
             raise UserError(
                 "a training failed, see %s.txt: %s" % (output_dir, " ".join(command))
             )
-    task = glue_data.get_task(FLAGS.task_name)
+    task = glue_data.get_task(FLAGS.task)
     with open(results) as reader:
         dev = json.load(reader)["sets"][task.dev[0].name]
     names = task.metrics
@@ -219,7 +222,7 @@ def plot(results, path):
         axes.set_xlim(-0.5, len(rates) - 0.5)
         axes.set_xlabel("learning rate")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle("%s, %s" % (FLAGS.task_name, FLAGS.data_dir), fontsize=10, x=0.2)
+    figure.suptitle("%s, %s" % (FLAGS.task, FLAGS.rows), fontsize=10, x=0.2)
     handles, labels = shares.get_legend_handles_labels()
     names = ["Adam's moments %s" % _IN_WORDS[label] for label in labels]
     figure.legend(handles, names, ncols=2, loc="upper right", frameon=False, fontsize=9)

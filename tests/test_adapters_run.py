@@ -402,11 +402,13 @@ def test_weights_that_diverged_in_the_last_step_make_no_package(
 ):
     output = run("x", do_train=True, **TRAINING)
     shutil.rmtree(str(output / "adapters"))
-    monkeypatch.setattr(
-        checkpoints,
-        "iterate_values",
-        lambda _, names: ((name, np.full([1], np.nan)) for name in names),
-    )
+    real = checkpoints.iterate_values
+
+    def iterate_values(checkpoint, names):
+        for name, value in real(checkpoint, names):
+            yield name, value * np.nan if name == "output_bias" else value
+
+    monkeypatch.setattr(checkpoints, "iterate_values", iterate_values)
     message = fails("x", do_train=True, **TRAINING)
     assert "not finite" in message
     assert "--learning_rate" in message

@@ -460,6 +460,7 @@ def test_an_error_ends_with_status_1(
 ):
     values = flags.FlagValues()
     predict.define_flags(values)
+    flags.DEFINE_integer("verbosity", 0, "Of absl's.", flag_values=values)
     values(arguments(base, packages[:1], "--strict"))
     monkeypatch.setattr(flags, "FLAGS", values)
     give_input(monkeypatch, b"\n")

@@ -11,6 +11,7 @@ import pytest
 import adapter_package
 import checkpoints
 import glue_data
+import health
 import modeling
 import predictor
 from errors import UserError
@@ -242,7 +243,7 @@ def test_scores_that_are_no_numbers_are_refused_by_the_tasks_name(
     weights["output_weights"] = np.full_like(weights["output_weights"], 3e38)
     folder = str(tmp_path / "large")
     large = found._replace(path=folder, weights=weights)
-    adapter_package.add_scores(large, None)
+    adapter_package.add_scores(large, None, health.Health())
     model = load(base, paths["three"], "large=" + folder)
     rows = texts(2)
     assert np.isfinite(numbers(model.predict("three", rows))).all()
