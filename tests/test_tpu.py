@@ -266,11 +266,17 @@ def test_the_computation_is_replicated_and_fed_with_static_shapes(
     assert [tuple(x.shape.as_list()) for x in dequeue.outputs][: len(batch)] == batch
 
 
+def _if_finite(tensor):
+    """A new value, without the choice that keeps the old one, which asks all sums."""
+    assert tensor.op.type in ("Select", "SelectV2")
+    return tensor.op.inputs[1]
+
+
 def test_each_trained_variable_gets_one_sum_over_the_cores(built, tmp_path):
     build(tmp_path, "train")
     trained = trained_names()
     behind = {
-        variable_of(op): sums_behind(op.inputs[1])
+        variable_of(op): sums_behind(_if_finite(op.inputs[1]))
         for op in built.on_core("AssignVariableOp")
     }
     gradients = [behind[name + "/adam_m"] for name in trained]
