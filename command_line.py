@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 
+import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 from errors import UserError, reports_user_errors
@@ -153,9 +154,6 @@ def _check_reachable(name, path):
     address = re.search(r"(^|=)(\w+://.*)", path)
     if not address:
         return
-    # Slow to load, and noisy: the programs that only fetch files never need it.
-    import tensorflow as tf
-
     try:
         tf.io.gfile.exists(address.group(2))
     except tf.errors.OpError as error:

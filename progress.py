@@ -132,7 +132,7 @@ class ProgressHook(estimator.SessionRunHook):
             return
         if self.steps_done < settings.num_warmup_steps + 2 * self._window:
             return
-        mean = sum(self._losses) / len(self._losses)
+        mean = self._mean_loss()
         if mean >= health.LEARNED_BELOW * settings.baseline_loss:
             self._noticed = True
             console.warn(
@@ -144,6 +144,9 @@ class ProgressHook(estimator.SessionRunHook):
                 settings.baseline_loss,
             )
 
+    def _mean_loss(self):
+        return sum(self._losses) / len(self._losses)
+
     def _rate(self, now):
         steps = self.steps_done - self._first_step - 1
         elapsed = now - self._started
@@ -152,7 +155,7 @@ class ProgressHook(estimator.SessionRunHook):
     def _text(self, now):
         return "%.1f examples/s, loss %.4f, learning rate %.2e" % (
             self._rate(now),
-            sum(self._losses) / len(self._losses),
+            self._mean_loss(),
             self.last_values["learning_rate"],
         )
 
@@ -187,5 +190,4 @@ class ProgressHook(estimator.SessionRunHook):
         """The `health.TrainingLoss` at the end; None where no step was seen."""
         if not self._losses:
             return None
-        mean = sum(self._losses) / len(self._losses)
-        return health.TrainingLoss(mean, len(self._losses))
+        return health.TrainingLoss(self._mean_loss(), len(self._losses))
