@@ -1,0 +1,226 @@
+"""Damaged rows, vocabularies and torch files: read, or refused with one message."""
+
+import io
+import json
+import os
+import shutil
+
+import hf_layout
+import numpy as np
+import pytest
+import torch_layout
+from hypothesis import given
+from hypothesis import strategies as st
+
+import convert_checkpoint
+import features
+import glue_data
+import text_lines
+import text_rows
+import tokenization
+import torch_file
+from tests.fuzzing import (
+    bounded_memory,  # noqa: F401  (a fixture)
+    changed_bytes,
+    changed_json,
+    fuzzed,
+    read_or_refuse,
+)
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "é", "##c", "z"]
+
+# --- rows of text ---------------------------------------------------------------
+
+TABLES = {
+    text_rows.TSV: b"text_a\ttext_b\ttask\none two\tthree\tx\nfour\t\ty\n",
+    text_rows.CSV: b'text_a,text_b,task\n"one, ""two""\r\n",three,x\nfour,,y\n',
+    text_rows.JSONL: b'{"text_a": "one", "text_b": "two", "task": "x"}\n'
+    b'{"text_a": "\\u00e9", "task": "y"}\n',
+    text_rows.LINES: b"x\tone\ttwo\ny\tthree\n",
+}
+MARKS = (b"\r", b"\n", b"\r\n", b"\0", b'"', b",", b"\t", b"\xff", b"\xef\xbb\xbf")
+
+
+def changed_table(draw, data):
+    """A table with other bytes, among them such as mean something in one."""
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(data)))
+        data = data[:at] + draw(st.sampled_from(MARKS)) + data[at:]
+    return changed_bytes(draw, data)
+
+
+def lines_of(content):
+    return list(text_lines.stream_lines(io.BytesIO(content), "rows"))
+
+
+@fuzzed
+@given(data=st.data())
+def test_rows_of_text(data):
+    kind = data.draw(st.sampled_from(sorted(TABLES)))
+    content = changed_table(data.draw, TABLES[kind])
+    columns = text_rows.Columns(
+        *data.draw(
+            st.sampled_from(((None, None), ("text_a", None), ("task", "text_a")))
+        ),
+        task=data.draw(st.sampled_from((None, "task"))),
+    )
+    tasks = ("x", "y") if columns.task else ("x",)
+
+    def read():
+        return list(text_rows.read(lines_of(content), kind, columns, tasks, "rows"))
+
+    rows = read_or_refuse(read)
+    for row in rows or ():
+        assert 1 <= row.line <= content.count(b"\n") + 1
+        assert row.problem.isprintable()
+        assert bool(row.problem) != bool(row.text_a.strip())
+
+
+@fuzzed
+@given(
+    texts=st.lists(st.tuples(st.text(), st.text()), min_size=1),
+    kind=st.sampled_from((text_rows.CSV, text_rows.JSONL)),
+)
+def test_what_is_written_is_read(texts, kind):
+    names = ["text_a", "text_b"]
+    content = text_rows.format_header(kind, names) + b"".join(
+        text_rows.format_row(kind, names, dict(zip(names, pair))) for pair in texts
+    )
+    lines = lines_of(content)
+    rows = list(text_rows.read(lines, kind, text_rows.Columns(), ("x",), "rows"))
+    assert len(rows) == len(texts)
+    for row, (text_a, text_b) in zip(rows, texts):
+        if text_a.strip():
+            assert (row.problem, row.text_a, row.text_b) == ("", text_a, text_b or None)
+        else:
+            assert row.problem == "text_a is empty"
+
+
+TASK_FILES = {
+    ("cola", "train"): b"id\t1\t\tA text.\nid\t0\t*\tOf an text.\n",
+    ("sst-2", "train"): b"sentence\tlabel\nfine \t1\nbad \t0\n",
+    ("sts-b", "dev"): b"sentence1\tscore\tsentence2\na\t2.5\tb\nc\t0\td\n",
+    ("mrpc", "test"): b"index\t#1 String\t#2 String\n0\ta\tb\n1\tc\td\n",
+    ("qqp", "train"): b"question1\tquestion2\tis_duplicate\na\tb\t1\nc\td\t0\n",
+}
+
+
+@fuzzed
+@given(data=st.data())
+def test_files_of_glue(tmp_path, data):
+    name, set_name = data.draw(st.sampled_from(sorted(TASK_FILES)))
+    task = glue_data.get_task(name)
+    split = next(each for each in task.splits if each.name == set_name)
+    content = changed_table(data.draw, TASK_FILES[name, set_name])
+    (tmp_path / split.filename).write_bytes(content)
+    examples = read_or_refuse(glue_data.read_examples, task, str(tmp_path), split)
+    for example in examples or ():
+        assert example.text_a is not None
+        if split.has_labels and not task.is_regression:
+            assert example.label in task.labels
+        if split.has_labels and task.is_regression:
+            assert 0 <= float(example.label) <= 5
+
+
+# --- vocabularies ---------------------------------------------------------------
+
+
+@fuzzed
+@given(data=st.data())
+def test_vocabularies(tmp_path, data):
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(changed_table(data.draw, "\n".join(PIECES).encode() + b"\n"))
+    vocab = read_or_refuse(tokenization.load_vocab, str(path))
+    if vocab is None:
+        return
+    size = data.draw(st.integers(0, 20))
+    read_or_refuse(
+        features.check_vocabulary, str(path), vocab, size, "bert_config.json"
+    )
+    tokenizer = read_or_refuse(tokenization.FullTokenizer, str(path), True)
+    if tokenizer is not None:
+        pieces = tokenizer.tokenize(data.draw(st.text()))
+        assert len(tokenizer.convert_tokens_to_ids(pieces)) == len(pieces)
+
+
+@fuzzed
+@given(data=st.data())
+def test_tokenizers_of_hugging_face(tmp_path, data):
+    for left in ("encoder", "output"):
+        shutil.rmtree(tmp_path / left, ignore_errors=True)
+    hf_layout.write_encoder(tmp_path / "encoder")
+    (tmp_path / "encoder" / "vocab.txt").unlink()
+    tokenizer = tmp_path / "encoder" / "tokenizer.json"
+    hf_layout.write_tokenizer(tmp_path / "encoder")
+    sound = json.loads(tokenizer.read_text())
+    tokenizer.write_bytes(changed_json(data.draw, sound))
+    folders = [str(tmp_path / name) for name in ("encoder", "output")]
+    read_or_refuse(convert_checkpoint.convert, *folders)
+    assert {"encoder"} <= set(os.listdir(tmp_path)) <= {"encoder", "output"}
+
+
+# --- torch files ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["zip", "before_1.6"])
+def sound(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("torch") / "sound.bin"
+    arrays = {
+        "a.weight": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "a.bias": np.arange(3, dtype=np.float64),
+        "ids": np.arange(5, dtype=np.int64),
+    }
+    torch_layout.save(path, arrays, old=request.param)
+    return path.read_bytes(), request.param
+
+
+def _read_all(path):
+    names = [name for name, _, _ in torch_file.list_tensors(path)]
+    return dict(torch_file.read(path, names))
+
+
+def check_torch_file(path):
+    for name, value in (read_or_refuse(_read_all, str(path)) or {}).items():
+        assert isinstance(name, str)
+        assert value.dtype == np.float32
+
+
+@fuzzed
+@given(data=st.data())
+def test_bytes_of_a_torch_file(tmp_path, sound, data):
+    path = tmp_path / "damaged.bin"
+    path.write_bytes(changed_bytes(data.draw, sound[0]))
+    check_torch_file(path)
+
+
+COUNTS = st.integers(-2, 20) | st.sampled_from((2**31 - 1, -(2**31), 10**6))
+
+
+@fuzzed
+@given(data=st.data())
+def test_tensors_of_a_torch_file(tmp_path, data):
+    """Sound instructions with hostile numbers, then with other bytes."""
+    path = tmp_path / "made.bin"
+    count = data.draw(st.integers(0, 3))
+    items = {
+        data.draw(st.text(max_size=5)): torch_layout.tensor(
+            data.draw(st.sampled_from(("0", "1", "../x", ""))),
+            data.draw(COUNTS),
+            data.draw(st.lists(COUNTS, max_size=4)),
+            data.draw(st.lists(COUNTS, max_size=4)),
+            offset=data.draw(COUNTS),
+            storage=data.draw(
+                st.sampled_from(("FloatStorage", "HalfStorage", "LongStorage", "open"))
+            ),
+        )
+        for _ in range(count)
+    }
+    code = torch_layout.program(items)
+    if data.draw(st.booleans()):
+        code = changed_bytes(data.draw, code)
+    storages = {key: np.arange(12, dtype=np.float32) for key in ("0", "1")}
+    if data.draw(st.booleans()):
+        torch_layout.write(path, code, storages)
+    else:
+        torch_layout.write_old(path, code, storages)
+    check_torch_file(path)
