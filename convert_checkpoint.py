@@ -8,7 +8,7 @@
 --to=adapterhub   an adapter package -> the format of that library
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import hashlib
 import json
@@ -19,16 +19,11 @@ import safetensors
 import tensorflow.compat.v1 as tf
 from absl import app, flags, logging
 
-import adapter_package
-import checkpoints
 import command_line
-import console
-import files
-import hf_encoder
-import hf_files
-import hf_tokenizer
-import package_exchange
 from errors import UserError, reports_user_errors
+from exchange import hf_files, hf_tokenizer, hugging_face, packages
+from system import console, files
+from weights import adapter_package, checkpoints
 
 CHECKPOINT_NAME = "bert_model.ckpt"
 CONFIG_NAME = "bert_config.json"
@@ -167,7 +162,7 @@ def main(argv):
             _base(values), values.output_dir, values.adapters, values.do_lower_case
         )
     elif values.to == "package":
-        given = package_exchange.Given(
+        given = packages.Given(
             values.task_name,
             values.labels,
             values.do_lower_case,
@@ -180,7 +175,7 @@ def main(argv):
 
 
 def _base(values):
-    return package_exchange.Base(*(values[name].value for name in _BASE))
+    return packages.Base(*(values[name].value for name in _BASE))
 
 
 def _check_flags(values):
@@ -233,11 +228,11 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     output_dir = _local(output_dir)
     if not 0 <= seed < 2**32:
         raise UserError("--seed=%d: it must lie between 0 and %d." % (seed, 2**32 - 1))
-    config_path = os.path.join(input_dir, hf_encoder.CONFIG_NAME)
-    config, stated = hf_encoder.read_config(config_path)
+    config_path = os.path.join(input_dir, hugging_face.CONFIG_NAME)
+    config, stated = hugging_face.read_config(config_path)
     vocabulary = hf_tokenizer.read(input_dir, stated, config_path)
     weight_files = hf_files.find_weights(input_dir)
-    plan, missing = hf_encoder.match_tensors(
+    plan, missing = hugging_face.match_tensors(
         hf_files.list_tensors(input_dir, weight_files), config
     )
     if missing and not init_missing_pooler:
@@ -253,7 +248,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         "inputs": {
             name: _sha256(os.path.join(input_dir, name))
             for name in [
-                hf_encoder.CONFIG_NAME,
+                hugging_face.CONFIG_NAME,
                 os.path.basename(vocabulary.path),
                 *weight_files,
             ]
@@ -264,9 +259,9 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         logging.info("%s holds this conversion already: nothing to do.", output_dir)
         return False
     hf_tokenizer.tell_case(vocabulary)
-    values = dict(hf_encoder.read_values(plan))
+    values = dict(hugging_face.read_values(plan))
     if missing:
-        values.update(hf_encoder.random_pooler(config, missing, seed))
+        values.update(hugging_face.random_pooler(config, missing, seed))
         logging.warning("The pooler is random, from --seed=%d.", seed)
 
     def fill(folder):
@@ -327,7 +322,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
     """Writes a base in Hugging Face's layout.
 
     Args:
-      base: a `package_exchange.Base`.
+      base: a `packages.Base`.
       output_dir: the folder to make.
       adapters: package whose layer norms take the place of the base's, or None.
       do_lower_case: whether its tokenizer lower-cases; None: as the package says, or
@@ -347,13 +342,13 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
                 "%s: leave the flag out" % (do_lower_case, adapters, case)
             )
         do_lower_case = case
-    bert_config, values = package_exchange.read_base(base, do_lower_case)
+    bert_config, values = packages.read_base(base, do_lower_case)
     if package:
-        package_exchange.merge_layer_norms(base, values, bert_config, package)
+        packages.merge_layer_norms(base, values, bert_config, package)
 
     def fill(folder):
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
-        hf_encoder.write(
+        hugging_face.write(
             folder, bert_config.to_dict(), values, do_lower_case is not False
         )
 
@@ -375,8 +370,8 @@ def import_adapter(input_dir, base, given, output_dir):
 
     Args:
       input_dir: folder in that library's format.
-      base: a `package_exchange.Base`.
-      given: a `package_exchange.Given`.
+      base: a `packages.Base`.
+      given: a `packages.Given`.
       output_dir: the folder to make.
 
     Raises:
@@ -385,9 +380,7 @@ def import_adapter(input_dir, base, given, output_dir):
     """
     _check_input(input_dir)
     output_dir = _new_folder(output_dir)
-    package, notes = package_exchange.from_adapterhub(
-        input_dir, base, given, output_dir
-    )
+    package, notes = packages.from_adapterhub(input_dir, base, given, output_dir)
     for note in notes:
         logging.info("%s", note)
     logging.info(
@@ -411,7 +404,7 @@ def export_adapter(adapters, output_dir):
       UserError: the package is damaged, or `output_dir` is there or cannot be written.
     """
     output_dir = _new_folder(output_dir)
-    files = package_exchange.to_adapterhub(adapter_package.read(adapters))
+    files = packages.to_adapterhub(adapter_package.read(adapters))
 
     def fill(folder):
         for name, content in files.items():
@@ -419,7 +412,7 @@ def export_adapter(adapters, output_dir):
                 writer.write(content)
 
     _write_output(output_dir, fill)
-    print(files[package_exchange.README_NAME].decode("utf-8"), end="")
+    print(files[packages.README_NAME].decode("utf-8"), end="")
     logging.info("Wrote %s.", output_dir)
 
 

@@ -22,7 +22,7 @@ assets/ holds vocab.txt and tasks.json: what a client needs to make the inputs a
 read the outputs.
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import contextlib
 import json
@@ -35,17 +35,14 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags, logging
 
-import adapter_package
-import checkpoints
 import command_line
-import console
-import features
-import files
 import modeling
-import multitask
-import serving_requests
 import tokenization
 from errors import UserError, reports_user_errors
+from inputs import features
+from serving import multitask, requests
+from system import console, files
+from weights import adapter_package, checkpoints
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 SIGNATURE = "serving_default"
@@ -448,7 +445,7 @@ def _write_warm_up(path, content):
                 "segment_ids": np.zeros_like(ones),
                 "task": tasks,
             }
-            request = serving_requests.prediction_log(SIGNATURE, inputs)
+            request = requests.prediction_log(SIGNATURE, inputs)
             writer.write(request.SerializeToString())
 
 

@@ -6,7 +6,7 @@ A task is a row of `GLUE_TASKS`: where its files are, which columns count, what 
 labels are, how it is scored, what the server wants. Nothing else knows a task by name.
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import contextlib
 import os
@@ -17,12 +17,10 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import command_line
-import console
-import glue_fetch
-import text_lines
-import text_rows
 from errors import UserError, reports_user_errors
-from features import InputExample
+from inputs import glue_fetch, text_lines, text_rows
+from inputs.features import InputExample
+from system import console
 
 Column = Union[str, int]
 

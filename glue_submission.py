@@ -8,7 +8,7 @@ file, and the label as the task's files spell it. STS-B has three decimals, clip
 [0, 5].
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import contextlib
 import io
@@ -21,9 +21,9 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import command_line
-import text_lines
 from errors import UserError, reports_user_errors
 from glue_data import GLUE_TASKS
+from inputs import text_lines
 
 _HEADER = "index\tprediction"
 _MAX_SCORE = 5.0

@@ -7,7 +7,7 @@ python manage_adapters.py merge ...    base and package as one checkpoint
 python manage_adapters.py COMMAND --help
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import json
 import shutil
@@ -18,16 +18,13 @@ from typing import Callable, NamedTuple
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import adapter_package
-import checkpoints
 import command_line
-import console
-import features
 import glue_data
-import package_conversion
-import package_report
 import tokenization
 from errors import UserError, reports_user_errors
+from inputs import features
+from system import console
+from weights import adapter_package, checkpoints, package_conversion, package_report
 
 _HELP = {"-h", "-help", "--help", "--helpshort", "help"}
 

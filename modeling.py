@@ -17,16 +17,14 @@ import re
 import six
 import tensorflow.compat.v1 as tf
 
-import activations
-import model_config
-import random_seeds
+from model import activations, configuration, random_seeds
 
 # Names that the original's modeling.py has too.
-BertConfig = model_config.BertConfig
+BertConfig = configuration.BertConfig
 gelu = activations.gelu
 get_activation = activations.get_activation
 
-CONFIG_SIZES = model_config.CONFIG_SIZES
+CONFIG_SIZES = configuration.CONFIG_SIZES
 
 # The three collections of variables that adapter tuning trains, in training order.
 ADAPTERS = "adapters"

@@ -11,7 +11,7 @@ Exit status: 0, every row was predicted; 2, rows were left out; 1, an error, and
 output file is written.
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import contextlib
 import itertools
@@ -27,11 +27,10 @@ from absl import app, flags
 from tqdm import tqdm
 
 import command_line
-import console
-import predictor
-import text_lines
-import text_rows
 from errors import UserError, reports_user_errors
+from inputs import text_lines, text_rows
+from serving import predictor
+from system import console
 
 ROWS_LEFT_OUT = 2  # exit status
 

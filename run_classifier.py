@@ -1,6 +1,6 @@
 """Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import os
 from typing import NamedTuple, Optional
@@ -9,26 +9,24 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
-import adapter_package
-import checkpoints
-import classifier
 import command_line
-import console
-import disk
-import distribution
-import features
 import glue_data
-import health
 import modeling
-import run_checks
-import run_lock
-import run_package
-import run_text
-import signals
-import task_runs
 import tokenization
-import training
 from errors import UserError, reports_user_errors
+from inputs import features
+from system import console, disk
+from training import (
+    classifier,
+    distribution,
+    estimators,
+    run_checks,
+    run_lock,
+    run_text,
+    signals,
+    task_runs,
+)
+from weights import adapter_package, checkpoints, health, run_package
 
 # Names that the original program exposes here, beside its flags and `main`.
 InputExample = features.InputExample
@@ -274,7 +272,7 @@ def make_plan():
         max_seq_length=FLAGS.max_seq_length,
         dynamic_padding=FLAGS.dynamic_padding,
         length_multiple=XLA_LENGTHS if FLAGS.xla else 1,
-        settings=training.RunSettings(
+        settings=estimators.RunSettings(
             output_dir=FLAGS.output_dir,
             train_batch_size=FLAGS.train_batch_size,
             eval_batch_size=FLAGS.eval_batch_size,
@@ -372,7 +370,7 @@ def main(argv):
     console.start(FLAGS.verbosity)
     tf.logging.set_verbosity(tf.logging.INFO)
     command_line.refuse_words(argv, "--do_lower_case=false")
-    training.keep_freed_memory()
+    estimators.keep_freed_memory()
     with signals.handled():
         try:
             plan = make_plan()
@@ -396,7 +394,7 @@ def _run(plan):
         known = task_runs.train(model_fn, run, plan.step_reached)
     if not run.settings.is_chief:
         return
-    estimator = training.make_estimator(model_fn, run.settings)
+    estimator = estimators.make_estimator(model_fn, run.settings)
     if FLAGS.do_eval:
         known = task_runs.evaluate(estimator, run, known)
     if FLAGS.do_predict:

@@ -19,14 +19,13 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
-import adapter_package
-import checkpoints
-import classifier
 import command_line
 import export_saved_model
-import features
 import modeling
 from errors import reports_user_errors
+from inputs import features
+from training import classifier
+from weights import adapter_package, checkpoints
 
 FLAGS = flags.FLAGS
 

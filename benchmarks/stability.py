@@ -15,7 +15,7 @@ and stability.png. A seed counts as one that learned where its accuracy, or the 
 first score, is more than 0.05 above that of giving the same answer to every row.
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import itertools
 import json

@@ -7,7 +7,7 @@ machine reaches, between the steps of the same run, in the plain matrix products
 model's sizes; the ratio to it is what can be compared between machines.
 """
 
-import startup  # noqa: F401, I001  (before TensorFlow)
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import collections
 import resource
@@ -18,12 +18,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
-import classifier
 import command_line
 import modeling
-import training
 from errors import reports_user_errors
-from estimator_compat import estimator
+from training import classifier, estimators
+from training.estimator_compat import estimator
 
 FLAGS = flags.FLAGS
 
@@ -152,11 +151,11 @@ class Timed:
 
 
 def lanes():
-    """The number of lanes, given or chosen: see `training.cpu_lanes`."""
+    """The number of lanes, given or chosen: see `estimators.cpu_lanes`."""
     if FLAGS.lanes is not None:
         return FLAGS.lanes
     rows = FLAGS.batch_size // FLAGS.gradient_accumulation_steps
-    return 1 if FLAGS.xla else training.cpu_lanes([rows])
+    return 1 if FLAGS.xla else estimators.cpu_lanes([rows])
 
 
 def step_builder(config, mode):
@@ -254,7 +253,7 @@ def report(title, work, seconds, limit):
 def main(argv):
     command_line.refuse_words(argv, "--seq_length=56")
     tf.logging.set_verbosity(tf.logging.ERROR)
-    training.keep_freed_memory()
+    estimators.keep_freed_memory()
     config = read_config(FLAGS.config)
     work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
     print(
@@ -272,7 +271,7 @@ def main(argv):
         ("training", estimator.ModeKeys.TRAIN, work.forward + work.backward),
         ("prediction", estimator.ModeKeys.PREDICT, work.forward),
     ):
-        model = Timed(step_builder(config, mode), training.session_config(lanes()))
+        model = Timed(step_builder(config, mode), estimators.session_config(lanes()))
         model.run(3, timed=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         products = Timed(products_builder(config), _NO_REWRITING)

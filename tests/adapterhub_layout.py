@@ -10,10 +10,10 @@ from hf_layout import CONFIG, numpy_bert, random_weights, write_encoder
 from safetensors.numpy import save_file
 from scipy.special import erf
 
-import checkpoints
-import classifier
 import convert_checkpoint
-import package_exchange
+from exchange import packages
+from training import classifier
+from weights import checkpoints
 
 NAME = "mine"
 SIZE = 4
@@ -168,12 +168,12 @@ def write_adapter(
 
 
 def write_base(folder, seed=0):
-    """Writes a base as checkpoint; returns a `package_exchange.Base`."""
+    """Writes a base as checkpoint; returns a `packages.Base`."""
     folder.mkdir()
     source = write_encoder(folder / "hf", weights=random_weights(CONFIG, seed))
     output = folder / "checkpoint"
     convert_checkpoint.convert(source, str(output))
-    return package_exchange.Base(
+    return packages.Base(
         str(output / "bert_model.ckpt"),
         str(output / "bert_config.json"),
         str(output / "vocab.txt"),

@@ -9,10 +9,9 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Its start-up notes would stand after pytest's last line.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, PROJECT_ROOT)
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import startup  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
+from system import startup  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
 import pytest  # noqa: E402
 import tensorflow.compat.v1 as tf  # noqa: E402
 

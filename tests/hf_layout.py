@@ -9,7 +9,8 @@ import sys
 import numpy as np
 from safetensors.numpy import save_file
 
-PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+from tests.places import ROOT
+
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##a", "##b", "c", "d", "e"]
 CONFIG = {
     "architectures": ["BertModel"],
@@ -89,7 +90,7 @@ def run_program(*arguments):
     return subprocess.run(
         [
             sys.executable,
-            os.path.join(PROJECT_ROOT, "convert_checkpoint.py"),
+            os.path.join(ROOT, "convert_checkpoint.py"),
             *arguments,
         ],
         capture_output=True,

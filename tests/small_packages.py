@@ -5,12 +5,11 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import adapter_package
-import checkpoints
-import classifier
-import features
 import modeling
+from inputs import features
 from tests import small_run
+from training import classifier
+from weights import adapter_package, checkpoints
 
 VOCAB_SIZE = len(small_run.VOCABULARY)
 

@@ -25,16 +25,13 @@ from hf_layout import (
 )
 from safetensors.numpy import load_file, save_file
 
-import adapter_package
-import checkpoints
 import convert_checkpoint
-import hf_encoder
-import hf_files
 import modeling
-import package_exchange
 import tokenization
 from errors import UserError
+from exchange import hf_files, hugging_face, packages
 from tests import small_packages, small_run
+from weights import adapter_package, checkpoints
 
 
 def converted_bert(folder, batch):
@@ -318,7 +315,7 @@ def test_config_with_only_the_sizes(tmp_path, plain):
 def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
     told = []
     monkeypatch.setattr(
-        hf_encoder.logging, "warning", lambda text, *args: told.append(text % args)
+        hugging_face.logging, "warning", lambda text, *args: told.append(text % args)
     )
     source = write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
     convert_checkpoint.convert(source, str(tmp_path / "out"))
@@ -380,7 +377,7 @@ HEADS = {
 def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, prefix):
     told = []
     monkeypatch.setattr(
-        hf_encoder.logging, "info", lambda text, *args: told.append(text % args)
+        hugging_face.logging, "info", lambda text, *args: told.append(text % args)
     )
     weights = {prefix + name: w for name, w in random_weights(CONFIG).items()}
     weights[prefix + "embeddings.position_ids"] = np.arange(9)[None]
@@ -426,7 +423,7 @@ def test_folders_of_no_or_two_encoders(tmp_path):
 @pytest.mark.parametrize("layers", [10**9, 40])
 def test_more_layers_than_there_are_tensors(tmp_path, monkeypatch, layers):
     listed = []
-    monkeypatch.setattr(hf_encoder, "expected_sources", listed.append)
+    monkeypatch.setattr(hugging_face, "expected_sources", listed.append)
     write_encoder(tmp_path / "in", dict(CONFIG, num_hidden_layers=layers))
     refused(tmp_path, ["num_hidden_layers", str(layers)])
     assert not listed
@@ -460,9 +457,9 @@ def test_missing_pooler(tmp_path, plain):
 
 
 def test_random_pooler_is_cut_off():
-    sources = hf_encoder.expected_sources(dict(CONFIG, hidden_size=200))
+    sources = hugging_face.expected_sources(dict(CONFIG, hidden_size=200))
     name = "bert/pooler/dense/kernel"
-    values = hf_encoder.random_pooler(CONFIG, {name: sources[name]}, 3)
+    values = hugging_face.random_pooler(CONFIG, {name: sources[name]}, 3)
     assert 0.099 < np.abs(values[name]).max() <= 0.1
     assert values[name].std() == pytest.approx(0.05 * 0.87963, rel=0.02)
 
@@ -636,10 +633,10 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
 
 def converted_base(folder, config=None, weights=None, tokens=TOKENS):
-    """An encoder turned into a checkpoint, a `package_exchange.Base`."""
+    """An encoder turned into a checkpoint, a `packages.Base`."""
     source = write_encoder(folder / "in", config, weights, tokens)
     convert_checkpoint.convert(source, str(folder / "ours"))
-    return package_exchange.Base(
+    return packages.Base(
         *(
             str(folder / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
@@ -723,7 +720,7 @@ def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
 def packaged(tmp_path):
     """A base and the folder of a package on it, cased."""
     flags = small_packages.write_base(tmp_path / "base")
-    base = package_exchange.Base(
+    base = packages.Base(
         flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
     )
     folder = small_packages.write_package(
@@ -824,7 +821,7 @@ def test_full_disk_leaves_nothing(tmp_path, packaged, monkeypatch):
             writer.write("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hf_encoder.safetensors.numpy, "save_file", full_disk)
+    monkeypatch.setattr(hugging_face.safetensors.numpy, "save_file", full_disk)
     not_written(tmp_path, base, "No space left")
 
 
@@ -880,9 +877,9 @@ def test_program(tmp_path, plain):
     assert "--do_lower_case=False" in done.stderr
     assert "The pooler is random, from --seed=4" in done.stderr
     stored = read_checkpoint(str(tmp_path / "out"))
-    sources = hf_encoder.expected_sources(CONFIG)
+    sources = hugging_face.expected_sources(CONFIG)
     pooler = {name: sources[name] for name in sources if "pooler" in name}
-    made = hf_encoder.random_pooler(CONFIG, pooler, 4)
+    made = hugging_face.random_pooler(CONFIG, pooler, 4)
     assert same_weights(stored, {**plain, **made})
     base = tmp_path / "out"
     done = run_program(

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import adapter_package
-import checkpoints
 import export_saved_model
-import files
-import serving_requests
 from errors import UserError
+from serving import requests
+from system import files
 from tests import small_packages
-from tests.conftest import PROJECT_ROOT
+from tests.places import ROOT
 from tests.small_packages import FOUR_TASKS, Task
+from weights import adapter_package, checkpoints
 
 TASKS = [task.name for task in FOUR_TASKS]
 ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
@@ -99,6 +98,7 @@ LOAD = """
 import sys
 import numpy as np
 import tensorflow as tf
+from tests.places import ROOT
 model = tf.saved_model.load(sys.argv[1])
 inputs = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
 outputs = model.signatures["serving_default"](**inputs)
@@ -284,7 +284,7 @@ def test_assets_hold_what_a_client_needs(exported, base):
 def test_warm_up_requests_run(exported, packages, base):
     path = os.path.join(exported, "assets.extra", "tf_serving_warmup_requests")
     logs = [
-        serving_requests.PredictionLog.FromString(record)
+        requests.PredictionLog.FromString(record)
         for record in tf.io.tf_record_iterator(path)
     ]
     assert len(logs) == 2
@@ -305,7 +305,7 @@ SERVING_BYTES = (
 
 
 def test_requests_are_the_bytes_of_tensorflow_serving():
-    log = serving_requests.prediction_log("serving_default", {"a": np.int32([[1, 2]])})
+    log = requests.prediction_log("serving_default", {"a": np.int32([[1, 2]])})
     assert log.SerializeToString().hex() == SERVING_BYTES
 
 
@@ -453,7 +453,7 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
 
 
 def test_the_program_exports_and_says_what_is_missing(tmp_path, base, packages):
-    program = [sys.executable, os.path.join(PROJECT_ROOT, "export_saved_model.py")]
+    program = [sys.executable, os.path.join(ROOT, "export_saved_model.py")]
     given = ["--%s=%s" % item for item in base.items()]
     given += ["--adapters=" + packages[0], "--adapters=" + packages[1]]
     run_process(*program, *given, "--output=models", cwd=tmp_path)

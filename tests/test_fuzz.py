@@ -14,15 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import adapter_package
-import adapterhub_format
-import checkpoints
 import convert_checkpoint
-import files
 import modeling
-import package_checks
-import package_conversion
-import package_report
+from exchange import adapterhub_format
+from system import files
 from tests import small_packages
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
@@ -32,6 +27,13 @@ from tests.fuzzing import (
     changed_safetensors,
     fuzzed,
     read_or_refuse,
+)
+from weights import (
+    adapter_package,
+    checkpoints,
+    package_checks,
+    package_conversion,
+    package_report,
 )
 
 

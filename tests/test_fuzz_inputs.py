@@ -13,12 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convert_checkpoint
-import features
 import glue_data
-import text_lines
-import text_rows
 import tokenization
-import torch_file
+from exchange import torch_file
+from inputs import features, text_lines, text_rows
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
     changed_bytes,

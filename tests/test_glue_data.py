@@ -1,17 +1,14 @@
 """The table of tasks, the reader and the fetching, on made-up files of every layout."""
 
 import os
-import pathlib
 
 import pytest
 
 import glue_data
-import metrics
 from errors import UserError
 from glue_data import GLUE_TASKS, get_task, read_examples
-
-ROOT = pathlib.Path(__file__).parent.parent
-GLUE = pathlib.Path(__file__).parent / "data" / "glue"
+from inputs import metrics
+from tests.places import GLUE
 
 # Rows of the made-up files, in the order of GlueTask.splits.
 FIXTURE_ROWS = {

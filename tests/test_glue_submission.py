@@ -13,8 +13,7 @@ import glue_submission
 from errors import UserError
 from glue_data import GLUE_TASKS
 from glue_submission import build_zip, write_submission
-
-ROOT = pathlib.Path(__file__).parent.parent
+from tests.places import ROOT
 
 
 def written(tmp_path, name, predictions, split=0):

@@ -11,14 +11,12 @@ import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 
-import adapter_package
-import checkpoints
-import health
 import manage_adapters
 import modeling
 from tests import small_packages
+from tests.places import DATA
+from weights import adapter_package, checkpoints, health
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
 ORIGINAL = os.path.join(DATA, "original_run")
 TRAINED = os.path.join(ORIGINAL, "model.ckpt-360")
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")

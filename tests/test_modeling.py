@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import checkpoints
-import classifier
 import modeling
-import random_seeds
 from errors import UserError
+from model import random_seeds
+from tests.places import DATA
+from training import classifier
+from weights import checkpoints
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
 BERT_BASE = modeling.BertConfig(30522, type_vocab_size=2)
 BERT_LARGE = modeling.BertConfig(
     30522,

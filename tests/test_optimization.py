@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import classifier
 import modeling
 import optimization
+from tests.places import DATA
+from training import classifier
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
 FEATURES = ("input_ids", "input_mask", "segment_ids", "label_ids")
 
 

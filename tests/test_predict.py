@@ -15,12 +15,12 @@ from absl import flags
 
 import command_line
 import predict
-import predictor
 from errors import UserError
+from serving import predictor
 from tests import small_packages, small_run
+from tests.places import ROOT
 from tests.small_packages import Task
 
-ROOT = os.path.dirname(os.path.abspath(predict.__file__))
 TASKS = (
     Task("mrpc", 8, ("0", "1")),
     Task("sts-b", 5, None),

@@ -15,8 +15,8 @@ import command_line
 import glue_data
 import modeling
 import run_classifier
+from tests.places import DATA
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
 ORIGINAL = os.path.join(DATA, "original_run")
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")
 FLAGS = flags.FLAGS

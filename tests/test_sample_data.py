@@ -18,9 +18,9 @@ import re
 
 import pytest
 
-SAMPLE_DATA = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample_data"
-)
+from tests.places import ROOT
+
+SAMPLE_DATA = str(ROOT / "sample_data")
 FILES = ("train.tsv", "dev.tsv", "test.tsv")
 HEADERS = {
     "train.tsv": ["sentence", "label"],

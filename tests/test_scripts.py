@@ -11,9 +11,9 @@ import sys
 import pytest
 from packaging.requirements import Requirement
 
-import estimator_compat
+from tests.places import ROOT
+from training import estimator_compat
 
-PROJECT_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 REQUIREMENTS = "requirements.txt"
 TEST_REQUIREMENTS = "requirements-test.txt"
 # All that the scripts may need besides Python.
@@ -63,7 +63,7 @@ class Checkout:
             *("environment.sh", "demo.sh", "test.sh", ".ci/run"),
             *(REQUIREMENTS, TEST_REQUIREMENTS),
         ]:
-            shutil.copy(os.path.join(PROJECT_ROOT, name), self.root / name)
+            shutil.copy(os.path.join(ROOT, name), self.root / name)
         for tool in TOOLS:
             os.symlink(shutil.which(tool), self.bin / tool)
         self.results(0.8)
@@ -304,7 +304,7 @@ def test_ci_tests_both_tensorflows(checkout, first, other, on_path):
     assert run.returncode == 0
     ran = [line for line in checkout.log() if line.startswith("pytest")]
     assert ran[0] == "pytest -n 2"
-    assert ran[1].startswith("pytest -n 2 tests/test_estimator_compat.py ")
+    assert ran[1].startswith("pytest -n 2 tests/training/test_estimator_compat.py ")
     assert len(ran) == 2
     assert "venv .venv-other" in checkout.log()
     checkout.fail("pytest")
@@ -329,7 +329,7 @@ def test_ci_fails_when_a_script_does_not_parse(checkout):
     assert "demo.sh" in run.stdout and "pytest passes" not in run.stdout
 
 
-DEMO_STEPS = ["fetch_encoder.py", "convert_checkpoint.py", "run_classifier.py"]
+DEMO_STEPS = ["inputs.fetch_encoder", "convert_checkpoint.py", "run_classifier.py"]
 
 
 @pytest.mark.parametrize("failing", DEMO_STEPS)
@@ -338,7 +338,8 @@ def test_the_demo_stops_at_the_step_that_fails(checkout, failing):
     checkout.fail(failing)
     run = checkout.script("demo.sh")
     assert run.returncode == 3
-    started = [line.split()[0] for line in checkout.log() if ".py" in line]
+    words = [line.split()[0] for line in checkout.log()]
+    started = [word for word in words if word in DEMO_STEPS]
     assert started == DEMO_STEPS[: DEMO_STEPS.index(failing) + 1]
     assert "4/4" not in run.stdout
 
@@ -359,7 +360,7 @@ def test_the_demo_and_ci_fail_with_a_score_of_chance(checkout, score):
 
 
 def requirement_lines(name):
-    with open(os.path.join(PROJECT_ROOT, name)) as stream:
+    with open(os.path.join(ROOT, name)) as stream:
         lines = [line.strip() for line in stream]
     return [line for line in lines if line and not line.startswith(("#", "--"))]
 

@@ -10,8 +10,8 @@ import pytest
 
 import tokenization
 from errors import UserError
+from tests.places import DATA
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
 VOCAB_FILE = os.path.join(DATA, "vocab_uncased.txt")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 

@@ -13,10 +13,8 @@ import small_run
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-import training
-
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-GLUE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data", "glue")
+from tests.places import GLUE, ROOT
+from training import estimators
 
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
 EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
@@ -812,7 +810,7 @@ def no_estimator(monkeypatch):
     def make_estimator(*_, **__):
         raise EstimatorMade
 
-    monkeypatch.setattr(training, "make_estimator", make_estimator)
+    monkeypatch.setattr(estimators, "make_estimator", make_estimator)
 
 
 # --- the tests ---------------------------------------------------------------------

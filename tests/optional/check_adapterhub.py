@@ -7,10 +7,10 @@ import pytest
 import torch
 from adapterhub_layout import package_logits, write_base
 
-import adapter_package
 import convert_checkpoint
-import package_exchange
+from exchange import packages
 from tests import small_packages
+from weights import adapter_package
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ LABELS = {"id2label": {0: "a", 1: "b", 2: "c"}}
 def test_import(tmp_path, base, settings, safe):
     config = adapters.DoubleSeqBnConfig(**{"reduction_factor": 3, **settings})
     model, saved = made_there(tmp_path / "base" / "hf", config, safe, **LABELS)
-    given = package_exchange.Given("letters", max_seq_length=9)
+    given = packages.Given("letters", max_seq_length=9)
     output = str(tmp_path / "package")
     convert_checkpoint.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
@@ -93,7 +93,7 @@ def test_import(tmp_path, base, settings, safe):
 def test_import_of_one_output(tmp_path, base):
     config = adapters.DoubleSeqBnConfig(reduction_factor=3)
     model, saved = made_there(tmp_path / "base" / "hf", config, num_labels=1)
-    given = package_exchange.Given("sts-b", max_seq_length=9)
+    given = packages.Given("sts-b", max_seq_length=9)
     output = str(tmp_path / "package")
     convert_checkpoint.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
@@ -119,7 +119,7 @@ def test_import_of_one_output(tmp_path, base):
 )
 def test_others_are_refused(tmp_path, base, settings):
     _, saved = made_there(tmp_path / "base" / "hf", settings, safe=False)
-    given = package_exchange.Given("letters", ["a", "b", "c"], max_seq_length=9)
+    given = packages.Given("letters", ["a", "b", "c"], max_seq_length=9)
     with pytest.raises(convert_checkpoint.UserError, match="cannot be represented"):
         convert_checkpoint.import_adapter(saved, base, given, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
@@ -139,7 +139,7 @@ def test_others_are_refused(tmp_path, base, settings):
 )
 def test_export(tmp_path, task):
     flags = small_packages.write_base(tmp_path / "base")
-    base = package_exchange.Base(
+    base = packages.Base(
         flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
     )
     folder = small_packages.write_package(tmp_path / "package", flags, task)

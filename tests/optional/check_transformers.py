@@ -9,12 +9,11 @@ import torch
 import transformers
 from test_convert_checkpoint import converted_bert
 
-import adapter_package
-import checkpoints
 import convert_checkpoint
-import package_exchange
 import tokenization
+from exchange import packages
 from tests import small_packages
+from weights import adapter_package, checkpoints
 
 
 def theirs(folder, batch):
@@ -31,7 +30,7 @@ def test_base(tmp_path, activation):
     config = dict(hf_layout.CONFIG, hidden_act=activation)
     source = hf_layout.write_encoder(tmp_path / "in", config)
     convert_checkpoint.convert(source, str(tmp_path / "ours"))
-    base = package_exchange.Base(
+    base = packages.Base(
         *(
             str(tmp_path / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
@@ -54,7 +53,7 @@ def test_base(tmp_path, activation):
 
 def test_layer_norms_of_a_package(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
-    base = package_exchange.Base(
+    base = packages.Base(
         flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
     )
     task = small_packages.FOUR_TASKS[0]
@@ -84,7 +83,7 @@ def test_tokenizer(tmp_path, lower):
     tokens = [*hf_layout.TOKENS[:-2], "B", "é"]
     source = hf_layout.write_encoder(tmp_path / "in", tokens=tokens)
     convert_checkpoint.convert(source, str(tmp_path / "ours"))
-    base = package_exchange.Base(
+    base = packages.Base(
         *(
             str(tmp_path / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")

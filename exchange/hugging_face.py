@@ -1,0 +1,394 @@
+"""Reads and writes BERT encoders in Hugging Face's layout.
+
+Such a folder holds `config.json`, a vocabulary (`hf_tokenizer`) and weights
+(`hf_files`). Everything is checked against what the config says before a single
+weight is read.
+"""
+
+import collections
+import json
+import math
+import os
+
+import numpy as np
+import safetensors.numpy
+from absl import logging
+
+import modeling
+from errors import UserError, printable
+from exchange import hf_files, hf_tokenizer
+
+CONFIG_NAME = "config.json"
+_WEIGHTS_NAME = "model.safetensors"
+
+# Fields that both configs have with the same default.
+_DEFAULTS = {
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
+}
+# Hugging Face's names of activations -> the names in bert_config.json.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu",
+    "gelu_pytorch_tanh": "gelu",
+    "relu": "relu",
+    "tanh": "tanh",
+    "linear": "linear",
+}
+# The other way. "gelu" there is the exact one.
+_ACTIVATIONS_THERE = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
+# The exact one, of the error function; "gelu" in bert_config.json approximates it.
+_EXACT_GELU = "gelu"
+# The largest in use by BERT's relatives. A larger one would be another model.
+_LARGEST_EPSILON = 1e-5
+
+_POOLER_SCOPE = "bert/pooler/"
+# Every encoder has it, and what stands before it stands before all of the encoder.
+_LANDMARK = "embeddings.word_embeddings.weight"
+_PARTS = ("embeddings.", "encoder.", "pooler.")
+# A buffer that only counts 0, 1, 2...
+_POSITIONS = "embeddings.position_ids"
+
+# Where a variable comes from: `names` are the source's possible names for it, the
+# first the usual one; `shape` is the source's; the kernels are stored transposed.
+Source = collections.namedtuple("Source", ["names", "shape", "transposed"])
+
+
+def read_config(path):
+    """Reads a `config.json` and checks that it describes a BERT encoder.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Two dicts: the content of the `bert_config.json`, and that of the file.
+
+    Raises:
+      UserError: the file is damaged, or names something that this project's BERT
+        does not do.
+    """
+    source = hf_files.read_json(path)
+
+    def refuse(field, allowed):
+        raise UserError(
+            "%s: %s is %.100r, and only %s can be converted: it is no BERT encoder as "
+            "this project runs it. Choose another encoder for --input_dir."
+            % (path, field, source[field], allowed)
+        )
+
+    if source.get("model_type", "bert") != "bert":
+        refuse("model_type", '"bert"')
+    if source.get("position_embedding_type", "absolute") != "absolute":
+        refuse("position_embedding_type", '"absolute"')
+    for field in ("is_decoder", "add_cross_attention"):
+        if source.get(field):
+            refuse(field, "false")
+    epsilon = source.get("layer_norm_eps", modeling.LAYER_NORM_EPSILON)
+    if not hf_files.is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
+        refuse("layer_norm_eps", "a number above 0, at most %g" % _LARGEST_EPSILON)
+    absent = [field for field in modeling.CONFIG_SIZES if field not in source]
+    if absent:
+        raise UserError(
+            "%s lacks %s. Take the file from where the weights come from."
+            % (path, ", ".join(absent))
+        )
+    config = {field: source[field] for field in modeling.CONFIG_SIZES}
+    config.update({field: source.get(field, _DEFAULTS[field]) for field in _DEFAULTS})
+    activation = config["hidden_act"]
+    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
+        refuse("hidden_act", "one of %s" % ", ".join(sorted(_ACTIVATIONS)))
+    config["hidden_act"] = _ACTIVATIONS[activation]
+    modeling.BertConfig.from_dict(config).validate(path)
+
+    if activation == _EXACT_GELU:
+        logging.warning(
+            "%s: hidden_act %r is the exact GELU; here, as in Google's BERT, it runs "
+            "as the tanh approximation, which differs by less than 5e-4 per value.",
+            path,
+            activation,
+        )
+    if not math.isclose(epsilon, modeling.LAYER_NORM_EPSILON):
+        logging.warning(
+            "%s: layer_norm_eps is %g; bert_config.json cannot say so, and this "
+            "project's BERT uses %g. The outputs differ a little.",
+            path,
+            epsilon,
+            modeling.LAYER_NORM_EPSILON,
+        )
+    return config, source
+
+
+def expected_sources(config):
+    """Lists the variables of a BERT and where each comes from.
+
+    Args:
+      config: dict, the content of a `bert_config.json`.
+
+    Returns:
+      An `OrderedDict` variable name -> `Source`.
+    """
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    sources = collections.OrderedDict()
+
+    def embeddings(name, rows):
+        source = "embeddings.%s.weight" % name
+        sources["bert/embeddings/" + name] = Source((source,), (rows, hidden), False)
+
+    def dense(name, n_in, n_out):
+        source = _source_name(name)
+        sources["bert/%s/kernel" % name] = Source(
+            (source + ".weight",), (n_out, n_in), True
+        )
+        sources["bert/%s/bias" % name] = Source((source + ".bias",), (n_out,), False)
+
+    def layer_norm(name):
+        source = _source_name(name)
+        for ours, theirs in (("beta", "bias"), ("gamma", "weight")):
+            # Files of the library's first years keep Google's suffixes.
+            names = ("%s.%s" % (source, theirs), "%s.%s" % (source, ours))
+            sources["bert/%s/%s" % (name, ours)] = Source(names, (hidden,), False)
+
+    embeddings("word_embeddings", config["vocab_size"])
+    embeddings("token_type_embeddings", config["type_vocab_size"])
+    embeddings("position_embeddings", config["max_position_embeddings"])
+    layer_norm("embeddings/LayerNorm")
+    for index in range(config["num_hidden_layers"]):
+        layer = "encoder/layer_%d/" % index
+        for part in ("query", "key", "value"):
+            dense(layer + "attention/self/" + part, hidden, hidden)
+        dense(layer + "attention/output/dense", hidden, hidden)
+        layer_norm(layer + "attention/output/LayerNorm")
+        dense(layer + "intermediate/dense", hidden, inner)
+        dense(layer + "output/dense", inner, hidden)
+        layer_norm(layer + "output/LayerNorm")
+    dense("pooler/dense", hidden, hidden)
+    return sources
+
+
+def _source_name(name):
+    """Returns the input's dotted name for a name within the "bert" scope."""
+    return name.replace("layer_", "layer.").replace("/", ".")
+
+
+def match_tensors(tensors, config):
+    """Pairs the input's tensors with the variables.
+
+    Names may have a prefix, such as "bert." or "0.auto_model.". What lies beside the
+    encoder, such as heads, is left out.
+
+    Args:
+      tensors: list of `hf_files.StoredTensor`.
+      config: dict, the content of a `bert_config.json`.
+
+    Returns:
+      (plan, missing): a dict variable name -> (`StoredTensor`, `Source`), and a dict
+      of the pooler's variables that the input lacks, name -> `Source`: both or none.
+
+    Raises:
+      UserError: a tensor of the encoder is missing, unknown, twice there, or has
+        another shape or type than the config asks for. All cases stand in the one
+        message.
+    """
+    layers = config["num_hidden_layers"]
+    if layers > len(tensors):
+        raise UserError(
+            "num_hidden_layers is %d in the config.json of --input_dir, and its "
+            "weights are %d tensors. Give the encoder's own config.json and weights."
+            % (layers, len(tensors))
+        )
+    sources = expected_sources(config)
+    left, beside = _inside(tensors)
+    plan, missing = {}, {}
+    problems = _repeated(beside, sources)
+    for variable, source in sources.items():
+        found = next((name for name in source.names if name in left), None)
+        if found is None:
+            missing[variable] = source
+        else:
+            plan[variable] = (left.pop(found), source)
+            problems += _misfits(*plan[variable])
+    if set(missing) != {name for name in sources if name.startswith(_POOLER_SCOPE)}:
+        problems += ["%s is missing" % source.names[0] for source in missing.values()]
+    problems += [
+        "%s is not a part of BERT" % printable(left[name].name) for name in sorted(left)
+    ]
+    if problems:
+        raise UserError(
+            "The tensors in --input_dir do not make the BERT that its config.json "
+            "describes. Give the encoder's own config.json and weights. %s"
+            % hf_files.enumerate_problems(problems)
+        )
+    if beside:
+        logging.info(
+            "Left out, not of the encoder: %s",
+            hf_files.enumerate_problems(list(map(printable, beside))),
+        )
+    return plan, missing
+
+
+def _misfits(tensor, source):
+    """What is wrong with the tensor of a variable, a list of texts."""
+    name, problems = printable(tensor.name), []
+    if tensor.shape != source.shape:
+        problems.append(
+            "%s has shape %s, by the config it is %s"
+            % (name, list(tensor.shape), list(source.shape))
+        )
+    if tensor.type not in hf_files.FLOAT_TYPES:
+        problems.append(
+            "%s is of type %s, not one of %s"
+            % (name, tensor.type, ", ".join(hf_files.FLOAT_TYPES))
+        )
+    return problems
+
+
+def _inside(tensors):
+    """Tells the encoder's tensors from others.
+
+    Args:
+      tensors: list of `hf_files.StoredTensor`.
+
+    Returns:
+      (inside, beside): dict from name without the prefix to tensor, and a list of the
+      others' names.
+
+    Raises:
+      UserError: there is no encoder, or more than one.
+    """
+    landmarks = [
+        tensor.name
+        for tensor in tensors
+        if ("." + tensor.name).endswith("." + _LANDMARK)
+    ]
+    if len(landmarks) != 1:
+        found = landmarks or [tensor.name for tensor in tensors[:3]]
+        raise UserError(
+            "The weights in --input_dir have to hold one BERT encoder, with one tensor "
+            "called %s, whatever stands before that. They hold %d: %s. Give a folder "
+            "with one." % (_LANDMARK, len(landmarks), printable(", ".join(found)))
+        )
+    prefix = landmarks[0][: -len(_LANDMARK)]
+    inside, beside = {}, []
+    for tensor in tensors:
+        name = tensor.name[len(prefix) :]
+        # Without a prefix, heads are told by what they are not.
+        if tensor.name.startswith(prefix) and (prefix or name.startswith(_PARTS)):
+            inside[name] = tensor
+        else:
+            beside.append(tensor.name)
+    inside.pop(_POSITIONS, None)
+    return inside, beside
+
+
+def _repeated(beside, sources):
+    """Parts of an encoder that lie beside the encoder, a list of texts."""
+    known = {name for source in sources.values() for name in source.names}
+    problems = []
+    for name in beside:
+        steps = name.split(".")
+        same = known.intersection(".".join(steps[i:]) for i in range(len(steps)))
+        problems += ["%s is there with and without a prefix" % each for each in same]
+    return problems
+
+
+def read_values(plan):
+    """Reads what `match_tensors` planned, one at a time since it may be large.
+
+    Yields:
+      Pairs of variable name and float32 array.
+
+    Raises:
+      UserError: a file is damaged, or a value is no finite float32.
+    """
+    variables = {tensor: (name, source) for name, (tensor, source) in plan.items()}
+    for tensor, value in hf_files.read_tensors(variables):
+        name, source = variables[tensor]
+        yield name, np.ascontiguousarray(value.T if source.transposed else value)
+
+
+def random_pooler(config, missing, seed):
+    """Returns a pooler as BERT initializes it: kernel by truncated normal, zero bias.
+
+    Args:
+      config: dict, the content of a `bert_config.json`.
+      missing: dict variable name -> `Source`, the pooler's kernel and bias.
+      seed: seed of the kernel.
+
+    Returns:
+      A dict variable name -> float32 array.
+    """
+    random = np.random.RandomState(seed)
+    values = {}
+    for name, source in missing.items():
+        if not source.transposed:
+            values[name] = np.zeros(source.shape, np.float32)
+            continue
+        kernel = random.standard_normal(source.shape)
+        while (outside := np.abs(kernel) > 2).any():
+            kernel[outside] = random.standard_normal(outside.sum())
+        values[name] = (kernel * config["initializer_range"]).astype(np.float32)
+    return values
+
+
+# --- writing --------------------------------------------------------------------
+
+
+def write(folder, bert_config, values, do_lower_case):
+    """Writes an encoder into a folder and reads it back; all but its vocabulary.
+
+    Args:
+      folder: an empty folder.
+      bert_config: dict, the content of a `bert_config.json`.
+      values: dict variable name -> float32 array, all those of `expected_sources`.
+      do_lower_case: whether the tokenizer is to lower-case text.
+
+    Raises:
+      UserError: a value is not finite.
+    """
+    config = {
+        field: bert_config[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)
+    }
+    activation = (config["hidden_act"] or "linear").lower()
+    config["hidden_act"] = activation
+    written = dict(
+        config,
+        architectures=["BertModel"],
+        hidden_act=_ACTIVATIONS_THERE.get(activation, activation),
+        layer_norm_eps=modeling.LAYER_NORM_EPSILON,
+        model_type="bert",
+        pad_token_id=0,
+        position_embedding_type="absolute",
+        torch_dtype="float32",
+    )
+    tokenizer = {
+        "do_lower_case": do_lower_case,
+        "model_max_length": config["max_position_embeddings"],
+        "tokenizer_class": "BertTokenizer",
+    }
+    for name, content in (
+        (CONFIG_NAME, written),
+        (hf_tokenizer.CONFIG_NAME, tokenizer),
+    ):
+        with open(os.path.join(folder, name), "w", encoding="utf-8") as writer:
+            writer.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    sources = expected_sources(config)
+    tensors = {
+        source.names[0]: np.ascontiguousarray(
+            values[name].T if source.transposed else values[name]
+        )
+        for name, source in sources.items()
+    }
+    # The library refuses a file that does not say for which framework it is.
+    safetensors.numpy.save_file(
+        tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
+    )
+    del tensors
+    assert read_config(os.path.join(folder, CONFIG_NAME))[0] == config
+    plan, missing = match_tensors(
+        hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config
+    )
+    assert not missing
+    for name, value in read_values(plan):
+        assert np.array_equal(value, values[name]), name

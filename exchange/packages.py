@@ -1,0 +1,340 @@
+"""Bases and adapter packages from and to the formats of other libraries."""
+
+from typing import NamedTuple, Optional
+
+import numpy as np
+
+import glue_data
+import modeling
+import tokenization
+from errors import UserError, printable
+from exchange import adapterhub_format, hugging_face
+from inputs import features
+from training import classifier
+from weights import adapter_package, checkpoints, package_conversion
+
+README_NAME = "README.md"
+_METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}
+
+
+class Base(NamedTuple):
+    """A base as the user gives it."""
+
+    init_checkpoint: str  # path without file endings
+    bert_config_file: str
+    vocab_file: str
+
+
+class Given(NamedTuple):
+    """What the user says of an adapter of AdapterHub."""
+
+    task_name: str
+    labels: Optional[list[str]] = None  # in the order of the head's outputs
+    do_lower_case: Optional[bool] = None  # None: the default, true
+    max_seq_length: int = 128
+    new_head_seed: Optional[int] = None  # make a head from it; None: take the folder's
+
+
+# --- bases ----------------------------------------------------------------------
+
+
+def read_base(base, do_lower_case):
+    """Reads a base, its layer norms included.
+
+    Args:
+      base: a `Base`.
+      do_lower_case: what its text is to be, to hold against the vocabulary; None: the
+        default, true.
+
+    Returns:
+      Its `modeling.BertConfig` and a dict from variable to float32 array.
+
+    Raises:
+      UserError: the checkpoint, config, vocabulary and case are not of one BERT
+        without adapters.
+    """
+    bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
+    vocab = tokenization.FullTokenizer(base.vocab_file).vocab
+    features.check_vocabulary(
+        base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
+    )
+    tokenization.check_case(
+        do_lower_case is not False, do_lower_case is not None, vocab, base.vocab_file
+    )
+    names = list(hugging_face.expected_sources(bert_config.to_dict()))
+    shapes = adapter_package.frozen_shapes(bert_config)
+    for name in names:
+        shapes.setdefault(name, [bert_config.hidden_size])  # Layer norms.
+    report = checkpoints.check_fit(base.init_checkpoint, shapes, [])
+    more = [name for name in report.left_over if name.startswith("bert/")]
+    if more:
+        raise UserError(
+            "checkpoint %s holds more of a BERT than --bert_config_file describes, "
+            "such as %s; give the base's own config, and a base without adapters "
+            "(manage_adapters.py export makes a package of a tuned checkpoint)"
+            % (base.init_checkpoint, more[0])
+        )
+    return bert_config, dict(checkpoints.iterate_values(base.init_checkpoint, names))
+
+
+def merge_layer_norms(base, values, bert_config, package):
+    """Puts a package's layer norms in the place of the base's.
+
+    Args:
+      base: a `Base`.
+      values: dict from variable to array, changed.
+      bert_config: of the base.
+      package: an `adapter_package.AdapterPackage`.
+
+    Raises:
+      UserError: the package does not fit the base.
+    """
+    given = {
+        "bert_config": bert_config.to_dict(),
+        "vocabulary": features.file_digest(base.vocab_file),
+    }
+    adapter_package.check_fit(package, given)
+    for misfit in package_conversion.base_misfits(package, base.init_checkpoint):
+        raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
+    values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
+
+
+# --- from AdapterHub ------------------------------------------------------------
+
+
+def from_adapterhub(folder, base, given, output):
+    """Writes the package of an adapter that AdapterHub's library has saved.
+
+    Args:
+      folder: in that library's format.
+      base: the `Base` that it was trained on; its layer norms become the package's.
+      given: a `Given`.
+      output: folder to make.
+
+    Returns:
+      The `adapter_package.AdapterPackage`, read back, and a list of texts: what the
+      user has to know of how it was imported.
+
+    Raises:
+      UserError: the folder is damaged, holds what cannot be represented or does not
+        fit the base or what is given.
+    """
+    bert_config, values = read_base(base, given.do_lower_case)
+    features.check_seq_length(given.max_seq_length, bert_config.max_position_embeddings)
+    adapter = adapterhub_format.read(folder, bert_config)
+    description = adapter_package.Description(
+        task_name=given.task_name,
+        labels=[],
+        is_regression=False,
+        metrics=[],
+        bert_config=bert_config.to_dict(),
+        adapter_size=adapter.size,
+        vocabulary=features.file_digest(base.vocab_file),
+        do_lower_case=given.do_lower_case is not False,
+        max_seq_length=given.max_seq_length,
+        activation=adapter.activation,
+        origin="adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version),
+    )
+    if given.new_head_seed is None:
+        description, head = _imported_head(folder, bert_config, given, description)
+    else:
+        description = _with_task(description, given)
+        head = _new_head(bert_config, description, given.new_head_seed)
+    notes = [
+        "Its layer norms are those of --init_checkpoint.",
+        *adapter.notes,
+    ]
+    if given.new_head_seed is not None:
+        notes.append("Its head is new and random: train it before use.")
+    if bert_config.hidden_act == "gelu":
+        notes.append(
+            "The base computes its GELU by the tanh approximation, gelu_new there; "
+            "bert-base-uncased and most others on the hub have the exact one, which "
+            "differs by less than 5e-4 per value."
+        )
+    weights = {
+        **{name: v for name, v in values.items() if "/LayerNorm/" in name},
+        **adapter.weights,
+        **head,
+    }
+    adapter_package.write(
+        output,
+        description,
+        weights,
+        checkpoints.base_fingerprint(
+            base.init_checkpoint, adapter_package.frozen_shapes(bert_config)
+        ),
+        0,
+    )
+    return adapter_package.read(output), notes
+
+
+def _find_task(name):
+    """The row of GLUE, or None."""
+    try:
+        return glue_data.get_task(name)
+    except UserError:
+        return None
+
+
+def _with_task(description, given, is_regression=False):
+    """The description with the task that is given; labels in the task's order."""
+    task = _find_task(given.task_name)
+    if task is not None:
+        labels = list(task.labels)
+        if given.labels is not None and sorted(given.labels) != sorted(labels):
+            raise UserError(
+                "--labels=%s are not the labels of --task_name=%s: give %s in the "
+                "order of the head's outputs"
+                % (",".join(given.labels), task.name, ", ".join(labels) or "none")
+            )
+        return description._replace(
+            task_name=task.model_of or task.name,
+            labels=labels,
+            is_regression=task.is_regression,
+            metrics=list(task.metrics),
+        )
+    labels = given.labels or []
+    if labels and is_regression:
+        raise UserError(
+            "--labels=%s: the head has one output, a number without labels; leave the "
+            "flag out" % ",".join(labels)
+        )
+    if not labels and not is_regression:
+        raise UserError(
+            "--task_name=%s is none of GLUE (%s): give its labels in the order of the "
+            "head's outputs, --labels=A,B"
+            % (given.task_name, ", ".join(sorted(glue_data.GLUE_TASKS)))
+        )
+    if len(set(labels)) != len(labels) or not all(labels):
+        raise UserError(
+            "--labels=%s: each label has to be there once, and none can be empty"
+            % ",".join(labels)
+        )
+    return description._replace(
+        labels=labels, is_regression=is_regression, metrics=_METRICS[is_regression]
+    )
+
+
+def _imported_head(folder, bert_config, given, description):
+    """The description with its task, and the head's variables in its order."""
+    head = adapterhub_format.read_head(folder, bert_config.hidden_size)
+    if head is None:
+        raise UserError(
+            "--input_dir=%s has no head (no %s): save it with with_head=True, or give "
+            "--new_head for one that has yet to be trained"
+            % (folder, adapterhub_format.HEAD_CONFIG_NAME)
+        )
+    count = len(head.bias)
+    is_regression = count == 1
+    task = _find_task(given.task_name)
+    if (
+        given.labels is None
+        and head.labels is not None
+        and not is_regression
+        and (task is None or sorted(task.labels) == sorted(head.labels))
+    ):
+        given = given._replace(labels=head.labels)
+    description = _with_task(description, given, is_regression)
+    wanted = len(description.labels) or 1
+    if count != wanted or description.is_regression != is_regression:
+        raise UserError(
+            "the head in --input_dir=%s has %d outputs, task %s needs %d: give the "
+            "task and labels that it was trained on, --task_name and --labels"
+            % (folder, count, description.task_name, wanted)
+        )
+    order = [0]
+    if not is_regression:
+        if given.labels is None:
+            raise UserError(
+                "the head in --input_dir=%s calls its outputs %s: give the labels %s "
+                "in the order of its outputs, such as --labels=%s"
+                % (
+                    folder,
+                    printable(", ".join(head.labels or ["nothing"])),
+                    ", ".join(description.labels),
+                    ",".join(description.labels),
+                )
+            )
+        order = [given.labels.index(label) for label in description.labels]
+    return description, {
+        "output_weights": head.weights[order],
+        "output_bias": head.bias[order],
+    }
+
+
+def _new_head(bert_config, description, seed):
+    count = len(description.labels) or 1
+    random = np.random.RandomState(seed)
+    weights = random.standard_normal([count, bert_config.hidden_size])
+    weights = np.clip(weights, -2, 2) * classifier.HEAD_INITIALIZER_RANGE
+    return {
+        "output_weights": weights.astype(np.float32),
+        "output_bias": np.zeros([count], np.float32),
+    }
+
+
+# --- to AdapterHub --------------------------------------------------------------
+
+_README = """# %(name)s
+
+An adapter of Houlsby et al. in the format of AdapterHub's library `adapters`,
+written by Adapter-BERT %(version)s from the package with SHA-256
+%(sha256)s.
+
+Here are the adapters (size %(size)d, %(activation)s, after both sublayers of all
+%(layers)d layers) and the head (%(outputs)s).
+
+What is **not** here, because the format has no place for it:
+
+- **The layer norms.** They were trained with the adapters; on a base with others the
+  scores are others. Write the base with those of this package, and load the adapter
+  into that:
+
+      python convert_checkpoint.py --to=huggingface --adapters=PACKAGE \\
+        --init_checkpoint=.../bert_model.ckpt --vocab_file=.../vocab.txt \\
+        --bert_config_file=.../bert_config.json --output_dir=BASE
+
+- The pooler. The head reads its output, and it is a part of the base.
+- What else the package says: scores on the dev set, metrics (%(metrics)s), settings of
+  the training, case (%(case)s), longest input (%(length)d word pieces), SHA-256 of the
+  vocabulary, and that of the base, which the library does not check:
+  %(base)s.
+
+To load it:
+
+    from adapters import BertAdapterModel
+
+    model = BertAdapterModel.from_pretrained("BASE")
+    name = model.load_adapter("THIS_FOLDER", use_safetensors=True)
+    model.set_active_adapters(name)
+"""
+
+
+def to_adapterhub(package):
+    """The files of a package in AdapterHub's format.
+
+    Args:
+      package: an `adapter_package.AdapterPackage`.
+
+    Returns:
+      Dict from file name to bytes; `README_NAME` says what they lack.
+    """
+    config = package.config
+    files = adapterhub_format.files(package, classifier.HEAD_DROPOUT)
+    readme = _README % {
+        "name": adapterhub_format.adapter_name(package),
+        "version": adapter_package.VERSION,
+        "sha256": config["sha256"],
+        "size": package.adapter_size,
+        "activation": package.activation,
+        "layers": package.bert_config.num_hidden_layers,
+        "outputs": "labels in this order: %s" % ", ".join(package.labels)
+        if package.labels
+        else "one number",
+        "metrics": ", ".join(config["task"]["metrics"]),
+        "case": "lower-cased" if config["do_lower_case"] else "cased",
+        "length": config["max_seq_length"],
+        "base": config["base"]["sha256"],
+    }
+    return {**files, README_NAME: readme.encode("utf-8")}

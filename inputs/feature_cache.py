@@ -1,0 +1,113 @@
+"""Files of features that are kept: written once, reused while nothing has changed.
+
+Beside a file lies `<file>.key`, written after it: everything that shaped the features,
+and the length and digest of what was written. Without it, with another key in it, or
+with other bytes in the file, the features are built again.
+"""
+
+import json
+
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from inputs import features
+
+# Part of the key: raise it whenever the same example gives other features.
+FORMAT_VERSION = 1
+
+# A key file is far smaller; what is larger is none.
+_MAX_KEY_BYTES = 1 << 20
+
+
+def cache_key(
+    data_file, vocab_file, do_lower_case, label_list, max_seq_length, padded_to
+):
+    """Everything that shapes a file of features, as JSON text.
+
+    Args:
+      data_file: path of the rows.
+      vocab_file: path of the vocabulary.
+      do_lower_case: whether text is lower-cased.
+      label_list: labels in order; None for regression.
+      max_seq_length: length of the sequences.
+      padded_to: number of examples, those that fill up the last batch included.
+    """
+    return json.dumps(
+        {
+            "format": FORMAT_VERSION,
+            "data": features.file_digest(data_file),
+            "vocabulary": features.file_digest(vocab_file),
+            "do_lower_case": bool(do_lower_case),
+            "labels": label_list and list(label_list),
+            "max_seq_length": max_seq_length,
+            "examples": padded_to,
+        },
+        sort_keys=True,
+    )
+
+
+def write(examples, label_list, max_seq_length, tokenizer, output_file, key):
+    """Makes sure that a file of features is there, whole and up to date.
+
+    Args:
+      examples: see `features.file_based_convert_examples_to_features`, as the next
+        three.
+      label_list: labels in order; None for regression.
+      max_seq_length: length of the sequences.
+      tokenizer: a `tokenization.FullTokenizer`.
+      output_file: path of the file.
+      key: what `cache_key` gives.
+
+    Returns:
+      The `features.TextCounts` of the examples, also where the file is reused.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    key_file = output_file + ".key"
+    if tf.io.gfile.exists(output_file) and tf.io.gfile.exists(key_file):
+        counts = _counts_of(output_file, key_file, key)
+        if counts is not None:
+            tf.logging.info("Features of %s are up to date, reused", output_file)
+            return counts
+        tf.logging.info(
+            "Features of %s are out of date or damaged, built again", output_file
+        )
+    try:
+        if tf.io.gfile.exists(key_file):
+            tf.io.gfile.remove(key_file)
+        counts = features.file_based_convert_examples_to_features(
+            examples, label_list, max_seq_length, tokenizer, output_file
+        )
+        stored = {
+            "key": key,
+            "length": tf.io.gfile.stat(output_file).length,
+            "sha256": features.file_digest(output_file),
+            "counts": counts._asdict(),
+        }
+        with tf.io.gfile.GFile(key_file, "w") as writer:
+            writer.write(json.dumps(stored))
+    except tf.errors.OpError as error:
+        raise UserError(
+            "the features %s cannot be written (%s): make space there, or give another "
+            "--output_dir" % (output_file, error.message)
+        ) from None
+    return counts
+
+
+def _counts_of(output_file, key_file, key):
+    """The `TextCounts` of a file of this key whose bytes are those written, or None."""
+    with tf.io.gfile.GFile(key_file, "rb") as reader:
+        content = reader.read(_MAX_KEY_BYTES)
+    try:
+        stored = json.loads(content)
+        counts = features.TextCounts(**stored["counts"])
+        is_same = (
+            stored["key"] == key
+            and all(type(count) is int for count in counts)
+            and stored["length"] == tf.io.gfile.stat(output_file).length
+            and stored["sha256"] == features.file_digest(output_file)
+        )
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None  # Damaged, or of an earlier version.
+    return counts if is_same else None

@@ -1,0 +1,256 @@
+"""What fetching a GLUE task takes beyond `download.py`: archives' layout, MRPC, counts.
+
+A task's row names its `sources` (addresses relative to a base) and one of the
+`assemble_*` functions below, which turns the fetched files into the task's folder. All
+of them have the signature
+
+    assemble(downloads, staging, filenames) -> path of the finished folder
+
+with `downloads` the local paths in the order of `sources`, `staging` an empty folder to
+work in, and `filenames` the names that the finished folder must hold.
+"""
+
+import os
+import shutil
+
+from errors import UserError
+from inputs import download
+
+_DOWNLOADS = ".downloads"
+
+# SHA-256 of the tasks' files, as sha256sum writes it. Of a file that is not here only
+# the number of rows is known.
+_SHA256_OF_FILES = """\
+8c013e21dc39957cac37378d87bebe225b694a0d5fe13eded66c2856628833fd  CoLA/dev.tsv
+3b4df85f7a9a0633574b38d181e18090ac961a24b18fb6bcd74999ddea8ad0b8  CoLA/test.tsv
+cb368ebeb9f27d7ad03720d27ddc95687a311bdb100781a2fe59a5f5b1bc0624  CoLA/train.tsv
+54a9c12c77e402fc14d6a66a506f24d999f596b0176eb777c972cccc2f9cc4b0  SST-2/dev.tsv
+69a938605609b3e6663b4487918fe1565eb293734e6e520d0366d1d412fd2a13  SST-2/test.tsv
+48eac26399f8456935f81dd9e3a745c1430adb6c62e233ccfe22db4a0d15d1d1  SST-2/train.tsv
+9e8f284788040f7c9ecde2e1b3c07237c756f926bd9ef8548ef5d34b56f69f17  MRPC/dev.tsv
+aee460ceda833926b8ab2ad952d399f5cf8bc9335cff19afcac03dc449558622  MRPC/test.tsv
+69abcedee3cf738c6ce58d772e43e1b7cdf5b4edee4aceda459c0d9f4e5599f3  MRPC/train.tsv
+fe7dc0632a5033562f3cadff991f6e8d9b9b6311861660e78c3c82eb7db67f59  STS-B/dev.tsv
+16b4223d7d44a644fbc10f1b449472cfe81e1715fb07cf44023b0aa88ce856eb  STS-B/test.tsv
+41c4d978b6162abdcada7e49a982211954cca5459c228db478af333124b257a2  STS-B/train.tsv
+80230dfa1347282e7b532b06a1004a76a710087541189bf874223ddf0e3819fb  RTE/dev.tsv
+6e33f09b5c2bfd5fd5fde217070f3dd49e484e33b9752b5864cf36fc421a213f  RTE/test.tsv
+41e3a9b063433392343fad9e962cf2f58b681c78d8f71592f4186f0837246c5c  RTE/train.tsv
+"""
+SHA256 = {
+    name: digest for digest, name in map(str.split, _SHA256_OF_FILES.splitlines())
+}
+
+MRPC_LABELLED_HEADER = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
+MRPC_TEST_HEADER = ("index", "#1 ID", "#2 ID", "#1 String", "#2 String")
+
+
+def assemble_archive(downloads, staging, filenames):
+    """One zip: the finished folder is the one inside it that holds all the files."""
+    (archive,) = downloads
+    download.extract_zip(archive, staging)
+    for folder, _, found in os.walk(staging):
+        if set(filenames) <= set(found):
+            return folder
+    raise UserError("%s has no folder with all of %s" % (archive, ", ".join(filenames)))
+
+
+def assemble_file(downloads, staging, filenames):
+    """One plain file under its name in the task's folder."""
+    (path,) = downloads
+    (filename,) = filenames
+    shutil.copyfile(path, os.path.join(staging, filename))
+    return staging
+
+
+def _read_table(path, num_fields):
+    """Lines of a tab-separated file as (line number, list of fields)."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="\n") as file:
+            lines = file.read().split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError("%s is not UTF-8: %s" % (path, error)) from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        if number == len(lines) and not line:
+            continue
+        # The corpus as published ends its lines with CR LF.
+        fields = line.rstrip("\r").split("\t")
+        if len(fields) != num_fields:
+            raise UserError(
+                "%s, line %d: %d fields, expected %d"
+                % (path, number, len(fields), num_fields)
+            )
+        rows.append((number, fields))
+    return rows
+
+
+def _read_paraphrases(path):
+    rows = _read_table(path, len(MRPC_LABELLED_HEADER))
+    if not rows or tuple(rows[0][1]) != MRPC_LABELLED_HEADER:
+        raise UserError(
+            "%s, line 1: expected the header %s"
+            % (path, " ".join(MRPC_LABELLED_HEADER))
+        )
+    return [fields for _, fields in rows[1:]]
+
+
+def _write_table(path, header, rows):
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for fields in (header, *rows):
+            file.write("\t".join(fields) + "\n")
+
+
+def assemble_mrpc(downloads, staging, filenames):
+    """MRPC's split from the two files of the paraphrase corpus and the dev pairs.
+
+    The benchmark's dev set is the pairs of ids listed in the third file, taken out of
+    the corpus's training file; order is kept. The test set loses its labels.
+    """
+    train_path, test_path, dev_ids_path = downloads
+    train_name, dev_name, test_name = filenames
+    dev_ids = {tuple(fields) for _, fields in _read_table(dev_ids_path, 2)}
+    train, dev = [], []
+    for fields in _read_paraphrases(train_path):
+        (dev if (fields[1], fields[2]) in dev_ids else train).append(fields)
+    absent = dev_ids - {(fields[1], fields[2]) for fields in dev}
+    if absent:
+        raise UserError(
+            "%s lists %d pairs that %s does not have, for example %s"
+            % (dev_ids_path, len(absent), train_path, " ".join(min(absent)))
+        )
+    test = [
+        [str(index), *fields[1:]]
+        for index, fields in enumerate(_read_paraphrases(test_path))
+    ]
+    _write_table(os.path.join(staging, train_name), MRPC_LABELLED_HEADER, train)
+    _write_table(os.path.join(staging, dev_name), MRPC_LABELLED_HEADER, dev)
+    _write_table(os.path.join(staging, test_name), MRPC_TEST_HEADER, test)
+    return staging
+
+
+def count_rows(path, has_header):
+    """Number of data rows of a file, its last line with or without a newline."""
+    with open(path, "rb") as file:
+        data = file.read()
+    lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
+    return lines - has_header
+
+
+def check_folder(task, folder):
+    """Compares a task's folder with the benchmark's row counts and digests.
+
+    Args:
+      task: a row of the task table.
+      folder: local path.
+
+    Returns:
+      (problems, warnings), two lists of text: missing files, wrong counts and other
+      bytes; counts that differ where the table's figure is itself unsure.
+    """
+    problems, warnings = [], []
+    for split in task.splits:
+        path = os.path.join(folder, split.filename)
+        if not os.path.isfile(path):
+            problems.append("%s is missing" % split.filename)
+            continue
+        rows = count_rows(path, split.has_header)
+        if rows != split.rows:
+            message = "%s has %d rows, expected %d" % (split.filename, rows, split.rows)
+            (problems if split.rows_exact else warnings).append(message)
+            continue
+        name = "%s/%s" % (task.title, split.filename)
+        if name in SHA256 and download.sha256(path) != SHA256[name]:
+            problems.append(
+                "%s has the right number of rows, but other bytes than the benchmark's"
+                % split.filename
+            )
+    return problems, warnings
+
+
+def _warn(task, warnings):
+    for warning in warnings:
+        download.say("%s: warning: %s" % (task.title, warning))
+
+
+def _assemble_and_place(task, downloads, final, base_url):
+    filenames = tuple(split.filename for split in task.splits)
+    with download.staging_folder(final) as staging:
+        try:
+            folder = task.assemble(downloads, staging, filenames)
+            problems, warnings = check_folder(task, folder)
+            if problems:
+                raise UserError("; ".join(problems))
+        except UserError as error:
+            # Whole but wrong: keeping it would make every further run fail alike.
+            for path in downloads:
+                os.remove(path)
+            raise UserError(
+                "%s: what --base_url=%s serves is not the benchmark's data: %s. The "
+                "download is deleted and nothing is put in place; run again, or give "
+                "another --base_url" % (task.title, base_url, error)
+            ) from error
+        _warn(task, warnings)
+        download.place_folder(folder, final)
+
+
+def fetch_task(task, data_dir, base_url):
+    """Makes the folder `data_dir/<title>` of one task, or finds it complete.
+
+    The folder appears in one step when all its files are there with the benchmark's
+    row counts and, where they are known, digests. Broken downloads stay in
+    `data_dir/.downloads` for the next call.
+
+    Args:
+      task: a row of the task table.
+      data_dir: local folder of all tasks; made if needed.
+      base_url: address that the row's `sources` are relative to.
+
+    Returns:
+      The path of the task's folder.
+
+    Raises:
+      UserError: the download failed, what came is not the task's data, or a folder is
+        there already that is not complete.
+    """
+    final = os.path.join(data_dir, task.title)
+    if os.path.lexists(final):
+        problems, warnings = check_folder(task, final)
+        if problems:
+            raise UserError(
+                "%s exists but is not the complete task (%s). Move it away, or give "
+                "another --data_dir" % (final, "; ".join(problems))
+            )
+        _warn(task, warnings)
+        download.say("%s: complete in %s, nothing to fetch" % (task.title, final))
+        return final
+    downloads_dir = os.path.join(data_dir, _DOWNLOADS)
+    try:
+        os.makedirs(downloads_dir, exist_ok=True)
+        downloads = []
+        for source in task.sources:
+            url = "%s/%s" % (base_url.rstrip("/"), source)
+            path = os.path.join(downloads_dir, os.path.basename(source))
+            download.say("%s: fetching %s" % (task.title, url))
+            try:
+                download.fetch_file(url, path)
+            except UserError as error:
+                raise UserError(
+                    "%s. The address comes from --base_url=%s" % (error, base_url)
+                ) from error
+            downloads.append(path)
+        _assemble_and_place(task, downloads, final, base_url)
+        for path in downloads:
+            os.remove(path)
+        if not os.listdir(downloads_dir):
+            os.rmdir(downloads_dir)
+    except OSError as error:
+        raise UserError(
+            "cannot write under --data_dir=%s: %s" % (data_dir, error)
+        ) from error
+    counts = []
+    for split in task.splits:
+        rows = count_rows(os.path.join(final, split.filename), split.has_header)
+        counts.append("%s %d" % (split.name, rows))
+    download.say("%s: ready in %s (rows: %s)" % (task.title, final, ", ".join(counts)))
+    return final

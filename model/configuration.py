@@ -1,0 +1,238 @@
+"""The sizes of a BERT model: `bert_config.json`, read and checked.
+
+BERT: Devlin et al., 2018 (arXiv:1810.04805).
+"""
+
+import copy
+import json
+import math
+
+import tensorflow.compat.v1 as tf
+
+from errors import UserError, printable
+from model import activations
+from system import files
+
+# The sizes that a BERT config has to state, each a whole number of at least 1.
+CONFIG_SIZES = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+)
+_SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+# All that a BERT config can state.
+FIELDS = (*CONFIG_SIZES, "hidden_act", *_SHARES, "initializer_range")
+
+# Of memory, for all weights in float32. The largest of Google's take 1.3.
+_MOST_GB = 160
+# The largest of Google's have 24. A training's graph takes about 3.3 MB a layer.
+_MOST_LAYERS = 1000
+_GRAPH_BYTES_PER_LAYER = 3_300_000
+# The widest of the paper's take two thirds of the hidden size.
+_MOST_TIMES_HIDDEN_SIZE = 16
+_BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in float32
+
+
+class BertConfig:
+    """The sizes of a BERT model, as `bert_config.json` holds them."""
+
+    def __init__(
+        self,
+        vocab_size,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        hidden_act="gelu",
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        max_position_embeddings=512,
+        type_vocab_size=16,
+        initializer_range=0.02,
+    ):
+        """Keeps the sizes; the defaults are BERT-base's.
+
+        Args:
+          vocab_size: number of word pieces.
+          hidden_size: width H of the encoder and the pooler.
+          num_hidden_layers: number of Transformer layers.
+          num_attention_heads: heads N of each layer; divides `hidden_size`.
+          intermediate_size: width I of the feed-forward sublayer.
+          hidden_act: activation of the feed-forward sublayer, a name for
+            `activations.get_activation` or a function of a tensor.
+          hidden_dropout_prob: dropout probability after embeddings and sublayers.
+          attention_probs_dropout_prob: dropout probability of attention weights.
+          max_position_embeddings: longest sequence, in word pieces.
+          type_vocab_size: number of segment ids.
+          initializer_range: standard deviation of the truncated normal that
+            initializes all matrices but the adapters'.
+        """
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+        self.num_hidden_layers = num_hidden_layers
+        self.num_attention_heads = num_attention_heads
+        self.intermediate_size = intermediate_size
+        self.hidden_act = hidden_act
+        self.hidden_dropout_prob = hidden_dropout_prob
+        self.attention_probs_dropout_prob = attention_probs_dropout_prob
+        self.max_position_embeddings = max_position_embeddings
+        self.type_vocab_size = type_vocab_size
+        self.initializer_range = initializer_range
+
+    @classmethod
+    def from_dict(cls, json_object):
+        """A config from a dict; entries that are none of `FIELDS` are left out."""
+        config = cls(vocab_size=None)
+        for key in FIELDS:
+            if key in json_object:
+                setattr(config, key, json_object[key])
+        return config
+
+    @classmethod
+    def from_json_file(cls, json_file):
+        """A config from a `bert_config.json`; a note names the entries left out.
+
+        Raises:
+          UserError: the file is missing, is not a JSON object, or describes no
+            possible model.
+        """
+        entries = files.read_json(
+            json_file,
+            "give the bert_config.json of the pre-trained model, --bert_config_file",
+        )
+        config = cls.from_dict(entries)
+        config.validate(json_file)
+        left_out = sorted(set(entries) - set(FIELDS))
+        if left_out:
+            tf.logging.info(
+                "%s: left out, no entries of BERT's: %s",
+                json_file,
+                printable(", ".join(left_out), 1000),
+            )
+        return config
+
+    def validate(self, source):
+        """Refuses sizes of which no model can be built.
+
+        Args:
+          source: where the config came from, for the message.
+
+        Raises:
+          UserError: naming the field, its value and what is allowed.
+        """
+        for field in CONFIG_SIZES:
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UserError(
+                    "%s: %s is %.80r, it must be a whole number of at least 1"
+                    % (source, field, value)
+                )
+        for field in _SHARES:
+            value = getattr(self, field)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise UserError(
+                    "%s: %s is %.80r, it must be a number from 0 up to but not "
+                    "including 1" % (source, field, value)
+                )
+        value = self.initializer_range
+        if not _is_number(value) or not 0 < value < math.inf:
+            raise UserError(
+                "%s: initializer_range is %.80r, it must be a finite number above 0"
+                % (source, value)
+            )
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                "%s: hidden_size %.80r is not a multiple of num_attention_heads %.80r"
+                % (source, self.hidden_size, self.num_attention_heads)
+            )
+        self._check_memory(source)
+        value = self.hidden_act
+        if not (value is None or isinstance(value, str) or callable(value)):
+            raise UserError(
+                "%s: hidden_act is %.80r, it must be one of %s"
+                % (source, value, ", ".join(sorted(activations.ACTIVATIONS)))
+            )
+        try:
+            activations.get_activation(value)
+        except ValueError as error:
+            raise UserError("%s: hidden_act: %s" % (source, error)) from None
+
+    def _check_memory(self, source):
+        """Refuses a model that no machine holds, before anything is made of it."""
+        H, wide = self.hidden_size, self.intermediate_size
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = 4 * H * (H + 1) + H * wide + wide + wide * H + H + 4 * H
+        weights = H * (rows + 2) + self.num_hidden_layers * layer + H * (H + 1)
+        if 4 * weights > _MOST_GB * 10**9:
+            sizes = ("%s %.40r" % (name, getattr(self, name)) for name in CONFIG_SIZES)
+            raise UserError(
+                "%s: the weights of such a model take %s GB of memory, and at most %d "
+                "are allowed: see which of its sizes is wrong (%s)"
+                % (source, _thousands(4 * weights // 10**9), _MOST_GB, ", ".join(sizes))
+            )
+        if self.num_hidden_layers > _MOST_LAYERS:
+            graph = self.num_hidden_layers * _GRAPH_BYTES_PER_LAYER
+            raise UserError(
+                "%s: num_hidden_layers is %d, at most %d are allowed: the graph of so "
+                "many takes %s GB of memory"
+                % (
+                    source,
+                    self.num_hidden_layers,
+                    _MOST_LAYERS,
+                    _thousands(graph // 10**9),
+                )
+            )
+
+    def check_adapter_size(self, size, source="--adapter_size"):
+        """Refuses adapters far wider than the model, and warns of wide ones.
+
+        Args:
+          size: the bottleneck's width, at least 1.
+          source: where it came from, for the message.
+
+        Raises:
+          UserError: with the memory that training them would take.
+        """
+        H = self.hidden_size
+        if size <= H:
+            return
+        # Two in each layer, with kernels and biases.
+        parameters = 2 * self.num_hidden_layers * (2 * H * size + size + H)
+        cost = (
+            "%s=%.40r is wider than the model, of hidden_size %d: its adapters have %s "
+            "parameters, and training them takes %s MB of memory with gradients and "
+            "Adam's moments"
+            % (
+                source,
+                size,
+                H,
+                _thousands(parameters),
+                _thousands(-(-parameters * _BYTES_PER_TRAINED // 10**6)),
+            )
+        )
+        if size > _MOST_TIMES_HIDDEN_SIZE * H:
+            raise UserError(
+                "%s; at most %d is allowed" % (cost, _MOST_TIMES_HIDDEN_SIZE * H)
+            )
+        tf.logging.warning("%s; the paper's sizes are 8 to 512", cost)
+
+    def to_dict(self):
+        """The config as a dict that `from_dict` reads back."""
+        return copy.deepcopy(self.__dict__)
+
+    def to_json_string(self):
+        """The config as JSON text, keys sorted, with a final newline."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _thousands(number):
+    text = "{:,}".format(number)
+    return text if len(text) <= 40 else "10^%d" % (len(str(number)) - 1)

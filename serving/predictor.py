@@ -1,0 +1,370 @@
+"""Text in, label and probability out: many tasks in one process, on one loaded base.
+
+    model = predictor.Predictor(
+        init_checkpoint="bert_model.ckpt",
+        bert_config_file="bert_config.json",
+        vocab_file="vocab.txt",
+    )
+    task = model.add("output/mrpc/adapters")
+    model.predict(task, [("A cat sat.", "There sat a cat."), ("It rained.", "No.")])
+
+The base is loaded once. Adapter packages come and go while it runs; what a package adds
+to memory is its own size.
+"""
+
+import threading
+from typing import NamedTuple, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import modeling
+import tokenization
+from errors import UserError
+from inputs import features
+from serving import multitask
+from weights import adapter_package, checkpoints
+
+BATCH_SIZE = 32
+
+_REMEDY = (
+    "give the base's checkpoint without file endings, --init_checkpoint, and its own "
+    "bert_config.json, --bert_config_file"
+)
+
+# `features.convert_single_example` logs examples of smaller numbers.
+_NOT_LOGGED = 5
+
+
+class Prediction(NamedTuple):
+    """The answer to one row, of a classification or of a regression."""
+
+    task: str
+    label: Optional[str]  # the most probable one; None: regression
+    probability: Optional[float]  # of that label; None: regression
+    probabilities: dict[str, float]  # by label, in the order of their ids
+    score: Optional[float]  # None: classification
+
+
+class _Tasks(NamedTuple):
+    """The tasks at one moment; never changed, another takes its place."""
+
+    packages: dict[str, adapter_package.AdapterPackage]  # by the task's name
+    stack: Optional[multitask.Stack]  # of these, in this order; None: no task
+    tokenizer: Optional[tokenization.FullTokenizer]  # of their case
+
+
+class _Encoded(NamedTuple):
+    """One row as numbers, without padding."""
+
+    package: adapter_package.AdapterPackage
+    task_id: int
+    input_ids: list[int]
+    segment_ids: list[int]
+
+
+class Predictor:
+    """A base, and the tasks that have been added to it.
+
+    Any thread may call any method at any time. A prediction answers with the tasks that
+    were there when it was called, whatever is added and removed meanwhile. Batches are
+    computed one at a time, those of several callers in turn.
+    """
+
+    def __init__(
+        self, init_checkpoint, bert_config_file, vocab_file, batch_size=BATCH_SIZE
+    ):
+        """Checks the files of the base; the first prediction loads it.
+
+        Args:
+          init_checkpoint: path of the base's checkpoint, without file endings.
+          bert_config_file: path of its bert_config.json.
+          vocab_file: path of its vocab.txt.
+          batch_size: most rows to compute at once.
+
+        Raises:
+          UserError: a file cannot be read, or they do not fit each other.
+        """
+        if batch_size < 1:
+            raise UserError("--batch_size=%d: at least 1 is needed" % batch_size)
+        self._batch_size = batch_size
+        self._config = modeling.BertConfig.from_json_file(bert_config_file)
+        self._tokenizers = {
+            do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
+            for do_lower_case in (True, False)
+        }
+        vocab = self._tokenizers[True].vocab
+        features.check_vocabulary(
+            vocab_file, vocab, self._config.vocab_size, bert_config_file
+        )
+        frozen = adapter_package.frozen_shapes(self._config)
+        checkpoints.check_fit(init_checkpoint, frozen, trained=(), remedy=_REMEDY)
+        self._given = {
+            "bert_config": self._config.to_dict(),
+            "vocabulary": features.file_digest(vocab_file),
+            "base": checkpoints.base_fingerprint(init_checkpoint, frozen),
+        }
+        self._graph = _Graph(self._config, init_checkpoint)
+        self._tasks = _Tasks({}, None, None)
+        self._changing = threading.Lock()  # held to replace `_tasks`
+        self._computing = threading.Lock()  # held to use `_graph`
+
+    @property
+    def tasks(self):
+        """Names of the tasks, in the order in which they were added."""
+        return list(self._tasks.packages)
+
+    def labels(self, task):
+        """Label strings of a task in the order of their ids; [] for regression.
+
+        Raises:
+          UserError: there is no such task.
+        """
+        return list(_find(self._tasks, task).labels)
+
+    def add(self, package):
+        """Adds the task of an adapter package.
+
+        Args:
+          package: FOLDER, or NAME=FOLDER to call the task otherwise than it does.
+
+        Returns:
+          The task's name.
+
+        Raises:
+          UserError: the package is damaged, belongs to another base or vocabulary, is
+            of another case than the tasks that are here, or its name is taken.
+        """
+        found = multitask.read_package(package)
+        adapter_package.check_fit(found, self._given)
+        longest = self._config.max_position_embeddings
+        if found.config["max_seq_length"] > longest:
+            raise UserError(
+                "--adapters=%s asks for a sequence length of %d, but the base's "
+                "position embeddings end at %d: the package is damaged"
+                % (package, found.config["max_seq_length"], longest)
+            )
+        with self._changing:
+            self._replace([*self._tasks.packages.values(), found])
+        return found.task
+
+    def remove(self, name):
+        """Removes a task.
+
+        Raises:
+          UserError: there is no such task.
+        """
+        with self._changing:
+            _find(self._tasks, name)
+            packages = self._tasks.packages.values()
+            self._replace([package for package in packages if package.task != name])
+
+    def _replace(self, packages):
+        if not packages:
+            self._tasks = _Tasks({}, None, None)
+            return
+        stack = multitask.stack(packages)
+        # The packages of a stack agree in it.
+        tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
+        by_name = {package.task: package for package in packages}
+        self._tasks = _Tasks(by_name, stack, tokenizer)
+
+    def predict(self, task, rows):
+        """Predicts rows of one task.
+
+        Args:
+          task: the task's name.
+          rows: iterable of texts, or of pairs of texts for a task of pairs.
+
+        Returns:
+          List of `Prediction`, in the order of the rows.
+
+        Raises:
+          UserError: there is no such task.
+        """
+        return self.predict_mixed(
+            (task, row, None) if isinstance(row, str) else (task, *row) for row in rows
+        )
+
+    def predict_mixed(self, rows, on_batch=None):
+        """Predicts rows of any tasks; rows of similar length share a batch.
+
+        Args:
+          rows: iterable of (task, text_a, text_b); text_b is None for a single text.
+          on_batch: function that is called with the number of rows of each batch that
+            has been computed, for a report of progress; or None.
+
+        Returns:
+          List of `Prediction`, in the order of the rows.
+
+        Raises:
+          UserError: a row's task is not there, and nothing is computed; or a task's
+            scores are no numbers.
+        """
+        tasks = self._tasks
+        ids = {name: task_id for task_id, name in enumerate(tasks.packages)}
+        encoded = [
+            _encode(tasks, ids.get(task), task, text_a, text_b)
+            for task, text_a, text_b in rows
+        ]
+        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].input_ids))
+        predictions = [None] * len(encoded)
+        for start in range(0, len(order), self._batch_size):
+            places = order[start : start + self._batch_size]
+            batch = [encoded[i] for i in places]
+            with self._computing:
+                self._graph.load(tasks.stack)
+                scores, predicted = self._graph.run(batch)
+            _check_finite(scores, batch)
+            for i, row, row_scores, label_id in zip(places, batch, scores, predicted):
+                predictions[i] = _prediction(row.package, row_scores, label_id)
+            if on_batch is not None:
+                on_batch(len(batch))
+        return predictions
+
+
+def _check_finite(scores, batch):
+    """Refuses an answer that is no number.
+
+    Raises:
+      UserError: naming the task.
+    """
+    for row, is_number in zip(batch, np.isfinite(scores).all(axis=1)):
+        if not is_number:
+            raise UserError(
+                "task %s gives scores that are no numbers: the weights of its adapter "
+                "package %s are too large to compute with; train it again"
+                % (row.package.task, row.package.path)
+            )
+
+
+def _find(tasks, name):
+    """The package of a task.
+
+    Raises:
+      UserError: there is no such task.
+    """
+    if name not in tasks.packages:
+        raise UserError(
+            "there is no task %r, there are: %s"
+            % (name, ", ".join(tasks.packages) or "none")
+        )
+    return tasks.packages[name]
+
+
+def _encode(tasks, task_id, task, text_a, text_b):
+    """The `_Encoded` of a row, cut as in training."""
+    package = _find(tasks, task)
+    # The label stands for none; nothing looks at it.
+    label = package.labels[0] if package.labels else "0"
+    example = features.convert_single_example(
+        _NOT_LOGGED,
+        features.InputExample(None, text_a, text_b, label),
+        package.labels or None,
+        package.config["max_seq_length"],
+        tasks.tokenizer,
+    )
+    length = sum(example.input_mask)
+    return _Encoded(
+        package, task_id, example.input_ids[:length], example.segment_ids[:length]
+    )
+
+
+def _prediction(package, scores, label_id):
+    """A `Prediction` from a row of `multitask.Outputs`."""
+    if package.is_regression:
+        return Prediction(package.task, None, None, {}, float(scores[0]))
+    probabilities = dict(zip(package.labels, scores.tolist()))
+    label = package.labels[label_id]
+    return Prediction(package.task, label, probabilities[label], probabilities, None)
+
+
+class _Graph:
+    """Graph and session: the base, made when first needed, and tables for the tasks.
+
+    One thread at a time may use it.
+    """
+
+    def __init__(self, config, checkpoint):
+        self._config = config
+        self._checkpoint = checkpoint
+        self._graph = tf.Graph()
+        self._session = None
+        with self._graph.as_default():
+            # int32: ids, mask and segments [B, S], tasks' ids [B].
+            self._inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
+            self._inputs.append(tf.placeholder(tf.int32, [None]))
+        self._values = {}  # placeholder of a table, by the table's name
+        self._tables = {}  # variable, see `multitask.Stack.tables`
+        self._built = {}  # `multitask.Outputs` by the activations that it knows
+        self._outputs = None  # the one of the loaded stack
+        self._loaded = None  # the stack that the tables hold
+
+    def load(self, stack):
+        """Puts a `multitask.Stack` into the tables, unless it is there."""
+        if stack is self._loaded:
+            return
+        tables = stack.tables()
+        activations = stack.used_activations()
+        with self._graph.as_default():
+            if not self._tables:
+                self._make_tables(tables)
+            if activations not in self._built:
+                # All of them share the frozen variables.
+                with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+                    self._built[activations] = multitask.build(
+                        self._config, self._tables, *self._inputs, activations
+                    )
+            if self._session is None:
+                self._session = self._start()
+        self._loaded = None
+        self._session.run(
+            [table.initializer for table in self._tables.values()],
+            {self._values[name]: value for name, value in tables.items()},
+        )
+        self._outputs = self._built[activations]
+        self._loaded = stack
+
+    def _make_tables(self, tables):
+        """Makes variables of as many rows as the tasks of the moment need."""
+        for name, value in tables.items():
+            shape = [None, *value.shape[1:]]
+            self._values[name] = tf.placeholder(value.dtype, shape)
+            self._tables[name] = tf.Variable(
+                self._values[name],
+                trainable=False,
+                collections=[],
+                validate_shape=False,
+                name="tables/" + name,
+                use_resource=True,
+                shape=tf.TensorShape(shape),
+            )
+
+    def _start(self):
+        """A session with the base, which is all that is in the graph's collection."""
+        config = tf.ConfigProto()
+        # The process may have other work for a GPU.
+        config.gpu_options.allow_growth = True
+        session = tf.Session(config=config)
+        tf.train.Saver(tf.global_variables()).restore(session, self._checkpoint)
+        return session
+
+    def run(self, batch):
+        """Computes a batch with the loaded stack.
+
+        Args:
+          batch: list of `_Encoded`, at least one.
+
+        Returns:
+          The values of a `multitask.Outputs`.
+        """
+        longest = max(len(row.input_ids) for row in batch)
+        ids, mask, segments = np.zeros([3, len(batch), longest], np.int32)
+        for i, row in enumerate(batch):
+            length = len(row.input_ids)
+            ids[i, :length] = row.input_ids
+            mask[i, :length] = 1
+            segments[i, :length] = row.segment_ids
+        task_ids = [row.task_id for row in batch]
+        values = (ids, mask, segments, task_ids)
+        return self._session.run(self._outputs, dict(zip(self._inputs, values)))

@@ -1,0 +1,92 @@
+"""What to say when a file cannot be written, and whether there will be space for it."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from system import console
+
+_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_REASON = re.compile("|".join(re.escape(os.strerror(number)) for number in _ERRORS))
+
+
+def size_text(count):
+    """A number of bytes as text."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return "%.3g %s" % (count, unit)
+        count /= 1000
+    return "%.3g GB" % count
+
+
+def free_bytes(path):
+    """What this user can still write where a path is or would be; None if unknown."""
+    while path and not os.path.exists(path):
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path or ".").free
+
+
+def _file_of(error, reason):
+    """The file that an error is about, or ""."""
+    name = getattr(error, "filename", None)
+    if isinstance(name, str):
+        return name
+    # TensorFlow: "PATH; REASON", and a graph's stack around it.
+    found = re.search(r"(\S[^\n;]*); %s" % re.escape(reason), str(error))
+    return found.group(1) if found else ""
+
+
+@contextlib.contextmanager
+def explained(folder, need=None):
+    """Turns what goes wrong in writing, mostly for want of space, into a `UserError`.
+
+    Args:
+      folder: where it is written.
+      need: bytes of the file, where they are known.
+
+    Raises:
+      UserError: with the file, what it needs, and what is free.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, OSError, RuntimeError) as error:  # the event file's
+        reason = _REASON.search(str(error))
+        if reason is None:
+            raise
+        space = ""
+        if need is not None:
+            space = ", it needs %s" % size_text(need)
+        if "://" not in folder:
+            space += ", %s are free there" % size_text(free_bytes(folder))
+        raise UserError(
+            "%s cannot be written (%s)%s: what was there before is whole; make space "
+            "and give the same command again"
+            % (_file_of(error, reason.group()) or folder, reason.group(), space)
+        ) from None
+
+
+def warn_of_space(folder, need, what):
+    """Warns where less is free than will be written.
+
+    Args:
+      folder: where it will be written.
+      need: bytes.
+      what: what will be written, for the message.
+    """
+    if "://" in folder:
+        return
+    free = free_bytes(folder)
+    if free < need:
+        console.warn(
+            "%s: %s need %s, and %s are free there: make space, or the training will "
+            "end before its last step",
+            folder,
+            what,
+            size_text(need),
+            size_text(free),
+        )

@@ -1,0 +1,719 @@
+"""Adapters from and to AdapterHub's format: what they compute, and what is refused."""
+
+import json
+import os
+import pickle
+import zipfile
+
+import adapterhub_layout as layout
+import numpy as np
+import pytest
+import torch_layout
+from adapterhub_layout import (
+    ADAPTER_CONFIG,
+    HEAD_CONFIG,
+    LAYERS,
+    NAME,
+    SIZE,
+    H,
+    changed,
+    numpy_logits,
+    package_logits,
+    random_adapter,
+    random_head,
+    write_adapter,
+    write_base,
+)
+from hf_layout import CONFIG, random_batch, random_weights, run_program
+from safetensors.numpy import load_file, save_file
+
+import convert_checkpoint
+import tokenization
+from errors import UserError
+from exchange import adapterhub_format, packages
+from tests import small_packages
+from weights import adapter_package
+
+LETTERS = packages.Given("letters", max_seq_length=9)
+BATCH = random_batch(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return write_base(tmp_path_factory.mktemp("exchange") / "base")
+
+
+def imported(tmp_path, base, given=LETTERS, name="package"):
+    """The package of the folder tmp_path/in."""
+    output = str(tmp_path / name)
+    convert_checkpoint.import_adapter(str(tmp_path / "in"), base, given, output)
+    return adapter_package.read(output)
+
+
+def refused(tmp_path, base, parts, given=LETTERS):
+    """Asserts that tmp_path/in is refused, with `parts` in the message."""
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(UserError) as caught:
+        imported(tmp_path, base, given)
+    for part in parts:
+        assert part in str(caught.value)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+# --- what imported adapters compute ---------------------------------------------
+
+
+def check_import(tmp_path, base, config, weights, head_config=HEAD_CONFIG):
+    """Imports, compares with numpy, and returns the package."""
+    head = random_head()
+    write_adapter(tmp_path / "in", config, weights, head_config, head)
+    package = imported(tmp_path, base)
+    wanted = numpy_logits(random_weights(CONFIG), config, weights, head, BATCH)
+    found = package_logits(package, base.init_checkpoint, BATCH)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+    # The adapters matter, and so does the least of what was changed in a test.
+    plain = numpy_logits(random_weights(CONFIG), config, {}, head, BATCH)
+    assert np.abs(plain - wanted).max() > 0.1
+    return package
+
+
+@pytest.mark.parametrize("activation", list(layout.ACTIVATIONS))
+def test_activations(tmp_path, base, activation):
+    config = changed(ADAPTER_CONFIG, non_linearity=activation)
+    package = check_import(tmp_path, base, config, random_adapter())
+    assert package.activation == {"gelu": "gelu_erf", "gelu_new": "gelu"}.get(
+        activation, activation
+    )
+
+
+def test_the_two_gelus_differ():
+    x = np.linspace(-4, 4, 99)
+    apart = layout.ACTIVATIONS["gelu"](x) - layout.ACTIVATIONS["gelu_new"](x)
+    assert 1e-4 < np.abs(apart).max() < 5e-4
+
+
+@pytest.mark.parametrize(
+    "name, ours",
+    [("gelu", "gelu"), ("gelu_orig", "gelu_erf"), ("relu", "relu"), ("swish", "swish")],
+)
+def test_configs_without_a_version(tmp_path, base, name, ours):
+    config = changed(ADAPTER_CONFIG, non_linearity=name)
+    del config["version"]
+    write_adapter(tmp_path / "in", config)
+    assert imported(tmp_path, base).activation == ours
+
+
+def test_package_of_an_import(tmp_path, base):
+    package = check_import(tmp_path, base, ADAPTER_CONFIG, random_adapter())
+    config = package.config
+    assert config["task"] == {
+        "name": "letters",
+        "labels": ["no", "maybe", "yes"],
+        "is_regression": False,
+        "metrics": ["accuracy"],
+    }
+    assert config["adapter"]["size"] == SIZE
+    assert config["origin"] == "adapter mine of AdapterHub (adapters.1.3.0)"
+    assert config["do_lower_case"] is True and config["max_seq_length"] == 9
+    # Layer norms are those of the base, unlike the default and each other.
+    ours = random_weights(CONFIG)
+    for name, value in package.weights.items():
+        if "/LayerNorm/" in name:
+            there = name[len("bert/") :].replace("layer_", "layer.").replace("/", ".")
+            there = there.replace("gamma", "weight").replace("beta", "bias")
+            np.testing.assert_array_equal(value, ours[there])
+
+
+@pytest.mark.parametrize(
+    "scaling, shape", [(4.0, None), (0.3, None), ("learned", (1,)), ("channel", (H,))]
+)
+def test_scaling_becomes_part_of_the_weights(tmp_path, base, scaling, shape):
+    config = changed(ADAPTER_CONFIG, scaling=scaling)
+    check_import(tmp_path, base, config, random_adapter(scaling=shape))
+
+
+@pytest.mark.parametrize(
+    "entries, keep",
+    [
+        ({"leave_out": [0]}, lambda scope: ".layer.1." in scope),
+        ({"mh_adapter": False}, lambda scope: "attention" not in scope),
+        ({"output_adapter": False}, lambda scope: "attention" in scope),
+    ],
+)
+def test_sublayers_without_adapters(tmp_path, base, entries, keep):
+    weights = {n: v for n, v in random_adapter().items() if keep(n)}
+    package = check_import(tmp_path, base, changed(ADAPTER_CONFIG, **entries), weights)
+    zero = [
+        name
+        for name, value in package.weights.items()
+        if "/adapters/" in name and not value.any()
+    ]
+    assert len(zero) == 8 and len(weights) == 8
+
+
+@pytest.mark.parametrize("activation", ["swish", "sigmoid"])
+def test_bottlenecks_of_different_widths(tmp_path, base, activation):
+    config = changed(
+        ADAPTER_CONFIG,
+        reduction_factor={"1": 2, "default": 4},
+        non_linearity=activation,
+    )
+    package = check_import(tmp_path, base, config, random_adapter(sizes={0: 3, 1: 6}))
+    assert package.adapter_size == 6
+
+
+def test_factor_above_the_width(tmp_path, base):
+    config = changed(ADAPTER_CONFIG, reduction_factor=100)
+    weights = random_adapter(sizes={0: 1, 1: 1})
+    assert check_import(tmp_path, base, config, weights).adapter_size == 1
+
+
+def test_the_most_used_config_without_its_layer_norm(tmp_path, base):
+    """`SeqBnConfig(original_ln_before=False)`, as the refusal of another says."""
+    config = changed(ADAPTER_CONFIG, mh_adapter=False, non_linearity="relu")
+    weights = {n: v for n, v in random_adapter().items() if "attention" not in n}
+    check_import(tmp_path, base, config, weights)
+
+
+def test_case_that_the_vocabulary_contradicts(tmp_path, base, monkeypatch):
+    write_adapter(tmp_path / "in")
+    monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: False)
+    refused(tmp_path, base, ["--do_lower_case=True does not fit", base.vocab_file])
+    given = LETTERS._replace(do_lower_case=True)
+    assert imported(tmp_path, base, given).config["do_lower_case"] is True
+    given = LETTERS._replace(do_lower_case=False)
+    assert imported(tmp_path, base, given, "cased").config["do_lower_case"] is False
+
+
+def test_other_names_for_the_same_weights(tmp_path, base):
+    weights = random_adapter()
+    wanted = check_import(tmp_path, base, ADAPTER_CONFIG, weights)
+
+    def old(name):
+        task = "layer_text_task_adapters"
+        if "attention" in name:
+            task = "attention_text_task_adapters"
+        return name.replace(".adapters.", ".%s." % task)
+
+    for index, rename in enumerate([lambda n: n[len("bert.") :], old]):
+        save_file(
+            {rename(name): value for name, value in weights.items()},
+            str(tmp_path / "in" / "adapter.safetensors"),
+        )
+        found = imported(tmp_path, base, name="renamed%d" % index)
+        assert found.config["weights"] == wanted.config["weights"]
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_float_types(tmp_path, base, dtype):
+    weights = {n: v.astype(dtype) for n, v in random_adapter().items()}
+    check_import(tmp_path, base, ADAPTER_CONFIG, weights)
+
+
+def test_entries_that_only_shape_a_training(tmp_path, base):
+    config = changed(
+        ADAPTER_CONFIG,
+        dropout=0.2,
+        init_weights="houlsby",
+        residual_before_ln=False,
+        adapter_residual_before_ln=True,
+        new_in_a_later_version=None,
+    )
+    write_adapter(tmp_path / "in", config)
+    package, notes = packages.from_adapterhub(
+        str(tmp_path / "in"), base, LETTERS, str(tmp_path / "package")
+    )
+    assert any("Dropout" in note for note in notes)
+    head = random_head()
+    wanted = numpy_logits(random_weights(CONFIG), config, random_adapter(), head, BATCH)
+    found = package_logits(package, base.init_checkpoint, BATCH)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+
+
+def test_invertible_adapters_that_were_never_made(tmp_path, base):
+    inverse = {"block_type": "nice", "non_linearity": "relu", "reduction_factor": 2}
+    config = changed(ADAPTER_CONFIG, invertible_adapter=inverse)
+    write_adapter(tmp_path / "in", dict(config, type="text_task"))
+    imported(tmp_path, base)
+    os.rename(tmp_path / "package", tmp_path / "done")
+    config = dict(config, type="text_lang")
+    (tmp_path / "in" / "adapter_config.json").write_text(json.dumps(config))
+    refused(tmp_path, base, ["inv_adapter", "nice", "embeddings"])
+
+
+# --- heads and tasks ------------------------------------------------------------
+
+
+def test_static_head(tmp_path, base):
+    head = random_head(2)
+    stated = dict(HEAD_CONFIG, config=None, num_labels=2, name=None)
+    stated["model_class"] = "BertForSequenceClassification"
+    named = dict(zip(("classifier.weight", "classifier.bias"), head.values()))
+    write_adapter(tmp_path / "in", head_config=stated, head_weights=named)
+    given = LETTERS._replace(labels=["x", "y"])
+    package = imported(tmp_path, base, given)
+    wanted = numpy_logits(
+        random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
+    )
+    found = package_logits(package, base.init_checkpoint, BATCH)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+
+
+def test_head_without_bias(tmp_path, base):
+    head = random_head()
+    write_adapter(
+        tmp_path / "in",
+        head_config=changed(HEAD_CONFIG, bias=False),
+        head_weights={n: v for n, v in head.items() if "bias" not in n},
+    )
+    assert not imported(tmp_path, base).weights["output_bias"].any()
+
+
+def test_regression(tmp_path, base):
+    head = random_head(1)
+    write_adapter(
+        tmp_path / "in",
+        head_config=changed(HEAD_CONFIG, num_labels=1, label2id={"LABEL_0": 0}),
+        head_weights=head,
+    )
+    wanted = numpy_logits(
+        random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
+    )
+    for name in ("sts-b", "other"):
+        package = imported(tmp_path, base, LETTERS._replace(task_name=name), name)
+        assert package.is_regression and package.labels == []
+        assert package.config["task"]["metrics"] == ["spearman", "pearson"]
+        found = package_logits(package, base.init_checkpoint, BATCH)
+        np.testing.assert_allclose(found, wanted[:, 0], rtol=0, atol=2e-5)
+    for given, part in (
+        (LETTERS._replace(labels=["a"]), "a number without labels"),
+        (LETTERS._replace(task_name="mrpc"), "task mrpc needs 2"),
+    ):
+        refused(tmp_path, base, [part], given)
+
+
+@pytest.mark.parametrize(
+    "label2id, labels",
+    [
+        ({"entailment": 0, "neutral": 1, "contradiction": 2}, None),
+        (None, ["entailment", "neutral", "contradiction"]),
+        ({"LABEL_0": 0, "LABEL_1": 1, "LABEL_2": 2}, ["entailment", "neutral", None]),
+        ({"x": 2, "y": 0, "z": 1}, ["entailment", "neutral", "contradiction"]),
+    ],
+)
+def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
+    labels = labels and [label or "contradiction" for label in labels]
+    head = random_head()
+    write_adapter(
+        tmp_path / "in",
+        head_config=changed(HEAD_CONFIG, label2id=label2id),
+        head_weights=head,
+    )
+    given = LETTERS._replace(task_name="MNLI", labels=labels)
+    package = imported(tmp_path, base, given)
+    assert package.task == "mnli"
+    assert package.labels == ["contradiction", "entailment", "neutral"]
+    wanted = numpy_logits(
+        random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
+    )
+    found = package_logits(package, base.init_checkpoint, BATCH)
+    np.testing.assert_allclose(found, wanted[:, [2, 0, 1]], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "label2id, given, parts",
+    [
+        (None, {"task_name": "mnli"}, ["nothing", "--labels=contradiction"]),
+        (
+            {"x": 0, "y": 1, "z": 2},
+            {"task_name": "mnli"},
+            ["calls its outputs x, y, z", "--labels=contradiction"],
+        ),
+        (None, {"task_name": "rte"}, ["3 outputs", "task rte needs 2"]),
+        (None, {"task_name": "sts-b"}, ["3 outputs", "task sts-b needs 1"]),
+        (None, {}, ["letters is none of GLUE", "--labels"]),
+        (None, {"labels": ["a", "b"]}, ["3 outputs", "needs 2"]),
+        (None, {"labels": ["a", "b", "a"]}, ["a,b,a", "once"]),
+        (None, {"labels": ["a", "", "b"]}, ["a,,b", "empty"]),
+        (
+            None,
+            {"task_name": "mnli", "labels": ["a", "b", "c"]},
+            ["--labels=a,b,c", "not the labels of --task_name=mnli"],
+        ),
+        ({"a": 0, "b": 1, "c": 5}, {}, ["label2id", "0 to 2"]),
+        ({"a": 0, "b": 1, "c": "2"}, {}, ["label2id", "0 to 2"]),
+        (["a", "b", "c"], {}, ["label2id", "0 to 2"]),
+        (None, {"max_seq_length": 10, "labels": ["a", "b", "c"]}, ["length 10", "9"]),
+        (None, {"max_seq_length": 2, "labels": ["a", "b", "c"]}, ["seq_length=2"]),
+    ],
+)
+def test_tasks_that_do_not_fit(tmp_path, base, label2id, given, parts):
+    head_config = changed(HEAD_CONFIG, label2id=label2id)
+    write_adapter(tmp_path / "in", head_config=head_config)
+    refused(tmp_path, base, parts, LETTERS._replace(**given))
+
+
+@pytest.mark.parametrize(
+    "entries, parts",
+    [
+        ({"layers": 2}, ["layers is 2", "one layer", "layers=1, use_pooler=True"]),
+        (
+            {"use_pooler": False},
+            ["use_pooler is false", "pooler's output", "add_classification_head"],
+        ),
+        ({"head_type": "multilabel_classification"}, ["multilabel", "one label"]),
+        ({"head_type": "tagging"}, ["tagging", "one label"]),
+        ({"later": [1]}, ["later is [1]", "not known"]),
+        ({"num_labels": 0}, ["num_labels is 0"]),
+        ({"num_labels": "3"}, ['num_labels is "3"']),
+        ({"num_labels": 4, "label2id": None}, ["[3, 12]", "[4, 12]"]),
+        ({"bias": False}, ["heads.mine.1.bias is no part"]),
+    ],
+)
+def test_heads_that_are_refused(tmp_path, base, entries, parts):
+    write_adapter(tmp_path / "in", head_config=changed(HEAD_CONFIG, **entries))
+    refused(tmp_path, base, ["in", *parts])
+    # All the same the adapters can be had, with a head that has yet to be trained.
+    given = LETTERS._replace(labels=["a", "b"], new_head_seed=3)
+    package = imported(tmp_path, base, given)
+    assert package.weights["output_weights"].shape == (2, H)
+    assert 0 < np.abs(package.weights["output_weights"]).max() <= 0.04
+    assert package.labels == ["a", "b"]
+
+
+def test_head_defaults_of_old_configs_are_refused(tmp_path, base):
+    head_config = changed(HEAD_CONFIG)
+    del head_config["config"]["use_pooler"]
+    write_adapter(tmp_path / "in", head_config=head_config)
+    refused(tmp_path, base, ["use_pooler is false"])
+    del head_config["config"]["layers"]
+    (tmp_path / "in" / "head_config.json").write_text(json.dumps(head_config))
+    refused(tmp_path, base, ["layers is 2"])
+
+
+def test_no_head(tmp_path, base):
+    write_adapter(tmp_path / "in", head_config=None)
+    refused(tmp_path, base, ["no head", "--new_head", "with_head=True"])
+    heads = [
+        imported(
+            tmp_path,
+            base,
+            LETTERS._replace(task_name="cola", new_head_seed=seed),
+            "head%d" % index,
+        ).weights["output_weights"]
+        for index, seed in enumerate([5, 5, 6])
+    ]
+    assert np.array_equal(heads[0], heads[1])
+    assert not np.array_equal(heads[0], heads[2])
+
+
+# --- what is refused ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "entries, parts",
+    [
+        ({"is_parallel": True}, ["is_parallel is true", "not its input"]),
+        (
+            {"original_ln_before": True},
+            [
+                "original_ln_before is true",
+                "before its",
+                "SeqBnConfig(original_ln_before=False)",
+            ],
+        ),
+        ({"original_ln_after": False}, ["original_ln_after is false"]),
+        ({"ln_before": True}, ["ln_before is true", "no layer norm of its own"]),
+        ({"ln_after": True}, ["ln_after is true", "no layer norm of its own"]),
+        ({"use_gating": True}, ["use_gating is true", "no gate"]),
+        ({"phm_layer": True}, ["phm_layer is true", "no products"]),
+        ({"cross_adapter": True}, ["cross_adapter is true"]),
+        ({"is_parallel": 1}, ["is_parallel is 1"]),
+        ({"residual_before_ln": "post_add"}, ['residual_before_ln is "post_add"']),
+        ({"inv_adapter": "nice"}, ['inv_adapter is "nice"', "embeddings"]),
+        (
+            {"architecture": "lora"},
+            ['architecture is "lora"', "bottleneck", "config=DoubleSeqBnConfig()"],
+        ),
+        ({"architecture": "union"}, ['architecture is "union"']),
+        ({"non_linearity": "leakyrelu"}, ['"leakyrelu"', "gelu_new", "swish"]),
+        ({"non_linearity": "gelu_orig"}, ['"gelu_orig"']),
+        ({"non_linearity": "quick_gelu"}, ['"quick_gelu"']),
+        ({"non_linearity": None}, ["non_linearity is null"]),
+        ({"scaling": "more"}, ['scaling is "more"']),
+        ({"scaling": None}, ["scaling is null"]),
+        ({"scaling": 1e39}, ["beyond float32"]),
+        ({"leave_out": 3}, ["leave_out is 3"]),
+        ({"leave_out": [0, 1]}, ["no adapter in any layer"]),
+        ({"mh_adapter": False, "output_adapter": False}, ["no adapter in any"]),
+        ({"reduction_factor": None}, ["reduction_factor is null"]),
+        ({"reduction_factor": 0}, ["reduction_factor is 0"]),
+        ({"reduction_factor": {"0": 3}}, ["reduction_factor", "layer 1"]),
+        ({"reduction_factor": 1e-300}, ["reduction_factor", "too small"]),
+        ({"reduction_factor": 2}, ["[4, 12]", "[6, 12]"]),
+        ({"gate_of_a_later_version": "x"}, ["gate_of_a_later_version", "not known"]),
+        ({"leave_out": [1]}, ["layer.1.attention.output.adapters.mine", "no part"]),
+        ({"scaling": "learned"}, ["adapters.mine.scaling is missing"]),
+    ],
+)
+def test_adapters_that_are_refused(tmp_path, base, entries, parts):
+    write_adapter(tmp_path / "in", changed(ADAPTER_CONFIG, **entries))
+    refused(tmp_path, base, parts)
+
+
+@pytest.mark.parametrize(
+    "entries, parts",
+    [
+        ({"model_type": "roberta"}, ['model_type is "roberta"']),
+        ({"hidden_size": 768}, ["hidden_size is 768", "is 12"]),
+        ({"name": None}, ['"name" has to be text']),
+        ({"config": "houlsby"}, ['"config" an object']),
+        ({"name": "other"}, ["adapters.other.adapter_down", "is missing"]),
+    ],
+)
+def test_files_that_are_refused(tmp_path, base, entries, parts):
+    write_adapter(tmp_path / "in", dict(ADAPTER_CONFIG, **entries))
+    refused(tmp_path, base, ["in", *parts])
+
+
+KEY = "bert.encoder.layer.0.output.adapters.mine.adapter_up.weight"
+
+
+@pytest.mark.parametrize(
+    "change, parts",
+    [
+        (lambda w: w.pop(KEY), [KEY[5:] + " is missing"]),
+        (lambda w: w.update({KEY: w[KEY][:, :3].copy()}), ["[12, 3]", "[12, 4]"]),
+        (lambda w: w.update({KEY[5:]: w[KEY]}), ["twice"]),
+        (lambda w: w.update({KEY: w[KEY].astype(np.int32)}), ["I32", "F32"]),
+        (lambda w: w[KEY].fill(np.inf), [KEY, "infinite"]),
+        (
+            lambda w: w.update({"bert.encoder.layer.0.output.LayerNorm.bias": w[KEY]}),
+            ["output.LayerNorm.bias is no part"],
+        ),
+        (
+            lambda w: w.update({"bert.invertible_adapters.mine.F.0.bias": w[KEY]}),
+            ["inv_adapter", "embeddings"],
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path, base, change, parts):
+    weights = random_adapter()
+    change(weights)
+    write_adapter(tmp_path / "in", weights=weights)
+    refused(tmp_path, base, parts)
+
+
+@pytest.mark.parametrize(
+    "name, content, part",
+    [
+        ("adapter_config.json", None, "cannot be read"),
+        ("adapter_config.json", b"{", "JSON"),
+        ("adapter_config.json", b"[" * 100000, "JSON"),
+        ("adapter_config.json", b"[]", "JSON object"),
+        ("adapter.safetensors", None, "neither adapter.safetensors nor pytorch"),
+        ("adapter.safetensors", b"\xff" * 50, "damaged"),
+        ("head_config.json", b"3", "JSON object"),
+        ("head_config.json", b'{"config": 3}', '"config"'),
+        ("model_head.safetensors", None, "neither model_head.safetensors nor"),
+    ],
+)
+def test_damaged_files(tmp_path, base, name, content, part):
+    write_adapter(tmp_path / "in")
+    path = tmp_path / "in" / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    refused(tmp_path, base, ["in", part])
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_weights_in_files_of_pytorch(tmp_path, base, old):
+    write_adapter(tmp_path / "in")
+    wanted = imported(tmp_path, base, name="wanted")
+    for stem, values in (
+        ("adapter", random_adapter()),
+        ("model_head", random_head()),
+    ):
+        (tmp_path / "in" / (stem + ".safetensors")).unlink()
+        path = tmp_path / "in" / ("pytorch_%s.bin" % stem)
+        torch_layout.save(path, values, old)
+    found = imported(tmp_path, base, name="found")
+    assert found.config["weights"] == wanted.config["weights"]
+    whole = {**random_adapter(), KEY: np.ones((H, SIZE), np.int64)}
+    path = tmp_path / "in" / "pytorch_adapter.bin"
+    torch_layout.save(path, whole, old)
+    refused(tmp_path, base, [str(path), KEY, "of type I64"])
+    torch_layout.save(path, {**random_adapter(), KEY: np.full((H, SIZE), np.nan)}, old)
+    refused(tmp_path, base, [str(path), KEY, "not a number"])
+
+
+def test_weights_in_a_file_of_pytorch_run_nothing(tmp_path, base):
+    write_adapter(tmp_path / "in")
+    marker = tmp_path / "in" / "marker"
+    code = pickle.dumps({KEY: torch_layout.Command("touch %s" % marker)}, 2)
+    (tmp_path / "in" / "adapter.safetensors").unlink()
+    path = tmp_path / "in" / "pytorch_adapter.bin"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("pytorch_adapter/data.pkl", code)
+    refused(tmp_path, base, [str(path), "system", "not run"])
+    assert not marker.exists()
+
+
+def test_bases_that_do_not_fit(tmp_path, base):
+    write_adapter(tmp_path / "in")
+    vocab = tmp_path / "vocab.txt"
+    vocab.write_text("".join("[%s]\n" % i for i in ("UNK", "CLS", "SEP", *range(9))))
+    refused(
+        tmp_path,
+        base._replace(vocab_file=str(vocab)),
+        ["has 12 entries", "vocab_size", "is 11"],
+    )
+    with open(base.bert_config_file) as reader:
+        config = json.load(reader)
+    path = tmp_path / "bert_config.json"
+    other = base._replace(bert_config_file=str(path))
+    path.write_text(json.dumps(dict(config, num_hidden_layers=1)))
+    refused(tmp_path, other, ["more of a BERT", "layer_1"])
+    path.write_text(json.dumps(dict(config, num_hidden_layers=3)))
+    refused(tmp_path, other, ["lacks frozen variables", "layer_2"])
+    none = base._replace(init_checkpoint=str(tmp_path / "none"))
+    refused(tmp_path, none, ["no checkpoint at"])
+
+
+def test_output_that_is_there(tmp_path, base):
+    write_adapter(tmp_path / "in")
+    imported(tmp_path, base)
+    before = (tmp_path / "package" / "adapter.safetensors").read_bytes()
+    save_file(random_adapter(9), str(tmp_path / "in" / "adapter.safetensors"))
+    refused(tmp_path, base, ["--output_dir", "is there already"])
+    with pytest.raises(UserError, match="is there already"):
+        convert_checkpoint.export_adapter(
+            str(tmp_path / "package"), str(tmp_path / "in")
+        )
+    assert (tmp_path / "package" / "adapter.safetensors").read_bytes() == before
+
+
+# --- export ---------------------------------------------------------------------
+
+
+def test_export_and_import_again(tmp_path, base):
+    write_adapter(tmp_path / "in")
+    first = imported(tmp_path, base)
+    convert_checkpoint.export_adapter(first.path, str(tmp_path / "out"))
+    # Bit for bit what came in, under the name of the task.
+    weights = load_file(str(tmp_path / "out" / "adapter.safetensors"))
+    there = {
+        name.replace(".%s." % NAME, ".letters."): value
+        for name, value in random_adapter().items()
+    }
+    assert weights.keys() == there.keys()
+    assert all(np.array_equal(weights[name], there[name]) for name in there)
+    head = load_file(str(tmp_path / "out" / "model_head.safetensors"))
+    assert sorted(head) == ["heads.letters.1.bias", "heads.letters.1.weight"]
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    stated = config.pop("config")
+    assert config.items() <= {**ADAPTER_CONFIG, **config}.items()
+    assert config["version"].startswith("adapters.")  # Else "gelu" is another one.
+    assert {entry: ADAPTER_CONFIG["config"][entry] for entry in stated} == stated
+    stated = json.loads((tmp_path / "out" / "head_config.json").read_text())["config"]
+    assert stated["label2id"] == HEAD_CONFIG["config"]["label2id"]
+    assert stated["use_pooler"] is True and stated["layers"] == 1
+    os.rename(tmp_path / "in", tmp_path / "first")
+    os.rename(tmp_path / "out", tmp_path / "in")
+    again = imported(tmp_path, base, name="again")
+    assert again.config["weights"] == first.config["weights"]
+    assert again.config["task"] == first.config["task"]
+    assert again.config["base"] == first.config["base"]
+
+
+def test_layer_norms_travel_with_the_base(tmp_path):
+    """Package -> AdapterHub, with the base of its layer norms -> package."""
+    flags = small_packages.write_base(tmp_path / "base")
+    base = packages.Base(
+        flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
+    )
+    task = small_packages.FOUR_TASKS[2]
+    folder = small_packages.write_package(tmp_path / "package", flags, task)
+    convert_checkpoint.export_adapter(folder, str(tmp_path / "in"))
+    convert_checkpoint.write_encoder(base, str(tmp_path / "hf"), folder)
+    convert_checkpoint.convert(str(tmp_path / "hf"), str(tmp_path / "merged"))
+    merged = base._replace(init_checkpoint=str(tmp_path / "merged" / "bert_model.ckpt"))
+    given = packages.Given(task.name, max_seq_length=16)
+    before = adapter_package.read(folder)
+    after = imported(tmp_path, merged, given, "again")
+    assert after.config["weights"] == before.config["weights"]
+    assert after.config["base"] == before.config["base"]
+    plain = imported(tmp_path, base, given, "plain")
+    assert plain.config["weights"] != before.config["weights"]
+
+
+@pytest.mark.parametrize(
+    "size, factor", [(4, 3), (12, 1), (24, 0.5), (5, None), (7, None), (100, None)]
+)
+def test_reduction_factors(size, factor):
+    found = adapterhub_format._reduction_factor(H, size)
+    assert int(H // found) == size
+    assert factor in (None, found)
+    # Of other widths too, as the library reads them from JSON.
+    for width in (384, 768, 1024):
+        found = json.loads(json.dumps(adapterhub_format._reduction_factor(width, size)))
+        assert int(width // found) == size
+
+
+def test_statement_of_what_is_lost(tmp_path, base, capsys):
+    write_adapter(tmp_path / "in")
+    package = imported(tmp_path, base)
+    convert_checkpoint.export_adapter(package.path, str(tmp_path / "out"))
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert text == capsys.readouterr().out
+    for part in ("layer norms", "pooler", "--to=huggingface", "no, maybe, yes"):
+        assert part in text
+    assert package.config["base"]["sha256"] in text
+
+
+def test_name_that_pytorch_can_have(tmp_path):
+    flags = small_packages.write_base(tmp_path / "base")
+    task = small_packages.Task("a.b/c d-e", 3, ("x", "y"))
+    folder = small_packages.write_package(tmp_path / "package", flags, task)
+    convert_checkpoint.export_adapter(folder, str(tmp_path / "out"))
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["name"] == "a_b_c_d-e"
+    names = load_file(str(tmp_path / "out" / "adapter.safetensors"))
+    assert len(names) == 4 * 2 * LAYERS
+    assert all(".adapters.a_b_c_d-e.adapter_" in name for name in names)
+
+
+# --- the program ----------------------------------------------------------------
+
+
+def test_program(tmp_path, base):
+    write_adapter(tmp_path / "in", changed(ADAPTER_CONFIG, scaling=0.5))
+    done = run_program(
+        "--to=package",
+        "--input_dir=%s" % (tmp_path / "in"),
+        "--task_name=letters",
+        "--max_seq_length=9",
+        "--nodo_lower_case",
+        *("--%s=%s" % item for item in base._asdict().items()),
+        "--output_dir=%s" % (tmp_path / "package"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "layer norms are those of --init_checkpoint" in done.stderr
+    assert "scaling, 0.5" in done.stderr
+    package = adapter_package.read(str(tmp_path / "package"))
+    assert package.config["do_lower_case"] is False
+    done = run_program(
+        "--to=adapterhub",
+        "--adapters=%s" % package.path,
+        "--output_dir=%s" % (tmp_path / "out"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (tmp_path / "out" / "README.md").read_text()
+    refusal = run_program("--to=adapterhub", "--adapters=%s" % (tmp_path / "in"))
+    assert refusal.returncode == 1
+    # TensorFlow's own notes may stand before it.
+    assert refusal.stderr.splitlines()[-1] == (
+        "error: --to=adapterhub needs --output_dir."
+    )
+    assert "Traceback" not in refusal.stderr

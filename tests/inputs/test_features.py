@@ -1,0 +1,363 @@
+"""Features against the original's, batches, and the cache."""
+
+import json
+import os
+import types
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import tokenization
+from errors import UserError
+from inputs import features
+from tests.places import DATA
+
+VOCAB = os.path.join(DATA, "vocab_uncased.txt")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return tokenization.FullTokenizer(VOCAB)
+
+
+def _rows():
+    """Recorded pairs of features of the same row, cut at 16 and whole.
+
+    The rows' text is not the project's to ship. The recorded pieces of the whole row,
+    glued together, are a text that gives the very same pieces.
+    """
+    with open(os.path.join(DATA, "golden_features.json")) as reader:
+        records = json.load(reader)
+    by_row = {}
+    for record in records:
+        row = (record["task"], record["split"], record["index"])
+        by_row.setdefault(row, {})[record["max_seq_length"]] = record
+    return [row for row in by_row.values() if row[128]["num_tokens"] < 128]
+
+
+def _glue(pieces):
+    return " ".join(pieces).replace(" ##", "")
+
+
+def test_features_equal_the_original(tokenizer):
+    rows = _rows()
+    assert len(rows) > 100
+    truncated = pairs = 0
+    for row in rows:
+        whole = row[128]
+        pieces = tokenizer.convert_ids_to_tokens(whole["input_ids"])
+        second = whole["num_segment_b"]
+        first = whole["num_tokens"] - second
+        example = features.InputExample(
+            whole["guid"],
+            _glue(pieces[1 : first - 1]),
+            _glue(pieces[first:-1]) if second else None,
+            whole["label"],
+        )
+        labels = ["0", "1"]
+        for length, record in row.items():
+            got = features.convert_single_example(9, example, labels, length, tokenizer)
+            count = record["num_tokens"]
+            assert got.input_ids == record["input_ids"] + [0] * (length - count)
+            assert got.input_mask == [1] * count + [0] * (length - count)
+            segments = [0] * (count - record["num_segment_b"])
+            segments += [1] * record["num_segment_b"]
+            assert got.segment_ids == segments + [0] * (length - count)
+            assert got.label_id == record["label_id"]
+        truncated += row[16]["num_tokens"] < whole["num_tokens"]
+        pairs += bool(second)
+    assert truncated > 50
+    assert pairs > 50
+
+
+def test_truncation_takes_from_the_longer_and_from_b_on_a_tie():
+    a, b = list("aaaa"), list("bbbb")
+    features._truncate_seq_pair(a, b, 5)
+    assert (len(a), len(b)) == (3, 2)
+    a, b = list("aaaaaaa"), list("b")
+    features._truncate_seq_pair(a, b, 4)
+    assert (len(a), len(b)) == (3, 1)
+
+
+def test_empty_second_text_counts_as_none(tokenizer):
+    example = features.InputExample("x", "a film", "", "1")
+    got = features.convert_single_example(9, example, ["0", "1"], 8, tokenizer)
+    assert got.input_mask == [1, 1, 1, 1, 0, 0, 0, 0]
+    assert not any(got.segment_ids)
+
+
+def test_padding_example_and_regression(tokenizer):
+    padding = features.convert_single_example(
+        9, features.PaddingInputExample(), ["0", "1"], 8, tokenizer
+    )
+    assert padding.input_mask == [0] * 8
+    assert padding.label_id == 0
+    assert padding.is_real_example is False
+    example = features.InputExample("x", "a", "b", "3.75")
+    got = features.convert_single_example(9, example, None, 8, tokenizer)
+    assert got.label_id == 3.75
+
+
+def _write(path, tokenizer, count, length=32):
+    """Examples of 1 to 20 words, told apart by their label."""
+    labels = [str(i) for i in range(count)]
+    random = np.random.RandomState(0)
+    examples = [
+        features.InputExample(label, "word " * random.randint(1, 21), None, label)
+        for label in labels
+    ]
+    features.file_based_convert_examples_to_features(
+        examples, labels, length, tokenizer, path
+    )
+
+
+def _batches(path, batch_size, steps=None, step_reached=0, calls=None, **arguments):
+    """Batches of a training that has reached a step, or of an evaluation.
+
+    Args:
+      path: of the features.
+      batch_size: params["batch_size"].
+      steps: how many; None: all.
+      step_reached: the global step.
+      calls: other arguments of the input function.
+      **arguments: of its builder.
+    """
+    settings = {"is_training": False, "drop_remainder": False, **arguments}
+    calls = {"params": {"batch_size": batch_size}, **(calls or {})}
+    with tf.Graph().as_default(), tf.Session() as session:
+        if "config" not in calls:
+            global_step = tf.train.create_global_step()
+        input_fn = features.input_fn_builder(path, 32, **settings)
+        iterator = tf.data.make_initializable_iterator(input_fn(**calls))
+        batch = iterator.get_next()
+        if "config" not in calls:
+            # As a session restores it: after the graph is there.
+            session.run(tf.assign(global_step, step_reached))
+        session.run(iterator.initializer)
+        batches = []
+        try:
+            while steps is None or len(batches) < steps:
+                batches.append(session.run(batch))
+        except tf.errors.OutOfRangeError:
+            pass
+        return batches
+
+
+def _rows_of(batches):
+    return np.concatenate([batch["label_ids"] for batch in batches])
+
+
+@pytest.fixture
+def records(tmp_path, tokenizer):
+    path = str(tmp_path / "train.tf_record")
+    _write(path, tokenizer, 100)
+    return path
+
+
+def test_evaluation_keeps_order_and_cuts_padding_only(records):
+    whole = _batches(records, 8)
+    cut = _batches(records, 8, dynamic_padding=True)
+    assert [len(b["label_ids"]) for b in whole] == [8] * 12 + [4]
+    widths = set()
+    for a, b in zip(whole, cut):
+        width = b["input_ids"].shape[1]
+        widths.add(width)
+        assert a["input_ids"].shape[1] == 32
+        assert b["input_mask"].sum(axis=1).max() == width
+        np.testing.assert_array_equal(a["input_ids"][:, :width], b["input_ids"])
+        assert not a["input_mask"][:, width:].any()
+        np.testing.assert_array_equal(a["label_ids"], b["label_ids"])
+    assert len(widths) > 1
+    order = np.concatenate([b["label_ids"] for b in cut])
+    np.testing.assert_array_equal(order, np.arange(100))
+
+
+def test_cut_to_a_multiple_but_not_beyond_the_length(records):
+    exact = _batches(records, 8, dynamic_padding=True)
+    steps = _batches(records, 8, dynamic_padding=True, length_multiple=5)
+    widths = [b["input_ids"].shape[1] for b in steps]
+    assert widths == [min(-(-b["input_ids"].shape[1] // 5) * 5, 32) for b in exact]
+    assert len(set(widths)) > 1
+
+
+def test_a_batch_of_padding_alone_keeps_a_position(tmp_path, tokenizer):
+    path = str(tmp_path / "eval.tf_record")
+    examples = [features.PaddingInputExample()] * 2
+    features.file_based_convert_examples_to_features(
+        examples, ["0"], 32, tokenizer, path
+    )
+    (batch,) = _batches(path, 2, dynamic_padding=True)
+    assert batch["input_ids"].shape == (2, 1)
+
+
+def _training(dynamic_padding, num_examples, seed=5):
+    return {
+        "is_training": True,
+        "drop_remainder": True,
+        "num_examples": num_examples,
+        "dynamic_padding": dynamic_padding,
+        "seed": seed,
+    }
+
+
+@pytest.mark.parametrize("dynamic_padding", [False, True])
+def test_each_epoch_holds_every_example_once_in_another_order(records, dynamic_padding):
+    order = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
+    assert sorted(order[:100]) == list(range(100))
+    assert sorted(order[100:]) == list(range(100))
+    assert list(order[:100]) != list(order[100:])
+    assert list(order[:100]) != list(range(100))
+    again = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
+    np.testing.assert_array_equal(order, again)
+    other = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100, 6)))
+    assert list(order) != list(other)
+
+
+@pytest.fixture(scope="module")
+def many_records(tmp_path_factory, tokenizer):
+    path = str(tmp_path_factory.mktemp("many") / "train.tf_record")
+    _write(path, tokenizer, 4000)
+    return path
+
+
+@pytest.mark.parametrize(("batch_size", "dynamic_padding"), [(8, False), (7, True)])
+def test_interrupted_epochs_hold_every_example_once(
+    many_records, batch_size, dynamic_padding
+):
+    settings = _training(dynamic_padding, 4000)
+    steps = 8000 // batch_size  # two epochs
+    whole = _batches(many_records, batch_size, steps, **settings)
+    rows = _rows_of(whole)
+    counts = np.bincount(rows[:4000], minlength=4000)
+    assert (counts == 1).all()
+    counts += np.bincount(rows[4000:], minlength=4000)
+    assert counts.max() == 2
+    assert (counts == 1).sum() == 8000 - steps * batch_size
+    for interruptions in (1, 9):
+        stops = [steps * i // (interruptions + 1) for i in range(interruptions + 2)]
+        parts = [
+            _batches(many_records, batch_size, stop - start, start, **settings)
+            for start, stop in zip(stops, stops[1:])
+        ]
+        resumed = [batch for part in parts for batch in part]
+        assert len(resumed) == len(whole)
+        for actual, expected in zip(resumed, whole):
+            for name, value in expected.items():
+                np.testing.assert_array_equal(actual[name], value)
+
+
+def test_batches_larger_than_the_set_hold_several_epochs(records):
+    rows = _rows_of(_batches(records, 250, 2, **_training(True, 100)))
+    for epoch in range(5):
+        assert sorted(rows[100 * epoch : 100 * (epoch + 1)]) == list(range(100))
+
+
+class _Context:
+    """Stands for a `tf.distribute.InputContext` and for a `TPUContext`."""
+
+    def __init__(self, replicas, machines, machine):
+        self.num_replicas_in_sync = self.num_replicas = replicas
+        self.num_input_pipelines = machines
+        self.input_pipeline_id = machine
+
+    def current_input_fn_deployment(self):
+        here = self.num_replicas // self.num_input_pipelines
+        return None, self.input_pipeline_id, self.num_input_pipelines, here
+
+
+@pytest.mark.parametrize("on_tpu", [False, True])
+def test_replicas_share_the_batches_of_one_device(tmp_path, records, on_tpu):
+    settings = _training(not on_tpu, 100)
+    whole = _batches(records, 12, 9, **settings)
+    # Four replicas on two machines, which resume from the checkpoint of step 5.
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.run(tf.assign(tf.train.create_global_step(), 5))
+        tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), 5)
+    config = types.SimpleNamespace(model_dir=str(tmp_path))
+    parts = []
+    for machine in range(2):
+        context = _Context(4, 2, machine)
+        calls = {"config": config, "input_context": context}
+        if on_tpu:
+            params = {"batch_size": 12 // 4, "context": context}
+            calls = {"config": config, "params": params}
+        here = _batches(records, 12, 4 * 2, calls=calls, **settings)
+        parts.append(_rows_of(here).reshape(4, 2, 3))
+    together = np.concatenate(parts, axis=1).reshape(4, 12)
+    np.testing.assert_array_equal(together, [b["label_ids"] for b in whole[5:]])
+
+
+def test_grouping_by_length_wastes_less_padding(records):
+    def padding(dynamic):
+        batches = _batches(records, 7, steps=28, **_training(dynamic, 100, seed=3))
+        masks = [b["input_mask"] for b in batches]
+        return 1 - sum(m.sum() for m in masks) / sum(m.size for m in masks)
+
+    assert padding(True) < 0.2 < padding(False)
+
+
+def test_static_shapes_for_tpu(records):
+    input_fn = features.input_fn_builder(records, 32, True, True, num_examples=100)
+    shapes = tf.data.get_output_shapes(input_fn({"batch_size": 4}))
+    assert {name: shape.as_list() for name, shape in shapes.items()} == {
+        "input_ids": [4, 32],
+        "input_mask": [4, 32],
+        "segment_ids": [4, 32],
+        "label_ids": [4],
+        "is_real_example": [4],
+    }
+
+
+@pytest.mark.parametrize("length", [2, 513])
+def test_sequence_length_limits(length):
+    with pytest.raises(UserError, match="max_seq_length"):
+        features.check_seq_length(length, 512)
+    features.check_seq_length(3, 512)
+    features.check_seq_length(512, 512)
+
+
+def test_texts_are_counted_before_they_are_cut(tokenizer):
+    counter = features.TextCounter(8)
+    assert counter.counts.unknown_share == counter.counts.cut_share == 0
+    rows = [("a film", "a film a"), ("a \u2603", None), ("a " * 20, ""), ("", None)]
+    for text_a, text_b in rows:
+        example = features.InputExample("x", text_a, text_b, "0")
+        features.convert_single_example(9, example, ["0"], 8, tokenizer, counter)
+    padding = features.PaddingInputExample()
+    features.convert_single_example(9, padding, ["0"], 8, tokenizer, counter)
+    assert counter.counts == features.TextCounts(
+        examples=4, pieces=5 + 2 + 20, unknown=1, longest=22, cut=1
+    )
+    assert counter.counts.unknown_share == 1 / 27
+    assert counter.counts.cut_share == 1 / 4
+    # Those that just fit are whole.
+    assert counter.counts.cut == 1
+
+
+@pytest.mark.parametrize(
+    "tokens, parts",
+    [
+        (["[PAD]", "a", "b"], []),
+        (["[PAD]", "a", "b", "a"], ["1 lines, first line 2, stand"]),
+        (["[PAD]", "", "a", "", "b", "", "b"], ["3 lines, first line 2, stand"]),
+        (["a", "b"], ["[PAD] on its first line"]),
+        (["a", "[PAD]", "b"], ["[PAD] on its first line"]),
+        (["[PAD]", "[PAD]"], ["1 lines", "[PAD] on its first line"]),
+    ],
+)
+def test_what_is_odd_in_a_vocabulary_is_told(monkeypatch, tokens, parts):
+    told = []
+    monkeypatch.setattr(
+        features.logging, "warning", lambda text, *args: told.append(text % args)
+    )
+    vocab = {token: index for index, token in enumerate(tokens)}
+    features.check_vocabulary("v.txt", vocab, len(tokens), "c.json")
+    assert len(told) == len(parts)
+    for text, part in zip(told, parts):
+        assert part in text and "v.txt" in text
+    # The ids are lines, however few tokens there are.
+    with pytest.raises(
+        UserError, match="v.txt has %d entries.* is %d" % (len(tokens), len(tokens) - 1)
+    ):
+        features.check_vocabulary("v.txt", vocab, len(tokens) - 1, "c.json")

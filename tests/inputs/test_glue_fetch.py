@@ -1,0 +1,310 @@
+"""Fetching GLUE from a loopback server whose archives look like the published ones."""
+
+import hashlib
+import io
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from file_server import serve
+
+from errors import UserError
+from glue_data import GLUE_TASKS, read_examples
+from inputs import download, glue_fetch
+from tests.places import GLUE, ROOT
+
+# Rows of the made-up files, in the order of GlueTask.splits.
+FIXTURE_ROWS = {
+    name: {"mnli": (6, 4, 5, 3, 4), "ax": (3,), "qqp": (8, 4, 3)}.get(name, (6, 4, 3))
+    for name in GLUE_TASKS
+}
+
+
+PUBLISHED = dict(glue_fetch.SHA256)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr(glue_fetch, "SHA256", {})  # The files here are made up.
+    monkeypatch.setattr(download, "WAIT_SECONDS", 0.01)
+    monkeypatch.setenv("no_proxy", "*")
+
+
+def zip_of(members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def task_zip(title, **extra):
+    """The made-up files of a task as its archive, with a folder beside them."""
+    members = {"%s/" % title: b"", "%s/original/readme" % title: b"text"}
+    for path in sorted((GLUE / title).iterdir()):
+        members["%s/%s" % (title, path.name)] = path.read_bytes()
+    return zip_of({**members, **extra})
+
+
+def small(name):
+    """A row whose counts are those of the made-up files."""
+    task = GLUE_TASKS[name]
+    counts = iter(FIXTURE_ROWS[name])
+
+    def shrink(split):
+        return split._replace(rows=next(counts))
+
+    return task._replace(
+        train=task.train and shrink(task.train),
+        dev=tuple(map(shrink, task.dev)),
+        test=tuple(map(shrink, task.test)),
+    )
+
+
+@pytest.fixture
+def server():
+    files = {"/glue/data/AX.tsv": (GLUE / "AX" / "diagnostic.tsv").read_bytes()}
+    for title, name in (
+        ("CoLA", "CoLA"), ("SST-2", "SST-2"), ("STS-B", "STS-B"), ("QQP", "QQP-clean"),
+        ("MNLI", "MNLI"), ("QNLI", "QNLIv2"), ("RTE", "RTE"), ("WNLI", "WNLI"),
+    ):  # fmt: skip
+        files["/glue/data/%s.zip" % name] = task_zip(title)
+    with serve(files) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", [name for name in GLUE_TASKS if name != "mrpc"])
+def test_fetched_task_is_read(name, server, tmp_path):
+    task = small(name)
+    folder = glue_fetch.fetch_task(task, str(tmp_path / "new"), server.url + "/")
+    assert folder == str(tmp_path / "new" / task.title)
+    assert os.listdir(tmp_path / "new") == [task.title]
+    for split in task.splits:
+        assert read_examples(task, folder, split)
+
+
+def test_second_run_fetches_nothing(server, tmp_path, capsys):
+    glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    server.log.clear()
+    glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    assert server.log == []
+    assert "RTE: complete in" in capsys.readouterr().err
+
+
+def test_incomplete_folder_is_left_alone(server, tmp_path):
+    (tmp_path / "RTE").mkdir()
+    (tmp_path / "RTE" / "train.tsv").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"not the complete task.*dev\.tsv is missing"):
+        glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    assert (tmp_path / "RTE" / "train.tsv").read_bytes() == b"mine"
+    assert server.log == []
+
+
+def test_broken_transfer_leaves_no_task_and_is_continued(server, tmp_path):
+    server.breaks = [100] + [50] * (download.ATTEMPTS - 1)
+    with pytest.raises(UserError, match=r"again to continue.*--base_url=http"):
+        glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    assert os.listdir(tmp_path) == [".downloads"]
+    server.log.clear()
+    glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    assert [entry[1] for entry in server.log] == ["bytes=300-"]
+    assert os.listdir(tmp_path) == ["RTE"]
+
+
+def broken_archives():
+    sound = task_zip("RTE")
+    escaping = task_zip("RTE", **{"../escaped.tsv": b"x"})
+    without_dev = {
+        "RTE/%s.tsv" % part: (GLUE / "RTE" / ("%s.tsv" % part)).read_bytes()
+        for part in ("train", "test")
+    }
+    short = (GLUE / "RTE" / "train.tsv").read_bytes().rsplit(b"\n", 2)[0]
+    return [
+        (sound[: len(sound) // 2], "not a sound zip"),
+        (escaping, "leaves its folder"),
+        (zip_of(without_dev), r"no folder with all of train\.tsv, dev\.tsv, test\.tsv"),
+        (task_zip("RTE", **{"RTE/train.tsv": short + b"\n"}), None),
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", range(4))
+def test_wrong_archive_leaves_nothing(case, server, tmp_path):
+    archive, message = broken_archives()[case]
+    message = message or r"train\.tsv has 5 rows, expected 6"
+    good = server.files["/glue/data/RTE.zip"]
+    server.files["/glue/data/RTE.zip"] = archive
+    data_dir = tmp_path / "a" / "b"
+    with pytest.raises(UserError, match=message) as caught:
+        glue_fetch.fetch_task(small("rte"), str(data_dir), server.url)
+    assert "--base_url=" in str(caught.value)
+    left = [name for _, _, names in os.walk(tmp_path) for name in names]
+    assert left == []
+    assert os.listdir(data_dir) == [".downloads"]
+    server.files["/glue/data/RTE.zip"] = good
+    glue_fetch.fetch_task(small("rte"), str(data_dir), server.url)
+
+
+def test_files_are_known_by_their_digests(server, tmp_path, monkeypatch):
+    task = small("rte")
+    digests = {
+        "RTE/" + path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (GLUE / "RTE").iterdir()
+    }
+    monkeypatch.setattr(glue_fetch, "SHA256", digests)
+    folder = glue_fetch.fetch_task(task, str(tmp_path), server.url)
+    path = pathlib.Path(folder) / "dev.tsv"
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
+    message = (
+        r"not the complete task \(dev\.tsv has the right number of rows, but other"
+    )
+    with pytest.raises(UserError, match=message):
+        glue_fetch.fetch_task(task, str(tmp_path), server.url)
+
+
+def test_the_digests_are_of_files_of_the_table():
+    names = {
+        "%s/%s" % (task.title, split.filename)
+        for task in GLUE_TASKS.values()
+        for split in task.splits
+    }
+    assert set(PUBLISHED) < names
+    assert {len(bytes.fromhex(digest)) for digest in PUBLISHED.values()} == {32}
+    assert len(set(PUBLISHED.values())) == len(PUBLISHED) == 15
+
+
+def test_unsure_counts_are_a_warning(server, tmp_path, capsys):
+    task = small("qnli")
+    task = task._replace(train=task.train._replace(rows=7))
+    glue_fetch.fetch_task(task, str(tmp_path), server.url)
+    said = capsys.readouterr().err
+    assert "QNLI: warning: train.tsv has 6 rows, expected 7" in said
+    assert [s.rows_exact for s in GLUE_TASKS["qnli"].splits] == [False, True, True]
+
+
+def paraphrases(count, first_id):
+    lines = ["\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+    for i in range(count):
+        lines.append('%d\t%d\t%d\tThe "cat %d\tA cat\u2028 %d'
+                     % (i % 2, first_id + i, 9000 + i, i, i))  # fmt: skip
+    return ("\r\n".join(lines) + "\r\n").encode()
+
+
+def mrpc_files():
+    # Every tenth pair up to 408 is a dev pair.
+    ids = ["%d\t%d" % (1000 + i, 9000 + i) for i in range(0, 4076, 10)]
+    assert len(ids) == 408
+    return {
+        "/senteval/senteval_data/msr_paraphrase_train.txt": paraphrases(4076, 1000),
+        "/senteval/senteval_data/msr_paraphrase_test.txt": paraphrases(1725, 50000),
+        "/glue/data/mrpc_dev_ids.tsv": ("\n".join(ids) + "\n").encode(),
+    }
+
+
+def test_mrpc_split_is_built(tmp_path):
+    task = GLUE_TASKS["mrpc"]
+    with serve(mrpc_files()) as server:
+        folder = glue_fetch.fetch_task(task, str(tmp_path), server.url)
+    train, dev, test = (read_examples(task, folder, split) for split in task.splits)
+    assert (len(train), len(dev), len(test)) == (3668, 408, 1725)
+    assert [e.text_a for e in dev[:3]] == [
+        'The "cat 0', 'The "cat 10', 'The "cat 20',
+    ]  # fmt: skip
+    assert [e.text_a for e in train[:10]] == [
+        'The "cat %d' % i for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 11)
+    ]
+    assert [e.label for e in train[:3]] == ["1", "0", "1"]
+    assert test[7].text_b == "A cat\u2028 7"
+    lines = (tmp_path / "MRPC" / "test.tsv").read_bytes().split(b"\n")
+    assert lines[0] == b"index\t#1 ID\t#2 ID\t#1 String\t#2 String"
+    assert (
+        lines[2]
+        == 'index\t50001\t9001\tThe "cat 1\tA cat\u2028 1'.replace(
+            "index", "1"
+        ).encode()
+    )
+    header = (tmp_path / "MRPC" / "dev.tsv").read_bytes().split(b"\n")[0]
+    assert header == b"Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+    assert os.listdir(tmp_path) == ["MRPC"]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "message"),
+    [
+        ("/glue/data/mrpc_dev_ids.tsv", b"1010\t9010", b"1010\t9011",
+         "lists 1 pairs that .* does not have, for example 1010 9011"),
+        ("/glue/data/mrpc_dev_ids.tsv", b"1010\t9010\n", b"",
+         r"train\.tsv has 3669 rows, expected 3668; dev\.tsv has 407 rows"),
+        ("/senteval/senteval_data/msr_paraphrase_test.txt", b"50003\t", b"50003 ",
+         r"msr_paraphrase_test\.txt, line 5: 4 fields, expected 5"),
+        ("/senteval/senteval_data/msr_paraphrase_train.txt", b"Quality", b"Label",
+         "line 1: expected the header Quality #1 ID"),
+    ],
+)  # fmt: skip
+def test_wrong_mrpc_sources(path, old, new, message, tmp_path):
+    files = mrpc_files()
+    files[path] = files[path].replace(old, new, 1)
+    with serve(files) as server, pytest.raises(UserError, match=message):
+        glue_fetch.fetch_task(GLUE_TASKS["mrpc"], str(tmp_path), server.url)
+    assert os.listdir(tmp_path) == [".downloads"]
+    assert os.listdir(tmp_path / ".downloads") == []
+
+
+def full_wnli():
+    """An archive with as many rows as the benchmark's."""
+    text = "\tOne side.\tOther side."
+    members = {"WNLI/test.tsv": "index\tsentence1\tsentence2\n"}
+    members["WNLI/test.tsv"] += "".join("%d%s\n" % (i, text) for i in range(146))
+    for part, rows in (("train", 635), ("dev", 71)):
+        lines = ["index\tsentence1\tsentence2\tlabel"]
+        lines += ["%d%s\t%d" % (i, text, i % 2) for i in range(rows)]
+        members["WNLI/%s.tsv" % part] = "\n".join(lines)
+    return zip_of(members)
+
+
+def run_program(*arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "glue_data.py"), *arguments],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "no_proxy": "*", "CUDA_VISIBLE_DEVICES": "",
+             "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+
+
+def test_program(tmp_path):
+    files = {**mrpc_files(), "/glue/data/WNLI.zip": full_wnli()}
+    with serve(files) as server:
+        done = run_program(
+            "--data_dir=%s" % tmp_path, "--tasks=wnli,MRPC", "--base_url=" + server.url
+        )
+    assert "(rows: train 635, dev 71, test 146)" in done.stderr
+    # The made-up pairs are as many as the benchmark's, but others.
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith("error: MRPC: what --base_url=")
+    assert "train.tsv has the right number of rows, but other bytes" in message
+    assert sorted(os.listdir(tmp_path)) == [".downloads", "WNLI"]
+
+
+def test_program_checks_all_names_first(tmp_path):
+    done = run_program("--data_dir=%s" % tmp_path, "--tasks=WNLI,SNLI")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: Task not found: SNLI.")
+    assert "Traceback" not in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot write under --data_dir="):
+        glue_fetch.fetch_task(small("rte"), str(tmp_path / "file"), server.url)
+
+
+def test_killed_run_is_cleared_away(server, tmp_path):
+    shutil.copytree(GLUE / "RTE", tmp_path / ".RTE.incomplete" / "RTE")
+    glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    assert os.listdir(tmp_path) == ["RTE"]

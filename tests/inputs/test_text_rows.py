@@ -1,0 +1,322 @@
+"""Rows of text from every kind of file, and what is said of those that are broken."""
+
+import csv
+import io
+import itertools
+import json
+
+import pytest
+
+import glue_data
+from errors import UserError
+from inputs import text_rows
+from inputs.text_rows import CSV, JSONL, LINES, TSV, Columns, Row
+
+
+def read(content, kind, columns=Columns(), tasks=("one",)):  # noqa: B008
+    """All rows of a file's content, text or bytes."""
+    content = content.encode() if isinstance(content, str) else content
+    return list(text_rows.read(io.BytesIO(content), kind, columns, tasks, "rows"))
+
+
+def row(line, text_a, text_b=None, task="one"):
+    return Row(line, "", task, text_a, text_b)
+
+
+def problems(rows):
+    """Lines and problems of the rows that have one."""
+    return [(r.line, r.problem) for r in rows if r.problem]
+
+
+def test_tsv_has_no_quotes():
+    content = 'text\tid\nHe said "no\t1\n"What"\t2\n'
+    assert read(content, TSV) == [row(2, 'He said "no'), row(3, '"What"')]
+
+
+def test_csv_has_quotes():
+    content = 'id,text\n1,"no, ""never"""\n2,plain\n'
+    assert read(content, CSV) == [row(2, 'no, "never"'), row(3, "plain")]
+
+
+def test_a_row_of_csv_may_have_several_lines():
+    content = 'text_a,text_b\n"one\ntwo\r\n",b\nc,d\n"e\n\nf",\nonly one\n'
+    rows = read(content, CSV)
+    assert rows[:3] == [row(2, "one\ntwo\r\n", "b"), row(5, "c", "d"), row(6, "e\n\nf")]
+    assert problems(rows) == [(9, "1 fields, the header has 2")]
+
+
+def test_a_quote_that_is_not_closed_costs_one_row():
+    content = 'text,n\na,1\n"b,2\nc,3\n"d, or e",4\nf,5\n"g,6\n'
+    rows = read(content, CSV)
+    assert [r for r in rows if not r.problem] == [
+        row(2, "a"), row(4, "c"), row(5, "d, or e"), row(6, "f")
+    ]  # fmt: skip
+    (first, message), (second, _) = problems(rows)
+    assert (first, second) == (3, 7)
+    assert "not valid CSV" in message
+    assert "on line 5; is a quote not closed" in message
+
+
+def test_a_quote_that_is_not_closed_takes_no_whole_file(monkeypatch):
+    monkeypatch.setattr(text_rows, "MAX_CSV_FIELD", 1000)
+    before = csv.field_size_limit(1000)
+    content = 'text\n"a\n' + "b\n" * 2000
+    rows = read(content, CSV)
+    csv.field_size_limit(before)
+    assert len(rows) == 2001
+    assert problems(rows) == [
+        (2, "a field is longer than 1000 characters, on line 502; is a quote not "
+         "closed?"),
+    ]  # fmt: skip
+    assert rows[-1] == row(2002, "b")
+
+
+def test_a_long_field_of_csv():
+    # 131072 characters are the csv module's own bound.
+    assert read("text\n%s\n" % ("a" * 150000), CSV) == [row(2, "a" * 150000)]
+    longer = "a" * (text_rows.MAX_CSV_FIELD + 1)
+    assert problems(read("text\n%s\nb\n" % longer, CSV)) == [
+        (2, "a field is longer than 1048576 characters")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "line"),
+    [
+        (TSV, "text\ngood\rbad\r\n", 2),
+        (CSV, "text\ngood\rbad\r\n", 2),
+        (CSV, 'text,n\n"good\rbad",1\n', 2),
+        (CSV, 'n,text\n1,"good\rbad"\n', 2),
+        (JSONL, '{"text": "good\\rbad"}\r\n', 1),
+        (LINES, "good\rbad\r\n", 1),
+    ],
+)
+def test_a_carriage_return_is_part_of_the_text(kind, content, line):
+    assert read(content, kind) == [row(line, "good\rbad")]
+
+
+@pytest.mark.parametrize(
+    ("field", "quoted"),
+    [
+        ('"She said ""no"", and left."', True),
+        ('"""No."""', True),
+        ('"No," she said, "never."', False),
+        ('"A sentence."', False),
+        ('He said ""no"".', False),
+        ('"', False),
+        ('""', False),
+        ("", False),
+    ],
+)
+def test_what_a_spreadsheet_quotes(field, quoted):
+    assert text_rows.is_quoted(field) is quoted
+
+
+def test_jsonl():
+    content = '{"text": "a"}\n{"text_a": "b", "text_b": "c", "n": 1}\n'
+    content += '{"text_a": "d", "text_b": null}\n{"text_a": "\\u00e9"}'
+    assert read(content, JSONL) == [
+        row(1, "a"), row(2, "b", "c"), row(3, "d"), row(4, "é")
+    ]  # fmt: skip
+
+
+def test_plain_lines():
+    assert read("a b\nc\td\r\n\"e\"\t", LINES) == [
+        row(1, "a b"), row(2, "c", "d"), row(3, '"e"')
+    ]  # fmt: skip
+    columns = Columns(task="task")
+    rows = read("y\ta\nx\tb\tc\na b\n", LINES, columns, ("x", "y"))
+    assert rows[:2] == [row(1, "a", None, "y"), row(2, "b", "c", "x")]
+    assert problems(rows) == [
+        (3, "1 tab-separated fields, expected task and text_a, or these and text_b")
+    ]
+
+
+@pytest.mark.parametrize("kind", [TSV, CSV, JSONL, LINES])
+def test_byte_order_mark_and_line_ends_of_windows(kind):
+    content = {
+        TSV: "text_a\ttext_b\r\na\tb\r\n",
+        CSV: "text_a,text_b\r\na,b\r\n",
+        JSONL: '\r\n{"text_a": "a", "text_b": "b"}\r\n',
+        LINES: "\r\na\tb\r\n",
+    }[kind]
+    rows = read("\ufeff" + content, kind)
+    assert rows[-1] == row(2, "a", "b")
+
+
+def test_no_other_character_ends_a_line():
+    text = "a\u2028b\x0bc\x85d"
+    assert read("text\n%s\n" % text, TSV) == [row(2, text)]
+    assert read("text\n%s\n" % text, CSV) == [row(2, text)]
+    assert read('{"text": "%s"}\n' % text.replace("\x0b", ""), JSONL)[0].problem == ""
+    assert read(text, LINES) == [row(1, text)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad", "problem"),
+    [
+        (TSV, b"text_a\ttext_b\na\tb\n", b"a\n", "1 fields, the header has 2"),
+        (TSV, b"text_a\ttext_b\na\tb\n", b"a\tb\tc\n", "3 fields, the header has 2"),
+        (TSV, b"text_a\ttext_b\na\tb\n", b"\n", "a blank line"),
+        (TSV, b"text_a\ttext_b\na\tb\n", b"\tb\n", "text_a is empty"),
+        (TSV, b"text_a\ttext_b\na\tb\n", b"  \tb\n", "text_a is empty"),
+        (TSV, b"text_a\ttext_b\na\tb\n", b"a\xff\tb\n", "not UTF-8"),
+        (CSV, b"text_a,text_b\na,b\n", b"a\n", "1 fields, the header has 2"),
+        (CSV, b"text_a,text_b\na,b\n", b"\n", "a blank line"),
+        (CSV, b"text_a,text_b\na,b\n", b",b\n", "text_a is empty"),
+        (CSV, b"text_a,text_b\na,b\n", b"a,\xc3\n", "not UTF-8"),
+        (CSV, b"text_a,text_b\na,b\n", b'"a" b,c\n', "not valid CSV"),
+        (JSONL, b'{"text": "a"}\n', b"\n", "a blank line"),
+        (
+            JSONL,
+            b'{"text": "a"}\n',
+            b'{"text"\n',
+            "not valid JSON (Expecting ':' delimiter, column 8)",
+        ),
+        (JSONL, b'{"text": "a"}\n', b"9" * 5000 + b"\n", "JSON"),
+        (JSONL, b'{"text": "a"}\n', b"[" * 100000 + b"\n", "not valid JSON"),
+        (JSONL, b'{"text": "a"}\n', b'["text"]\n', "no JSON object"),
+        (JSONL, b'{"text": "a"}\n', b'"text"\n', "no JSON object"),
+        (JSONL, b'{"text": "a"}\n', b'{"txt": "a"}\n', "no column of a known name"),
+        (JSONL, b'{"text": "a"}\n', b'{"text": 3}\n', "text is 3, not a text"),
+        (JSONL, b'{"text": "a"}\n', b'{"text": null}\n', "text is None, not a text"),
+        (JSONL, b'{"text": "a"}\n', b'{"text": ""}\n', "text is empty"),
+        (JSONL, b'{"text": "a"}\n', b'{"text": "\xe9"}\n', "not UTF-8"),
+        (LINES, b"a\n", b"a\tb\tc\n", "3 tab-separated fields, expected text_a"),
+        (LINES, b"a\n", b"\n", "a blank line"),
+        (LINES, b"a\n", b" \n", "text_a is empty"),
+        (LINES, b"a\n", b"\x80\n", "not UTF-8"),
+    ],
+)
+def test_a_broken_row_is_reported_and_the_next_one_read(kind, good, bad, problem):
+    last = good.splitlines(keepends=True)[-1]
+    rows = read(good + bad + last, kind)
+    assert [bool(r.problem) for r in rows] == [False, True, False]
+    line = good.count(b"\n") + 1
+    assert [r.line for r in rows] == [line - 1, line, line + 1]
+    assert problem in rows[1].problem
+    assert rows[0][1:] == rows[2][1:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        (TSV, "task\ttext\nx\ta\nz\tb\ny\tc\n"),
+        (CSV, "task,text\nx,a\nz,b\ny,c\n"),
+        (LINES, "\nx\ta\nz\tb\ny\tc\n"),
+        (
+            JSONL,
+            '{"text": "a"}\n{"task": "x", "text": "a"}\n{"task": ["x"], "text": "b"}\n'
+            '{"task": "y", "text": "c"}\n',
+        ),
+    ],
+)
+def test_the_task_of_a_row(kind, content):
+    rows = read(content, kind, Columns(task="task"), ("x", "y"))[-3:]
+    assert rows[0] == row(2, "a", None, "x")
+    assert rows[1].line == 3
+    assert rows[1].problem.startswith("unknown task ")
+    assert rows[1].problem.endswith("there are x, y")
+    assert rows[2] == row(4, "c", None, "y")
+
+
+def test_a_json_row_without_a_task():
+    rows = read('{"text": "a"}', JSONL, Columns(task="kind"), ("x", "y"))
+    assert problems(rows) == [(1, "no kind")]
+
+
+def test_the_columns_of_every_glue_task_are_known():
+    for task in glue_data.GLUE_TASKS.values():
+        split = task.test[0]
+        names = [split.text_a, split.text_b or "other", "index"]
+        content = "\t".join(reversed(names)) + "\n0\tb\ta\n"
+        expected = row(2, "a", "b" if split.text_b else None)
+        assert read(content, TSV) == [expected], task.name
+
+
+def test_columns_by_name():
+    content = "text,premise,claim\nx,a,b\n"
+    assert read(content, CSV, Columns("premise", "claim")) == [row(2, "a", "b")]
+    assert read(content, CSV, Columns("claim")) == [row(2, "b")]
+    rows = read('{"premise": "a"}', JSONL, Columns("premise", "claim"))
+    assert problems(rows) == [(1, "no column 'claim', there are 'premise'")]
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "message"),
+    [
+        ("", Columns(), "rows is empty: a header"),
+        ("id,title\n", Columns(), "rows, line 1: .* no column of a known name .* there "
+         "are 'id', 'title'; name them, --text_a_column"),
+        ("text,title\n", Columns("text", "titel"), "no column 'titel', there are"),
+        ("text,title\n", Columns(task="task"), "no column 'task' for the task, .*; "
+         "name it, --task_column"),
+        ("text,text\n", Columns(), "the column 'text' twice"),
+        (b"text,caf\xe9\n", Columns(), "rows, line 1: not UTF-8"),
+        ('"text\n', Columns(), "rows, line 1: not valid CSV"),
+    ],
+)  # fmt: skip
+def test_a_header_that_no_row_can_be_read_by(content, columns, message):
+    with pytest.raises(UserError, match=message):
+        read(content, CSV, columns)
+
+
+@pytest.mark.parametrize("kind", [TSV, CSV])
+def test_a_long_header_is_not_said_whole(kind):
+    tab = "\t" if kind == TSV else ","
+    for names in (["c%d" % i for i in range(100000)], ["n" * 100000] * 2):
+        with pytest.raises(UserError) as caught:
+            read(tab.join(names) + "\n", kind)
+        assert len(str(caught.value)) < 1000
+    assert "there are 'nnn" in str(caught.value)
+
+
+def test_a_name_twice_in_a_json_row():
+    rows = read('{"text": "a", "text": "b"}\n', JSONL)
+    assert problems(rows) == [(1, "not valid JSON ('text' is there twice)")]
+
+
+def test_rows_are_read_one_by_one():
+    """From a file without end."""
+    for kind, header, line in (
+        (TSV, [b"text\n"], b"a\n"),
+        (CSV, [b"text\n"], b'"a"\n'),
+        (JSONL, [], b'{"text": "a"}\n'),
+        (LINES, [], b"a\n"),
+    ):
+        lines = itertools.chain(header, itertools.repeat(line))
+        rows = text_rows.read(lines, kind, Columns(), ["one"], "rows")
+        assert [r.text_a for r in itertools.islice(rows, 3)] == ["a"] * 3
+
+
+def test_the_ending_says_what_a_file_is():
+    assert text_rows.kind_of("a/b.TSV", "input") == TSV
+    assert text_rows.kind_of("b.csv", "input") == CSV
+    assert text_rows.kind_of("gs://a/b.jsonl", "input") == JSONL
+    with pytest.raises(UserError, match=r"--output=a.txt: .* \.tsv, \.csv, \.jsonl"):
+        text_rows.kind_of("a.txt", "output")
+
+
+def test_writing():
+    names = ["line", "label", "score"]
+    values = [{"line": 1, "label": 'é, "b"'}, {"line": 2, "score": 0.25}]
+
+    def written(kind):
+        rows = [text_rows.format_row(kind, names, each) for each in values]
+        return (text_rows.format_header(kind, names) + b"".join(rows)).decode()
+
+    assert written(TSV) == 'line\tlabel\tscore\n1\té, "b"\t\n2\t\t0.25\n'
+    assert list(csv.reader(io.StringIO(written(CSV)))) == [
+        names, ["1", 'é, "b"', ""], ["2", "", "0.25"]
+    ]  # fmt: skip
+    assert [json.loads(line) for line in written(JSONL).splitlines()] == values
+    for text in ("a\rb", "a\nb", "\r", "a\r\nb", "a,b\r"):
+        content = text_rows.format_header(CSV, ["text", "n"])
+        content += text_rows.format_row(CSV, ["text", "n"], {"text": text + "c"})
+        assert read(content, CSV) == [row(2, text + "c")]
+        # Others take the same from it.
+        rows = csv.reader(io.StringIO(content.decode(), newline=""))
+        assert list(rows) == [["text", "n"], [text + "c", ""]]
+    text_rows.check_writable(CSV, ["a\tb"])
+    with pytest.raises(UserError, match=r"'a\\tb' holds a tab"):
+        text_rows.check_writable(TSV, ["a", "a\tb"])

@@ -1,0 +1,93 @@
+"""`bert_config.json`: which entries count, and which sizes make a model."""
+
+import json
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from model import configuration
+from weights import adapter_package, package_checks
+
+SIZES = {
+    "vocab_size": 30,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 24,
+    "type_vocab_size": 2,
+}
+
+
+def test_only_berts_own_entries_set_something(tmp_path, monkeypatch):
+    extra = {"to_dict": 16, "validate": 1, "__class__": 1, "directionality": "\x1b["}
+    path = tmp_path / "bert_config.json"
+    path.write_text(json.dumps(dict(SIZES, hidden_act="relu", **extra)))
+    notes = []
+    monkeypatch.setattr(tf.logging, "info", lambda text, *a: notes.append(text % a))
+    config = configuration.BertConfig.from_json_file(str(path))
+    (note,) = notes
+    assert note.endswith(": __class__, directionality, to_dict, validate")
+    assert set(config.to_dict()) == set(configuration.FIELDS)
+    assert set(config.__dict__) == set(configuration.FIELDS)
+    assert (config.hidden_size, config.hidden_act) == (16, "relu")
+    # What is not stated is BERT-base's.
+    assert config.initializer_range == 0.02
+
+
+def _refused(field, value):
+    config = configuration.BertConfig.from_dict(dict(SIZES, **{field: value}))
+    with pytest.raises(UserError) as error:
+        config.validate("a.json")
+    message = str(error.value)
+    assert len(message) < 600
+    return message
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "part"),
+    [
+        # 2^80 weights of 4 bytes: 4 times in each layer, and in the pooler.
+        ("hidden_size", 2**40, "43,521,"),
+        ("vocab_size", 10**10, "640 GB"),
+        ("max_position_embeddings", 10**299, "take 10^291 GB"),
+        ("num_hidden_layers", 10**9, "8,896 GB"),
+        ("num_hidden_layers", 1001, "num_hidden_layers is 1001, at most 1000"),
+        ("hidden_dropout_prob", False, "False, it must be a number"),
+        ("initializer_range", True, "True, it must be a finite number"),
+        ("initializer_range", float("nan"), "nan, it must be a finite number"),
+        ("hidden_act", ["gelu"] * 1000, "hidden_act"),
+    ],
+)
+def test_sizes_beyond_reason(field, value, part):
+    assert part in _refused(field, value)
+
+
+def test_the_memory_is_that_of_the_frozen_and_normed_weights(monkeypatch):
+    config = configuration.BertConfig.from_dict(SIZES)
+    trained = adapter_package.trained_shapes(config, 1, 1)
+    norms = {name: shape for name, shape in trained.items() if "/LayerNorm/" in name}
+    count = package_checks.count({**adapter_package.frozen_shapes(config), **norms})
+    monkeypatch.setattr(configuration, "_MOST_GB", 4 * count / 10**9)
+    config.validate("a.json")
+    monkeypatch.setattr(configuration, "_MOST_GB", (4 * count - 1) / 10**9)
+    with pytest.raises(UserError, match="GB of memory"):
+        config.validate("a.json")
+
+
+def test_adapters_wider_than_the_model(monkeypatch):
+    config = configuration.BertConfig.from_dict(SIZES)
+    warnings = []
+    monkeypatch.setattr(
+        tf.logging, "warning", lambda text, *a: warnings.append(text % a)
+    )
+    config.check_adapter_size(16)
+    assert not warnings
+    config.check_adapter_size(17)
+    shapes = adapter_package.trained_shapes(config, 17, 1)
+    count = package_checks.count({n: s for n, s in shapes.items() if "/adapters/" in n})
+    assert "have {:,} parameters".format(count) in warnings[0]
+    config.check_adapter_size(256)
+    with pytest.raises(UserError, match=r"--adapter_size=257 .*at most 256"):
+        config.check_adapter_size(257)

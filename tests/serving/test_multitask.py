@@ -1,0 +1,164 @@
+"""Many tasks in one graph: the scores of each alone, whatever stands beside it."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from serving import multitask
+from tests import small_packages
+from tests.small_packages import FOUR_TASKS, Task
+from weights import adapter_package, checkpoints
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Flags of a small base."""
+    return small_packages.write_base(tmp_path_factory.mktemp("model") / "base")
+
+
+def read_packages(folder, base, tasks=FOUR_TASKS):
+    """Writes and reads a package for each task."""
+    return [
+        adapter_package.read(path)
+        for path in small_packages.write_packages(folder, base, tasks)
+    ]
+
+
+def run(packages, base, batch, task_ids, activations=None):
+    """Builds the graph with the packages' tables and runs it once."""
+    stack = multitask.stack(packages)
+    config = packages[0].bert_config
+    frozen = adapter_package.frozen_shapes(config)
+    values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
+    with tf.Graph().as_default(), tf.Session() as session:
+        tables = {
+            name: tf.placeholder(value.dtype, [None, *value.shape[1:]])
+            for name, value in stack.tables().items()
+        }
+        inputs = {name: tf.placeholder(tf.int32, [None, None]) for name in batch}
+        ids = tf.placeholder(tf.int32, [None])
+        outputs = multitask.build(
+            config,
+            tables,
+            task_ids=ids,
+            activations=activations or stack.used_activations(),
+            **inputs,
+        )
+        small_packages.load(session, values)
+        assert sorted(frozen) == sorted(v.op.name for v in tf.global_variables())
+        feed = {tables[name]: value for name, value in stack.tables().items()}
+        feed.update({inputs[name]: value for name, value in batch.items()})
+        return session.run(outputs, {**feed, ids: task_ids})
+
+
+def check_against_single_tasks(packages, base, batch, task_ids, outputs):
+    """Every row must be what its task's own program gives, and 0 beyond its labels."""
+    for i, package in enumerate(packages):
+        rows = np.flatnonzero(np.array(task_ids) == i)
+        expected = small_packages.single_task_scores(
+            package, base["init_checkpoint"], batch
+        ).reshape(len(task_ids), -1)[rows]
+        used = expected.shape[1]
+        np.testing.assert_allclose(outputs.scores[rows, :used], expected, atol=1e-5)
+        np.testing.assert_array_equal(outputs.scores[rows, used:], 0)
+        np.testing.assert_array_equal(
+            outputs.predicted[rows], np.argmax(expected, axis=1)
+        )
+
+
+def test_rows_of_four_tasks_are_scored_as_by_their_own_program(tmp_path, base):
+    packages = read_packages(tmp_path, base)
+    batch = small_packages.random_batch(10, 9)
+    task_ids = [2, 0, 1, 3, 3, 1, 0, 2, 2, 1]
+    outputs = run(packages, base, batch, task_ids)
+    assert outputs.scores.shape == (10, 3)
+    check_against_single_tasks(packages, base, batch, task_ids, outputs)
+
+
+def test_a_batch_may_leave_tasks_out(tmp_path, base):
+    packages = read_packages(tmp_path, base)
+    batch = small_packages.random_batch(2, 5)
+    outputs = run(packages, base, batch, [1, 1])
+    check_against_single_tasks(packages, base, batch, [1, 1], outputs)
+
+
+def test_activations_that_no_task_has_change_nothing(tmp_path, base):
+    packages = read_packages(tmp_path, base)
+    batch = small_packages.random_batch(4, 6)
+    used = run(packages, base, batch, [0, 1, 2, 3])
+    all_of_them = run(packages, base, batch, [0, 1, 2, 3], multitask.ACTIVATIONS)
+    np.testing.assert_array_equal(used.scores, all_of_them.scores)
+
+
+TWENTY = tuple("label %d" % i for i in range(20))
+
+
+@pytest.mark.parametrize("batch_size,length", [(1, 3), (1, 7), (6, 16)])
+def test_added_tasks_change_no_bit_of_the_others(tmp_path, batch_size, length):
+    base = small_packages.write_base(tmp_path / "base", hidden_size=48)
+    two, number, three, twenty, one = read_packages(
+        tmp_path,
+        base,
+        [
+            Task("two", 8, ("0", "1")),
+            Task("number", 7, None),
+            Task("three", 64, ("a", "b", "c"), "swish"),
+            Task("twenty", 256, TWENTY, "relu"),
+            Task("one", 64, ("x",)),
+        ],
+    )
+    batch = small_packages.random_batch(batch_size, length)
+
+    def scores(packages, tasks):
+        ids = [packages.index(task) for task in tasks]
+        rows = [ids[i % len(ids)] for i in range(batch_size)]
+        return run(packages, base, batch, rows).scores
+
+    def check(before, after, tasks):
+        few, many = scores(before, tasks), scores(after, tasks)
+        np.testing.assert_array_equal(many[:, : few.shape[1]], few)
+        np.testing.assert_array_equal(many[:, few.shape[1] :], 0)
+
+    check([number], [three, number], [number])
+    check([two], [three, two, one, twenty, number], [two])
+    check([two, number], [twenty, number, one, three, two], [two, number])
+
+
+def test_tables_hold_no_padding(tmp_path, base):
+    packages = read_packages(tmp_path, base)
+    stack = multitask.stack(packages)
+    assert sum(value.size for value in stack.weights.values()) == sum(
+        package.config["parameters"] for package in packages
+    )
+    assert stack.tasks == ["pair", "score", "three", "wide"]
+    assert stack.labels == [["no", "yes"], [], ["a", "b", "c"], ["0", "1"]]
+    assert stack.used_activations() == ("gelu", "relu")
+
+
+def test_one_name_for_two_packages_is_refused(tmp_path, base):
+    package = read_packages(tmp_path, base, FOUR_TASKS[:1])[0]
+    with pytest.raises(UserError, match="both of the task pair"):
+        multitask.stack([package, package._replace(path="another")])
+
+
+def test_packages_of_two_bases_are_refused(tmp_path, base):
+    other = small_packages.write_base(tmp_path / "other", seed=8)
+    packages = [
+        *read_packages(tmp_path, base, FOUR_TASKS[:1]),
+        *read_packages(tmp_path, other, FOUR_TASKS[1:2]),
+    ]
+    with pytest.raises(UserError, match=r"pair and .*score do not share a base.*sha"):
+        multitask.stack(packages)
+
+
+def test_packages_of_two_cases_are_refused(tmp_path, base):
+    first, second = read_packages(tmp_path, base, FOUR_TASKS[:2])
+    cased = second._replace(config=dict(second.config, do_lower_case=False))
+    with pytest.raises(UserError, match="do_lower_case"):
+        multitask.stack([first, cased])
+
+
+def test_no_package_is_refused():
+    with pytest.raises(UserError, match="no adapter package"):
+        multitask.stack([])

@@ -1,0 +1,96 @@
+"""A full disk gives one message, and costs nothing that was there."""
+
+import contextlib
+import errno
+import os
+import resource
+
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from system import disk
+from training import progress
+from weights import run_record
+
+
+@contextlib.contextmanager
+def files_end_at(size):
+    """Files that would grow larger cannot be written, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "run.json"
+    run_record.write_whole(str(path), "before")
+    with files_end_at(100), pytest.raises(UserError) as caught:
+        run_record.write_whole(str(path), "after " * 500)
+    for part in (str(path), "File too large", "needs 3 kB", " are free there"):
+        assert part in str(caught.value)
+    assert os.listdir(tmp_path) == ["run.json"]
+    assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.ResourceExhaustedError(None, None, "/a/b; No space left on device"),
+        tf.errors.UnknownError(None, None, "2 errors\n /a/b; Input/output error\n [[x"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/b"),
+        RuntimeError("/a/b; Disk quota exceeded\n\tFailed to flush 2 events"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_of_all_kinds(error):
+    with pytest.raises(UserError) as caught, disk.explained("/a"):
+        raise error
+    assert str(caught.value).startswith("/a/b cannot be written (")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_stay_what_they_are():
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+    with pytest.raises(tf.errors.ResourceExhaustedError), disk.explained("/a"):
+        raise error
+
+
+def test_a_training_ends_with_one_message_and_goes_on(tmp_path, monkeypatch, capsys):
+    settings = {
+        **small_run.write_model(tmp_path / "bert"),
+        **small_run.write_mrpc(tmp_path / "MRPC"),
+        "output_dir": str(tmp_path / "output"),
+        "num_train_epochs": 2.0,  # 6 steps
+        "save_checkpoints_steps": 2,
+    }
+    output = tmp_path / "output"
+    limits = contextlib.ExitStack()
+
+    def fill(hook):
+        if hook.steps_done == 3:
+            limits.enter_context(files_end_at(60000))
+
+    with monkeypatch.context() as patched, limits:
+        patched.setattr(progress.ProgressHook, "_notice", fill)
+        patched.setattr(disk, "free_bytes", lambda path: 123)
+        with pytest.raises(SystemExit) as ended:
+            small_run.run(do_train=True, **settings)
+    assert ended.value.code == 1
+    said = capsys.readouterr().err.splitlines()
+    # Steps 0, 2, 4 and 6: 3,808 + 3 * 4,386 parameters each, of 4 bytes.
+    (warning,) = [line for line in said if "are free there: make space, or" in line]
+    assert "4 checkpoints of 67.5 kB need 270 kB, and 123 bytes are free" in warning
+    assert said[-1].startswith("error: %s/model.ckpt-4" % output)
+    for part in ("(File too large)", "needs 67.5 kB", "123 bytes are free"):
+        assert part in said[-1]
+    assert tf.train.latest_checkpoint(str(output)).endswith("model.ckpt-2")
+    found = os.listdir(output)
+    assert not [name for name in found if "ckpt-4" in name or name == "adapters"]
+    small_run.run(do_train=True, **settings)
+    assert "from step 2" in capsys.readouterr().err
+    assert (output / "adapters").exists()

@@ -1,0 +1,413 @@
+"""`run_classifier.py` with adapter packages, and checkpoints without the base."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+from google.protobuf import text_format
+
+import modeling
+from model import activations
+from training import classifier, distribution
+from weights import adapter_package, checkpoints
+
+TRAINING = {"num_train_epochs": 2.0, "learning_rate": 1e-2}
+
+
+@pytest.fixture
+def setting(tmp_path):
+    return {
+        **small_run.write_model(tmp_path / "bert"),
+        **small_run.write_mrpc(tmp_path / "MRPC"),
+    }
+
+
+@pytest.fixture
+def run(tmp_path, setting):
+    """Runs into a folder of the given name; returns the folder."""
+
+    def start(name, **flags):
+        output = tmp_path / name
+        small_run.run(
+            **{**setting, "output_dir": str(output), "write_graph": True, **flags}
+        )
+        return output
+
+    return start
+
+
+def values_of(checkpoint):
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+    }
+
+
+def last_values(output):
+    return values_of(tf.train.latest_checkpoint(str(output)))
+
+
+def kernel_dtypes(output):
+    """Of the frozen kernels in the graph that a run wrote."""
+    graph = text_format.Parse((output / "graph.pbtxt").read_text(), tf.GraphDef())
+    return {
+        tf.dtypes.as_dtype(node.attr["dtype"].type)
+        for node in graph.node
+        if node.op == "VarHandleOp" and node.name.endswith("/kernel")
+    }
+
+
+@pytest.fixture
+def fails(run, capsys):
+    """Runs what has to end with one message; returns the message."""
+
+    def start(name, **flags):
+        with pytest.raises(SystemExit) as ended:
+            run(name, **flags)
+        assert ended.value.code == 1
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return start
+
+
+def scores(output):
+    report = json.loads((output / "eval_results.json").read_text())
+    return report["sets"]["dev"]["scores"]
+
+
+def rewrite(package_dir, weights=None, **changes):
+    """Writes a package anew with other weights and entries of its config."""
+    package = adapter_package.read(str(package_dir))
+    adapter_package._write(
+        str(package_dir), {**package.config, **changes}, weights or package.weights
+    )
+
+
+def test_training_leaves_a_package_of_its_last_weights(run, setting):
+    output = run("a", do_train=True, do_eval=True, seed=5, **TRAINING)
+    package = adapter_package.read(str(output / "adapters"))
+    last = last_values(output)
+    frozen = {
+        name
+        for name in values_of(setting["init_checkpoint"])
+        if "LayerNorm" not in name
+    }
+    assert set(package.weights) == {
+        name
+        for name in last
+        if name not in frozen and "adam_" not in name and name != "global_step"
+    }
+    for name, value in package.weights.items():
+        np.testing.assert_array_equal(value, last[name])
+    config = package.config
+    assert config["global_step"] == 6
+    assert config["task"] == {
+        "name": "mrpc",
+        "labels": ["0", "1"],
+        "is_regression": False,
+        "metrics": ["f1", "accuracy"],
+    }
+    assert config["settings"]["seed"] == 5
+    assert config["settings"]["learning_rate"] == 1e-2
+    assert config["dev_scores"] == {"dev": scores(output)}
+    assert config["max_seq_length"] == 32
+    assert config["adapter"]["init_scale"] == 1e-3
+    assert config["base"] == checkpoints.base_fingerprint(
+        setting["init_checkpoint"], frozen
+    )
+
+
+def test_base_and_package_score_and_predict_as_the_run_did(run):
+    todo = {"do_eval": True, "do_predict": True}
+    output = run("a", do_train=True, **todo, **TRAINING)
+    again = run("b", adapters=str(output / "adapters"), seed=99, **todo)
+    for name in ("test_results.tsv", "MRPC.tsv"):
+        assert (again / name).read_bytes() == (output / name).read_bytes()
+    assert scores(again) == scores(output)
+    # And it is the package that does it.
+    untrained = np.loadtxt(str(run("c", **todo) / "test_results.tsv"))
+    trained = np.loadtxt(str(output / "test_results.tsv"))
+    assert np.abs(untrained - trained).min() > 0.005
+    assert not (again / "adapters").exists()
+
+
+def test_evaluation_leaves_the_package_it_was_given(run):
+    output = run("a", do_train=True, **TRAINING)
+    config = (output / "adapters" / "adapter_config.json").read_bytes()
+    run("b", adapters=str(output / "adapters"), do_eval=True)
+    assert (output / "adapters" / "adapter_config.json").read_bytes() == config
+    assert json.loads(config)["dev_scores"] is None
+    run("a", do_eval=True)
+    package = adapter_package.read(str(output / "adapters"))
+    assert package.config["dev_scores"] == {"dev": scores(output)}
+
+
+def test_training_goes_on_from_a_package(run, setting):
+    package_dir = run("a", do_train=True, **TRAINING) / "adapters"
+    # Its layer norms and head go before those of a base that has some.
+    base = dict(values_of(setting["init_checkpoint"]))
+    base["output_bias"] = np.full([2], 7.0, np.float32)
+    other_base = os.path.join(os.path.dirname(setting["init_checkpoint"]), "with_head")
+    checkpoints.write(other_base, base)
+    output = run(
+        "b",
+        do_train=True,
+        adapters=str(package_dir),
+        init_checkpoint=other_base,
+        **TRAINING,
+    )
+    package = adapter_package.read(str(package_dir))
+    first = values_of(output / "model.ckpt-0")
+    for name, value in package.weights.items():
+        np.testing.assert_array_equal(first[name], value)
+    for name in adapter_package.frozen_shapes(package.bert_config):
+        np.testing.assert_array_equal(first[name], base[name])
+    # From step 0, with fresh slots.
+    assert first["global_step"] == 0
+    assert not first["output_weights/adam_m"].any()
+    ours = adapter_package.read(str(output / "adapters"))
+    assert not np.array_equal(
+        ours.weights["output_weights"], package.weights["output_weights"]
+    )
+    # A second start takes what training left, not the package.
+    before = last_values(output)
+    again = run(
+        "b",
+        do_train=True,
+        do_eval=True,
+        adapters=str(package_dir),
+        init_checkpoint=other_base,
+        **TRAINING,
+    )
+    after = last_values(again)
+    assert all(np.array_equal(after[name], before[name]) for name in before)
+
+
+def test_a_package_keeps_its_activation(run, fails, monkeypatch):
+    package_dir = run("a", do_train=True, **TRAINING) / "adapters"
+    adapter = adapter_package.read(str(package_dir)).config["adapter"]
+    rewrite(package_dir, adapter={**adapter, "activation": "relu"})
+    asked = []
+    monkeypatch.setitem(
+        activations.ADAPTER_ACTIVATIONS,
+        "relu",
+        lambda x: asked.append(x) or tf.nn.relu(x),
+    )
+    output = run("b", do_train=True, adapters=str(package_dir), **TRAINING)
+    assert asked
+    assert adapter_package.read(str(output / "adapters")).activation == "relu"
+    message = fails("b", do_eval=True)
+    assert 'activation: "relu" there, "gelu" now' in message
+    assert "--adapters" in message
+
+
+def test_a_finished_run_without_its_package_gets_it(run):
+    output = run("a", do_train=True, **TRAINING)
+    expected = adapter_package.read(str(output / "adapters"))
+    shutil.rmtree(str(output / "adapters"))
+    run("a", do_train=True, **TRAINING)
+    assert adapter_package.read(str(output / "adapters")).config == expected.config
+
+
+def test_regression_from_a_package(run, tmp_path):
+    rows = small_run.write_sts_b(tmp_path / "STS-B")
+    output = run("a", do_train=True, do_predict=True, **rows, **TRAINING)
+    package = adapter_package.read(str(output / "adapters"))
+    assert package.is_regression
+    assert package.labels == []
+    again = run("b", do_predict=True, adapters=str(package.path), **rows)
+    results = [(f / "test_results.tsv").read_bytes() for f in (output, again)]
+    assert results[0] == results[1]
+
+
+# --- checkpoints that hold what is trained -----------------------------------------
+
+
+def test_checkpoints_of_trained_variables_alone(run):
+    everything = run("all", do_train=True, do_eval=True, **TRAINING)
+    trained = run(
+        "trained", do_train=True, do_eval=True, checkpoint_content="trained", **TRAINING
+    )
+    package = adapter_package.read(str(trained / "adapters"))
+    kept, expected = last_values(trained), last_values(everything)
+    slots = {n + s for n in package.weights for s in ("/adam_m", "/adam_v")}
+    assert set(kept) == set(package.weights) | slots | {"global_step"}
+    for name, value in kept.items():
+        np.testing.assert_array_equal(value, expected[name])
+    for name in ("eval_results.txt", "eval_results.json"):
+        assert (trained / name).read_bytes() == (everything / name).read_bytes()
+    assert (
+        package.config["base"]
+        == adapter_package.read(str(everything / "adapters")).config["base"]
+    )
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_frozen_kernels_beside_trained_variables_are_kept_as_multiplied(run, precision):
+    flags = {"do_eval": True, "do_predict": True, "precision": precision}
+    kept = run("kept", do_train=True, checkpoint_content="trained", **flags, **TRAINING)
+    cast = run("cast", adapters=str(kept / "adapters"), **flags)
+    assert kernel_dtypes(kept) == {classifier.PRECISIONS[precision]}
+    assert scores(kept) == scores(cast)
+    results = [(f / "test_results.tsv").read_bytes() for f in (kept, cast)]
+    assert results[0] == results[1]
+
+
+def test_training_resumes_from_trained_variables(run, tmp_path):
+    flags = {"checkpoint_content": "trained", "save_checkpoints_steps": 2}
+    whole = run("whole", do_train=True, **flags, **TRAINING)
+    # As if it had been killed after step 4.
+    cut = tmp_path / "cut"
+    shutil.copytree(str(whole), str(cut))
+    shutil.rmtree(str(cut / "adapters"))
+    for path in cut.glob("model.ckpt-6*"):
+        path.unlink()
+    (cut / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-4"\n')
+    at_4 = values_of(cut / "model.ckpt-4")
+    run("cut", do_train=True, do_eval=True, do_predict=True, **flags, **TRAINING)
+    after = last_values(cut)
+    assert after["global_step"] == 6
+    # Nothing was forgotten: the second moments only decay by 0.999 a step.
+    for name in at_4:
+        if name.endswith("adam_v"):
+            assert (after[name] >= 0.99 * at_4[name]).all()
+    # Trained on the base, not on random weights: base and package give the same.
+    again = run("again", do_predict=True, adapters=str(cut / "adapters"))
+    results = [(f / "test_results.tsv").read_bytes() for f in (cut, again)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("precision", "tolerance"),
+    [("float32", 1e-5), ("bfloat16", 1e-4), ("float16", 1e-4)],
+)
+def test_two_devices_with_trained_variables_alone(
+    tmp_path, run, monkeypatch, precision, tolerance
+):
+    monkeypatch.setattr(distribution, "local_devices", lambda: ["/cpu:0", "/cpu:1"])
+    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    flags = {
+        **small_run.write_model(tmp_path / "still", dropout=0.0),
+        "precision": precision,
+        "do_train": True,
+        "checkpoint_content": "trained",
+        **TRAINING,
+        "learning_rate": 1e-3,
+    }
+    one = last_values(run("one", **flags))
+    two = last_values(run("two", distribution_strategy="mirrored", **flags))
+    for name, value in two.items():
+        np.testing.assert_allclose(value, one[name], rtol=0, atol=tolerance)
+
+
+# --- what does not fit --------------------------------------------------------------
+
+
+@pytest.fixture
+def package_dir(run):
+    return run("trained_before", do_train=True, num_train_epochs=1.0) / "adapters"
+
+
+@pytest.fixture
+def refused(fails, package_dir, tmp_path):
+    """Checks that an evaluation is refused with a message of all these parts."""
+
+    def check(*parts, **flags):
+        message = fails("refused", do_eval=True, adapters=str(package_dir), **flags)
+        for part in parts:
+            assert part in message
+        assert not (tmp_path / "refused").exists()
+
+    return check
+
+
+def test_another_base_is_refused(refused, package_dir, tmp_path):
+    other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]
+    config = adapter_package.read(str(package_dir)).config
+    frozen = adapter_package.frozen_shapes(
+        modeling.BertConfig.from_dict(config["bert_config"])
+    )
+    refused(
+        "--init_checkpoint",
+        config["base"]["sha256"],
+        checkpoints.base_fingerprint(other, frozen)["sha256"],
+        init_checkpoint=other,
+    )
+
+
+def test_another_vocabulary_is_refused(refused, tmp_path):
+    vocabulary = tmp_path / "vocab.txt"
+    vocabulary.write_text("".join(w + "\n" for w in reversed(small_run.VOCABULARY)))
+    refused("--vocab_file", vocab_file=str(vocabulary))
+
+
+@pytest.mark.parametrize(
+    ("flags", "parts"),
+    [
+        ({"do_lower_case": False}, ("--do_lower_case", "true", "false")),
+        ({"adapter_size": 32}, ("--adapter_size", "64", "32")),
+        ({"init_checkpoint": None}, ("--adapters needs", "--init_checkpoint")),
+    ],
+    ids=str,
+)
+def test_other_settings_are_refused(refused, flags, parts):
+    refused(*parts, **flags)
+
+
+def test_other_labels_are_refused(refused, tmp_path):
+    rows = small_run.write_sts_b(tmp_path / "STS-B")
+    refused("--task_name", '["0", "1"]', "[]", **rows)
+
+
+def test_a_damaged_package_is_named(refused, package_dir):
+    weights = package_dir / "adapter.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    refused(str(weights), "damaged")
+
+
+def test_a_folder_with_another_checkpoint_is_refused(fails, package_dir):
+    used = package_dir.parent.name
+    message = fails(used, do_eval=True, adapters=str(package_dir))
+    assert "not trained from --adapters" in message
+    assert "new --output_dir" in message
+
+
+def test_the_content_of_checkpoints_does_not_change(fails, package_dir):
+    used = package_dir.parent.name
+    message = fails(used, do_eval=True, checkpoint_content="trained")
+    assert '"all" there, "trained" now' in message
+
+
+@pytest.mark.parametrize("flags", [{"init_checkpoint": None}, {}], ids=str)
+def test_trained_variables_alone_need_a_base(fails, flags):
+    flags = {"allow_random_base": True, "checkpoint_content": "trained", **flags}
+    message = fails("x", do_train=True, **flags)
+    assert "checkpoint_content=trained needs the base" in message
+
+
+def test_a_training_that_diverged_leaves_no_package(fails, tmp_path):
+    message = fails("x", do_train=True, num_train_epochs=2.0, learning_rate=1e38)
+    assert "--learning_rate" in message
+    assert not (tmp_path / "x" / "adapters").exists()
+
+
+def test_weights_that_diverged_in_the_last_step_make_no_package(
+    run, fails, monkeypatch
+):
+    output = run("x", do_train=True, **TRAINING)
+    shutil.rmtree(str(output / "adapters"))
+    real = checkpoints.iterate_values
+
+    def iterate_values(checkpoint, names):
+        for name, value in real(checkpoint, names):
+            yield name, value * np.nan if name == "output_bias" else value
+
+    monkeypatch.setattr(checkpoints, "iterate_values", iterate_values)
+    message = fails("x", do_train=True, **TRAINING)
+    assert "not finite" in message
+    assert "--learning_rate" in message
+    assert not (output / "adapters").exists()

@@ -1,0 +1,377 @@
+"""Ways to compute a training step: precision, parts, recomputation, XLA."""
+
+import os
+import re
+
+import numpy as np
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+
+import modeling
+import optimization
+from training import classifier, estimators
+
+BATCH, LENGTH, CLASSES = 8, 12, 3
+PLAIN = classifier.PLAIN
+
+
+def config(dropout=0.0):
+    return modeling.BertConfig(
+        50,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        max_position_embeddings=32,
+        type_vocab_size=2,
+        initializer_range=0.3,
+    )
+
+
+def batch():
+    random = np.random.RandomState(0)
+    shape = (BATCH, LENGTH)
+    lengths = random.randint(3, LENGTH + 1, [BATCH, 1])
+    arrays = {
+        "input_ids": random.randint(0, 50, shape),
+        "input_mask": np.arange(LENGTH) < lengths,
+        "segment_ids": random.randint(0, 2, shape),
+        "label_ids": random.randint(0, CLASSES, BATCH),
+        "is_real_example": np.ones(BATCH),
+    }
+    return {name: array.astype(np.int32) for name, array in arrays.items()}
+
+
+def initialize(session):
+    """Gives a model's variables the same values whatever else is in the graph."""
+    session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+    random = np.random.RandomState(1)
+    variables = sorted(tf.trainable_variables(), key=lambda v: v.op.name)
+    # The initializers with other values.
+    values = {
+        v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
+        for v in variables
+    }
+    session.run([v.initializer for v in variables], values)
+
+
+class Run:
+    """A training graph with the same initial values whatever the computation."""
+
+    def __init__(self, computation, dropout=0.0):
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            self.feed = {
+                tf.placeholder(tf.int32, array.shape, name): array
+                for name, array in batch().items()
+            }
+            self.spec = classifier.model_fn_builder(
+                config(dropout),
+                CLASSES,
+                init_checkpoint=None,
+                learning_rate=1e-2,
+                num_train_steps=20,
+                num_warmup_steps=0,
+                use_tpu=False,
+                use_one_hot_embeddings=False,
+                adapter_fn=classifier.adapter_function(8, 0.3),
+                computation=computation,
+            )({p.op.name: p for p in self.feed}, None, "train", {})
+            self.session = tf.Session()
+            initialize(self.session)
+
+    def values(self):
+        with self.graph.as_default():
+            return self.session.run({v.op.name: v for v in tf.global_variables()})
+
+    def steps(self, count):
+        return [
+            self.session.run([self.spec.loss, self.spec.train_op], self.feed)[0]
+            for _ in range(count)
+        ]
+
+    def of_type(self, kind):
+        return [op for op in self.graph.get_operations() if op.type == kind]
+
+    def forward_projections(self):
+        products = self.of_type("MatMul")
+        return [op for op in products if re.match("bert.*/attention/self/", op.name)]
+
+
+def needed_by(op):
+    """The operations that have to run before another, and itself."""
+    found, to_see = set(), [op]
+    while to_see:
+        op = to_see.pop()
+        if op not in found:
+            found.add(op)
+            to_see += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return found
+
+
+def assert_the_same(run, expected, tolerance=1e-5):
+    np.testing.assert_allclose(run.steps(4), expected.steps(4), rtol=tolerance)
+    actual = run.values()
+    values = expected.values()
+    assert sorted(actual) == sorted(values)
+    for name, value in values.items():
+        np.testing.assert_allclose(
+            actual[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+        )
+
+
+@pytest.fixture(autouse=True)
+def no_head_dropout(monkeypatch):
+    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+
+
+@pytest.mark.parametrize("parts", [2, 8])
+def test_parts_of_a_batch_give_the_update_of_the_whole(parts):
+    run = Run(PLAIN._replace(gradient_accumulation_steps=parts))
+    products = len(run.of_type("BatchMatMulV2"))
+    assert products == parts * len(Run(PLAIN).of_type("BatchMatMulV2"))
+    assert_the_same(run, Run(PLAIN))
+
+
+def test_parts_wait_for_each_other():
+    run = Run(PLAIN._replace(gradient_accumulation_steps=2))
+    lookups = run.of_type("ResourceGather") or run.of_type("GatherV2")
+    first, second = sorted(
+        (op for op in lookups if "embeddings" in op.name), key=lambda op: op._id
+    )
+
+    assert first in needed_by(second)
+
+
+@pytest.mark.parametrize("lanes", [2, 3, BATCH])
+def test_lanes_give_the_update_of_the_whole(lanes):
+    run = Run(PLAIN._replace(lanes=lanes))
+    expected = Run(PLAIN)
+    products = len(run.of_type("BatchMatMulV2"))
+    assert products == lanes * len(expected.of_type("BatchMatMulV2"))
+    # Queries, keys and values of two layers, and the last layer's queries: joined where
+    # all cores share an operation.
+    assert len(expected.forward_projections()) == 2 + 1
+    assert len(run.forward_projections()) == lanes * (2 * 3 + 1)
+    assert_the_same(run, expected)
+
+
+def test_lanes_of_parts_computed_again_give_the_update_of_the_whole():
+    run = Run(
+        PLAIN._replace(
+            lanes=2, gradient_accumulation_steps=2, recompute_activations=True
+        )
+    )
+    assert_the_same(run, Run(PLAIN))
+
+
+def test_no_lane_waits_for_another():
+    run = Run(PLAIN._replace(lanes=2))
+    products = run.of_type("MatMul")
+    lanes = [
+        {op for op in products if op.name.startswith(folders)}
+        for folders in (("bert/", "gradients/bert/"), ("bert_1/", "gradients/bert_1/"))
+    ]
+    assert len(lanes[0]) == len(lanes[1]) > 0
+    for lane, other in (lanes, lanes[::-1]):
+        for op in lane:
+            if not op.name.startswith("gradients"):
+                assert not needed_by(op) & other, op.name
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_lanes_take_batches_of_any_size(rows):
+    scores = []
+    inputs = [batch()[name][:rows] for name in ("input_ids", "input_mask")]
+    for lanes in (1, 3):
+        with tf.Graph().as_default(), tf.Session() as session:
+            ids, mask = (tf.placeholder(tf.int32, [None, None]) for _ in inputs)
+            output = classifier.create_model(
+                config(),
+                False,
+                ids,
+                mask,
+                tf.zeros_like(ids),
+                tf.zeros_like(ids[:, 0]),
+                CLASSES,
+                use_one_hot_embeddings=False,
+                adapter_fn=classifier.adapter_function(8, 0.3),
+                computation=PLAIN._replace(lanes=lanes),
+            )
+            initialize(session)
+            feed = {ids: inputs[0], mask: inputs[1]}
+            scores.append(session.run(output.probabilities, feed))
+    assert scores[0].shape == (rows, CLASSES)
+    np.testing.assert_allclose(*scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_recomputed_activations_change_nothing(dropout):
+    expected = Run(PLAIN, dropout)
+    run = Run(PLAIN._replace(recompute_activations=True), dropout)
+    # Each layer's softmax once more.
+    assert len(run.of_type("Softmax")) == len(expected.of_type("Softmax")) + 3
+    assert_the_same(run, expected)
+
+
+def test_each_part_of_each_lane_drops_other_elements_in_each_step():
+    run = Run(
+        PLAIN._replace(
+            lanes=2, gradient_accumulation_steps=2, recompute_activations=True
+        ),
+        dropout=0.4,
+    )
+    seeds = [op.inputs[0] for op in run.of_type("StatelessRandomGetKeyCounter")]
+    # Of the embeddings and of three layers, which are computed again.
+    parts = 2 * 2
+    assert len(seeds) == parts * (1 + 2 * 3 * 3)
+    steps = []
+    for _ in range(2):
+        drawn = run.session.run(seeds)
+        steps.append({tuple(seed) for seed in drawn})
+        run.steps(1)
+    assert [len(step) for step in steps] == [parts * (1 + 3 * 3)] * 2
+    assert not steps[0] & steps[1]
+
+
+def test_recomputation_trains_what_is_trained_only():
+    run = Run(PLAIN._replace(recompute_activations=True))
+    before = run.values()
+    run.steps(1)
+    with run.graph.as_default():
+        trained = {v.op.name for v in optimization.trainable_variables()}
+    for name, value in run.values().items():
+        if "adam_" not in name and name != "global_step":
+            assert np.array_equal(value, before[name]) == (name not in trained), name
+
+
+def test_xla_gives_the_same_and_compiles():
+    run = Run(PLAIN._replace(xla=True))
+    assert_the_same(run, Run(PLAIN))
+    report = tf.RunMetadata()
+    run.session.run(
+        run.spec.train_op,
+        run.feed,
+        options=tf.RunOptions(output_partition_graphs=True),
+        run_metadata=report,
+    )
+    kinds = {node.op for graph in report.partition_graphs for node in graph.node}
+    assert "_XlaRun" in kinds or "XlaLaunch" in kinds
+    assert "MatMul" not in kinds
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_is_for_frozen_kernels_and_attention(precision):
+    dtype = classifier.PRECISIONS[precision]
+    run = Run(PLAIN._replace(precision=precision))
+    low = [op for op in run.of_type("MatMul") if op.outputs[0].dtype == dtype]
+    names = {op.name for op in run.of_type("MatMul") if op not in low}
+    # Three layers of four products, and the pooler.
+    forward = [op for op in low if not op.name.startswith("gradients")]
+    assert len(forward) == 3 * 4 + 1
+    # Product and bias can be one operation.
+    with_bias = [op for op in run.of_type("BiasAdd") if op.inputs[0].op in forward]
+    assert len(with_bias) == len(forward)
+    assert all("adapters" in name or "head" in name for name in names)
+    assert {op.outputs[0].dtype for op in run.of_type("BatchMatMulV2")} == {dtype}
+    # Keys, scores, sums and values of the last layer.
+    few = [op for op in run.of_type("Einsum") if "attention" in op.name]
+    assert len([op for op in few if not op.name.startswith("gradients")]) == 4
+    assert {op.outputs[0].dtype for op in few} == {dtype}
+    assert {op.outputs[0].dtype for op in run.of_type("Softmax")} == {tf.float32}
+    with run.graph.as_default():
+        kept = {v.dtype.base_dtype for v in tf.global_variables()}
+    assert kept == {tf.float32, tf.int64}
+    np.testing.assert_allclose(run.steps(4), Run(PLAIN).steps(4), rtol=0.03)
+
+
+def test_gradients_that_are_not_finite_are_left_out(monkeypatch):
+    monkeypatch.setattr(optimization.LossScale, "INITIAL", 2.0**120)
+    run = Run(PLAIN._replace(precision="float16"))
+    before = run.values()
+    (scale,) = [
+        v
+        for v in run.graph.get_collection("variables")
+        if v.op.name == optimization.LOSS_SCALE
+    ]
+    run.steps(1)
+    after = run.values()
+    assert run.session.run(scale) == 2.0**119
+    for name, value in before.items():
+        if name not in ("global_step", optimization.LOSS_SCALE):
+            np.testing.assert_array_equal(after[name], value, name)
+    scale.load(2.0**10, run.session)
+    run.steps(1)
+    assert run.session.run(scale) == 2.0**10
+    changed = run.values()
+    assert any(
+        (changed[name] != value).any()
+        for name, value in after.items()
+        if "adam_" in name
+    )
+    assert all(np.isfinite(value).all() for value in changed.values())
+
+
+def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
+    monkeypatch.setattr(optimization.LossScale, "DOUBLED_AFTER", 3)
+    scale = optimization.LossScale()
+    finite = tf.placeholder(tf.bool, [])
+    update = scale.updated(finite)
+    course = []
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for is_finite in (1, 1, 0, 1, 1, 1, 1):
+            session.run(update, {finite: bool(is_finite)})
+            course.append(session.run(scale.value) / scale.INITIAL)
+    assert course == [1, 1, 0.5, 0.5, 0.5, 1, 1]
+
+
+def test_flags_reach_the_step(tmp_path, monkeypatch):
+    batches, lanes = {}, {}
+    session_config = estimators.session_config
+
+    def cpu_lanes(batch_sizes):
+        batches[name] = batch_sizes
+        return 2 if name == "lanes" else 1
+
+    def configured(count):
+        lanes[name] = count
+        return session_config(count)
+
+    monkeypatch.setattr(estimators, "cpu_lanes", cpu_lanes)
+    monkeypatch.setattr(estimators, "session_config", configured)
+    model = small_run.write_model(tmp_path / "bert")
+    rows = small_run.write_mrpc(tmp_path / "MRPC")
+    scores = {}
+    for name, changes in {
+        "plain": {},
+        "bfloat16": {"precision": "bfloat16"},
+        "float16": {"precision": "float16"},
+        "xla": {"xla": True},
+        "parts": {"gradient_accumulation_steps": 4, "recompute_activations": True},
+        "lanes": {},
+    }.items():
+        output = str(tmp_path / name)
+        small_run.run(
+            do_train=True,
+            do_predict=True,
+            output_dir=output,
+            **model,
+            **rows,
+            **changes,
+        )
+        scores[name] = np.loadtxt(os.path.join(output, "test_results.tsv"))
+        kept = tf.train.load_checkpoint(tf.train.latest_checkpoint(output))
+        assert set(kept.get_variable_to_dtype_map().values()) == {tf.float32, tf.int64}
+        assert kept.has_tensor("loss_scale") == (name == "float16")
+    # XLA uses all cores for what it compiles.
+    assert lanes == {case: 2 if case == "lanes" else 1 for case in scores}
+    assert batches.pop("parts") == [2, 8]
+    assert batches == {case: [8, 8] for case in scores if case not in ("parts", "xla")}
+    for name in ("bfloat16", "float16", "lanes"):
+        assert (scores[name] != scores["plain"]).any()
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, scores["plain"], atol=0.05, err_msg=name)

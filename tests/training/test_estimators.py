@@ -1,0 +1,145 @@
+"""The progress report, devices, and how memory is kept."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import optimization
+from system import console
+from tests.places import ROOT
+from training import estimators, progress
+
+
+class _Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def _train(stream=None, steps=6, loss=0.25, **settings):
+    """Takes steps whose loss is their number, from 0, and `loss`."""
+    step = tf.train.get_or_create_global_step()
+    value = tf.cast(step, tf.float32) + loss
+    settings = progress.ProgressSettings(32, steps, **settings)
+    hook = progress.ProgressHook(settings, stream)
+    with tf.control_dependencies([tf.identity(value)]):
+        update = tf.assign_add(step, 1)
+    progress.report(
+        value, optimization.TrainStep(update, tf.constant(3e-4), tf.sqrt(value))
+    )
+    with tf.train.MonitoredTrainingSession(hooks=[hook]) as session:
+        for _ in range(steps):
+            session.run(update)
+    return hook
+
+
+@pytest.fixture
+def lines(capsys):
+    console.start()
+    return lambda: capsys.readouterr().err.splitlines()
+
+
+def test_plain_lines_where_there_is_no_terminal(monkeypatch, lines):
+    monkeypatch.setattr(progress, "SHORTEST_INTERVAL", 0.0)
+    _train()
+    found = lines()
+    assert len(found) == 7
+    assert found[2].startswith("  step 3 of 6: ")
+    for part in (" examples/s", "loss 2.25", "learning rate 3.00e-04", " left"):
+        assert part in found[2]
+    assert found[5].startswith("  step 6 of 6: ")
+    assert found[5].endswith("0:00 left")
+    assert found[6].startswith("Trained steps 0 to 6: ")
+
+
+def test_plain_lines_come_at_tenths_and_at_intervals(monkeypatch, lines):
+    _train()
+    assert len(lines()) == 1
+    monkeypatch.setattr(progress, "SHORTEST_INTERVAL", 0.0)
+    tf.reset_default_graph()
+    hook = _train(steps=40)
+    found = lines()
+    assert [line.split()[1] for line in found[:-1]] == [
+        str(4 * i) for i in range(1, 11)
+    ]
+    # Of the last tenth: 36.25 to 39.25.
+    assert hook.last_loss() == (pytest.approx(37.75), 4)
+    monkeypatch.setattr(progress, "LONGEST_INTERVAL", 0.0)
+    tf.reset_default_graph()
+    _train(steps=40)
+    assert len(lines()) == 41
+
+
+def test_a_bar_on_a_terminal():
+    stream = _Terminal()
+    _train(stream)
+    text = stream.getvalue()
+    assert "training" in text
+    assert "6/6" in text
+    assert "examples/s" in text
+    assert "step 6 of 6" not in text
+
+
+def test_it_says_once_that_nothing_is_learned(lines):
+    _train(steps=40, num_warmup_steps=3, baseline_loss=9.5)
+    (notice,) = [line for line in lines() if "nothing is learned" in line]
+    # After the warm-up and 8 steps more the mean of 4 steps is still below; the first
+    # that is not is that of steps 9 to 12: 8.25 to 11.25.
+    assert notice.startswith("warning: step 12: ")
+    assert "last 4 steps, 9.7500" in notice
+    tf.reset_default_graph()
+    _train(steps=40, num_warmup_steps=3, baseline_loss=100.0)
+    assert "nothing" not in "".join(lines())
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf"), -1.0])
+def test_what_is_not_finite_ends_the_training(loss):
+    # Of -1 the norm, its root, is no number.
+    with pytest.raises(progress.NotFiniteError):
+        _train(loss=loss)
+    tf.reset_default_graph()
+    _train(loss=loss, leaves_out_infinite=True)
+
+
+@pytest.mark.parametrize(
+    "cores, batch_sizes, lanes",
+    [(1, [8], 1), (2, [32, 8], 2), (2, [2], 2), (2, [32, 1], 1), (3, [32], 1)],
+)
+def test_lanes_are_used_where_they_pay(monkeypatch, cores, batch_sizes, lanes):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda process: set(range(cores)), raising=False
+    )
+    assert estimators.cpu_lanes(batch_sizes) == lanes
+    config = estimators.session_config(lanes)
+    # 0: all cores.
+    assert config.intra_op_parallelism_threads == (1 if lanes > 1 else 0)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert estimators.cpu_lanes(batch_sizes) == 1
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_freed_memory_is_used_again(keeps):
+    # In a process of its own, since the setting is the process's.
+    program = """if True:
+        import resource
+        import numpy as np
+        from training import estimators
+        %s
+        def touch():
+            for megabytes in (20, 70, 40) * 5:
+                np.ones(megabytes * 2**20, np.int8)
+        touch()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        touch()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    """ % ("estimators.keep_freed_memory()" if keeps else "")
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, check=True
+    )
+    faults = int(result.stdout)
+    # Of 650 MB those of 40 and 70 each: 140,800 pages, or 275 where pages are huge.
+    assert faults < 50 if keeps else faults > 200

@@ -1,0 +1,117 @@
+"""A training that is told to end leaves a checkpoint, and all else ends in order."""
+
+import os
+import signal
+
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+from tensorflow_estimator.python.estimator.tpu import tpu_estimator
+
+import errors
+from inputs import feature_cache
+from training import progress, signals
+
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Those of a process in the foreground; they have to be there again afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    now = [signal.getsignal(number) for number in STATUS]
+    yield
+    assert [signal.getsignal(number) for number in STATUS] == now
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return {
+        **small_run.write_model(tmp_path / "bert"),
+        **small_run.write_mrpc(tmp_path / "MRPC"),
+        "output_dir": str(tmp_path / "output"),
+        "num_train_epochs": 4.0,  # 12 steps
+    }
+
+
+def send_in(monkeypatch, place, name, number, when=lambda *_: True):
+    """Has this process sent a signal when a function is called."""
+    called = getattr(place, name)
+
+    def call(*args, **kwargs):
+        if when(*args):
+            os.kill(os.getpid(), number)
+        return called(*args, **kwargs)
+
+    monkeypatch.setattr(place, name, call)
+
+
+@pytest.mark.parametrize("number", STATUS)
+def test_a_training_stops_with_a_checkpoint_and_goes_on(
+    settings, number, monkeypatch, capsys
+):
+    output = settings["output_dir"]
+    with monkeypatch.context() as patched:
+        send_in(
+            patched,
+            progress.ProgressHook,
+            "_notice",
+            number,
+            lambda hook: hook.steps_done == 7,
+        )
+        with pytest.raises(SystemExit) as ended:
+            small_run.run(do_train=True, do_eval=True, **settings)
+    assert ended.value.code == STATUS[number]
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
+    assert said.splitlines()[-1].startswith("%s: stopped after step 7 of 12" % name)
+    assert tf.train.latest_checkpoint(output).endswith("model.ckpt-7")
+    # Nothing that looks finished.
+    assert not {"adapters", "eval_results.txt"} & set(os.listdir(output))
+    small_run.run(do_train=True, do_eval=True, **settings)
+    assert "from step 7" in capsys.readouterr().err
+    assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
+    assert {"adapters", "eval_results.txt"} <= set(os.listdir(output))
+
+
+def test_what_is_no_training_ends_with_one_line(settings, monkeypatch, capsys):
+    send_in(monkeypatch, feature_cache, "write", signal.SIGINT)
+    with pytest.raises(SystemExit) as ended:
+        small_run.run(do_train=True, **settings)
+    assert ended.value.code == 130
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if "Ctrl-C" in line] == lines[-1:]
+    assert "the same command goes on" in lines[-1]
+
+
+def test_other_programs_end_with_one_line_too(capsys):
+    @errors.reports_user_errors
+    def main(argv):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(SystemExit) as ended:
+        main([])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ended by Ctrl-C\n"
+
+
+def test_a_second_signal_is_the_systems():
+    with signals.handled(), signals.awaited() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.number == signal.SIGTERM
+        assert {signal.getsignal(number) for number in STATUS} == {signal.SIG_DFL}
+
+
+def test_what_runs_in_the_background_goes_on_ignoring_ctrl_c():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with signals.handled():
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_the_estimator_on_tpu_leaves_the_handlers_alone():
+    before = signal.getsignal(signal.SIGINT)
+    tpu_estimator.InstallSignalHandlerHook().before_run(None)
+    assert signal.getsignal(signal.SIGINT) == before

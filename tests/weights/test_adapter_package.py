@@ -1,0 +1,836 @@
+"""The adapter package's two files: what is in them, and what strangers put there."""
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow.compat.v1 as tf
+
+import modeling
+from errors import UserError
+from serving import multitask
+from tests import small_packages
+from training import classifier
+from weights import adapter_package, checkpoints, health, package_checks, package_report
+
+TASK = small_packages.Task("pair", 4, ("no", "yes"))
+CONFIG, WEIGHTS = adapter_package.CONFIG_NAME, adapter_package.WEIGHTS_NAME
+BERT_BASE = modeling.BertConfig(30522, type_vocab_size=2)
+SHA256 = "0" * 64
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return small_packages.write_base(tmp_path_factory.mktemp("base") / "bert")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, base):
+    folder = tmp_path_factory.mktemp("written") / "package"
+    return small_packages.write_package(folder, base, TASK)
+
+
+@pytest.fixture
+def folder(tmp_path, written):
+    """A package to damage."""
+    return shutil.copytree(written, str(tmp_path / "package"))
+
+
+def contents(folder):
+    """Both files' bytes, by name."""
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as reader:
+            found[name] = reader.read()
+    return found
+
+
+def put(folder, name, data):
+    with open(os.path.join(folder, name), "wb") as writer:
+        writer.write(data)
+
+
+def forge(folder, change=lambda config: None, data=None):
+    """Puts other content in, with digests that fit it, as a stranger could."""
+    if data is not None:
+        put(folder, WEIGHTS, data)
+    files = contents(folder)
+    config = json.loads(files[CONFIG])
+    config["weights"] = {
+        "bytes": len(files[WEIGHTS]),
+        "sha256": hashlib.sha256(files[WEIGHTS]).hexdigest(),
+    }
+    change(config)
+    config["sha256"] = package_checks.config_digest(config)
+    put(folder, CONFIG, json.dumps(config).encode("utf-8"))
+
+
+def refused(folder, name):
+    """The message with which a package is refused; it names the file."""
+    with pytest.raises(UserError) as error:
+        adapter_package.read(folder)
+    message = str(error.value)
+    assert os.path.join(folder, name) in message
+    assert message.isprintable()
+    assert len(message) < 1000
+    return message
+
+
+def with_header(header, payload):
+    """A weights' file; `header` is a dict, or bytes that stand in its place."""
+    if isinstance(header, dict):
+        header = json.dumps(header).encode("utf-8")
+    return struct.pack("<Q", len(header)) + header + payload
+
+
+def parts(folder):
+    """Header as a dict, and payload, of a weights' file."""
+    data = contents(folder)[WEIGHTS]
+    length = 8 + struct.unpack("<Q", data[:8])[0]
+    return json.loads(data[8:length]), data[length:]
+
+
+# --- what is in a package -------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "labels"), [(5, 3), (2, 1)])
+def test_shapes_are_those_of_the_model(base, size, labels):
+    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    variables = classifier.variable_set(
+        config, labels, classifier.adapter_function(size, 0.1), labels == 1
+    )
+    trained = adapter_package.trained_shapes(config, size, labels)
+    frozen = adapter_package.frozen_shapes(config)
+    assert set(trained) == set(variables.trained())
+    assert {**trained, **frozen} == variables.shapes
+    assert not set(trained) & set(frozen)
+    assert list(trained) == sorted(trained)
+    assert list(frozen) == sorted(frozen)
+
+
+def test_what_is_written_is_read(tmp_path, base):
+    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    shapes = adapter_package.trained_shapes(config, 4, 3)
+    random = np.random.RandomState(1)
+    weights = {
+        name: random.standard_normal(shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    description = adapter_package.Description(
+        task_name="colour",
+        labels=["rouge", "été", "bleu"],
+        is_regression=False,
+        metrics=["accuracy", "f1"],
+        bert_config=config.to_dict(),
+        adapter_size=4,
+        vocabulary="5" * 64,
+        do_lower_case=False,
+        max_seq_length=20,
+        adapter_init_scale=0.01,
+        activation="swish",
+        settings={"learning_rate": 3e-05, "seed": 1},
+        origin="elsewhere",
+    )
+    frozen = adapter_package.frozen_shapes(config)
+    fingerprint = checkpoints.base_fingerprint(base["init_checkpoint"], frozen)
+    scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
+    folder = str(tmp_path / "new" / "package")
+    adapter_package.write(folder, description, weights, fingerprint, 77, scores)
+    package = adapter_package.read(folder)
+    assert package.path == folder
+    assert set(package.weights) == set(weights)
+    for name, value in weights.items():
+        assert package.weights[name].dtype == np.float32
+        assert package.weights[name].tobytes() == value.tobytes()
+    assert package.bert_config.to_dict() == config.to_dict()
+    assert (package.task, package.labels) == ("colour", ["rouge", "été", "bleu"])
+    assert (package.is_regression, package.adapter_size) == (False, 4)
+    assert package.activation == "swish"
+    expected = {
+        "format": "adapter-bert",
+        "format_version": 1,
+        "program_version": adapter_package.VERSION,
+        "train_policy": "adapters",
+        "vocabulary": "5" * 64,
+        "do_lower_case": False,
+        "max_seq_length": 20,
+        "settings": {"learning_rate": 3e-05, "seed": 1},
+        "dev_scores": scores,
+        "origin": "elsewhere",
+        "global_step": 77,
+        "parameters": sum(value.size for value in weights.values()),
+        "base": fingerprint,
+    }
+    assert {key: package.config[key] for key in expected} == expected
+    assert package.config["task"]["metrics"] == ["accuracy", "f1"]
+    assert package.config["adapter"] == {
+        "size": 4,
+        "layers": [0, 1],
+        "init_scale": 0.01,
+        "activation": "swish",
+    }
+
+
+def test_no_base_weight_is_in_a_package(folder, base):
+    package = adapter_package.read(folder)
+    files = contents(folder)
+    assert set(files) == {CONFIG, WEIGHTS}
+    frozen = adapter_package.frozen_shapes(package.bert_config)
+    assert not set(frozen) & set(parts(folder)[0])
+    values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
+    assert len(values) == 29
+    for name, value in values.items():
+        assert value.tobytes() not in files[WEIGHTS], name
+        assert name.encode() not in files[WEIGHTS] + files[CONFIG]
+    # The same search finds what is there.
+    for value in package.weights.values():
+        assert value.tobytes() in files[WEIGHTS]
+    header = files[WEIGHTS].index(b"}}") + 2
+    assert len(files[WEIGHTS]) <= header + 8 + 4 * package.config["parameters"]
+    layer_norms = [name for name in package.weights if "LayerNorm" in name]
+    assert len(layer_norms) == 10
+
+
+def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
+    shapes = adapter_package.trained_shapes(BERT_BASE, 64, 2)
+    random = np.random.RandomState(0)
+    weights = {
+        name: random.standard_normal(shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    frozen = adapter_package.frozen_shapes(BERT_BASE)
+    assert package_checks.count(shapes) == 2_419_202
+    assert package_checks.count(frozen) == 109_482_240 - 38_400
+    description = adapter_package.Description(
+        "mrpc", ["0", "1"], False, ["f1"], BERT_BASE.to_dict(), 64, SHA256, True, 128
+    )
+    folder = str(tmp_path / "package")
+    base = {"sha256": SHA256, "parameters": package_checks.count(frozen)}
+    adapter_package.write(folder, description, weights, base, 1)
+    assert sum(map(len, contents(folder).values())) < 10_000_000
+    read = adapter_package.read(folder).weights
+    assert all(np.array_equal(read[name], weights[name]) for name in shapes)
+
+
+def test_scores_are_added_and_the_rest_is_kept(folder):
+    before = adapter_package.read(folder)
+    weights = contents(folder)[WEIGHTS]
+    scores = {"dev": {"pearson": float("nan"), "spearman": 0.25}}
+    known = health.Health(training=[], evaluation=["dev: all the same"])
+    adapter_package.add_scores(before, scores, known)
+    after = adapter_package.read(folder)
+    assert after.config["dev_scores"] == {"dev": {"pearson": None, "spearman": 0.25}}
+    assert contents(folder)[WEIGHTS] == weights
+    changed = {k for k in after.config if after.config[k] != before.config[k]}
+    assert changed == {"dev_scores", "health", "sha256"}
+    assert after.health == known
+    assert b"NaN" not in contents(folder)[CONFIG]
+
+
+# --- damage ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+def test_a_file_that_was_cut_or_grew(folder, name):
+    whole = contents(folder)[name]
+    # A config ends in "}\n", and is whole without its line end.
+    for length in [0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 2]:
+        put(folder, name, whole[:length])
+        refused(folder, name)
+    put(folder, name, whole + b"x")
+    refused(folder, name)
+    put(folder, name, whole)
+    adapter_package.read(folder)
+
+
+def test_every_flipped_bit_of_the_config_is_found(folder):
+    path = os.path.join(folder, CONFIG)
+    whole = contents(folder)[CONFIG]
+    package_checks.parse_config(whole, path)
+    for position in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises(UserError, match=CONFIG):
+            package_checks.parse_config(bytes(flipped), path)
+
+
+def test_every_flipped_bit_of_the_weights_is_found(folder):
+    whole = contents(folder)[WEIGHTS]
+    random = np.random.RandomState(0)
+    positions = random.choice(8 * len(whole), 400, replace=False)
+    for position in [*range(64), *positions, 8 * len(whole) - 1]:
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        put(folder, WEIGHTS, flipped)
+        assert "damaged" in refused(folder, WEIGHTS)
+
+
+def test_flipped_bits_that_fit_their_digest_crash_nothing(folder):
+    whole = contents(folder)[WEIGHTS]
+    expected = adapter_package.read(folder).weights
+    header = 8 + struct.unpack("<Q", whole[:8])[0]
+    random = np.random.RandomState(0)
+    for position in [*range(64), *random.choice(8 * header, 300, replace=False)]:
+        flipped = bytearray(whole)
+        flipped[position // 8] ^= 1 << position % 8
+        forge(folder, data=flipped)
+        try:
+            read = adapter_package.read(folder).weights
+        except UserError as error:
+            assert WEIGHTS in str(error) or CONFIG in str(error)
+        else:
+            shapes = {name: value.shape for name, value in read.items()}
+            assert shapes == {n: value.shape for n, value in expected.items()}
+
+
+def test_files_that_were_swapped_or_renamed(folder):
+    files = contents(folder)
+    put(folder, CONFIG, files[WEIGHTS])
+    put(folder, WEIGHTS, files[CONFIG])
+    refused(folder, CONFIG)
+    put(folder, CONFIG, files[CONFIG])
+    refused(folder, WEIGHTS)
+    for name in (WEIGHTS, CONFIG):
+        path = os.path.join(folder, name)
+        put(folder, WEIGHTS, files[WEIGHTS])
+        os.rename(path, path + ".bak")
+        assert "cannot be read" in refused(folder, name)
+
+
+def test_weights_of_another_package(folder, tmp_path, base):
+    other = small_packages.write_package(tmp_path / "other", base, TASK, seed=1)
+    put(folder, WEIGHTS, contents(other)[WEIGHTS])
+    assert "damaged" in refused(folder, WEIGHTS)
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_what_is_no_file(folder, name, kind):
+    path = os.path.join(folder, name)
+    os.remove(path)
+    {"folder": os.mkdir, "pipe": os.mkfifo}[kind](path)
+    assert "no file" in refused(folder, name)
+
+
+def test_a_path_that_is_no_folder(folder, tmp_path):
+    for path in (str(tmp_path / "none"), os.path.join(folder, CONFIG)):
+        assert "an adapter package is a folder" in refused(path, CONFIG)
+
+
+# --- strangers' configs ---------------------------------------------------------
+
+ADAPTERHUB_CONFIG = {
+    "config": {"mh_adapter": True, "reduction_factor": 16, "non_linearity": "swish"},
+    "hidden_size": 768,
+    "model_class": "BertAdapterModel",
+    "model_name": "bert-base-uncased",
+    "version": "adapters.1.0.0",
+}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"Adapters of the MRPC task, see the paper.\n",
+        b"\x00" * 1000,
+        b"\xff\xfe{}",
+        b"null",
+        b"17",
+        b"[]",
+        b"{}",
+        json.dumps(ADAPTERHUB_CONFIG).encode("utf-8"),
+        b'{"format": ["adapter-bert"]}',
+        b'{"format": "adapter-bert"}',
+        b'{"format": "adapter-bert", "format_version": 1}',
+        b"[" * 200_000,
+        b'{"a":' * 50_000,
+        b'{"format": "adapter-bert", "a": ' + b"[" * 800 + b"]" * 800 + b"}",
+        b'{"format": "adapter-bert", "global_step": ' + b"9" * 200_000 + b"}",
+        b'{"format": "adapter-bert", "format_version": NaN}',
+        b" " * (1 << 19),
+    ],
+    ids=lambda data: "%d-%s" % (len(data), data[:12]),
+)
+def test_configs_of_other_programs(folder, data):
+    put(folder, CONFIG, data)
+    refused(folder, CONFIG)
+
+
+def test_a_package_of_adapterhub_is_told_where_to_go(folder):
+    put(folder, CONFIG, json.dumps(ADAPTERHUB_CONFIG).encode("utf-8"))
+    assert "convert_checkpoint.py" in refused(folder, CONFIG)
+
+
+def test_a_version_to_come_is_told_apart_from_damage(folder):
+    forge(folder, lambda config: config.update(format_version=2))
+    message = refused(folder, CONFIG)
+    assert "damaged" not in message
+    assert "version 2, this program reads 1" in message
+
+
+def _changed(*path_and_value):
+    *path, key, value = path_and_value
+
+    def change(config):
+        for step in path:
+            config = config[step]
+        config[key] = value
+
+    return change
+
+
+DEEP = []
+for _ in range(50):
+    DEEP = [DEEP]
+
+FORGED = [
+    *(
+        _changed(key, value)
+        for key in ("task", "bert_config", "adapter", "base", "do_lower_case")
+        for value in (None, 1, "x", [], {})
+    ),
+    *(
+        _changed(key, value)
+        for key in ("max_seq_length", "global_step", "parameters")
+        for value in (None, -1, 1.5, True, "1", float(2**70), 2**70, 10**4000)
+    ),
+    *(
+        _changed("bert_config", key, value)
+        for key in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        )
+        for value in (None, 0, -2, 2.0, True, "16", [2], 10**9, 10**18, 10**4000)
+    ),
+    *(
+        _changed("bert_config", key, value)
+        for key, value in (
+            ("hidden_act", "exec"),
+            ("hidden_act", ["gelu"]),
+            ("hidden_dropout_prob", float("1e999")),
+            ("initializer_range", "0"),
+            ("initializer_range", 10**400),
+        )
+    ),
+    *(
+        _changed("adapter", key, value)
+        for key, value in (
+            ("size", 0),
+            ("size", 10**18),
+            ("size", 3),
+            ("layers", []),
+            ("layers", [0]),
+            ("layers", [1, 0]),
+            ("layers", [0, "1"]),
+            ("layers", list(range(20_000))),
+            ("activation", "exec"),
+            ("init_scale", -1),
+            ("init_scale", "small"),
+        )
+    ),
+    *(
+        _changed("task", key, value)
+        for key, value in (
+            ("labels", []),
+            ("labels", ["a", "a"]),
+            ("labels", ["a", 1]),
+            ("labels", ["a", "\ud800"]),
+            ("name", "\ud800"),
+            ("name", "a\x1b[2J"),
+            ("labels", ["a", "b\nc"]),
+            ("labels", ["a", "b\u2028c"]),
+            ("metrics", ["\x9b2J"]),
+            ("labels", ["a"]),
+            ("labels", [str(i) for i in range(20_000)]),
+            ("metrics", [1]),
+            ("is_regression", True),
+            ("name", None),
+        )
+    ),
+    _changed("base", "sha256", 1),
+    _changed("base", "sha256", "g" * 64),
+    _changed("vocabulary", "0" * 63),
+    _changed("base", "parameters", 1),
+    _changed("weights", "bytes", 2**62),
+    _changed("weights", "sha256", None),
+    _changed("dev_scores", {"dev": 1}),
+    _changed("dev_scores", {"dev": {"f1": "high"}}),
+    _changed("settings", {"a": float("nan")}),
+    _changed("settings", DEEP),
+    _changed("settings", {"a": DEEP}),
+]
+
+
+def test_no_entry_can_be_missing(folder):
+    whole = contents(folder)[CONFIG]
+    config = json.loads(whole)
+    # `forge` puts these in anew, and a file of another format is told so.
+    left_out = {"format", "format_version", "weights", "sha256"}
+    left_out.add("health")  # Earlier versions had none.
+    entries = [(key,) for key in sorted(set(config) - left_out)]
+    for outer in ("task", "adapter", "base"):
+        entries += [(outer, key) for key in config[outer]]
+    entries += [("bert_config", key) for key in modeling.CONFIG_SIZES]
+    assert len(entries) > 30
+    for *outer, key in entries:
+
+        def change(config, outer=outer, key=key):
+            for step in outer:
+                config = config[step]
+            del config[key]
+
+        put(folder, CONFIG, whole)
+        forge(folder, change)
+        assert "(%s is missing)" % ".".join([*outer, key]) in refused(folder, CONFIG)
+
+
+def test_entries_that_are_none_of_berts_set_nothing(folder):
+    def change(config):
+        config["bert_config"].update(
+            {"validate": 1, "to_dict": 1, "__class__": "int", "__dict__": {}}
+        )
+
+    expected = adapter_package.read(folder).bert_config.to_dict()
+    forge(folder, change)
+    assert adapter_package.read(folder).bert_config.to_dict() == expected
+
+
+@pytest.mark.parametrize("change", FORGED)
+def test_forged_configs(folder, change):
+    forge(folder, change)
+    tracemalloc.start()
+    try:
+        refused(folder, CONFIG)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_billion_layers_with_room_for_them(folder):
+    def change(config):
+        config["bert_config"]["num_hidden_layers"] = 10**9
+        config["bert_config"]["hidden_size"] = 10**12
+        config["bert_config"]["num_attention_heads"] = 1
+        config["weights"]["bytes"] = 10**18
+
+    forge(folder, change)
+    tracemalloc.start()
+    try:
+        assert "GB of memory" in refused(folder, CONFIG)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_terminal_does_not_obey_a_message(folder):
+    forge(folder, _changed("adapter", "activation", "\x1b[2J\u202e\ud800"))
+    assert "\\x1b" in refused(folder, CONFIG)
+
+
+# --- strangers' weights ---------------------------------------------------------
+
+HEAD = "output_bias"
+
+
+def _renamed(header):
+    header["bert/output_bias"] = header.pop(HEAD)
+
+
+def _entry(**changes):
+    return lambda header: header[HEAD].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        (_renamed, "bert/output_bias' does not belong there"),
+        (lambda header: header.pop(HEAD), ""),
+        (_entry(dtype="I32"), "int32"),
+        (_entry(dtype="F64"), ""),
+        (_entry(dtype="BF16", shape=[4]), ""),
+        (_entry(dtype="F8_E4M3", shape=[8]), ""),
+        (_entry(dtype="PICKLE"), ""),
+        (_entry(shape=[2, 1]), "[2, 1], expected float32 [2]"),
+        (_entry(shape=[]), ""),
+        (_entry(shape=[2**32, 2**32]), ""),
+        (_entry(shape=[0, 2**64 - 1]), ""),
+        (_entry(shape=[2**64]), ""),
+        (_entry(shape=[-2]), ""),
+        (_entry(shape=[2.0]), ""),
+        (_entry(shape=None), ""),
+        (_entry(data_offsets=[0, 8]), ""),
+        (_entry(data_offsets=[2**63, 2**63 + 8]), ""),
+        (_entry(data_offsets=[8, 0]), ""),
+        (_entry(data_offsets=[-8, 0]), ""),
+        (lambda header: header.update(__metadata__={"a": 1}), ""),
+        (
+            lambda header: header.update(
+                {"x": {"dtype": "F32", "shape": [0, 2**40], "data_offsets": [0, 0]}}
+            ),
+            "",
+        ),
+    ],
+)
+def test_forged_headers_of_the_weights(folder, change, part):
+    header, payload = parts(folder)
+    change(header)
+    forge(folder, data=with_header(header, payload))
+    assert part in refused(folder, WEIGHTS)
+
+
+def test_an_empty_shape_that_no_array_can_have(folder):
+    header, payload = parts(folder)
+    begin, end = header.pop(HEAD)["data_offsets"]
+    moved = {}
+    for name, entry in header.items():
+        offsets = [at - (end - begin) * (at > begin) for at in entry["data_offsets"]]
+        moved[name] = dict(entry, data_offsets=offsets)
+    for shape in ([0, 2**64 - 1], [2**62, 0, 2**62]):
+        moved[HEAD] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
+        forge(folder, data=with_header(moved, payload[:begin] + payload[end:]))
+        refused(folder, WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"a text file of some length\n" * 10,
+        struct.pack("<Q", 2**60) + b"{}",
+        struct.pack("<Q", 2**64 - 1) + b"{}",
+        struct.pack("<Q", 90_000_000) + b"{}",
+        with_header(b"", b""),
+        with_header(b"[]", b""),
+        with_header({}, b""),
+        with_header(b"\xff\xff", b""),
+        with_header(b'{"a":' * 500, b""),
+        with_header(b"[" * 4000, b""),
+        b"\x80\x04\x95" + b"\x00" * 100,
+        b"PK\x03\x04" + b"\x00" * 100,
+    ],
+    ids=lambda data: "%d-%s" % (len(data), data[:12]),
+)
+def test_weights_of_other_programs(folder, data):
+    forge(folder, data=data)
+    refused(folder, WEIGHTS)
+
+
+def test_weights_longer_than_such_a_model_has(folder):
+    header, payload = parts(folder)
+    text = json.dumps(header).encode("utf-8") + b" " * 100_000
+    forge(folder, data=with_header(text, payload))
+    assert "weights.bytes" in refused(folder, CONFIG)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers(folder, value):
+    weights = dict(adapter_package.read(folder).weights)
+    weights["output_weights"] = weights["output_weights"].copy()
+    weights["output_weights"][1, 3] = value
+    forge(folder, data=safetensors.numpy.save(weights))
+    assert "output_weights is not finite" in refused(folder, WEIGHTS)
+
+
+# --- writing --------------------------------------------------------------------
+
+
+def write_again(package, path):
+    """Writes a package with other weights."""
+    weights = {name: value + 1 for name, value in package.weights.items()}
+    adapter_package.add_scores(
+        package._replace(path=path, weights=weights), None, health.Health()
+    )
+
+
+def _failing(call, at, error):
+    """A function that fails when it is called for the n-th time."""
+    calls = []
+
+    def function(*arguments, **rest):
+        calls.append(arguments)
+        if len(calls) == at:
+            raise error(None, None, "disk full")
+        return call(*arguments, **rest)
+
+    return function
+
+
+class _Stopped(KeyboardInterrupt):
+    """The user stops the program."""
+
+
+STEPS = [("makedirs", 1), ("GFile", 1), ("GFile", 2), ("rename", 1), ("rename", 2)]
+
+
+@pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError, _Stopped])
+@pytest.mark.parametrize(("name", "at"), STEPS)
+def test_a_failure_keeps_the_earlier_package(folder, monkeypatch, name, at, error):
+    before, package = contents(folder), adapter_package.read(folder)
+    with monkeypatch.context() as patch:
+        failing = _failing(getattr(tf.io.gfile, name), at, error)
+        patch.setattr(tf.io.gfile, name, failing)
+        with pytest.raises((UserError, _Stopped)) as raised:
+            write_again(package, folder)
+    if error is not _Stopped:
+        assert "cannot be written" in str(raised.value)
+    assert contents(folder) == before
+    # What was left does not disturb the next one.
+    write_again(package, folder)
+    assert contents(folder)[WEIGHTS] != before[WEIGHTS]
+    adapter_package.read(folder)
+    assert os.listdir(os.path.dirname(folder)) == ["package"]
+
+
+@pytest.mark.parametrize(("name", "at"), STEPS[:-1])
+def test_a_failure_leaves_no_half_package(folder, tmp_path, monkeypatch, name, at):
+    package, path = adapter_package.read(folder), str(tmp_path / "first")
+    failing = _failing(getattr(tf.io.gfile, name), at, tf.errors.DataLossError)
+    monkeypatch.setattr(tf.io.gfile, name, failing)
+    with pytest.raises(UserError, match="cannot be written"):
+        write_again(package, path)
+    assert not os.path.exists(path)
+
+
+def test_what_a_killed_program_moved_away_comes_back(folder, monkeypatch):
+    before, package = contents(folder), adapter_package.read(folder)
+    os.rename(folder, folder + ".replaced")
+    failing = _failing(tf.io.gfile.GFile, 1, tf.errors.DataLossError)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "GFile", failing)
+        with pytest.raises(UserError):
+            write_again(package, folder)
+    assert contents(folder) == before
+
+
+def test_what_a_killed_program_moved_away_is_found(folder, tmp_path):
+    before = adapter_package.read(folder)
+    summary = package_report.summary(before)
+    os.rename(folder, folder + ".replaced")
+    for path in (folder, folder + "/"):
+        found = adapter_package.read(path)
+        assert found.config == before.config
+    assert package_report.summary(found._replace(path=folder)) == summary
+    assert multitask.read_package("other=" + folder).task == "other"
+    # What is written next takes its place.
+    adapter_package.add_scores(found, {"dev": {"f1": 0.5}}, health.Health())
+    assert os.listdir(tmp_path) == ["package"]
+    assert adapter_package.read(folder).config["dev_scores"] == {"dev": {"f1": 0.5}}
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_what_is_no_package_is_not_replaced(folder, tmp_path, is_folder):
+    package, path = adapter_package.read(folder), tmp_path / "mine"
+    notes = path
+    if is_folder:
+        path.mkdir()
+        notes = path / "notes.txt"
+    notes.write_text("my notes")
+    with pytest.raises(UserError, match="mine is there and is no adapter package"):
+        write_again(package, str(path))
+    assert notes.read_text() == "my notes"
+
+
+def test_weights_of_a_diverged_training_are_not_written(folder):
+    before, package = contents(folder), adapter_package.read(folder)
+    package.weights["output_bias"] = np.array([0, np.nan], np.float32)
+    with pytest.raises(UserError, match="output_bias is not finite"):
+        adapter_package.add_scores(package, None, health.Health())
+    assert contents(folder) == before
+
+
+def test_a_slash_at_the_end(tmp_path, base):
+    package = small_packages.write_package(str(tmp_path / "p") + "/", base, TASK)
+    assert set(os.listdir(package)) == {CONFIG, WEIGHTS}
+    small_packages.write_package(str(tmp_path / "p") + "/", base, TASK, seed=1)
+    adapter_package.read(package)
+
+
+# --- fitting --------------------------------------------------------------------
+
+
+@pytest.fixture
+def fitting(folder, base):
+    """A package, and all that it is compared with."""
+    package = adapter_package.read(folder)
+    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    frozen = adapter_package.frozen_shapes(config)
+    return package, {
+        "bert_config": config.to_dict(),
+        "vocabulary": package.config["vocabulary"],
+        "do_lower_case": True,
+        "adapter_size": 4,
+        "labels": ["no", "yes"],
+        "base": checkpoints.base_fingerprint(base["init_checkpoint"], frozen),
+    }
+
+
+def test_what_it_was_trained_with_fits(fitting):
+    package, given = fitting
+    adapter_package.check_fit(package, given)
+    adapter_package.check_fit(package, {})
+    # Dropout does not decide whether weights fit.
+    given["bert_config"]["hidden_dropout_prob"] = 0.5
+    adapter_package.check_fit(package, given)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "parts", "flag"),
+    [
+        ("vocabulary", "beef", ['"beef"'], "--vocab_file"),
+        ("do_lower_case", False, ["is true, given is false"], "--do_lower_case"),
+        ("adapter_size", 64, ["is 4, given is 64"], "--adapter_size"),
+        ("labels", ["yes", "no"], ['["no", "yes"]', '["yes", "no"]'], "--task_name"),
+        ("labels", [], ['["no", "yes"]', "[]"], "--task_name"),
+        ("base", {"sha256": "beef", "parameters": 1}, ['"beef"'], "--init_checkpoint"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_both_values(fitting, key, value, parts, flag):
+    package, given = fitting
+    expected = given[key]
+    if key in ("vocabulary", "base"):
+        parts = [*parts, expected if key == "vocabulary" else expected["sha256"]]
+    _assert_misfit(package, dict(given, **{key: value}), [key, flag, *parts])
+
+
+@pytest.mark.parametrize(
+    ("size", "value"),
+    [
+        ("vocab_size", 99),
+        ("hidden_size", 32),
+        ("num_hidden_layers", 3),
+        ("num_attention_heads", 4),
+        ("intermediate_size", 33),
+        ("hidden_act", "relu"),
+        ("max_position_embeddings", 64),
+        ("type_vocab_size", 3),
+    ],
+)
+def test_sizes_that_do_not_fit_are_told_with_both_values(fitting, size, value):
+    package, given = fitting
+    expected = given["bert_config"][size]
+    given["bert_config"] = dict(given["bert_config"], **{size: value})
+    parts = [json.dumps({size: expected}), json.dumps({size: value})]
+    _assert_misfit(package, given, [*parts, "--bert_config_file"])
+
+
+def _assert_misfit(package, given, parts):
+    (misfit,) = adapter_package.misfits(package, given)
+    with pytest.raises(UserError) as error:
+        adapter_package.check_fit(package, given)
+    assert misfit in str(error.value)
+    assert package.path in str(error.value)
+    for part in parts:
+        assert part in misfit

@@ -1,0 +1,130 @@
+"""What is said of a checkpoint before a model starts from it."""
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from weights import checkpoints
+
+SHAPES = {
+    "bert/embeddings/word_embeddings": [7, 4],
+    "bert/encoder/layer_0/output/adapters/weights1": [4, 2],
+    "bert/encoder/layer_0/output/dense/kernel": [8, 4],
+    "bert/encoder/layer_0/output/LayerNorm/beta": [4],
+    "output_weights": [3, 4],
+}
+TRAINED = {
+    "adapters": ["bert/encoder/layer_0/output/adapters/weights1"],
+    "layer_norm": ["bert/encoder/layer_0/output/LayerNorm/beta"],
+    "head": ["output_weights"],
+}
+TRAINED_NAMES = [name for names in TRAINED.values() for name in names]
+
+
+def _save(path, shapes, fill=1.0):
+    with tf.Graph().as_default(), tf.Session() as session:
+        for name, shape in shapes.items():
+            tf.get_variable(name, shape, initializer=tf.constant_initializer(fill))
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, str(path), write_meta_graph=False)
+
+
+def _without(*names):
+    return {name: shape for name, shape in SHAPES.items() if name not in names}
+
+
+def test_report_of_a_base_without_adapters(tmp_path):
+    base = _without(TRAINED_NAMES[0], "output_weights")
+    others = {"cls/seq_relationship/output_bias": [2], "global_step": []}
+    others["output_weights/adam_m"] = [3, 4]
+    checkpoint = _save(tmp_path / "base.ckpt", {**base, **others})
+    report = checkpoints.check_fit(checkpoint, SHAPES, TRAINED_NAMES)
+    assert report.matched == sorted(base)
+    assert report.missing == sorted([TRAINED_NAMES[0], "output_weights"])
+    assert report.left_over == ["cls/seq_relationship/output_bias"]
+    text = "\n".join(report.lines())
+    assert "3 variables" in text
+    assert TRAINED_NAMES[0] in text
+    assert "cls/seq_relationship/output_bias" in text
+
+
+def test_nothing_of_bert(tmp_path):
+    checkpoint = _save(tmp_path / "other.ckpt", {"resnet/kernel": [3]})
+    with pytest.raises(UserError, match=r"holds no variable of BERT.*resnet/kernel"):
+        checkpoints.check_fit(checkpoint, SHAPES, TRAINED_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "remedy"),
+    [
+        ("output_weights", [2, 4], "number of labels"),
+        (TRAINED_NAMES[0], [4, 3], "--adapter_size"),
+        ("bert/embeddings/word_embeddings", [8, 4], "--bert_config_file"),
+    ],
+)
+def test_a_shape_that_differs_is_told_with_both(tmp_path, name, shape, remedy):
+    checkpoint = _save(tmp_path / "x.ckpt", {**SHAPES, name: shape})
+    with pytest.raises(UserError) as error:
+        checkpoints.check_fit(checkpoint, SHAPES, TRAINED_NAMES)
+    for part in (name, str(shape), str(SHAPES[name]), remedy):
+        assert part in str(error.value)
+
+
+def test_a_frozen_variable_may_not_be_missing(tmp_path):
+    frozen = "bert/encoder/layer_0/output/dense/kernel"
+    checkpoint = _save(tmp_path / "x.ckpt", _without(frozen))
+    with pytest.raises(UserError, match=frozen):
+        checkpoints.check_fit(checkpoint, SHAPES, TRAINED_NAMES)
+    report = checkpoints.check_fit(
+        checkpoint, SHAPES, TRAINED_NAMES, allow_random_base=True
+    )
+    assert report.missing == [frozen]
+
+
+def test_a_path_without_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="without endings"):
+        checkpoints.read_shapes(str(tmp_path / "bert_model.ckpt.index"))
+
+
+def test_a_damaged_checkpoint(tmp_path):
+    checkpoint = _save(tmp_path / "x.ckpt", SHAPES)
+    index = tmp_path / "x.ckpt.index"
+    index.write_bytes(index.read_bytes()[:50])
+    with pytest.raises(UserError, match="cannot be read"):
+        checkpoints.read_shapes(checkpoint)
+
+
+def test_fingerprint_tells_weights_apart(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = _save(tmp_path / "a" / "x.ckpt", SHAPES)
+    same = _save(tmp_path / "b" / "renamed.ckpt", SHAPES)
+    other = _save(tmp_path / "y.ckpt", SHAPES, fill=2.0)
+    assert checkpoints.fingerprint(one) == checkpoints.fingerprint(same)
+    assert checkpoints.fingerprint(one) != checkpoints.fingerprint(other)
+
+
+def test_warm_start_takes_what_is_there_and_leaves_the_rest(tmp_path):
+    checkpoint = _save(tmp_path / "x.ckpt", _without("output_weights"), fill=5.0)
+    for name, shape in SHAPES.items():
+        tf.get_variable(name, shape, initializer=tf.zeros_initializer())
+    assert checkpoints.warm_start(checkpoint, use_tpu=False) is None
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            value = 0.0 if variable.op.name == "output_weights" else 5.0
+            assert np.all(session.run(variable) == value)
+
+
+def test_parameter_counts():
+    counts = checkpoints.parameter_counts(SHAPES, TRAINED)
+    assert counts == {
+        "adapters": 8,
+        "layer_norm": 4,
+        "head": 12,
+        "trained": 24,
+        "total": 28 + 8 + 32 + 4 + 12,
+        "base": 28 + 32 + 4,
+        "share": 24 / 64,
+    }

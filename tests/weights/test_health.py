@@ -1,0 +1,254 @@
+"""Trainings that learned nothing are noticed, and sound ones are not."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+import small_run
+import tensorflow.compat.v1 as tf
+
+import manage_adapters
+import predict
+from system import console
+from weights import health
+
+
+def test_the_loss_of_one_answer_for_all():
+    assert health.constant_loss([0, 1, 1, 0], False) == pytest.approx(math.log(2))
+    three = -0.5 * math.log(0.5) - 2 * 0.25 * math.log(0.25)
+    assert health.constant_loss([0, 0, 3, 1], False) == pytest.approx(three)
+    assert health.constant_loss([1, 1], False) == 0
+    assert health.constant_loss([0.0, 1.0, 5.0], True) == pytest.approx(14 / 3)
+
+
+@pytest.mark.parametrize(("mean", "is_sound"), [(0.69, False), (0.67, True)])
+def test_a_loss_has_to_be_below_that(mean, is_sound):
+    found = health.of_training(health.TrainingLoss(mean, 20), math.log(2))
+    assert (not found) == is_sound
+    assert is_sound or "last 20 steps, 0.6900, is not below 0.6931" in found[0]
+    assert health.of_training(None, math.log(2)) == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "labels", "is_sound"),
+    [
+        ([1, 1, 1], [0, 1, 1], False),
+        ([1, 0, 1], [0, 1, 1], True),
+        ([1, 1, 1], [1, 1, 1], True),  # It is the right answer.
+        ([0, 0, 0], [1, 1, 1], True),  # Nothing can be told from one label.
+    ],
+)
+def test_one_label_for_all_rows(answers, labels, is_sound):
+    found = health.of_answers("dev", np.array(answers), np.array(labels), "ny", False)
+    assert (not found) == is_sound
+    assert is_sound or 'dev: all 3 answers are the same, "y"' in found[0]
+
+
+@pytest.mark.parametrize(("spread", "is_sound"), [(0.009, False), (0.011, True)])
+def test_scores_that_do_not_differ(spread, is_sound):
+    labels = np.array([1.0, 2.0, 3.0, 5.0])
+    answers = 2.5 + spread * labels
+    found = health.of_answers("dev", answers, labels, (), True)
+    assert (not found) == is_sound
+
+
+@pytest.mark.parametrize(
+    "entry", [[], "ok", {"training": "x"}, {"evaluation": [1]}], ids=str
+)
+def test_a_damaged_entry(entry):
+    with pytest.raises(ValueError, match="health is"):
+        health.from_json(entry)
+
+
+def test_json_and_back():
+    for known in (health.Health(), health.Health([], None), health.Health(["a"], [])):
+        assert health.from_json(json.loads(json.dumps(known.as_json()))) == known
+
+
+# Whole runs.
+
+
+@pytest.fixture
+def setting(tmp_path):
+    """A task whose label is whether the first word is "cat"."""
+    rows = tmp_path / "SST-2"
+    rows.mkdir()
+    random = np.random.RandomState(0)
+    for name, count in (("train", 32), ("dev", 16), ("test", 3)):
+        lines = ["index\tsentence" if name == "test" else "sentence\tlabel"]
+        for i in range(count):
+            text = " ".join(
+                ["cat" if i % 2 else "mat", *random.choice(small_run.WORDS[5:], 4)]
+            )
+            lines.append(
+                "%d\t%s" % (i, text) if name == "test" else text + "\t%d" % (i % 2)
+            )
+        (rows / (name + ".tsv")).write_text("\n".join(lines) + "\n")
+    return {
+        # Wide enough apart for a model of random weights to learn from.
+        **small_run.write_model(tmp_path / "bert", initializer_range=0.3),
+        "task_name": "SST-2",
+        "data_dir": str(rows),
+        "output_dir": str(tmp_path / "output"),
+        "adapter_init_scale": 0.1,
+        "adam_bias_correction": True,
+        "seed": 1,
+    }
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def lines_on_screen(capsys):
+    return capsys.readouterr().err.splitlines()
+
+
+def info(capsys, package):
+    capsys.readouterr()
+    manage_adapters.main(["manage_adapters.py", "info", str(package)])
+    (line,) = [
+        x for x in capsys.readouterr().out.splitlines() if x.startswith("health")
+    ]
+    return line
+
+
+def test_a_sound_run_is_called_sound(setting, tmp_path, capsys):
+    small_run.run(
+        do_train=True,
+        do_eval=True,
+        do_predict=True,
+        learning_rate=1e-2,
+        num_train_epochs=30.0,
+        **setting,
+    )
+    output = tmp_path / "output"
+    results = read(output / "eval_results.json")
+    assert results["sets"]["dev"]["scores"]["accuracy"] > 0.8
+    sound = {"ok": True, "training": [], "evaluation": []}
+    assert results["health"] == read(output / "run.json")["health"] == sound
+    assert read(output / "adapters" / "adapter_config.json")["health"] == sound
+    lines = lines_on_screen(capsys)
+    # The whole run in a page that a person reads.
+    assert 15 < len(lines) < 35
+    assert max(map(len, lines)) < 200
+    text = "\n".join(lines)
+    for part in (
+        "parameters, ",
+        'Data, train: 32 rows, 16 of "0" (50.0 %), 16 of "1" (50.0 %)',
+        "0 rows (0.0 %) are cut",
+        "accuracy   %.4f    (always the same answer: 0.5000)"
+        % results["sets"]["dev"]["scores"]["accuracy"],
+        "the adapter package",
+        console.LOG_NAME,
+        "SST-2.tsv",
+    ):
+        assert part in text, part
+    for noise in ("tensorflow", "deprecated", "input_ids", "LEARNED"):
+        assert noise not in text, noise
+    log = (output / console.LOG_NAME).read_text()
+    for part in (
+        "Trained: adapters, bert/encoder",
+        "input_ids",
+        "Done calling model_fn",
+    ):
+        assert part in log, part
+    assert info(capsys, output / "adapters").split() == ["health", "ok"]
+
+
+def test_a_run_that_learned_nothing_says_so_everywhere(setting, tmp_path, capsys):
+    settings = dict(setting, learning_rate=1e-9, adam_bias_correction=False)
+    small_run.run(do_train=True, do_eval=True, num_train_epochs=8.0, **settings)
+    output = tmp_path / "output"
+    results = read(output / "eval_results.json")
+    known = results["health"]
+    assert not known["ok"]
+    assert "is not below 0.6931" in known["training"][0]
+    assert "all 16 answers are the same" in known["evaluation"][0]
+    assert "accuracy 0.5000 (one answer for all: 0.5000)" in known["evaluation"][0]
+    assert read(output / "run.json")["health"] == known
+    assert read(output / "adapters" / "adapter_config.json")["health"] == known
+    lines = lines_on_screen(capsys)
+    assert lines[-4:] == [
+        "warning: THIS MODEL HAS LEARNED NOTHING, or next to nothing:",
+        "warning:   " + known["training"][0],
+        "warning:   " + known["evaluation"][0],
+        "warning:   What to do: try a lower --learning_rate (it was 1e-09), "
+        "--adam_bias_correction=true, a longer --warmup_proportion (it was 0.1), "
+        "another --seed (it was 1); with a new --output_dir.",
+    ]
+    (notice,) = [line for line in lines if "nothing is learned so far" in line]
+    assert notice.startswith("warning: step 9: ")  # 3 of warm-up, twice 3 after it
+    assert "LEARNED NOTHING" in info(capsys, output / "adapters")
+
+    # Evaluated again, from the same folder and from the package.
+    small_run.run(do_eval=True, **settings)
+    assert read(output / "eval_results.json")["health"] == known
+    other = dict(settings, output_dir=str(tmp_path / "other"))
+    capsys.readouterr()
+    small_run.run(do_predict=True, adapters=str(output / "adapters"), **other)
+    assert known["training"][0] in lines_on_screen(capsys)[-3]
+    assert read(tmp_path / "other" / "run.json").get("health") is None
+
+
+def test_predict_repeats_it(setting, tmp_path, capsys):
+    small_run.run(do_train=True, num_train_epochs=2.0, learning_rate=1e-9, **setting)
+    package = str(tmp_path / "output" / "adapters")
+    capsys.readouterr()
+    health_line = read(tmp_path / "output" / "run.json")["health"]["training"][0]
+    console.start()
+    predict.predictor.Predictor(
+        setting["init_checkpoint"], setting["bert_config_file"], setting["vocab_file"]
+    ).add(package)
+    text = capsys.readouterr().err
+    assert "LEARNED NOTHING" in text
+    assert "%s: %s" % (package, health_line) in text
+
+
+def test_a_training_that_diverges_ends_before_anything_bad_is_written(
+    setting, tmp_path, capsys
+):
+    setting.update(learning_rate=1e38, save_checkpoints_steps=1)
+    with pytest.raises(SystemExit) as ended:
+        small_run.run(do_train=True, do_eval=True, num_train_epochs=8.0, **setting)
+    assert ended.value.code == 1
+    output = tmp_path / "output"
+    last = tf.train.latest_checkpoint(str(output))
+    step = tf.train.load_variable(last, "global_step")
+    message = lines_on_screen(capsys)[-1]
+    assert message.startswith("error: the training diverged in step %d: " % (step + 1))
+    for part in ("gradient norm", "learning rate", last, "--adam_bias_correction=true"):
+        assert part in message
+    for name, _ in tf.train.list_variables(last):
+        assert np.isfinite(tf.train.load_variable(last, name)).all(), name
+    assert not (output / "adapters").exists()
+    assert not (output / "eval_results.txt").exists()
+
+
+def test_predictions_that_are_no_numbers_are_an_error(tmp_path, capsys):
+    # Finite weights whose sums are not.
+    model = small_run.write_model(tmp_path / "bert", initializer_range=1e38)
+    rows = small_run.write_mrpc(tmp_path / "MRPC")
+    output = tmp_path / "output"
+    for wanted in ("do_eval", "do_predict"):
+        with pytest.raises(SystemExit) as ended:
+            small_run.run(output_dir=str(output), **{wanted: True}, **model, **rows)
+        assert ended.value.code == 1
+        last = lines_on_screen(capsys)[-1]
+        assert last.startswith("error: ")
+        for part in ("predictions for", "are not finite", "--init_checkpoint"):
+            assert part in last
+    results = ("eval_results.txt", "eval_results.json", "test_results.tsv", "MRPC.tsv")
+    assert not set(results) & set(os.listdir(output))
+
+
+def test_an_untrained_head_is_the_last_thing_said(setting, tmp_path, capsys):
+    small_run.run(do_eval=True, **setting)
+    known = read(tmp_path / "output" / "eval_results.json")["health"]
+    assert not known["ok"]
+    assert "output_bias among them, were never trained" in known["training"][0]
+    lines = lines_on_screen(capsys)
+    assert "LEARNED NOTHING" in "\n".join(lines[-3:])
+    assert "never trained" in "\n".join(lines[-3:])

@@ -1,0 +1,348 @@
+"""The classification or regression head on BERT, and its `model_fn`."""
+
+import functools
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+import optimization
+from training import estimators
+from training.estimator_compat import estimator
+from weights import checkpoints
+
+HEAD_DROPOUT = 0.1
+HEAD_INITIALIZER_RANGE = 0.02
+
+
+class Computation(NamedTuple):
+    """How a graph computes, not what: but for rounding and random numbers."""
+
+    precision: str = "float32"  # one of PRECISIONS
+    xla: bool = False  # compile the step; on TPU that is always done
+    recompute_activations: bool = False
+    gradient_accumulation_steps: int = 1  # parts of a training batch
+    lanes: int = 1  # parts of any batch, computed side by side: `estimators.cpu_lanes`
+
+
+PLAIN = Computation()
+PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
+
+
+class ModelOutput(NamedTuple):
+    """What the head gives for a batch; B examples, C classes."""
+
+    loss: tf.Tensor  # float32 scalar, mean over the batch
+    per_example_loss: tf.Tensor  # float32 [B]
+    logits: tf.Tensor  # float32 [B, C]; regression: the scores, [B]
+    probabilities: tf.Tensor  # float32 [B, C]; regression: the scores, [B]
+
+
+def create_model(
+    bert_config,
+    is_training,
+    input_ids,
+    input_mask,
+    segment_ids,
+    labels,
+    num_labels,
+    use_one_hot_embeddings,
+    adapter_fn="feedforward_adapter",
+    is_regression=False,
+    initial_score=0.0,
+    computation=PLAIN,
+):
+    """BERT with adapters, and a linear head on its pooled output.
+
+    Cross-entropy over the classes as in the original program; for regression the
+    squared error, with a head of one output (as BERT was tuned on STS-B).
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      is_training: whether dropout is on.
+      input_ids: int32 [B, S].
+      input_mask: int32 [B, S].
+      segment_ids: int32 [B, S].
+      labels: int32 [B]; float32 [B] for regression.
+      num_labels: number of classes C; 1 for regression.
+      use_one_hot_embeddings: see `modeling.BertModel`.
+      adapter_fn: see `modeling.BertModel`.
+      is_regression: whether the label is a number.
+      initial_score: regression: where the head's bias starts. Give the labels' mean:
+        Adam moves a bias by a learning rate a step, too slowly to get there, and what
+        gets there instead is the pooled output, which then is the same for any text.
+      computation: a `Computation`.
+
+    Returns:
+      A `ModelOutput`.
+    """
+
+    def encode(input_ids, input_mask, segment_ids):
+        model = modeling.BertModel(
+            config=bert_config,
+            is_training=is_training,
+            input_ids=input_ids,
+            input_mask=input_mask,
+            token_type_ids=segment_ids,
+            use_one_hot_embeddings=use_one_hot_embeddings,
+            scope="bert",
+            adapter_fn=adapter_fn,
+            precision=PRECISIONS[computation.precision],
+            recompute_activations=computation.recompute_activations,
+            joined_projections=computation.lanes == 1,
+        )
+        return model.get_pooled_output()
+
+    inputs = (input_ids, input_mask, segment_ids)
+    pooled = _in_lanes(encode, inputs, computation.lanes)
+    if is_training:
+        pooled = modeling.dropout(pooled, HEAD_DROPOUT)
+    weights = modeling.normal_variable(
+        "output_weights",
+        [num_labels, bert_config.hidden_size],
+        HEAD_INITIALIZER_RANGE,
+        collections=(modeling.HEAD,),
+    )
+    bias = modeling.get_variable(
+        "output_bias",
+        [num_labels],
+        tf.constant_initializer(initial_score),
+        collections=(modeling.HEAD,),
+    )
+    # Not "loss": the Estimator's scalar for TensorBoard has this name.
+    with tf.name_scope("head"):
+        logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
+        if is_regression:
+            logits = tf.squeeze(logits, axis=-1)
+            per_example_loss = tf.square(logits - labels)
+            probabilities = logits
+        else:
+            log_probs = tf.nn.log_softmax(logits, axis=-1)
+            one_hot = tf.one_hot(labels, depth=num_labels, dtype=tf.float32)
+            per_example_loss = -tf.reduce_sum(one_hot * log_probs, axis=-1)
+            probabilities = tf.nn.softmax(logits, axis=-1)
+        loss = tf.reduce_mean(per_example_loss)
+    return ModelOutput(loss, per_example_loss, logits, probabilities)
+
+
+def _in_lanes(function, inputs, lanes):
+    """Applies a function to parts of a batch, in no order, and joins the results.
+
+    Args:
+      function: from tensors [rows, ...] to one tensor [rows, ...]; makes variables.
+      inputs: tensors [B, ...].
+      lanes: number of parts, equal but for one row; empty ones where B is smaller.
+
+    Returns:
+      Tensor [B, ...].
+    """
+    if lanes == 1:
+        return function(*inputs)
+    B = modeling.get_shape_list(inputs[0])[0]
+    sizes = [(B + i) // lanes for i in range(lanes)]
+    parts = zip(*(tf.split(x, sizes) for x in inputs))
+    joined = []
+    for part in parts:
+        with tf.variable_scope(tf.get_variable_scope(), reuse=bool(joined) or None):
+            joined.append(function(*part))
+    return tf.concat(joined, axis=0)
+
+
+class VariableSet(NamedTuple):
+    """Names and shapes of a model's variables, without optimizer slots and step."""
+
+    shapes: dict[str, list[int]]  # of all
+    collections: dict[str, list[str]]  # trained ones: collection -> names
+    # The rest is frozen.
+
+    def trained(self):
+        """The names of the trained variables, in training order."""
+        return [name for names in self.collections.values() for name in names]
+
+
+def variable_set(bert_config, num_labels, adapter_fn, is_regression=False):
+    """Builds the model in a graph of its own to learn its variables.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      num_labels: outputs of the head.
+      adapter_fn: see `modeling.BertModel`.
+      is_regression: whether the label is a number.
+
+    Returns:
+      A `VariableSet`.
+    """
+    with tf.Graph().as_default():
+        ids = tf.placeholder(tf.int32, [1, 1])
+        labels = tf.placeholder(tf.float32 if is_regression else tf.int32, [1])
+        create_model(
+            bert_config,
+            False,
+            ids,
+            ids,
+            ids,
+            labels,
+            num_labels,
+            use_one_hot_embeddings=False,
+            adapter_fn=adapter_fn,
+            is_regression=is_regression,
+        )
+        return VariableSet(
+            shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
+            collections={
+                collection: [v.op.name for v in tf.get_collection(collection)]
+                for collection in modeling.TRAINED_COLLECTIONS
+            },
+        )
+
+
+def adapter_function(adapter_size, adapter_init_scale, activation="gelu"):
+    """The adapter of the paper with the given bottleneck and initial scale."""
+    return functools.partial(
+        modeling.feedforward_adapter,
+        hidden_size=adapter_size,
+        init_scale=adapter_init_scale,
+        activation=activation,
+    )
+
+
+def model_fn_builder(
+    bert_config,
+    num_labels,
+    init_checkpoint,
+    learning_rate,
+    num_train_steps,
+    num_warmup_steps,
+    use_tpu,
+    use_one_hot_embeddings,
+    adapter_fn="feedforward_adapter",
+    is_regression=False,
+    summary_dir=None,
+    initial_score=0.0,
+    computation=PLAIN,
+    adapters_checkpoint=None,
+    checkpoint_content=checkpoints.ALL,
+    bias_correction=False,
+):
+    """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      num_labels: number of classes; 1 for regression.
+      init_checkpoint: checkpoint to start from, or None.
+      learning_rate: peak learning rate.
+      num_train_steps: steps of the whole training; None when not training.
+      num_warmup_steps: steps of the warm-up; None when not training.
+      use_tpu: whether the graph is to run on TPU.
+      use_one_hot_embeddings: see `modeling.BertModel`.
+      adapter_fn: see `modeling.BertModel`.
+      is_regression: whether the label is a number.
+      summary_dir: where a TPU's host writes the training's scalars.
+      initial_score: see `create_model`.
+      computation: a `Computation`.
+      adapters_checkpoint: checkpoint of trained variables to start from, which go
+        before those of `init_checkpoint`; or None.
+      checkpoint_content: what the Estimator's checkpoints hold, one of
+        `checkpoints.CONTENTS`.
+      bias_correction: see `optimization.AdamWeightDecayOptimizer`.
+
+    Returns:
+      A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
+    """
+
+    kernel_dtype = tf.float32 if use_tpu else PRECISIONS[computation.precision]
+
+    def model(features, is_training):
+        with checkpoints.content_scope(
+            checkpoint_content, kernel_dtype, init_checkpoint
+        ):
+            return create_model(
+                bert_config,
+                is_training,
+                features["input_ids"],
+                features["input_mask"],
+                features["segment_ids"],
+                features["label_ids"],
+                num_labels,
+                use_one_hot_embeddings,
+                adapter_fn=adapter_fn,
+                is_regression=is_regression,
+                initial_score=initial_score,
+                computation=computation,
+            )
+
+    def start():
+        return checkpoints.warm_start(init_checkpoint, use_tpu, adapters_checkpoint)
+
+    def model_fn(features, labels, mode, params):
+        del labels, params  # The label is one of the features.
+        compiled = tf.xla.experimental.jit_scope(
+            compile_ops=computation.xla and not use_tpu
+        )
+        if mode == estimator.ModeKeys.TRAIN:
+            with compiled:
+                loss, gradients, scale = _gradients(model, features, computation)
+                step = optimization.create_optimizer(
+                    loss,
+                    learning_rate,
+                    num_train_steps,
+                    num_warmup_steps,
+                    use_tpu,
+                    gradients,
+                    scale,
+                    bias_correction,
+                )
+            return estimators.train_spec(loss, step, start(), use_tpu, summary_dir)
+        with compiled:
+            output = model(features, is_training=False)
+        scaffold_fn = start()
+        if mode == estimator.ModeKeys.EVAL:
+            return estimator.tpu.TPUEstimatorSpec(
+                mode=mode,
+                loss=output.loss,
+                eval_metrics=_eval_metrics(output, features, is_regression),
+                scaffold_fn=scaffold_fn,
+            )
+        return estimator.tpu.TPUEstimatorSpec(
+            mode=mode,
+            predictions={"probabilities": output.probabilities},
+            scaffold_fn=scaffold_fn,
+        )
+
+    return model_fn
+
+
+def _gradients(model, features, computation):
+    """The loss, its gradients, and the scale of the loss, if it has one."""
+    scale = None
+    if computation.precision == "float16":
+        scale = optimization.LossScale()
+    loss, gradients = optimization.mean_gradients(
+        lambda part: model(part, is_training=True).loss,
+        features,
+        computation.gradient_accumulation_steps,
+        scale,
+    )
+    return loss, gradients, scale
+
+
+def _eval_metrics(output, features, is_regression):
+    """The original's `eval_accuracy` and `eval_loss`, padding examples left out."""
+
+    def metric_fn(per_example_loss, label_ids, logits, is_real_example):
+        weights = tf.cast(is_real_example, tf.float32)
+        scores = {"eval_loss": tf.metrics.mean(per_example_loss, weights=weights)}
+        if not is_regression:
+            scores["eval_accuracy"] = tf.metrics.accuracy(
+                labels=label_ids,
+                predictions=tf.argmax(logits, axis=-1, output_type=tf.int32),
+                weights=weights,
+            )
+        return scores
+
+    return metric_fn, [
+        output.per_example_loss,
+        features["label_ids"],
+        output.logits,
+        features["is_real_example"],
+    ]

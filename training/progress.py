@@ -1,0 +1,193 @@
+"""What is seen of a training while it runs: progress, and whether it goes wrong."""
+
+import collections
+import math
+import sys
+import time
+from typing import NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+from tqdm import tqdm
+
+from system import console
+from training.estimator_compat import estimator
+from weights import health
+
+# Where there is no terminal, a line at each tenth of the training; but not so many
+# seconds after the one before, and never so many without one.
+SHORTEST_INTERVAL = 15.0
+LONGEST_INTERVAL = 600.0
+
+# The graph collection with what a step reports.
+_REPORT = "training_report"
+
+
+class ProgressSettings(NamedTuple):
+    """What the progress report needs to know beforehand."""
+
+    batch_size: int  # examples of one step
+    num_train_steps: int
+    num_warmup_steps: int = 0
+    # What a loss has to be below: `health.constant_loss` of the training labels.
+    baseline_loss: float = math.inf
+    leaves_out_infinite: bool = False  # such steps are left out (loss scaling)
+
+
+class NotFiniteError(RuntimeError):
+    """A loss or a gradient is not a number any more."""
+
+
+def report(loss, step):
+    """Marks what `ProgressHook` reads in the current graph.
+
+    Args:
+      loss: float scalar tensor.
+      step: an `optimization.TrainStep`.
+    """
+    for tensor in (loss, step.learning_rate, step.gradient_norm):
+        tf.add_to_collection(_REPORT, tensor)
+
+
+class ProgressHook(estimator.SessionRunHook):
+    """A progress bar on a terminal, plain lines elsewhere, both on standard error.
+
+    Examples per second, loss, learning rate, time left. Ends the training when the loss
+    or the norm of the gradients is not finite, and says so once when the loss stays
+    that of answering with the labels' frequencies.
+    """
+
+    def __init__(self, settings, stream=None):
+        """Keeps what is reported.
+
+        Args:
+          settings: a `ProgressSettings`.
+          stream: text stream; standard error by default.
+        """
+        self._settings = settings
+        self._stream = stream
+        self._bar = None
+        # Losses of the last tenth of all steps so far.
+        self._window = max(1, settings.num_train_steps // 10)
+        self._losses = collections.deque(maxlen=self._window)
+        self._noticed = False
+        self.last_values: Optional[dict] = None  # of the last step
+
+    def begin(self):
+        # The first replica's: they are means over all of them.
+        tensors = tf.get_collection(_REPORT)[:3]
+        self._fetches = dict(zip(("loss", "learning_rate", "gradient_norm"), tensors))
+        self._global_step = tf.train.get_or_create_global_step()
+
+    def after_create_session(self, session, coord):
+        del coord
+        self._first_step = self.steps_done = int(session.run(self._global_step))
+        self._started = self._last_line = time.monotonic()
+        self._last_line_step = self._first_step
+        stream = self._stream or sys.stderr
+        if stream.isatty():
+            self._bar = tqdm(
+                total=self._settings.num_train_steps,
+                initial=self._first_step,
+                desc="training",
+                unit=" steps",
+                file=stream,
+                dynamic_ncols=True,
+            )
+
+    def before_run(self, run_context):
+        del run_context
+        return estimator.SessionRunArgs(self._fetches)
+
+    def after_run(self, run_context, run_values):
+        del run_context
+        self.last_values = values = run_values.results
+        self.steps_done += 1
+        if not self._settings.leaves_out_infinite and not (
+            math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
+        ):
+            if self._bar is not None:
+                self._bar.close()
+            raise NotFiniteError
+        self._losses.append(float(values["loss"]))
+        self._notice()
+        now = time.monotonic()
+        if self.steps_done == self._first_step + 1:
+            # The first step also warms up; rates are counted from here.
+            self._started = now
+        if self._bar is not None:
+            self._bar.update(1)
+            self._bar.set_postfix_str(self._text(now), refresh=False)
+        elif self._line_is_due(now):
+            self._write_line(now)
+
+    def _line_is_due(self, now):
+        elapsed = now - self._last_line
+        tenth = self.steps_done - self._last_line_step >= self._window
+        return elapsed >= (SHORTEST_INTERVAL if tenth else LONGEST_INTERVAL)
+
+    def _notice(self):
+        """Says once that nothing is learned, two windows after the warm-up."""
+        settings = self._settings
+        if self._noticed or len(self._losses) < self._window:
+            return
+        if self.steps_done < settings.num_warmup_steps + 2 * self._window:
+            return
+        mean = self._mean_loss()
+        if mean >= health.LEARNED_BELOW * settings.baseline_loss:
+            self._noticed = True
+            console.warn(
+                "step %d: nothing is learned so far; the mean loss of the last %d "
+                "steps, %.4f, is that of answering with the labels' frequencies, %.4f",
+                self.steps_done,
+                len(self._losses),
+                mean,
+                settings.baseline_loss,
+            )
+
+    def _mean_loss(self):
+        return sum(self._losses) / len(self._losses)
+
+    def _rate(self, now):
+        steps = self.steps_done - self._first_step - 1
+        elapsed = now - self._started
+        return steps * self._settings.batch_size / elapsed if steps else 0.0
+
+    def _text(self, now):
+        return "%.1f examples/s, loss %.4f, learning rate %.2e" % (
+            self._rate(now),
+            self._mean_loss(),
+            self.last_values["learning_rate"],
+        )
+
+    def _write_line(self, now):
+        self._last_line, self._last_line_step = now, self.steps_done
+        rate = self._rate(now)
+        steps_left = self._settings.num_train_steps - self.steps_done
+        left = steps_left * self._settings.batch_size / rate if rate else 0.0
+        console.say(
+            "  step %d of %d: %s, %d:%02d left",
+            self.steps_done,
+            self._settings.num_train_steps,
+            self._text(now),
+            left // 60,
+            left % 60,
+        )
+
+    def end(self, session):
+        del session
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.close()
+        if self.steps_done > self._first_step:
+            console.say(
+                "Trained steps %d to %d: %s",
+                self._first_step,
+                self.steps_done,
+                self._text(now),
+            )
+
+    def last_loss(self):
+        """The `health.TrainingLoss` at the end; None where no step was seen."""
+        if not self._losses:
+            return None
+        return health.TrainingLoss(self._mean_loss(), len(self._losses))

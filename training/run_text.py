@@ -1,0 +1,154 @@
+"""What a run of `run_classifier.py` says to the person who started it."""
+
+import os
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+from inputs import data_report
+from system import console
+from training import distribution
+from weights import adapter_package, run_record
+
+# The files of an output directory, in this order; "%s": what differs by task.
+_FILES = (
+    (adapter_package.FOLDER, "the adapter package: all that was trained"),
+    ("eval_results.txt", "scores; eval_results.json has the baseline and more"),
+    ("test_results.tsv", "each test row's probabilities, or score"),
+    (run_record.FILE_NAME, "settings, counts, health"),
+    (console.LOG_NAME, "all that was logged, with times"),
+)
+
+
+def say_task(task, config, settings, precision):
+    """Says what is run, and on what.
+
+    Args:
+      task: a `glue_data.GlueTask`.
+      config: a `modeling.BertConfig`.
+      settings: a `training.RunSettings`.
+      precision: one of `classifier.PRECISIONS`.
+    """
+    outputs = "a score" if task.is_regression else "%d labels" % len(task.labels)
+    console.say(
+        "Task %s, %s; BERT of %d layers, hidden size %d",
+        task.title,
+        outputs,
+        config.num_hidden_layers,
+        config.hidden_size,
+    )
+    if settings.use_tpu:
+        device = "TPU, %d cores" % settings.num_tpu_cores
+    elif tf.config.list_physical_devices("GPU"):
+        names = ", ".join(distribution.local_devices())
+        device = "GPU: %s" % names
+    else:
+        device = "CPU, %d cores" % (os.cpu_count() or 1)
+    if settings.distribution_strategy != distribution.NONE:
+        device += ", --distribution_strategy=" + settings.distribution_strategy
+    console.say("Computed on: %s, in %s", device, precision)
+
+
+def say_trained(variables, counts):
+    """Says how much is trained, and logs each trained variable.
+
+    Args:
+      variables: a `classifier.VariableSet`.
+      counts: what `checkpoints.parameter_counts` gives.
+    """
+    for collection, names in variables.collections.items():
+        for name in names:
+            console.detail(
+                "Trained: %s, %s, shape = %s",
+                collection,
+                name,
+                variables.shapes[name],
+            )
+    groups = (modeling.ADAPTERS, modeling.LAYER_NORM, modeling.HEAD, "trained")
+    console.say(
+        "Trained: %s adapters + %s layer norms + %s head = %s parameters, %.2f %% of "
+        "the base's %s; all else is frozen",
+        *("{:,}".format(counts[key]) for key in groups),
+        100.0 * counts["share"],
+        "{:,}".format(counts["base"]),
+    )
+
+
+def say_data(report, texts, max_seq_length):
+    """Says what the rows are, and what is doubtful about them.
+
+    Args:
+      report: a `data_report.Report`.
+      texts: dict from a split's name to its `features.TextCounts`.
+      max_seq_length: length of the sequences.
+    """
+    for split in report.splits:
+        console.say("Data, %s", data_report.describe_split(split))
+        counts = texts[split.name]
+        line = data_report.describe_texts(counts, max_seq_length)
+        say = console.warn if data_report.are_doubtful(counts) else console.say
+        say("  %s", line)
+    for doubt in report.doubts:
+        console.warn("%s", doubt)
+
+
+def say_training(settings, num_warmup_steps, rows, by_flag):
+    """Says how it will be trained.
+
+    Args:
+      settings: a `training.RunSettings`.
+      num_warmup_steps: steps of the warm-up.
+      rows: number of training rows.
+      by_flag: the training's settings by their flags' names.
+    """
+    steps, batch_size = settings.num_train_steps, settings.train_batch_size
+    console.say(
+        "Training: %d steps of %d rows (%.3g epochs), learning rate %g after %d steps "
+        "of warm-up, Adam's moments %scorrected, seed %d",
+        steps,
+        batch_size,
+        steps * batch_size / rows,
+        by_flag["learning_rate"],
+        num_warmup_steps,
+        "" if by_flag["adam_bias_correction"] else "not ",
+        by_flag["seed"],
+    )
+
+
+def say_scores(split, step, count, scores, baseline):
+    """Says a dev set's scores beside the baseline's.
+
+    Args:
+      split: a `glue_data.Split`.
+      step: the global step of the weights.
+      count: number of rows.
+      scores: dict from metric to float.
+      baseline: the same, of always giving one answer.
+    """
+    console.say("Scores on %s, %d rows, step %d:", split.name, count, step)
+    for name, score in scores.items():
+        console.say(
+            "  %-10s %.4f    (always the same answer: %.4f)",
+            name,
+            score,
+            baseline[name],
+        )
+
+
+def say_files(output_dir, task):
+    """Says which files a run has left."""
+    console.say("Files in %s:", output_dir)
+    files = list(_FILES)
+    files[3:3] = [
+        (split.submission_file, "the evaluation server's file") for split in task.test
+    ]
+    for name, what in files:
+        if tf.io.gfile.exists(os.path.join(output_dir, name)):
+            console.say("  %-17s %s", name, what)
+    checkpoint = tf.train.latest_checkpoint(output_dir)
+    if checkpoint:
+        console.say(
+            "  %-17s the last checkpoint; curves: tensorboard --logdir=%s",
+            os.path.basename(checkpoint),
+            output_dir,
+        )

@@ -1,0 +1,147 @@
+"""SIGTERM and Ctrl-C: a training writes a checkpoint first, all else ends at once.
+
+Schedulers that take a machine away send SIGTERM some time before. Either signal ends
+the program with one line and the status that shells give it, 128 + its number; a second
+one ends the process there and then.
+"""
+
+import contextlib
+import signal
+import sys
+from typing import Optional
+
+import tensorflow.compat.v1 as tf
+
+import optimization
+from system import console
+from training.estimator_compat import estimator
+
+_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+
+# The graph collection with this machine's wish to stop, and the mean of all machines'.
+_STOP = "stop"
+
+
+class Ended(BaseException):
+    """A signal ends the program.
+
+    Not an `Exception`, since nothing may take it for an error and go on.
+    """
+
+    def __init__(self, number, where):
+        """Keeps what is to be said.
+
+        Args:
+          number: the signal's.
+          where: what was stopped, and what is left of it.
+        """
+        super().__init__("%s: %s" % (_NAMES[number], where))
+        self.status = 128 + number
+
+
+@contextlib.contextmanager
+def _handler(handle):
+    """Has `handle`, a function of its number, take the first signal."""
+    before = {number: signal.getsignal(number) for number in _NAMES}
+
+    def first(number, frame):
+        del frame
+        for each in before:
+            signal.signal(each, signal.SIG_DFL)
+        handle(number)
+
+    for number, handler in before.items():
+        # What is started in the background has Ctrl-C ignored, and is to keep it so.
+        if handler != signal.SIG_IGN:
+            signal.signal(number, first)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def handled():
+    """Has a signal, or `Ended`, exit from what runs inside, with one line."""
+
+    def end(number):
+        raise Ended(number, "ended; the same command goes on with what is finished")
+
+    try:
+        with _handler(end):
+            yield
+    except Ended as ended:
+        console.say("%s", ended)
+        sys.exit(ended.status)
+
+
+class Request:
+    """A signal that is waited for, and where the training stood at its end."""
+
+    number: Optional[int] = None
+    step: Optional[int] = None
+
+
+@contextlib.contextmanager
+def awaited():
+    """Yields the `Request` that a signal fills in, and does nothing else, inside."""
+    request = Request()
+
+    def note(number):
+        request.number = number
+
+    with _handler(note):
+        yield request
+
+
+def add_stop_flag():
+    """Lets the replicas agree, in the current graph, on the step to stop after.
+
+    A signal may reach one machine alone, and none may go on without the others.
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        wish = tf.placeholder_with_default(0.0, [])
+        (mean,) = optimization.mean_of_replicas([wish])
+        for tensor in (wish, mean):
+            tf.add_to_collection(_STOP, tensor)
+
+
+class StopHook(estimator.SessionRunHook):
+    """Ends the training after the running step, with a checkpoint, when asked to.
+
+    The Estimator's own hook writes the checkpoint at the end.
+    """
+
+    def __init__(self, request):
+        """Keeps the `Request`."""
+        self._request = request
+
+    def begin(self):
+        # Those of the first replica on this machine.
+        self._flag = tf.get_collection(_STOP)[:2]
+        self._global_step = tf.train.get_global_step()
+
+    def before_run(self, run_context):
+        del run_context
+        if not self._flag:
+            return None
+        wish, mean = self._flag
+        is_asked = self._request.number is not None
+        return estimator.SessionRunArgs(mean, feed_dict={wish: float(is_asked)})
+
+    def after_run(self, run_context, run_values):
+        request = self._request
+        if self._flag:
+            if run_values.results == 0:
+                return
+            request.number = request.number or signal.SIGTERM  # of another machine
+        if request.number is not None:
+            console.say(
+                "%s: writing a checkpoint; a second signal ends without it",
+                _NAMES[request.number],
+            )
+            run_context.request_stop()
+
+    def end(self, session):
+        self._request.step = int(session.run(self._global_step))

@@ -1,0 +1,5 @@
+"""What a run leaves in files: checkpoints, adapter packages, its record, its health.
+
+Imports `glue_data`, `inputs`, the model and the optimizer. Start reading at
+`adapter_package`.
+"""

@@ -1,0 +1,408 @@
+"""Adapter packages: what one task adds to a base, as two small files in a folder.
+
+`adapter.safetensors` holds the trained variables (adapters, layer norms, head) under
+their names, float32. `adapter_config.json` says what they belong to, and holds the
+SHA-256 of the weights' file and of itself, so that damage to either is found.
+"""
+
+import hashlib
+import json
+import math
+import os
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import safetensors.numpy
+import tensorflow.compat.v1 as tf
+
+import modeling
+from errors import UserError
+from system import files
+from weights import health, package_checks
+
+VERSION = "1.0.0"  # of this program
+
+WEIGHTS_NAME = "adapter.safetensors"
+CONFIG_NAME = "adapter_config.json"
+FOLDER = "adapters"  # of a run, in its output_dir
+TRAIN_POLICY = "adapters"  # adapters, layer norms and head
+
+_REMEDY = (
+    "an adapter package is a folder with %s and %s, such as OUTPUT_DIR/%s of a "
+    "training; if it is one, copy it again" % (CONFIG_NAME, WEIGHTS_NAME, FOLDER)
+)
+
+
+class AdapterPackage(NamedTuple):
+    """A package that has been read and found whole."""
+
+    path: str
+    config: dict[str, Any]  # adapter_config.json
+    weights: dict[str, np.ndarray]  # float32, by the variable's name
+
+    @property
+    def bert_config(self):
+        """The `modeling.BertConfig` of the base."""
+        return modeling.BertConfig.from_dict(self.config["bert_config"])
+
+    @property
+    def task(self):
+        """Name of the task."""
+        return self.config["task"]["name"]
+
+    @property
+    def labels(self):
+        """Label strings in the order of their ids; [] for regression."""
+        return self.config["task"]["labels"]
+
+    @property
+    def is_regression(self):
+        """Whether the label is a number."""
+        return self.config["task"]["is_regression"]
+
+    @property
+    def health(self):
+        """What is known against its weights, a `health.Health`."""
+        return health.from_json(self.config.get("health"))
+
+    @property
+    def adapter_size(self):
+        """The bottleneck's width."""
+        return self.config["adapter"]["size"]
+
+    @property
+    def activation(self):
+        """The adapters' activation, one of `activations.ADAPTER_ACTIVATIONS`."""
+        return self.config["adapter"]["activation"]
+
+
+class Description(NamedTuple):
+    """What a package's weights belong to."""
+
+    task_name: str
+    labels: list[str]
+    is_regression: bool
+    metrics: list[str]
+    bert_config: dict[str, Any]
+    adapter_size: int
+    vocabulary: str  # SHA-256 of the vocabulary's file
+    do_lower_case: bool
+    max_seq_length: int
+    adapter_init_scale: Optional[float] = None  # where it is known
+    activation: str = "gelu"
+    settings: Optional[dict[str, Any]] = None  # of the training
+    origin: Optional[str] = None  # where the weights were trained, if not here
+
+
+def trained_shapes(bert_config, adapter_size, num_outputs):
+    """Names and shapes of the trained variables, sorted by name.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      adapter_size: the bottleneck's width.
+      num_outputs: labels; 1 for regression.
+
+    Returns:
+      Dict from name to list of ints.
+    """
+    H = bert_config.hidden_size
+    shapes = {"output_weights": [num_outputs, H], "output_bias": [num_outputs]}
+
+    def layer_norm(scope):
+        for name in ("beta", "gamma"):
+            shapes["%s/LayerNorm/%s" % (scope, name)] = [H]
+
+    layer_norm("bert/embeddings")
+    for layer in range(bert_config.num_hidden_layers):
+        for sublayer in ("attention/output", "output"):
+            scope = "bert/encoder/layer_%d/%s" % (layer, sublayer)
+            layer_norm(scope)
+            shapes[scope + "/adapters/weights1"] = [H, adapter_size]
+            shapes[scope + "/adapters/biases1"] = [1, adapter_size]
+            shapes[scope + "/adapters/weights2"] = [adapter_size, H]
+            shapes[scope + "/adapters/biases2"] = [1, H]
+    return dict(sorted(shapes.items()))
+
+
+def frozen_shapes(bert_config):
+    """Names and shapes of the frozen variables, sorted by name: the base.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+
+    Returns:
+      Dict from name to list of ints.
+    """
+    H, wide = bert_config.hidden_size, bert_config.intermediate_size
+    shapes = {
+        "bert/embeddings/word_embeddings": [bert_config.vocab_size, H],
+        "bert/embeddings/token_type_embeddings": [bert_config.type_vocab_size, H],
+        "bert/embeddings/position_embeddings": [bert_config.max_position_embeddings, H],
+    }
+
+    def dense(scope, n_in, n_out):
+        shapes["bert/%s/kernel" % scope] = [n_in, n_out]
+        shapes["bert/%s/bias" % scope] = [n_out]
+
+    for layer in range(bert_config.num_hidden_layers):
+        scope = "encoder/layer_%d/" % layer
+        for name in ("query", "key", "value"):
+            dense(scope + "attention/self/" + name, H, H)
+        dense(scope + "attention/output/dense", H, H)
+        dense(scope + "intermediate/dense", H, wide)
+        dense(scope + "output/dense", wide, H)
+    dense("pooler/dense", H, H)
+    return dict(sorted(shapes.items()))
+
+
+# --- writing --------------------------------------------------------------------
+
+
+def write(folder, description, weights, base, global_step, dev_scores=None, known=None):
+    """Writes a package, whole or not at all; an earlier one there is replaced.
+
+    Args:
+      folder: its path.
+      description: a `Description`.
+      weights: dict from name to float32 array, exactly the trained variables.
+      base: what `checkpoints.base_fingerprint` gives.
+      global_step: updates that the weights have seen.
+      dev_scores: dict from dev set to dict from metric to float, or None.
+      known: what is known against the weights, a `health.Health`, or None.
+
+    Raises:
+      UserError: a weight is not finite, or the folder cannot be written or holds
+        something else.
+    """
+    for name, value in weights.items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                "%s is not finite: the training diverged, no adapter package is "
+                "written to %s; try a smaller --learning_rate" % (name, folder)
+            )
+    config = {
+        "format": package_checks.FORMAT,
+        "format_version": package_checks.FORMAT_VERSION,
+        "program_version": VERSION,
+        "task": {
+            "name": description.task_name,
+            "labels": list(description.labels),
+            "is_regression": description.is_regression,
+            "metrics": list(description.metrics),
+        },
+        "bert_config": description.bert_config,
+        "adapter": {
+            "size": description.adapter_size,
+            "layers": list(range(description.bert_config["num_hidden_layers"])),
+            "init_scale": description.adapter_init_scale,
+            "activation": description.activation,
+        },
+        "train_policy": TRAIN_POLICY,
+        "vocabulary": description.vocabulary,
+        "do_lower_case": description.do_lower_case,
+        "max_seq_length": description.max_seq_length,
+        "settings": description.settings,
+        "origin": description.origin,
+        "global_step": int(global_step),
+        "dev_scores": _as_json(dev_scores),
+        "health": known.as_json() if known else None,
+        "parameters": sum(value.size for value in weights.values()),
+        "base": base,
+    }
+    _write(folder, config, weights)
+
+
+def add_scores(package, dev_scores, known):
+    """Writes a package anew with its dev scores and health; see `write`."""
+    config = dict(
+        package.config, dev_scores=_as_json(dev_scores), health=known.as_json()
+    )
+    _write(package.path, config, package.weights)
+
+
+def _as_json(dev_scores):
+    """JSON has no NaN, which is the score of predictions that are no numbers."""
+    if dev_scores is None:
+        return None
+    return {
+        name: {
+            metric: value if math.isfinite(value) else None
+            for metric, value in scores.items()
+        }
+        for name, scores in dev_scores.items()
+    }
+
+
+def _write(folder, config, weights):
+    folder = folder.rstrip("/")
+    weights_path = os.path.join(folder, WEIGHTS_NAME)
+    config_path = os.path.join(folder, CONFIG_NAME)
+    data = safetensors.numpy.save(
+        {name: np.ascontiguousarray(weights[name], "<f4") for name in sorted(weights)}
+    )
+    digest = package_checks.DIGEST
+    config = {key: value for key, value in config.items() if key != digest}
+    config["weights"] = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
+    config[digest] = package_checks.config_digest(config)
+    text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    # What is written can be read.
+    config = package_checks.parse_config(text.encode("utf-8"), config_path)
+    trained, frozen = _shapes(config)
+    package_checks.check_counts(config, trained, frozen, config_path)
+    package_checks.check_weights(weights, trained, weights_path)
+    try:
+        _put_in_place(folder, {WEIGHTS_NAME: data, CONFIG_NAME: text})
+    except tf.errors.OpError as error:
+        raise UserError(
+            "the adapter package %s cannot be written (%s): give a folder that can"
+            % (folder, " ".join(str(error).split()))
+        ) from None
+
+
+def _put_in_place(folder, contents):
+    """Makes a folder of files, or puts it in the place of an earlier package."""
+    partial, replaced = folder + ".partial", _replaced(folder)
+    if place(folder) == replaced:
+        tf.io.gfile.rename(replaced, folder)
+    if tf.io.gfile.exists(folder) and not (
+        tf.io.gfile.isdir(folder) and set(tf.io.gfile.listdir(folder)) <= set(contents)
+    ):
+        raise UserError(
+            "%s is there and is no adapter package, so none is written in its place: "
+            "move it away" % folder
+        )
+    for path in (partial, replaced):
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.rmtree(path)
+    tf.io.gfile.makedirs(partial)
+    for name, content in contents.items():
+        with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
+            writer.write(content)
+    # Two steps, since a folder cannot take the place of another in one.
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rename(folder, replaced)
+    try:
+        tf.io.gfile.rename(partial, folder)
+    except BaseException:
+        if tf.io.gfile.exists(replaced):
+            tf.io.gfile.rename(replaced, folder)
+        raise
+    if tf.io.gfile.exists(replaced):
+        tf.io.gfile.rmtree(replaced)
+
+
+# --- reading --------------------------------------------------------------------
+
+
+def read(folder):
+    """Reads a package.
+
+    Returns:
+      An `AdapterPackage`.
+
+    Raises:
+      UserError: naming the file that is missing, damaged or of another program.
+    """
+    found_in = place(folder)
+    config_path = os.path.join(found_in, CONFIG_NAME)
+    data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
+    config = package_checks.parse_config(data, config_path)
+    trained, frozen = _shapes(config)
+    package_checks.check_counts(config, trained, frozen, config_path)
+    weights_path = os.path.join(found_in, WEIGHTS_NAME)
+    data = files.read(weights_path, config["weights"]["bytes"], _REMEDY)
+    weights = package_checks.parse_weights(data, config, trained, weights_path)
+    return AdapterPackage(folder, config, weights)
+
+
+def place(folder):
+    """Where a package's files lie.
+
+    Args:
+      folder: its path.
+
+    Returns:
+      The same, but for a package that a program was replacing when it was killed: then
+      where that had moved it.
+    """
+    replaced = _replaced(folder)
+    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
+        return replaced
+    return folder
+
+
+def _replaced(folder):
+    return folder.rstrip("/") + ".replaced"
+
+
+def _shapes(config):
+    """Trained and frozen variables of a config that has been checked."""
+    bert_config = modeling.BertConfig.from_dict(config["bert_config"])
+    task = config["task"]
+    outputs = 1 if task["is_regression"] else len(task["labels"])
+    return (
+        trained_shapes(bert_config, config["adapter"]["size"], outputs),
+        frozen_shapes(bert_config),
+    )
+
+
+# --- fitting --------------------------------------------------------------------
+
+# The rest of a bert_config, such as dropout, does not decide whether weights fit.
+_FITTING = (*modeling.CONFIG_SIZES, "hidden_act")
+
+
+def check_fit(package, given):
+    """Refuses a package that does not belong to what a run was given.
+
+    Args:
+      package: an `AdapterPackage`.
+      given: see `misfits`.
+
+    Raises:
+      UserError: what differs, with both values and the flag to change.
+    """
+    for misfit in misfits(package, given):
+        raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
+
+
+def misfits(package, given):
+    """How a package differs from what it is to be used with.
+
+    Args:
+      package: an `AdapterPackage`.
+      given: dict with any of "base" (what `checkpoints.base_fingerprint` gives),
+        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "adapter_size",
+        "labels" (list; [] for regression).
+
+    Returns:
+      List of texts, each with both values and the flag to change.
+    """
+    config = package.config
+    wanted = {
+        "bert_config": (config["bert_config"], "bert_config_file"),
+        "vocabulary": (config["vocabulary"], "vocab_file"),
+        "do_lower_case": (config["do_lower_case"], "do_lower_case"),
+        "adapter_size": (package.adapter_size, "adapter_size"),
+        "labels": (package.labels, "task_name"),
+        "base": (config["base"], "init_checkpoint"),
+    }
+    found = []
+    for key, (expected, flag) in wanted.items():
+        value = given.get(key, expected)
+        if isinstance(expected, dict):
+            keys = ("sha256",) if key == "base" else _FITTING
+            differ = [k for k in keys if expected.get(k) != value.get(k)]
+            expected = {k: expected.get(k) for k in differ}
+            value = {k: value.get(k) for k in differ}
+        if value != expected:
+            found.append(
+                "its %s is %s, given is %s; give the one that it was trained with, --%s"
+                % (
+                    key,
+                    json.dumps(expected, sort_keys=True),
+                    json.dumps(value, sort_keys=True),
+                    flag,
+                )
+            )
+    return found

@@ -1,0 +1,362 @@
+"""Adapter packages from and to full checkpoints, and against the base's."""
+
+import json
+import math
+import os
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import command_line
+import glue_data
+import modeling
+import tokenization
+from errors import UserError
+from inputs import features
+from system import files
+from weights import adapter_package, checkpoints, health, run_record
+
+_ADAPTER = "bert/encoder/layer_0/attention/output/adapters/weights1"
+_STEP = tf.GraphKeys.GLOBAL_STEP
+_CONFIG_REMEDY = (
+    "give the bert_config.json that it was trained with, --bert_config_file"
+)
+
+
+# --- from a checkpoint to a package ---------------------------------------------
+
+
+class Given(NamedTuple):
+    """What the user says of a checkpoint; None: what `run.json` beside it says."""
+
+    task_name: Optional[str] = None
+    bert_config_file: Optional[str] = None
+    vocab_file: Optional[str] = None
+    do_lower_case: Optional[bool] = None
+    max_seq_length: Optional[int] = None
+
+
+class _Record(NamedTuple):
+    """What lies beside a checkpoint of this program."""
+
+    identity: dict[str, Any]  # of run.json; {} where there is none
+    settings: Optional[dict[str, Any]]  # of the training
+    scores: Optional[dict[str, Any]]  # on the dev sets, of this very step
+    known: health.Health  # what is known against the weights of this very step
+
+
+def export(checkpoint, output, given, init_checkpoint=None):
+    """Writes the package of a checkpoint.
+
+    Args:
+      checkpoint: path without file endings, of this program or the original.
+      output: folder to make.
+      given: a `Given`.
+      init_checkpoint: the base of a checkpoint that holds trained variables alone.
+
+    Returns:
+      The `adapter_package.AdapterPackage`, read back.
+
+    Raises:
+      UserError: the checkpoint is unreadable or does not fit what is given, or the
+        output is there already.
+    """
+    if tf.io.gfile.exists(output):
+        raise UserError("--output=%s is there already: give a new folder" % output)
+    shapes = checkpoints.read_shapes(
+        checkpoint,
+        "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
+        "model.ckpt-573.index",
+    )
+    if len(shapes.get(_ADAPTER, ())) != 2:
+        raise UserError(
+            "--checkpoint=%s holds no adapters (no %s): give one of a training with "
+            "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER)
+        )
+    step = 0
+    if _STEP in shapes:
+        step = int(dict(checkpoints.iterate_values(checkpoint, [_STEP]))[_STEP])
+    record = _read_record(os.path.dirname(checkpoint), step)
+    description = _describe(given, record, shapes[_ADAPTER][1])
+    if not record.identity:
+        description = description._replace(
+            origin="checkpoint %s" % os.path.basename(checkpoint)
+        )
+    bert_config = modeling.BertConfig.from_dict(description.bert_config)
+    bert_config.validate(given.bert_config_file or run_record.FILE_NAME)
+    features.check_seq_length(
+        description.max_seq_length, bert_config.max_position_embeddings
+    )
+    if given.vocab_file:
+        vocab = tokenization.load_vocab(given.vocab_file)
+        features.check_vocabulary(
+            given.vocab_file,
+            vocab,
+            bert_config.vocab_size,
+            given.bert_config_file or run_record.FILE_NAME,
+        )
+    trained = adapter_package.trained_shapes(
+        bert_config, description.adapter_size, len(description.labels) or 1
+    )
+    frozen = adapter_package.frozen_shapes(bert_config)
+    base = _find_base(checkpoint, init_checkpoint, shapes, frozen)
+    _check_head(checkpoint, shapes, trained, description.task_name)
+    own = trained if init_checkpoint else {**trained, **frozen}
+    checkpoints.check_fit(checkpoint, own, [], remedy=_CONFIG_REMEDY)
+    _check_base(base, bert_config, _CONFIG_REMEDY)
+    adapter_package.write(
+        output,
+        description,
+        dict(checkpoints.iterate_values(checkpoint, trained)),
+        checkpoints.base_fingerprint(base, frozen),
+        step,
+        record.scores,
+        record.known,
+    )
+    return adapter_package.read(output)
+
+
+def _read_record(folder, step):
+    record = run_record.read(folder) or {}
+    scores, known = None, health.Health()
+    path = os.path.join(folder, "eval_results.json")
+    if record and tf.io.gfile.exists(path):
+        remedy = "evaluate again with --do_eval=true, or delete it"
+        results = files.read_json(path, remedy)
+        try:
+            sets = results["sets"]
+            if results["global_step"] == step:
+                scores = {
+                    name: {metric: float(score) for metric, score in found.items()}
+                    for name, found in ((name, sets[name]["scores"]) for name in sets)
+                }
+                known = health.from_json(results.get("health"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError("%s is damaged (%r): %s" % (path, error, remedy)) from None
+    return _Record(record.get("identity", {}), record.get("training"), scores, known)
+
+
+def _describe(given, record, adapter_size):
+    """The `adapter_package.Description`."""
+    name = bert_config = vocabulary = None
+    if given.task_name:
+        task = glue_data.get_task(given.task_name)
+        name = task.model_of or task.name
+    if given.bert_config_file:
+        bert_config = modeling.BertConfig.from_json_file(given.bert_config_file)
+        bert_config = bert_config.to_dict()
+    if given.vocab_file:
+        tokenization.load_vocab(given.vocab_file)  # Says so where it is none.
+        vocabulary = features.file_digest(given.vocab_file)
+    identity = record.identity
+    task = glue_data.get_task(_agree("task_name", "task", name, identity))
+    labels = _agree("task_name", "labels", list(task.labels), identity)
+    return adapter_package.Description(
+        task_name=task.name,
+        labels=labels,
+        is_regression=task.is_regression,
+        metrics=list(task.metrics),
+        bert_config=_agree("bert_config_file", "bert_config", bert_config, identity),
+        adapter_size=adapter_size,
+        vocabulary=_agree("vocab_file", "vocabulary", vocabulary, identity),
+        do_lower_case=_agree(
+            "do_lower_case", "do_lower_case", given.do_lower_case, identity, True
+        ),
+        max_seq_length=_agree(
+            "max_seq_length", "max_seq_length", given.max_seq_length, identity, 128
+        ),
+        adapter_init_scale=(record.settings or {}).get("adapter_init_scale"),
+        activation=identity.get("activation", "gelu"),
+        settings=record.settings,
+    )
+
+
+def _agree(flag, entry, given, identity, default=None):
+    """What is given, or else what the run's record says, or else the default.
+
+    Raises:
+      UserError: the two differ, or there is none of the three.
+    """
+    if given is None:
+        value = identity.get(entry, default)
+        if value is None:
+            raise UserError(
+                "--%s is needed: no %s lies beside --checkpoint that says it"
+                % (flag, run_record.FILE_NAME)
+            )
+        return value
+    if identity.get(entry, given) != given:
+        raise UserError(
+            "--%s does not fit the %s beside --checkpoint: its %s is %s, given is %s; "
+            "leave the flag out"
+            % (
+                flag,
+                run_record.FILE_NAME,
+                entry,
+                json.dumps(identity[entry], sort_keys=True),
+                json.dumps(given, sort_keys=True),
+            )
+        )
+    return given
+
+
+def _find_base(checkpoint, init_checkpoint, shapes, frozen):
+    """The checkpoint that holds the frozen variables."""
+    if set(frozen) & set(shapes):
+        if init_checkpoint:
+            raise UserError(
+                "--checkpoint=%s holds its base itself: leave out --init_checkpoint"
+                % checkpoint
+            )
+        return checkpoint
+    if not init_checkpoint:
+        raise UserError(
+            "--checkpoint=%s holds trained variables alone: give the base that it was "
+            "trained on, --init_checkpoint" % checkpoint
+        )
+    return init_checkpoint
+
+
+def _check_head(checkpoint, shapes, trained, task_name):
+    (wanted,) = trained["output_bias"]
+    found = shapes.get("output_bias", [wanted])
+    if found != [wanted]:
+        raise UserError(
+            "--checkpoint=%s has a head of %d outputs, task %s needs %d: give the task "
+            "that it was trained on, --task_name"
+            % (checkpoint, math.prod(found), task_name, wanted)
+        )
+
+
+def _check_base(checkpoint, bert_config, remedy):
+    """Refuses a base of other sizes, more layers among them.
+
+    Raises:
+      UserError: the first variable that does not fit.
+    """
+    shapes = adapter_package.frozen_shapes(bert_config)
+    checkpoints.check_fit(checkpoint, shapes, [], remedy=remedy)
+    more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
+    if more in checkpoints.read_shapes(checkpoint):
+        raise UserError(
+            "checkpoint %s has more than %d layers, the num_hidden_layers of this "
+            "model: %s" % (checkpoint, bert_config.num_hidden_layers, remedy)
+        )
+
+
+# --- against a base -------------------------------------------------------------
+
+
+def base_misfits(package, checkpoint, fingerprints=None):
+    """How a package differs from a base.
+
+    Args:
+      package: an `adapter_package.AdapterPackage`.
+      checkpoint: path of the base without file endings.
+      fingerprints: dict that keeps what was read of the base from one call to the
+        next; None: nothing is kept.
+
+    Returns:
+      List of texts, with both values; empty where the package fits.
+    """
+    fingerprints = {} if fingerprints is None else fingerprints
+    shapes = adapter_package.frozen_shapes(package.bert_config)
+    key = json.dumps(shapes)
+    if key not in fingerprints:
+        try:
+            _check_base(
+                checkpoint, package.bert_config, "give the base that it was trained on"
+            )
+            fingerprints[key] = checkpoints.base_fingerprint(checkpoint, shapes)
+        except UserError as error:
+            return [str(error)]
+    return adapter_package.misfits(package, {"base": fingerprints[key]})
+
+
+# --- from base and package to a checkpoint --------------------------------------
+
+
+def merge(folder, init_checkpoint, output):
+    """Writes base and package as one checkpoint, as a training would have saved it.
+
+    It holds the model's variables and the step, no optimizer slots.
+
+    Args:
+      folder: the package.
+      init_checkpoint: path of the base without file endings.
+      output: path to write, without file endings.
+
+    Returns:
+      The `adapter_package.AdapterPackage`.
+
+    Raises:
+      UserError: the package is damaged or does not fit the base, a checkpoint cannot
+        hold it, or the output is there already or cannot be written.
+    """
+    _check_output(output)
+    package = adapter_package.read(folder)
+    if package.activation != "gelu":
+        raise UserError(
+            "%s cannot be merged: its adapters use %s, and whoever loads a checkpoint "
+            "computes them with gelu; use the package itself, --adapters"
+            % (folder, package.activation)
+        )
+    for misfit in base_misfits(package, init_checkpoint):
+        raise UserError("%s does not fit: %s" % (folder, misfit))
+    frozen = adapter_package.frozen_shapes(package.bert_config)
+    merged = {
+        **dict(checkpoints.iterate_values(init_checkpoint, frozen)),
+        **package.weights,
+        _STEP: np.array(package.config["global_step"], np.int64),
+    }
+    try:
+        _write_whole(output, merged)
+    except tf.errors.OpError as error:
+        raise UserError(
+            "--output=%s cannot be written (%s): give a path that can, with space for "
+            "%d MB"
+            % (
+                output,
+                " ".join(str(error).split()),
+                sum(value.nbytes for value in merged.values()) // 10**6 + 1,
+            )
+        ) from None
+    return package
+
+
+def _check_output(prefix):
+    """Refuses a checkpoint's path that is taken or is that of a folder."""
+    command_line.check_no_pattern("output", prefix)
+    if not os.path.basename(prefix) or tf.io.gfile.isdir(prefix):
+        raise UserError(
+            "--output=%s is a folder: give a checkpoint's path in it, such as %s"
+            % (prefix, os.path.join(prefix, "model.ckpt"))
+        )
+    taken = tf.io.gfile.glob([prefix + ".index", prefix + ".data-*"])
+    if taken:
+        raise UserError(
+            "--output=%s: %s is there already; give a new path" % (prefix, taken[0])
+        )
+
+
+def _write_whole(prefix, values):
+    """Writes a checkpoint beside its place, then moves it there."""
+    partial = prefix + ".partial"
+    if tf.io.gfile.exists(partial):
+        tf.io.gfile.rmtree(partial)
+    tf.io.gfile.makedirs(partial)
+    moved = []
+    try:
+        checkpoints.write(os.path.join(partial, os.path.basename(prefix)), values)
+        # The index comes last: without it there is no checkpoint.
+        for name in sorted(tf.io.gfile.listdir(partial)):
+            path = os.path.join(os.path.dirname(prefix), name)
+            tf.io.gfile.rename(os.path.join(partial, name), path)
+            moved.append(path)
+    except BaseException:
+        for path in moved:
+            tf.io.gfile.remove(path)
+        raise
+    finally:
+        tf.io.gfile.rmtree(partial)

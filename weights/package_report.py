@@ -1,0 +1,135 @@
+"""Adapter packages as text to read."""
+
+import json
+import os
+
+import tensorflow.compat.v1 as tf
+
+from errors import printable
+from weights import adapter_package
+
+_TABLE = (
+    "task",
+    "size",
+    "parameters",
+    "bytes",
+    "dev scores",
+    "health",
+    "base",
+    "package",
+)
+_LONGEST = 1000  # text of one entry
+
+
+def summary(package):
+    """All that matters of one package, as lines."""
+    config, bert = package.config, package.bert_config
+    adapter, base = config["adapter"], config["base"]
+    scale = adapter["init_scale"]
+    settings = config["settings"] or {}
+    labels = ", ".join(package.labels)
+    rows = {
+        "package": package.path,
+        "task": package.task,
+        "labels": labels or "a number (regression)",
+        "metrics": ", ".join(config["task"]["metrics"]),
+        "dev scores": _dev_scores(config),
+        "health": _health(package.health),
+        "parameters": "%s, %.2f %% of the base's frozen %s"
+        % (
+            _thousands(config["parameters"]),
+            100.0 * config["parameters"] / base["parameters"],
+            _thousands(base["parameters"]),
+        ),
+        "bytes": _thousands(file_bytes(package)),
+        "trained": "adapters, layer norms, head; %d steps" % config["global_step"],
+        "adapters": "size %d, %s, after both sublayers of layers 0 to %d%s"
+        % (
+            adapter["size"],
+            adapter["activation"],
+            bert.num_hidden_layers - 1,
+            "" if scale is None else ", initial scale %g" % scale,
+        ),
+        "settings": ", ".join(
+            "%s=%s" % (name, json.dumps(settings[name])) for name in sorted(settings)
+        )
+        or "not known",
+        "model": "%d layers, hidden size %d, %d heads, feed-forward %d, %d word pieces"
+        % (
+            bert.num_hidden_layers,
+            bert.hidden_size,
+            bert.num_attention_heads,
+            bert.intermediate_size,
+            bert.vocab_size,
+        ),
+        "text": "%s, up to %d word pieces"
+        % (
+            "lower-cased" if config["do_lower_case"] else "cased",
+            config["max_seq_length"],
+        ),
+        "vocabulary": "SHA-256 " + config["vocabulary"],
+        "base": "SHA-256 " + base["sha256"],
+        "origin": config["origin"] or "a training",
+        "written by": "version %s of this program" % config["program_version"],
+    }
+    return _aligned(rows.items())
+
+
+def table(packages):
+    """One line for each package, below a line of titles."""
+    rows = [
+        (
+            package.task,
+            "%d" % package.adapter_size,
+            _thousands(package.config["parameters"]),
+            _thousands(file_bytes(package)),
+            _dev_scores(package.config),
+            _health(package.health).partition(":")[0],
+            package.config["base"]["sha256"][:8],
+            package.path,
+        )
+        for package in packages
+    ]
+    return _aligned([_TABLE, *rows])
+
+
+def file_bytes(package):
+    """Length of a package's two files together."""
+    folder = adapter_package.place(package.path)
+    return sum(
+        tf.io.gfile.stat(os.path.join(folder, name)).length
+        for name in (adapter_package.WEIGHTS_NAME, adapter_package.CONFIG_NAME)
+    )
+
+
+def _health(known):
+    if known.training is None and known.evaluation is None:
+        return "-"
+    if not known.findings:
+        return "ok"
+    return "LEARNED NOTHING: " + "; ".join(known.findings)
+
+
+def _dev_scores(config):
+    """Scores of all dev sets; a set is named where it is not simply "dev"."""
+    sets = []
+    for name, scores in sorted((config["dev_scores"] or {}).items()):
+        text = ", ".join(
+            "%s %s" % (metric, "nan" if value is None else "%.4f" % value)
+            for metric, value in sorted(scores.items())
+        )
+        sets.append(text if name == "dev" else "%s: %s" % (name, text))
+    return "; ".join(sets) or "none"
+
+
+def _aligned(rows):
+    rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+        for row in rows
+    ]
+
+
+def _thousands(number):
+    return "{:,}".format(number)

@@ -1,0 +1,103 @@
+"""The adapter package of a run: what it starts from, and what it leaves behind."""
+
+import atexit
+import os
+import shutil
+import tempfile
+from typing import NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+from weights import adapter_package, checkpoints
+
+
+class PackageSettings(NamedTuple):
+    """What the package of a training is made of, beside its weights."""
+
+    description: adapter_package.Description
+    base_checkpoint: Optional[str]  # with the frozen weights; None: the run's own
+
+
+def folder_of(output_dir):
+    """Where a run's own package lies."""
+    return os.path.join(output_dir, adapter_package.FOLDER)
+
+
+def write(output_dir, settings, known):
+    """Writes the package of the last checkpoint.
+
+    Args:
+      output_dir: the run's folder.
+      settings: a `PackageSettings`.
+      known: what is known against the weights, a `health.Health`.
+
+    Raises:
+      UserError: a weight is not finite, or the folder cannot be written.
+    """
+    checkpoint = tf.train.latest_checkpoint(output_dir)
+    description = settings.description
+    config = modeling.BertConfig.from_dict(description.bert_config)
+    outputs = 1 if description.is_regression else len(description.labels)
+    names = adapter_package.trained_shapes(config, description.adapter_size, outputs)
+    step = int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+    adapter_package.write(
+        folder_of(output_dir),
+        description,
+        dict(checkpoints.iterate_values(checkpoint, names)),
+        checkpoints.base_fingerprint(
+            settings.base_checkpoint or checkpoint,
+            adapter_package.frozen_shapes(config),
+        ),
+        step,
+        known=known,
+    )
+
+
+def add_scores(output_dir, global_step, dev_scores, known):
+    """Adds dev scores to the run's own package, where it is of the same step.
+
+    Args:
+      output_dir: the run's folder.
+      global_step: the step whose weights were scored.
+      dev_scores: dict from dev set to dict from metric to float.
+      known: what is known against the weights, a `health.Health`.
+
+    Raises:
+      UserError: the package is damaged.
+    """
+    folder = folder_of(output_dir)
+    if not tf.io.gfile.exists(adapter_package.place(folder)):
+        return
+    package = adapter_package.read(folder)
+    if package.config["global_step"] == global_step:
+        adapter_package.add_scores(package, dev_scores, known)
+
+
+def as_checkpoint(package, output_dir, use_tpu):
+    """Writes a package's weights as a checkpoint, which ends with the program.
+
+    Args:
+      package: an `adapter_package.AdapterPackage`.
+      output_dir: the run's folder; a TPU can read from there alone.
+      use_tpu: whether the graph is to run on TPU.
+
+    Returns:
+      The path without file endings.
+    """
+    if use_tpu:
+        folder = os.path.join(output_dir, "adapters_at_start")
+        tf.io.gfile.makedirs(folder)
+        atexit.register(tf.io.gfile.rmtree, folder)
+    else:
+        folder = temporary_folder()
+    prefix = os.path.join(folder, "adapters.ckpt")
+    checkpoints.write(prefix, package.weights)
+    return prefix
+
+
+def temporary_folder():
+    """A folder of this machine that ends with the program."""
+    folder = tempfile.mkdtemp(prefix="adapter_bert_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,0 +1,253 @@
+"""What an output directory belongs to (`run.json`), and who may go on in it."""
+
+import json
+import os
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+import optimization
+from errors import UserError
+from system import disk, files
+from weights import checkpoints, health
+
+FILE_NAME = "run.json"
+
+_REMEDY = (
+    "delete it to go on with the checkpoints beside it, or give another --output_dir"
+)
+
+# Of the entries that say which model it is, whatever else is beside them.
+_IDENTITY_KINDS = {
+    "task": str,
+    "labels": list,
+    "bert_config": dict,
+    "vocabulary": str,
+    "do_lower_case": bool,
+    "max_seq_length": int,
+}
+
+# Flags of the entries that are not called by their flag's name.
+_FLAGS = {
+    "task": "task_name",
+    "labels": "task_name",
+    "bert_config": "bert_config_file",
+    "vocabulary": "vocab_file",
+    "base": "init_checkpoint",
+    "activation": "adapters",
+    "train_rows": "data_dir",
+}
+
+
+def write_whole(path, text):
+    """Writes a text file so that it is never seen half-written.
+
+    Raises:
+      UserError: there is no space for it.
+    """
+    partial = path + ".partial"
+    try:
+        with (
+            disk.explained(os.path.dirname(path), len(text)),
+            tf.io.gfile.GFile(partial, "w") as writer,
+        ):
+            writer.write(text)
+    except UserError:
+        tf.io.gfile.remove(partial)
+        raise
+    tf.io.gfile.rename(partial, path, overwrite=True)
+
+
+def write(output_dir, identity, training, parameters):
+    """Writes `run.json`.
+
+    Args:
+      output_dir: the run's folder.
+      identity: dict of all that must agree for the folder's weights to fit a run.
+      training: dict of all that must agree to go on with its training; None keeps
+        what the file holds.
+      parameters: what `checkpoints.parameter_counts` gives.
+    """
+    record = {"identity": identity, "training": training, "parameters": parameters}
+    kept = read(output_dir) or {}
+    if training is None:
+        record["training"] = kept.get("training")
+    if "health" in kept:
+        record["health"] = kept["health"]
+    _write(output_dir, record)
+
+
+def _write(output_dir, record):
+    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    write_whole(os.path.join(output_dir, FILE_NAME), text)
+
+
+def write_health(output_dir, known):
+    """Writes down what is known against a run's weights, a `health.Health`."""
+    record = read(output_dir)
+    _write(output_dir, dict(record, health=known.as_json()))
+
+
+def read_health(output_dir):
+    """What `write_health` has written last."""
+    return health.from_json((read(output_dir) or {}).get("health"))
+
+
+def read(output_dir):
+    """The content of `run.json`; None where there is none.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = os.path.join(output_dir, FILE_NAME)
+    if not tf.io.gfile.exists(path):
+        return None
+    record = files.read_json(path, _REMEDY)
+    identity = record.get("identity")
+    _check_kinds(record, {"identity": dict, "training": (dict, type(None))}, path)
+    _check_kinds(identity, _IDENTITY_KINDS, path)
+    try:
+        health.from_json(record.get("health"))
+    except ValueError as error:
+        raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
+    # Earlier versions kept entries that are none of BERT's.
+    config = modeling.BertConfig.from_dict(identity["bert_config"])
+    identity["bert_config"] = config.to_dict()
+    return record
+
+
+def _check_kinds(entries, kinds, path):
+    for key, kind in kinds.items():
+        if not isinstance(entries.get(key), kind):
+            raise UserError(
+                "%s is damaged (%s is %.80r): %s"
+                % (path, key, entries.get(key), _REMEDY)
+            )
+
+
+def check(output_dir, identity, training, shapes, trained, content=checkpoints.ALL):
+    """Refuses an output directory that another run has used.
+
+    Args:
+      output_dir: the folder; it need not exist.
+      identity: see `write`.
+      training: see `write`; None when this run does not train.
+      shapes: dict from name to shape of the model's variables.
+      trained: names of the trained variables.
+      content: what checkpoints hold, one of `checkpoints.CONTENTS`.
+
+    Returns:
+      The global step of the folder's last checkpoint; None where there is none.
+
+    Raises:
+      UserError: it is no folder, or what differs, with both values, and what to do.
+    """
+    _check_folder(output_dir)
+    checkpoint = checkpoints.latest(output_dir)
+    record = read(output_dir)
+    if record is not None:
+        # Without a checkpoint too: results of another model would be overwritten.
+        _compare(output_dir, "its model", record["identity"], identity)
+    if checkpoint is None:
+        _check_no_checkpoint_is_left(output_dir)
+        return None
+    if record is not None and training is not None and record.get("training"):
+        _compare(output_dir, "its training", record["training"], training)
+    remedy = (
+        "it is the last one in --output_dir=%s; give a new --output_dir, or the flags "
+        "of the run that wrote it" % output_dir
+    )
+    if "adapters" in identity and "adapters" not in (record or {}).get("identity", {}):
+        raise UserError(
+            "--output_dir=%s holds a checkpoint that was not trained from --adapters, "
+            "and that would be used instead; give a new --output_dir" % output_dir
+        )
+    if content == checkpoints.TRAINED:
+        shapes = {name: shapes[name] for name in trained}
+    found = checkpoints.check_fit(checkpoint, shapes, trained, remedy=remedy)
+    if found.missing:
+        raise UserError(
+            "--output_dir=%s holds a checkpoint of another program: %s is missing in "
+            "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
+        )
+    checkpoints.check_values(
+        checkpoint,
+        None,
+        "name an earlier one of --output_dir=%s in its file `checkpoint`, or "
+        "give a new --output_dir" % output_dir,
+    )
+    if training is not None:
+        _check_training_state(output_dir, checkpoint, training)
+    return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+
+
+def _check_training_state(output_dir, checkpoint, training):
+    """Refuses to train on otherwise than the checkpoint's training went.
+
+    The checkpoint knows, whatever the record says or lacks.
+    """
+    found = checkpoints.read_shapes(checkpoint)
+    key = "adam_bias_correction"
+    then = {key: optimization.UPDATES in found}
+    _compare(output_dir, "its training", then, {key: training[key]})
+    if training["precision"] != "float16":
+        return
+    for name in (optimization.LOSS_SCALE, optimization.FINITE_STEPS):
+        if name not in found:
+            raise UserError(
+                "--output_dir=%s holds a checkpoint of --precision=float16 without %s, "
+                "as earlier versions wrote them, so its training cannot go on; give a "
+                "new --output_dir, or leave --do_train out to use its weights"
+                % (output_dir, name)
+            )
+
+
+def _check_folder(output_dir):
+    """Refuses a path that is, or lies below, a file."""
+    path = output_dir
+    while path and not tf.io.gfile.exists(path):
+        path = os.path.dirname(path)
+    if path and not tf.io.gfile.isdir(path):
+        raise UserError(
+            "--output_dir=%s: %s is a file; give a folder, which need not exist"
+            % (output_dir, path)
+        )
+
+
+def _check_no_checkpoint_is_left(output_dir):
+    """Refuses checkpoints that the file `checkpoint` does not lead to.
+
+    Training would begin anew and replace them.
+    """
+    left = tf.io.gfile.glob(os.path.join(output_dir, "model.ckpt-*.index"))
+    if left:
+        names = [os.path.basename(path)[: -len(".index")] for path in left]
+        last = max(names, key=lambda name: (len(name), name))  # by the step in it
+        raise UserError(
+            "--output_dir=%s holds %s, but its file `checkpoint`, which names the last "
+            "one, is missing or names one that is not there; write it (one line, "
+            'model_checkpoint_path: "%s"), or give a new --output_dir'
+            % (output_dir, last, last)
+        )
+
+
+def _compare(output_dir, what, then, now):
+    for key in now:
+        if key in then and then[key] != now[key]:
+            raise UserError(
+                "--output_dir=%s holds another run, %s differs in %s: %s there, %s "
+                "now; give a new --output_dir, or the same --%s to go on with that run"
+                % (
+                    output_dir,
+                    what,
+                    key,
+                    _brief(then[key]),
+                    _brief(now[key]),
+                    _FLAGS.get(key, key),
+                )
+            )
+
+
+def _brief(value):
+    text = json.dumps(value, sort_keys=True)
+    return text if len(text) <= 200 else text[:200] + "..."
