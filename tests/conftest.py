@@ -11,9 +11,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from system import startup  # noqa: E402, F401, I001  (as the programs, before TensorFlow)
-import pytest  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
+from system import startup  # noqa: F401, I001  (as the programs, before TensorFlow)
+import pytest
+import tensorflow.compat.v1 as tf
 
 tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
 tf.disable_v2_behavior()
