@@ -16,7 +16,7 @@ import convert_checkpoint
 import glue_data
 import tokenization
 from exchange import torch_file
-from inputs import features, text_lines, text_rows
+from inputs import features, tasks, text_lines, text_rows
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
     changed_bytes,
@@ -111,7 +111,7 @@ def test_files_of_glue(tmp_path, data):
     split = next(each for each in task.splits if each.name == set_name)
     content = changed_table(data.draw, TASK_FILES[name, set_name])
     (tmp_path / split.filename).write_bytes(content)
-    examples = read_or_refuse(glue_data.read_examples, task, str(tmp_path), split)
+    examples = read_or_refuse(tasks.read_examples, task, str(tmp_path), split)
     for example in examples or ():
         assert example.text_a is not None
         if split.has_labels and not task.is_regression:
