@@ -12,10 +12,9 @@ import torch_layout
 from hypothesis import given
 from hypothesis import strategies as st
 
-import convert_checkpoint
 import glue_data
 import tokenization
-from exchange import torch_file
+from exchange import conversion, torch_file
 from inputs import features, tasks, text_lines, text_rows
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
@@ -153,7 +152,7 @@ def test_tokenizers_of_hugging_face(tmp_path, data):
     sound = json.loads(tokenizer.read_text())
     tokenizer.write_bytes(changed_json(data.draw, sound))
     folders = [str(tmp_path / name) for name in ("encoder", "output")]
-    read_or_refuse(convert_checkpoint.convert, *folders)
+    read_or_refuse(conversion.convert, *folders)
     assert {"encoder"} <= set(os.listdir(tmp_path)) <= {"encoder", "output"}
 
 

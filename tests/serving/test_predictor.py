@@ -318,7 +318,7 @@ def test_config_and_checkpoint_of_different_models_are_refused(tmp_path, base):
 def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
     """Eager execution and the behaviour of TensorFlow 2 are on there."""
     code = (
-        "import predictor; m = predictor.Predictor(%r, %r, %r); "
+        "from serving import predictor; m = predictor.Predictor(%r, %r, %r); "
         "m.add(%r); m.add(%r); print(m.predict('mrpc', ['a cat sat'])[0].probability)"
         % (
             base["init_checkpoint"],
