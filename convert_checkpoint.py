@@ -63,14 +63,8 @@ def define_flags(values=flags.FLAGS):
                 "For adapterhub: the adapter package. For huggingface, if given: the "
                 "package whose layer norms take the place of the base's.",
             ),
-            string(
-                "init_checkpoint",
-                "For huggingface and package: checkpoint of the base, the path without "
-                "endings, such as .../bert_model.ckpt.",
-            ),
-            string("bert_config_file", "bert_config.json of --init_checkpoint."),
-            string("vocab_file", "Vocabulary of --init_checkpoint."),
         ),
+        "The base, for huggingface and package": command_line.base_flags(values),
         "For --to=package": _package_flags(to),
         "For --to=package and --to=huggingface": (
             flags.DEFINE_bool(
