@@ -30,9 +30,9 @@ from absl import flags
 from tensorflow.python.eager import context
 
 import command_line
-import convert_checkpoint
 import manage_adapters
 import run_classifier
+from exchange import conversion
 from glue_data import GLUE_TASKS
 from inputs import submission_file
 from tests import small_packages, small_run
@@ -465,7 +465,7 @@ def prepare(folder):
     encoder = folder / "demo_work" / "minilm"
     hf_layout.write_encoder(encoder, config, hf_layout.random_weights(config), tokens)
     checkpoint = folder / "demo_work" / "minilm_checkpoint"
-    convert_checkpoint.convert(str(encoder), str(checkpoint))
+    conversion.convert(str(encoder), str(checkpoint))
     base = {
         "init_checkpoint": str(checkpoint / "bert_model.ckpt"),
         "bert_config_file": str(checkpoint / "bert_config.json"),
