@@ -15,10 +15,7 @@ import io
 import os
 import re
 import shutil
-import subprocess
 import sys
-import unicodedata
-from typing import NamedTuple
 from unittest import mock
 
 import adapterhub_layout
@@ -36,6 +33,7 @@ from exchange import conversion
 from glue_data import GLUE_TASKS
 from inputs import submission_file
 from tests import small_packages, small_run
+from tests.document_reading import PROGRAMS, anchors, blocks, calls, read
 from tests.places import GLUE, ROOT
 from tests.small_packages import Task
 from training import estimators
@@ -62,23 +60,10 @@ NEEDS = {
     "several machines",
     "a TPU",
     "PyTorch and adapters",
+    "a quiet machine",
     "hours",
 }
 
-PROGRAMS = (
-    "run_classifier",
-    "predict",
-    "export_saved_model",
-    "manage_adapters",
-    "convert_checkpoint",
-    "glue_data",
-    "glue_submission",
-    "inputs.fetch_encoder",
-    "benchmarks.step",
-    "benchmarks.stability",
-    "benchmarks.compare",
-    "benchmarks.serving",
-)
 # Flags in the text that are of other programs.
 FOREIGN_FLAGS = {"--signal", "--help", "--verbosity"}
 
@@ -94,146 +79,7 @@ SHORT = {
 }
 
 
-# --- reading documents ----------------------------------------------------------
-
-
-class Block(NamedTuple):
-    """A fenced block of a document."""
-
-    document: str
-    line: int  # of the fence
-    language: str
-    text: str
-    marker: str  # the comment on the line above it, such as "needs: a TPU"; or ""
-
-    @property
-    def place(self):
-        return "%s:%d" % (self.document, self.line)
-
-
-def read(document):
-    return (ROOT / document).read_text(encoding="utf-8")
-
-
-def blocks(document, text=None):
-    """All `Block`s of a document, and the lines outside of them with their numbers."""
-    found, prose = [], []
-    language, begun, inside, before = None, 0, [], ""
-    for number, line in enumerate((text or read(document)).split("\n"), 1):
-        if line.startswith("```"):
-            if language is None:
-                language, begun, inside = line[3:], number, []
-            else:
-                marker = re.fullmatch(r"<!-- (.*) -->", before)
-                marker = marker.group(1) if marker else ""
-                content = "".join(each + "\n" for each in inside)
-                found.append(Block(document, begun, language, content, marker))
-                language = None
-        elif language is not None:
-            inside.append(line)
-        else:
-            before = line
-            prose.append((number, line))
-    assert language is None, "%s:%d: the block has no end" % (document, begun)
-    return found, prose
-
-
-def slug(heading):
-    """The anchor that a heading gets."""
-    text = re.sub(r"[`*]", "", heading).strip().lower()
-    kept = (c for c in text if c in "-_ " or unicodedata.category(c)[0] in "LN")
-    return "".join(kept).replace(" ", "-")
-
-
-def anchors(document):
-    _, prose = blocks(document)
-    found = (re.match(r"#+ (.*)", line) for _, line in prose)
-    return {slug(match.group(1)) for match in found if match}
-
-
-# --- reading commands -----------------------------------------------------------
-
-# Stands for every program: keeps its arguments, and what is piped into it.
-RECORDER = """#!%s
-shopt -s nullglob
-calls=("$LOG"/*.call)
-name="$LOG/$(printf %%03d ${#calls[@]})"
-printf '%%s\\0' "$BLOCK" "$0" "$@" >"$name.call"
-if [[ -p /dev/stdin ]]; then cat >"$name.stdin"; fi
-if [[ "$1 $2" == "-m venv" ]]; then
-  printf '%%s/bin/python\\0%%s/bin/pip\\0' "$3" "$3" >"$LOG/made"
-  mkdir -p "$3/bin"
-  for each in activate python pip; do cp "$0" "$3/bin/$each"; done
-  : >"$3/bin/activate"
-fi
-"""
-RECORDED = ("python", "python3.11", "pip", "saved_model_cli", "./demo.sh", "./test.sh")
-RECORDED += (".ci/run", ".venv/bin/python")
-TOOLS = ("cat", "cp", "mkdir")
-
-
-class Call(NamedTuple):
-    """A command of a document, as the shell has read it."""
-
-    block: Block
-    words: tuple  # the program first
-    stdin: bytes
-
-    @property
-    def place(self):
-        return "%s: %s" % (self.block.place, " ".join(self.words))
-
-    @property
-    def program(self):
-        """Module of the project's program that it runs, or None."""
-        name, words = os.path.basename(self.words[0]), self.words[1:]
-        if name != "python" or not words:
-            return None
-        module = words[1] if words[0] == "-m" else words[0][: -len(".py")]
-        return module if module in PROGRAMS else None
-
-    @property
-    def arguments(self):
-        return list(self.words[3 if self.words[1] == "-m" else 2 :])
-
-
-def calls(document_blocks, folder):
-    """Has the shell read blocks in a folder; the `Call`s in their order.
-
-    Files that the blocks themselves write, such as by `cat`, are there then.
-    """
-    tools, log = folder / "tools", folder / "log"
-    for path in (tools, log, folder / ".venv" / "bin", folder / ".ci"):
-        path.mkdir(parents=True, exist_ok=True)
-    for tool in TOOLS:
-        with contextlib.suppress(FileExistsError):
-            os.symlink(shutil.which(tool), tools / tool)
-    for name in RECORDED:
-        path = folder / name if "/" in name else tools / name
-        path.write_text(RECORDER % shutil.which("bash"))
-        path.chmod(0o755)
-    (folder / ".venv" / "bin" / "activate").touch()
-    script = ["set -euo pipefail"]
-    for index, block in enumerate(document_blocks):
-        script += ["export BLOCK=%d" % index, block.text]
-    done = subprocess.run(
-        [shutil.which("bash"), "-c", "\n".join(script)],
-        cwd=folder,
-        env={"PATH": str(tools), "LOG": str(log)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    found = []
-    for path in sorted(log.glob("*.call")):
-        index, *words = path.read_text().split("\0")[:-1]
-        stdin = path.with_suffix(".stdin")
-        content = stdin.read_bytes() if stdin.exists() else b""
-        found.append(Call(document_blocks[int(index)], tuple(words), content))
-    shutil.rmtree(log)
-    return found
+# --- flags ---------------------------------------------------------------------
 
 
 def flag_values(program, command=None):
@@ -330,7 +176,8 @@ def check_installation(call):
     elif tool == "venv":
         return
     else:
-        assert tool in ("demo.sh", "run", "saved_model_cli"), tool
+        known = ("demo.sh", "run", "saved_model_cli")
+        assert tool in known, "neither a program of the project nor a known tool"
         return
     for path in parser.parse_args(words).paths:
         assert (ROOT / path).exists(), path
@@ -380,9 +227,9 @@ def standard_streams(stdin):
 
 
 @contextlib.contextmanager
-def told(problems, place):
-    """Adds what is raised within to a list, with its place."""
-    with standard_streams(b"") as output:
+def told(problems, place, stdin=b""):
+    """Adds what is raised within to a list, with its place and what was printed."""
+    with standard_streams(stdin) as output:
         try:
             yield
             return
@@ -414,7 +261,7 @@ def follow(document, folder, text=None):
             for call in block_calls:
                 if call.program == "glue_submission":
                     write_submissions(folder)
-                with told(problems, call.place), standard_streams(call.stdin):
+                with told(problems, call.place, call.stdin):
                     check_call(call, not block.marker)
             if block.language == "python":
                 with told(problems, block.place), context.eager_mode():
@@ -614,10 +461,15 @@ BASE = "--init_checkpoint=x --bert_config_file=x --vocab_file=x"
         ("", "bash", "python predict.py --adapter=x", "Unknown command line flag"),
         ("", "bash", "python glue_data.py MRPC", "'MRPC' is no flag"),
         ("", "bash", "python manage_adapters.py info --jsn", "Unknown"),
-        ("", "bash", "python no_program.py", "no_program.py"),
+        ("", "bash", "python no_program.py", "neither a program"),
         ("", "bash", "no_program", "command not found"),
         ("", "bash", "echo $UNSET", "unbound variable"),
-        ("", "bash", "python predict.py --adapters=x %s" % BASE, "SystemExit: 1"),
+        (
+            "",
+            "bash",
+            "python predict.py --adapters=x %s" % BASE,
+            "give the bert_config",
+        ),
         ("", "bash", "./test.sh", "say what it needs"),
         ("", "python", "from serving import predictr", "ImportError"),
         ("needs: luck", "bash", "python glue_data.py", "allowed are"),
