@@ -5,26 +5,20 @@ one line for each test row with its index, from 0 in every file, and the label a
 task's files spell it. Numbers have three decimals, clipped to the task's range.
 """
 
-import contextlib
-
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from system import files
 
 HEADER = "index\tprediction"
 
 
 def write_whole(path, data):
-    """Writes bytes under a temporary name, then renames; a `UserError` if it cannot."""
-    temporary = path + ".tmp"
+    """Writes bytes, see `files.write_whole`; a `UserError` if it cannot."""
     try:
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(data)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
+        files.write_whole(path, data)
     except tf.errors.OpError as error:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(temporary)
         raise UserError("cannot write %s: %s" % (path, error.message)) from None
 
 

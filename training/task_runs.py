@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 import tokenization
 from errors import UserError
 from inputs import data_report, feature_cache, features, metrics, submission_file, tasks
-from system import console, disk
+from system import console, disk, files
 from training import estimators, progress, run_text
 from weights import checkpoints, health, run_package, run_record
 
@@ -291,7 +291,7 @@ def _one_answer(task, gold):
 
 def _write_results(run, step, lines, report, known):
     output_dir = run.settings.output_dir
-    run_record.write_whole(
+    files.write_whole(
         os.path.join(output_dir, "eval_results.txt"),
         "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines)),
     )
@@ -301,7 +301,7 @@ def _write_results(run, step, lines, report, known):
         "sets": report,
         "health": known.as_json(),
     }
-    run_record.write_whole(
+    files.write_whole(
         os.path.join(output_dir, "eval_results.json"),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )
@@ -318,7 +318,7 @@ def write_predictions(estimator, run):
         probabilities = predict(estimator, run, split, "predict")
         name = "test_results%s.tsv" % split.suffix
         rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
-        run_record.write_whole(
+        files.write_whole(
             os.path.join(settings.output_dir, name),
             "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
         )
