@@ -135,7 +135,7 @@ def build_zip(output_dirs, zip_path):
             # Readable by all once unpacked; the default would be no rights at all.
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name])
-    submission_file.write_whole(zip_path, buffer.getvalue())
+    files.write_whole(zip_path, buffer.getvalue())
     return sorted(members)
 
 

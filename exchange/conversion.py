@@ -9,6 +9,7 @@ import safetensors
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import command_line
 from errors import UserError
 from exchange import hf_files, hf_tokenizer, hugging_face, packages
 from system import disk, files
@@ -247,7 +248,9 @@ def _local(path, flag="output_dir"):
             "--%s=%s: it must be a folder of this machine. Copy the files before "
             "or after the conversion." % (flag, path)
         )
-    return os.path.realpath(path)
+    real = os.path.realpath(path)
+    command_line.check_utf_8("--%s=%s" % (flag, real), real)
+    return real
 
 
 def _check_input(input_dir):

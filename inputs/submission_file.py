@@ -6,20 +6,11 @@ task's files spell it. Numbers have three decimals, clipped to the task's range.
 """
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from system import files
 
 HEADER = "index\tprediction"
-
-
-def write_whole(path, data):
-    """Writes bytes, see `files.write_whole`; a `UserError` if it cannot."""
-    try:
-        files.write_whole(path, data)
-    except tf.errors.OpError as error:
-        raise UserError("cannot write %s: %s" % (path, error.message)) from None
 
 
 def _values(task, split, predictions):
@@ -65,4 +56,4 @@ def write_submission(task, split, predictions, path):
     lines = [HEADER]
     for index, value in enumerate(_values(task, split, predictions)):
         lines.append("%d\t%s" % (index, value))
-    write_whole(path, ("\n".join(lines) + "\n").encode("utf-8"))
+    files.write_whole(path, "\n".join(lines) + "\n")

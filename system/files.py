@@ -159,8 +159,7 @@ def write_whole(path, data):
       data: bytes, or a string for a file of UTF-8.
 
     Raises:
-      UserError: there is no space for it.
-      tf.errors.OpError: it cannot be written for another reason.
+      UserError: it cannot be written.
     """
     data = data.encode("utf-8") if isinstance(data, str) else data
     partial = path + ".partial"
@@ -169,9 +168,14 @@ def write_whole(path, data):
             with tf.io.gfile.GFile(partial, "wb") as writer:
                 writer.write(data)
             tf.io.gfile.rename(partial, path, overwrite=True)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(tf.errors.OpError):
             tf.io.gfile.remove(partial)
+        if isinstance(error, tf.errors.OpError):
+            raise UserError(
+                "%s cannot be written (%s): see to what is there, or give another "
+                "place" % (path, " ".join(str(error).split()))
+            ) from None
         raise
 
 

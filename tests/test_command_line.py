@@ -110,6 +110,37 @@ def test_a_bucket_that_cannot_be_reached(program, flag, path):
         parsed(program, "--%s=%s" % (flag, path))
 
 
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("predict", ["--input="]),
+        ("predict", ["--adapters=a", "--adapters="]),
+        ("convert_checkpoint", ["--output_dir", ""]),
+        ("glue_submission", ["--output_dirs=a,,b"]),
+    ],
+)
+def test_an_empty_path(program, arguments):
+    with pytest.raises(UserError, match=r"^--\w+ is empty, as from a variable of"):
+        parsed(program, *arguments)
+
+
+def test_bytes_that_are_not_utf_8(home, monkeypatch, capsys):
+    # As Python shows the byte 0xff of a command line.
+    with pytest.raises(UserError, match=r"--input=a\\udcff is not UTF-8"):
+        parsed("predict", "--input=a\udcff")
+    monkeypatch.setenv("SCRATCH", "/scratch/\udcff")
+    with pytest.raises(UserError, match=r"--zip=/scratch/\\udcff/x is not UTF-8"):
+        parsed("glue_submission", "--zip=$SCRATCH/x")
+    values = flags.FlagValues()
+    parse = command_line.flags_parser("About.", predict.define_flags(values), values)
+    for run in (parse, manage_adapters.main):
+        with pytest.raises(SystemExit) as ended:
+            run(["program.py", "info", "--text_a_column=\udcff"])
+        assert ended.value.code == 1
+        message = capsys.readouterr().err
+        assert message.startswith("error: --text_a_column=\\udcff is not UTF-8")
+
+
 def test_the_parser_settles_paths_and_reports(home, monkeypatch, capsys):
     values = flags.FlagValues()
     groups = predict.define_flags(values)

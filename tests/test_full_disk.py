@@ -10,10 +10,11 @@ from absl import flags
 import glue_data
 import predict
 import tokenization
+from errors import UserError
 from exchange import conversion
 from inputs import feature_cache, features, submission_file
 from serving import saved_model
-from system import disk
+from system import disk, files
 from tests import hf_layout, small_disk, small_packages
 from weights import adapter_package, bases, package_conversion
 
@@ -137,6 +138,13 @@ def test_files_for_the_server(tmp_path):
         ),
         r"CoLA.tsv\S* cannot be written \(File too large\), it needs 507 bytes",
     )
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(UserError, match=r"a.txt cannot be written \(.*Is a directory"):
+        files.write_whole(str(tmp_path / "a.txt"), "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_predictions(tmp_path, base, package):
