@@ -27,7 +27,7 @@ from absl import app, flags
 from tqdm import tqdm
 
 import command_line
-from errors import UserError, reports_user_errors
+from errors import UserError, close_standard_output, reports_user_errors
 from inputs import text_lines, text_rows
 from serving import predictor
 from system import console, disk
@@ -266,7 +266,7 @@ def _write(step, name, *arguments):
     except BrokenPipeError:
         raise
     except OSError as error:
-        _close_standard_output()
+        close_standard_output()
         raise UserError("%s cannot be written (%s)" % (name, error.strerror)) from None
     except tf.errors.OpError as error:
         raise UserError("%s cannot be written (%s)" % (name, error.message)) from None
@@ -275,11 +275,6 @@ def _write(step, name, *arguments):
 def _explained(path, step, *arguments):
     with disk.explained(os.path.dirname(path)):
         step(*arguments)
-
-
-def _close_standard_output():
-    """Lets what is left in its buffer go: Python would try again as it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _output_columns(model):
@@ -434,12 +429,7 @@ def run(values):
 def main(argv):
     console.start(flags.FLAGS.verbosity)
     command_line.refuse_words(argv, "--input=FILE")
-    try:
-        return run(flags.FLAGS)
-    except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does.
-        _close_standard_output()
-        return 1
+    return run(flags.FLAGS)
 
 
 if __name__ == "__main__":

@@ -149,12 +149,13 @@ def _is_web_address(url):
 
 
 def _open(url, partial):
-    request = urllib.request.Request(url)
+    headers = {}
     if partial.size:
-        request.add_header("Range", "bytes=%d-" % partial.size)
+        headers["Range"] = "bytes=%d-" % partial.size
         if partial.validator:
-            request.add_header("If-Range", partial.validator)
+            headers["If-Range"] = partial.validator
     try:
+        request = urllib.request.Request(url, headers=headers)
         opener = urllib.request.build_opener(_WebRedirects)
         return opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:

@@ -184,6 +184,11 @@ def test_other_addresses_are_refused(url, target):
         download.fetch_file(url, target)
 
 
+def test_an_address_that_is_none(target):
+    with pytest.raises(UserError, match=r"cannot fetch http://\[: Invalid IPv6 URL"):
+        download.fetch_file("http://[", target)
+
+
 @pytest.mark.parametrize(
     ("to", "message"),
     [
