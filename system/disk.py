@@ -38,7 +38,8 @@ def free_bytes(path):
 
 def _file_of(error, reason):
     """The file that an error is about, or ""."""
-    name = getattr(error, "filename", None)
+    # The second is the target of a copy.
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if isinstance(name, str):
         return name
     # TensorFlow: "PATH; REASON", and a graph's stack around it.

@@ -16,7 +16,7 @@ from inputs import feature_cache, features, submission_file
 from serving import saved_model
 from system import disk, files
 from tests import hf_layout, small_disk, small_packages
-from weights import adapter_package, bases, package_conversion
+from weights import adapter_package, bases, package_conversion, run_record
 
 PAIR = small_packages.FOUR_TASKS[0]
 
@@ -145,6 +145,12 @@ def test_a_folder_in_the_place_of_a_file(tmp_path):
     with pytest.raises(UserError, match=r"a.txt cannot be written \(.*Is a directory"):
         files.write_whole(str(tmp_path / "a.txt"), "text")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_in_the_place_of_the_evaluations(tmp_path):
+    (tmp_path / "eval").write_text("mine")
+    with pytest.raises(UserError, match="eval is a file, and the summaries"):
+        run_record.check(str(tmp_path), {}, None, {}, [])
 
 
 def test_predictions(tmp_path, base, package):

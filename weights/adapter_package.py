@@ -266,7 +266,7 @@ def _put_in_place(folder, contents):
     if place(folder) == replaced:
         tf.io.gfile.rename(replaced, folder)
     if tf.io.gfile.exists(folder) and not (
-        tf.io.gfile.isdir(folder) and set(tf.io.gfile.listdir(folder)) <= set(contents)
+        tf.io.gfile.isdir(folder) and _holds_no_other(folder, contents)
     ):
         raise UserError(
             "%s is there and is no adapter package, so none is written in its place: "
@@ -294,6 +294,14 @@ def _put_in_place(folder, contents):
         raise
     if tf.io.gfile.exists(replaced):
         tf.io.gfile.rmtree(replaced)
+
+
+def _holds_no_other(folder, names):
+    """Whether all files in a folder are among those of these names."""
+    try:
+        return set(tf.io.gfile.listdir(folder)) <= set(names)
+    except UnicodeDecodeError:
+        return False  # These are UTF-8.
 
 
 # --- reading --------------------------------------------------------------------

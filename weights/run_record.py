@@ -184,7 +184,7 @@ def _check_training_state(output_dir, checkpoint, training):
 
 
 def _check_folder(output_dir):
-    """Refuses a path that is, or lies below, a file."""
+    """Refuses a path that is, or lies below, a file, or that has one in it."""
     path = output_dir
     while path and not tf.io.gfile.exists(path):
         path = os.path.dirname(path)
@@ -192,6 +192,12 @@ def _check_folder(output_dir):
         raise UserError(
             "--output_dir=%s: %s is a file; give a folder, which need not exist"
             % (output_dir, path)
+        )
+    path = os.path.join(output_dir, "eval")
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+        raise UserError(
+            "%s is a file, and the summaries of evaluations go to a folder of that "
+            "name: move it away" % path
         )
 
 

@@ -30,6 +30,7 @@ def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
         tf.errors.ResourceExhaustedError(None, None, "/a/b; No space left on device"),
         tf.errors.UnknownError(None, None, "2 errors\n /a/b; Input/output error\n [[x"),
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/b"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/from", None, "/a/b"),
         RuntimeError("/a/b; Disk quota exceeded\n\tFailed to flush 2 events"),
     ],
     ids=lambda error: type(error).__name__,
