@@ -29,7 +29,7 @@ _DEFINE = {
     },
 }
 _PATH_NAME = re.compile(
-    r"(.*_)?(dirs?|file|checkpoint|adapters|package|input|output|zip)$"
+    r"(.*_)?(dirs?|file|checkpoint|config|adapters|package|input|output|zip)$"
 )
 
 
