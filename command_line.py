@@ -18,6 +18,7 @@ PATH_FLAGS = (
     "bert_config_file",
     "checkpoint",
     "data_dir",
+    "glue_dir",
     "init_checkpoint",
     "input",
     "input_dir",
@@ -25,7 +26,9 @@ PATH_FLAGS = (
     "output_dir",
     "output_dirs",
     "task_config",
+    "task_configs",
     "vocab_file",
+    "work_dir",
     "zip",
 )
 

@@ -17,6 +17,7 @@ FLOORS = [
     {"weights"},
     {"training", "serving"},
     {"exchange"},
+    {"experiments"},
     {
         "run_classifier",
         "predict",
@@ -24,6 +25,7 @@ FLOORS = [
         "manage_adapters",
         "convert_checkpoint",
         "glue_submission",
+        "reproduce_paper",
     },
 ]
 BESIDE = {"tests", "benchmarks"}

@@ -1,0 +1,174 @@
+"""Grids as data: a job is one cell with one seed, one run of `run_classifier.py`.
+
+What differs between jobs stands in a `Job`, and its name is made of that. So a cell
+that two experiments share is trained once, as long as they share a working folder.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Callable, NamedTuple, Optional
+
+import glue_data
+import optimization
+
+PAPER, SMALL = "paper", "small"
+PRESETS = (PAPER, SMALL)
+
+BATCH_SIZE = 32
+MAX_SEQ_LENGTH = 128
+
+# WNLI is left out, as in the paper.
+GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte")
+
+# What section 3.2 sweeps; section 3.4 to 3.6 take the same, see docs/reproducing.md.
+PAPER_RATES = ("3e-5", "3e-4", "3e-3")
+PAPER_EPOCHS = (3, 20)
+# Of the paper's text; the published program has 1e-3.
+PAPER_SCALE = "1e-2"
+
+# Passes that suit a small encoder; of a task that is not listed `_SMALL_EPOCHS`.
+_EPOCHS_OF_SMALL = {"mrpc": 5, "sst-2": 1, "qqp": 1, "mnli": 1, "qnli": 1}
+_SMALL_EPOCHS = 10
+SMALL_SCALE = "1e-3"
+
+
+class Job(NamedTuple):
+    """One run.
+
+    Numbers that stand in names are texts, as they are to be written.
+    """
+
+    task: str  # a key of `glue_data.GLUE_TASKS`, or the name of a task's file
+    policy: str  # --train_policy
+    learning_rate: str
+    epochs: int
+    seed: int
+    adapter_size: int = 0  # 0: it has no adapters
+    init_scale: str = ""
+    is_corrected: bool = False  # --adam_bias_correction
+    without: str = ""  # only evaluates: layers whose adapters are left out, as "0-4"
+
+    @property
+    def name(self):
+        """What it is called in folders and on command lines."""
+        method = self.policy.replace(":", "")
+        if self.adapter_size:
+            method += "%d-init%s" % (self.adapter_size, self.init_scale)
+        name = "%s-%s-lr%s-ep%d" % (self.task, method, self.learning_rate, self.epochs)
+        name += "-corrected" if self.is_corrected else ""
+        name += "-seed%d" % self.seed
+        return name + ("-without%s" % self.without if self.without else "")
+
+    @property
+    def cell(self):
+        """The job without its seed: equal for all seeds of one setting."""
+        return self._replace(seed=0)
+
+    @property
+    def trained(self):
+        """The job whose adapters this one evaluates; of a training itself."""
+        return self._replace(without="")
+
+
+class Method(NamedTuple):
+    """What trains, and what is swept to find its best settings."""
+
+    policy: str
+    learning_rates: tuple[str, ...]
+    epochs: tuple[int, ...] = ()  # () stands for those of the small preset
+    adapter_sizes: tuple[int, ...] = (0,)
+    init_scale: str = ""
+    is_corrected: bool = False
+
+    def jobs(self, task, seeds):
+        """The jobs for one task, a list."""
+        epochs = self.epochs or (_EPOCHS_OF_SMALL.get(task, _SMALL_EPOCHS),)
+        return [
+            Job(
+                task, self.policy, rate, passes, seed, size,
+                self.init_scale, self.is_corrected,
+            )
+            for size in self.adapter_sizes
+            for passes in epochs
+            for rate in self.learning_rates
+            for seed in seeds
+        ]  # fmt: skip
+
+
+def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE, is_corrected=False):
+    """The `Method` of the paper."""
+    return Method(optimization.ADAPTERS, rates, epochs, sizes, scale, is_corrected)
+
+
+def small_adapters(rates=("1e-3",), sizes=(64,)):
+    """The `Method` for a small encoder: one pass is few steps, so moments count."""
+    return adapters(rates, sizes, scale=SMALL_SCALE, is_corrected=True)
+
+
+class Study(NamedTuple):
+    """An experiment that is asked for: its jobs, and what is known of them."""
+
+    preset: str
+    tasks: tuple[str, ...]
+    layers: int  # of the encoder
+    seeds: tuple[int, ...]
+    work_dir: str
+    jobs: tuple[Job, ...] = ()
+    # From a `Job` that has ended to its `results.Result`.
+    results: Mapping = MappingProxyType({})
+
+
+class Experiment(NamedTuple):
+    """What a module of an experiment gives as `EXPERIMENT`."""
+
+    about: str  # one sentence
+    base: str  # what the paper uses
+    tasks: dict[str, tuple[str, ...]]  # by preset; () where files have to be given
+    seeds: dict[str, tuple[int, ...]]  # by preset
+    jobs: Callable  # of a `Study` without jobs; gives a list of `Job`
+    report: Callable  # of a `Study`; gives a `pages.Page`
+
+
+def sweep(study, methods):
+    """The jobs of methods on all tasks of a study, a list without repetitions."""
+    return list(
+        dict.fromkeys(
+            job
+            for task in study.tasks
+            for method in methods
+            for job in method.jobs(task, study.seeds)
+        )
+    )
+
+
+def title(task):
+    """A task's name for people."""
+    return glue_data.GLUE_TASKS[task].title if task in glue_data.GLUE_TASKS else task
+
+
+def rows(task) -> Optional[tuple[int, int]]:
+    """Rows of a task of GLUE: those trained on, and all others; None for others."""
+    row = glue_data.GLUE_TASKS.get(task)
+    if row is None:
+        return None
+    return row.train.rows, sum(split.rows for split in (*row.dev, *row.test))
+
+
+def steps(job) -> Optional[int]:
+    """Training steps of a job; None where the task's rows are not known."""
+    found = rows(job.task)
+    if found is None:
+        return None
+    return 0 if job.without else int(found[0] / BATCH_SIZE * job.epochs)
+
+
+def work(job) -> Optional[float]:
+    """What a job costs, in rows that go forth and back; None as for `steps`.
+
+    A row that is only scored is taken for a third of one that is trained on.
+    """
+    found = rows(job.task)
+    if found is None:
+        return None
+    train, others = found
+    return others / 3 + (0 if job.without else train * job.epochs)

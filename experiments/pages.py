@@ -1,0 +1,163 @@
+"""Reports: Markdown with tables and figures, and the texts that all of them share."""
+
+import collections
+import os
+
+import tensorflow.compat.v1 as tf
+
+from errors import printable
+from experiments import plots, results, selection
+from system import files
+
+REPORT = "report.md"
+NONE = "-"  # stands for a number that is not there
+
+_MOST_LISTED = 20  # jobs that failed
+
+
+class Page:
+    """A report in the making."""
+
+    def __init__(self, title):
+        """Begins with a heading."""
+        self._parts = ["# %s" % title]
+        self._figures: dict = {}
+
+    def heading(self, text):
+        self._parts.append("## %s" % text)
+
+    def text(self, text):
+        """A paragraph."""
+        self._parts.append(text)
+
+    def table(self, header, rows):
+        """A table; cells are texts."""
+        lines = [header, ["---"] * len(header), *rows]
+        self._parts.append("\n".join("| %s |" % " | ".join(row) for row in lines))
+
+    def figure(self, name, caption, figure):
+        """A matplotlib figure, which lies beside the page as PNG and SVG."""
+        self._figures[name] = figure
+        self._parts.append(
+            "![%s](%s.png)\n\n%s ([SVG](%s.svg))" % (caption, name, caption, name)
+        )
+
+    def code(self, text):
+        self._parts.append("```bash\n%s\n```" % text)
+
+    def write(self, folder):
+        """Writes page and figures; returns the page's path."""
+        tf.io.gfile.makedirs(folder)
+        for name, figure in self._figures.items():
+            for ending in ("png", "svg"):
+                path = os.path.join(folder, "%s.%s" % (name, ending))
+                files.write_whole(path, plots.as_bytes(figure, ending))
+        path = os.path.join(folder, REPORT)
+        files.write_whole(path, "\n\n".join(self._parts) + "\n")
+        return path
+
+
+# --- numbers as text ------------------------------------------------------------
+
+
+def points(score, digits=1):
+    """A score of 0 to 1 times 100."""
+    return NONE if score is None else "%.*f" % (digits, 100 * score)
+
+
+def spread(summary, sign=False):
+    """A `selection.Summary` times 100, with its standard error."""
+    if summary is None:
+        return NONE
+    text = ("%+.1f" if sign else "%.1f") % (100 * summary.mean)
+    if summary.error is not None:
+        text += " ± %.1f" % (100 * summary.error)
+    return text
+
+
+def count(number):
+    """A number of parameters."""
+    return NONE if number is None else "{:,}".format(int(number))
+
+
+def setting(job):
+    """What was swept, of a job, in words."""
+    words = ["learning rate %s" % job.learning_rate, "%d epochs" % job.epochs]
+    if job.adapter_size:
+        words.append("size %d" % job.adapter_size)
+    elif job.policy.startswith("top_k"):
+        words.append("top %s" % job.policy.partition(":")[2])
+    return ", ".join(words)
+
+
+def told(counts):
+    """`selection.Counts` in words."""
+    parts = ["%d of %d ended" % (counts.expected - counts.missing, counts.expected)]
+    for name in ("collapsed", "diverged", "failed"):
+        if getattr(counts, name):
+            parts.append("%d %s" % (getattr(counts, name), name))
+    return ", ".join(parts)
+
+
+def mean_of(values):
+    """The mean of numbers; None where one of them is None, or there is none."""
+    values = list(values)
+    if not values or None in values:
+        return None
+    return sum(values) / len(values)
+
+
+# --- what all reports have ------------------------------------------------------
+
+
+def begin(study, title):
+    """A `Page` that says what the jobs came to."""
+    page = Page(title)
+    found = selection.counts(study.jobs, study.results)
+    page.text(
+        "Jobs: %s. Scores are times 100, on the dev set where nothing else is said. "
+        "± is the standard error of the mean over seeds. A seed that collapsed gives "
+        "one answer for all rows: it has that score, and counts in means. One that "
+        "diverged or failed has none." % told(found)
+    )
+    if found.missing:
+        page.text("**%d jobs are missing: this is not the end.**" % found.missing)
+    return page
+
+
+def end(study, page, command):
+    """Says how the jobs were run, which did not learn, and why."""
+    page.heading("Jobs")
+    rows = []
+    by_method = collections.defaultdict(list)
+    for job in study.jobs:
+        if not job.without:
+            by_method[job.task, job.policy, job.is_corrected].append(job)
+    for (task, policy, is_corrected), jobs in by_method.items():
+        seconds = [study.results[job].seconds for job in jobs if job in study.results]
+        rows.append(
+            [
+                task,
+                policy,
+                "corrected" if is_corrected else "plain",
+                told(selection.counts(jobs, study.results)),
+                "%.1f" % (sum(seconds) / 3600),
+            ]
+        )
+    page.table(["task", "policy", "Adam's moments", "trainings", "hours"], rows)
+    wrong = [
+        (job, study.results[job])
+        for job in study.jobs
+        if job in study.results and study.results[job].status != results.OK
+    ]
+    if wrong:
+        lines = [
+            "- `%s`: %s: %s" % (job.name, result.status, printable(result.reason))
+            for job, result in wrong[:_MOST_LISTED]
+        ]
+        if len(wrong) > _MOST_LISTED:
+            lines.append("- and %d more" % (len(wrong) - _MOST_LISTED))
+        page.text("Not sound:")
+        page.text("\n".join(lines))
+    page.text("Settings of each job stand in its `result.json`. The command:")
+    page.code(command)

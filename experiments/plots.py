@@ -1,0 +1,190 @@
+"""The paper's kinds of figures, told apart by colour, marker and line."""
+
+import io
+from typing import NamedTuple, Optional
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+# Okabe and Ito's, which the colour-blind tell apart.
+_STYLES = (
+    ("#0072b2", "o", "-"),
+    ("#d55e00", "s", "--"),
+    ("#009e73", "^", ":"),
+    ("#cc79a7", "D", "-."),
+    ("#56b4e9", "v", (0, (5, 1))),
+    ("#000000", "P", (0, (1, 1))),
+)
+_DPI = 150
+_MOST_NUMBERED = 12  # layers whose cells of a heat map have numbers
+
+
+class Line(NamedTuple):
+    """One line of a plot; all lists are as long as `x`."""
+
+    name: str
+    x: list
+    y: list
+    errors: Optional[list] = None  # half the height of bars; None: none
+    low: Optional[list] = None  # of a band; None: none
+    high: Optional[list] = None
+
+
+def as_bytes(figure, ending):
+    """A figure as "png" or "svg", the same bytes each time."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if ending == "svg" else None
+    with rc_context({"svg.hashsalt": "adapter-bert"}):
+        figure.savefig(buffer, format=ending, dpi=_DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _axes(figure, place, title):
+    axes = figure.add_subplot(*place)
+    axes.set_title(title, fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return axes
+
+
+def lines(panels, x_label, y_label, baselines=None, baseline_name="one answer for all"):
+    """Lines over a logarithmic axis, one panel beside the other.
+
+    Args:
+      panels: dict from a title to a list of `Line`.
+      x_label: what x is.
+      y_label: what y is.
+      baselines: dict from a title to y of a line across the panel; None: none.
+      baseline_name: what that line is.
+
+    Returns:
+      A figure.
+    """
+    figure = Figure(figsize=(1 + 4.2 * len(panels), 3.8), layout="constrained")
+    handles: dict = {}
+    names = list(dict.fromkeys(line.name for each in panels.values() for line in each))
+    for number, (title, panel) in enumerate(panels.items(), 1):
+        axes = _axes(figure, (1, len(panels), number), title)
+        axes.set_xscale("log")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label if number == 1 else "")
+        for line in panel:
+            colour, marker, dashes = _STYLES[names.index(line.name) % len(_STYLES)]
+            handles[line.name] = axes.errorbar(
+                line.x, line.y, line.errors, color=colour, marker=marker,
+                markersize=5, linestyle=dashes, linewidth=1.6, capsize=3,
+            )  # fmt: skip
+            if line.low is not None:
+                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15)
+                for edge in (line.low, line.high):
+                    axes.plot(line.x, edge, color=colour, linewidth=0.8, alpha=0.7)
+        if baselines and title in baselines:
+            axes.axhline(baselines[title], color="0.4", linestyle="--", linewidth=1)
+            axes.annotate(
+                baseline_name, (0.02, baselines[title]), fontsize=8,
+                xycoords=("axes fraction", "data"), textcoords="offset points",
+                xytext=(0, 3), color="0.3",
+            )  # fmt: skip
+    if len(handles) > 1:
+        figure.legend(
+            handles.values(), handles, loc="outside lower center",
+            ncols=min(4, len(handles)), frameon=False, fontsize=9,
+        )  # fmt: skip
+    return figure
+
+
+def heat_maps(maps, x_label, y_label, bar_label):
+    """Heat maps of relative changes, one beside the other, on one scale of colours.
+
+    Args:
+      maps: dict from a title to a float array [L, L]; NaN: no such cell.
+      x_label: what columns are.
+      y_label: what rows are.
+      bar_label: what the colours are.
+
+    Returns:
+      A figure.
+    """
+    figure = Figure(figsize=(1.2 + 4.4 * len(maps), 4.4), layout="constrained")
+    lowest = min(float(np.nanmin(values)) for values in maps.values())
+    lowest = min(lowest, -0.01)
+    axes = image = None
+    all_axes = []
+    for number, (title, values) in enumerate(maps.items(), 1):
+        axes = figure.add_subplot(1, len(maps), number)
+        all_axes.append(axes)
+        axes.set_title(title, fontsize=10)
+        # Light where nothing is lost, and darker in grey too.
+        image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=0)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label if number == 1 else "")
+        axes.set_xticks(range(len(values)))
+        axes.set_yticks(range(len(values)))
+        if len(values) > _MOST_NUMBERED:
+            continue
+        for row, column in np.argwhere(~np.isnan(values)):
+            value = values[row, column]
+            axes.text(
+                column, row, "%.0f" % (100 * value) if value else "0",
+                ha="center", va="center", fontsize=9 if len(values) < 9 else 7,
+                color="white" if value < 0.55 * lowest else "black",
+            )  # fmt: skip
+    figure.colorbar(
+        image, ax=all_axes, label=bar_label, format=PercentFormatter(1, decimals=0)
+    )
+    return figure
+
+
+def shares_and_scores(labels, groups, baseline, score_label):
+    """Beside each other: the share of seeds that learned, and each seed's score.
+
+    Args:
+      labels: what stands below the groups of bars.
+      groups: dict from a name to a list of (share, list of scores), one a label.
+      baseline: score of one answer for all rows; None: not known.
+      score_label: what the scores are.
+
+    Returns:
+      A figure.
+    """
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    shares = _axes(figure, (1, 2, 1), "")
+    scores = _axes(figure, (1, 2, 2), "")
+    width = 0.8 / len(groups)
+    for number, (name, cells) in enumerate(groups.items()):
+        colour, marker, _ = _STYLES[number % len(_STYLES)]
+        middle = (number - (len(groups) - 1) / 2) * width
+        at = [place + middle for place in range(len(labels))]
+        shares.bar(
+            at, [share or 0 for share, _ in cells], width=0.9 * width, color=colour,
+            hatch=("", "//")[number % 2], edgecolor="white", label=name,
+        )  # fmt: skip
+        x = [
+            place + 0.05 * (k - (len(seeds) - 1) / 2)
+            for place, (_, seeds) in zip(at, cells)
+            for k in range(len(seeds))
+        ]
+        y = [score for _, seeds in cells for score in seeds]
+        scores.plot(x, y, marker, color=colour, markersize=5, alpha=0.8)
+    if baseline is not None:
+        scores.axhline(baseline, color="0.4", linestyle="--", linewidth=1)
+        scores.annotate(
+            "one answer for all", (0.02, baseline), fontsize=8, color="0.3",
+            xycoords=("axes fraction", "data"), textcoords="offset points",
+            xytext=(0, 3),
+        )  # fmt: skip
+    shares.set_ylim(0, 1.05)
+    shares.set_ylabel("share of seeds that learned")
+    scores.set_ylabel(score_label)
+    for axes in (shares, scores):
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_xlim(-0.5, len(labels) - 0.5)
+        axes.set_xlabel("learning rate")
+    handles, names = shares.get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9
+    )
+    return figure

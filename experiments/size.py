@@ -1,0 +1,178 @@
+"""Figures 1, 3 and 4: trained parameters against quality."""
+
+import optimization
+from experiments import pages, plots, selection
+from experiments.grid import (
+    GLUE,
+    PAPER,
+    PAPER_EPOCHS,
+    PAPER_RATES,
+    SMALL,
+    Experiment,
+    Method,
+    adapters,
+    small_adapters,
+    sweep,
+    title,
+)
+
+_ADAPTERS, _TOP, _NORMS = "adapters", "top layers", "layer norms"
+_FAMILIES = {
+    _ADAPTERS: optimization.ADAPTERS,
+    _TOP: optimization.TOP_K,
+    _NORMS: optimization.LAYER_NORM,
+}
+
+
+def _methods(preset):
+    if preset == SMALL:
+        rest = (("1e-4",), (), (0,), "", True)
+        norms = Method(optimization.LAYER_NORM, ("1e-3",), is_corrected=True)
+        by_adapters, layers = small_adapters(sizes=(1, 8, 64, 256)), (1, 2, 3)
+    else:
+        rest = (PAPER_RATES, PAPER_EPOCHS)
+        norms = Method(optimization.LAYER_NORM, *rest)
+        sizes = tuple(2**n for n in range(10))
+        by_adapters = adapters(PAPER_RATES, sizes, PAPER_EPOCHS)
+        layers = tuple(range(1, 13))
+    top = (Method("%s:%d" % (optimization.TOP_K, k), *rest) for k in layers)
+    return Method(optimization.FULL, *rest), *top, norms, by_adapters
+
+
+def _jobs(study):
+    return sweep(study, _methods(study.preset))
+
+
+def _variants(study, task, family):
+    """The jobs of each size or number of layers, dict from its name to jobs."""
+    found: dict = {}
+    for job in study.jobs:
+        kind, _, layers = job.policy.partition(":")
+        if job.task == task and kind == _FAMILIES[family]:
+            name = {_ADAPTERS: job.adapter_size, _TOP: layers}.get(family, "")
+            found.setdefault(("%s %s" % (family, name)).strip(), []).append(job)
+    return found
+
+
+def _points(study, task, family):
+    """(name, trained parameters, `Summary`) of each variant that has scores."""
+    for name, jobs in _variants(study, task, family).items():
+        best = selection.best_cell(jobs, study.results)
+        if best:
+            trained = selection.parameters(best, study.results)
+            yield name, trained, selection.summary(best, study.results)
+
+
+def _full(study, task):
+    jobs = [j for j in study.jobs if j.task == task and j.policy == optimization.FULL]
+    best = selection.best_cell(jobs, study.results)
+    return selection.summary(best, study.results)
+
+
+def _across_tasks(study, page):
+    """Figures 1 and 3: the score minus that of full fine-tuning, over all tasks."""
+    apart: dict = {}
+    tasks = [task for task in study.tasks if _full(study, task) is not None]
+    for task in tasks:
+        full = _full(study, task)
+        for family in _FAMILIES:
+            for name, trained, summary in _points(study, task, family):
+                difference = 100 * (summary.mean - full.mean)
+                apart.setdefault((family, name), []).append((trained, difference))
+    # A percentile over other tasks than its neighbour's says nothing.
+    whole = {key: each for key, each in apart.items() if len(each) == len(tasks)}
+    lines, rows = [], []
+    for family in _FAMILIES:
+        x, bands = [], []
+        for (of, name), found in whole.items():
+            if of == family:
+                # Heads differ a little from task to task.
+                x.append(sum(trained for trained, _ in found) / len(found))
+                bands.append(selection.percentiles([d for _, d in found]))
+                texts = ["%+.1f" % value for value in bands[-1]]
+                rows.append([name, pages.count(x[-1]), *texts])
+        if x:
+            low, middle, high = zip(*bands)
+            lines.append(plots.Line(family, x, middle, None, low, high))
+    if not lines:
+        return
+    page.heading("All tasks (figures 1 and 3)")
+    page.figure(
+        "size_all_tasks",
+        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks",
+        plots.lines(
+            {"%d tasks" % len(tasks): lines},
+            "trained parameters for each task",
+            "score minus full fine-tuning, points",
+        ),
+    )
+    names = ["%dth" % p for p in selection.PERCENTILES]
+    page.table(["", "trained", *names], rows)
+
+
+def _by_task(study, page):
+    """Figure 4: each task for itself."""
+    page.heading("Each task (figure 4)")
+    panels, baselines, rows = {}, {}, []
+    for task in study.tasks:
+        name_of_task = title(task)
+        full = _full(study, task)
+        rows.append(
+            [name_of_task, "full fine-tuning", pages.NONE, pages.spread(full), "0"]
+        )
+        panel = []
+        for family in _FAMILIES:
+            found = list(_points(study, task, family))
+            for name, trained, summary in found:
+                apart = selection.difference(summary, full)
+                row = [name_of_task, name, pages.count(trained), pages.spread(summary)]
+                rows.append([*row, pages.spread(apart, sign=True)])
+            if found:
+                panel.append(
+                    plots.Line(
+                        family,
+                        [trained for _, trained, _ in found],
+                        [100 * s.mean for _, _, s in found],
+                        [100 * (s.error or 0) for _, _, s in found],
+                    )
+                )
+        if panel:
+            panels[name_of_task] = panel
+        if full is not None:
+            baselines[name_of_task] = 100 * full.mean
+    if panels:
+        page.figure(
+            "size_by_task",
+            "Score on the dev set, mean and standard error over seeds",
+            plots.lines(
+                panels, "trained parameters", "score, times 100",
+                baselines, "full fine-tuning",
+            ),
+        )  # fmt: skip
+    page.table(["task", "", "trained", "score", "minus full"], rows)
+    page.text(
+        "The paper, MNLI-m, BERT-base: top layer alone (9M parameters) 77.8, adapters "
+        "of size 64 (2M) 83.7, full fine-tuning 84.4. Layer norms alone (40k): about "
+        "3.5 points below full fine-tuning on CoLA, 4 on MNLI."
+    )
+
+
+def _report(study):
+    page = pages.begin(study, "Size against quality: figures 1, 3 and 4")
+    page.text(
+        "For each size, and each number of layers, the setting with the highest mean "
+        "on the dev set."
+    )
+    _across_tasks(study, page)
+    _by_task(study, page)
+    return page
+
+
+EXPERIMENT = Experiment(
+    about="Adapter sizes, top layers and layer norms against full fine-tuning.",
+    base="BERT-base",
+    tasks={PAPER: GLUE, SMALL: ("mrpc", "cola")},
+    seeds={PAPER: (1, 2, 3), SMALL: (1, 2)},
+    jobs=_jobs,
+    report=_report,
+)

@@ -1,0 +1,97 @@
+"""One job of each kind, on a small BERT and a few rows, and the report on them."""
+
+import json
+import os
+from unittest import mock
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import run_classifier
+from experiments import processes, results
+from experiments.grid import Job
+from tests import small_run
+from training import estimators
+
+OF_ADAPTERS = {"adapter_size": 4, "init_scale": "1e-3"}
+TRAINED = Job("mrpc", "adapters", "1e-3", 1, 1, **OF_ADAPTERS)
+KINDS = [
+    TRAINED,
+    TRAINED._replace(without="0"),
+    Job("sts-b", "top_k:1", "1e-4", 1, 2, is_corrected=True),
+    Job("mail", "full", "1e-4", 1, 1),
+]
+
+
+class InThisProcess(processes.Process):
+    """A job whose run is no process of its own, which would take seconds to start."""
+
+    def __init__(self, job, place, number):
+        del number
+        self.job, self.number, self._place = job, 0, place
+        words = processes.command_of(job, place)[1:]
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS(["run_classifier.py"])
+        # A second lane doubles the graph.
+        one_lane = mock.patch.object(estimators, "cpu_lanes", lambda _: 1)
+        with flagsaver.flagsaver(), one_lane:
+            flags.FLAGS(words)
+            run_classifier.main([])
+
+    def has_ended(self):
+        return True
+
+    def result(self):
+        return processes.outcome(self.job, self._place, 0, "", 1.5)
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Rows of two tasks of GLUE and of one's own, and a base."""
+    base = small_run.write_model(tmp_path / "bert")
+    glue = tmp_path / "glue"
+    glue.mkdir()
+    small_run.write_mrpc(glue / "MRPC")
+    small_run.write_sts_b(glue / "STS-B")
+    mail = tmp_path / "mail"
+    mail.mkdir()
+    for name in ("train", "dev", "test"):
+        rows = ["a cat sat\t%s" % label for label in ("no", "yes") * 12]
+        (mail / (name + ".tsv")).write_text("\n".join(["text\tlabel", *rows, ""]))
+    record = {name: name + ".tsv" for name in ("train", "dev", "test")}
+    record.update(name="mail", text_a="text", label="label", test_labels=True)
+    (mail / "mail.json").write_text(json.dumps(record))
+    names = ("init_checkpoint", "bert_config_file", "vocab_file")
+    return processes.Place(
+        work_dir=str(tmp_path / "work"),
+        glue_dir=str(glue),
+        task_files={"mail": str(mail / "mail.json")},
+        flags={name: base[name] for name in names},
+        run_flags=("--max_seq_length=32", "--train_batch_size=8"),
+    )
+
+
+def test_one_job_of_each_kind(place):
+    known = processes.run(KINDS, place, start=InThisProcess)
+    assert list(known) == KINDS
+    assert known == results.read_all(place.work_dir, KINDS)
+    for job, result in known.items():
+        assert result.status in (results.OK, results.COLLAPSED), result.reason
+        folder = results.folder_of(place.work_dir, job)
+        left = os.listdir(folder)
+        assert not [name for name in left if "ckpt" in name or "tf_record" in name]
+    trained, without, top, full = known.values()
+    assert trained.metric == "f1"
+    assert trained.flags["adapter_size"] == 4
+    assert 0 < trained.parameters["trained"] < full.parameters["trained"]
+    assert top.flags["adam_bias_correction"] == "true"
+    assert top.flags["seed"] == 2
+    assert set(without.sets["dev"]) >= {"scores", "baseline", "eval_accuracy"}
+    # Taking adapters out changes the loss, and needed no second training.
+    losses = [each.sets["dev"]["eval_loss"] for each in (trained, without)]
+    assert losses[0] != losses[1]
+    assert full.test_score is not None
+    assert trained.test_score is None
+    # What is done is not run again.
+    assert processes.run(KINDS, place, start=None) == known
