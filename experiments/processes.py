@@ -223,8 +223,6 @@ class Process:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Ctrl-C reaches this program alone, which passes it on once.
-            start_new_session=True,
         )
 
     def has_ended(self):
@@ -269,7 +267,8 @@ def run(jobs, place, at_a_time=1, start=Process):
     """Runs all jobs that are not done, and writes their results.
 
     Ctrl-C and SIGTERM end the processes that run, each with a checkpoint, and the same
-    jobs go on from there the next time.
+    jobs go on from there the next time. Ctrl-C reaches them from the terminal, SIGTERM
+    is passed on.
 
     Args:
       jobs: list of `grid.Job`, trainings before what evaluates them.
@@ -301,7 +300,7 @@ def run(jobs, place, at_a_time=1, start=Process):
                 if not ended and running:
                     time.sleep(_POLL_SECONDS)
     except (KeyboardInterrupt, _Ended) as error:
-        for process in running:
+        for process in running if isinstance(error, _Ended) else ():
             process.end()
         for process in running:
             _note(process, place, known)
