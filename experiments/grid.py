@@ -147,9 +147,12 @@ def title(task):
 
 
 def rows(task) -> Optional[tuple[int, int]]:
-    """Rows of a task of GLUE: those trained on, and all others; None for others."""
+    """Rows of a task of GLUE: those trained on, and all others.
+
+    None for other tasks, and for one without rows to train on.
+    """
     row = glue_data.GLUE_TASKS.get(task)
-    if row is None:
+    if row is None or row.train is None:
         return None
     return row.train.rows, sum(split.rows for split in (*row.dev, *row.test))
 

@@ -150,6 +150,8 @@ def end(study, page, command):
         for job in study.jobs
         if job in study.results and study.results[job].status != results.OK
     ]
+    # Those that gave nothing come first.
+    wrong.sort(key=lambda pair: results.STATUSES[::-1].index(pair[1].status))
     if wrong:
         lines = [
             "- `%s`: %s: %s" % (job.name, result.status, printable(result.reason))

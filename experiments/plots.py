@@ -1,6 +1,7 @@
 """The paper's kinds of figures, told apart by colour, marker and line."""
 
 import io
+import math
 from typing import NamedTuple, Optional
 
 import numpy as np
@@ -18,6 +19,7 @@ _STYLES = (
     ("#000000", "P", (0, (1, 1))),
 )
 _DPI = 150
+_MOST_COLUMNS = 3  # panels beside each other
 _MOST_NUMBERED = 12  # layers whose cells of a heat map have numbers
 
 
@@ -63,14 +65,19 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="one answer fo
     Returns:
       A figure.
     """
-    figure = Figure(figsize=(1 + 4.2 * len(panels), 3.8), layout="constrained")
+    columns = min(len(panels), _MOST_COLUMNS)
+    rows = math.ceil(len(panels) / columns)
+    size = (1 + 4.2 * columns, 0.6 + 3.2 * rows)
+    figure = Figure(figsize=size, layout="constrained")
     handles: dict = {}
     names = list(dict.fromkeys(line.name for each in panels.values() for line in each))
     for number, (title, panel) in enumerate(panels.items(), 1):
-        axes = _axes(figure, (1, len(panels), number), title)
+        axes = _axes(figure, (rows, columns, number), title)
         axes.set_xscale("log")
         axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label if number == 1 else "")
+        axes.set_ylabel(y_label if number % columns == 1 % columns else "")
+        every_x = [x for line in panel for x in line.x]
+        axes.set_xlim(min(every_x) / 1.7, max(every_x) * 1.7)
         for line in panel:
             colour, marker, dashes = _STYLES[names.index(line.name) % len(_STYLES)]
             handles[line.name] = axes.errorbar(
@@ -91,7 +98,7 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="one answer fo
     if len(handles) > 1:
         figure.legend(
             handles.values(), handles, loc="outside lower center",
-            ncols=min(4, len(handles)), frameon=False, fontsize=9,
+            ncols=min(2 * columns, len(handles)), frameon=False, fontsize=9,
         )  # fmt: skip
     return figure
 
@@ -111,8 +118,7 @@ def heat_maps(maps, x_label, y_label, bar_label):
     figure = Figure(figsize=(1.2 + 4.4 * len(maps), 4.4), layout="constrained")
     lowest = min(float(np.nanmin(values)) for values in maps.values())
     lowest = min(lowest, -0.01)
-    axes = image = None
-    all_axes = []
+    image, all_axes = None, []
     for number, (title, values) in enumerate(maps.items(), 1):
         axes = figure.add_subplot(1, len(maps), number)
         all_axes.append(axes)
@@ -128,13 +134,16 @@ def heat_maps(maps, x_label, y_label, bar_label):
         for row, column in np.argwhere(~np.isnan(values)):
             value = values[row, column]
             axes.text(
-                column, row, "%.0f" % (100 * value) if value else "0",
+                column, row, "%d" % round(100 * value),
                 ha="center", va="center", fontsize=9 if len(values) < 9 else 7,
                 color="white" if value < 0.55 * lowest else "black",
             )  # fmt: skip
+    # What gains is as light as what loses nothing.
+    gains = any(float(np.nanmax(values)) > 0 for values in maps.values())
     figure.colorbar(
-        image, ax=all_axes, label=bar_label, format=PercentFormatter(1, decimals=0)
-    )
+        image, ax=all_axes, label=bar_label, format=PercentFormatter(1, decimals=0),
+        extend="max" if gains else "neither",
+    )  # fmt: skip
     return figure
 
 

@@ -186,7 +186,6 @@ def outcome(job, place, status, tail, seconds) -> Optional[results.Result]:
 def _finish(job, place, result):
     """Writes a job's result; then what only a next start would need goes."""
     folder = results.folder_of(place.work_dir, job)
-    tf.io.gfile.makedirs(folder)
     with disk.explained(folder):
         _copy_features(folder, _features_folder(job, place))
     results.write(place.work_dir, job, result)

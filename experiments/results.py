@@ -74,7 +74,9 @@ def write(work_dir, job, result):
             record[name] = dict(value)
     record["sets"] = list(result.sets.items())  # Their order counts.
     text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    files.write_whole(os.path.join(folder_of(work_dir, job), FILE_NAME), text)
+    folder = folder_of(work_dir, job)
+    tf.io.gfile.makedirs(folder)
+    files.write_whole(os.path.join(folder, FILE_NAME), text)
 
 
 def read(work_dir, job) -> Optional[Result]:

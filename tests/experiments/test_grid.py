@@ -1,0 +1,95 @@
+"""The grids: their jobs are those of the paper, each once and under its own name."""
+
+import collections
+
+import pytest
+from absl import flags
+
+import reproduce_paper
+from experiments.catalogue import EXPERIMENTS
+
+NAMES = ("ablation", "init_scale", "learning_rate", "size", "stability", "table1")
+FURTHER = "--task_configs=a/mail.json,b/news.json"
+
+
+def study(name, *words):
+    values = flags.FlagValues()
+    reproduce_paper.define_flags(values)
+    values([name, *words])
+    return reproduce_paper.make_study(EXPERIMENTS[name], values)
+
+
+def test_each_module_with_an_experiment_is_found():
+    assert tuple(EXPERIMENTS) == (*NAMES, "table2")
+
+
+@pytest.mark.parametrize(
+    ("name", "jobs_by_policy"),
+    [
+        # 8 tasks x 5 seeds: 4 learning rates; 3 sizes x 3 rates x 2 lengths.
+        ("table1", {"full": 160, "adapters": 720}),
+        # 2 tasks x 3 seeds x 4 rates x 3 lengths, times 1, 8 depths and 6 sizes.
+        ("table2", {"full": 72, "top_k": 576, "adapters": 432}),
+        # 8 tasks x 3 seeds x 3 rates x 2 lengths, times 1, 12, 1 and 10 sizes.
+        (
+            "size",
+            {"full": 144, "top_k": 1728, "layer_norm": 144, "adapters": 1440},
+        ),
+        # 2 tasks x 3 seeds: the training and 12 * 13 / 2 spans.
+        ("ablation", {"adapters": 6, "without": 468}),
+        # 2 tasks x 3 seeds x 3 rates x 2 lengths x 8 scales.
+        ("init_scale", {"adapters": 288}),
+        # 2 tasks x 3 seeds x 6 rates x 2 lengths.
+        ("learning_rate", {"full": 72, "adapters": 72}),
+    ],
+)
+def test_the_grid_of_the_paper(name, jobs_by_policy):
+    given = [FURTHER] if name == "table2" else []
+    jobs = study(name, "--preset=paper", *given).jobs
+    kinds = ["without" if j.without else j.policy.partition(":")[0] for j in jobs]
+    assert collections.Counter(kinds) == jobs_by_policy
+    assert len({job.name for job in jobs}) == len(jobs)
+
+
+def test_what_the_paper_sweeps_for_glue():
+    jobs = study("table1", "--preset=paper").jobs
+    adapters = [job for job in jobs if job.adapter_size]
+    assert {job.learning_rate for job in adapters} == {"3e-5", "3e-4", "3e-3"}
+    assert {job.epochs for job in adapters} == {3, 20}
+    assert {job.adapter_size for job in adapters} == {8, 64, 256}
+    assert {job.seed for job in adapters} == {1, 2, 3, 4, 5}
+    assert "wnli" not in {job.task for job in jobs}
+
+
+def test_what_the_paper_sweeps_for_sizes():
+    jobs = study("size", "--preset=paper").jobs
+    assert {job.adapter_size for job in jobs} == {0, *(2**n for n in range(10))}
+    top = {job.policy for job in jobs if "top_k" in job.policy}
+    assert top == {"top_k:%d" % k for k in range(1, 13)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_small_grid_has_few_jobs(name):
+    jobs = study(name, "--preset=small").jobs
+    assert 10 <= len(jobs) <= 50
+    assert len({job.name for job in jobs}) == len(jobs)
+
+
+def test_experiments_share_cells():
+    table, sizes = (set(study(n, "--preset=small").jobs) for n in ("table1", "size"))
+    assert len(table & sizes) == 8
+
+
+def test_tasks_and_seeds_can_be_chosen():
+    jobs = study("table1", "--preset=small", "--tasks=sst2,RTE", "--seeds=2").jobs
+    assert {(job.task, job.epochs) for job in jobs} == {("sst-2", 1), ("rte", 10)}
+    assert {job.seed for job in jobs} == {1, 2}
+    assert len(jobs) == 2 * 2 * 4
+
+
+def test_layers_are_those_of_the_base(tmp_path):
+    config = tmp_path / "bert_config.json"
+    config.write_text('{"vocab_size": 9, "num_hidden_layers": 3}')
+    jobs = study("ablation", "--preset=small", "--bert_config_file=%s" % config).jobs
+    spans = [job.without for job in jobs if job.task == "cola" and job.without]
+    assert spans == ["0", "0-1", "0-2", "1", "1-2", "2"]

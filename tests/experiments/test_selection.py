@@ -1,0 +1,95 @@
+"""Selection and statistics, on made-up results whose answer is known."""
+
+import pytest
+
+from experiments import results, selection
+from experiments.grid import Job
+from tests.experiments.made_up import result
+
+
+def jobs_and_results(scores_by_rate, **rest):
+    """Jobs of one task, a setting for each learning rate, a seed for each score.
+
+    A score of None is a seed that diverged; "missing" one that has not ended.
+    """
+    jobs, known = [], {}
+    for rate, scores in scores_by_rate.items():
+        for seed, score in enumerate(scores, 1):
+            jobs.append(Job("mrpc", "full", rate, 3, seed))
+            if score is None:
+                known[jobs[-1]] = result(None, results.DIVERGED)
+            elif score != "missing":
+                known[jobs[-1]] = result(score, **rest)
+    return jobs, known
+
+
+def test_mean_and_standard_error():
+    # Deviations -0.02, 0, 0.02: variance 0.0008 / 2, its root over the root of 3.
+    found = selection.summarize([0.80, 0.82, 0.84, None])
+    assert found.mean == pytest.approx(0.82)
+    assert found.error == pytest.approx(0.02 / 3**0.5)
+    assert found.scores == (0.80, 0.82, 0.84)
+    assert selection.summarize([0.5]).error is None
+    assert selection.summarize([None]) is None
+
+
+def test_the_best_run_is_that_of_the_dev_set():
+    jobs, known = jobs_and_results({"1e-4": [0.7, 0.9, None], "3e-4": [0.85, 0.8, 0.9]})
+    assert selection.best_run(jobs, known) == jobs[1]
+    assert selection.best_run(jobs, {}) is None
+
+
+def test_the_best_setting_is_that_of_the_mean():
+    jobs, known = jobs_and_results({"1e-4": [0.7, 0.95], "3e-4": [0.85, 0.83]})
+    assert selection.best_cell(jobs, known) == jobs[2:]
+    assert selection.best_cell(jobs, {}) == []
+
+
+def test_a_collapsed_seed_counts_in_the_mean():
+    jobs, known = jobs_and_results({"1e-4": [0.9, 0.5], "3e-4": [0.8, 0.8]})
+    known[jobs[1]] = result(0.5, results.COLLAPSED)
+    assert selection.best_cell(jobs, known) == jobs[2:]
+    assert selection.summary(jobs[:2], known).mean == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("lost", [None, "missing"])
+def test_a_setting_that_lost_seeds_comes_after_whole_ones(lost):
+    jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [0.6, 0.6]})
+    assert selection.best_cell(jobs, known) == jobs[2:]
+    # Where all have lost one, the mean says.
+    jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [lost, 0.6]})
+    assert selection.best_cell(jobs, known) == jobs[:2]
+
+
+def test_test_rows_do_not_select():
+    jobs, known = jobs_and_results({"1e-4": [0.8, 0.8], "3e-4": [0.7, 0.7]})
+    for job, test in zip(jobs, (0.1, 0.2, 0.9, 1.0)):
+        known[job] = known[job]._replace(test_scores={"f1": test})
+    best = selection.best_cell(jobs, known)
+    assert best == jobs[:2]
+    assert selection.best_run(jobs, known) == jobs[0]
+    of_test = selection.summary(best, known, lambda each: each.test_score)
+    assert of_test.mean == pytest.approx(0.15)
+
+
+def test_counts():
+    jobs, known = jobs_and_results({"1e-4": [0.9, None, "missing", 0.8, 0.7]})
+    known[jobs[3]] = result(0.5, results.COLLAPSED)
+    known[jobs[4]] = result(None, results.FAILED)
+    found = selection.counts(jobs, known)
+    assert found == selection.Counts(5, ok=1, collapsed=1, diverged=1, failed=1)
+    assert found.missing == 1
+
+
+def test_percentiles():
+    assert selection.percentiles([6, 0, 8, 2, 4, 10]) == pytest.approx([2, 5, 8])
+    assert selection.percentiles([3]) == [3, 3, 3]
+
+
+def test_difference():
+    first, second = selection.Summary(0.9, 0.03, ()), selection.Summary(0.8, 0.04, ())
+    found = selection.difference(first, second)
+    assert found.mean == pytest.approx(0.1)
+    assert found.error == pytest.approx(0.05)
+    assert selection.difference(first, None) is None
+    assert selection.difference(first, second._replace(error=None)).error is None

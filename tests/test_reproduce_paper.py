@@ -1,0 +1,265 @@
+"""The program: its commands, its plans, its reports, and what it refuses."""
+
+import json
+import os
+import pathlib
+import shlex
+from types import SimpleNamespace
+
+import pytest
+
+import reproduce_paper
+from errors import UserError
+from experiments import grid, processes, results
+from experiments.catalogue import EXPERIMENTS
+from tests.experiments.made_up import result
+
+BASE = ["--init_checkpoint=b.ckpt", "--bert_config_file=c.json", "--vocab_file=v.txt"]
+SMALL = "--preset=small"
+FURTHER = "--task_configs=a/mail.json,b/news.json"
+
+
+def program(*words):
+    return reproduce_paper.main.__wrapped__(["reproduce_paper.py", *words])
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Jobs get a made-up result at once; gives those that were started."""
+    jobs = []
+
+    class Ended:
+        def __init__(self, job, place, number):
+            jobs.append(job)
+            self.job, self.number = job, number
+
+        def has_ended(self):
+            return True
+
+        def result(self):
+            return result(0.6 + 0.1 * self.job.seed, parameters={})
+
+    def run(*arguments):
+        return real(*arguments, start=Ended)
+
+    real = processes.run
+    monkeypatch.setattr(processes, "run", run)
+    return jobs
+
+
+def made_up_score(job):
+    """A score that depends on the whole setting."""
+    size = len(job.policy) + job.adapter_size % 7
+    return 0.6 + 0.01 * job.seed + 0.02 * size + float(job.learning_rate)
+
+
+def fill(name, preset, work_dir, *words):
+    """Writes made-up results of all jobs of an experiment, one of each status."""
+    values = reproduce_paper.flags.FlagValues()
+    reproduce_paper.define_flags(values)
+    values([name, "--preset=" + preset, "--work_dir=%s" % work_dir, *words])
+    jobs = reproduce_paper.make_study(EXPERIMENTS[name], values).jobs
+    for number, job in enumerate(jobs):
+        score = made_up_score(job) * (0.9 if job.without else 1)
+        found = result(score, test_scores={"f1": score - 0.1})
+        if number == 1:
+            found = result(None, results.DIVERGED)
+        if number == 2:
+            found = result(0.5, results.COLLAPSED)
+        results.write(str(work_dir), job, found)
+    return jobs
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_each_experiment_reports_on_all_of_its_results(name, tmp_path):
+    given = [FURTHER] if name == "table2" else ["--tasks=MRPC,CoLA"]
+    fill(name, grid.SMALL, tmp_path, *given)
+    words = [name, "--preset=small", *given, "--work_dir=%s" % tmp_path]
+    assert program(*words, "--report_only") == 0
+    folder = tmp_path / name
+    page = (folder / "report.md").read_text()
+    assert "1 collapsed, 1 diverged" in page
+    assert "diverged: made up" in page
+    assert shlex.join(["python", "reproduce_paper.py", *words]) in page
+    pictures = [each for each in folder.iterdir() if each.suffix == ".png"]
+    assert bool(pictures) == (not name.startswith("table"))
+    for picture in pictures:
+        assert "](%s)" % picture.name in page
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert b"<svg" in picture.with_suffix(".svg").read_bytes()
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path):
+    fill("init_scale", grid.SMALL, tmp_path)
+    contents = []
+    for _ in range(2):
+        program("init_scale", SMALL, "--work_dir=%s" % tmp_path, "--report_only")
+        folder = tmp_path / "init_scale"
+        contents.append({each.name: each.read_bytes() for each in folder.iterdir()})
+    assert contents[0] == contents[1]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_report_on_nothing_says_so(name, tmp_path):
+    given = [FURTHER] if name == "table2" else []
+    words = ["--preset=paper", "--work_dir=%s" % tmp_path, "--report_only", *given]
+    assert program(name, *words) == 0
+    page = (tmp_path / name / "report.md").read_text()
+    assert "jobs are missing: this is not the end" in page
+    assert "Jobs: 0 of " in page
+
+
+def test_table_1_against_its_figures(tmp_path):
+    """Every number of the small table, computed by hand."""
+    scores = {
+        # By mean 3e-5, by the best seed 1e-4.
+        ("full", "3e-5"): (0.80, 0.82, 0.84),
+        ("full", "1e-4"): (0.90, 0.70, 0.70),
+        ("adapters", "3e-4"): (0.79, 0.81, 0.83),
+        ("adapters", "1e-3"): (0.50, 0.50, 0.95),
+    }
+    for job in fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC"):
+        score = scores[job.policy, job.learning_rate][job.seed - 1]
+        status = results.COLLAPSED if score == 0.5 else results.OK
+        results.write(str(tmp_path), job, result(score, status))
+    words = ["--preset=small", "--tasks=MRPC", "--work_dir=%s" % tmp_path]
+    program("table1", *words, "--report_only")
+    page = (tmp_path / "table1" / "report.md").read_text()
+    assert "| full fine-tuning | 1.00 | 90.0 | 90.0 |" in page
+    assert "| adapters, 64 | 1.00 | 95.0 | 95.0 |" in page
+    assert "| - | 89.3 | 89.3 |" in page  # the paper
+    assert (
+        "| MRPC | full fine-tuning | learning rate 3e-5, 5 epochs | 80.0 82.0 84.0 | "
+        "82.0 ± 1.2 | 6 of 6 ended |"
+    ) in page
+    assert (
+        "| MRPC | adapters, 64 | learning rate 3e-4, 5 epochs, size 64 | "
+        "79.0 81.0 83.0 | 81.0 ± 1.2 | 6 of 6 ended, 2 collapsed |"
+    ) in page
+    assert "| adapters, 64 | -1.0 ± 1.6 | -1.00 | - |" in page
+
+
+def test_files_for_the_server_are_those_of_the_best_runs(tmp_path):
+    jobs = fill("table1", grid.PAPER, tmp_path, "--seeds=1")
+    for job in jobs:
+        for split in reproduce_paper.glue_data.get_task(job.task).test:
+            folder = pathlib.Path(results.folder_of(str(tmp_path), job))
+            (folder / split.submission_file).write_text(job.name)
+    words = ["--preset=paper", "--seeds=1", "--work_dir=%s" % tmp_path]
+    program("table1", *words, "--report_only")
+    folder = tmp_path / "table1" / "submission-2"
+    sent = {each.name: each.read_text() for each in folder.iterdir()}
+    assert len(sent) == 11
+    # The highest learning rate has the highest made-up score; 8 and 64 are 1 mod 7.
+    assert sent["RTE.tsv"] == "rte-adapters256-init1e-2-lr3e-3-ep3-seed1"
+    assert sent["MNLI-mm.tsv"].startswith("mnli-adapters256")
+    assert sent["WNLI.tsv"].splitlines()[:2] == ["index\tprediction", "0\t0"]
+    page = (tmp_path / "table1" / "report.md").read_text()
+    assert "glue_submission.py --output_dirs=%s/table1/submission-2" % tmp_path in page
+
+
+def test_list_prints_commands_that_run_one_job_each(
+    tmp_path, capsys, started, monkeypatch
+):
+    config = SimpleNamespace(num_hidden_layers=6)
+    bert = reproduce_paper.modeling.BertConfig
+    monkeypatch.setattr(bert, "from_json_file", lambda _: config)
+    words = ["table1", "--preset=small", "--tasks=RTE", "--glue_dir=a b", *BASE]
+    words += ["--work_dir=%s" % tmp_path, "--seeds=1"]
+    assert program(*words, "--list", "--jobs=2") == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert len(commands) == 4
+    assert not started
+    first = shlex.split(commands[0])
+    assert first[:2] == ["python", "reproduce_paper.py"]
+    assert "--glue_dir=a b" in first
+    assert "--jobs=2" not in first
+    assert program(*first[2:]) == 0
+    assert [job.name for job in started] == [first[-1].partition("=")[2]]
+    assert not (tmp_path / "table1").exists()
+
+
+def test_shards_are_all_jobs_and_keep_what_belongs_together():
+    values = reproduce_paper.flags.FlagValues()
+    reproduce_paper.define_flags(values)
+    values(["ablation", "--preset=paper"])
+    jobs = reproduce_paper.make_study(EXPERIMENTS["ablation"], values).jobs
+    parts = [reproduce_paper.part_of(jobs, "%d/4" % number) for number in range(4)]
+    assert sorted(job.name for part in parts for job in part) == sorted(
+        job.name for job in jobs
+    )
+    for part in parts:
+        assert {job.trained for job in part} <= set(part)
+    assert [len(part) for part in parts] == [158, 158, 79, 79]
+
+
+def test_dry_run_says_what_is_left(tmp_path, capsys):
+    words = ["table1", "--preset=small", "--tasks=MRPC", "--work_dir=%s" % tmp_path]
+    program(*words, "--dry_run")
+    said = capsys.readouterr().out
+    assert "12 jobs, 0 of them done" in said
+    assert "6,876 training steps" in said  # 12 times 3668 / 32 * 5
+    assert "when the first has ended" in said
+    jobs = fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC")
+    for job in jobs[3:]:
+        os.remove(os.path.join(results.folder_of(str(tmp_path), job), "result.json"))
+    program(*words, "--dry_run")
+    said = capsys.readouterr().out
+    assert "12 jobs, 3 of them done" in said
+    # A minute each, and nine are left: 0.15 hours.
+    assert "about 0.1 hours are left" in said or "about 0.2 hours are left" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tabel1"], "no experiment: the first word is one of ablation"),
+        (["table1"], "--preset is required"),
+        (["table1", "--preset=big"], "preset"),
+        (["table1", "--preset=small"], "--work_dir is required"),
+        (["table1", "--preset=small", "--work_dir=x"], "--init_checkpoint is required"),
+        (["table1", "--preset=small", "--work_dir=x", *BASE[1:]], "c.json"),
+        (["table1", "--preset=small", "--list", "x"], "'x' is no flag"),
+        (["table1", "--preset=small", "--tasks=MRCP"], "Task not found: MRCP"),
+        (["table1", "--preset=small", "--tasks=AX"], "AX|ax has no rows to train on"),
+        (["table2", "--preset=small"], "--task_configs is required"),
+        (["table2", SMALL, "--task_configs=a/x.json,b/x.json"], "another task x"),
+        (["table2", SMALL, "--task_configs=a/mrpc.json"], "another task mrpc"),
+        (["table2", SMALL, "--task_configs=a/a b.json"], "name the file with"),
+        (["size", "--preset=small", "--seeds=0"], "at least 1"),
+        (["size", "--preset=small", "--list", "--shard=4/4"], "--shard=4/4"),
+        (["size", "--preset=small", "--list", "--job=x"], "--job=x: there is no such"),
+        (["size", SMALL, "--work_dir=x", "--run_flags=xla"], "xla is no flag"),
+    ],
+)  # fmt: skip
+def test_what_is_refused(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        program(*words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_of_another_base_are_refused(tmp_path):
+    jobs = fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC")
+    found = result(0.5, flags={"init_checkpoint": "other.ckpt"})
+    results.write(str(tmp_path), jobs[0], found)
+    words = ["--preset=small", "--tasks=MRPC", "--work_dir=%s" % tmp_path]
+    with pytest.raises(UserError, match=r"init_checkpoint=.*another --work_dir"):
+        program("table1", *words, "--dry_run", BASE[0])
+
+
+def test_help_lists_the_experiments(capsys):
+    assert program("--help") == 0
+    said = capsys.readouterr().out
+    for name in EXPERIMENTS:
+        assert name in said
+    assert "--preset" in said
+
+
+def test_results_are_json_for_others(tmp_path):
+    jobs = fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC")
+    path = os.path.join(results.folder_of(str(tmp_path), jobs[0]), "result.json")
+    with open(path) as reader:
+        record = json.load(reader)
+    assert record["job"]["task"] == "mrpc"
+    assert record["status"] == "ok"
