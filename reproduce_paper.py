@@ -218,18 +218,37 @@ def _flags_in_order(values):
     return [values[holder.name] for group in groups.values() for holder in group]
 
 
-def _place(study, values):
-    given = {name: values[name].value for name in _BASE if values[name].value}
-    words = shlex.split(values.run_flags)
-    for word in words:
-        if not word.startswith("--"):
-            raise UserError('--run_flags: %.80s is no flag "--NAME=VALUE"' % word)
+def _run_flags(text):
+    """--run_flags as a dict.
+
+    Raises:
+      UserError: it has another word, or a flag that a job has by itself.
+    """
+    found = {}
+    for word in shlex.split(text):
+        match = re.fullmatch(r"--(\w+)=(.*)", word)
+        if not match:
+            raise UserError(
+                "--run_flags: %.80r is no flag with its value, such as --xla=true"
+                % word
+            )
+        name, value = match.groups()
+        if name in processes.OWN_FLAGS or name in _BASE:
+            raise UserError(
+                "--run_flags: --%s is a matter of the grid, or a flag of this program"
+                % name
+            )
+        found[name] = value
+    return found
+
+
+def _place(values):
+    base = {name: values[name].value for name in _BASE if values[name].value}
     return processes.Place(
         work_dir=values.work_dir,
         glue_dir=values.glue_dir or "",
         task_files=_task_files(values.task_configs),
-        flags=given,
-        run_flags=tuple(words),
+        flags={**base, **_run_flags(values.run_flags)},
         gpus=values.gpus,
     )
 
@@ -279,7 +298,7 @@ def _run_all(name, experiment, values):
         return 0
     command_line.check_required(values, ["work_dir"])
     known = results.read_all(study.work_dir, jobs)
-    place = _place(study, values)
+    place = _place(values)
     results.check_same_base(known, place.flags)
     if values.dry_run:
         _print_plan(jobs, known)

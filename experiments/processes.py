@@ -39,20 +39,32 @@ _HELD = "is held by the training of process"
 _LEFT_OVER = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key")
 
 
+# Flags that make a job, or say where things are: they are nobody else's.
+OWN_FLAGS = {
+    *("task_config", "task_name", "data_dir", "output_dir"),
+    *("train_policy", "adapter_size", "adapter_init_scale", "adapters"),
+    *("ablate_adapter_layers", "adapter_layers", "do_train", "do_eval", "do_predict"),
+    *("learning_rate", "num_train_epochs", "adam_bias_correction", "seed"),
+}
+
+
 class Place(NamedTuple):
     """What all jobs share, and where they run."""
 
     work_dir: str
     glue_dir: str
     task_files: dict[str, str]  # from a task's name to its file
-    flags: dict[str, Any]  # of run_classifier.py: the base
-    run_flags: tuple[str, ...]  # more of them, as words
+    flags: dict[str, Any]  # of run_classifier.py: the base, and what all jobs share
     gpus: int = 0  # of this machine, dealt out to the jobs that run; 0: left alone
 
 
 def flags_of(job, place):
-    """The flags of `run_classifier.py` for a job, a dict."""
-    values: dict[str, Any] = dict(place.flags)
+    """The flags of `run_classifier.py` for a job, a dict.
+
+    What the user gives for all jobs goes before lengths and batches of the grid, and
+    what makes the job goes before all.
+    """
+    values: dict[str, Any] = {}
     if job.task in place.task_files:
         values["task_config"] = place.task_files[job.task]
     else:
@@ -60,6 +72,10 @@ def flags_of(job, place):
         values["task_name"] = task.name
         values["data_dir"] = os.path.join(place.glue_dir, task.title)
         values["max_seq_length"] = grid.MAX_SEQ_LENGTH
+    if not job.without:
+        values["train_batch_size"] = grid.BATCH_SIZE
+        values["checkpoint_content"] = "trained"  # Small, and the same numbers.
+    values.update(place.flags)
     values["output_dir"] = results.folder_of(place.work_dir, job)
     values["train_policy"] = job.policy
     values["do_eval"] = "true"
@@ -77,10 +93,8 @@ def flags_of(job, place):
         do_predict="true",
         learning_rate=job.learning_rate,
         num_train_epochs=job.epochs,
-        train_batch_size=grid.BATCH_SIZE,
         adam_bias_correction=str(job.is_corrected).lower(),
         seed=job.seed,
-        checkpoint_content="trained",  # Small, and the same numbers.
     )
     return values
 
@@ -88,8 +102,7 @@ def flags_of(job, place):
 def command_of(job, place):
     """The command line of a job, a list of words."""
     values = sorted(flags_of(job, place).items())
-    words = ["--%s=%s" % pair for pair in values]
-    return [sys.executable, PROGRAM, *words, *place.run_flags]
+    return [sys.executable, PROGRAM, *("--%s=%s" % pair for pair in values)]
 
 
 # --- features -------------------------------------------------------------------

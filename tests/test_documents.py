@@ -30,6 +30,7 @@ import command_line
 import manage_adapters
 import run_classifier
 from exchange import conversion
+from experiments.catalogue import EXPERIMENTS
 from glue_data import GLUE_TASKS
 from inputs import submission_file
 from tests import small_packages, small_run
@@ -105,10 +106,14 @@ def parsed(program, arguments):
 
     Args:
       program: one of `PROGRAMS`.
-      arguments: its words; of `manage_adapters` the command first.
+      arguments: its words; of `manage_adapters` the command first, of
+        `reproduce_paper` the experiment.
     """
     command = arguments[0] if program == "manage_adapters" else None
     values, _ = flag_values(program, command)
+    if program == "reproduce_paper":
+        name, *arguments = arguments
+        assert name in EXPERIMENTS
     words = values([program, *arguments])[1:]
     if command is None and words:
         raise ValueError("%r is no flag" % words[0])
@@ -138,7 +143,7 @@ def run_program(call):
     """Runs a program of the project in this process; returns its exit status."""
     program, arguments = call.program, shortened(call)
     module = importlib.import_module(program)
-    if program == "manage_adapters":
+    if program in ("manage_adapters", "reproduce_paper"):
         return module.main([program, *arguments])
     values, groups = flag_values(program)
     if "--help" in arguments:

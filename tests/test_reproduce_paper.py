@@ -229,7 +229,8 @@ def test_dry_run_says_what_is_left(tmp_path, capsys):
         (["size", "--preset=small", "--seeds=0"], "at least 1"),
         (["size", "--preset=small", "--list", "--shard=4/4"], "--shard=4/4"),
         (["size", "--preset=small", "--list", "--job=x"], "--job=x: there is no such"),
-        (["size", SMALL, "--work_dir=x", "--run_flags=xla"], "xla is no flag"),
+        (["size", SMALL, "--work_dir=x", "--run_flags=xla"], "'xla' is no flag"),
+        (["size", SMALL, "--work_dir=x", "--run_flags=--seed=1"], "--seed is a matter"),
     ],
 )  # fmt: skip
 def test_what_is_refused(words, message, tmp_path, monkeypatch):

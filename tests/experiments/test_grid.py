@@ -1,12 +1,15 @@
 """The grids: their jobs are those of the paper, each once and under its own name."""
 
 import collections
+import re
 
 import pytest
 from absl import flags
 
 import reproduce_paper
+from experiments import grid
 from experiments.catalogue import EXPERIMENTS
+from tests.places import ROOT
 
 NAMES = ("ablation", "init_scale", "learning_rate", "size", "stability", "table1")
 FURTHER = "--task_configs=a/mail.json,b/news.json"
@@ -49,6 +52,14 @@ def test_the_grid_of_the_paper(name, jobs_by_policy):
     kinds = ["without" if j.without else j.policy.partition(":")[0] for j in jobs]
     assert collections.Counter(kinds) == jobs_by_policy
     assert len({job.name for job in jobs}) == len(jobs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_document_has_the_grid_of_the_paper(name):
+    jobs = study(name, "--preset=paper").jobs
+    row = re.search(r"\| `%s` .*" % name, (ROOT / "docs/reproducing.md").read_text())
+    cells = [cell.strip().replace(",", "") for cell in row.group().split("|")]
+    assert cells[4:6] == [str(len(jobs)), str(sum(map(grid.steps, jobs)))]
 
 
 def test_what_the_paper_sweeps_for_glue():

@@ -57,7 +57,6 @@ class Bench:
             glue_dir="glue",
             task_files={},
             flags={"init_checkpoint": "bert/x.ckpt"},
-            run_flags=(),
         )
 
     def behave(self, **by_seed):
@@ -257,10 +256,11 @@ def test_time_left_follows_from_what_has_ended():
 
 def test_commands_are_those_of_the_program(bench):
     place = bench.place._replace(
-        task_files={"mail": "own/mail.json"}, run_flags=("--xla=true",)
+        task_files={"mail": "own/mail.json"},
+        flags={"xla": "true", "train_batch_size": "16"},
     )
     words = processes.command_of(JOB._replace(task="mail"), place)
     assert words[:2] == [sys.executable, processes.PROGRAM]
-    assert words[-1] == "--xla=true"
+    assert {"--xla=true", "--train_batch_size=16", "--seed=1"} <= set(words)
     assert "--task_config=own/mail.json" in words
     assert not [word for word in words if "data_dir" in word or "task_name" in word]
