@@ -21,12 +21,14 @@ from system import console, disk
 from training import (
     classifier,
     data_check,
+    dev_steps,
     distribution,
     estimators,
     run_checks,
     run_lock,
     run_text,
     signals,
+    task_inputs,
     task_runs,
 )
 from weights import adapter_package, checkpoints, health, run_package
@@ -176,6 +178,18 @@ FLAG_GROUPS = {
             "What checkpoints in --output_dir hold: all variables, or trained ones, "
             "optimizer slots and step, which need --init_checkpoint beside them.",
         ),
+        flags.DEFINE_integer(
+            "eval_steps",
+            0,
+            "Evaluate on the dev set(s) each so many training steps, and at the end; "
+            "0: not during the training.",
+        ),
+        flags.DEFINE_string(
+            "keep_best",
+            None,
+            "Metric of the task. The evaluation of --eval_steps with the highest on "
+            "the (first) dev set is kept, checkpoint and package, in OUTPUT_DIR/best.",
+        ),
         flags.DEFINE_bool(
             "write_graph",
             False,
@@ -259,7 +273,7 @@ class Plan(NamedTuple):
     step_reached: Optional[int]  # of the checkpoint in output_dir
     start_package: Optional[adapter_package.AdapterPackage]  # --adapters
     variant: classifier.Variant
-    run: task_runs.TaskRun
+    run: task_inputs.TaskRun
 
 
 def make_plan():
@@ -282,6 +296,7 @@ def make_plan():
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
     task = run_checks.find_task(FLAGS)
+    run_checks.check_keep_best(FLAGS, task)
     needed = run_checks.splits_needed(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
@@ -304,7 +319,7 @@ def make_plan():
     start = run_checks.check_model(
         FLAGS, task, config, tokenizer, package, variant, is_chief
     )
-    run = task_runs.TaskRun(
+    run = task_inputs.TaskRun(
         task=task,
         examples=examples,
         data_dir=FLAGS.data_dir,
@@ -340,6 +355,7 @@ def make_plan():
         training=start.training,
         known=start.known,
         plots=FLAGS.plots,
+        dev_steps=dev_steps.Settings(FLAGS.eval_steps, FLAGS.keep_best),
         written={},
         ablated=layer_ranges.as_text(variant.ablated_layers),
     )
@@ -465,6 +481,7 @@ def _run(plan):
         known = task_runs.evaluate(estimator, run, known)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
+    run_text.say_best(dev_steps.read_best(FLAGS.output_dir), FLAGS.output_dir)
     run_text.say_files(FLAGS.output_dir, run.task, run.result_name)
     health.say(known.findings, run.training)
 

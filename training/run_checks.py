@@ -13,7 +13,7 @@ from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
 from system import console, disk
-from training import classifier, distribution, estimators, run_lock, run_text
+from training import classifier, dev_steps, distribution, estimators, run_lock, run_text
 from weights import adapter_package, checkpoints, health, run_record
 
 _MOST_EPOCHS = 10_000
@@ -54,6 +54,7 @@ def check_flags(flags):
                 "--%s=%.40r: at most %d is allowed"
                 % (name, flags[name].value, _MOST_INT)
             )
+    _check_dev_steps(flags)
     for name in ("learning_rate", "num_train_epochs", "adapter_init_scale"):
         if not 0 < flags[name].value < float("inf"):
             raise UserError(
@@ -97,6 +98,51 @@ def check_flags(flags):
                 "--distribution_strategy=%s is for GPUs; --use_tpu=true distributes "
                 "by itself" % flags.distribution_strategy
             )
+
+
+def _check_dev_steps(flags):
+    """Refuses evaluations within a training that there cannot be.
+
+    Raises:
+      UserError: naming the flag.
+    """
+    if not 0 <= flags.eval_steps <= _MOST_INT:
+        raise UserError(
+            "--eval_steps=%.40r: 0 for none, or at most %d, is needed"
+            % (flags.eval_steps, _MOST_INT)
+        )
+    if flags.keep_best and not flags.eval_steps:
+        raise UserError(
+            "--keep_best=%s needs the evaluations to choose from, --eval_steps"
+            % flags.keep_best
+        )
+    if flags.eval_steps and not flags.do_train:
+        raise UserError(
+            "--eval_steps=%d is of a training: give --do_train=true, or leave it out"
+            % flags.eval_steps
+        )
+    if flags.eval_steps and flags.distribution_strategy == distribution.MULTI_WORKER:
+        raise UserError(
+            "--eval_steps=%d: several machines do not stop for an evaluation; run one "
+            "with --do_eval=true on a copy of --output_dir" % flags.eval_steps
+        )
+
+
+def check_keep_best(flags, task):
+    """Refuses a --keep_best that is no metric of the task, or not that of the folder.
+
+    Raises:
+      UserError: saying which are.
+    """
+    if not flags.keep_best:
+        return
+    if flags.keep_best not in task.metrics:
+        raise UserError(
+            "--keep_best=%s: the metrics of %s are %s"
+            % (flags.keep_best, task.title, ", ".join(task.metrics))
+        )
+    settings = dev_steps.Settings(flags.eval_steps, flags.keep_best)
+    dev_steps.check(flags.output_dir, settings)
 
 
 def find_task(flags):
@@ -199,6 +245,7 @@ def splits_needed(task, flags):
     for wanted, flag, splits in (
         (flags.do_train, "do_train", (task.train,) if task.train else ()),
         (flags.do_eval, "do_eval", task.dev),
+        (flags.eval_steps and not flags.do_eval, "eval_steps", task.dev),
         (flags.do_predict, "do_predict", task.test),
     ):
         if wanted and not splits:

@@ -111,6 +111,7 @@ class Description(NamedTuple):
     activation: str = "gelu"
     settings: Optional[dict[str, Any]] = None  # of the training
     text_columns: Optional[list] = None  # of the two texts, where they are known
+    selection: Optional[str] = None  # which of a training's steps, if not the last
     origin: Optional[str] = None  # where the weights were trained, if not here
     policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
 
@@ -258,6 +259,7 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
         "max_seq_length": description.max_seq_length,
         "settings": description.settings,
         "origin": description.origin,
+        "selection": description.selection,
         "global_step": int(global_step),
         "dev_scores": _as_json(dev_scores),
         "health": known.as_json() if known else None,

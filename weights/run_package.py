@@ -26,13 +26,14 @@ def folder_of(output_dir):
     return os.path.join(output_dir, adapter_package.FOLDER)
 
 
-def write(output_dir, settings, known):
+def write(output_dir, settings, known, dev_scores=None):
     """Writes the package of the last checkpoint; says so where there is none.
 
     Args:
       output_dir: the run's folder.
       settings: a `PackageSettings`.
       known: what is known against the weights, a `health.Health`.
+      dev_scores: dict from dev set to dict from metric to float, where they are known.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written.
@@ -63,7 +64,8 @@ def write(output_dir, settings, known):
             adapter_package.frozen_shapes(config, policy),
         ),
         step,
-        known=known,
+        dev_scores,
+        known,
     )
 
 
