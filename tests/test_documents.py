@@ -51,7 +51,7 @@ DOCUMENTS = [
     "CHANGELOG.md",
 ]
 README_BYTES = 10_000
-LANGUAGES = {"bash", "python", "text", "bibtex"}
+LANGUAGES = {"bash", "python", "text", "bibtex", "json"}
 
 # What a comment above a block can say that it needs, because no machine here has it.
 NEEDS = {
@@ -426,7 +426,7 @@ def test_modules_in_the_text_are_there(document):
     found = re.findall(r"[\w./]+\.(?:py|sh)\b", read(document))
     found += [code for code in inline_code(document) if re.fullmatch(r"\w+/", code)]
     # Of a run, of a SavedModel, and of every room.
-    elsewhere = {"adapters/", "eval/", "assets/", "__init__.py"}
+    elsewhere = {"adapters/", "best/", "eval/", "assets/", "__init__.py"}
     # The change log tells of what was.
     past = {"fetch_encoder.py"} if document == "CHANGELOG.md" else set()
     missing = {

@@ -22,7 +22,7 @@ from errors import UserError
 from system import disk, files
 from weights import health, package_checks
 
-VERSION = "1.0.0"  # of this program
+VERSION = "1.1.0"  # of this program
 
 WEIGHTS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"
