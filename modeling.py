@@ -13,6 +13,7 @@ import collections
 import copy
 import math
 import re
+from typing import Callable, NamedTuple
 
 import six
 import tensorflow.compat.v1 as tf
@@ -59,10 +60,7 @@ class BertModel:
         use_one_hot_embeddings=False,
         scope=None,
         adapter_fn="feedforward_adapter",
-        precision=tf.float32,
-        recompute_activations=False,
-        layer_norm_fn=None,
-        joined_projections=True,
+        options=None,
     ):
         """Builds the graph and its variables.
 
@@ -77,13 +75,7 @@ class BertModel:
           scope: variable scope, "bert" by default.
           adapter_fn: "feedforward_adapter"; None or "" for none; or a function
             from a float [rows, H] tensor to one of the same shape.
-          precision: dtype that frozen kernels and attention are multiplied in:
-            tf.float32, tf.bfloat16 or tf.float16. All else, variables too, is float32.
-          recompute_activations: keep only the input of each layer for the backward
-            pass and compute the rest again there: less memory, more time.
-          layer_norm_fn: takes the place of `layer_norm`, in the variable scopes that
-            this is called in; a function from float [..., H] to the same shape.
-          joined_projections: see `attention`.
+          options: an `Options`; None: the original's graph.
 
         Raises:
           ValueError: unknown `adapter_fn`, sequence longer than the position
@@ -95,10 +87,7 @@ class BertModel:
             config.attention_probs_dropout_prob = 0.0
         self._config = config
         self._adapter_fn = get_adapter(adapter_fn)
-        self._precision = precision
-        self._recompute_activations = recompute_activations
-        self._layer_norm_fn = layer_norm_fn or layer_norm
-        self._joined_projections = joined_projections
+        self._options = options = options or Options()
         self._layer_outputs = None
 
         B, S = get_shape_list(input_ids, expected_rank=2)
@@ -118,7 +107,7 @@ class BertModel:
                     use_one_hot_embeddings=use_one_hot_embeddings,
                 )
                 self._embedding_output = embedding_postprocessor(
-                    embedded, token_type_ids, config, self._layer_norm_fn
+                    embedded, token_type_ids, config, options.layer_norm_fn
                 )
             # [B, 1, 1, T], for scores of [B, N, F, T].
             self._mask_scores = MASKED_SCORE * (
@@ -139,7 +128,7 @@ class BertModel:
                     config.hidden_size,
                     config.initializer_range,
                     activation=tf.tanh,
-                    precision=precision,
+                    precision=options.precision,
                 )
 
     def _layer(self, index, hidden, first_only=False):
@@ -155,15 +144,13 @@ class BertModel:
                 hidden,
                 mask_scores,
                 config,
+                self._options,
                 adapter_fn=self._adapter_fn,
-                precision=self._precision,
                 seeds=seeds,
-                layer_norm_fn=self._layer_norm_fn,
-                joined_projections=self._joined_projections,
             )
 
         with tf.variable_scope("layer_%d" % index) as scope:
-            if self._recompute_activations:
+            if self._options.recompute_activations:
                 layer = _recomputed(layer, scope)
             return layer(hidden, *fixed)
 
@@ -229,7 +216,7 @@ def feedforward_adapter(
             weights = normal_variable(name, [n_in, n_out], init_scale, kept_in)
             name = "biases%d" % index
             biases = get_variable(name, [1, n_out], tf.zeros_initializer(), kept_in)
-            return tf.nn.bias_add(tf.matmul(x, weights), tf.reshape(biases, [n_out]))
+            return affine(x, weights, tf.reshape(biases, [n_out]))
 
         inner = projection(1, input_tensor, width, hidden_size)
         inner = activations.ADAPTER_ACTIVATIONS[activation](inner)
@@ -413,12 +400,30 @@ def layer_norm(input_tensor, name="LayerNorm"):
         return _normalize(input_tensor, tf.identity(beta), tf.identity(gamma))
 
 
+class Options(NamedTuple):
+    """What the original's graph has no choice of; the defaults are its own."""
+
+    # What frozen kernels and attention are multiplied in: float32, bfloat16 or float16.
+    # All else, variables too, is float32.
+    precision: tf.DType = tf.float32
+    # Keep only the input of each layer for the backward pass and compute the rest again
+    # there: less memory, more time.
+    recompute_activations: bool = False
+    # From float [..., H] to the same shape, in the variable scopes that this is called
+    # in.
+    layer_norm_fn: Callable = layer_norm
+    # Whether queries, keys and values of all positions come from one matrix product,
+    # which keeps many cores busy; for one core three products are as fast, and nothing
+    # is put together and taken apart.
+    joined_projections: bool = True
+
+
 def _dense_variables(n_in, n_out, initializer_range):
     kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
     return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
 
 
-def affine(x, kernel, bias, precision):
+def affine(x, kernel, bias, precision=tf.float32):
     """x kernel + bias, computed in the given dtype.
 
     Args:
@@ -505,7 +510,7 @@ def embedding_postprocessor(
       input_tensor: float [B, S, H], the word piece embeddings.
       token_type_ids: int32 [B, S].
       config: a `BertConfig`.
-      layer_norm_fn: see `BertModel`.
+      layer_norm_fn: see `Options`.
 
     Returns:
       Float [B, S, H].
@@ -535,11 +540,9 @@ def transformer_layer(
     hidden,
     mask_scores,
     config,
+    options,
     adapter_fn=None,
-    precision=tf.float32,
     seeds=None,
-    layer_norm_fn=layer_norm,
-    joined_projections=True,
 ):
     """One layer of the encoder, at the positions that are asked for.
 
@@ -552,11 +555,9 @@ def transformer_layer(
       hidden: float [B, T, H], the output of the layer below at all positions.
       mask_scores: float [B, 1, 1, T], added to the attention scores.
       config: a `BertConfig`.
+      options: an `Options`.
       adapter_fn: function of a float [rows, H] tensor, or None.
-      precision: dtype of the products with frozen kernels and of attention.
       seeds: int32 [3, 2], for dropout; None: as `dropout` says.
-      layer_norm_fn: see `BertModel`.
-      joined_projections: see `attention`.
 
     Returns:
       Float [B, F, H].
@@ -571,22 +572,16 @@ def transformer_layer(
     residual = tf.reshape(queries_from, [-1, H])
 
     def sublayer_output(x, residual, seed):
-        x = dense(x, H, config.initializer_range, precision=precision)
+        x = dense(x, H, config.initializer_range, precision=options.precision)
         x = dropout(x, config.hidden_dropout_prob, seed)
         if adapter_fn is not None:
             x = adapter_fn(x)
-        return layer_norm_fn(x + residual)
+        return options.layer_norm_fn(x + residual)
 
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
             context = attention(
-                queries_from,
-                hidden,
-                mask_scores,
-                config,
-                precision,
-                attention_seed,
-                joined_projections,
+                queries_from, hidden, mask_scores, config, options, attention_seed
             )
         with tf.variable_scope("output"):
             attended = sublayer_output(context, residual, attended_seed)
@@ -596,22 +591,14 @@ def transformer_layer(
             config.intermediate_size,
             config.initializer_range,
             activation=activations.get_activation(config.hidden_act),
-            precision=precision,
+            precision=options.precision,
         )
     with tf.variable_scope("output"):
         output = sublayer_output(inner, attended, output_seed)
     return tf.reshape(output, [B, F, H])
 
 
-def attention(
-    queries_from,
-    hidden,
-    mask_scores,
-    config,
-    precision=tf.float32,
-    seed=None,
-    joined_projections=True,
-):
+def attention(queries_from, hidden, mask_scores, config, options, seed=None):
     """Multi-head attention from some positions to all.
 
     Args:
@@ -619,15 +606,13 @@ def attention(
       hidden: float [B, T, H]; the very same tensor where all positions are computed.
       mask_scores: float [B, 1, 1, T], added to the scores.
       config: a `BertConfig`.
-      precision: dtype of all products; the softmax is float32.
+      options: an `Options`; the softmax is float32 whatever the precision.
       seed: int32 [2], for dropout; None: as `dropout` says.
-      joined_projections: whether queries, keys and values of all positions come from
-        one matrix product, which keeps many cores busy; for one core three products
-        are as fast, and nothing is put together and taken apart.
 
     Returns:
-      Float [B * F, H] of `precision`, the concatenated heads.
+      Float [B * F, H] of the precision, the concatenated heads.
     """
+    precision = options.precision
     H, N = config.hidden_size, config.num_attention_heads
     D = H // N
     variables = []
@@ -653,7 +638,9 @@ def attention(
 
     scale = 1.0 / math.sqrt(D)
     if queries_from is hidden:
-        groups = [variables] if joined_projections else [[v] for v in variables]
+        groups = [variables]
+        if not options.joined_projections:
+            groups = [[v] for v in variables]
         query, key, value = (y for group in groups for y in project(hidden, group))
         probs = dropped_softmax(tf.matmul(scale * query, key, transpose_b=True))
         context = tf.matmul(probs, value)

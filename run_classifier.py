@@ -367,20 +367,22 @@ def make_model_fn(plan):
         num_warmup_steps=run.num_warmup_steps,
         use_tpu=FLAGS.use_tpu,
         use_one_hot_embeddings=FLAGS.use_tpu,
-        adapter_fn=run_checks.adapter_fn(FLAGS, plan.start_package),
-        is_regression=run.task.is_regression,
-        summary_dir=FLAGS.output_dir,
-        initial_score=mean_label,
-        computation=classifier.Computation(
-            precision=FLAGS.precision,
-            xla=FLAGS.xla,
-            recompute_activations=FLAGS.recompute_activations,
-            gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-            lanes=run.settings.lanes,
+        variant=run_checks.variant(FLAGS, run.task, plan.start_package)._replace(
+            initial_score=mean_label,
+            computation=classifier.Computation(
+                precision=FLAGS.precision,
+                xla=FLAGS.xla,
+                recompute_activations=FLAGS.recompute_activations,
+                gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+                lanes=run.settings.lanes,
+            ),
         ),
-        adapters_checkpoint=adapters_checkpoint,
-        checkpoint_content=FLAGS.checkpoint_content,
-        bias_correction=FLAGS.adam_bias_correction,
+        training=classifier.Training(
+            bias_correction=FLAGS.adam_bias_correction,
+            adapters_checkpoint=adapters_checkpoint,
+            checkpoint_content=FLAGS.checkpoint_content,
+            summary_dir=FLAGS.output_dir,
+        ),
     )
 
 

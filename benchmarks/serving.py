@@ -136,7 +136,9 @@ def write_single(folder, package):
             labels=tf.zeros(tf.shape(inputs["input_ids"])[:1], tf.int32),
             num_labels=len(_LABELS),
             use_one_hot_embeddings=False,
-            adapter_fn=classifier.adapter_function(package.adapter_size, 1e-3),
+            variant=classifier.Variant(
+                classifier.adapter_function(package.adapter_size, 1e-3)
+            ),
         )
         variables = tf.global_variables()
         feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}

@@ -158,13 +158,15 @@ def step_builder(config, mode):
             num_warmup_steps=100,
             use_tpu=False,
             use_one_hot_embeddings=False,
-            adapter_fn=classifier.adapter_function(FLAGS.adapter_size, 1e-3),
-            computation=classifier.Computation(
-                precision=FLAGS.precision,
-                xla=FLAGS.xla,
-                recompute_activations=FLAGS.recompute_activations,
-                gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-                lanes=lanes(),
+            variant=classifier.Variant(
+                classifier.adapter_function(FLAGS.adapter_size, 1e-3),
+                computation=classifier.Computation(
+                    precision=FLAGS.precision,
+                    xla=FLAGS.xla,
+                    recompute_activations=FLAGS.recompute_activations,
+                    gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+                    lanes=lanes(),
+                ),
             ),
         )(features, None, mode, {})
         if mode == estimator.ModeKeys.TRAIN:

@@ -296,7 +296,7 @@ def build(
             segment_ids,
             scope="bert",
             adapter_fn=adapter,
-            layer_norm_fn=layer_norm,
+            options=modeling.Options(layer_norm_fn=layer_norm),
         )
     return _head(tables, model.get_pooled_output(), task_ids)
 

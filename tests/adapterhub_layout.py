@@ -239,10 +239,12 @@ def package_logits(package, checkpoint, batch):
             tf.zeros([len(batch[0])], dtype),
             len(package.labels) or 1,
             use_one_hot_embeddings=False,
-            adapter_fn=classifier.adapter_function(
-                package.adapter_size, 1e-3, package.activation
+            variant=classifier.Variant(
+                classifier.adapter_function(
+                    package.adapter_size, 1e-3, package.activation
+                ),
+                package.is_regression,
             ),
-            is_regression=package.is_regression,
         )
         variables = {v.op.name: v for v in tf.global_variables()}
         frozen = [name for name in variables if name not in package.weights]

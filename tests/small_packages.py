@@ -145,10 +145,12 @@ def single_task_scores(package, checkpoint, batch):
             ),
             len(package.labels) or 1,
             use_one_hot_embeddings=False,
-            adapter_fn=classifier.adapter_function(
-                package.adapter_size, 1e-3, package.activation
+            variant=classifier.Variant(
+                classifier.adapter_function(
+                    package.adapter_size, 1e-3, package.activation
+                ),
+                package.is_regression,
             ),
-            is_regression=package.is_regression,
         )
         load(session, values)
         return session.run(output.probabilities)

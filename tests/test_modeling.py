@@ -103,7 +103,7 @@ def test_forward_equals_the_original(golden):
 def test_every_variable_of_the_original_is_there_and_no_other(golden):
     settings, arrays = golden
     config = modeling.BertConfig.from_dict(settings["bert_config"])
-    variables = classifier.variable_set(config, 3, "feedforward_adapter")
+    variables = classifier.variable_set(config, 3, classifier.Variant())
     expected = {
         name[len("init/") :]: list(arrays[name].shape)
         for name in arrays.files
@@ -209,7 +209,7 @@ def test_padding_changes_no_logit(one_hot):
 )
 def test_parameter_counts(config, size, adapters, layer_norm, head, share):
     variables = classifier.variable_set(
-        config, 2, classifier.adapter_function(size, 1e-3)
+        config, 2, classifier.Variant(classifier.adapter_function(size, 1e-3))
     )
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     assert counts["adapters"] == adapters

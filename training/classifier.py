@@ -1,7 +1,7 @@
 """The classification or regression head on BERT, and its `model_fn`."""
 
 import functools
-from typing import NamedTuple
+from typing import Callable, NamedTuple, Optional, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -29,6 +29,30 @@ PLAIN = Computation()
 PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
 
+class Variant(NamedTuple):
+    """What the original's model has no choice of; the defaults are its own."""
+
+    adapter_fn: Union[str, Callable, None] = "feedforward_adapter"  # see `BertModel`
+    is_regression: bool = False  # whether the label is a number
+    # Regression: where the head's bias starts. Give the labels' mean: Adam moves a bias
+    # by a learning rate a step, too slowly to get there, and what gets there instead is
+    # the pooled output, which then is the same for any text.
+    initial_score: float = 0.0
+    computation: Computation = PLAIN
+
+
+class Training(NamedTuple):
+    """What else the original's `model_fn` has no choice of; its own by default."""
+
+    bias_correction: bool = False  # see `optimization.AdamWeightDecayOptimizer`
+    # Checkpoint of trained variables to start from, which go before those of
+    # `init_checkpoint`.
+    adapters_checkpoint: Optional[str] = None
+    # What the Estimator's checkpoints hold, one of `checkpoints.CONTENTS`.
+    checkpoint_content: str = checkpoints.ALL
+    summary_dir: Optional[str] = None  # where a TPU's host writes the scalars
+
+
 class ModelOutput(NamedTuple):
     """What the head gives for a batch; B examples, C classes."""
 
@@ -47,10 +71,7 @@ def create_model(
     labels,
     num_labels,
     use_one_hot_embeddings,
-    adapter_fn="feedforward_adapter",
-    is_regression=False,
-    initial_score=0.0,
-    computation=PLAIN,
+    variant=None,
 ):
     """BERT with adapters, and a linear head on its pooled output.
 
@@ -66,16 +87,13 @@ def create_model(
       labels: int32 [B]; float32 [B] for regression.
       num_labels: number of classes C; 1 for regression.
       use_one_hot_embeddings: see `modeling.BertModel`.
-      adapter_fn: see `modeling.BertModel`.
-      is_regression: whether the label is a number.
-      initial_score: regression: where the head's bias starts. Give the labels' mean:
-        Adam moves a bias by a learning rate a step, too slowly to get there, and what
-        gets there instead is the pooled output, which then is the same for any text.
-      computation: a `Computation`.
+      variant: a `Variant`; None: the original's model.
 
     Returns:
       A `ModelOutput`.
     """
+    variant = variant or Variant()
+    computation = variant.computation
 
     def encode(input_ids, input_mask, segment_ids):
         model = modeling.BertModel(
@@ -86,10 +104,12 @@ def create_model(
             token_type_ids=segment_ids,
             use_one_hot_embeddings=use_one_hot_embeddings,
             scope="bert",
-            adapter_fn=adapter_fn,
-            precision=PRECISIONS[computation.precision],
-            recompute_activations=computation.recompute_activations,
-            joined_projections=computation.lanes == 1,
+            adapter_fn=variant.adapter_fn,
+            options=modeling.Options(
+                precision=PRECISIONS[computation.precision],
+                recompute_activations=computation.recompute_activations,
+                joined_projections=computation.lanes == 1,
+            ),
         )
         return model.get_pooled_output()
 
@@ -106,13 +126,13 @@ def create_model(
     bias = modeling.get_variable(
         "output_bias",
         [num_labels],
-        tf.constant_initializer(initial_score),
+        tf.constant_initializer(variant.initial_score),
         collections=(modeling.HEAD,),
     )
     # Not "loss": the Estimator's scalar for TensorBoard has this name.
     with tf.name_scope("head"):
         logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
-        if is_regression:
+        if variant.is_regression:
             logits = tf.squeeze(logits, axis=-1)
             per_example_loss = tf.square(logits - labels)
             probabilities = logits
@@ -160,21 +180,20 @@ class VariableSet(NamedTuple):
         return [name for names in self.collections.values() for name in names]
 
 
-def variable_set(bert_config, num_labels, adapter_fn, is_regression=False):
+def variable_set(bert_config, num_labels, variant):
     """Builds the model in a graph of its own to learn its variables.
 
     Args:
       bert_config: a `modeling.BertConfig`.
       num_labels: outputs of the head.
-      adapter_fn: see `modeling.BertModel`.
-      is_regression: whether the label is a number.
+      variant: a `Variant`.
 
     Returns:
       A `VariableSet`.
     """
     with tf.Graph().as_default():
         ids = tf.placeholder(tf.int32, [1, 1])
-        labels = tf.placeholder(tf.float32 if is_regression else tf.int32, [1])
+        labels = tf.placeholder(tf.float32 if variant.is_regression else tf.int32, [1])
         create_model(
             bert_config,
             False,
@@ -184,8 +203,7 @@ def variable_set(bert_config, num_labels, adapter_fn, is_regression=False):
             labels,
             num_labels,
             use_one_hot_embeddings=False,
-            adapter_fn=adapter_fn,
-            is_regression=is_regression,
+            variant=variant,
         )
         return VariableSet(
             shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
@@ -215,14 +233,8 @@ def model_fn_builder(
     num_warmup_steps,
     use_tpu,
     use_one_hot_embeddings,
-    adapter_fn="feedforward_adapter",
-    is_regression=False,
-    summary_dir=None,
-    initial_score=0.0,
-    computation=PLAIN,
-    adapters_checkpoint=None,
-    checkpoint_content=checkpoints.ALL,
-    bias_correction=False,
+    variant=None,
+    training=None,
 ):
     """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
 
@@ -235,26 +247,19 @@ def model_fn_builder(
       num_warmup_steps: steps of the warm-up; None when not training.
       use_tpu: whether the graph is to run on TPU.
       use_one_hot_embeddings: see `modeling.BertModel`.
-      adapter_fn: see `modeling.BertModel`.
-      is_regression: whether the label is a number.
-      summary_dir: where a TPU's host writes the training's scalars.
-      initial_score: see `create_model`.
-      computation: a `Computation`.
-      adapters_checkpoint: checkpoint of trained variables to start from, which go
-        before those of `init_checkpoint`; or None.
-      checkpoint_content: what the Estimator's checkpoints hold, one of
-        `checkpoints.CONTENTS`.
-      bias_correction: see `optimization.AdamWeightDecayOptimizer`.
+      variant: a `Variant`; None: the original's model.
+      training: a `Training`; None: the original's.
 
     Returns:
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
-
+    variant, training = variant or Variant(), training or Training()
+    computation = variant.computation
     kernel_dtype = tf.float32 if use_tpu else PRECISIONS[computation.precision]
 
     def model(features, is_training):
         with checkpoints.content_scope(
-            checkpoint_content, kernel_dtype, init_checkpoint
+            training.checkpoint_content, kernel_dtype, init_checkpoint
         ):
             return create_model(
                 bert_config,
@@ -265,14 +270,13 @@ def model_fn_builder(
                 features["label_ids"],
                 num_labels,
                 use_one_hot_embeddings,
-                adapter_fn=adapter_fn,
-                is_regression=is_regression,
-                initial_score=initial_score,
-                computation=computation,
+                variant,
             )
 
     def start():
-        return checkpoints.warm_start(init_checkpoint, use_tpu, adapters_checkpoint)
+        return checkpoints.warm_start(
+            init_checkpoint, use_tpu, training.adapters_checkpoint
+        )
 
     def model_fn(features, labels, mode, params):
         del labels, params  # The label is one of the features.
@@ -290,26 +294,32 @@ def model_fn_builder(
                     use_tpu,
                     gradients,
                     scale,
-                    bias_correction,
+                    training.bias_correction,
                 )
-            return estimators.train_spec(loss, step, start(), use_tpu, summary_dir)
+            return estimators.train_spec(
+                loss, step, start(), use_tpu, training.summary_dir
+            )
         with compiled:
             output = model(features, is_training=False)
-        scaffold_fn = start()
-        if mode == estimator.ModeKeys.EVAL:
-            return estimator.tpu.TPUEstimatorSpec(
-                mode=mode,
-                loss=output.loss,
-                eval_metrics=_eval_metrics(output, features, is_regression),
-                scaffold_fn=scaffold_fn,
-            )
-        return estimator.tpu.TPUEstimatorSpec(
-            mode=mode,
-            predictions={"probabilities": output.probabilities},
-            scaffold_fn=scaffold_fn,
-        )
+        return _inference_spec(mode, output, features, variant, start())
 
     return model_fn
+
+
+def _inference_spec(mode, output, features, variant, scaffold_fn):
+    """The `TPUEstimatorSpec` of evaluation or prediction."""
+    if mode == estimator.ModeKeys.EVAL:
+        return estimator.tpu.TPUEstimatorSpec(
+            mode=mode,
+            loss=output.loss,
+            eval_metrics=_eval_metrics(output, features, variant.is_regression),
+            scaffold_fn=scaffold_fn,
+        )
+    return estimator.tpu.TPUEstimatorSpec(
+        mode=mode,
+        predictions={"probabilities": output.probabilities},
+        scaffold_fn=scaffold_fn,
+    )
 
 
 def _gradients(model, features, computation):

@@ -255,7 +255,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         flags.vocab_file,
     )
     variables = classifier.variable_set(
-        config, num_outputs(task), adapter_fn(flags, package), task.is_regression
+        config, num_outputs(task), variant(flags, task, package)
     )
     trained = variables.trained()
     identity = _identity(flags, task, config, package)
@@ -375,11 +375,14 @@ def num_outputs(task):
     return 1 if task.is_regression else len(task.labels)
 
 
-def adapter_fn(flags, package):
-    """The adapter that the flags and the package, or None, ask for."""
+def variant(flags, task, package):
+    """The `classifier.Variant` of the flags, the task and the package, or None."""
     activation = {} if package is None else {"activation": package.activation}
-    return classifier.adapter_function(
-        flags.adapter_size, flags.adapter_init_scale, **activation
+    return classifier.Variant(
+        adapter_fn=classifier.adapter_function(
+            flags.adapter_size, flags.adapter_init_scale, **activation
+        ),
+        is_regression=task.is_regression,
     )
 
 

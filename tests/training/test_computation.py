@@ -77,8 +77,9 @@ class Run:
                 num_warmup_steps=0,
                 use_tpu=False,
                 use_one_hot_embeddings=False,
-                adapter_fn=classifier.adapter_function(8, 0.3),
-                computation=computation,
+                variant=classifier.Variant(
+                    classifier.adapter_function(8, 0.3), computation=computation
+                ),
             )({p.op.name: p for p in self.feed}, None, "train", {})
             self.session = tf.Session()
             initialize(self.session)
@@ -198,8 +199,10 @@ def test_lanes_take_batches_of_any_size(rows):
                 tf.zeros_like(ids[:, 0]),
                 CLASSES,
                 use_one_hot_embeddings=False,
-                adapter_fn=classifier.adapter_function(8, 0.3),
-                computation=PLAIN._replace(lanes=lanes),
+                variant=classifier.Variant(
+                    classifier.adapter_function(8, 0.3),
+                    computation=PLAIN._replace(lanes=lanes),
+                ),
             )
             initialize(session)
             feed = {ids: inputs[0], mask: inputs[1]}

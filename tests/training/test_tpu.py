@@ -165,6 +165,7 @@ def settings(folder, **changes):
 def model_fn(
     folder, config, use_tpu=True, is_regression=False, init_checkpoint=None, **kept
 ):
+    variant = classifier.Variant(ADAPTER, is_regression)
     return classifier.model_fn_builder(
         bert_config=config,
         num_labels=1 if is_regression else CLASSES,
@@ -174,11 +175,10 @@ def model_fn(
         num_warmup_steps=2,
         use_tpu=use_tpu,
         use_one_hot_embeddings=use_tpu,
-        adapter_fn=ADAPTER,
-        is_regression=is_regression,
-        summary_dir=str(folder),
-        bias_correction=True,
-        **kept,
+        variant=variant,
+        training=classifier.Training(
+            bias_correction=True, summary_dir=str(folder), **kept
+        ),
     )
 
 
@@ -210,7 +210,9 @@ def build(
 
 
 def trained_names():
-    return classifier.variable_set(bert_config(), CLASSES, ADAPTER).trained()
+    return classifier.variable_set(
+        bert_config(), CLASSES, classifier.Variant(ADAPTER)
+    ).trained()
 
 
 def variable_of(op):

@@ -103,7 +103,9 @@ def parts(folder):
 def test_shapes_are_those_of_the_model(base, size, labels):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     variables = classifier.variable_set(
-        config, labels, classifier.adapter_function(size, 0.1), labels == 1
+        config,
+        labels,
+        classifier.Variant(classifier.adapter_function(size, 0.1), labels == 1),
     )
     trained = adapter_package.trained_shapes(config, size, labels)
     frozen = adapter_package.frozen_shapes(config)
