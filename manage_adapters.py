@@ -23,6 +23,7 @@ import glue_data
 import tokenization
 from errors import UserError, reports_user_errors
 from inputs import features
+from model import layer_ranges
 from system import console
 from weights import (
     adapter_package,
@@ -123,9 +124,15 @@ def merge(values, packages):
     package = package_conversion.merge(
         packages[0], values.init_checkpoint, values.output
     )
+    wanted = ["--train_policy=" + package.policy.text]
+    if package.adapter_size:
+        wanted = ["--adapter_size=%d" % package.adapter_size]
+    if package.policy.adapter_layers:
+        layers = layer_ranges.as_text(package.policy.adapter_layers)
+        wanted.append("--adapter_layers=" + layers)
     print(
-        "Wrote %s: base and task %s; give it as --init_checkpoint with "
-        "--adapter_size=%d" % (values.output, package.task, package.adapter_size)
+        "Wrote %s: base and task %s; give it as --init_checkpoint with %s"
+        % (values.output, package.task, " ".join(wanted))
     )
 
 

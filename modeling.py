@@ -13,7 +13,8 @@ import collections
 import copy
 import math
 import re
-from typing import Callable, NamedTuple
+from collections.abc import Callable, Container
+from typing import NamedTuple, Optional
 
 import six
 import tensorflow.compat.v1 as tf
@@ -32,6 +33,9 @@ ADAPTERS = "adapters"
 LAYER_NORM = "layer_norm"
 HEAD = "head"
 TRAINED_COLLECTIONS = (ADAPTERS, LAYER_NORM, HEAD)
+
+# What belongs to none of them: embeddings, kernels and biases of BERT.
+OTHER = "other"
 
 # What the layer normalization of the original's TensorFlow adds to the variance.
 LAYER_NORM_EPSILON = 1e-12
@@ -138,20 +142,23 @@ class BertModel:
             # Made out here, so that computing the layer again drops the same elements.
             fixed.append(random_seeds.of_step(3))
 
+        options = self._options
+        has_adapters = options.adapter_layers is None or index in options.adapter_layers
+
         def layer(hidden, mask_scores, seeds=None):
             return transformer_layer(
                 hidden[:, :1, :] if first_only else hidden,
                 hidden,
                 mask_scores,
                 config,
-                self._options,
-                adapter_fn=self._adapter_fn,
+                options,
+                adapter_fn=self._adapter_fn if has_adapters else None,
                 seeds=seeds,
             )
 
         with tf.variable_scope("layer_%d" % index) as scope:
-            if self._options.recompute_activations:
-                layer = _recomputed(layer, scope)
+            if options.recompute_activations:
+                layer = _recomputed(layer, scope, options.trains)
             return layer(hidden, *fixed)
 
     def get_pooled_output(self):
@@ -279,6 +286,18 @@ def base_name(variable):
     return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
 
 
+def collection_by_name():
+    """Dict from a variable's base name to which of the three collections it is in.
+
+    Of the current graph, in training order.
+    """
+    return {
+        base_name(variable): collection
+        for collection in TRAINED_COLLECTIONS
+        for variable in tf.get_collection(collection)
+    }
+
+
 def dropout(input_tensor, dropout_prob, seed=None):
     """Sets elements to 0 with the given probability and scales up the others.
 
@@ -323,13 +342,14 @@ def dropout(input_tensor, dropout_prob, seed=None):
     return masked(input_tensor)
 
 
-def _recomputed(layer, scope):
+def _recomputed(layer, scope, trains):
     """A layer that keeps its input alone for the backward pass (Chen et al., 2016,
     arXiv:1604.06174).
 
     Args:
       layer: function of a float tensor, and of more that need no gradient.
       scope: the variable scope that it is called in.
+      trains: see `Options`.
 
     Returns:
       The same function.
@@ -343,12 +363,12 @@ def _recomputed(layer, scope):
                 again = tf.identity(hidden)
             with tf.variable_scope(scope, reuse=True):
                 output = layer(again, *fixed)
-            trained = {
-                base_name(variable)
-                for collection in TRAINED_COLLECTIONS
-                for variable in tf.get_collection(collection)
-            }
-            wanted = [v for v in variables if base_name(v) in trained]
+            collections = collection_by_name()
+            wanted = [
+                v
+                for v in variables
+                if trains(base_name(v), collections.get(base_name(v), OTHER))
+            ]
             dx, *found = tf.gradients(
                 output, [again, *wanted], dy, stop_gradients=again
             )
@@ -416,6 +436,10 @@ class Options(NamedTuple):
     # which keeps many cores busy; for one core three products are as fast, and nothing
     # is put together and taken apart.
     joined_projections: bool = True
+    adapter_layers: Optional[Container[int]] = None  # with adapters; None: all
+    # Whether a variable is trained, from its base name and its collection, or `OTHER`:
+    # what is computed again gives no other's gradient.
+    trains: Callable = lambda name, collection: collection != OTHER
 
 
 def _dense_variables(n_in, n_out, initializer_range):

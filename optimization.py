@@ -2,11 +2,13 @@
 
 import math
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
 import modeling
+from errors import UserError
+from model import layer_ranges
 
 WEIGHT_DECAY = 0.01
 ADAPTER_WEIGHT_DECAY = 0.01
@@ -20,6 +22,120 @@ UPDATES = "adam_updates"
 LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"
 
 
+# What trains, see `TrainPolicy`.
+ADAPTERS, FULL, TOP_K = "adapters", "full", "top_k"
+LAYER_NORM, HEAD = "layer_norm", "head"
+POLICIES = (ADAPTERS, FULL, TOP_K + ":N", LAYER_NORM, HEAD)  # as a flag says them
+
+_ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
+_POOLER = re.compile(r"(?:^|/)pooler/")
+
+
+class TrainPolicy(NamedTuple):
+    """Which variables a training changes: the head and, by name, these; none else.
+
+    adapters: adapters and layer norms (Houlsby et al., section 2.1). Where only some
+      layers have adapters, what lies below the lowest of them is frozen, layer norms
+      too, so that the backward pass ends there.
+    full: everything, as google-research/bert trains it.
+    top_k: the top layers of the encoder whole (section 3.3), and the pooler, which lies
+      above them and which google-research/bert trains too; the embeddings never.
+    layer_norm: all layer norms (section 3.4).
+    head: nothing else. Only the first has adapters in the graph.
+    """
+
+    name: str = ADAPTERS
+    top_layers: tuple[int, ...] = ()  # of top_k, ascending, counted from 0
+    # Of adapters: those that have some, ascending; None: all.
+    adapter_layers: Optional[tuple[int, ...]] = None
+
+    @property
+    def text(self):
+        """As the flag says it."""
+        return "top_k:%d" % len(self.top_layers) if self.top_layers else self.name
+
+    @property
+    def has_adapters(self):
+        """Whether any layer has adapters."""
+        return self.name == ADAPTERS
+
+    @property
+    def what(self):
+        """What it trains, in words."""
+        return {
+            ADAPTERS: "adapters, layer norms, head",
+            FULL: "everything",
+            TOP_K: "layers %s, pooler, head" % layer_ranges.as_text(self.top_layers),
+            LAYER_NORM: "layer norms, head",
+            HEAD: "head",
+        }[self.name]
+
+    def layers_with_adapters(self, num_layers):
+        """List of those layers of a model."""
+        every = range(num_layers) if self.has_adapters else ()
+        return list(self.adapter_layers or every)
+
+    def trains(self, name, collection):
+        """Whether a variable is trained; the one place where that is decided.
+
+        Args:
+          name: its base name.
+          collection: one of `modeling.TRAINED_COLLECTIONS`, or `modeling.OTHER`.
+        """
+        if self.name == FULL or collection == modeling.HEAD:
+            return True
+        found = _ENCODER_LAYER.search(name)
+        layer = int(found[1]) if found else None  # None: embeddings and pooler
+        if self.name == TOP_K:
+            return layer in self.top_layers or bool(_POOLER.search(name))
+        if self.name == ADAPTERS and collection == modeling.LAYER_NORM:
+            return not self.adapter_layers or (layer or 0) >= self.adapter_layers[0]
+        return collection == self.name
+
+
+ADAPTER_TUNING = TrainPolicy()  # the original's
+
+
+def parse_policy(text, adapter_layers, num_layers):
+    """What two flags say.
+
+    Args:
+      text: of --train_policy, one of `POLICIES`.
+      adapter_layers: of --adapter_layers, see `layer_ranges.parse`; None: all.
+      num_layers: the encoder's.
+
+    Returns:
+      A `TrainPolicy`.
+
+    Raises:
+      UserError: there is no such policy, or the model or the two flags do not allow it.
+    """
+    name, colon, number = text.partition(":")
+    top_k = int(number) if re.fullmatch("[0-9]{1,9}", number) else 0
+    known = {ADAPTERS, FULL, TOP_K, LAYER_NORM, HEAD}
+    if name not in known or bool(colon) != (name == TOP_K):
+        raise UserError(
+            "--train_policy=%.80s: allowed are %s" % (text, ", ".join(POLICIES))
+        )
+    if name == TOP_K and not 1 <= top_k <= num_layers:
+        raise UserError(
+            "--train_policy=%.80s: the model has %d layers, so N can be 1 to %d"
+            % (text, num_layers, num_layers)
+        )
+    if name == ADAPTERS:
+        given = adapter_layers and layer_ranges.parse(
+            "adapter_layers", adapter_layers, num_layers
+        )
+        is_all = not given or len(given) == num_layers
+        return TrainPolicy(adapter_layers=None if is_all else given)
+    if adapter_layers:
+        raise UserError(
+            "--adapter_layers=%s: --train_policy=%s has no adapters; leave one of the "
+            "two out" % (adapter_layers, text)
+        )
+    return TrainPolicy(name, tuple(range(num_layers - top_k, num_layers)))
+
+
 class TrainStep(NamedTuple):
     """What `create_optimizer` builds."""
 
@@ -28,17 +144,31 @@ class TrainStep(NamedTuple):
     gradient_norm: tf.Tensor  # float32 scalar, before clipping; of one TPU core
 
 
-def trainable_variables():
-    """The variables of the current graph that adapter tuning trains.
+def trainable_variables(policy=ADAPTER_TUNING):
+    """The variables of the current graph that a policy trains.
 
-    Adapters, layer norms and head, in this order; all else is frozen (Houlsby et
-    al., section 2.1). `tf.trainable_variables()` is of no use here: TensorFlow puts
-    every variable that was made with `trainable=True` into it, the frozen ones too.
+    Adapters, layer norms, head, and then all others. `tf.trainable_variables()` by
+    itself is of no use here: TensorFlow puts every variable that was made with
+    `trainable=True` into it, the frozen ones too.
     """
+    collections = modeling.collection_by_name()
+    of_name = {}
+    for collection in (*modeling.TRAINED_COLLECTIONS, tf.GraphKeys.TRAINABLE_VARIABLES):
+        for variable in tf.get_collection(collection):
+            of_name.setdefault(modeling.base_name(variable), variable)
     return [
         variable
-        for collection in modeling.TRAINED_COLLECTIONS
-        for variable in tf.get_collection(collection)
+        for name, variable in of_name.items()
+        if policy.trains(name, collections.get(name, modeling.OTHER))
+    ]
+
+
+def _gradients(loss, variables):
+    """Dense ones, of embeddings too; zero where a variable has no influence, such as
+    the biases of the last layer's keys."""
+    return [
+        tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
+        for variable, gradient in zip(variables, tf.gradients(loss, variables))
     ]
 
 
@@ -114,7 +244,7 @@ class LossScale:
         )
 
 
-def mean_gradients(loss_fn, batch, parts=1, scale=None):
+def mean_gradients(loss_fn, batch, parts=1, scale=None, policy=ADAPTER_TUNING):
     """Loss and gradients of a batch, computed in equal parts, one after the other.
 
     The parts' means are the means of the whole batch: the same update as in one part,
@@ -125,9 +255,10 @@ def mean_gradients(loss_fn, batch, parts=1, scale=None):
       batch: dict of tensors with equal first dimensions, which `parts` divides.
       parts: number of parts.
       scale: a `LossScale`, or None.
+      policy: a `TrainPolicy`.
 
     Returns:
-      The loss, float scalar tensor, and the gradients of `trainable_variables()`.
+      The loss, float scalar tensor, and the gradients of `trainable_variables(policy)`.
     """
     pieces = {name: tf.split(value, parts) for name, value in batch.items()}
     losses, sums = [], None
@@ -138,13 +269,13 @@ def mean_gradients(loss_fn, batch, parts=1, scale=None):
         with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):
             loss = loss_fn(piece)
         losses.append(loss)
-        variables = trainable_variables()
+        variables = trainable_variables(policy)
         if scale is None:
-            gradients = tf.gradients(loss, variables)
+            gradients = _gradients(loss, variables)
         else:
             value = scale.value.read_value()
             gradients = [
-                gradient / value for gradient in tf.gradients(loss * value, variables)
+                gradient / value for gradient in _gradients(loss * value, variables)
             ]
         if sums is not None:
             gradients = [a + b for a, b in zip(sums, gradients)]
@@ -179,6 +310,7 @@ def create_optimizer(
     gradients=None,
     scale=None,
     bias_correction=False,
+    policy=ADAPTER_TUNING,
 ):
     """Builds the update of the trained variables.
 
@@ -193,9 +325,10 @@ def create_optimizer(
       num_train_steps: steps of the whole training.
       num_warmup_steps: steps of the warm-up.
       use_tpu: whether gradients are summed over TPU cores.
-      gradients: those of `trainable_variables()`; None: computed from the loss.
+      gradients: those of `trainable_variables(policy)`; None: computed from the loss.
       scale: the `LossScale` that they were computed with, or None.
       bias_correction: see `AdamWeightDecayOptimizer`.
+      policy: a `TrainPolicy`.
 
     Returns:
       A `TrainStep`.
@@ -217,9 +350,9 @@ def create_optimizer(
     if use_tpu:
         optimizer = tf.tpu.CrossShardOptimizer(optimizer)
 
-    variables = trainable_variables()
+    variables = trainable_variables(policy)
     if gradients is None:
-        gradients = tf.gradients(loss, variables)
+        gradients = _gradients(loss, variables)
     gradients = mean_of_replicas(gradients)
     gradient_norm = tf.global_norm(gradients)
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=gradient_norm)

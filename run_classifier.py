@@ -12,9 +12,11 @@ from absl import app, flags
 import command_line
 import glue_data
 import modeling
+import optimization
 import tokenization
 from errors import UserError, reports_user_errors
 from inputs import features, tasks
+from model import layer_ranges
 from system import console, disk
 from training import (
     classifier,
@@ -95,7 +97,27 @@ FLAG_GROUPS = {
             128,
             "Longest input in word pieces, [CLS] and [SEP] included; the rest is cut.",
         ),
+        flags.DEFINE_string(
+            "train_policy",
+            optimization.ADAPTERS,
+            "What trains, the head always: adapters (and layer norms); full, all of "
+            "BERT, as google-research/bert tunes it; top_k:N, its N top layers and the "
+            "pooler; layer_norm; head. All but the first have no adapters.",
+        ),
         flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck."),
+        flags.DEFINE_string(
+            "adapter_layers",
+            None,
+            "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; all if not "
+            "given. What lies below the lowest of them is frozen, layer norms too.",
+        ),
+        flags.DEFINE_string(
+            "ablate_adapter_layers",
+            None,
+            "Evaluate and predict without the trained adapters of these layers (the "
+            "paper's figure 6). The files with the results have the layers in their "
+            "names.",
+        ),
         flags.DEFINE_float(
             "adapter_init_scale",
             1e-3,
@@ -236,6 +258,7 @@ class Plan(NamedTuple):
     config: modeling.BertConfig
     step_reached: Optional[int]  # of the checkpoint in output_dir
     start_package: Optional[adapter_package.AdapterPackage]  # --adapters
+    variant: classifier.Variant
     run: task_runs.TaskRun
 
 
@@ -277,7 +300,10 @@ def make_plan():
                 "--num_train_epochs=%g is below 1"
                 % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
             )
-    start = run_checks.check_model(FLAGS, task, config, tokenizer, package, is_chief)
+    variant = run_checks.variant(FLAGS, task, config, package)
+    start = run_checks.check_model(
+        FLAGS, task, config, tokenizer, package, variant, is_chief
+    )
     run = task_runs.TaskRun(
         task=task,
         examples=examples,
@@ -308,18 +334,19 @@ def make_plan():
             lanes=run_checks.lanes(FLAGS),
             write_graph=FLAGS.write_graph,
         ),
-        package=_package_settings(task, config, package),
+        package=_package_settings(task, config, package, variant.policy),
         num_warmup_steps=num_warmup_steps,
         leaves_out_infinite=FLAGS.precision == "float16",
         training=start.training,
         known=start.known,
         plots=FLAGS.plots,
         written={},
+        ablated=layer_ranges.as_text(variant.ablated_layers),
     )
-    return Plan(config, start.step_reached, package, run)
+    return Plan(config, start.step_reached, package, variant, run)
 
 
-def _package_settings(task, config, start):
+def _package_settings(task, config, start, policy):
     """The `run_package.PackageSettings` of what this run trains."""
     description = adapter_package.Description(
         task_name=task.name,
@@ -334,6 +361,7 @@ def _package_settings(task, config, start):
         adapter_init_scale=FLAGS.adapter_init_scale,
         settings=run_checks.training_settings(FLAGS, task) if FLAGS.do_train else None,
         text_columns=list(task.text_columns),
+        policy=policy,
     )
     if start is not None:
         description = description._replace(
@@ -367,7 +395,7 @@ def make_model_fn(plan):
         num_warmup_steps=run.num_warmup_steps,
         use_tpu=FLAGS.use_tpu,
         use_one_hot_embeddings=FLAGS.use_tpu,
-        variant=run_checks.variant(FLAGS, run.task, plan.start_package)._replace(
+        variant=plan.variant._replace(
             initial_score=mean_label,
             computation=classifier.Computation(
                 precision=FLAGS.precision,
@@ -423,6 +451,8 @@ def _run(plan):
     if run.settings.is_chief:
         console.log_to(os.path.join(FLAGS.output_dir, console.LOG_NAME))
         run_text.say_task(run.task, plan.config, run.settings, FLAGS.precision)
+        if run.ablated:
+            console.say("Without the adapters of layers %s", run.ablated)
         task_runs.say_data(run)
     model_fn = make_model_fn(plan)
     known = run.known
@@ -435,7 +465,7 @@ def _run(plan):
         known = task_runs.evaluate(estimator, run, known)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
-    run_text.say_files(FLAGS.output_dir, run.task)
+    run_text.say_files(FLAGS.output_dir, run.task, run.result_name)
     health.say(known.findings, run.training)
 
 

@@ -1,6 +1,7 @@
 """Times a training step and an evaluation pass against the machine's matrix product.
 
     python -m benchmarks.step --config=minilm --seq_length=128
+    python -m benchmarks.step --train_policy=adapters --train_policy=full
 
 Random ids, no input pipeline: what is timed is the graph. The limit is what the same
 machine reaches, between the steps of the same run, in the plain matrix products of the
@@ -20,6 +21,7 @@ from absl import app, flags
 
 import command_line
 import modeling
+import optimization
 from errors import reports_user_errors
 from training import classifier, estimators
 from training.estimator_compat import estimator
@@ -131,7 +133,15 @@ def lanes():
     return 1 if FLAGS.xla else estimators.cpu_lanes([rows])
 
 
-def step_builder(config, mode):
+def read_policy(text, num_layers):
+    """The `optimization.TrainPolicy` of a flag's value."""
+    name, _, layers = text.partition(":")
+    if name != optimization.ADAPTERS:
+        name, layers = text, None
+    return optimization.parse_policy(name, layers, num_layers)
+
+
+def step_builder(config, mode, policy=optimization.ADAPTER_TUNING):
     """A function that builds a step on random ids and returns what to run."""
     random = np.random.RandomState(0)
     shape = (FLAGS.batch_size, FLAGS.seq_length)
@@ -167,6 +177,7 @@ def step_builder(config, mode):
                     gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
                     lanes=lanes(),
                 ),
+                policy=policy,
             ),
         )(features, None, mode, {})
         if mode == estimator.ModeKeys.TRAIN:
@@ -224,6 +235,40 @@ def report(title, work, seconds, limit):
     )
 
 
+def compare_policies(config):
+    """Prints what a training step of each policy takes, timed in turns."""
+    policies = [
+        read_policy(text, config.num_hidden_layers) for text in FLAGS.train_policy
+    ]
+    models = [
+        Timed(
+            step_builder(config, estimator.ModeKeys.TRAIN, policy),
+            estimators.session_config(lanes()),
+        )
+        for policy in policies
+    ]
+    for model in models:
+        model.run(3, timed=False)
+    end = time.perf_counter() + FLAGS.seconds * len(models)
+    while time.perf_counter() < end:
+        for model in models:
+            model.run()
+    first = np.array(models[0].seconds)
+    for text, model in zip(FLAGS.train_policy, models):
+        ratios = np.array(model.seconds) / first
+        print(
+            "%-14s %8.1f ms  %.2f of the first, by turns %.2f to %.2f  (%d turns)"
+            % (
+                text,
+                1e3 * np.median(model.seconds),
+                np.median(ratios),
+                *np.percentile(ratios, [25, 75]),
+                len(ratios),
+            ),
+            flush=True,
+        )
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": flag_values}
@@ -269,6 +314,14 @@ def define_flags(flag_values):
                 "How long each of training and evaluation is timed.",
                 **to,
             ),
+            flags.DEFINE_multi_string(
+                "train_policy",
+                [optimization.ADAPTERS],
+                "What trains, as in training; adapters:3-5 has adapters in these "
+                "layers alone. Training steps of several are timed in turns, and not "
+                "the matrix products.",
+                **to,
+            ),
             flags.DEFINE_integer(
                 "trace",
                 0,
@@ -285,6 +338,9 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimators.keep_freed_memory()
     config = read_config(FLAGS.config)
+    if FLAGS.train_policy != [optimization.ADAPTERS]:
+        compare_policies(config)
+        return
     work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
     print(
         "%s, batch %d, length %d, adapters %d, lanes %d, TensorFlow %s"

@@ -326,6 +326,8 @@ def files(package, head_dropout):
     """
     name = adapter_name(package)
     H = package.bert_config.hidden_size
+    num_layers = package.bert_config.num_hidden_layers
+    layers = package.config["adapter"]["layers"]
     about: dict[str, Any] = {
         "name": name,
         "model_type": "bert",
@@ -341,7 +343,7 @@ def files(package, head_dropout):
         "non_linearity": _ACTIVATIONS_THERE[package.activation],
         "residual_before_ln": True,
         "scaling": 1.0,
-        "leave_out": [],
+        "leave_out": [layer for layer in range(num_layers) if layer not in layers],
         **{entry: value for entry, value, _ in adapterhub_config.NEEDED},
     }
     labels = {label: i for i, label in enumerate(package.labels)}
@@ -356,7 +358,7 @@ def files(package, head_dropout):
         "dropout_prob": head_dropout,
     }
     weights = {}
-    for layer in range(package.bert_config.num_hidden_layers):
+    for layer in layers:
         for sublayer in adapterhub_config.SUBLAYERS:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
             there = "bert." + adapterhub_config.name_there(scope, name)

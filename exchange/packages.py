@@ -3,10 +3,12 @@
 import numpy as np
 
 import glue_data
+import optimization
 import tokenization
 from errors import UserError, printable
 from exchange import adapterhub_format, hugging_face
 from inputs import features
+from model import layer_ranges
 from training import classifier
 from weights import adapter_package, bases, checkpoints, package_conversion
 
@@ -66,8 +68,16 @@ def merge_layer_norms(base, values, found, package):
       package: an `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: the package does not fit the base.
+      UserError: the package does not fit the base, or holds more of BERT than layer
+        norms.
     """
+    if package.policy.name == optimization.TOP_K:
+        raise UserError(
+            "--adapters=%s holds %s, and the layer norms alone would be taken from it; "
+            "leave it out, or make one checkpoint of base and package with python "
+            "manage_adapters.py merge, --init_checkpoint"
+            % (package.path, package.policy.what)
+        )
     adapter_package.check_fit(package, found.given)
     for misfit in package_conversion.base_misfits(package, base.init_checkpoint):
         raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
@@ -253,8 +263,8 @@ An adapter of Houlsby et al. in the format of AdapterHub's library `adapters`,
 written by Adapter-BERT %(version)s from the package with SHA-256
 %(sha256)s.
 
-Here are the adapters (size %(size)d, %(activation)s, after both sublayers of all
-%(layers)d layers) and the head (%(outputs)s).
+Here are the adapters (size %(size)d, %(activation)s, after both sublayers of layers
+%(layers)s) and the head (%(outputs)s).
 
 What is **not** here, because the format has no place for it:
 
@@ -290,7 +300,16 @@ def to_adapterhub(package):
 
     Returns:
       Dict from file name to bytes; `README_NAME` says what they lack.
+
+    Raises:
+      UserError: it has no adapters.
     """
+    if not package.policy.has_adapters:
+        raise UserError(
+            "--adapters=%s holds no adapters but %s (--train_policy=%s), for which "
+            "AdapterHub's format has no place; use the package itself"
+            % (package.path, package.policy.what, package.policy.text)
+        )
     config = package.config
     files = adapterhub_format.files(package, classifier.HEAD_DROPOUT)
     readme = _README % {
@@ -299,7 +318,7 @@ def to_adapterhub(package):
         "sha256": config["sha256"],
         "size": package.adapter_size,
         "activation": package.activation,
-        "layers": package.bert_config.num_hidden_layers,
+        "layers": layer_ranges.as_text(config["adapter"]["layers"]),
         "outputs": "labels in this order: %s" % ", ".join(package.labels)
         if package.labels
         else "one number",

@@ -19,9 +19,10 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
+import optimization
 from errors import UserError
 from model import activations
-from weights import adapter_package, health
+from weights import adapter_package, checkpoints, health
 
 # Tables hold an activation as its place in here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
@@ -74,7 +75,7 @@ def read_package(value, described=None):
       An `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: it is damaged, or the name is empty.
+      UserError: it is damaged, or the name is empty, or it holds layers of its own.
     """
     name, equals, folder = value.partition("=")
     if not equals or tf.io.gfile.isdir(value):
@@ -84,6 +85,13 @@ def read_package(value, described=None):
     package = adapter_package.read(folder)
     if package.task in (described or {}):
         package = adapter_package.described(package, described[package.task])
+    if package.policy.name == optimization.TOP_K:
+        raise UserError(
+            "--adapters=%s holds %s of its own, which tasks on one base cannot share: "
+            "evaluate and predict with python run_classifier.py --adapters=%s "
+            "--train_policy=%s"
+            % (value, package.policy.what, folder, package.policy.text)
+        )
     health.say(
         ["%s: %s" % (folder, finding) for finding in package.health.findings],
         package.config["settings"],
@@ -94,11 +102,47 @@ def read_package(value, described=None):
     return package._replace(config=dict(package.config, task=task))
 
 
+def completed(package, init_checkpoint, fingerprints):
+    """A package with the weights that its policy leaves to the base.
+
+    Layer norms that it did not train are the base's. Adapters that it does not have are
+    zeros, which change nothing; where it has none they are of size 1.
+
+    Args:
+      package: an `adapter_package.AdapterPackage`.
+      init_checkpoint: path of the base without file endings.
+      fingerprints: dict that keeps what was read of the base from one call to the
+        next: names of frozen variables -> what `checkpoints.base_fingerprint` gives.
+
+    Returns:
+      An `adapter_package.AdapterPackage` with adapters and layer norms in all layers.
+
+    Raises:
+      UserError: it belongs to another base.
+    """
+    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
+    key = tuple(frozen)
+    if key not in fingerprints:
+        fingerprints[key] = checkpoints.base_fingerprint(init_checkpoint, frozen)
+    adapter_package.check_fit(package, {"base": fingerprints[key]})
+    shapes = adapter_package.trained_shapes(
+        package.bert_config, package.adapter_size or 1, len(package.labels) or 1
+    )
+    kept = [name for name in shapes if name in frozen]  # layer norms
+    found = dict(checkpoints.iterate_values(init_checkpoint, kept))
+    found.update(package.weights)
+    weights = {
+        name: found[name] if name in found else np.zeros(shape, np.float32)
+        for name, shape in shapes.items()
+    }
+    return package._replace(weights=weights)
+
+
 def stack(packages):
     """Puts the weights of several tasks side by side.
 
     Args:
-      packages: list of `adapter_package.AdapterPackage`, at least one.
+      packages: list of `adapter_package.AdapterPackage`, at least one, all `completed`.
 
     Returns:
       A `Stack`, its tasks in the order of the packages.
@@ -107,20 +151,8 @@ def stack(packages):
       UserError: two packages are of different bases, vocabularies or case, or of tasks
         of the same name.
     """
-    if not packages:
-        raise UserError("no adapter package is given: give at least one, --adapters")
-    first = packages[0]
-    paths = {}
-    for package in packages:
-        if package.task in paths:
-            raise UserError(
-                "%s and %s are both of the task %s: call one of them otherwise, "
-                "--adapters=NAME=%s"
-                % (paths[package.task], package.path, package.task, package.path)
-            )
-        paths[package.task] = package.path
-        _check_shared(first, package)
-    names = first.weights
+    check_together(packages)
+    names = packages[0].weights
     return Stack(
         tasks=[package.task for package in packages],
         labels=[package.labels for package in packages],
@@ -130,15 +162,37 @@ def stack(packages):
         },
         num_labels=np.array([len(p.labels) or 1 for p in packages], np.int32),
         is_regression=np.array([p.is_regression for p in packages], bool),
-        adapter_sizes=np.array([p.adapter_size for p in packages], np.int32),
+        adapter_sizes=np.array([p.adapter_size or 1 for p in packages], np.int32),
         activations=np.array(
             [ACTIVATIONS.index(p.activation) for p in packages], np.int32
         ),
     )
 
 
+def check_together(packages):
+    """Refuses packages that cannot be loaded together; see `stack`."""
+    if not packages:
+        raise UserError("no adapter package is given: give at least one, --adapters")
+    paths = {}
+    for package in packages:
+        if package.task in paths:
+            raise UserError(
+                "%s and %s are both of the task %s: call one of them otherwise, "
+                "--adapters=NAME=%s"
+                % (paths[package.task], package.path, package.task, package.path)
+            )
+        paths[package.task] = package.path
+        _check_shared(packages[0], package)
+
+
 def _check_shared(first, package):
-    keys = ("bert_config", "vocabulary", "do_lower_case", "base")
+    keys = ["bert_config", "vocabulary", "do_lower_case"]
+    # The digest is that of the frozen variables, and they differ by policy.
+    frozen, of_first = (
+        adapter_package.frozen_shapes(p.bert_config, p.policy) for p in (package, first)
+    )
+    if set(frozen) == set(of_first):
+        keys.append("base")
     try:
         adapter_package.check_fit(package, {key: first.config[key] for key in keys})
     except UserError as error:

@@ -96,8 +96,11 @@ class Predictor:
             for do_lower_case in (True, False)
         }
         frozen = adapter_package.frozen_shapes(self._config)
-        fingerprint = checkpoints.base_fingerprint(init_checkpoint, frozen)
-        self._given = dict(base.given, base=fingerprint)
+        self._given = base.given
+        self._init_checkpoint = init_checkpoint
+        self._fingerprints = {
+            tuple(frozen): checkpoints.base_fingerprint(init_checkpoint, frozen)
+        }
         self._graph = _Graph(self._config, init_checkpoint)
         self._tasks = _Tasks({}, None, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
@@ -139,6 +142,7 @@ class Predictor:
                 "position embeddings end at %d: the package is damaged"
                 % (package, found.config["max_seq_length"], longest)
             )
+        found = multitask.completed(found, self._init_checkpoint, self._fingerprints)
         with self._changing:
             self._replace([*self._tasks.packages.values(), found])
         return found.task

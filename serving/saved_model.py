@@ -87,6 +87,7 @@ class _Content(NamedTuple):
     bert_config: modeling.BertConfig
     vocab_file: str
     frozen: dict[str, np.ndarray]  # the base's weights, by the variable's name
+    base: dict[str, object]  # what `checkpoints.base_fingerprint` gives
     packages: list[adapter_package.AdapterPackage]
     stack: multitask.Stack
 
@@ -99,17 +100,31 @@ def _read(adapters, base, described):
     """
     found = bases.read(base)
     packages = [multitask.read_package(value, described) for value in adapters]
-    stack = multitask.stack(packages)
+    multitask.check_together(packages)
     for package in packages:
         adapter_package.check_fit(package, found.given)
     logging.info("Read %d adapter packages; reading the base.", len(packages))
     values: dict[str, np.ndarray] = {}
-    fingerprint = checkpoints.base_fingerprint(
-        base.init_checkpoint, adapter_package.frozen_shapes(found.bert_config), values
+    frozen = adapter_package.frozen_shapes(found.bert_config)
+    fingerprints = {
+        tuple(frozen): checkpoints.base_fingerprint(
+            base.init_checkpoint, frozen, values
+        )
+    }
+    stack = multitask.stack(
+        [
+            multitask.completed(package, base.init_checkpoint, fingerprints)
+            for package in packages
+        ]
     )
-    for package in packages:
-        adapter_package.check_fit(package, {"base": fingerprint})
-    return _Content(found.bert_config, base.vocab_file, values, packages, stack)
+    return _Content(
+        found.bert_config,
+        base.vocab_file,
+        values,
+        fingerprints[tuple(frozen)],
+        packages,
+        stack,
+    )
 
 
 # --- where it goes --------------------------------------------------------------
@@ -330,7 +345,7 @@ def _write_assets(folder, content):
     described = {
         # The packages agree in these.
         "do_lower_case": content.packages[0].config["do_lower_case"],
-        "base": content.packages[0].config["base"],
+        "base": content.base,
         "tasks": tasks,
     }
     tasks_path = os.path.join(folder, TASKS_NAME)

@@ -1,11 +1,14 @@
 """Made-up adapter packages on a small BERT, and one-task runs to compare them with."""
 
+import re
 from typing import NamedTuple, Optional
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
+import optimization
+import tokenization
 from inputs import features
 from tests import small_run
 from training import classifier
@@ -21,6 +24,7 @@ class Task(NamedTuple):
     size: int
     labels: Optional[tuple[str, ...]]  # None: regression
     activation: str = "gelu"
+    policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
 
     @property
     def num_outputs(self):
@@ -67,15 +71,19 @@ def write_base(folder, hidden_size=16, seed=7):
     }
 
 
-def write_package(folder, base, task, seed=0, do_lower_case=True):
-    """Writes a package of random weights, large enough to matter; returns its path."""
+def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"):
+    """Writes a package of random weights, large enough to matter; returns its path.
+
+    Variables in whose name `zeros`, a pattern, is found are zero.
+    """
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     random = np.random.RandomState(seed)
     weights = {}
     for name, shape in adapter_package.trained_shapes(
-        config, task.size, task.num_outputs
+        config, task.size, task.num_outputs, task.policy
     ).items():
         value = random.standard_normal(shape) * 0.3
+        value *= not re.search(zeros, name)
         weights[name] = (value + name.endswith("gamma")).astype(np.float32)
     description = adapter_package.Description(
         task_name=task.name,
@@ -88,9 +96,10 @@ def write_package(folder, base, task, seed=0, do_lower_case=True):
         do_lower_case=do_lower_case,
         max_seq_length=24,
         activation=task.activation,
+        policy=task.policy,
     )
     fingerprint = checkpoints.base_fingerprint(
-        base["init_checkpoint"], adapter_package.frozen_shapes(config)
+        base["init_checkpoint"], adapter_package.frozen_shapes(config, task.policy)
     )
     adapter_package.write(str(folder), description, weights, fingerprint, 10)
     return str(folder)
@@ -115,6 +124,21 @@ def random_batch(batch, length, seed=0):
     return {"input_ids": ids, "input_mask": mask, "segment_ids": segments}
 
 
+def encode(base, rows, length):
+    """Pairs of texts as a batch, dict from name to int32 [B, S]; see `random_batch`."""
+    tokenizer = tokenization.FullTokenizer(base["vocab_file"])
+    examples = [
+        features.convert_single_example(
+            9, features.InputExample(None, *row, "0"), None, length, tokenizer
+        )
+        for row in rows
+    ]
+    return {
+        name: np.array([getattr(example, name) for example in examples], np.int32)
+        for name in ("input_ids", "input_mask", "segment_ids")
+    }
+
+
 def load(session, values):
     """Sets all variables of the session's graph: dict from name to array."""
     variables = tf.global_variables()
@@ -130,7 +154,7 @@ def single_task_scores(package, checkpoint, batch):
       checkpoint: the base's.
       batch: see `random_batch`.
     """
-    frozen = adapter_package.frozen_shapes(package.bert_config)
+    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
     values = dict(checkpoints.iterate_values(checkpoint, frozen), **package.weights)
     with tf.Graph().as_default(), tf.Session() as session:
         output = classifier.create_model(
@@ -150,6 +174,7 @@ def single_task_scores(package, checkpoint, batch):
                     package.adapter_size, 1e-3, package.activation
                 ),
                 package.is_regression,
+                policy=package.policy,
             ),
         )
         load(session, values)

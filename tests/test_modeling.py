@@ -156,7 +156,7 @@ def test_attention_from_few_positions_is_that_from_all():
     for queries_from in (hidden, tf.identity(hidden)):
         with tf.variable_scope("self", reuse=bool(found) or None):
             context = modeling.attention(
-                queries_from, hidden, mask_scores, config, seed=seed
+                queries_from, hidden, mask_scores, config, modeling.Options(), seed
             )
         weights = tf.constant(
             np.random.RandomState(1).normal(size=[10, 12]), tf.float32

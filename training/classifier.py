@@ -39,6 +39,8 @@ class Variant(NamedTuple):
     # the pooled output, which then is the same for any text.
     initial_score: float = 0.0
     computation: Computation = PLAIN
+    policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
+    ablated_layers: tuple[int, ...] = ()  # without the adapters that the policy gives
 
 
 class Training(NamedTuple):
@@ -93,7 +95,8 @@ def create_model(
       A `ModelOutput`.
     """
     variant = variant or Variant()
-    computation = variant.computation
+    computation, policy = variant.computation, variant.policy
+    layers = policy.layers_with_adapters(bert_config.num_hidden_layers)
 
     def encode(input_ids, input_mask, segment_ids):
         model = modeling.BertModel(
@@ -109,6 +112,8 @@ def create_model(
                 precision=PRECISIONS[computation.precision],
                 recompute_activations=computation.recompute_activations,
                 joined_projections=computation.lanes == 1,
+                adapter_layers=set(layers) - set(variant.ablated_layers),
+                trains=policy.trains,
             ),
         )
         return model.get_pooled_output()
@@ -172,12 +177,21 @@ class VariableSet(NamedTuple):
     """Names and shapes of a model's variables, without optimizer slots and step."""
 
     shapes: dict[str, list[int]]  # of all
-    collections: dict[str, list[str]]  # trained ones: collection -> names
-    # The rest is frozen.
+    # Trained ones: collection -> names, `modeling.OTHER` if there are any. The rest is
+    # frozen.
+    collections: dict[str, list[str]]
 
     def trained(self):
         """The names of the trained variables, in training order."""
         return [name for names in self.collections.values() for name in names]
+
+    def new(self):
+        """The names of those that a base need not hold."""
+        return [
+            name
+            for collection in modeling.TRAINED_COLLECTIONS
+            for name in self.collections[collection]
+        ]
 
 
 def variable_set(bert_config, num_labels, variant):
@@ -205,12 +219,15 @@ def variable_set(bert_config, num_labels, variant):
             use_one_hot_embeddings=False,
             variant=variant,
         )
+        collection_of = modeling.collection_by_name()
+        trained = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
+        for variable in optimization.trainable_variables(variant.policy):
+            name = modeling.base_name(variable)
+            collection = collection_of.get(name, modeling.OTHER)
+            trained.setdefault(collection, []).append(name)
         return VariableSet(
             shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
-            collections={
-                collection: [v.op.name for v in tf.get_collection(collection)]
-                for collection in modeling.TRAINED_COLLECTIONS
-            },
+            collections=trained,
         )
 
 
@@ -254,12 +271,14 @@ def model_fn_builder(
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
     variant, training = variant or Variant(), training or Training()
-    computation = variant.computation
-    kernel_dtype = tf.float32 if use_tpu else PRECISIONS[computation.precision]
+    precision = "float32" if use_tpu else variant.computation.precision
 
     def model(features, is_training):
         with checkpoints.content_scope(
-            training.checkpoint_content, kernel_dtype, init_checkpoint
+            training.checkpoint_content,
+            PRECISIONS[precision],
+            init_checkpoint,
+            variant.policy,
         ):
             return create_model(
                 bert_config,
@@ -273,19 +292,17 @@ def model_fn_builder(
                 variant,
             )
 
-    def start():
-        return checkpoints.warm_start(
-            init_checkpoint, use_tpu, training.adapters_checkpoint
-        )
+    start = functools.partial(
+        checkpoints.warm_start, init_checkpoint, use_tpu, training.adapters_checkpoint
+    )
 
     def model_fn(features, labels, mode, params):
         del labels, params  # The label is one of the features.
-        compiled = tf.xla.experimental.jit_scope(
-            compile_ops=computation.xla and not use_tpu
-        )
+        is_compiled = variant.computation.xla and not use_tpu
+        compiled = tf.xla.experimental.jit_scope(compile_ops=is_compiled)
         if mode == estimator.ModeKeys.TRAIN:
             with compiled:
-                loss, gradients, scale = _gradients(model, features, computation)
+                loss, gradients, scale = _gradients(model, features, variant)
                 step = optimization.create_optimizer(
                     loss,
                     learning_rate,
@@ -295,6 +312,7 @@ def model_fn_builder(
                     gradients,
                     scale,
                     training.bias_correction,
+                    variant.policy,
                 )
             return estimators.train_spec(
                 loss, step, start(), use_tpu, training.summary_dir
@@ -322,9 +340,9 @@ def _inference_spec(mode, output, features, variant, scaffold_fn):
     )
 
 
-def _gradients(model, features, computation):
+def _gradients(model, features, variant):
     """The loss, its gradients, and the scale of the loss, if it has one."""
-    scale = None
+    computation, scale = variant.computation, None
     if computation.precision == "float16":
         scale = optimization.LossScale()
     loss, gradients = optimization.mean_gradients(
@@ -332,6 +350,7 @@ def _gradients(model, features, computation):
         features,
         computation.gradient_accumulation_steps,
         scale,
+        variant.policy,
     )
     return loss, gradients, scale
 

@@ -7,9 +7,11 @@ import tensorflow.compat.v1 as tf
 
 import command_line
 import glue_data
+import optimization
 import tokenization
 from errors import UserError
 from inputs import features, own_tasks
+from model import layer_ranges
 from system import console
 from training import classifier, distribution, estimators, run_lock, run_text
 from weights import adapter_package, checkpoints, health, run_record
@@ -223,7 +225,7 @@ class Start(NamedTuple):
     training: dict[str, Any]  # settings of their training; of this run's, if it trains
 
 
-def check_model(flags, task, config, tokenizer, package, is_chief=True):
+def check_model(flags, task, config, tokenizer, package, variant, is_chief=True):
     """Holds config, vocabulary, checkpoint and output directory against each other.
 
     Args:
@@ -232,6 +234,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
       config: a `modeling.BertConfig`.
       tokenizer: a `tokenization.FullTokenizer`.
       package: the `adapter_package.AdapterPackage` to start from, or None.
+      variant: what `variant` gives.
       is_chief: whether this machine writes into the output directory.
 
     Returns:
@@ -240,7 +243,8 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
     Raises:
       UserError: they do not fit.
     """
-    config.check_adapter_size(flags.adapter_size)
+    if variant.policy.has_adapters:
+        config.check_adapter_size(flags.adapter_size)
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
         flags.vocab_file,
@@ -254,11 +258,12 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         tokenizer.vocab,
         flags.vocab_file,
     )
+    # Ablation is for what is computed: folder, record and package are of the whole.
     variables = classifier.variable_set(
-        config, num_outputs(task), variant(flags, task, package)
+        config, num_outputs(task), variant._replace(ablated_layers=())
     )
     trained = variables.trained()
-    identity = _identity(flags, task, config, package)
+    identity = _identity(flags, task, config, package, variant.policy)
     settings = training_settings(flags, task) if flags.do_train else None
     step_reached = run_record.check(
         flags.output_dir,
@@ -273,13 +278,18 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
         report = _check_base(flags, variables, package)
     elif step_reached is None and not flags.allow_random_base:
         raise UserError(
-            "no --init_checkpoint: BERT would be frozen at random values; give the "
+            "no --init_checkpoint: BERT would be %s random values; give the "
             "bert_model.ckpt of a pre-trained BERT, or --allow_random_base to go on"
+            % (
+                "trained from"
+                if variant.policy.name == optimization.FULL
+                else "frozen at"
+            )
         )
     if package is not None:
         _check_package(flags, package, identity)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
-    run_text.say_trained(variables, counts)
+    run_text.say_trained(variables, counts, variant.policy)
     if not is_chief:
         record = os.path.join(flags.output_dir, run_record.FILE_NAME)
         distribution.wait_for(record, "record of the chief")
@@ -336,7 +346,7 @@ def _check_base(flags, variables, package):
     if package is not None:
         shapes = {name: shapes[name] for name in shapes if name not in set(trained)}
     report = checkpoints.check_fit(
-        flags.init_checkpoint, shapes, trained, flags.allow_random_base
+        flags.init_checkpoint, shapes, variables.new(), flags.allow_random_base
     )
     checkpoints.check_values(
         flags.init_checkpoint,
@@ -351,19 +361,28 @@ def _check_base(flags, variables, package):
     )
     for line in report.lines():
         console.detail("  %s", line)
+    left_out = [name for name in report.left_over if "/adapters/" in name]
+    if left_out:
+        console.warn(
+            "%s holds adapters that this model has none of, such as %s: they are left "
+            "out, and what was trained with them may be worth little",
+            flags.init_checkpoint,
+            left_out[0],
+        )
     return report
 
 
 def _check_package(flags, package, identity):
     """Holds --adapters against the task and the base, and logs what it is."""
-    frozen = adapter_package.frozen_shapes(package.bert_config)
+    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
     given = {key: identity[key] for key in identity if key != "base"}
     # What needs no reading of the base first.
     adapter_package.check_fit(package, given)
     base = checkpoints.base_fingerprint(flags.init_checkpoint, frozen)
     adapter_package.check_fit(package, {"base": base})
     console.say(
-        "Adapters, layer norms and head come from %s: task %s, step %d",
+        "What was trained (%s) comes from %s: task %s, step %d",
+        package.policy.what,
         package.path,
         package.task,
         package.config["global_step"],
@@ -375,22 +394,63 @@ def num_outputs(task):
     return 1 if task.is_regression else len(task.labels)
 
 
-def variant(flags, task, package):
-    """The `classifier.Variant` of the flags, the task and the package, or None."""
+def variant(flags, task, config, package):
+    """The `classifier.Variant` that the flags ask for.
+
+    Args:
+      flags: the program's `absl.flags.FlagValues`.
+      task: a `glue_data.GlueTask`.
+      config: a `modeling.BertConfig`.
+      package: the `adapter_package.AdapterPackage` to start from, or None.
+
+    Raises:
+      UserError: what is to be trained, or left out, cannot be.
+    """
+    policy = optimization.parse_policy(
+        flags.train_policy, flags.adapter_layers, config.num_hidden_layers
+    )
+    if package is not None and policy.name == optimization.FULL:
+        raise UserError(
+            "--train_policy=full starts from no package, --adapters=%s: all of BERT is "
+            "trained, so give a checkpoint alone, --init_checkpoint" % flags.adapters
+        )
     activation = {} if package is None else {"activation": package.activation}
     return classifier.Variant(
         adapter_fn=classifier.adapter_function(
             flags.adapter_size, flags.adapter_init_scale, **activation
         ),
         is_regression=task.is_regression,
+        policy=policy,
+        ablated_layers=_ablated_layers(flags, policy, config.num_hidden_layers),
     )
 
 
-def _identity(flags, task, config, package):
+def _ablated_layers(flags, policy, num_layers):
+    if not flags.ablate_adapter_layers:
+        return ()
+    name, text = "ablate_adapter_layers", flags.ablate_adapter_layers
+    if flags.do_train:
+        raise UserError(
+            "--%s=%s takes trained adapters out for evaluation and prediction; train "
+            "first, or without some with --adapter_layers" % (name, text)
+        )
+    layers = layer_ranges.parse(name, text, num_layers)
+    there = policy.layers_with_adapters(num_layers)
+    if not set(layers) <= set(there):
+        raise UserError(
+            "--%s=%s: there are adapters in layers %s alone (--train_policy=%s)"
+            % (name, text, layer_ranges.as_text(there) or "none", policy.text)
+        )
+    return layers
+
+
+def _identity(flags, task, config, package, policy):
     identity = {
         "task": task.model_of or task.name,
         "labels": list(task.labels),
-        "adapter_size": flags.adapter_size,
+        "train_policy": policy.text,
+        "adapter_layers": policy.layers_with_adapters(config.num_hidden_layers),
+        "adapter_size": flags.adapter_size if policy.has_adapters else 0,
         "bert_config": config.to_dict(),
         "vocabulary": features.file_digest(flags.vocab_file),
         "do_lower_case": flags.do_lower_case,

@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from inputs import data_report
+from model import layer_ranges
 from system import console
 from training import distribution
 from weights import adapter_package, run_record
@@ -18,6 +19,14 @@ _FILES = (
     (run_record.FILE_NAME, "settings, counts, health"),
     (console.LOG_NAME, "all that was logged, with times"),
 )
+
+
+_GROUPS = {
+    modeling.ADAPTERS: "adapters",
+    modeling.LAYER_NORM: "layer norms",
+    modeling.HEAD: "head",
+    modeling.OTHER: "other weights of BERT",
+}
 
 
 def say_task(task, config, settings, precision):
@@ -49,12 +58,13 @@ def say_task(task, config, settings, precision):
     console.say("Computed on: %s, in %s", device, precision)
 
 
-def say_trained(variables, counts):
+def say_trained(variables, counts, policy):
     """Says how much is trained, and logs each trained variable.
 
     Args:
       variables: a `classifier.VariableSet`.
       counts: what `checkpoints.parameter_counts` gives.
+      policy: an `optimization.TrainPolicy`.
     """
     for collection, names in variables.collections.items():
         for name in names:
@@ -64,13 +74,25 @@ def say_trained(variables, counts):
                 name,
                 variables.shapes[name],
             )
-    groups = (modeling.ADAPTERS, modeling.LAYER_NORM, modeling.HEAD, "trained")
+    parts = [
+        "{:,} {}".format(counts[collection], name)
+        for collection, name in _GROUPS.items()
+        if counts.get(collection)
+    ]
+    where = ""
+    if policy.adapter_layers:
+        where = " (adapters in layers %s)" % layer_ranges.as_text(policy.adapter_layers)
     console.say(
-        "Trained: %s adapters + %s layer norms + %s head = %s parameters, %.2f %% of "
-        "the base's %s; all else is frozen",
-        *("{:,}".format(counts[key]) for key in groups),
+        "Trains by --train_policy=%s%s: %s = %s of %s parameters, %.2f %% of the "
+        "base's %s%s",
+        policy.text,
+        where,
+        " + ".join(parts),
+        "{:,}".format(counts["trained"]),
+        "{:,}".format(counts["total"]),
         100.0 * counts["share"],
         "{:,}".format(counts["base"]),
+        "; all else is frozen" if counts["trained"] < counts["total"] else "",
     )
 
 
@@ -138,13 +160,21 @@ def say_scores(split, step, count, scores, baseline):
         )
 
 
-def say_files(output_dir, task):
-    """Says which files a run has left."""
+def say_files(output_dir, task, result_name):
+    """Says which files a run has left.
+
+    Args:
+      output_dir: its folder.
+      task: a `tasks.Task`.
+      result_name: see `task_runs.TaskRun`.
+    """
     console.say("Files in %s:", output_dir)
     files = list(_FILES)
     what = "each test row's label, in the form of the evaluation server"
     files[3:3] = [(split.submission_file, what) for split in task.test]
     files[4:4] = [("test_scores.json", "scores of the test set, which has labels")]
+    # Of results.
+    files[1:-2] = [(result_name(name), what) for name, what in files[1:-2]]
     for name, what in files:
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
             console.say("  %-20s %s", name, what)

@@ -36,6 +36,14 @@ class TaskRun(NamedTuple):
     known: health.Health  # what is known against the weights that it starts from
     plots: bool  # whether evaluations draw their confusion matrices
     written: dict[tuple[str, str], tuple]  # what `write_features` has given
+    ablated: str = ""  # layers whose adapters are left out, such as "0-4"
+
+    def result_name(self, name):
+        """A file of results: such as eval_results.txt, eval_results_without_0-4.txt."""
+        if not self.ablated:
+            return name
+        stem, ending = os.path.splitext(name)
+        return "%s_without_%s%s" % (stem, self.ablated, ending)
 
 
 def write_features(run, split, kind, batch_size):
@@ -248,19 +256,21 @@ def evaluate(estimator, run, known):
       known: what is known against the weights, a `health.Health`.
 
     Returns:
-      What is known now.
+      What is known now; ablation says nothing against weights.
     """
     settings = run.settings
     task = run.task
     lines: dict[str, Any] = {}
     report: dict[str, Any] = {}
     findings: list[str] = []
-    estimators.prepare_summaries(estimator.eval_dir(), write_graph=False)
+    # The folder of the curves.
+    name = run.result_name("")[1:] or None
+    estimators.prepare_summaries(estimator.eval_dir(name), write_graph=False)
     for split in task.dev:
         examples = run.examples[split.name]
         input_fn, count = make_input_fn(run, split, "eval", settings.eval_batch_size)
         steps = count // settings.eval_batch_size if settings.use_tpu else None
-        result = estimator.evaluate(input_fn=input_fn, steps=steps)
+        result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
         answers = decide(task, predict(estimator, run, split, "eval"))
         gold = gold_of(task, examples)
         scores = metrics.compute(task.metrics, gold, answers)
@@ -284,9 +294,9 @@ def evaluate(estimator, run, known):
         findings += ["%s; %s" % (problem, beside) for problem in problems]
     if task.note:
         console.say("Note: %s", task.note)
-    known = known._replace(evaluation=findings)
-    _write_results(run, int(step), lines, report, known)
-    return known
+    found = known._replace(evaluation=findings)
+    _write_results(run, int(step), lines, report, found)
+    return known if run.ablated else found
 
 
 def _classes(run, split, gold, answers):
@@ -296,9 +306,8 @@ def _classes(run, split, gold, answers):
     labels = list(run.task.labels)
     table = metrics.by_class(gold, answers, len(labels))
     if run.plots:
-        path = os.path.join(
-            run.settings.output_dir, "confusion_matrix_%s.png" % split.name
-        )
+        name = run.result_name("confusion_matrix_%s.png" % split.name)
+        path = os.path.join(run.settings.output_dir, name)
         title = "%s, %s: %d rows" % (run.task.title, split.name, len(gold))
         plots.confusion_matrix(path, title, labels, table["confusion_matrix"])
     return {"labels": labels, **table}
@@ -314,7 +323,7 @@ def _one_answer(task, gold):
 def _write_results(run, step, lines, report, known):
     output_dir = run.settings.output_dir
     run_record.write_whole(
-        os.path.join(output_dir, "eval_results.txt"),
+        os.path.join(output_dir, run.result_name("eval_results.txt")),
         "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines)),
     )
     record = {
@@ -323,10 +332,14 @@ def _write_results(run, step, lines, report, known):
         "sets": report,
         "health": known.as_json(),
     }
+    if run.ablated:
+        record["ablated_adapter_layers"] = run.ablated
     run_record.write_whole(
-        os.path.join(output_dir, "eval_results.json"),
+        os.path.join(output_dir, run.result_name("eval_results.json")),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )
+    if run.ablated:
+        return  # Record and package are of all adapters.
     run_record.write_health(output_dir, known)
     scores = {name: entry["scores"] for name, entry in report.items()}
     run_package.add_scores(output_dir, step, scores, known)
@@ -338,22 +351,25 @@ def write_predictions(estimator, run):
     task = run.task
     for split in task.test:
         probabilities = predict(estimator, run, split, "predict")
-        name = "test_results%s.tsv" % split.suffix
+        name = run.result_name("test_results%s.tsv" % split.suffix)
         rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
         run_record.write_whole(
             os.path.join(settings.output_dir, name),
             "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
         )
-        submission = os.path.join(settings.output_dir, split.submission_file)
+        submission = run.result_name(split.submission_file)
         submission_file.write_submission(
-            task, split, decide(task, probabilities), submission
+            task,
+            split,
+            decide(task, probabilities),
+            os.path.join(settings.output_dir, submission),
         )
         console.say(
             "Predicted %d rows of %s: %s, %s",
             len(run.examples[split.name]),
             split.name,
             name,
-            split.submission_file,
+            submission,
         )
         if split.has_labels:
             _score_test(estimator, run, split, probabilities)
@@ -376,6 +392,6 @@ def _score_test(estimator, run, split, probabilities):
         **_classes(run, split, gold, answers),
     }
     run_record.write_whole(
-        os.path.join(run.settings.output_dir, "test_scores.json"),
+        os.path.join(run.settings.output_dir, run.result_name("test_scores.json")),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )

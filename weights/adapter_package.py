@@ -1,8 +1,9 @@
 """Adapter packages: what one task adds to a base, as two small files in a folder.
 
-`adapter.safetensors` holds the trained variables (adapters, layer norms, head) under
-their names, float32. `adapter_config.json` says what they belong to, and holds the
-SHA-256 of the weights' file and of itself, so that damage to either is found.
+`adapter.safetensors` holds the trained variables (adapters, layer norms and head, or
+what else the policy trains) under their names, float32. `adapter_config.json` says what
+they belong to, and holds the SHA-256 of the weights' file and of itself, so that damage
+to either is found.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 import modeling
+import optimization
 from errors import UserError
 from system import files
 from weights import health, package_checks
@@ -25,7 +27,6 @@ VERSION = "1.0.0"  # of this program
 WEIGHTS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"
 FOLDER = "adapters"  # of a run, in its output_dir
-TRAIN_POLICY = "adapters"  # adapters, layer norms and head
 
 _REMEDY = (
     "an adapter package is a folder with %s and %s, such as OUTPUT_DIR/%s of a "
@@ -79,8 +80,13 @@ class AdapterPackage(NamedTuple):
         return health.from_json(self.config.get("health"))
 
     @property
+    def policy(self):
+        """The `optimization.TrainPolicy`: what it holds."""
+        return package_checks.policy_of(self.config)
+
+    @property
     def adapter_size(self):
-        """The bottleneck's width."""
+        """The bottleneck's width; 0 without adapters."""
         return self.config["adapter"]["size"]
 
     @property
@@ -97,7 +103,7 @@ class Description(NamedTuple):
     is_regression: bool
     metrics: list[str]
     bert_config: dict[str, Any]
-    adapter_size: int
+    adapter_size: int  # without adapters any
     vocabulary: str  # SHA-256 of the vocabulary's file
     do_lower_case: bool
     max_seq_length: int
@@ -106,67 +112,97 @@ class Description(NamedTuple):
     settings: Optional[dict[str, Any]] = None  # of the training
     text_columns: Optional[list] = None  # of the two texts, where they are known
     origin: Optional[str] = None  # where the weights were trained, if not here
+    policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
 
 
-def trained_shapes(bert_config, adapter_size, num_outputs):
+def trained_shapes(
+    bert_config, adapter_size, num_outputs, policy=optimization.ADAPTER_TUNING
+):
     """Names and shapes of the trained variables, sorted by name.
 
     Args:
       bert_config: a `modeling.BertConfig`.
-      adapter_size: the bottleneck's width.
+      adapter_size: the bottleneck's width; without adapters any.
       num_outputs: labels; 1 for regression.
+      policy: an `optimization.TrainPolicy`.
 
     Returns:
       Dict from name to list of ints.
     """
-    H = bert_config.hidden_size
-    shapes = {"output_weights": [num_outputs, H], "output_bias": [num_outputs]}
-
-    def layer_norm(scope):
-        for name in ("beta", "gamma"):
-            shapes["%s/LayerNorm/%s" % (scope, name)] = [H]
-
-    layer_norm("bert/embeddings")
-    for layer in range(bert_config.num_hidden_layers):
-        for sublayer in ("attention/output", "output"):
-            scope = "bert/encoder/layer_%d/%s" % (layer, sublayer)
-            layer_norm(scope)
-            shapes[scope + "/adapters/weights1"] = [H, adapter_size]
-            shapes[scope + "/adapters/biases1"] = [1, adapter_size]
-            shapes[scope + "/adapters/weights2"] = [adapter_size, H]
-            shapes[scope + "/adapters/biases2"] = [1, H]
-    return dict(sorted(shapes.items()))
+    shapes = _shapes_by_collection(bert_config, policy, adapter_size, num_outputs)
+    return _selected(shapes, policy.trains)
 
 
-def frozen_shapes(bert_config):
+def frozen_shapes(bert_config, policy=optimization.ADAPTER_TUNING):
     """Names and shapes of the frozen variables, sorted by name: the base.
 
     Args:
       bert_config: a `modeling.BertConfig`.
+      policy: an `optimization.TrainPolicy`.
 
     Returns:
       Dict from name to list of ints.
     """
+    # Adapters and head are never frozen, so their sizes do not matter.
+    shapes = _shapes_by_collection(bert_config, policy, 1, 1)
+    return _selected(shapes, lambda name, group: not policy.trains(name, group))
+
+
+def _selected(shapes, is_wanted):
+    found = {
+        name: shape
+        for collection, of_name in shapes.items()
+        for name, shape in of_name.items()
+        if is_wanted(name, collection)
+    }
+    return dict(sorted(found.items()))
+
+
+def _shapes_by_collection(bert_config, policy, adapter_size, num_outputs):
+    """All of a model's variables: collection -> name -> shape."""
     H, wide = bert_config.hidden_size, bert_config.intermediate_size
-    shapes = {
+    layer_norms, adapters = {}, {}
+    other = {
         "bert/embeddings/word_embeddings": [bert_config.vocab_size, H],
         "bert/embeddings/token_type_embeddings": [bert_config.type_vocab_size, H],
         "bert/embeddings/position_embeddings": [bert_config.max_position_embeddings, H],
     }
 
     def dense(scope, n_in, n_out):
-        shapes["bert/%s/kernel" % scope] = [n_in, n_out]
-        shapes["bert/%s/bias" % scope] = [n_out]
+        other[scope + "/kernel"] = [n_in, n_out]
+        other[scope + "/bias"] = [n_out]
 
+    def layer_norm(scope):
+        for name in ("beta", "gamma"):
+            layer_norms["%s/LayerNorm/%s" % (scope, name)] = [H]
+
+    layer_norm("bert/embeddings")
+    dense("bert/pooler/dense", H, H)
+    with_adapters = policy.layers_with_adapters(bert_config.num_hidden_layers)
     for layer in range(bert_config.num_hidden_layers):
-        scope = "encoder/layer_%d/" % layer
+        scope = "bert/encoder/layer_%d/" % layer
         for name in ("query", "key", "value"):
             dense(scope + "attention/self/" + name, H, H)
         dense(scope + "attention/output/dense", H, H)
         dense(scope + "intermediate/dense", H, wide)
         dense(scope + "output/dense", wide, H)
-    dense("pooler/dense", H, H)
-    return dict(sorted(shapes.items()))
+        for sublayer in ("attention/output", "output"):
+            layer_norm(scope + sublayer)
+            if layer in with_adapters:
+                within = scope + sublayer + "/adapters/"
+                adapters[within + "weights1"] = [H, adapter_size]
+                adapters[within + "biases1"] = [1, adapter_size]
+                adapters[within + "weights2"] = [adapter_size, H]
+                adapters[within + "biases2"] = [1, H]
+    return {
+        modeling.ADAPTERS: adapters,
+        modeling.LAYER_NORM: layer_norms,
+        modeling.HEAD: {
+            "output_weights": [num_outputs, H],
+            "output_bias": [num_outputs],
+        },
+        modeling.OTHER: other,
+    }
 
 
 # --- writing --------------------------------------------------------------------
@@ -194,6 +230,8 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
                 "%s is not finite: the training diverged, no adapter package is "
                 "written to %s; try a smaller --learning_rate" % (name, folder)
             )
+    policy = description.policy
+    num_layers = description.bert_config["num_hidden_layers"]
     config = {
         "format": package_checks.FORMAT,
         "format_version": package_checks.FORMAT_VERSION,
@@ -207,12 +245,14 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
         },
         "bert_config": description.bert_config,
         "adapter": {
-            "size": description.adapter_size,
-            "layers": list(range(description.bert_config["num_hidden_layers"])),
-            "init_scale": description.adapter_init_scale,
+            "size": description.adapter_size if policy.has_adapters else 0,
+            "layers": policy.layers_with_adapters(num_layers),
+            "init_scale": description.adapter_init_scale
+            if policy.has_adapters
+            else None,
             "activation": description.activation,
         },
-        "train_policy": TRAIN_POLICY,
+        "train_policy": policy.text,
         "vocabulary": description.vocabulary,
         "do_lower_case": description.do_lower_case,
         "max_seq_length": description.max_seq_length,
@@ -384,9 +424,10 @@ def _shapes(config):
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
     task = config["task"]
     outputs = 1 if task["is_regression"] else len(task["labels"])
+    policy = package_checks.policy_of(config)
     return (
-        trained_shapes(bert_config, config["adapter"]["size"], outputs),
-        frozen_shapes(bert_config),
+        trained_shapes(bert_config, config["adapter"]["size"], outputs, policy),
+        frozen_shapes(bert_config, policy),
     )
 
 
@@ -416,8 +457,8 @@ def misfits(package, given):
     Args:
       package: an `AdapterPackage`.
       given: dict with any of "base" (what `checkpoints.base_fingerprint` gives),
-        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "adapter_size",
-        "labels" (list; [] for regression).
+        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "train_policy",
+        "adapter_layers" (list), "adapter_size", "labels" (list; [] for regression).
 
     Returns:
       List of texts, each with both values and the flag to change.
@@ -427,6 +468,8 @@ def misfits(package, given):
         "bert_config": (config["bert_config"], "bert_config_file"),
         "vocabulary": (config["vocabulary"], "vocab_file"),
         "do_lower_case": (config["do_lower_case"], "do_lower_case"),
+        "train_policy": (config["train_policy"], "train_policy"),
+        "adapter_layers": (config["adapter"]["layers"], "adapter_layers"),
         "adapter_size": (package.adapter_size, "adapter_size"),
         "labels": (package.labels, "task_name"),
         "base": (config["base"], "init_checkpoint"),

@@ -267,7 +267,10 @@ def check_fit(checkpoint, shapes, trained, allow_random_base=False, remedy=None)
             if name not in shapes and not _TRAINING_STATE.search(name)
         ),
     )
-    if not any(name.startswith("bert/") for name in report.matched):
+    # Of --train_policy=head the trained variables are none of BERT's.
+    if not any(name.startswith("bert/") for name in report.matched) and any(
+        name.startswith("bert/") for name in shapes
+    ):
         raise UserError(
             "checkpoint %s holds no variable of BERT: expected names such as %s, "
             "found %s; %s"
@@ -358,7 +361,12 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
     return scaffold_fn
 
 
-def content_scope(content, kernel_dtype=tf.float32, init_checkpoint=None):
+def content_scope(
+    content,
+    kernel_dtype=tf.float32,
+    init_checkpoint=None,
+    policy=optimization.ADAPTER_TUNING,
+):
     """The variable scope in which a model's own checkpoints come to hold this content.
 
     Args:
@@ -367,6 +375,7 @@ def content_scope(content, kernel_dtype=tf.float32, init_checkpoint=None):
         out; in checkpoints they are float32.
       init_checkpoint: the base, path without file endings; for another dtype, since
         `tf.train.init_from_checkpoint` casts nothing.
+      policy: the `optimization.TrainPolicy`, which says what is frozen.
 
     Returns:
       A context manager.
@@ -386,8 +395,10 @@ def content_scope(content, kernel_dtype=tf.float32, init_checkpoint=None):
         return initial
 
     def frozen_are_local(getter, name, *args, **kwargs):
-        collections = kwargs["collections"]
-        if not set(collections).intersection(modeling.TRAINED_COLLECTIONS):
+        collections = set(modeling.TRAINED_COLLECTIONS).intersection(
+            kwargs["collections"]
+        )
+        if not policy.trains(name, *(collections or {modeling.OTHER})):
             # Local variables are not saved, and start anew whenever a session does.
             kwargs["collections"] = [tf.GraphKeys.LOCAL_VARIABLES]
             if kernel_dtype != tf.float32 and name.endswith("/kernel"):

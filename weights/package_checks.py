@@ -15,8 +15,9 @@ import safetensors
 import safetensors.numpy
 
 import modeling
+import optimization
 from errors import UserError, printable
-from model import activations
+from model import activations, layer_ranges
 from system import files
 from weights import health
 
@@ -139,7 +140,7 @@ def check_config(config, path):
     bert_config = config["bert_config"]
     modeling.BertConfig.from_dict(bert_config).validate(path)
     task, adapter = config["task"], config["adapter"]
-    scale, layers = adapter["init_scale"], adapter["layers"]
+    scale = adapter["init_scale"]
     length, longest = config["max_seq_length"], bert_config["max_position_embeddings"]
     problem = None
     if not all(map(_is_text, [task["name"], *task["labels"], *task["metrics"]])):
@@ -154,7 +155,7 @@ def check_config(config, path):
         problem = "task.labels are %.80r" % (task["labels"],)
     elif not _are_columns(task.get("text_columns")):
         problem = "task.text_columns are %.80r" % (task["text_columns"],)
-    elif adapter["size"] < 1:
+    elif bool(adapter["size"]) != bool(adapter["layers"]):
         problem = "adapter.size is %d" % adapter["size"]
     elif scale is not None and not 0 < scale < math.inf:
         problem = "adapter.init_scale is %.80r" % scale
@@ -163,16 +164,12 @@ def check_config(config, path):
             adapter["activation"],
             ", ".join(sorted(activations.ADAPTER_ACTIVATIONS)),
         )
-    # So the file's length bounds the number of layers, and with it the variables'.
-    elif len(layers) != bert_config["num_hidden_layers"] or (
-        layers != list(range(len(layers)))
-    ):
-        problem = "adapter.layers are not those of the model"
     elif not 3 <= length <= longest:
         problem = "max_seq_length is %d, the model's longest %d" % (length, longest)
     elif not _are_scores(config["dev_scores"] or {}):
         problem = "dev_scores are %.80r" % config["dev_scores"]
     try:
+        policy_of(config)
         health.from_json(config.get("health"))
     except ValueError as error:
         problem = error
@@ -190,6 +187,32 @@ def _are_columns(columns):
         column is None or _is_text(column) or (type(column) is int and column >= 0)
         for column in columns
     )
+
+
+def policy_of(config):
+    """The `optimization.TrainPolicy` that a config describes.
+
+    Args:
+      config: dict, its entries of the right kinds.
+
+    Raises:
+      ValueError: no package is of such a policy, or its layers are not the model's.
+    """
+    layers = config["adapter"]["layers"]
+    num_layers = config["bert_config"]["num_hidden_layers"]
+    if len(layers) > num_layers or not all(type(layer) is int for layer in layers):
+        raise ValueError("adapter.layers are not those of the model")
+    try:
+        policy = optimization.parse_policy(
+            config["train_policy"], layer_ranges.as_text(layers), num_layers
+        )
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if policy.name == optimization.FULL:
+        raise ValueError("train_policy is full, of which there are no packages")
+    if policy.layers_with_adapters(num_layers) != layers:
+        raise ValueError("adapter.layers are not those of the model")
+    return policy
 
 
 def _check_kinds(entries, kinds, within, path):

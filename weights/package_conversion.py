@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -11,13 +12,15 @@ import tensorflow.compat.v1 as tf
 import command_line
 import glue_data
 import modeling
+import optimization
 import tokenization
 from errors import UserError
 from inputs import features, own_tasks, tasks
+from model import layer_ranges
 from system import files
 from weights import adapter_package, bases, checkpoints, health, run_record
 
-_ADAPTER = "bert/encoder/layer_0/attention/output/adapters/weights1"
+_ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
 _STEP = tf.GraphKeys.GLOBAL_STEP
 _CONFIG_REMEDY = (
     "give the bert_config.json that it was trained with, --bert_config_file"
@@ -71,16 +74,12 @@ def export(checkpoint, output, given, base=None):
         "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
         "model.ckpt-573.index",
     )
-    if len(shapes.get(_ADAPTER, ())) != 2:
-        raise UserError(
-            "--checkpoint=%s holds no adapters (no %s): give one of a training with "
-            "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER)
-        )
     step = 0
     if _STEP in shapes:
         step = int(dict(checkpoints.iterate_values(checkpoint, [_STEP]))[_STEP])
     record = _read_record(os.path.dirname(checkpoint), step)
-    description = _describe(given, base, record, shapes[_ADAPTER][1])
+    sizes = _adapter_sizes(checkpoint, shapes, record)
+    description = _describe(given, base, record, sizes)
     if not record.identity:
         description = description._replace(
             origin="checkpoint %s" % os.path.basename(checkpoint)
@@ -99,9 +98,12 @@ def export(checkpoint, output, given, base=None):
             config_file,
         )
     trained = adapter_package.trained_shapes(
-        bert_config, description.adapter_size, len(description.labels) or 1
+        bert_config,
+        description.adapter_size,
+        len(description.labels) or 1,
+        description.policy,
     )
-    frozen = adapter_package.frozen_shapes(bert_config)
+    frozen = adapter_package.frozen_shapes(bert_config, description.policy)
     holder = _find_base(checkpoint, base.init_checkpoint, shapes, frozen)
     _check_head(checkpoint, shapes, trained, description.task_name)
     own = trained if base.init_checkpoint else {**trained, **frozen}
@@ -139,8 +141,54 @@ def _read_record(folder, step):
     return _Record(record.get("identity", {}), record.get("training"), scores, known)
 
 
-def _describe(given, base, record, adapter_size):
-    """The `adapter_package.Description`."""
+def _adapter_sizes(checkpoint, shapes, record):
+    """Dict from a layer with adapters to their size.
+
+    Raises:
+      UserError: there are none, and nothing says that there need not be; or all of
+        the model was trained.
+    """
+    policy = record.identity.get("train_policy", optimization.ADAPTERS)
+    if policy == optimization.FULL:
+        raise UserError(
+            "--checkpoint=%s is of --train_policy=full: all of it was trained, so it "
+            "is a BERT of its own and no package; use it as --init_checkpoint"
+            % checkpoint
+        )
+    pattern = re.compile(re.escape(_ADAPTER).replace("%s", "([0-9]{1,9})"))
+    found = {}
+    for name, shape in shapes.items():
+        match = pattern.fullmatch(name)
+        if match and len(shape) == 2:
+            found[int(match[1])] = shape[1]
+    if not found and policy == optimization.ADAPTERS:
+        raise UserError(
+            "--checkpoint=%s holds no adapters (no %s): give one of a training with "
+            "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER % 0)
+        )
+    return found
+
+
+def _policy(identity, sizes, num_layers):
+    """The `optimization.TrainPolicy` of a checkpoint."""
+    # Layers above the model's are told of when the base is looked at.
+    layers = sorted(layer for layer in sizes if layer < num_layers)
+    return optimization.parse_policy(
+        identity.get("train_policy", optimization.ADAPTERS),
+        layer_ranges.as_text(layers),
+        num_layers,
+    )
+
+
+def _describe(given, base, record, sizes):
+    """The `adapter_package.Description`.
+
+    Args:
+      given: a `Given`.
+      base: a `bases.Base`.
+      record: a `_Record`.
+      sizes: what `_adapter_sizes` gives.
+    """
     name = labels = bert_config = vocabulary = None
     if given.task:
         name = given.task.model_of or given.task.name
@@ -161,13 +209,14 @@ def _describe(given, base, record, adapter_size):
     if labels is None:
         labels = list(task.labels)
     labels = _agree("task_name", "labels", labels, identity)
+    bert_config = _agree("bert_config_file", "bert_config", bert_config, identity)
     return adapter_package.Description(
         task_name=name,
         labels=labels,
         is_regression=task.is_regression,
         metrics=list(task.metrics),
-        bert_config=_agree("bert_config_file", "bert_config", bert_config, identity),
-        adapter_size=adapter_size,
+        bert_config=bert_config,
+        adapter_size=sizes[min(sizes)] if sizes else 0,
         vocabulary=_agree("vocab_file", "vocabulary", vocabulary, identity),
         do_lower_case=_agree(
             "do_lower_case", "do_lower_case", given.do_lower_case, identity, True
@@ -179,6 +228,7 @@ def _describe(given, base, record, adapter_size):
         activation=identity.get("activation", "gelu"),
         settings=record.settings,
         text_columns=list(task.text_columns),
+        policy=_policy(identity, sizes, bert_config["num_hidden_layers"]),
     )
 
 
@@ -255,7 +305,8 @@ def base_misfits(package, checkpoint, fingerprints=None):
       List of texts, with both values; empty where the package fits.
     """
     fingerprints = {} if fingerprints is None else fingerprints
-    shapes = adapter_package.frozen_shapes(package.bert_config)
+    policy = package.policy
+    shapes = adapter_package.frozen_shapes(package.bert_config, policy)
     key = json.dumps(shapes)
     if key not in fingerprints:
         try:
@@ -298,7 +349,7 @@ def merge(folder, init_checkpoint, output):
         )
     for misfit in base_misfits(package, init_checkpoint):
         raise UserError("%s does not fit: %s" % (folder, misfit))
-    frozen = adapter_package.frozen_shapes(package.bert_config)
+    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
     merged = {
         **dict(checkpoints.iterate_values(init_checkpoint, frozen)),
         **package.weights,

@@ -6,6 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from errors import printable
+from model import layer_ranges
 from weights import adapter_package
 
 _TABLE = (
@@ -43,14 +44,16 @@ def summary(package):
             _thousands(base["parameters"]),
         ),
         "bytes": _thousands(file_bytes(package)),
-        "trained": "adapters, layer norms, head; %d steps" % config["global_step"],
-        "adapters": "size %d, %s, after both sublayers of layers 0 to %d%s"
+        "trained": "%s; %d steps" % (package.policy.what, config["global_step"]),
+        "adapters": "size %d, %s, after both sublayers of layers %s%s"
         % (
             adapter["size"],
             adapter["activation"],
-            bert.num_hidden_layers - 1,
+            layer_ranges.as_text(adapter["layers"]),
             "" if scale is None else ", initial scale %g" % scale,
-        ),
+        )
+        if adapter["layers"]
+        else "none (--train_policy=%s)" % config["train_policy"],
         "settings": ", ".join(
             "%s=%s" % (name, json.dumps(settings[name])) for name in sorted(settings)
         )
@@ -90,7 +93,9 @@ def table(packages):
     rows = [
         (
             package.task,
-            "%d" % package.adapter_size,
+            "%d" % package.adapter_size
+            if package.adapter_size
+            else package.policy.text,
             _thousands(package.config["parameters"]),
             _thousands(file_bytes(package)),
             _dev_scores(package.config),

@@ -9,6 +9,8 @@ from typing import NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 import modeling
+import optimization
+from system import console
 from weights import adapter_package, checkpoints
 
 
@@ -25,7 +27,7 @@ def folder_of(output_dir):
 
 
 def write(output_dir, settings, known):
-    """Writes the package of the last checkpoint.
+    """Writes the package of the last checkpoint; says so where there is none.
 
     Args:
       output_dir: the run's folder.
@@ -38,8 +40,19 @@ def write(output_dir, settings, known):
     checkpoint = tf.train.latest_checkpoint(output_dir)
     description = settings.description
     config = modeling.BertConfig.from_dict(description.bert_config)
+    policy = description.policy
+    if policy.name == optimization.FULL:
+        console.say(
+            "No adapter package: --train_policy=full trains the whole model, and the "
+            "checkpoint %s is what it leaves; it is a BERT with a head, to be given as "
+            "--init_checkpoint",
+            checkpoint,
+        )
+        return
     outputs = 1 if description.is_regression else len(description.labels)
-    names = adapter_package.trained_shapes(config, description.adapter_size, outputs)
+    names = adapter_package.trained_shapes(
+        config, description.adapter_size, outputs, policy
+    )
     step = int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
     adapter_package.write(
         folder_of(output_dir),
@@ -47,7 +60,7 @@ def write(output_dir, settings, known):
         dict(checkpoints.iterate_values(checkpoint, names)),
         checkpoints.base_fingerprint(
             settings.base_checkpoint or checkpoint,
-            adapter_package.frozen_shapes(config),
+            adapter_package.frozen_shapes(config, policy),
         ),
         step,
         known=known,

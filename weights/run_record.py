@@ -113,6 +113,11 @@ def read(output_dir):
     # Earlier versions kept entries that are none of BERT's.
     config = modeling.BertConfig.from_dict(identity["bert_config"])
     identity["bert_config"] = config.to_dict()
+    # And had no choice of what trains.
+    layers = range(config.num_hidden_layers)
+    identity.setdefault("train_policy", optimization.ADAPTER_TUNING.text)
+    identity.setdefault("adapter_layers", list(layers))
+    _check_kinds(identity, {"train_policy": str, "adapter_layers": list}, path)
     return record
 
 

@@ -27,6 +27,7 @@ from adapterhub_layout import (
 from hf_layout import CONFIG, random_batch, random_weights, run_program
 from safetensors.numpy import load_file, save_file
 
+import optimization
 import tokenization
 from errors import UserError
 from exchange import adapterhub_format, conversion, packages
@@ -37,6 +38,7 @@ from weights import adapter_package, bases, package_conversion
 LETTERS = package_conversion.Given(name="letters", max_seq_length=9)
 SCORES = package_conversion.Given(GLUE_TASKS["sts-b"], max_seq_length=9)
 BATCH = random_batch(CONFIG)
+HEAD_ALONE = optimization.TrainPolicy("head")
 
 
 @pytest.fixture(scope="module")
@@ -653,6 +655,37 @@ def test_layer_norms_travel_with_the_base(tmp_path):
     assert after.config["base"] == before.config["base"]
     plain = imported(tmp_path, base, given, "plain")
     assert plain.config["weights"] != before.config["weights"]
+
+
+def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
+    flags = small_packages.write_base(tmp_path / "base")
+    upper = optimization.TrainPolicy(adapter_layers=(1,))
+    task = small_packages.Task("upper", 4, ("a", "b"), policy=upper)
+    folder = small_packages.write_package(tmp_path / "package", flags, task)
+    conversion.export_adapter(folder, str(tmp_path / "in"))
+    config = json.loads((tmp_path / "in" / "adapter_config.json").read_text())["config"]
+    assert config["leave_out"] == [0]
+    assert "layers\n1)" in (tmp_path / "in" / "README.md").read_text()
+    given = package_conversion.Given(task.name, labels=["a", "b"], max_seq_length=16)
+    after = imported(tmp_path, bases.Base(**flags), given, "again").weights
+    before = adapter_package.read(folder).weights
+    for name in after:
+        if "/adapters/" in name:
+            assert np.array_equal(after[name], before.get(name, 0 * after[name]))
+    head = small_packages.Task("head", 1, ("a", "b"), policy=HEAD_ALONE)
+    folder = small_packages.write_package(tmp_path / "head", flags, head)
+    with pytest.raises(UserError, match=r"holds no adapters but head \(--train_policy"):
+        conversion.export_adapter(folder, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_layers_of_its_own_are_not_lost_in_a_base(tmp_path):
+    flags = small_packages.write_base(tmp_path / "base")
+    top = optimization.TrainPolicy("top_k", (1,))
+    task = small_packages.Task("top", 1, ("a", "b"), policy=top)
+    folder = small_packages.write_package(tmp_path / "package", flags, task)
+    with pytest.raises(UserError, match=r"manage_adapters\.py merge"):
+        conversion.write_encoder(bases.Base(**flags), str(tmp_path / "hf"), folder)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,13 @@ import threading
 
 import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 import glue_data
 import modeling
 from errors import UserError
 from inputs import tasks
+from optimization import TrainPolicy
 from serving import predictor
 from tests import small_packages, small_run
 from tests.places import ROOT
@@ -120,6 +122,51 @@ def test_rows_of_mixed_tasks_and_lengths_come_back_in_their_order(base, paths):
     assert list(by_task["three"].probabilities) == ["a", "b", "c"]
     assert by_task["sts-b"].score is not None
     assert by_task["sts-b"].label is by_task["sts-b"].probability is None
+
+
+def test_tasks_that_trained_less_are_answered_beside_the_others(tmp_path, base, paths):
+    tasks = (
+        Task("upper", 6, ("a", "b"), policy=TrainPolicy(adapter_layers=(1,))),
+        Task("norms", 1, ("x", "y", "z"), policy=TrainPolicy("layer_norm")),
+        Task("score", 1, None, policy=TrainPolicy("head")),
+    )
+    folders = small_packages.write_packages(tmp_path, base, tasks)
+    model = load(base, paths["three"], *folders)
+    rows = texts(6)
+    batch = small_packages.encode(base, rows, 24)
+    for name, folder in (("three", paths["three"]), *zip(model.tasks[1:], folders)):
+        package = adapter_package.read(folder)
+        expected = small_packages.single_task_scores(
+            package, base["init_checkpoint"], batch
+        )
+        found = numbers(model.predict(name, rows))
+        np.testing.assert_allclose(
+            found, expected.reshape(6, -1), atol=1e-5, err_msg=name
+        )
+    assert model.tasks == ["three", "upper", "norms", "score"]
+
+
+def test_layers_of_its_own_are_refused(tmp_path, base):
+    task = Task("top", 1, ("a", "b"), policy=TrainPolicy("top_k", (1,)))
+    folder = small_packages.write_package(tmp_path / "top", base, task)
+    with pytest.raises(UserError, match=r"run_classifier.py --adapters=.*top_k:1"):
+        load(base, folder)
+
+
+def test_frozen_layer_norms_of_another_base_are_found(tmp_path, base):
+    task = Task("head", 1, ("a", "b"), policy=TrainPolicy("head"))
+    folder = small_packages.write_package(tmp_path / "head", base, task)
+    checkpoint = base["init_checkpoint"]
+    values = {
+        name: tf.train.load_variable(checkpoint, name)
+        for name in checkpoints.read_shapes(checkpoint)
+    }
+    values["bert/embeddings/LayerNorm/beta"] += 1.0
+    other = str(tmp_path / "other.ckpt")
+    checkpoints.write(other, values)
+    load(base, folder)
+    with pytest.raises(UserError, match="its base is"):
+        load(dict(base, init_checkpoint=other), folder)
 
 
 def test_a_text_alone_is_a_row(base, paths):

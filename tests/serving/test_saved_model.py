@@ -12,6 +12,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from optimization import TrainPolicy
 from serving import requests, saved_model
 from system import files
 from tests import small_packages
@@ -67,6 +68,23 @@ def loaded(folder):
         yield lambda inputs: session.run(
             outputs, {names[name]: inputs[name] for name in names}
         )
+
+
+def test_tasks_that_trained_less_are_scored_beside_the_others(tmp_path, base, packages):
+    tasks = (
+        Task("upper", 6, ("a", "b"), policy=TrainPolicy(adapter_layers=(1,))),
+        Task("norms", 1, ("x", "y", "z"), policy=TrainPolicy("layer_norm")),
+        Task("only", 1, None, policy=TrainPolicy("head")),
+    )
+    folders = small_packages.write_packages(tmp_path, base, tasks)
+    # One of less comes first: what all agree in is none of its own.
+    folders = [folders[2], packages[0], *folders[:2]]
+    model = saved_model.export(folders, bases.Base(**base), str(tmp_path / "models"))
+    inputs = inputs_of(["norms", "only", "pair", "upper", "norms", "upper"])
+    check_against_single_tasks(run(model, inputs), folders, base, inputs)
+    with open(os.path.join(model, "assets", saved_model.TASKS_NAME)) as reader:
+        described = json.load(reader)
+    assert described["base"] == adapter_package.read(packages[0]).config["base"]
 
 
 def run(folder, inputs):

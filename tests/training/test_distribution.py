@@ -75,6 +75,7 @@ def no_head_dropout(monkeypatch):
         {"gradient_accumulation_steps": 2, "adam_bias_correction": True},
         {"recompute_activations": True},
         {"dynamic_padding": False},
+        {"train_policy": "full"},
     ],
     ids=str,
 )

@@ -142,6 +142,7 @@ def interrupt_after(monkeypatch, steps):
     [
         {"precision": "float16", "dynamic_padding": False},
         {"train_batch_size": 8, "gradient_accumulation_steps": 2, "lanes": 2},
+        {"train_policy": "top_k:1", "checkpoint_content": "trained"},
     ],
     ids=str,
 )

@@ -163,9 +163,15 @@ def settings(folder, **changes):
 
 
 def model_fn(
-    folder, config, use_tpu=True, is_regression=False, init_checkpoint=None, **kept
+    folder,
+    config,
+    use_tpu=True,
+    is_regression=False,
+    init_checkpoint=None,
+    policy=optimization.ADAPTER_TUNING,
+    **kept,
 ):
-    variant = classifier.Variant(ADAPTER, is_regression)
+    variant = classifier.Variant(ADAPTER, is_regression, policy=policy)
     return classifier.model_fn_builder(
         bert_config=config,
         num_labels=1 if is_regression else CLASSES,
@@ -209,9 +215,9 @@ def build(
             list(estimator.predict(input_fn))
 
 
-def trained_names():
+def trained_names(policy=optimization.ADAPTER_TUNING):
     return classifier.variable_set(
-        bert_config(), CLASSES, classifier.Variant(ADAPTER)
+        bert_config(), CLASSES, classifier.Variant(ADAPTER, policy=policy)
     ).trained()
 
 
@@ -302,8 +308,14 @@ def test_each_core_drops_other_elements(built, tmp_path):
         }
 
 
-def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path):
-    build(tmp_path, "train")
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("adapters", None), ("adapters", "1"), ("full", None), ("top_k:1", None),
+     ("layer_norm", None), ("head", None)],
+)  # fmt: skip
+def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers):
+    policy = optimization.parse_policy(text, layers, 2)
+    build(tmp_path, "train", policy=policy)
     assigned = [
         variable_of(op)
         for op in built.on_core(
@@ -311,9 +323,14 @@ def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path):
         )
     ]
     expected = ["global_step", optimization.UPDATES]
-    for name in trained_names():
+    trained = trained_names(policy)
+    for name in trained:
         expected += [name, name + "/adam_m", name + "/adam_v"]
     assert sorted(assigned) == sorted(expected)
+    # Each one's gradient is summed, but for that of a bias which changes nothing.
+    idle = "bert/encoder/layer_1/attention/self/key/bias"
+    sums = built.of_type("CrossReplicaSum")
+    assert len(sums) in (len(trained), len(trained) - (idle in trained))
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "infer"])

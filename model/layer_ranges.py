@@ -1,0 +1,44 @@
+"""Layers of a model as text, such as 0,2-3; counted from 0."""
+
+import re
+
+from errors import UserError
+
+
+def parse(flag, text, num_layers):
+    """The layers that a flag names.
+
+    Args:
+      flag: its name.
+      text: such as "8-11" or "0,2-3".
+      num_layers: the model's.
+
+    Returns:
+      Tuple of ints, ascending.
+
+    Raises:
+      UserError: the text is of another form, or the model has no such layer.
+    """
+    found = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
+        first, last = (int(n or match[1]) for n in match.groups()) if match else (1, 0)
+        if not first <= last < num_layers:
+            raise UserError(
+                "--%s=%.80s: %r is no layer, or range of layers, of this model; they "
+                "are counted from 0 to %d, such as %s"
+                % (flag, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
+            )
+        found.update(range(first, last + 1))
+    return tuple(sorted(found))
+
+
+def as_text(layers):
+    """Layers, ascending, as `parse` reads them."""
+    parts = []
+    for layer in layers:
+        if parts and parts[-1][1] == layer - 1:
+            parts[-1][1] = layer
+        else:
+            parts.append([layer, layer])
+    return ",".join("%d-%d" % (a, b) if a < b else "%d" % a for a, b in parts)

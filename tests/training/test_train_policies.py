@@ -1,0 +1,538 @@
+"""What trains: for each policy its variables move, no other does, nothing lies idle."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import modeling
+import optimization
+from errors import UserError
+from model import layer_ranges
+from tests import small_packages, small_run
+from training import classifier
+from weights import adapter_package, bases, checkpoints, package_conversion
+
+BATCH, LENGTH, CLASSES, LAYERS = 4, 9, 3, 3
+PLAIN = classifier.PLAIN
+HEAD = "output_(weights|bias)"
+NORM = "LayerNorm/(beta|gamma)"
+
+# --train_policy, --adapter_layers, the trained variables as a pattern, and the lowest
+# layer that the backward pass has to reach; -1: the embeddings.
+POLICIES = (
+    ("adapters", None, "bert/.*/(adapters/.*|%s)|%s" % (NORM, HEAD), -1),
+    ("full", None, ".*", -1),
+    ("top_k:1", None, "bert/(encoder/layer_2|pooler)/.*|%s" % HEAD, 2),
+    ("top_k:3", None, "bert/(encoder/layer_.|pooler)/.*|%s" % HEAD, 0),
+    ("layer_norm", None, "bert/.*/%s|%s" % (NORM, HEAD), -1),
+    ("head", None, HEAD, 3),
+    ("adapters", "1", "bert/encoder/layer_1/.*/adapters/.*|"
+     "bert/encoder/layer_[12]/.*/%s|%s" % (NORM, HEAD), 1),
+)  # fmt: skip
+each_policy = pytest.mark.parametrize(
+    ("text", "layers", "pattern", "lowest"), POLICIES, ids=lambda value: str(value)[:9]
+)
+
+
+def config(layers=LAYERS):
+    return modeling.BertConfig(
+        50,
+        hidden_size=16,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        intermediate_size=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        max_position_embeddings=16,
+        type_vocab_size=2,
+        initializer_range=0.3,
+    )
+
+
+class Run:
+    """A training graph; its variables start at the same values in every run."""
+
+    def __init__(self, text, layers, computation=PLAIN, base=None, **training):
+        policy = optimization.parse_policy(text, layers, LAYERS)
+        random = np.random.RandomState(0)
+        shape = (BATCH, LENGTH)
+        batch = {
+            "input_ids": random.randint(0, 50, shape),
+            "input_mask": np.ones(shape),
+            "segment_ids": random.randint(0, 2, shape),
+            "label_ids": np.arange(BATCH) % CLASSES,
+            "is_real_example": np.ones(BATCH),
+        }
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            self.spec = classifier.model_fn_builder(
+                config(),
+                CLASSES,
+                init_checkpoint=base,
+                learning_rate=1e-2,
+                num_train_steps=20,
+                num_warmup_steps=0,
+                use_tpu=False,
+                use_one_hot_embeddings=False,
+                variant=classifier.Variant(
+                    classifier.adapter_function(5, 0.3),
+                    computation=computation,
+                    policy=policy,
+                ),
+                training=classifier.Training(**training),
+            )(
+                {n: tf.constant(v.astype(np.int32)) for n, v in batch.items()},
+                None,
+                "train",
+                {},
+            )
+            self.session = tf.Session()
+            self.session.run(
+                [tf.global_variables_initializer(), tf.local_variables_initializer()]
+            )
+            random = np.random.RandomState(1)
+            self.model = sorted(tf.trainable_variables(), key=lambda v: v.op.name)
+            if base is None:
+                values = {
+                    v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
+                    for v in self.model
+                }
+                self.session.run([v.initializer for v in self.model], values)
+
+    def values(self):
+        return self.session.run({v.op.name: v for v in self.model})
+
+    def steps(self, count):
+        return [
+            self.session.run([self.spec.loss, self.spec.train_op])[0]
+            for _ in range(count)
+        ]
+
+    def executed(self):
+        """The operations of a step."""
+        found, to_see = set(), [self.spec.train_op]
+        while to_see:
+            op = to_see.pop()
+            if op not in found:
+                found.add(op)
+                to_see += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+        return found
+
+
+def trained_names(run, pattern):
+    return {v.op.name for v in run.model if re.fullmatch(pattern, v.op.name)}
+
+
+@pytest.fixture(autouse=True)
+def no_head_dropout(monkeypatch):
+    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+
+
+@each_policy
+def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, lowest):
+    run = Run(text, layers)
+    expected = trained_names(run, pattern)
+    before = run.values()
+    assert np.isfinite(run.steps(2)).all()
+    after = run.values()
+    moved = {name for name in before if (before[name] != after[name]).any()}
+    # What a key's bias adds is the same for all positions, and softmax ignores it; the
+    # last layer leaves it out.
+    unmoved = "bert/encoder/layer_2/attention/self/key/bias"
+    assert moved == expected - {unmoved}
+    with run.graph.as_default():
+        slots = {v.op.name for v in tf.global_variables() if "/adam_" in v.op.name}
+    assert slots == {n + end for n in expected for end in ("/adam_m", "/adam_v")}
+    has_adapters = any("/adapters/" in name for name in before)
+    assert has_adapters == (text == "adapters")
+
+
+@each_policy
+def test_the_backward_pass_ends_at_the_lowest_trained_layer(
+    text, layers, pattern, lowest
+):
+    for computation in (PLAIN, PLAIN._replace(recompute_activations=True)):
+        run = Run(text, layers, computation)
+        backward = [op.name for op in run.executed() if op.name.startswith("gradients")]
+        found = {int(n) for name in backward for n in re.findall(r"layer_(\d)/", name)}
+        assert found == set(range(max(lowest, 0), LAYERS))
+        reaches_embeddings = any("/embeddings/" in name for name in backward)
+        assert reaches_embeddings == (lowest == -1)
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"), [("full", None), ("top_k:1", None), ("adapters", "1")]
+)
+def test_parts_lanes_and_recomputation_give_the_same(text, layers):
+    run = Run(
+        text,
+        layers,
+        classifier.Computation(
+            recompute_activations=True, gradient_accumulation_steps=2, lanes=2
+        ),
+    )
+    plain = Run(text, layers)
+    np.testing.assert_allclose(run.steps(3), plain.steps(3), rtol=1e-4)
+    expected = plain.values()
+    for name, value in run.values().items():
+        np.testing.assert_allclose(value, expected[name], atol=2e-4, err_msg=name)
+
+
+def test_xla_gives_the_same_where_tables_are_trained():
+    run, plain = Run("full", None, PLAIN._replace(xla=True)), Run("full", None)
+    np.testing.assert_allclose(run.steps(3), plain.steps(3), rtol=1e-3)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_what_trains_is_float32(tmp_path, precision):
+    def build():
+        ids = tf.zeros([1, 2], tf.int32)
+        modeling.BertModel(config(), False, ids, adapter_fn=None)
+
+    base = str(tmp_path / "bert.ckpt")
+    small_run.write_checkpoint(base, build)
+    computation = PLAIN._replace(precision=precision)
+    content = {"checkpoint_content": checkpoints.TRAINED}
+    run = Run("top_k:1", None, computation, base, **content)
+    assert np.isfinite(run.steps(2)).all()
+    pattern = POLICIES[2][2]
+    trained = trained_names(run, pattern)
+    # Frozen kernels are kept as they are multiplied.
+    assert {v.dtype.base_dtype.name for v in run.model} == {"float32", precision}
+    for variable in run.model:
+        if variable.op.name in trained or not variable.op.name.endswith("/kernel"):
+            assert variable.dtype.base_dtype == tf.float32
+    with run.graph.as_default():
+        kept = {v.op.name for v in tf.global_variables()}
+    assert {n for n in kept if "/adam_" not in n} - trained <= {
+        "global_step",
+        optimization.LOSS_SCALE,
+        optimization.FINITE_STEPS,
+    }
+    assert trained <= kept
+
+
+# --- counts -------------------------------------------------------------------------
+
+SIZES = {  # hidden size, layers
+    "minilm": (384, 6),
+    "base": (768, 12),
+    "large": (1024, 24),
+}
+# Two labels, adapters of 64; "upper": adapters in the upper half.
+COUNTS = {
+    "minilm": {
+        "adapters": 605_954,
+        "upper": 302_978,
+        "full": 22_713_986,
+        "top_k:1": 1_923_074,
+        "top_k:3": 5_472_002,
+        "layer_norm": 10_754,
+        "head": 770,
+    },
+    "base": {
+        "adapters": 2_419_202,
+        "upper": 1_209_602,
+        "full": 109_483_778,
+        "top_k:1": 7_680_002,
+        "top_k:3": 21_855_746,
+        "layer_norm": 39_938,
+        "head": 1_538,
+    },
+    "large": {
+        "adapters": 6_446_082,
+        "upper": 3_223_042,
+        "full": 335_143_938,
+        "top_k:1": 13_647_874,
+        "top_k:3": 38_840_322,
+        "layer_norm": 102_402,
+        "head": 2_050,
+    },
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_counts_in_numbers(size):
+    H, layers = SIZES[size]
+    of_size = modeling.BertConfig(
+        30522,
+        hidden_size=H,
+        num_hidden_layers=layers,
+        num_attention_heads=H // 64,
+        intermediate_size=4 * H,
+        type_vocab_size=2,
+    )
+    found = {}
+    for text in COUNTS[size]:
+        upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
+        policy = optimization.parse_policy("adapters" if upper else text, upper, layers)
+        shapes = adapter_package.trained_shapes(of_size, 64, 2, policy)
+        found[text] = sum(int(np.prod(shape)) for shape in shapes.values())
+    assert found == COUNTS[size]
+
+
+@each_policy
+def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lowest):
+    policy = optimization.parse_policy(text, layers, LAYERS)
+    variables = classifier.variable_set(
+        config(),
+        CLASSES,
+        classifier.Variant(classifier.adapter_function(5, 0.3), policy=policy),
+    )
+    trained = adapter_package.trained_shapes(config(), 5, CLASSES, policy)
+    frozen = adapter_package.frozen_shapes(config(), policy)
+    assert set(trained) == set(variables.trained())
+    assert {**trained, **frozen} == variables.shapes
+    assert not set(trained) & set(frozen)
+    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
+    assert counts["trained"] == sum(int(np.prod(s)) for s in trained.values())
+
+
+def test_full_has_the_variables_of_bert_and_a_head():
+    variables = classifier.variable_set(
+        config(), CLASSES, classifier.Variant(policy=optimization.TrainPolicy("full"))
+    )
+    modeling.BertModel(config(), False, tf.zeros([1, 2], tf.int32), adapter_fn=None)
+    assert set(variables.shapes) == {
+        *(v.op.name for v in tf.global_variables()),
+        "output_weights",
+        "output_bias",
+    }
+
+
+# --- flags --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [("8-11", (8, 9, 10, 11)), ("0,2-3", (0, 2, 3)), ("3, 1-1", (1, 3)), ("5", (5,))],
+)
+def test_layers_are_read(text, layers):
+    assert layer_ranges.parse("x", text, 12) == layers
+    again = layer_ranges.as_text(layers)
+    assert layer_ranges.parse("x", again, 12) == layers
+
+
+@pytest.mark.parametrize(
+    ("text", "layers", "part"),
+    [
+        ("all", None, "allowed are adapters, full, top_k:N, layer_norm, head"),
+        ("top_k", None, "allowed are"),
+        ("head:2", None, "allowed are"),
+        ("top_k:0", None, "the model has 6 layers, so N can be 1 to 6"),
+        ("top_k:7", None, "the model has 6 layers"),
+        ("top_k:-1", None, "the model has 6 layers"),
+        ("full", "1-2", "--adapter_layers=1-2: --train_policy=full has no adapters"),
+        ("adapters", "2-6", "counted from 0 to 5"),
+        ("adapters", "3-2", "'3-2' is no layer"),
+        ("adapters", "1,", "'' is no layer"),
+        ("adapters", "x", "'x' is no layer"),
+    ],
+)
+def test_choices_that_cannot_be(text, layers, part):
+    with pytest.raises(UserError) as error:
+        optimization.parse_policy(text, layers, 6)
+    assert part in str(error.value)
+
+
+def test_all_layers_named_are_the_default():
+    assert optimization.parse_policy("adapters", "0-5", 6) == optimization.TrainPolicy()
+
+
+# --- runs ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    """Flags of a BERT of two layers and a task."""
+    folder = tmp_path_factory.mktemp("policies")
+    return {
+        **small_packages.write_base(folder / "bert"),
+        **small_run.write_mrpc(folder / "MRPC"),
+        "max_seq_length": 24,
+        "train_batch_size": 8,
+        "adapter_size": 4,
+        "learning_rate": 1e-2,
+        "num_train_epochs": 1.0,
+    }
+
+
+@pytest.fixture
+def run(tmp_path, setting):
+    """Runs into a folder of the given name; returns the folder."""
+
+    def start(name, **flags):
+        small_run.run(**{**setting, "output_dir": str(tmp_path / name), **flags})
+        return tmp_path / name
+
+    return start
+
+
+@pytest.fixture
+def fails(run, capsys):
+    """Runs what has to end with one message; returns the message."""
+
+    def start(name, **flags):
+        with pytest.raises(SystemExit):
+            run(name, **flags)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    return start
+
+
+def predictions(folder, name="test_results.tsv"):
+    return np.loadtxt(folder / name)
+
+
+def saved_names(folder):
+    checkpoint = tf.train.latest_checkpoint(str(folder))
+    return set(checkpoints.read_shapes(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("flags", "pattern", "says"),
+    [
+        ({"train_policy": "top_k:1"}, "bert/(encoder/layer_1|pooler)/.*", "top_k:1:"),
+        ({"train_policy": "layer_norm"}, "bert/.*/%s" % NORM, "layer_norm: 160 layer"),
+        ({"train_policy": "head"}, "-", "head: 34 head = 34 of 5,554 parameters"),
+        (
+            {"adapter_layers": "1"},
+            "bert/encoder/layer_1/.*(adapters|LayerNorm)/.*",
+            "adapters (adapters in layers 1): 296 adapters + 64 layer norms + 34 head",
+        ),
+    ],
+    ids=str,
+)
+def test_a_run_leaves_a_package_that_scores_as_it_did(
+    run, setting, capsys, flags, pattern, says
+):
+    flags = {**flags, "do_predict": True}
+    output = run("a", do_train=True, checkpoint_content="trained", **flags)
+    assert "Trains by --train_policy=" + says in capsys.readouterr().err
+    package = adapter_package.read(str(output / "adapters"))
+    assert package.weights
+    for name in package.weights:
+        assert re.fullmatch(pattern + "|" + HEAD, name)
+    # Trained variables, their slots, the step, and nothing else.
+    assert saved_names(output) == {
+        "global_step",
+        *(name + end for name in package.weights for end in ("", "/adam_m", "/adam_v")),
+    }
+    policy = flags.get("train_policy", "adapters")
+    layers = [1] if "adapter_layers" in flags else []
+    assert package.config["train_policy"] == policy
+    assert package.config["adapter"]["layers"] == layers
+    identity = json.loads((output / "run.json").read_text())["identity"]
+    assert (identity["train_policy"], identity["adapter_layers"]) == (policy, layers)
+
+    again = run("b", adapters=str(output / "adapters"), **flags)
+    np.testing.assert_array_equal(predictions(again), predictions(output))
+    merged = str(output / "merged.ckpt")
+    package_conversion.merge(package.path, setting["init_checkpoint"], merged)
+    merged = run("c", **{**flags, "init_checkpoint": merged})
+    np.testing.assert_array_equal(predictions(merged), predictions(output))
+    exported = package_conversion.export(
+        tf.train.latest_checkpoint(str(output)),
+        str(output / "exported"),
+        package_conversion.Given(),
+        bases.Base(init_checkpoint=setting["init_checkpoint"]),
+    )
+    assert set(exported.weights) == set(package.weights)
+    assert exported.config["base"] == package.config["base"]
+
+
+def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, capsys):
+    flags = {"train_policy": "full", "do_predict": True}
+    output = run("a", do_train=True, **flags)
+    said = capsys.readouterr().err
+    checkpoint = tf.train.latest_checkpoint(str(output))
+    assert "No adapter package: --train_policy=full" in said
+    assert checkpoint in said
+    assert not os.path.exists(output / "adapters")
+    bert = set(checkpoints.read_shapes(setting["init_checkpoint"]))
+    names = saved_names(output)
+    assert {n for n in names if "/adam_" not in n} == {
+        *bert,
+        "output_weights",
+        "output_bias",
+        "global_step",
+    }
+    # It is what to use instead.
+    again = run("b", **{**flags, "init_checkpoint": checkpoint})
+    np.testing.assert_array_equal(predictions(again), predictions(output))
+
+    assert '"full" there, "adapters" now' in fails("a", do_predict=True)
+    message = fails("c", train_policy="full", adapters="x", do_predict=True)
+    assert "x" in message
+    with pytest.raises(UserError, match="no package; use it as --init_checkpoint"):
+        package_conversion.export(
+            checkpoint, str(output / "p"), package_conversion.Given()
+        )
+
+
+def test_an_earlier_record_is_of_adapters_in_all_layers(run, fails):
+    output = run("a", do_train=True)
+    path = output / "run.json"
+    record = json.loads(path.read_text())
+    del record["identity"]["train_policy"]
+    del record["identity"]["adapter_layers"]
+    path.write_text(json.dumps(record))
+    for flags, difference in (
+        ({"train_policy": "head"}, 'train_policy: "adapters" there, "head" now'),
+        ({"adapter_layers": "0"}, "adapter_layers: [0, 1] there, [0] now"),
+    ):
+        message = fails("a", do_train=True, **flags)
+        assert difference in message
+        assert "the same --" + next(iter(flags)) in message
+    run("a", do_predict=True)
+    assert (output / "test_results.tsv").exists()
+
+
+def test_adapters_are_left_out_where_that_is_asked_for(run, fails, setting, tmp_path):
+    task = small_packages.Task("mrpc", 4, ("0", "1"))
+    whole = small_packages.write_package(tmp_path / "whole", setting, task)
+    package = adapter_package.read(whole)
+    flags = {"adapters": whole, "do_eval": True, "do_predict": True}
+    output = run("a", ablate_adapter_layers="1", **flags)
+    kept = set(os.listdir(output))
+    assert {"eval_results_without_1.txt", "eval_without_1"} <= kept
+    assert not {"eval_results.txt", "eval", "test_results.tsv", "MRPC.tsv"} & kept
+    record = json.loads((output / "eval_results_without_1.json").read_text())
+    assert record["ablated_adapter_layers"] == "1"
+    assert json.loads((output / "run.json").read_text()).get("health") is None
+    assert adapter_package.read(whole).config == package.config
+
+    # As if the adapters of layer 1 were zero.
+    zeros = small_packages.write_package(
+        tmp_path / "zeros", setting, task, zeros="layer_1/.*/adapters/"
+    )
+    expected = predictions(run("b", **{**flags, "adapters": zeros}))
+    found = predictions(output, "test_results_without_1.tsv")
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    run("a", **flags)
+    assert np.abs(predictions(output) - found).max() > 1e-3
+    assert (output / "eval_results_without_1.txt").exists()
+
+    for changes, part in (
+        ({"do_train": True}, "takes trained adapters out for evaluation"),
+        ({"adapters": None, "train_policy": "head"}, "adapters in layers none alone"),
+        ({"adapters": None, "adapter_layers": "1"}, "adapters in layers 1 alone"),
+        ({"ablate_adapter_layers": "2"}, "--ablate_adapter_layers=2"),
+    ):
+        message = fails("d", **{"ablate_adapter_layers": "0", **flags, **changes})
+        assert part in message
+
+
+def test_a_package_of_another_policy_is_refused(fails, setting, tmp_path):
+    task = small_packages.Task("mrpc", 4, ("0", "1"))
+    folder = small_packages.write_package(tmp_path / "package", setting, task)
+    for flags, flag in (
+        ({"train_policy": "head"}, "--train_policy"),
+        ({"adapter_layers": "0"}, "--adapter_layers"),
+    ):
+        message = fails("a", adapters=folder, do_predict=True, **flags)
+        assert message.endswith("the one that it was trained with, " + flag)
