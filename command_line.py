@@ -150,6 +150,25 @@ def check_required(flag_values, names):
             raise UserError("--%s is required: %s" % (name, flag_values[name].help))
 
 
+def check_utf_8(what, text):
+    """Refuses text that is not UTF-8: TensorFlow takes no other.
+
+    Args:
+      what: what the message calls it.
+      text: a string, in which Python shows other bytes as lone surrogates.
+
+    Raises:
+      UserError: it has such bytes.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            "%s is not UTF-8, as all text and all names of files have to be here: "
+            "rename the file" % what
+        ) from None
+
+
 def _expanded(path):
     """A path, or NAME=PATH, with `~` and `$NAME` replaced as a shell does."""
     parts = [os.path.expanduser(part) for part in path.partition("=")]
@@ -177,8 +196,17 @@ def check_no_pattern(name, path):
         )
 
 
-def _check_reachable(name, path):
-    """Refuses a path in a bucket that cannot be asked for."""
+def check_path(what, path):
+    """Refuses a path that TensorFlow cannot take.
+
+    Args:
+      what: what the message calls it.
+      path: a path, or NAME=PATH.
+
+    Raises:
+      UserError: it is not UTF-8, or in a bucket that cannot be asked for.
+    """
+    check_utf_8(what, path)
     address = re.search(r"(^|=)(\w+://.*)", path)
     if not address:
         return
@@ -186,8 +214,7 @@ def _check_reachable(name, path):
         tf.io.gfile.exists(address.group(2))
     except tf.errors.OpError as error:
         raise UserError(
-            "--%s=%s cannot be reached (%s)"
-            % (name, path, " ".join(error.message.split()))
+            "%s cannot be reached (%s)" % (what, " ".join(error.message.split()))
         ) from None
 
 
@@ -198,21 +225,28 @@ def settle_paths(flag_values):
       flag_values: its `FlagValues`, parsed.
 
     Raises:
-      UserError: a bucket cannot be reached, or see `check_no_pattern`.
+      UserError: a path is empty, or see `check_path` and `check_no_pattern`.
     """
     # Programs without this flag have no checkpoints.
     has_checkpoints = "init_checkpoint" in flag_values
     for name in PATH_FLAGS:
-        if name not in flag_values or not flag_values[name].value:
+        if name not in flag_values:
             continue
         flag = flag_values[name]
+        if flag.present and not (flag.value and all(flag.value)):
+            raise UserError(
+                "--%s is empty, as from a variable of the shell that is not set: give "
+                "a path, or leave the flag out" % name
+            )
+        if not flag.value:
+            continue
         is_list = isinstance(flag.value, list)
         paths = [_expanded(path) for path in (flag.value if is_list else [flag.value])]
         flag.value = paths if is_list else paths[0]
         for path in paths:
+            check_path("--%s=%s" % (name, path), path)
             if has_checkpoints and name in CHECKPOINT_FLAGS:
                 check_no_pattern(name, path)
-            _check_reachable(name, path)
 
 
 def flags_parser(description, groups, flag_values):
@@ -237,6 +271,8 @@ def flags_parser(description, groups, flag_values):
             print("--verbosity=1 shows all that is logged, not what matters alone;")
             print("--helpfull lists the flags of the libraries too.")
             sys.exit(0)
+        for word in argv[1:]:
+            check_utf_8(word, word)
         words = app.parse_flags_with_usage(argv)
         settle_paths(flag_values)
         return words

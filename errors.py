@@ -50,16 +50,27 @@ class UserError(ValueError):
         super().__init__("\n  ".join(map(_printable_line, (message, *more))))
 
 
+def close_standard_output():
+    """Lets what is left in its buffer go: Python would try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_of_standard_output(error):
+    if error.filename is not None:
+        return False
+    try:
+        sys.stdout.write("\n")
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
 def _make_printable(record):
     lines = record.getMessage().split("\n")
     record.msg = "\n".join(map(_printable_line, lines))
     record.args = ()
     return True
-
-
-def close_standard_output():
-    """Lets what is left in its buffer go: Python would try again as it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def reports_user_errors(main):
@@ -71,8 +82,8 @@ def reports_user_errors(main):
     Returns:
       A function of `argv` that returns what `main` returns, or writes
       `error: <message>` to standard error and exits with status 1; with 130, as shells
-      have it, on Ctrl-C; with 1 where whoever read the output has gone, as `head` does.
-      What `main` logs is printable.
+      have it, on Ctrl-C. Standard output that cannot be written is such a message too,
+      or none where its reader has gone, as `head` does. What `main` logs is printable.
     """
 
     @functools.wraps(main)
@@ -80,14 +91,22 @@ def reports_user_errors(main):
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_make_printable)  # Once, called often.
         try:
-            status = main(argv)
-            sys.stdout.flush()
-            return status
-        except BrokenPipeError:
-            close_standard_output()
-            sys.exit(1)
+            try:
+                return main(argv)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
         except UserError as error:
             sys.stderr.write("error: %s\n" % error)
+            sys.exit(1)
+        except OSError as error:
+            if not _is_of_standard_output(error):
+                raise
+            close_standard_output()
+            if not isinstance(error, BrokenPipeError):
+                sys.stderr.write(
+                    "error: standard output cannot be written (%s)\n" % error.strerror
+                )
             sys.exit(1)
         except KeyboardInterrupt:
             sys.stderr.write("ended by Ctrl-C\n")

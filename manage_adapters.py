@@ -301,6 +301,8 @@ def main(argv):
     """
     console.start()
     words = argv[1:]
+    for word in words:
+        command_line.check_utf_8(word, word)
     if not words or words[0] in _HELP:
         print(__doc__)
     if not words:
@@ -330,6 +332,8 @@ def main(argv):
         missing.insert(0, command.packages)
     if missing:
         raise UserError("%s needs %s; %s" % (name, " and ".join(missing), see))
+    for folder in packages:
+        command_line.check_path(folder, folder)
     command_line.settle_paths(values)
     command.run(values, packages)
 

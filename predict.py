@@ -32,7 +32,7 @@ import glue_data
 from errors import UserError, reports_user_errors
 from inputs import own_tasks, text_lines, text_rows
 from serving import predictor
-from system import console
+from system import console, disk
 
 ROWS_LEFT_OUT = 2  # exit status
 
@@ -251,9 +251,9 @@ def _open_output(path, overwrite):
     name = "--output=" + path
     writer = tf.io.gfile.GFile(partial, "wb")
     try:
-        yield lambda data: _write(writer.write, name, data)
-        _write(writer.close, name)
-        _write(tf.io.gfile.rename, name, partial, path, overwrite)
+        yield lambda data: _write(_explained, name, path, writer.write, data)
+        _write(_explained, name, path, writer.close)
+        _write(_explained, name, path, tf.io.gfile.rename, partial, path, overwrite)
     except BaseException:
         with contextlib.suppress(tf.errors.OpError):
             writer.close()
@@ -273,6 +273,11 @@ def _write(step, name, *arguments):
         raise UserError("%s cannot be written (%s)" % (name, error.strerror)) from None
     except tf.errors.OpError as error:
         raise UserError("%s cannot be written (%s)" % (name, error.message)) from None
+
+
+def _explained(path, step, *arguments):
+    with disk.explained(os.path.dirname(path)):
+        step(*arguments)
 
 
 def _output_columns(model):

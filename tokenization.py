@@ -10,10 +10,12 @@ import collections
 import re
 import unicodedata
 
-import tensorflow.compat.v1 as tf
 from absl import logging
 
 from errors import UserError
+from system import files
+
+MOST_VOCAB_BYTES = 1 << 24  # Those of a hundred languages have a tenth of that.
 
 UNKNOWN_TOKEN = "[UNK]"
 PADDING_TOKEN = "[PAD]"
@@ -181,15 +183,8 @@ def load_vocab(vocab_file):
     Raises:
       UserError: the file cannot be read, is empty or is not UTF-8.
     """
-    try:
-        with tf.io.gfile.GFile(vocab_file, "rb") as reader:
-            content = reader.read()
-    except tf.errors.OpError as error:
-        raise UserError(
-            "Cannot read the vocabulary %s (%s). Give the vocab.txt that came with "
-            "the checkpoint, --vocab_file." % (vocab_file, error.message)
-        ) from error
-    return parse_vocab(content, vocab_file)
+    remedy = "give the vocab.txt that came with the checkpoint, --vocab_file"
+    return parse_vocab(files.read(vocab_file, MOST_VOCAB_BYTES, remedy), vocab_file)
 
 
 def parse_vocab(content, source):

@@ -9,9 +9,10 @@ import safetensors
 import tensorflow.compat.v1 as tf
 from absl import logging
 
+import command_line
 from errors import UserError
 from exchange import hf_files, hf_tokenizer, hugging_face, packages
-from system import files
+from system import disk, files
 from weights import adapter_package, checkpoints
 
 CHECKPOINT_NAME = "bert_model.ckpt"
@@ -95,7 +96,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         with open(os.path.join(folder, RECORD_NAME), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(dict(record, outputs=outputs), indent=2) + "\n")
 
-    _write_output(output_dir, fill)
+    _write_output(output_dir, fill, _bytes_of(values))
     logging.info(
         "Wrote %s: %d tensors, %d parameters.",
         os.path.join(output_dir, CHECKPOINT_NAME),
@@ -170,7 +171,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
             folder, found.bert_config.to_dict(), values, do_lower_case is not False
         )
 
-    _write_output(output_dir, fill)
+    _write_output(output_dir, fill, _bytes_of(values))
     logging.info(
         "Wrote %s: %d tensors, %d parameters%s.",
         output_dir,
@@ -232,7 +233,7 @@ def export_adapter(adapters, output_dir):
             with open(os.path.join(folder, name), "wb") as writer:
                 writer.write(content)
 
-    _write_output(output_dir, fill)
+    _write_output(output_dir, fill, sum(map(len, files.values())))
     print(files[packages.README_NAME].decode("utf-8"), end="")
     logging.info("Wrote %s.", output_dir)
 
@@ -247,7 +248,9 @@ def _local(path, flag="output_dir"):
             "--%s=%s: it must be a folder of this machine. Copy the files before "
             "or after the conversion." % (flag, path)
         )
-    return os.path.realpath(path)
+    real = os.path.realpath(path)
+    command_line.check_utf_8("--%s=%s" % (flag, real), real)
+    return real
 
 
 def _check_input(input_dir):
@@ -266,12 +269,13 @@ def _new_folder(output_dir):
     return path
 
 
-def _write_output(output_dir, fill):
+def _write_output(output_dir, fill, need):
     """Writes all files beside `output_dir`, then moves them there in one step.
 
     Args:
       output_dir: real path of a folder that is not there or is empty.
       fill: function of an empty folder that writes the files into it.
+      need: bytes that they take, about.
 
     Raises:
       UserError: it cannot be written.
@@ -281,7 +285,8 @@ def _write_output(output_dir, fill):
         os.makedirs(os.path.dirname(output_dir), exist_ok=True)
         os.mkdir(working_dir)
         try:
-            fill(working_dir)
+            with disk.explained(output_dir, need):
+                fill(working_dir)
             os.rename(working_dir, output_dir)
         except BaseException:
             shutil.rmtree(working_dir, ignore_errors=True)
@@ -289,8 +294,12 @@ def _write_output(output_dir, fill):
     except (OSError, tf.errors.OpError, safetensors.SafetensorError) as error:
         raise UserError(
             "Cannot write --output_dir=%s: %s. It is as it was; give a folder that can "
-            "be written, on a disk with space for it." % (output_dir, error)
+            "be written." % (output_dir, error)
         ) from error
+
+
+def _bytes_of(values):
+    return sum(value.nbytes for value in values.values())
 
 
 def _sha256(path):

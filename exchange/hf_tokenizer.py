@@ -16,6 +16,7 @@ import tokenization
 from errors import UserError, printable
 from exchange.hf_files import read_json
 from inputs import features
+from system import files
 
 VOCAB_NAME = "vocab.txt"
 CONFIG_NAME = "tokenizer_config.json"
@@ -93,8 +94,7 @@ def read(folder, model_config, config_path):
     _tell_added_tokens(folder, stated, whole)
     vocab_size = model_config["vocab_size"]
     if os.path.isfile(path):
-        with open(path, "rb") as reader:
-            content = reader.read()
+        content = files.read(path, tokenization.MOST_VOCAB_BYTES, "fetch it anew")
     elif whole:
         path, content = whole_path, _lines(whole, vocab_size, whole_path)
     else:

@@ -25,7 +25,7 @@ from typing import NamedTuple, Optional
 import tqdm
 
 from errors import UserError
-from system import files
+from system import disk, files
 
 ATTEMPTS = 5
 # Before the second attempt; doubled before each further one.
@@ -149,12 +149,13 @@ def _is_web_address(url):
 
 
 def _open(url, partial):
-    request = urllib.request.Request(url)
+    headers = {}
     if partial.size:
-        request.add_header("Range", "bytes=%d-" % partial.size)
+        headers["Range"] = "bytes=%d-" % partial.size
         if partial.validator:
-            request.add_header("If-Range", partial.validator)
+            headers["If-Range"] = partial.validator
     try:
+        request = urllib.request.Request(url, headers=headers)
         opener = urllib.request.build_opener(_WebRedirects)
         return opener.open(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
@@ -258,8 +259,13 @@ def _fetch_rest(url, part, name):
                 )
             size, length = 0, _length(response.headers)
             _check_size(url, part, length or 0)
-            _start_over(part, url, _validator(response.headers), length)
-        with open(part, "ab") as file, _progress(name, size, length) as update:
+            with disk.explained(os.path.dirname(part), length):
+                _start_over(part, url, _validator(response.headers), length)
+        with (
+            disk.explained(os.path.dirname(part), length and length - size),
+            open(part, "ab") as file,
+            _progress(name, size, length) as update,
+        ):
             for block in _blocks(response):
                 size += len(block)
                 _check_size(url, part, size)
@@ -291,7 +297,8 @@ def fetch_file(url, path):
       UserError: the server refuses, sends more than `MAX_BYTES`, leads elsewhere than
         to the web, or `ATTEMPTS` attempts failed. What has arrived then is kept for the
         next call.
-      OSError: the disk cannot be written.
+      disk.NoSpaceError: there is no space for the file.
+      OSError: the file cannot be written.
     """
     if not _is_web_address(url):
         raise UserError("cannot fetch %s: not an http:// or https:// address" % url)
@@ -353,12 +360,7 @@ def _check_unpacked_size(archive, members):
             "%s is refused: its %d bytes unpack to %d, which no text does"
             % (archive, packed, unpacked)
         )
-    free = shutil.disk_usage(os.path.dirname(os.path.abspath(archive))).free
-    if unpacked > free:
-        raise UserError(
-            "%s unpacks to %d bytes, and there are %d free: make space"
-            % (archive, unpacked, free)
-        )
+    disk.check_space(os.path.dirname(archive), unpacked, "unpacking %s" % archive)
 
 
 def extract_zip(archive, folder):
@@ -369,8 +371,9 @@ def extract_zip(archive, folder):
       folder: an existing folder to unpack into, on the same disk.
 
     Raises:
+      disk.NoSpaceError: they need more than is free.
       UserError: the archive is broken, a member would escape from `folder`, or they are
-        together far larger than text can be (`MAX_ZIP_RATIO`) or than the free space.
+        together far larger than text can be (`MAX_ZIP_RATIO`).
       OSError: the disk cannot be written.
     """
     try:

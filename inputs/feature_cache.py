@@ -6,11 +6,13 @@ with other bytes in the file, the features are built again.
 """
 
 import json
+import os
 
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import features
+from system import disk, files
 
 # Part of the key: raise it whenever the same example gives other features.
 FORMAT_VERSION = 1
@@ -79,31 +81,30 @@ def write(examples, label_list, max_seq_length, tokenizer, output_file, key):
     try:
         if tf.io.gfile.exists(key_file):
             tf.io.gfile.remove(key_file)
-        counts = features.file_based_convert_examples_to_features(
-            examples, label_list, max_seq_length, tokenizer, output_file
-        )
+        need = len(examples) * features.most_record_bytes(max_seq_length)
+        with disk.explained(os.path.dirname(output_file), need):
+            counts = features.file_based_convert_examples_to_features(
+                examples, label_list, max_seq_length, tokenizer, output_file
+            )
         stored = {
             "key": key,
             "length": tf.io.gfile.stat(output_file).length,
             "sha256": features.file_digest(output_file),
             "counts": counts._asdict(),
         }
-        with tf.io.gfile.GFile(key_file, "w") as writer:
-            writer.write(json.dumps(stored))
+        files.write_whole(key_file, json.dumps(stored))
     except tf.errors.OpError as error:
         raise UserError(
-            "the features %s cannot be written (%s): make space there, or give another "
-            "--output_dir" % (output_file, error.message)
+            "the features %s cannot be written (%s): give another --output_dir"
+            % (output_file, error.message)
         ) from None
     return counts
 
 
 def _counts_of(output_file, key_file, key):
     """The `TextCounts` of a file of this key whose bytes are those written, or None."""
-    with tf.io.gfile.GFile(key_file, "rb") as reader:
-        content = reader.read(_MAX_KEY_BYTES)
     try:
-        stored = json.loads(content)
+        stored = files.read_json(key_file, "it is made anew", _MAX_KEY_BYTES)
         counts = features.TextCounts(**stored["counts"])
         is_same = (
             stored["key"] == key
@@ -111,6 +112,6 @@ def _counts_of(output_file, key_file, key):
             and stored["length"] == tf.io.gfile.stat(output_file).length
             and stored["sha256"] == features.file_digest(output_file)
         )
-    except (ValueError, RecursionError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None  # Damaged, or of an earlier version.
     return counts if is_same else None

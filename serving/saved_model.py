@@ -19,6 +19,7 @@ read the outputs.
 """
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -32,7 +33,7 @@ from absl import logging
 import modeling
 from errors import UserError
 from serving import multitask, requests
-from system import files
+from system import disk, files
 from weights import adapter_package, bases, checkpoints
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
@@ -67,7 +68,8 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
     folder = _next_version(output)
     with _written_whole(folder) as partial:
         content = _read(adapters, base, described)
-        _write(partial, content, DTYPES[frozen_dtype])
+        with disk.explained(output, _bytes_of(content, DTYPES[frozen_dtype])):
+            _write(partial, content, DTYPES[frozen_dtype])
     logging.info(
         "Wrote %s: %d tasks (%s), %.1f MB.",
         folder,
@@ -159,17 +161,27 @@ def _written_whole(folder):
     output = os.path.dirname(folder)
     # No number, so nothing takes it for a version before it is whole.
     partial = files.working_path(os.path.join(output, "partial"))
+    # As earlier versions called it: partial-VERSION-PROCESS.
+    for left in glob.glob(os.path.join(glob.escape(output), "partial-*-*")):
+        files.clear_left_over(left, left.rpartition("-")[2])
     try:
         os.makedirs(partial)
         yield partial
         os.rename(partial, folder)
     except (OSError, tf.errors.OpError) as error:
         raise UserError(
-            "%s cannot be written (%s): give a folder that can, on a disk with space "
-            "for it, --output" % (folder, " ".join(str(error).split()))
+            "%s cannot be written (%s): give a folder that can, --output"
+            % (folder, " ".join(str(error).split()))
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _bytes_of(content, frozen_dtype):
+    """What the weights take, by far the most of a SavedModel."""
+    frozen = sum(value.size for value in content.frozen.values())
+    trained = sum(value.nbytes for value in content.stack.weights.values())
+    return frozen * frozen_dtype.size + trained
 
 
 def _bytes_under(folder):

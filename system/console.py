@@ -7,6 +7,7 @@ screen too.
 
 import collections
 import logging
+import os
 import re
 import sys
 
@@ -67,6 +68,9 @@ class _LogFile(logging.Handler):
 
     def open(self, path):
         self._is_remote = "://" in path
+        if os.path.exists(path) and not os.path.isfile(path):
+            self._kept = collections.deque(maxlen=0)  # A pipe waits for a reader.
+            return
         self._file = tf.io.gfile.GFile(path, "a")
         while self._kept:
             self.emit(self._kept.popleft())

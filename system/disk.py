@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 
+import safetensors
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
@@ -13,6 +14,10 @@ from system import console
 
 _ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _REASON = re.compile("|".join(re.escape(os.strerror(number)) for number in _ERRORS))
+
+
+class NoSpaceError(UserError):
+    """A file cannot be written, mostly for want of space: nobody's input is wrong."""
 
 
 def size_text(count):
@@ -33,7 +38,8 @@ def free_bytes(path):
 
 def _file_of(error, reason):
     """The file that an error is about, or ""."""
-    name = getattr(error, "filename", None)
+    # The second is the target of a copy.
+    name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if isinstance(name, str):
         return name
     # TensorFlow: "PATH; REASON", and a graph's stack around it.
@@ -43,31 +49,57 @@ def _file_of(error, reason):
 
 @contextlib.contextmanager
 def explained(folder, need=None):
-    """Turns what goes wrong in writing, mostly for want of space, into a `UserError`.
+    """Turns what goes wrong in writing, for want of space, into a `NoSpaceError`.
 
     Args:
       folder: where it is written.
       need: bytes of the file, where they are known.
 
     Raises:
-      UserError: with the file, what it needs, and what is free.
+      NoSpaceError: with the file, what it needs, and what is free.
     """
     try:
         yield
-    except (tf.errors.OpError, OSError, RuntimeError) as error:  # the event file's
+    except (
+        tf.errors.OpError,
+        OSError,
+        RuntimeError,  # the event file's
+        safetensors.SafetensorError,
+    ) as error:
         reason = _REASON.search(str(error))
         if reason is None:
             raise
+        file = _file_of(error, reason.group())
         space = ""
         if need is not None:
             space = ", it needs %s" % size_text(need)
         if "://" not in folder:
-            space += ", %s are free there" % size_text(free_bytes(folder))
-        raise UserError(
+            # Some of it goes to the folder for temporary files first.
+            place = file if os.path.isabs(file) else folder
+            space += ", %s are free there" % size_text(free_bytes(place))
+        raise NoSpaceError(
             "%s cannot be written (%s)%s: what was there before is whole; make space "
-            "and give the same command again"
-            % (_file_of(error, reason.group()) or folder, reason.group(), space)
+            "and give the same command again" % (file or folder, reason.group(), space)
         ) from None
+
+
+def check_space(folder, need, what):
+    """Refuses to begin what there is no space for.
+
+    Args:
+      folder: where it will be written, a local path.
+      need: bytes.
+      what: what takes them, for the message.
+
+    Raises:
+      NoSpaceError: less is free.
+    """
+    free = free_bytes(folder)
+    if free < need:
+        raise NoSpaceError(
+            "%s needs %s, and %s are free in %s: make space there and give the same "
+            "command again" % (what, size_text(need), size_text(free), folder)
+        )
 
 
 def warn_of_space(folder, need, what):

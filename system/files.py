@@ -4,6 +4,7 @@ Files come from strangers and from full disks: a small file is a regular one of 
 bounded length, or it is refused before it is read.
 """
 
+import contextlib
 import glob
 import json
 import math
@@ -14,6 +15,7 @@ import socket
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from system import disk
 
 MOST_JSON_BYTES = 1 << 22  # A model's config is a thousandth of that.
 
@@ -149,6 +151,34 @@ def _is_shallow(value, levels):
 # --- writing --------------------------------------------------------------------
 
 
+def write_whole(path, data):
+    """Writes a file so that it is never seen half-written.
+
+    Args:
+      path: local, or of any file system of TensorFlow's; a file there is replaced.
+      data: bytes, or a string for a file of UTF-8.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    data = data.encode("utf-8") if isinstance(data, str) else data
+    partial = path + ".partial"
+    try:
+        with disk.explained(os.path.dirname(path), len(data)):
+            with tf.io.gfile.GFile(partial, "wb") as writer:
+                writer.write(data)
+            tf.io.gfile.rename(partial, path, overwrite=True)
+    except BaseException as error:
+        with contextlib.suppress(tf.errors.OpError):
+            tf.io.gfile.remove(partial)
+        if isinstance(error, tf.errors.OpError):
+            raise UserError(
+                "%s cannot be written (%s): see to what is there, or give another "
+                "place" % (path, " ".join(str(error).split()))
+            ) from None
+        raise
+
+
 def working_path(path):
     """Where to write what is to be moved to `path` when it is whole.
 
@@ -162,11 +192,24 @@ def working_path(path):
       A path beside it that is this process's own.
     """
     mine = "%s.tmp-%s-" % (path, socket.gethostname())
-    for left in glob.glob(glob.escape(mine) + "*"):
-        process = left[len(mine) :]
-        if process.isdecimal() and not _is_another(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
+    for prefix in (mine, path + ".tmp-"):  # The second: earlier versions'.
+        for left in glob.glob(glob.escape(prefix) + "*"):
+            clear_left_over(left, left[len(prefix) :])
     return "%s%d" % (mine, os.getpid())
+
+
+def clear_left_over(path, process):
+    """Removes a working folder unless another process that runs has made it.
+
+    Args:
+      path: the folder.
+      process: what stands for the process's number in its name; where it is none, the
+        folder is left alone.
+    """
+    # The digits of other scripts are none of a name that was written here.
+    is_number = process.isascii() and process.isdecimal()
+    if is_number and not _is_another(int(process)):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_another(process):

@@ -29,7 +29,7 @@ _DEFINE = {
     },
 }
 _PATH_NAME = re.compile(
-    r"(.*_)?(dirs?|file|checkpoint|adapters|package|input|output|zip)$"
+    r"(.*_)?(dirs?|file|checkpoint|config|adapters|package|input|output|zip)$"
 )
 
 
@@ -108,6 +108,37 @@ def test_other_paths_may_have_brackets(program, flag):
 def test_a_bucket_that_cannot_be_reached(program, flag, path):
     with pytest.raises(UserError, match=r"--%s=.*cannot be reached \(.*nowhere" % flag):
         parsed(program, "--%s=%s" % (flag, path))
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        ("predict", ["--input="]),
+        ("predict", ["--adapters=a", "--adapters="]),
+        ("convert_checkpoint", ["--output_dir", ""]),
+        ("glue_submission", ["--output_dirs=a,,b"]),
+    ],
+)
+def test_an_empty_path(program, arguments):
+    with pytest.raises(UserError, match=r"^--\w+ is empty, as from a variable of"):
+        parsed(program, *arguments)
+
+
+def test_bytes_that_are_not_utf_8(home, monkeypatch, capsys):
+    # As Python shows the byte 0xff of a command line.
+    with pytest.raises(UserError, match=r"--input=a\\udcff is not UTF-8"):
+        parsed("predict", "--input=a\udcff")
+    monkeypatch.setenv("SCRATCH", "/scratch/\udcff")
+    with pytest.raises(UserError, match=r"--zip=/scratch/\\udcff/x is not UTF-8"):
+        parsed("glue_submission", "--zip=$SCRATCH/x")
+    values = flags.FlagValues()
+    parse = command_line.flags_parser("About.", predict.define_flags(values), values)
+    for run in (parse, manage_adapters.main):
+        with pytest.raises(SystemExit) as ended:
+            run(["program.py", "info", "--text_a_column=\udcff"])
+        assert ended.value.code == 1
+        message = capsys.readouterr().err
+        assert message.startswith("error: --text_a_column=\\udcff is not UTF-8")
 
 
 def test_the_parser_settles_paths_and_reports(home, monkeypatch, capsys):

@@ -1,12 +1,16 @@
 """What the terminal gets of messages that quote a stranger's bytes."""
 
 import logging
+import os
+import subprocess
+import sys
 
 import pytest
 import tensorflow.compat.v1 as tf
 from absl import logging as absl_logging
 
 import errors
+from tests.places import ROOT
 
 HOSTILE = "\x1b[2J\x9b31m\u202e\ud800\r\b"
 SHOWN = "\\x1b[2J\\x9b31m\\u202e\\ud800\\r\\x08"
@@ -57,3 +61,51 @@ def test_what_a_program_logs_is_printable(records, capsys):
     assert ended.value.code == 1
     assert capsys.readouterr().err.endswith("error: %s\n" % SHOWN)
     assert records == ["left out: " + SHOWN, SHOWN + " is 5\n%s"]
+
+
+_PROGRAM = """
+from errors import reports_user_errors
+
+@reports_user_errors
+def main(argv):
+    for _ in range(%d):
+        print("line")
+    %s
+
+main([])
+"""
+
+
+def start(lines, last, stdout):
+    """Runs a program that prints; returns its status and standard error."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM % (lines, last)],
+        cwd=ROOT,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    return done.returncode, done.stderr.decode()
+
+
+@pytest.mark.parametrize("lines", [1, 10000])  # In the buffer, and beyond it.
+def test_standard_output_on_a_full_disk(lines):
+    message = "error: standard output cannot be written (No space left on device)\n"
+    with open("/dev/full", "wb") as full:
+        assert start(lines, "raise SystemExit(0)", full) == (1, message)
+
+
+@pytest.mark.parametrize("lines", [1, 10000])
+def test_whoever_read_the_output_has_gone(lines):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        assert start(lines, "", write) == (1, "")
+    finally:
+        os.close(write)
+
+
+def test_another_error_is_shown_whole():
+    status, errors = start(1, "raise OSError(5, 'of something else')", None)
+    assert status == 1
+    assert errors.startswith("Traceback") and "of something else" in errors

@@ -173,19 +173,10 @@ def test_missing_and_doubled_files_are_all_named(folders, tmp_path):
     assert len(message.splitlines()) == 4
 
 
-def test_a_full_disk(tmp_path):
-    (tmp_path / "CoLA.tsv").write_bytes(b"before")
-    (tmp_path / "CoLA.tsv.tmp").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"cannot write .*CoLA\.tsv: .*o space"):
-        written(tmp_path, "cola", np.array([0, 1]))
-    assert os.listdir(tmp_path) == ["CoLA.tsv"]
-    assert (tmp_path / "CoLA.tsv").read_bytes() == b"before"
-
-
 def test_a_named_pipe_is_refused(folders, tmp_path):
     os.remove(os.path.join(folders[0], "AX.tsv"))
     os.mkfifo(os.path.join(folders[0], "AX.tsv"))
-    with pytest.raises(UserError, match=r"AX\.tsv is no plain file"):
+    with pytest.raises(UserError, match=r"AX\.tsv .*it is a pipe or device"):
         build_zip(folders, str(tmp_path / "x.zip"))
 
 

@@ -50,6 +50,11 @@ def fails(capsys):
     return start
 
 
+def test_a_package_in_a_bucket_that_cannot_be_reached(fails):
+    _, message = fails("info", "nowhere://bucket/adapters")
+    assert "nowhere://bucket/adapters cannot be reached" in message
+
+
 def values_of(checkpoint):
     reader = tf.train.load_checkpoint(str(checkpoint))
     return {

@@ -290,6 +290,18 @@ def test_unreadable_vocabulary(tmp_path, name):
     assert path in str(caught.value)
 
 
+def test_a_vocabulary_without_end(tmp_path):
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("zero", "pipe"):
+        with pytest.raises(UserError, match=name + ".* pipe or device.*--vocab_file"):
+            tokenization.load_vocab(str(tmp_path / name))
+    with open(tmp_path / "large", "wb") as large:
+        large.truncate(tokenization.MOST_VOCAB_BYTES + 1)
+    with pytest.raises(UserError, match="16777217 bytes, at most 16777216 are read"):
+        tokenization.load_vocab(str(tmp_path / "large"))
+
+
 def test_special_tokens_suffice(tmp_path):
     path = write_vocab(tmp_path, [*SPECIAL, "yes"])
     tokenizer = tokenization.FullTokenizer(path)

@@ -12,7 +12,7 @@ import tokenization
 from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
-from system import console
+from system import console, disk
 from training import classifier, distribution, estimators, run_lock, run_text
 from weights import adapter_package, checkpoints, health, run_record
 
@@ -300,9 +300,10 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
 
 def _write_record(flags, identity, settings, counts):
     try:
-        tf.io.gfile.makedirs(flags.output_dir)
-        if flags.do_train:
-            run_lock.take(flags.output_dir)
+        with disk.explained(flags.output_dir):
+            tf.io.gfile.makedirs(flags.output_dir)
+            if flags.do_train:
+                run_lock.take(flags.output_dir)
         run_record.write(flags.output_dir, identity, settings, counts)
     except (tf.errors.OpError, OSError) as error:
         raise UserError(

@@ -18,6 +18,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from inputs import text_lines
 
 FILE_NAME = "training.lock"
 
@@ -99,7 +100,8 @@ def _check_free(path, text):
     )
 
 
-def _read_remote(path):
+def _read(path):
+    text_lines.check_plain_file(path, path)
     if not tf.io.gfile.exists(path):
         return ""
     with tf.io.gfile.GFile(path, "rb") as reader:
@@ -113,17 +115,18 @@ def take(output_dir):
       output_dir: the run's folder, which exists.
 
     Raises:
-      UserError: another training holds it.
+      UserError: another training holds it, or the lock is no plain file.
       OSError, tf.errors.OpError: the lock cannot be written.
     """
     path = os.path.join(output_dir, FILE_NAME)
     text = json.dumps({**_own(), "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}) + "\n"
     if "://" in path:
-        _check_free(path, _read_remote(path))
+        _check_free(path, _read(path))
         with tf.io.gfile.GFile(path, "w") as writer:
             writer.write(text)
-        _check_free(path, _read_remote(path))
+        _check_free(path, _read(path))
         return
+    text_lines.check_plain_file(path, path)
     with open(path, "a+b") as lock:
         # So that of two that find a dead one's lock only one takes it over.
         with contextlib.suppress(OSError):  # Some file systems have no such thing.
@@ -137,7 +140,7 @@ def take(output_dir):
 def release(output_dir):
     """Gives the folder free, if this process holds it."""
     path = os.path.join(output_dir, FILE_NAME)
-    with contextlib.suppress(OSError, tf.errors.OpError):
-        holder, own = _parse(_read_remote(path)), _own()
+    with contextlib.suppress(OSError, tf.errors.OpError, UserError):
+        holder, own = _parse(_read(path)), _own()
         if holder is not None and all(holder[key] == own[key] for key in own):
             tf.io.gfile.remove(path)

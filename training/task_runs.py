@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 import tokenization
 from errors import UserError
 from inputs import data_report, feature_cache, features, metrics, submission_file, tasks
-from system import console, disk
+from system import console, disk, files
 from training import estimators, plots, progress, run_text
 from weights import checkpoints, health, run_package, run_record
 
@@ -322,7 +322,7 @@ def _one_answer(task, gold):
 
 def _write_results(run, step, lines, report, known):
     output_dir = run.settings.output_dir
-    run_record.write_whole(
+    files.write_whole(
         os.path.join(output_dir, run.result_name("eval_results.txt")),
         "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines)),
     )
@@ -334,7 +334,7 @@ def _write_results(run, step, lines, report, known):
     }
     if run.ablated:
         record["ablated_adapter_layers"] = run.ablated
-    run_record.write_whole(
+    files.write_whole(
         os.path.join(output_dir, run.result_name("eval_results.json")),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )
@@ -353,7 +353,7 @@ def write_predictions(estimator, run):
         probabilities = predict(estimator, run, split, "predict")
         name = run.result_name("test_results%s.tsv" % split.suffix)
         rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
-        run_record.write_whole(
+        files.write_whole(
             os.path.join(settings.output_dir, name),
             "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
         )
@@ -391,7 +391,7 @@ def _score_test(estimator, run, split, probabilities):
         "baseline": baseline,
         **_classes(run, split, gold, answers),
     }
-    run_record.write_whole(
+    files.write_whole(
         os.path.join(run.settings.output_dir, run.result_name("test_scores.json")),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )

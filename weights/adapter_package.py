@@ -19,7 +19,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from errors import UserError
-from system import files
+from system import disk, files
 from weights import health, package_checks
 
 VERSION = "1.0.0"  # of this program
@@ -335,7 +335,8 @@ def _write(folder, config, weights):
     package_checks.check_counts(config, trained, frozen, config_path)
     package_checks.check_weights(weights, trained, weights_path)
     try:
-        _put_in_place(folder, {WEIGHTS_NAME: data, CONFIG_NAME: text})
+        with disk.explained(os.path.dirname(folder), len(data) + len(text)):
+            _put_in_place(folder, {WEIGHTS_NAME: data, CONFIG_NAME: text})
     except tf.errors.OpError as error:
         raise UserError(
             "the adapter package %s cannot be written (%s): give a folder that can"
@@ -349,7 +350,7 @@ def _put_in_place(folder, contents):
     if place(folder) == replaced:
         tf.io.gfile.rename(replaced, folder)
     if tf.io.gfile.exists(folder) and not (
-        tf.io.gfile.isdir(folder) and set(tf.io.gfile.listdir(folder)) <= set(contents)
+        tf.io.gfile.isdir(folder) and _holds_no_other(folder, contents)
     ):
         raise UserError(
             "%s is there and is no adapter package, so none is written in its place: "
@@ -359,9 +360,13 @@ def _put_in_place(folder, contents):
         if tf.io.gfile.exists(path):
             tf.io.gfile.rmtree(path)
     tf.io.gfile.makedirs(partial)
-    for name, content in contents.items():
-        with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
-            writer.write(content)
+    try:
+        for name, content in contents.items():
+            with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
+                writer.write(content)
+    except BaseException:
+        tf.io.gfile.rmtree(partial)
+        raise
     # Two steps, since a folder cannot take the place of another in one.
     if tf.io.gfile.exists(folder):
         tf.io.gfile.rename(folder, replaced)
@@ -373,6 +378,14 @@ def _put_in_place(folder, contents):
         raise
     if tf.io.gfile.exists(replaced):
         tf.io.gfile.rmtree(replaced)
+
+
+def _holds_no_other(folder, names):
+    """Whether all files in a folder are among those of these names."""
+    try:
+        return set(tf.io.gfile.listdir(folder)) <= set(names)
+    except UnicodeDecodeError:
+        return False  # These are UTF-8.
 
 
 # --- reading --------------------------------------------------------------------

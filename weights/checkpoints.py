@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import math
+import os
 import re
 from typing import NamedTuple
 
@@ -12,11 +13,15 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from errors import UserError
+from inputs import text_lines
+from system import files
 
 _PATH_REMEDY = (
     "--init_checkpoint wants the path without endings, such as .../bert_model.ckpt for "
     "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001"
 )
+
+_MOST_INDEX_BYTES = 1 << 26  # BERT-large's has a thousandth of that.
 
 # What a run's own checkpoints hold: all variables, or trained ones, slots and step.
 ALL, TRAINED = "all", "trained"
@@ -53,12 +58,18 @@ def _shorten(names, most=6):
     return "%d variables: %s%s" % (len(names), shown, more)
 
 
+def _data_files(checkpoint):
+    return tf.io.gfile.glob(checkpoint + ".data-*")
+
+
 @contextlib.contextmanager
 def _reading(checkpoint, remedy):
     """Turns what goes wrong in reading a checkpoint into a `UserError`."""
     try:
         if not tf.io.gfile.exists(checkpoint + ".index"):
             raise UserError("no checkpoint at %s: %s" % (checkpoint, remedy))
+        for path in (checkpoint + ".index", *_data_files(checkpoint)):
+            text_lines.check_plain_file(path, path)
         yield
     except (tf.errors.OpError, RuntimeError) as error:
         reason = " ".join(str(error).split())
@@ -86,8 +97,7 @@ def read_shapes(checkpoint, remedy=_PATH_REMEDY):
         # A missing or short data file would show only when the weights are loaded.
         types = reader.get_variable_to_dtype_map()
         needed = sum(math.prod(shapes[name]) * types[name].size for name in shapes)
-        files = tf.io.gfile.glob(checkpoint + ".data-*")
-        present = sum(tf.io.gfile.stat(path).length for path in files)
+        present = sum(tf.io.gfile.stat(path).length for path in _data_files(checkpoint))
     if present < needed:
         raise UserError(
             "checkpoint %s cannot be read (its .data files hold %d bytes of %d): copy "
@@ -102,6 +112,8 @@ def latest(folder):
     Raises:
       UserError: the file that names it is damaged.
     """
+    path = os.path.join(folder, "checkpoint")
+    text_lines.check_plain_file(path, path)
     try:
         return tf.train.latest_checkpoint(folder)
     except (ValueError, tf.errors.OpError) as error:
@@ -149,11 +161,9 @@ def fingerprint(checkpoint):
     Raises:
       UserError: there is no readable checkpoint.
     """
-    with (
-        _reading(checkpoint, _PATH_REMEDY),
-        tf.io.gfile.GFile(checkpoint + ".index", "rb") as reader,
-    ):
-        return hashlib.sha256(reader.read()).hexdigest()
+    with _reading(checkpoint, _PATH_REMEDY):
+        index = files.read(checkpoint + ".index", _MOST_INDEX_BYTES, _PATH_REMEDY)
+    return hashlib.sha256(index).hexdigest()
 
 
 def iterate_values(checkpoint, names):

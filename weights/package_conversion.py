@@ -17,7 +17,7 @@ import tokenization
 from errors import UserError
 from inputs import features, own_tasks, tasks
 from model import layer_ranges
-from system import files
+from system import disk, files
 from weights import adapter_package, bases, checkpoints, health, run_record
 
 _ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
@@ -355,17 +355,14 @@ def merge(folder, init_checkpoint, output):
         **package.weights,
         _STEP: np.array(package.config["global_step"], np.int64),
     }
+    need = sum(value.nbytes for value in merged.values())
     try:
-        _write_whole(output, merged)
+        with disk.explained(os.path.dirname(output), need):
+            _write_whole(output, merged)
     except tf.errors.OpError as error:
         raise UserError(
-            "--output=%s cannot be written (%s): give a path that can, with space for "
-            "%d MB"
-            % (
-                output,
-                " ".join(str(error).split()),
-                sum(value.nbytes for value in merged.values()) // 10**6 + 1,
-            )
+            "--output=%s cannot be written (%s): give a path that can"
+            % (output, " ".join(str(error).split()))
         ) from None
     return package
 

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from errors import UserError
-from system import disk, files
+from system import files
 from weights import checkpoints, health
 
 FILE_NAME = "run.json"
@@ -39,25 +39,6 @@ _FLAGS = {
 }
 
 
-def write_whole(path, text):
-    """Writes a text file so that it is never seen half-written.
-
-    Raises:
-      UserError: there is no space for it.
-    """
-    partial = path + ".partial"
-    try:
-        with (
-            disk.explained(os.path.dirname(path), len(text)),
-            tf.io.gfile.GFile(partial, "w") as writer,
-        ):
-            writer.write(text)
-    except UserError:
-        tf.io.gfile.remove(partial)
-        raise
-    tf.io.gfile.rename(partial, path, overwrite=True)
-
-
 def write(output_dir, identity, training, parameters):
     """Writes `run.json`.
 
@@ -79,7 +60,7 @@ def write(output_dir, identity, training, parameters):
 
 def _write(output_dir, record):
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
-    write_whole(os.path.join(output_dir, FILE_NAME), text)
+    files.write_whole(os.path.join(output_dir, FILE_NAME), text)
 
 
 def write_health(output_dir, known):
@@ -208,7 +189,7 @@ def _check_training_state(output_dir, checkpoint, training):
 
 
 def _check_folder(output_dir):
-    """Refuses a path that is, or lies below, a file."""
+    """Refuses a path that is, or lies below, a file, or that has one in it."""
     path = output_dir
     while path and not tf.io.gfile.exists(path):
         path = os.path.dirname(path)
@@ -216,6 +197,12 @@ def _check_folder(output_dir):
         raise UserError(
             "--output_dir=%s: %s is a file; give a folder, which need not exist"
             % (output_dir, path)
+        )
+    path = os.path.join(output_dir, "eval")
+    if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
+        raise UserError(
+            "%s is a file, and the summaries of evaluations go to a folder of that "
+            "name: move it away" % path
         )
 
 

@@ -625,7 +625,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(conversion.checkpoints, "write", full_disk)
-    refused(tmp_path, ["--output_dir", "No space left"])
+    refused(tmp_path, [str(tmp_path / "out"), "No space left"])
     assert os.path.isdir(source)
 
 

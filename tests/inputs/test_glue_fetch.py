@@ -16,6 +16,8 @@ from errors import UserError
 from glue_data import GLUE_TASKS
 from inputs import download, glue_fetch
 from inputs.tasks import read_examples
+from system import disk
+from tests import small_disk
 from tests.places import GLUE, ROOT
 
 # Rows of the made-up files, in the order of GlueTask.splits.
@@ -113,6 +115,24 @@ def test_broken_transfer_leaves_no_task_and_is_continued(server, tmp_path):
     server.log.clear()
     glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
     assert [entry[1] for entry in server.log] == ["bytes=300-"]
+    assert os.listdir(tmp_path) == ["RTE"]
+
+
+def test_a_full_disk_is_not_the_servers_fault(server, tmp_path, monkeypatch):
+    with small_disk.files_end_at(200), pytest.raises(UserError) as caught:
+        glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    message = str(caught.value)
+    assert "cannot be written (File too large), it needs" in message
+    assert "--base_url" not in message
+    server.log.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "free_bytes", lambda path: 123)
+        with pytest.raises(UserError, match="123 bytes are free") as caught:
+            glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
+    assert "--base_url" not in str(caught.value)
+    assert [entry[1] for entry in server.log] == ["bytes=200-"]
+    assert os.listdir(tmp_path) == [".downloads"]
+    glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
     assert os.listdir(tmp_path) == ["RTE"]
 
 

@@ -1,6 +1,7 @@
 """What stands on the screen, and what in the log alone."""
 
 import logging
+import os
 import re
 import warnings
 
@@ -79,3 +80,11 @@ def test_a_log_that_cannot_be_written_ends_nothing(tmp_path, capsys):
     console.log_to(str(tmp_path / "no folder" / "log.txt"))
     console.say("still here")
     assert "still here" in capsys.readouterr().err
+
+
+def test_a_log_that_is_a_pipe_does_not_wait(tmp_path, capsys):
+    os.mkfifo(tmp_path / "log.txt")
+    console.start()
+    console.log_to(str(tmp_path / "log.txt"))
+    console.say("3 rows")
+    assert capsys.readouterr().err == "3 rows\n"

@@ -3,34 +3,21 @@
 import contextlib
 import errno
 import os
-import resource
 
 import pytest
-import small_run
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from system import disk
+from system import disk, files
+from tests import small_disk, small_run
 from training import progress
-from weights import run_record
-
-
-@contextlib.contextmanager
-def files_end_at(size):
-    """Files that would grow larger cannot be written, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
     path = tmp_path / "run.json"
-    run_record.write_whole(str(path), "before")
-    with files_end_at(100), pytest.raises(UserError) as caught:
-        run_record.write_whole(str(path), "after " * 500)
+    files.write_whole(str(path), "before")
+    with small_disk.files_end_at(100), pytest.raises(UserError) as caught:
+        files.write_whole(str(path), "after " * 500)
     for part in (str(path), "File too large", "needs 3 kB", " are free there"):
         assert part in str(caught.value)
     assert os.listdir(tmp_path) == ["run.json"]
@@ -43,6 +30,7 @@ def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
         tf.errors.ResourceExhaustedError(None, None, "/a/b; No space left on device"),
         tf.errors.UnknownError(None, None, "2 errors\n /a/b; Input/output error\n [[x"),
         OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/b"),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/from", None, "/a/b"),
         RuntimeError("/a/b; Disk quota exceeded\n\tFailed to flush 2 events"),
     ],
     ids=lambda error: type(error).__name__,
@@ -73,7 +61,7 @@ def test_a_training_ends_with_one_message_and_goes_on(tmp_path, monkeypatch, cap
 
     def fill(hook):
         if hook.steps_done == 3:
-            limits.enter_context(files_end_at(60000))
+            limits.enter_context(small_disk.files_end_at(60000))
 
     with monkeypatch.context() as patched, limits:
         patched.setattr(progress.ProgressHook, "_notice", fill)

@@ -84,8 +84,10 @@ def test_what_dead_processes_left_is_cleared(tmp_path):
     stem = mine[: -len(str(os.getpid()))]
     left, alive = "%s%d" % (stem, dead.pid), "%s%d" % (stem, os.getppid())
     others = [path + ".tmp-x", path + ".tmp-otherhost-%d" % dead.pid, stem + "2x"]
-    for folder in (left, alive, path, mine, *others):
+    old = "%s.tmp-%d" % (path, dead.pid)  # As earlier versions named theirs.
+    others.append("%s.tmp-%d" % (path, os.getppid()))
+    for folder in (left, alive, path, mine, old, *others):
         os.mkdir(folder)
     assert files.working_path(path) == mine
-    assert not os.path.exists(left) and not os.path.exists(mine)
+    assert not any(map(os.path.exists, (left, mine, old)))
     assert all(map(os.path.exists, (alive, path, *others)))

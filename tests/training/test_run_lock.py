@@ -37,6 +37,14 @@ def holder(process):
     }
 
 
+def test_a_lock_that_is_a_pipe_does_not_wait(tmp_path, lock):
+    os.mkfifo(lock)
+    with pytest.raises(UserError, match=r"training\.lock is no plain file"):
+        run_lock.take(str(tmp_path))
+    run_lock.release(str(tmp_path))
+    assert lock.exists()
+
+
 def test_a_folder_is_taken_and_given_free(tmp_path, lock):
     run_lock.take(str(tmp_path))
     written = json.loads(lock.read_text())
@@ -99,7 +107,7 @@ def test_what_is_no_lock_holds_nothing(tmp_path, lock, text):
 def test_an_object_store():
     tf.io.gfile.makedirs("ram://a")
     run_lock.take("ram://a/b")
-    assert json.loads(run_lock._read_remote("ram://a/b/training.lock"))
+    assert json.loads(run_lock._read("ram://a/b/training.lock"))
     tf.io.gfile.remove("ram://a/b/training.lock")  # Writing would add to it there.
     with tf.io.gfile.GFile("ram://a/b/training.lock", "w") as writer:
         writer.write(json.dumps({**holder(1), "host": "far"}))

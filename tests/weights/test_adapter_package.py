@@ -732,13 +732,13 @@ def test_what_a_killed_program_moved_away_is_found(folder, tmp_path):
     assert adapter_package.read(folder).config["dev_scores"] == {"dev": {"f1": 0.5}}
 
 
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_what_is_no_package_is_not_replaced(folder, tmp_path, is_folder):
+@pytest.mark.parametrize("name", ["", "notes.txt", "notes \udcff"])
+def test_what_is_no_package_is_not_replaced(folder, tmp_path, name):
     package, path = adapter_package.read(folder), tmp_path / "mine"
     notes = path
-    if is_folder:
+    if name:
         path.mkdir()
-        notes = path / "notes.txt"
+        notes = path / name  # The last one's name is not UTF-8.
     notes.write_text("my notes")
     with pytest.raises(UserError, match="mine is there and is no adapter package"):
         write_again(package, str(path))

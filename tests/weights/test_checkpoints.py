@@ -1,5 +1,7 @@
 """What is said of a checkpoint before a model starts from it."""
 
+import os
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -93,6 +95,26 @@ def test_a_damaged_checkpoint(tmp_path):
     index.write_bytes(index.read_bytes()[:50])
     with pytest.raises(UserError, match="cannot be read"):
         checkpoints.read_shapes(checkpoint)
+
+
+@pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
+def test_a_checkpoint_of_a_pipe_or_a_device(tmp_path, ending):
+    checkpoint = _save(tmp_path / "x.ckpt", SHAPES)
+    path = tmp_path / ("x.ckpt." + ending)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="%s is no plain file" % path):
+        checkpoints.read_shapes(checkpoint)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="%s is no plain file" % path):
+        checkpoints.fingerprint(checkpoint)
+
+
+def test_the_name_of_the_last_checkpoint_in_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "checkpoint")
+    with pytest.raises(UserError, match="checkpoint is no plain file"):
+        checkpoints.latest(str(tmp_path))
 
 
 def test_fingerprint_tells_weights_apart(tmp_path):

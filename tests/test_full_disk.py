@@ -1,0 +1,187 @@
+"""What a program makes: on a full disk one message, and nothing that was there is lost.
+
+A training is in system/test_disk.py, downloads in inputs/test_download.py.
+"""
+
+import numpy as np
+import pytest
+from absl import flags
+
+import glue_data
+import predict
+import tokenization
+from errors import UserError
+from exchange import conversion
+from inputs import feature_cache, features, submission_file
+from serving import saved_model
+from system import disk, files
+from tests import hf_layout, small_disk, small_packages
+from weights import adapter_package, bases, package_conversion, run_record
+
+PAIR = small_packages.FOUR_TASKS[0]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """Flags of a small base."""
+    return small_packages.write_base(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory, base):
+    """A package on it."""
+    folder = tmp_path_factory.mktemp("packages") / PAIR.name
+    return small_packages.write_package(folder, base, PAIR)
+
+
+def contents(folder):
+    """Bytes of all files below a folder, by their paths."""
+    return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+
+
+def check(folder, size, make, message):
+    """Files end at `size` bytes: `make` says so, and does its work afterwards.
+
+    Args:
+      folder: where it writes.
+      size: bytes.
+      make: function without arguments.
+      message: pattern of the message: the file, and what is needed.
+    """
+    before = contents(folder)
+    message = r"%s/.*%s, .* are free there: what was" % (folder, message)
+    with small_disk.files_end_at(size), pytest.raises(disk.NoSpaceError, match=message):
+        make()
+    assert contents(folder) == before
+    make()
+    assert contents(folder) != before
+
+
+@pytest.mark.parametrize("size", [1000, 20000])
+def test_a_saved_model(tmp_path, base, package, size):
+    check(
+        tmp_path,
+        size,
+        lambda: saved_model.export([package], bases.Base(**base), str(tmp_path)),
+        r"it needs 26.7 kB",
+    )
+    assert (tmp_path / "1" / "saved_model.pb").exists()
+
+
+def test_a_converted_encoder(tmp_path):
+    source = hf_layout.write_encoder(tmp_path / "in")
+    target = str(tmp_path / "out")
+    check(
+        tmp_path,
+        5000,
+        lambda: conversion.convert(source, target),
+        r"\.ckpt\S* cannot be written \(File too large\), it needs [0-9.]+ kB",
+    )
+
+
+def test_an_encoder_for_hugging_face(tmp_path, base):
+    target = str(tmp_path / "out")
+    check(
+        tmp_path,
+        5000,
+        lambda: conversion.write_encoder(bases.Base(**base), target),
+        r"out cannot be written \(File too large\), it needs [0-9.]+ kB",
+    )
+
+
+def test_an_adapter_for_adapterhub(tmp_path, package):
+    target = str(tmp_path / "out")
+    check(
+        tmp_path,
+        500,
+        lambda: conversion.export_adapter(package, target),
+        r"out cannot be written \(File too large\), it needs [0-9.]+ kB",
+    )
+
+
+def test_a_merged_checkpoint(tmp_path, base, package):
+    target = str(tmp_path / "model.ckpt")
+    check(
+        tmp_path,
+        5000,
+        lambda: package_conversion.merge(package, base["init_checkpoint"], target),
+        r"model.ckpt\S* cannot be written \(File too large\), it needs [0-9.]+ kB",
+    )
+
+
+@pytest.mark.parametrize("size", [1000, 13000])
+def test_a_package_in_the_place_of_another(tmp_path, base, package, size):
+    folder = tmp_path / "package"
+    small_packages.write_package(folder, base, PAIR, seed=8)
+    found = adapter_package.read(package)
+    config = dict(found.config, settings={"note": "long " * 3000})
+    found = found._replace(path=str(folder), config=config)
+    known = found.health
+    check(
+        tmp_path,
+        size,
+        lambda: adapter_package.add_scores(found, None, known),
+        r"\S* cannot be written \(File too large\), it needs 24.6 kB",
+    )
+
+
+def test_files_for_the_server(tmp_path):
+    path = tmp_path / "CoLA.tsv"
+    path.write_bytes(b"before")
+    task = glue_data.GLUE_TASKS["cola"]
+    predictions = np.zeros([100], np.int64)
+    check(
+        tmp_path,
+        100,
+        lambda: submission_file.write_submission(
+            task, task.test[0], predictions, str(path)
+        ),
+        r"CoLA.tsv\S* cannot be written \(File too large\), it needs 507 bytes",
+    )
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "a.txt").mkdir()
+    with pytest.raises(UserError, match=r"a.txt cannot be written \(.*Is a directory"):
+        files.write_whole(str(tmp_path / "a.txt"), "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_in_the_place_of_the_evaluations(tmp_path):
+    (tmp_path / "eval").write_text("mine")
+    with pytest.raises(UserError, match="eval is a file, and the summaries"):
+        run_record.check(str(tmp_path), {}, None, {}, [])
+
+
+def test_predictions(tmp_path, base, package):
+    source, target = tmp_path / "in.tsv", tmp_path / "out.tsv"
+    source.write_text("sentence\n" + "a cat\n" * 30)
+    target.write_text("before")
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    given = dict(base, adapters=package, input=source, output=target)
+    values(["", "--overwrite", *("--%s=%s" % item for item in given.items())])
+    before = contents(tmp_path)
+    with small_disk.files_end_at(100), pytest.raises(disk.NoSpaceError) as caught:
+        predict.run(values)
+    assert "%s.partial cannot be written (File too large), " % target in str(
+        caught.value
+    )
+    assert " are free there" in str(caught.value)
+    assert contents(tmp_path) == before
+    assert predict.run(values) == 0
+    assert len(target.read_text().splitlines()) == 31
+
+
+def test_features(tmp_path, base):
+    tokenizer = tokenization.FullTokenizer(base["vocab_file"])
+    examples = [features.InputExample("g", "a cat", label="0") for _ in range(50)]
+    path = tmp_path / "dev.tf_record"
+    check(
+        tmp_path,
+        1000,
+        lambda: feature_cache.write(examples, ["0"], 128, tokenizer, str(path), "key"),
+        r"dev\S* cannot be written \(File too large\), it needs 42 kB",
+    )
+    # The figure is a bound, and no loose one.
+    assert 42000 / 2 < path.stat().st_size < 42000
