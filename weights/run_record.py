@@ -105,6 +105,7 @@ def read(output_dir):
     layers = range(config.num_hidden_layers)
     identity.setdefault("train_policy", optimization.ADAPTER_TUNING.text)
     identity.setdefault("adapter_layers", list(layers))
+    _check_kinds(identity, {"train_policy": str, "adapter_layers": list}, path)
     return record
 
 
