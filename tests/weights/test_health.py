@@ -219,7 +219,13 @@ def test_a_training_that_diverges_ends_before_anything_bad_is_written(
     step = tf.train.load_variable(last, "global_step")
     message = lines_on_screen(capsys)[-1]
     assert message.startswith("error: the training diverged in step %d: " % (step + 1))
-    for part in ("gradient norm", "learning rate", last, "--adam_bias_correction=true"):
+    for part in (
+        "gradient norm",
+        "learning rate",
+        last,
+        "--learning_rate",
+        "--adam_bias_correction=true",
+    ):
         assert part in message
     for name, _ in tf.train.list_variables(last):
         assert np.isfinite(tf.train.load_variable(last, name)).all(), name
