@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 from tests.places import GLUE, ROOT
-from training import estimators
+from training import classifier, estimators
 
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
 EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
@@ -805,12 +805,28 @@ class EstimatorMade(Exception):
     """All checks have passed."""
 
 
+@pytest.fixture(scope="module")
+def variable_set():
+    """`classifier.variable_set` that builds the model of each config only once."""
+    build, known = classifier.variable_set, {}
+
+    def from_before(config, num_labels, adapter_fn, is_regression):
+        size = adapter_fn.keywords["hidden_size"]
+        key = (config.to_json_string(), num_labels, size, is_regression)
+        if key not in known:
+            known[key] = build(config, num_labels, adapter_fn, is_regression)
+        return known[key]
+
+    return from_before
+
+
 @pytest.fixture
-def no_estimator(monkeypatch):
+def no_estimator(monkeypatch, variable_set):
     def make_estimator(*_, **__):
         raise EstimatorMade
 
     monkeypatch.setattr(estimators, "make_estimator", make_estimator)
+    monkeypatch.setattr(classifier, "variable_set", variable_set)
 
 
 # --- the tests ---------------------------------------------------------------------
