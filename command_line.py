@@ -71,9 +71,6 @@ def base_and_package_flags(flag_values):
       Tuple of what `flags.DEFINE_*` returned.
     """
 
-    def string(name, text):
-        return flags.DEFINE_string(name, None, text, flag_values=flag_values)
-
     return (
         flags.DEFINE_multi_string(
             "adapters",
@@ -82,12 +79,21 @@ def base_and_package_flags(flag_values):
             "task. NAME=FOLDER calls its task otherwise than the package.",
             flag_values=flag_values,
         ),
-        string(
-            "init_checkpoint",
-            "Checkpoint of the base that they were trained on, without file endings.",
-        ),
-        string("bert_config_file", "bert_config.json of the base."),
-        string("vocab_file", "vocab.txt of the base."),
+        *base_flags(flag_values),
+    )
+
+
+def base_flags(flag_values):
+    """Defines the flags of a base, in the order of `bases.Base`; see above."""
+    texts = {
+        "init_checkpoint": "Checkpoint of the base, the path without endings, such as "
+        ".../bert_model.ckpt.",
+        "bert_config_file": "bert_config.json of the base.",
+        "vocab_file": "vocab.txt of the base.",
+    }
+    return tuple(
+        flags.DEFINE_string(name, None, text, flag_values=flag_values)
+        for name, text in texts.items()
     )
 
 

@@ -1,103 +1,34 @@
-"""The evaluation server's files: writing one, and collecting all into the zip it takes.
+"""Collects the evaluation server's files of all tasks into the zip that it takes.
 
     python glue_submission.py --output_dirs=out/cola,out/mnli,... --zip=submission.zip
 
-A file is UTF-8 text with LF line ends and without quotes: the header
-`index<TAB>prediction`, then one line for each test row with its index, from 0 in every
-file, and the label as the task's files spell it. STS-B has three decimals, clipped to
-[0, 5].
+`submission_file` says what a file holds.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import contextlib
 import io
 import os
 import re
 import zipfile
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import command_line
 from errors import UserError, reports_user_errors
 from glue_data import GLUE_TASKS
-from inputs import text_lines
+from inputs import submission_file, text_lines
+from inputs.tasks import label_problem
 
-_HEADER = "index\tprediction"
-_MAX_SCORE = 5.0
 # Zip members carry a date; a fixed one makes equal files an equal zip.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
-def _write_whole(path, data):
-    """Writes bytes under a temporary name, then renames; a `UserError` if it cannot."""
-    temporary = path + ".tmp"
-    try:
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            file.write(data)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-    except tf.errors.OpError as error:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(temporary)
-        raise UserError("cannot write %s: %s" % (path, error.message)) from None
-
-
-def _values(task, split, predictions):
-    """The second column, a list of strings."""
-    if task.is_regression:
-        bad = np.flatnonzero(~np.isfinite(predictions))
-        if bad.size:
-            raise UserError(
-                "the prediction for row %d of %s is %s: the model diverged. Train with "
-                "a lower --learning_rate"
-                % (bad[0], split.filename, predictions[bad[0]])
-            )
-        # Adding zero turns -0.0, which would print with its sign, into 0.0.
-        scores = np.clip(predictions, 0.0, _MAX_SCORE) + 0.0
-        return ["%.3f" % score for score in scores]
-    if not np.issubdtype(predictions.dtype, np.integer):
-        raise ValueError("class ids must be integers, got %s" % predictions.dtype)
-    if predictions.size and not (
-        predictions.min() >= 0 and predictions.max() < len(task.labels)
-    ):
-        raise ValueError("class ids must be in [0, %d)" % len(task.labels))
-    return [task.labels[class_id] for class_id in predictions]
-
-
-def write_submission(task, split, predictions, path):
-    """Writes the evaluation server's file for one test set, whole or not at all.
-
-    Args:
-      task: a row of `glue_data.GLUE_TASKS`.
-      split: one of its test splits; `split.submission_file` is the name that the
-        server expects.
-      predictions: 1-D array in the order of the test file: class ids (int) in the
-        order of `task.labels`, or scores (float) for a regression.
-      path: where to write, local or `gs://`; a file that is there is replaced.
-
-    Raises:
-      UserError: a score is not a finite number, or the file cannot be written.
-      ValueError: not 1-D, not integers, or not class ids of the task.
-    """
-    predictions = np.asarray(predictions)
-    if predictions.ndim != 1:
-        raise ValueError("predictions must be 1-D, got shape %s" % (predictions.shape,))
-    lines = [_HEADER]
-    for index, value in enumerate(_values(task, split, predictions)):
-        lines.append("%d\t%s" % (index, value))
-    _write_whole(path, ("\n".join(lines) + "\n").encode("utf-8"))
-
-
 def _value_problem(task, value):
-    if not task.is_regression:
-        if value in task.labels:
-            return ""
-        return "%.80r is not one of %s" % (value, ", ".join(task.labels))
-    if re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII) and float(value) <= _MAX_SCORE:
-        return ""
-    return "%.80r is not a number from 0 to %g" % (value, _MAX_SCORE)
+    if task.is_regression and not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
+        return "%.80r is not a number from %g to %g" % (value, *task.label_range)
+    return label_problem(task, value)
 
 
 def _problem(task, split, data):
@@ -108,8 +39,11 @@ def _problem(task, split, data):
         return "not UTF-8: %s" % error
     if b"\r" in data:
         return "line ends must be LF alone; it has CR characters"
-    if lines[0] != _HEADER:
-        return "line 1: the header is %.80r, expected %r" % (lines[0], _HEADER)
+    if lines[0] != submission_file.HEADER:
+        return "line 1: the header is %.80r, expected %r" % (
+            lines[0],
+            submission_file.HEADER,
+        )
     if lines.pop():
         return "the last line has no line end; the file may be cut off"
     for row, line in enumerate(lines[1:]):
@@ -198,7 +132,7 @@ def build_zip(output_dirs, zip_path):
             # Readable by all once unpacked; the default would be no rights at all.
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name])
-    _write_whole(zip_path, buffer.getvalue())
+    submission_file.write_whole(zip_path, buffer.getvalue())
     return sorted(members)
 
 

@@ -24,7 +24,13 @@ import tokenization
 from errors import UserError, reports_user_errors
 from inputs import features
 from system import console
-from weights import adapter_package, checkpoints, package_conversion, package_report
+from weights import (
+    adapter_package,
+    bases,
+    checkpoints,
+    package_conversion,
+    package_report,
+)
 
 _HELP = {"-h", "-help", "--help", "--helpshort", "help"}
 
@@ -41,13 +47,14 @@ def export(values, packages):
         )
     given = package_conversion.Given(
         values.task_name,
-        values.bert_config_file,
-        values.vocab_file,
-        values.do_lower_case,
-        values.max_seq_length,
+        do_lower_case=values.do_lower_case,
+        max_seq_length=values.max_seq_length,
+    )
+    base = bases.Base(
+        values.init_checkpoint, values.bert_config_file, values.vocab_file
     )
     package = package_conversion.export(
-        values.checkpoint, values.output.rstrip("/"), given, values.init_checkpoint
+        values.checkpoint, values.output.rstrip("/"), given, base
     )
     print("Wrote %s:" % package.path)
     print("\n".join(package_report.summary(package)))

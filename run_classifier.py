@@ -14,7 +14,7 @@ import glue_data
 import modeling
 import tokenization
 from errors import UserError, reports_user_errors
-from inputs import features
+from inputs import features, tasks
 from system import console, disk
 from training import (
     classifier,
@@ -247,8 +247,7 @@ def make_plan():
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None
     examples = {
-        split.name: glue_data.read_examples(task, FLAGS.data_dir, split)
-        for split in needed
+        split.name: tasks.read_examples(task, FLAGS.data_dir, split) for split in needed
     }
     num_train_steps = num_warmup_steps = None
     if FLAGS.do_train:

@@ -20,12 +20,12 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import command_line
-import export_saved_model
 import modeling
 from errors import reports_user_errors
 from inputs import features
+from serving import saved_model
 from training import classifier
-from weights import adapter_package, checkpoints
+from weights import adapter_package, bases, checkpoints
 
 FLAGS = flags.FLAGS
 
@@ -87,7 +87,7 @@ class Model:
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             loaded = tf.saved_model.load(self._session, ["serve"], folder)
-        self._signature = loaded.signature_def[export_saved_model.SIGNATURE]
+        self._signature = loaded.signature_def[saved_model.SIGNATURE]
 
     def run(self, rows):
         """Runs a batch: dict from the inputs' names to arrays; returns the scores."""
@@ -266,14 +266,14 @@ def main(argv):
             return os.path.join(folder, name)
 
         paths = [write_package(at("package%d" % i), i) for i in range(_TASKS)]
-        given = (FLAGS.init_checkpoint, FLAGS.bert_config_file, FLAGS.vocab_file)
+        base_files = bases.Base(
+            FLAGS.init_checkpoint, FLAGS.bert_config_file, FLAGS.vocab_file
+        )
         many = {
-            count: export_saved_model.export(
-                paths[:count], *given, at("many%d" % count)
-            )
+            count: saved_model.export(paths[:count], base_files, at("many%d" % count))
             for count in _COUNTS
         }
-        small = export_saved_model.export(paths, *given, at("small"), "bfloat16")
+        small = saved_model.export(paths, base_files, at("small"), "bfloat16")
         separate = [
             write_single(at("single%d" % i), adapter_package.read(path))
             for i, path in enumerate(paths)

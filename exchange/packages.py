@@ -1,38 +1,17 @@
 """Bases and adapter packages from and to the formats of other libraries."""
 
-from typing import NamedTuple, Optional
-
 import numpy as np
 
 import glue_data
-import modeling
 import tokenization
 from errors import UserError, printable
 from exchange import adapterhub_format, hugging_face
 from inputs import features
 from training import classifier
-from weights import adapter_package, checkpoints, package_conversion
+from weights import adapter_package, bases, checkpoints, package_conversion
 
 README_NAME = "README.md"
 _METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}
-
-
-class Base(NamedTuple):
-    """A base as the user gives it."""
-
-    init_checkpoint: str  # path without file endings
-    bert_config_file: str
-    vocab_file: str
-
-
-class Given(NamedTuple):
-    """What the user says of an adapter of AdapterHub."""
-
-    task_name: str
-    labels: Optional[list[str]] = None  # in the order of the head's outputs
-    do_lower_case: Optional[bool] = None  # None: the default, true
-    max_seq_length: int = 128
-    new_head_seed: Optional[int] = None  # make a head from it; None: take the folder's
 
 
 # --- bases ----------------------------------------------------------------------
@@ -42,24 +21,24 @@ def read_base(base, do_lower_case):
     """Reads a base, its layer norms included.
 
     Args:
-      base: a `Base`.
+      base: a `bases.Base`, complete.
       do_lower_case: what its text is to be, to hold against the vocabulary; None: the
         default, true.
 
     Returns:
-      Its `modeling.BertConfig` and a dict from variable to float32 array.
+      Its `bases.Found` and a dict from variable to float32 array.
 
     Raises:
       UserError: the checkpoint, config, vocabulary and case are not of one BERT
         without adapters.
     """
-    bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
-    vocab = tokenization.FullTokenizer(base.vocab_file).vocab
-    features.check_vocabulary(
-        base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
-    )
+    found = bases.read(base)
+    bert_config = found.bert_config
     tokenization.check_case(
-        do_lower_case is not False, do_lower_case is not None, vocab, base.vocab_file
+        do_lower_case is not False,
+        do_lower_case is not None,
+        found.vocab,
+        base.vocab_file,
     )
     names = list(hugging_face.expected_sources(bert_config.to_dict()))
     shapes = adapter_package.frozen_shapes(bert_config)
@@ -74,26 +53,22 @@ def read_base(base, do_lower_case):
             "(manage_adapters.py export makes a package of a tuned checkpoint)"
             % (base.init_checkpoint, more[0])
         )
-    return bert_config, dict(checkpoints.iterate_values(base.init_checkpoint, names))
+    return found, dict(checkpoints.iterate_values(base.init_checkpoint, names))
 
 
-def merge_layer_norms(base, values, bert_config, package):
+def merge_layer_norms(base, values, found, package):
     """Puts a package's layer norms in the place of the base's.
 
     Args:
-      base: a `Base`.
+      base: a `bases.Base`.
       values: dict from variable to array, changed.
-      bert_config: of the base.
+      found: the base's `bases.Found`.
       package: an `adapter_package.AdapterPackage`.
 
     Raises:
       UserError: the package does not fit the base.
     """
-    given = {
-        "bert_config": bert_config.to_dict(),
-        "vocabulary": features.file_digest(base.vocab_file),
-    }
-    adapter_package.check_fit(package, given)
+    adapter_package.check_fit(package, found.given)
     for misfit in package_conversion.base_misfits(package, base.init_checkpoint):
         raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
     values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
@@ -102,14 +77,16 @@ def merge_layer_norms(base, values, bert_config, package):
 # --- from AdapterHub ------------------------------------------------------------
 
 
-def from_adapterhub(folder, base, given, output):
+def from_adapterhub(folder, base, given, output, new_head_seed=None):
     """Writes the package of an adapter that AdapterHub's library has saved.
 
     Args:
       folder: in that library's format.
-      base: the `Base` that it was trained on; its layer norms become the package's.
-      given: a `Given`.
+      base: the `bases.Base` that it was trained on; its layer norms become the
+        package's.
+      given: a `package_conversion.Given` with the task's name and the longest input.
       output: folder to make.
+      new_head_seed: seed of a new head; None: take the folder's.
 
     Returns:
       The `adapter_package.AdapterPackage`, read back, and a list of texts: what the
@@ -119,7 +96,8 @@ def from_adapterhub(folder, base, given, output):
       UserError: the folder is damaged, holds what cannot be represented or does not
         fit the base or what is given.
     """
-    bert_config, values = read_base(base, given.do_lower_case)
+    found, values = read_base(base, given.do_lower_case)
+    bert_config = found.bert_config
     features.check_seq_length(given.max_seq_length, bert_config.max_position_embeddings)
     adapter = adapterhub_format.read(folder, bert_config)
     description = adapter_package.Description(
@@ -129,22 +107,22 @@ def from_adapterhub(folder, base, given, output):
         metrics=[],
         bert_config=bert_config.to_dict(),
         adapter_size=adapter.size,
-        vocabulary=features.file_digest(base.vocab_file),
+        vocabulary=found.given["vocabulary"],
         do_lower_case=given.do_lower_case is not False,
         max_seq_length=given.max_seq_length,
         activation=adapter.activation,
         origin="adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version),
     )
-    if given.new_head_seed is None:
+    if new_head_seed is None:
         description, head = _imported_head(folder, bert_config, given, description)
     else:
         description = _with_task(description, given)
-        head = _new_head(bert_config, description, given.new_head_seed)
+        head = _new_head(bert_config, description, new_head_seed)
     notes = [
         "Its layer norms are those of --init_checkpoint.",
         *adapter.notes,
     ]
-    if given.new_head_seed is not None:
+    if new_head_seed is not None:
         notes.append("Its head is new and random: train it before use.")
     if bert_config.hidden_act == "gelu":
         notes.append(

@@ -177,7 +177,7 @@ def _assemble_and_place(task, downloads, final, base_url):
     filenames = tuple(split.filename for split in task.splits)
     with download.staging_folder(final) as staging:
         try:
-            folder = task.assemble(downloads, staging, filenames)
+            folder = (task.assemble or assemble_archive)(downloads, staging, filenames)
             problems, warnings = check_folder(task, folder)
             if problems:
                 raise UserError("; ".join(problems))

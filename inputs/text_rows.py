@@ -14,7 +14,7 @@ import io
 import json
 import os
 import re
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from errors import UserError
 
@@ -41,7 +41,7 @@ csv.field_size_limit(MAX_CSV_FIELD)
 # What `surrogateescape` makes of bytes that are not UTF-8.
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_UTF8 = "not UTF-8"
-_BLANK = "a blank line"
+BLANK = "a blank line"
 
 # Stands for a carriage return within a line of CSV, where csv.reader takes none: no
 # decoded text holds this half of a pair.
@@ -67,11 +67,11 @@ class Row(NamedTuple):
     text_b: Optional[str] = None
 
 
-class _Record(NamedTuple):
-    """One row as it was read, before anyone has asked for columns."""
+class Fields(NamedTuple):
+    """One row as it was read: of a table a list, of JSON a dict from name to value."""
 
-    line: int
-    values: dict[str, Any]  # by the column's name
+    line: int  # the file's line that it begins on, counted from 1
+    fields: Union[list[str], dict[str, Any]]
     problem: str = ""
 
 
@@ -145,14 +145,14 @@ def read(lines, kind, columns, tasks, source):
         records = _line_records(lines, ["task"] if columns.task else [])
         columns = Columns("text_a", task=columns.task and "task")
     elif kind == JSONL:
-        records = _json_records(lines)
+        records = json_rows(lines)
     else:
         records = _table_records(lines, kind, columns, source)
     for record in records:
         if record.problem:
             yield Row(record.line, record.problem)
         else:
-            yield _row(record, _resolved(columns, record.values, kind), columns, tasks)
+            yield _row(record, _resolved(columns, record.fields, kind), columns, tasks)
 
 
 def _resolved(columns, names, kind):
@@ -168,7 +168,7 @@ def _resolved(columns, names, kind):
 
 def _row(record, layout, columns, tasks):
     """The `Row` of a record."""
-    line, values = record.line, record.values
+    line, values = record.line, record.fields
     if layout is None:
         return Row(line, _missing(columns, values))
     if columns.task is not None and columns.task not in values:
@@ -223,25 +223,26 @@ def _line_records(lines, before):
         text = _without_end(text)
         fields = text.split("\t")
         if _UNDECODABLE.search(text):
-            yield _Record(line, {}, _NOT_UTF8)
+            yield Fields(line, {}, _NOT_UTF8)
         elif not text:
-            yield _Record(line, {}, _BLANK)
+            yield Fields(line, {}, BLANK)
         elif not len(names) - 1 <= len(fields) <= len(names):
             problem = "%d tab-separated fields, expected %s, or these and text_b" % (
                 len(fields),
                 " and ".join(names[:-1]),
             )
-            yield _Record(line, {}, problem)
+            yield Fields(line, {}, problem)
         else:
-            yield _Record(line, dict(zip(names, fields)))
+            yield Fields(line, dict(zip(names, fields)))
 
 
-def _json_records(lines):
+def json_rows(lines):
+    """The rows of JSONL, each a `Fields`; `lines` are bytes."""
     for line, text in enumerate(_texts(lines), 1):
         if _UNDECODABLE.search(text):
-            yield _Record(line, {}, _NOT_UTF8)
+            yield Fields(line, {}, _NOT_UTF8)
         elif not text.strip():
-            yield _Record(line, {}, _BLANK)
+            yield Fields(line, {}, BLANK)
         else:
             yield _json_record(line, text)
 
@@ -261,22 +262,14 @@ def _json_record(line, text):
         values = json.loads(_without_end(text), object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         problem = "not valid JSON (%s, column %d)" % (error.msg, error.colno)
-        return _Record(line, {}, problem)
+        return Fields(line, {}, problem)
     except (ValueError, RecursionError) as error:  # A number or nesting without end.
-        return _Record(line, {}, "not valid JSON (%s)" % error)
-    return _Record(line, values, "" if isinstance(values, dict) else "no JSON object")
-
-
-class _Fields(NamedTuple):
-    """One row of a table."""
-
-    line: int
-    fields: list[str]
-    problem: str = ""
+        return Fields(line, {}, "not valid JSON (%s)" % error)
+    return Fields(line, values, "" if isinstance(values, dict) else "no JSON object")
 
 
 def _table_records(lines, kind, columns, source):
-    rows = _csv_rows(lines) if kind == CSV else _tsv_rows(lines)
+    rows = csv_rows(lines) if kind == CSV else _tsv_rows(lines)
     header = next(rows, None)
     if header is None:
         raise UserError("%s is empty: a header, the columns' names, is needed" % source)
@@ -300,16 +293,14 @@ def _table_records(lines, kind, columns, source):
         problem = row.problem
         if not problem and len(row.fields) != len(names):
             problem = "%d fields, the header has %d" % (len(row.fields), len(names))
-        yield _Record(
-            row.line, {} if problem else dict(zip(names, row.fields)), problem
-        )
+        yield Fields(row.line, {} if problem else dict(zip(names, row.fields)), problem)
 
 
 def _tsv_rows(lines):
     for line, text in enumerate(_texts(lines), 1):
         text = _without_end(text)
-        problem = _NOT_UTF8 if _UNDECODABLE.search(text) else "" if text else _BLANK
-        yield _Fields(line, text.split("\t"), problem)
+        problem = _NOT_UTF8 if _UNDECODABLE.search(text) else "" if text else BLANK
+        yield Fields(line, text.split("\t"), problem)
 
 
 class _RepeatableLines:
@@ -341,7 +332,8 @@ class _RepeatableLines:
         self.number -= len(self._taken) - 1
 
 
-def _csv_rows(lines):
+def csv_rows(lines):
+    """The rows of CSV, the header among them, each a `Fields`; `lines` are bytes."""
     source = _RepeatableLines(lines)
     rows = csv.reader(source, strict=True)
     while True:
@@ -352,14 +344,14 @@ def _csv_rows(lines):
         except StopIteration:
             return
         except csv.Error as error:
-            yield _Fields(line, [], _csv_problem(str(error), line, source.number))
+            yield Fields(line, [], _csv_problem(str(error), line, source.number))
             source.go_back()
             continue
         if any(map(_UNDECODABLE.search, fields)):
-            yield _Fields(line, [], _NOT_UTF8)
+            yield Fields(line, [], _NOT_UTF8)
         else:
             fields = [field.replace(_CARRIAGE_RETURN, "\r") for field in fields]
-            yield _Fields(line, fields, "" if fields else _BLANK)
+            yield Fields(line, fields, "" if fields else BLANK)
 
 
 def _csv_problem(error, first, last):

@@ -1,4 +1,4 @@
 """What `modeling.py` is made of: configuration, activations, reproducible random bits.
 
-Imports `errors` and `system`; the rest of the model is `modeling.py`.
+Imports `errors` and `system`. Start reading at `configuration`, then `modeling.py`.
 """

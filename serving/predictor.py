@@ -18,12 +18,11 @@ from typing import NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import modeling
 import tokenization
 from errors import UserError
 from inputs import features
 from serving import multitask
-from weights import adapter_package, checkpoints
+from weights import adapter_package, bases, checkpoints
 
 BATCH_SIZE = 32
 
@@ -88,22 +87,17 @@ class Predictor:
         if batch_size < 1:
             raise UserError("--batch_size=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
-        self._config = modeling.BertConfig.from_json_file(bert_config_file)
+        base = bases.read(
+            bases.Base(init_checkpoint, bert_config_file, vocab_file), _REMEDY
+        )
+        self._config = base.bert_config
         self._tokenizers = {
             do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
             for do_lower_case in (True, False)
         }
-        vocab = self._tokenizers[True].vocab
-        features.check_vocabulary(
-            vocab_file, vocab, self._config.vocab_size, bert_config_file
-        )
         frozen = adapter_package.frozen_shapes(self._config)
-        checkpoints.check_fit(init_checkpoint, frozen, trained=(), remedy=_REMEDY)
-        self._given = {
-            "bert_config": self._config.to_dict(),
-            "vocabulary": features.file_digest(vocab_file),
-            "base": checkpoints.base_fingerprint(init_checkpoint, frozen),
-        }
+        fingerprint = checkpoints.base_fingerprint(init_checkpoint, frozen)
+        self._given = dict(base.given, base=fingerprint)
         self._graph = _Graph(self._config, init_checkpoint)
         self._tasks = _Tasks({}, None, None)
         self._changing = threading.Lock()  # held to replace `_tasks`

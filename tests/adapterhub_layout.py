@@ -10,10 +10,9 @@ from hf_layout import CONFIG, numpy_bert, random_weights, write_encoder
 from safetensors.numpy import save_file
 from scipy.special import erf
 
-import convert_checkpoint
-from exchange import packages
+from exchange import conversion
 from training import classifier
-from weights import checkpoints
+from weights import bases, checkpoints
 
 NAME = "mine"
 SIZE = 4
@@ -168,12 +167,12 @@ def write_adapter(
 
 
 def write_base(folder, seed=0):
-    """Writes a base as checkpoint; returns a `packages.Base`."""
+    """Writes a base as checkpoint; returns a `bases.Base`."""
     folder.mkdir()
     source = write_encoder(folder / "hf", weights=random_weights(CONFIG, seed))
     output = folder / "checkpoint"
-    convert_checkpoint.convert(source, str(output))
-    return packages.Base(
+    conversion.convert(source, str(output))
+    return bases.Base(
         str(output / "bert_model.ckpt"),
         str(output / "bert_config.json"),
         str(output / "vocab.txt"),

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import convert_checkpoint
 import modeling
-from exchange import adapterhub_format
+from exchange import adapterhub_format, conversion
 from system import files
 from tests import small_packages
 from tests.fuzzing import (
@@ -195,7 +194,7 @@ def test_encoders_of_hugging_face(tmp_path, data):
         (folder / "model.safetensors.index.json").write_bytes(
             changed_json(data.draw, index)
         )
-    read_or_refuse(convert_checkpoint.convert, str(folder), str(tmp_path / "output"))
+    read_or_refuse(conversion.convert, str(folder), str(tmp_path / "output"))
     assert {"encoder"} <= set(os.listdir(tmp_path)) <= {"encoder", "output"}
 
 

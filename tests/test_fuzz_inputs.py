@@ -12,11 +12,10 @@ import torch_layout
 from hypothesis import given
 from hypothesis import strategies as st
 
-import convert_checkpoint
 import glue_data
 import tokenization
-from exchange import torch_file
-from inputs import features, text_lines, text_rows
+from exchange import conversion, torch_file
+from inputs import features, tasks, text_lines, text_rows
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
     changed_bytes,
@@ -111,7 +110,7 @@ def test_files_of_glue(tmp_path, data):
     split = next(each for each in task.splits if each.name == set_name)
     content = changed_table(data.draw, TASK_FILES[name, set_name])
     (tmp_path / split.filename).write_bytes(content)
-    examples = read_or_refuse(glue_data.read_examples, task, str(tmp_path), split)
+    examples = read_or_refuse(tasks.read_examples, task, str(tmp_path), split)
     for example in examples or ():
         assert example.text_a is not None
         if split.has_labels and not task.is_regression:
@@ -153,7 +152,7 @@ def test_tokenizers_of_hugging_face(tmp_path, data):
     sound = json.loads(tokenizer.read_text())
     tokenizer.write_bytes(changed_json(data.draw, sound))
     folders = [str(tmp_path / name) for name in ("encoder", "output")]
-    read_or_refuse(convert_checkpoint.convert, *folders)
+    read_or_refuse(conversion.convert, *folders)
     assert {"encoder"} <= set(os.listdir(tmp_path)) <= {"encoder", "output"}
 
 

@@ -6,8 +6,9 @@ import pytest
 
 import glue_data
 from errors import UserError
-from glue_data import GLUE_TASKS, get_task, read_examples
-from inputs import metrics
+from glue_data import GLUE_TASKS, get_task
+from inputs import metrics, tasks
+from inputs.tasks import read_examples
 from tests.places import GLUE
 
 # Rows of the made-up files, in the order of GlueTask.splits.
@@ -132,9 +133,7 @@ def test_regression_labels_stay_text():
 
 def test_broken_qqp_lines_are_counted_and_said(monkeypatch):
     said = []
-    monkeypatch.setattr(
-        glue_data.console, "warn", lambda text, *a: said.append(text % a)
-    )
+    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: said.append(text % a))
     rows_of("qqp", 0)
     (message,) = said
     assert "left out 2 broken lines of 8" in message
@@ -237,7 +236,7 @@ def test_a_file_that_a_spreadsheet_quoted_is_taken_with_a_warning(
 ):
     said = []
     monkeypatch.setattr(
-        glue_data.console,
+        tasks.console,
         "warn",
         lambda text, *values: said.append(text % values),
     )

@@ -12,7 +12,8 @@ import pytest
 import glue_submission
 from errors import UserError
 from glue_data import GLUE_TASKS
-from glue_submission import build_zip, write_submission
+from glue_submission import build_zip
+from inputs.submission_file import write_submission
 from tests.places import ROOT
 
 

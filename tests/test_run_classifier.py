@@ -15,6 +15,7 @@ import command_line
 import glue_data
 import modeling
 import run_classifier
+from inputs import tasks
 from tests.places import DATA
 
 ORIGINAL = os.path.join(DATA, "original_run")
@@ -253,7 +254,7 @@ def test_regression(model, scored):
     assert set(results) == {"eval_loss", "global_step", "loss", "pearson", "spearman"}
     scores = np.loadtxt(os.path.join(model["output_dir"], "test_results.tsv"))
     assert scores.shape == (7,)
-    rows = glue_data.read_examples(
+    rows = tasks.read_examples(
         task := glue_data.get_task("sts-b"), scored["data_dir"], task.train
     )
     mean = np.mean([float(row.label) for row in rows])

@@ -159,11 +159,11 @@ def splits_needed(task, flags):
     """The splits of a task that this run reads.
 
     Args:
-      task: a `glue_data.GlueTask`.
+      task: a `tasks.Task`.
       flags: the program's `absl.flags.FlagValues`.
 
     Returns:
-      A list of `glue_data.Split`.
+      A list of `tasks.Split`.
 
     Raises:
       UserError: the task has no such set.
@@ -197,7 +197,7 @@ def check_model(flags, task, config, tokenizer, package, is_chief=True):
 
     Args:
       flags: the program's `absl.flags.FlagValues`.
-      task: a `glue_data.GlueTask`.
+      task: a `tasks.Task`.
       config: a `modeling.BertConfig`.
       tokenizer: a `tokenization.FullTokenizer`.
       package: the `adapter_package.AdapterPackage` to start from, or None.

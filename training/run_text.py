@@ -24,7 +24,7 @@ def say_task(task, config, settings, precision):
     """Says what is run, and on what.
 
     Args:
-      task: a `glue_data.GlueTask`.
+      task: a `tasks.Task`.
       config: a `modeling.BertConfig`.
       settings: a `training.RunSettings`.
       precision: one of `classifier.PRECISIONS`.
@@ -119,7 +119,7 @@ def say_scores(split, step, count, scores, baseline):
     """Says a dev set's scores beside the baseline's.
 
     Args:
-      split: a `glue_data.Split`.
+      split: a `tasks.Split`.
       step: the global step of the weights.
       count: number of rows.
       scores: dict from metric to float.

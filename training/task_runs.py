@@ -8,11 +8,9 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import glue_data
-import glue_submission
 import tokenization
 from errors import UserError
-from inputs import data_report, feature_cache, features, metrics
+from inputs import data_report, feature_cache, features, metrics, submission_file, tasks
 from system import console, disk
 from training import estimators, progress, run_text
 from weights import checkpoints, health, run_package, run_record
@@ -21,7 +19,7 @@ from weights import checkpoints, health, run_package, run_record
 class TaskRun(NamedTuple):
     """What is run on, once every check has passed."""
 
-    task: glue_data.GlueTask
+    task: tasks.Task
     examples: dict[str, list[features.InputExample]]  # by the split's name
     data_dir: str
     vocab_file: str
@@ -43,7 +41,7 @@ def write_features(run, split, kind, batch_size):
 
     Args:
       run: a `TaskRun`.
-      split: a `glue_data.Split`.
+      split: a `tasks.Split`.
       kind: "train", "eval" or "predict", which names the file.
       batch_size: on TPU the last batch of "eval" and "predict" is filled up to it.
 
@@ -325,7 +323,7 @@ def write_predictions(estimator, run):
             "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
         )
         submission = os.path.join(settings.output_dir, split.submission_file)
-        glue_submission.write_submission(
+        submission_file.write_submission(
             task, split, decide(task, probabilities), submission
         )
         console.say(

@@ -179,12 +179,13 @@ def iterate_values(checkpoint, names):
             yield name, reader.get_tensor(name)
 
 
-def base_fingerprint(checkpoint, names):
+def base_fingerprint(checkpoint, names, values=None):
     """What tells one base from another, whatever else is in its checkpoint.
 
     Args:
       checkpoint: path without file endings.
       names: names of all frozen variables.
+      values: dict that gets the arrays by name, for who needs them too; or None.
 
     Returns:
       Dict: "sha256", over names, shapes and little-endian float32 bytes in the order
@@ -205,6 +206,8 @@ def base_fingerprint(checkpoint, names):
         digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
         digest.update(np.ascontiguousarray(value, "<f4"))
         parameters += value.size
+        if values is not None:
+            values[name] = value
     return {"sha256": digest.hexdigest(), "parameters": parameters}
 
 

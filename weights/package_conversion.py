@@ -15,7 +15,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from system import files
-from weights import adapter_package, checkpoints, health, run_record
+from weights import adapter_package, bases, checkpoints, health, run_record
 
 _ADAPTER = "bert/encoder/layer_0/attention/output/adapters/weights1"
 _STEP = tf.GraphKeys.GLOBAL_STEP
@@ -28,11 +28,10 @@ _CONFIG_REMEDY = (
 
 
 class Given(NamedTuple):
-    """What the user says of a checkpoint; None: what `run.json` beside it says."""
+    """What the user says of weights; None: what lies beside them says, or a default."""
 
     task_name: Optional[str] = None
-    bert_config_file: Optional[str] = None
-    vocab_file: Optional[str] = None
+    labels: Optional[list[str]] = None  # in the order of the head's outputs
     do_lower_case: Optional[bool] = None
     max_seq_length: Optional[int] = None
 
@@ -46,14 +45,15 @@ class _Record(NamedTuple):
     known: health.Health  # what is known against the weights of this very step
 
 
-def export(checkpoint, output, given, init_checkpoint=None):
+def export(checkpoint, output, given, base=None):
     """Writes the package of a checkpoint.
 
     Args:
       checkpoint: path without file endings, of this program or the original.
       output: folder to make.
       given: a `Given`.
-      init_checkpoint: the base of a checkpoint that holds trained variables alone.
+      base: a `bases.Base` or None. Its checkpoint is needed where `checkpoint` holds
+        trained variables alone, its other files where no run.json lies beside that.
 
     Returns:
       The `adapter_package.AdapterPackage`, read back.
@@ -64,6 +64,7 @@ def export(checkpoint, output, given, init_checkpoint=None):
     """
     if tf.io.gfile.exists(output):
         raise UserError("--output=%s is there already: give a new folder" % output)
+    base = base or bases.Base()
     shapes = checkpoints.read_shapes(
         checkpoint,
         "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
@@ -78,38 +79,38 @@ def export(checkpoint, output, given, init_checkpoint=None):
     if _STEP in shapes:
         step = int(dict(checkpoints.iterate_values(checkpoint, [_STEP]))[_STEP])
     record = _read_record(os.path.dirname(checkpoint), step)
-    description = _describe(given, record, shapes[_ADAPTER][1])
+    description = _describe(given, base, record, shapes[_ADAPTER][1])
     if not record.identity:
         description = description._replace(
             origin="checkpoint %s" % os.path.basename(checkpoint)
         )
     bert_config = modeling.BertConfig.from_dict(description.bert_config)
-    bert_config.validate(given.bert_config_file or run_record.FILE_NAME)
+    config_file = base.bert_config_file or run_record.FILE_NAME
+    bert_config.validate(config_file)
     features.check_seq_length(
         description.max_seq_length, bert_config.max_position_embeddings
     )
-    if given.vocab_file:
-        vocab = tokenization.load_vocab(given.vocab_file)
+    if base.vocab_file:
         features.check_vocabulary(
-            given.vocab_file,
-            vocab,
+            base.vocab_file,
+            tokenization.load_vocab(base.vocab_file),
             bert_config.vocab_size,
-            given.bert_config_file or run_record.FILE_NAME,
+            config_file,
         )
     trained = adapter_package.trained_shapes(
         bert_config, description.adapter_size, len(description.labels) or 1
     )
     frozen = adapter_package.frozen_shapes(bert_config)
-    base = _find_base(checkpoint, init_checkpoint, shapes, frozen)
+    holder = _find_base(checkpoint, base.init_checkpoint, shapes, frozen)
     _check_head(checkpoint, shapes, trained, description.task_name)
-    own = trained if init_checkpoint else {**trained, **frozen}
+    own = trained if base.init_checkpoint else {**trained, **frozen}
     checkpoints.check_fit(checkpoint, own, [], remedy=_CONFIG_REMEDY)
-    _check_base(base, bert_config, _CONFIG_REMEDY)
+    bases.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     adapter_package.write(
         output,
         description,
         dict(checkpoints.iterate_values(checkpoint, trained)),
-        checkpoints.base_fingerprint(base, frozen),
+        checkpoints.base_fingerprint(holder, frozen),
         step,
         record.scores,
         record.known,
@@ -137,18 +138,18 @@ def _read_record(folder, step):
     return _Record(record.get("identity", {}), record.get("training"), scores, known)
 
 
-def _describe(given, record, adapter_size):
+def _describe(given, base, record, adapter_size):
     """The `adapter_package.Description`."""
     name = bert_config = vocabulary = None
     if given.task_name:
         task = glue_data.get_task(given.task_name)
         name = task.model_of or task.name
-    if given.bert_config_file:
-        bert_config = modeling.BertConfig.from_json_file(given.bert_config_file)
+    if base.bert_config_file:
+        bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
         bert_config = bert_config.to_dict()
-    if given.vocab_file:
-        tokenization.load_vocab(given.vocab_file)  # Says so where it is none.
-        vocabulary = features.file_digest(given.vocab_file)
+    if base.vocab_file:
+        tokenization.load_vocab(base.vocab_file)  # Says so where it is none.
+        vocabulary = features.file_digest(base.vocab_file)
     identity = record.identity
     task = glue_data.get_task(_agree("task_name", "task", name, identity))
     labels = _agree("task_name", "labels", list(task.labels), identity)
@@ -229,22 +230,6 @@ def _check_head(checkpoint, shapes, trained, task_name):
         )
 
 
-def _check_base(checkpoint, bert_config, remedy):
-    """Refuses a base of other sizes, more layers among them.
-
-    Raises:
-      UserError: the first variable that does not fit.
-    """
-    shapes = adapter_package.frozen_shapes(bert_config)
-    checkpoints.check_fit(checkpoint, shapes, [], remedy=remedy)
-    more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
-    if more in checkpoints.read_shapes(checkpoint):
-        raise UserError(
-            "checkpoint %s has more than %d layers, the num_hidden_layers of this "
-            "model: %s" % (checkpoint, bert_config.num_hidden_layers, remedy)
-        )
-
-
 # --- against a base -------------------------------------------------------------
 
 
@@ -265,7 +250,7 @@ def base_misfits(package, checkpoint, fingerprints=None):
     key = json.dumps(shapes)
     if key not in fingerprints:
         try:
-            _check_base(
+            bases.check_shapes(
                 checkpoint, package.bert_config, "give the base that it was trained on"
             )
             fingerprints[key] = checkpoints.base_fingerprint(checkpoint, shapes)

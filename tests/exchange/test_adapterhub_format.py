@@ -27,14 +27,13 @@ from adapterhub_layout import (
 from hf_layout import CONFIG, random_batch, random_weights, run_program
 from safetensors.numpy import load_file, save_file
 
-import convert_checkpoint
 import tokenization
 from errors import UserError
-from exchange import adapterhub_format, packages
+from exchange import adapterhub_format, conversion, packages
 from tests import small_packages
-from weights import adapter_package
+from weights import adapter_package, bases, package_conversion
 
-LETTERS = packages.Given("letters", max_seq_length=9)
+LETTERS = package_conversion.Given("letters", max_seq_length=9)
 BATCH = random_batch(CONFIG)
 
 
@@ -43,10 +42,11 @@ def base(tmp_path_factory):
     return write_base(tmp_path_factory.mktemp("exchange") / "base")
 
 
-def imported(tmp_path, base, given=LETTERS, name="package"):
+def imported(tmp_path, base, given=LETTERS, name="package", new_head_seed=None):
     """The package of the folder tmp_path/in."""
     output = str(tmp_path / name)
-    convert_checkpoint.import_adapter(str(tmp_path / "in"), base, given, output)
+    source = str(tmp_path / "in")
+    conversion.import_adapter(source, base, given, output, new_head_seed)
     return adapter_package.read(output)
 
 
@@ -374,8 +374,8 @@ def test_heads_that_are_refused(tmp_path, base, entries, parts):
     write_adapter(tmp_path / "in", head_config=changed(HEAD_CONFIG, **entries))
     refused(tmp_path, base, ["in", *parts])
     # All the same the adapters can be had, with a head that has yet to be trained.
-    given = LETTERS._replace(labels=["a", "b"], new_head_seed=3)
-    package = imported(tmp_path, base, given)
+    given = LETTERS._replace(labels=["a", "b"])
+    package = imported(tmp_path, base, given, new_head_seed=3)
     assert package.weights["output_weights"].shape == (2, H)
     assert 0 < np.abs(package.weights["output_weights"]).max() <= 0.04
     assert package.labels == ["a", "b"]
@@ -398,8 +398,9 @@ def test_no_head(tmp_path, base):
         imported(
             tmp_path,
             base,
-            LETTERS._replace(task_name="cola", new_head_seed=seed),
+            LETTERS._replace(task_name="cola"),
             "head%d" % index,
+            seed,
         ).weights["output_weights"]
         for index, seed in enumerate([5, 5, 6])
     ]
@@ -574,7 +575,7 @@ def test_bases_that_do_not_fit(tmp_path, base):
     path = tmp_path / "bert_config.json"
     other = base._replace(bert_config_file=str(path))
     path.write_text(json.dumps(dict(config, num_hidden_layers=1)))
-    refused(tmp_path, other, ["more of a BERT", "layer_1"])
+    refused(tmp_path, other, ["more than 1 layers", "--bert_config_file"])
     path.write_text(json.dumps(dict(config, num_hidden_layers=3)))
     refused(tmp_path, other, ["lacks frozen variables", "layer_2"])
     none = base._replace(init_checkpoint=str(tmp_path / "none"))
@@ -588,9 +589,7 @@ def test_output_that_is_there(tmp_path, base):
     save_file(random_adapter(9), str(tmp_path / "in" / "adapter.safetensors"))
     refused(tmp_path, base, ["--output_dir", "is there already"])
     with pytest.raises(UserError, match="is there already"):
-        convert_checkpoint.export_adapter(
-            str(tmp_path / "package"), str(tmp_path / "in")
-        )
+        conversion.export_adapter(str(tmp_path / "package"), str(tmp_path / "in"))
     assert (tmp_path / "package" / "adapter.safetensors").read_bytes() == before
 
 
@@ -600,7 +599,7 @@ def test_output_that_is_there(tmp_path, base):
 def test_export_and_import_again(tmp_path, base):
     write_adapter(tmp_path / "in")
     first = imported(tmp_path, base)
-    convert_checkpoint.export_adapter(first.path, str(tmp_path / "out"))
+    conversion.export_adapter(first.path, str(tmp_path / "out"))
     # Bit for bit what came in, under the name of the task.
     weights = load_file(str(tmp_path / "out" / "adapter.safetensors"))
     there = {
@@ -630,16 +629,14 @@ def test_export_and_import_again(tmp_path, base):
 def test_layer_norms_travel_with_the_base(tmp_path):
     """Package -> AdapterHub, with the base of its layer norms -> package."""
     flags = small_packages.write_base(tmp_path / "base")
-    base = packages.Base(
-        flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
-    )
+    base = bases.Base(**flags)
     task = small_packages.FOUR_TASKS[2]
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    convert_checkpoint.export_adapter(folder, str(tmp_path / "in"))
-    convert_checkpoint.write_encoder(base, str(tmp_path / "hf"), folder)
-    convert_checkpoint.convert(str(tmp_path / "hf"), str(tmp_path / "merged"))
+    conversion.export_adapter(folder, str(tmp_path / "in"))
+    conversion.write_encoder(base, str(tmp_path / "hf"), folder)
+    conversion.convert(str(tmp_path / "hf"), str(tmp_path / "merged"))
     merged = base._replace(init_checkpoint=str(tmp_path / "merged" / "bert_model.ckpt"))
-    given = packages.Given(task.name, max_seq_length=16)
+    given = package_conversion.Given(task.name, max_seq_length=16)
     before = adapter_package.read(folder)
     after = imported(tmp_path, merged, given, "again")
     assert after.config["weights"] == before.config["weights"]
@@ -664,7 +661,7 @@ def test_reduction_factors(size, factor):
 def test_statement_of_what_is_lost(tmp_path, base, capsys):
     write_adapter(tmp_path / "in")
     package = imported(tmp_path, base)
-    convert_checkpoint.export_adapter(package.path, str(tmp_path / "out"))
+    conversion.export_adapter(package.path, str(tmp_path / "out"))
     text = (tmp_path / "out" / "README.md").read_text()
     assert text == capsys.readouterr().out
     for part in ("layer norms", "pooler", "--to=huggingface", "no, maybe, yes"):
@@ -676,7 +673,7 @@ def test_name_that_pytorch_can_have(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
     task = small_packages.Task("a.b/c d-e", 3, ("x", "y"))
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    convert_checkpoint.export_adapter(folder, str(tmp_path / "out"))
+    conversion.export_adapter(folder, str(tmp_path / "out"))
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["name"] == "a_b_c_d-e"
     names = load_file(str(tmp_path / "out" / "adapter.safetensors"))

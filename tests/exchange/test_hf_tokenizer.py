@@ -5,10 +5,9 @@ import json
 import pytest
 from hf_layout import CONFIG, TOKENS, write_encoder, write_tokenizer
 
-import convert_checkpoint
 import tokenization
 from errors import UserError
-from exchange import hf_tokenizer
+from exchange import conversion, hf_tokenizer
 
 
 @pytest.fixture
@@ -56,14 +55,14 @@ def test_vocabulary_and_case_of_a_tokenizer_json(folder, told, lower_case):
     assert vocabulary.lower_case is lower_case
     assert told == []
     output = folder.parent / "out"
-    convert_checkpoint.convert(str(folder), str(output))
+    conversion.convert(str(folder), str(output))
     written = (output / "vocab.txt").read_text()
     assert written == "".join(token + "\n" for token in TOKENS)
     assert any("--do_lower_case=%s" % lower_case in text for text in told)
     # Its digest is a part of what the folder was made from.
     record = json.loads((output / "conversion.json").read_text())
     assert "tokenizer.json" in record["inputs"]
-    assert convert_checkpoint.convert(str(folder), str(output)) is False
+    assert conversion.convert(str(folder), str(output)) is False
 
 
 def test_tokens_that_no_line_can_hold_keep_their_place(folder):

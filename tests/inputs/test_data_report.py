@@ -3,7 +3,7 @@
 import pytest
 
 import glue_data
-from inputs import data_report, features
+from inputs import data_report, features, tasks
 from tests.places import GLUE
 
 CLEAN = [("a", None, "0"), ("b", None, "1"), ("c", None, "1")]
@@ -105,7 +105,7 @@ def test_the_lines_are_those_of_the_files(name):
     for split in task.splits:
         path = GLUE / task.title / split.filename
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
-        found = glue_data.read_examples(task, str(path.parent), split)
+        found = tasks.read_examples(task, str(path.parent), split)
         assert found
         for example in found:
             assert example.text_a in lines[example.line - 1]

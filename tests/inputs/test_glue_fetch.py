@@ -13,8 +13,9 @@ import pytest
 from file_server import serve
 
 from errors import UserError
-from glue_data import GLUE_TASKS, read_examples
+from glue_data import GLUE_TASKS
 from inputs import download, glue_fetch
+from inputs.tasks import read_examples
 from tests.places import GLUE, ROOT
 
 # Rows of the made-up files, in the order of GlueTask.splits.

@@ -7,10 +7,9 @@ import pytest
 import torch
 from adapterhub_layout import package_logits, write_base
 
-import convert_checkpoint
-from exchange import packages
+from exchange import conversion
 from tests import small_packages
-from weights import adapter_package
+from weights import adapter_package, bases, package_conversion
 
 
 @pytest.fixture
@@ -77,9 +76,9 @@ LABELS = {"id2label": {0: "a", 1: "b", 2: "c"}}
 def test_import(tmp_path, base, settings, safe):
     config = adapters.DoubleSeqBnConfig(**{"reduction_factor": 3, **settings})
     model, saved = made_there(tmp_path / "base" / "hf", config, safe, **LABELS)
-    given = packages.Given("letters", max_seq_length=9)
+    given = package_conversion.Given("letters", max_seq_length=9)
     output = str(tmp_path / "package")
-    convert_checkpoint.import_adapter(saved, base, given, output)
+    conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
     batch = hf_layout.random_batch(hf_layout.CONFIG)
     found = package_logits(package, base.init_checkpoint, batch)
@@ -93,9 +92,9 @@ def test_import(tmp_path, base, settings, safe):
 def test_import_of_one_output(tmp_path, base):
     config = adapters.DoubleSeqBnConfig(reduction_factor=3)
     model, saved = made_there(tmp_path / "base" / "hf", config, num_labels=1)
-    given = packages.Given("sts-b", max_seq_length=9)
+    given = package_conversion.Given("sts-b", max_seq_length=9)
     output = str(tmp_path / "package")
-    convert_checkpoint.import_adapter(saved, base, given, output)
+    conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
     assert package.is_regression
     batch = hf_layout.random_batch(hf_layout.CONFIG)
@@ -119,9 +118,9 @@ def test_import_of_one_output(tmp_path, base):
 )
 def test_others_are_refused(tmp_path, base, settings):
     _, saved = made_there(tmp_path / "base" / "hf", settings, safe=False)
-    given = packages.Given("letters", ["a", "b", "c"], max_seq_length=9)
-    with pytest.raises(convert_checkpoint.UserError, match="cannot be represented"):
-        convert_checkpoint.import_adapter(saved, base, given, str(tmp_path / "out"))
+    given = package_conversion.Given("letters", ["a", "b", "c"], max_seq_length=9)
+    with pytest.raises(conversion.UserError, match="cannot be represented"):
+        conversion.import_adapter(saved, base, given, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -139,13 +138,11 @@ def test_others_are_refused(tmp_path, base, settings):
 )
 def test_export(tmp_path, task):
     flags = small_packages.write_base(tmp_path / "base")
-    base = packages.Base(
-        flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
-    )
+    base = bases.Base(**flags)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    convert_checkpoint.write_encoder(base, str(tmp_path / "merged"), folder)
-    convert_checkpoint.write_encoder(base, str(tmp_path / "plain"))
-    convert_checkpoint.export_adapter(folder, str(tmp_path / "theirs"))
+    conversion.write_encoder(base, str(tmp_path / "merged"), folder)
+    conversion.write_encoder(base, str(tmp_path / "plain"))
+    conversion.export_adapter(folder, str(tmp_path / "theirs"))
     inputs = small_packages.random_batch(4, 8)
     batch = (inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
     package = adapter_package.read(folder)

@@ -9,11 +9,10 @@ import torch
 import transformers
 from test_convert_checkpoint import converted_bert
 
-import convert_checkpoint
 import tokenization
-from exchange import packages
+from exchange import conversion
 from tests import small_packages
-from weights import adapter_package, checkpoints
+from weights import adapter_package, bases, checkpoints
 
 
 def theirs(folder, batch):
@@ -29,14 +28,14 @@ def theirs(folder, batch):
 def test_base(tmp_path, activation):
     config = dict(hf_layout.CONFIG, hidden_act=activation)
     source = hf_layout.write_encoder(tmp_path / "in", config)
-    convert_checkpoint.convert(source, str(tmp_path / "ours"))
-    base = packages.Base(
+    conversion.convert(source, str(tmp_path / "ours"))
+    base = bases.Base(
         *(
             str(tmp_path / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
         )
     )
-    convert_checkpoint.write_encoder(base, str(tmp_path / "theirs"))
+    conversion.write_encoder(base, str(tmp_path / "theirs"))
     batch = hf_layout.random_batch(config)
     ours = converted_bert(str(tmp_path / "ours"), batch)
     found = theirs(str(tmp_path / "theirs"), batch)
@@ -53,14 +52,12 @@ def test_base(tmp_path, activation):
 
 def test_layer_norms_of_a_package(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
-    base = packages.Base(
-        flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
-    )
+    base = bases.Base(**flags)
     task = small_packages.FOUR_TASKS[0]
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     package = adapter_package.read(folder)
-    convert_checkpoint.write_encoder(base, str(tmp_path / "plain"))
-    convert_checkpoint.write_encoder(base, str(tmp_path / "merged"), folder)
+    conversion.write_encoder(base, str(tmp_path / "plain"))
+    conversion.write_encoder(base, str(tmp_path / "merged"), folder)
     # The package without its adapters, in a checkpoint.
     names = list(adapter_package.frozen_shapes(package.bert_config))
     values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
@@ -82,15 +79,15 @@ def test_layer_norms_of_a_package(tmp_path):
 def test_tokenizer(tmp_path, lower):
     tokens = [*hf_layout.TOKENS[:-2], "B", "é"]
     source = hf_layout.write_encoder(tmp_path / "in", tokens=tokens)
-    convert_checkpoint.convert(source, str(tmp_path / "ours"))
-    base = packages.Base(
+    conversion.convert(source, str(tmp_path / "ours"))
+    base = bases.Base(
         *(
             str(tmp_path / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
         )
     )
     output = str(tmp_path / "theirs")
-    convert_checkpoint.write_encoder(base, output, do_lower_case=lower)
+    conversion.write_encoder(base, output, do_lower_case=lower)
     text = "ab B\u00e9 a, c"
     ours = tokenization.FullTokenizer(base.vocab_file, lower).tokenize(text)
     for kind in (transformers.BertTokenizer, transformers.AutoTokenizer):

@@ -10,6 +10,7 @@ import pytest
 import glue_data
 import modeling
 from errors import UserError
+from inputs import tasks
 from serving import predictor
 from tests import small_packages, small_run
 from tests.places import ROOT
@@ -85,7 +86,7 @@ def test_predictions_are_those_of_run_classifier(
     )
     expected = np.loadtxt(tmp_path / "out" / "test_results.tsv", ndmin=2)
     row = glue_data.get_task(task.name)
-    examples = glue_data.read_examples(row, data["data_dir"], row.test[0])
+    examples = tasks.read_examples(row, data["data_dir"], row.test[0])
     model = load(base, *paths.values(), batch_size=3)
     pairs = [(example.text_a, example.text_b) for example in examples]
     # Each of their words is one piece.
@@ -317,7 +318,7 @@ def test_config_and_checkpoint_of_different_models_are_refused(tmp_path, base):
 def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
     """Eager execution and the behaviour of TensorFlow 2 are on there."""
     code = (
-        "import predictor; m = predictor.Predictor(%r, %r, %r); "
+        "from serving import predictor; m = predictor.Predictor(%r, %r, %r); "
         "m.add(%r); m.add(%r); print(m.predict('mrpc', ['a cat sat'])[0].probability)"
         % (
             base["init_checkpoint"],

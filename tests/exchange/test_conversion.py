@@ -29,9 +29,9 @@ import convert_checkpoint
 import modeling
 import tokenization
 from errors import UserError
-from exchange import hf_files, hugging_face, packages
+from exchange import conversion, hf_files, hugging_face
 from tests import small_packages, small_run
-from weights import adapter_package, checkpoints
+from weights import adapter_package, bases, checkpoints
 
 
 def converted_bert(folder, batch):
@@ -74,7 +74,7 @@ def digests(folder):
 def plain(tmp_path_factory):
     """The checkpoint of the plain encoder, a dict name -> array."""
     folder = tmp_path_factory.mktemp("plain")
-    convert_checkpoint.convert(write_encoder(folder / "in"), str(folder / "out"))
+    conversion.convert(write_encoder(folder / "in"), str(folder / "out"))
     return read_checkpoint(str(folder / "out"))
 
 
@@ -84,7 +84,7 @@ def test_outputs_equal_numpy(tmp_path, activation):
     weights = random_weights(config, seed=3)
     source = write_encoder(tmp_path / "in", config, weights)
     output = tmp_path / "deep" / "out"
-    assert convert_checkpoint.convert(source, str(output)) is True
+    assert conversion.convert(source, str(output)) is True
     batch = random_batch(config)
     sequence, pooled = converted_bert(str(output), batch)
     wanted_sequence, wanted_pooled = numpy_bert(config, weights, *batch)
@@ -106,7 +106,7 @@ def test_outputs_equal_numpy(tmp_path, activation):
 
 def test_config_fields(tmp_path):
     source = write_encoder(tmp_path / "in")
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "bert_config.json").read_text()) == {
         "attention_probs_dropout_prob": 0.2,
         "hidden_act": "gelu",
@@ -125,7 +125,7 @@ def test_config_fields(tmp_path):
 @pytest.mark.parametrize("layout", [prefixed, legacy])
 def test_other_names_for_the_same_weights(tmp_path, plain, layout):
     source = write_encoder(tmp_path / "in", weights=layout(random_weights(CONFIG)))
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
 
 
@@ -133,7 +133,7 @@ def test_other_names_for_the_same_weights(tmp_path, plain, layout):
 def test_other_float_types_become_float32(tmp_path, dtype):
     weights = {n: w.astype(dtype) for n, w in random_weights(CONFIG).items()}
     source = write_encoder(tmp_path / "in", weights=weights)
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     stored = read_checkpoint(str(tmp_path / "out"))
     assert {value.dtype for value in stored.values()} == {np.dtype(np.float32)}
     name = "encoder.layer.1.intermediate.dense.weight"
@@ -160,7 +160,7 @@ def write_parts(folder, weights):
 
 def test_weights_in_parts(tmp_path, plain):
     write_parts(tmp_path / "in", random_weights(CONFIG))
-    convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
 
 
@@ -176,7 +176,7 @@ def write_torch(folder, weights, old=False):
 @pytest.mark.parametrize("layout", [dict, prefixed, legacy])
 def test_weights_of_pytorch(tmp_path, plain, layout, old):
     source = write_torch(tmp_path / "in", layout(random_weights(CONFIG)), old)
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
     record = json.loads((tmp_path / "out" / "conversion.json").read_text())
     assert sorted(record["inputs"]) == ["config.json", "pytorch_model.bin", "vocab.txt"]
@@ -196,7 +196,7 @@ def test_weights_of_pytorch_in_parts(tmp_path, plain):
         torch_layout.save(tmp_path / "in" / part, {n: weights[n] for n in names})
     path = tmp_path / "in" / "pytorch_model.bin.index.json"
     path.write_text(json.dumps({"weight_map": renamed}))
-    convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+    conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
     os.rename(tmp_path / "out", tmp_path / "in" / "out")
     renamed["pooler.dense.bias"] = "../in/" + renamed["pooler.dense.bias"]
@@ -209,7 +209,7 @@ def test_safetensors_go_before_files_of_pytorch(tmp_path, plain):
     torch_layout.save(
         tmp_path / "in" / "pytorch_model.bin", random_weights(CONFIG, seed=9)
     )
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
 
 
@@ -257,7 +257,7 @@ DENSE = "encoder.layer.1.output.dense.weight"
 def refused(folder, parts, **arguments):
     """Asserts that folder/in is refused, with `parts` in the message."""
     with pytest.raises(UserError) as caught:
-        convert_checkpoint.convert(str(folder / "in"), str(folder / "out"), **arguments)
+        conversion.convert(str(folder / "in"), str(folder / "out"), **arguments)
     for part in parts:
         assert part in str(caught.value)
     assert os.listdir(folder) == ["in"]
@@ -295,7 +295,7 @@ def test_config_without_a_size(tmp_path, field):
 def test_config_with_only_the_sizes(tmp_path, plain):
     fields = [field for field in CONFIG if isinstance(CONFIG[field], int)]
     source = write_encoder(tmp_path / "in", {field: CONFIG[field] for field in fields})
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
     config = json.loads((tmp_path / "out" / "bert_config.json").read_text())
     assert (
@@ -318,7 +318,7 @@ def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
         hugging_face.logging, "warning", lambda text, *args: told.append(text % args)
     )
     source = write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert len(told) == (notice is not None)
     assert all(notice in text for text in told)
 
@@ -382,7 +382,7 @@ def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, pr
     weights = {prefix + name: w for name, w in random_weights(CONFIG).items()}
     weights[prefix + "embeddings.position_ids"] = np.arange(9)[None]
     source = write_encoder(tmp_path / "in", weights={**weights, **HEADS})
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
     (left_out,) = [text for text in told if text.startswith("Left out")]
     assert "5 found" in left_out and "\x1b" not in left_out
@@ -442,7 +442,7 @@ def test_missing_pooler(tmp_path, plain):
     stored = []
     for seed in (1, 1, 2):
         output = str(tmp_path / ("out%d" % len(stored)))
-        convert_checkpoint.convert(source, output, init_missing_pooler=True, seed=seed)
+        conversion.convert(source, output, init_missing_pooler=True, seed=seed)
         stored.append(read_checkpoint(output))
     kernels = [values.pop("bert/pooler/dense/kernel") for values in stored]
     assert np.array_equal(kernels[0], kernels[1])
@@ -478,7 +478,7 @@ def test_vocabulary_that_does_not_fit(tmp_path, tokens, parts):
 
 def test_doubled_lines_are_taken_as_they_are(tmp_path, plain):
     source = write_encoder(tmp_path / "in", tokens=[*TOKENS[:-2], "a", "\u00a0"])
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
     vocab = (tmp_path / "in" / "vocab.txt").read_bytes()
     assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab
@@ -486,7 +486,7 @@ def test_doubled_lines_are_taken_as_they_are(tmp_path, plain):
 
 def test_shorter_vocabulary_is_taken(tmp_path, plain):
     source = write_encoder(tmp_path / "in", tokens=TOKENS[:-2])
-    convert_checkpoint.convert(source, str(tmp_path / "out"))
+    conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
 
 
@@ -525,12 +525,12 @@ def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
     path = tmp_path / "in" / "model.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(UserError, match="is damaged") as caught:
-        convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+        conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
     assert str(caught.value).isprintable()
     hostile = {"\x1b[2J" + name: w for name, w in random_weights(CONFIG).items()}
     save_file(hostile, str(path))
     with pytest.raises(UserError, match="one BERT encoder") as caught:
-        convert_checkpoint.convert(str(tmp_path / "in"), str(tmp_path / "out"))
+        conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
     assert str(caught.value).isprintable()
 
 
@@ -561,7 +561,7 @@ def test_folders_that_are_refused(tmp_path, monkeypatch, source, output, parts):
     write_encoder(tmp_path / "in")
     before = digests(tmp_path / "in")
     with pytest.raises(UserError) as caught:
-        convert_checkpoint.convert(source, output)
+        conversion.convert(source, output)
     for part in parts:
         assert part in str(caught.value)
     assert os.listdir(tmp_path) == ["in"]
@@ -578,11 +578,11 @@ def test_second_run_recognises_its_own_output(tmp_path):
     source = write_encoder(tmp_path / "in")
     output = tmp_path / "out"
     output.mkdir()
-    assert convert_checkpoint.convert(source, str(output)) is True
+    assert conversion.convert(source, str(output)) is True
     before = digests(output)
     times = [os.stat(output / name).st_mtime_ns for name in sorted(before)]
     # The seed plays no part where the pooler is not made.
-    assert convert_checkpoint.convert(source, str(output), seed=8) is False
+    assert conversion.convert(source, str(output), seed=8) is False
     assert digests(output) == before
     assert [os.stat(output / name).st_mtime_ns for name in sorted(before)] == times
 
@@ -601,7 +601,7 @@ def test_second_run_recognises_its_own_output(tmp_path):
 def test_other_content_is_never_overwritten(tmp_path, name):
     source = write_encoder(tmp_path / "in")
     output = tmp_path / "out"
-    convert_checkpoint.convert(source, str(output))
+    conversion.convert(source, str(output))
     if name == "in/vocab.txt":
         write_encoder(tmp_path / "in", tokens=[*TOKENS[:-1], "other"])
     elif name == "in/config.json":
@@ -612,7 +612,7 @@ def test_other_content_is_never_overwritten(tmp_path, name):
         (tmp_path / name).write_bytes(b"{}")
     before = digests(output)
     with pytest.raises(UserError, match="does not hold this conversion"):
-        convert_checkpoint.convert(source, str(output))
+        conversion.convert(source, str(output))
     assert digests(output) == before
 
 
@@ -624,7 +624,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
             writer.write("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_checkpoint.checkpoints, "write", full_disk)
+    monkeypatch.setattr(conversion.checkpoints, "write", full_disk)
     refused(tmp_path, ["--output_dir", "No space left"])
     assert os.path.isdir(source)
 
@@ -633,10 +633,10 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
 
 def converted_base(folder, config=None, weights=None, tokens=TOKENS):
-    """An encoder turned into a checkpoint, a `packages.Base`."""
+    """An encoder turned into a checkpoint, a `bases.Base`."""
     source = write_encoder(folder / "in", config, weights, tokens)
-    convert_checkpoint.convert(source, str(folder / "ours"))
-    return packages.Base(
+    conversion.convert(source, str(folder / "ours"))
+    return bases.Base(
         *(
             str(folder / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
@@ -646,7 +646,7 @@ def converted_base(folder, config=None, weights=None, tokens=TOKENS):
 
 def test_there_and_back_bit_for_bit(tmp_path):
     base = converted_base(tmp_path)
-    convert_checkpoint.write_encoder(base, str(tmp_path / "out"))
+    conversion.write_encoder(base, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == [
         "config.json",
         "model.safetensors",
@@ -667,7 +667,7 @@ def test_there_and_back_bit_for_bit(tmp_path):
     ) as stored:
         assert stored.metadata() == {"format": "pt"}
     # And here again.
-    convert_checkpoint.convert(str(tmp_path / "out"), str(tmp_path / "again"))
+    conversion.convert(str(tmp_path / "out"), str(tmp_path / "again"))
     for name in ("bert_config.json", "vocab.txt", "bert_model.ckpt.index"):
         again = (tmp_path / "again" / name).read_bytes()
         assert again == (tmp_path / "ours" / name).read_bytes()
@@ -690,7 +690,7 @@ def test_activations_there(tmp_path, ours, theirs):
     path = tmp_path / "ours" / "bert_config.json"
     # Entries that BERT does not know stay here.
     path.write_text(json.dumps(dict(config, hidden_act=ours, pooler_type="x")))
-    convert_checkpoint.write_encoder(base, str(tmp_path / "out"))
+    conversion.write_encoder(base, str(tmp_path / "out"))
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["hidden_act"] == theirs
     assert written.keys() == {*CONFIG, "pad_token_id", "torch_dtype"}
@@ -699,7 +699,7 @@ def test_activations_there(tmp_path, ours, theirs):
 @pytest.mark.parametrize("given, wanted", [(None, True), (True, True), (False, False)])
 def test_case_there(tmp_path, given, wanted):
     base = converted_base(tmp_path)
-    convert_checkpoint.write_encoder(base, str(tmp_path / "out"), None, given)
+    conversion.write_encoder(base, str(tmp_path / "out"), None, given)
     path = tmp_path / "out" / "tokenizer_config.json"
     assert json.loads(path.read_text()) == {
         "do_lower_case": wanted,
@@ -713,16 +713,14 @@ def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
     monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: False)
     not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True to go")
     # What was given on the command line is the user's own word.
-    convert_checkpoint.write_encoder(base, str(tmp_path / "out"), None, True)
+    conversion.write_encoder(base, str(tmp_path / "out"), None, True)
 
 
 @pytest.fixture
 def packaged(tmp_path):
     """A base and the folder of a package on it, cased."""
     flags = small_packages.write_base(tmp_path / "base")
-    base = packages.Base(
-        flags["init_checkpoint"], flags["bert_config_file"], flags["vocab_file"]
-    )
+    base = bases.Base(**flags)
     folder = small_packages.write_package(
         tmp_path / "package",
         flags,
@@ -734,8 +732,8 @@ def packaged(tmp_path):
 
 def test_layer_norms_of_a_package_take_the_place_of_the_bases(tmp_path, packaged):
     base, folder = packaged
-    convert_checkpoint.write_encoder(base, str(tmp_path / "plain"))
-    convert_checkpoint.write_encoder(base, str(tmp_path / "merged"), folder)
+    conversion.write_encoder(base, str(tmp_path / "plain"))
+    conversion.write_encoder(base, str(tmp_path / "merged"), folder)
     plain, merged = (
         load_file(str(tmp_path / name / "model.safetensors"))
         for name in ("plain", "merged")
@@ -750,13 +748,13 @@ def test_layer_norms_of_a_package_take_the_place_of_the_bases(tmp_path, packaged
     path = tmp_path / "merged" / "tokenizer_config.json"
     assert json.loads(path.read_text())["do_lower_case"] is False
     with pytest.raises(UserError, match="--do_lower_case=True does not fit"):
-        convert_checkpoint.write_encoder(base, str(tmp_path / "x"), folder, True)
+        conversion.write_encoder(base, str(tmp_path / "x"), folder, True)
 
 
 def not_written(folder, base, part, **arguments):
     before = sorted(os.listdir(folder))
     with pytest.raises(UserError) as caught:
-        convert_checkpoint.write_encoder(base, str(folder / "out"), **arguments)
+        conversion.write_encoder(base, str(folder / "out"), **arguments)
     assert part in str(caught.value)
     assert sorted(os.listdir(folder)) == before
 
@@ -808,7 +806,7 @@ def test_outputs_that_are_refused(tmp_path, packaged, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UserError, match="--output_dir="):
-        convert_checkpoint.write_encoder(base, name)
+        conversion.write_encoder(base, name)
     assert (tmp_path / "out").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["base", "out", "package"]
 

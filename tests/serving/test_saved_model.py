@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import export_saved_model
 from errors import UserError
-from serving import requests
+from serving import requests, saved_model
 from system import files
 from tests import small_packages
 from tests.places import ROOT
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, checkpoints
+from weights import adapter_package, bases, checkpoints
 
 TASKS = [task.name for task in FOUR_TASKS]
 ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
@@ -45,7 +44,9 @@ def packages(folder, base):
 @pytest.fixture(scope="module")
 def exported(folder, base, packages):
     """A SavedModel of them."""
-    return export_saved_model.export(packages, **base, output=str(folder / "models"))
+    return saved_model.export(
+        packages, bases.Base(**base), output=str(folder / "models")
+    )
 
 
 def inputs_of(names, length=9):
@@ -59,7 +60,7 @@ def loaded(folder):
     """Loads a SavedModel as a graph; gives a function that runs its signature."""
     with tf.Graph().as_default(), tf.Session() as session:
         signature = tf.saved_model.load(session, ["serve"], folder).signature_def[
-            export_saved_model.SIGNATURE
+            saved_model.SIGNATURE
         ]
         outputs = {name: info.name for name, info in signature.outputs.items()}
         names = {name: info.name for name, info in signature.inputs.items()}
@@ -98,7 +99,6 @@ LOAD = """
 import sys
 import numpy as np
 import tensorflow as tf
-from tests.places import ROOT
 model = tf.saved_model.load(sys.argv[1])
 inputs = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
 outputs = model.signatures["serving_default"](**inputs)
@@ -181,8 +181,10 @@ def test_an_added_task_changes_no_bit_of_the_others(tmp_path, base, packages, ex
         Task("added", 64, tuple("abcdefghijklmnopqrst"), "tanh"),
         seed=9,
     )
-    more = export_saved_model.export(
-        [packages[0], added, *packages[1:]], **base, output=str(tmp_path / "models")
+    more = saved_model.export(
+        [packages[0], added, *packages[1:]],
+        bases.Base(**base),
+        output=str(tmp_path / "models"),
     )
     for names in (ROWS, ["three"]):
         inputs = inputs_of(names)
@@ -313,7 +315,7 @@ def test_versions_are_numbered_and_written_whole(tmp_path, base, packages):
     output = tmp_path / "models"
     (output / "7").mkdir(parents=True)
     (output / "notes").mkdir()
-    made = export_saved_model.export(packages[:1], **base, output=str(output))
+    made = saved_model.export(packages[:1], bases.Base(**base), output=str(output))
     assert made == str(output / "8")
     assert sorted(os.listdir(output)) == ["7", "8", "notes"]
 
@@ -325,7 +327,7 @@ def test_what_a_killed_export_left_is_cleared(tmp_path, base, packages):
     mine = files.working_path(str(output / "partial"))
     left = pathlib.Path(mine[: -len(str(os.getpid()))] + str(dead.pid))
     (left / "variables").mkdir(parents=True)
-    export_saved_model.export(packages[:1], **base, output=str(output))
+    saved_model.export(packages[:1], bases.Base(**base), output=str(output))
     assert os.listdir(output) == ["1"]
 
 
@@ -334,15 +336,17 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch, base, pa
         assert "saved_model.pb" in os.listdir(os.path.dirname(os.path.dirname(path)))
         raise OSError("no space left")
 
-    monkeypatch.setattr(export_saved_model, "_write_warm_up", fail)
+    monkeypatch.setattr(saved_model, "_write_warm_up", fail)
     with pytest.raises(UserError, match=r"1 cannot be written \(no space left\)"):
-        export_saved_model.export(packages, **base, output=str(tmp_path / "models"))
+        saved_model.export(
+            packages, bases.Base(**base), output=str(tmp_path / "models")
+        )
     assert os.listdir(tmp_path / "models") == []
 
 
 def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
-    small = export_saved_model.export(
-        packages, **base, output=str(tmp_path), frozen_dtype="bfloat16"
+    small = saved_model.export(
+        packages, bases.Base(**base), output=str(tmp_path), frozen_dtype="bfloat16"
     )
     prefix = os.path.join("variables", "variables")
     full, half = (
@@ -377,8 +381,8 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
 def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
     tmp_path, base, packages
 ):
-    made = export_saved_model.export(
-        packages[:1], **base, output=str(tmp_path), frozen_dtype="bfloat16"
+    made = saved_model.export(
+        packages[:1], bases.Base(**base), output=str(tmp_path), frozen_dtype="bfloat16"
     )
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.saved_model.load(session, ["serve"], made)
@@ -413,15 +417,17 @@ def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
 
 
 def test_a_package_may_be_called_otherwise(tmp_path, base, packages):
-    made = export_saved_model.export(
-        [packages[0], "other=" + packages[0]], **base, output=str(tmp_path)
+    made = saved_model.export(
+        [packages[0], "other=" + packages[0]], bases.Base(**base), output=str(tmp_path)
     )
     outputs = run(made, dict(inputs_of(["pair"] * 2), task=["pair", "other"]))
     assert outputs["scores"].shape == (2, 2)
     with pytest.raises(UserError, match=r"both of the task pair.*--adapters=NAME="):
-        export_saved_model.export([packages[0]] * 2, **base, output=str(tmp_path))
+        saved_model.export([packages[0]] * 2, bases.Base(**base), output=str(tmp_path))
     with pytest.raises(UserError, match="a name is needed"):
-        export_saved_model.export(["=" + packages[0]], **base, output=str(tmp_path))
+        saved_model.export(
+            ["=" + packages[0]], bases.Base(**base), output=str(tmp_path)
+        )
     assert os.listdir(tmp_path) == ["1"]
 
 
@@ -430,7 +436,9 @@ def test_another_base_is_refused(tmp_path, base, packages):
     with pytest.raises(
         UserError, match=r"pair does not fit: its base.*init_checkpoint"
     ):
-        export_saved_model.export(packages, **other, output=str(tmp_path / "models"))
+        saved_model.export(
+            packages, bases.Base(**other), output=str(tmp_path / "models")
+        )
     assert os.listdir(tmp_path / "models") == []
 
 
@@ -439,7 +447,9 @@ def test_another_vocabulary_is_refused(tmp_path, base, packages):
     vocab_file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n")
     given = dict(base, vocab_file=str(vocab_file))
     with pytest.raises(UserError, match="its vocabulary"):
-        export_saved_model.export(packages, **given, output=str(tmp_path / "models"))
+        saved_model.export(
+            packages, bases.Base(**given), output=str(tmp_path / "models")
+        )
 
 
 def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
@@ -449,7 +459,7 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
         ("gs://bucket/models", "a folder of this machine"),
     ):
         with pytest.raises(UserError, match=message):
-            export_saved_model.export(packages, **base, output=output)
+            saved_model.export(packages, bases.Base(**base), output=output)
 
 
 def test_the_program_exports_and_says_what_is_missing(tmp_path, base, packages):

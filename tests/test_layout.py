@@ -1,0 +1,100 @@
+"""The floors of docs/development.md, held against every import."""
+
+import ast
+
+import pytest
+
+from tests.places import ROOT
+
+# From the ground up. A module imports from lower floors, or from its own room.
+FLOORS = [
+    {"errors"},
+    {"system", "command_line"},
+    {"model"},
+    {"modeling", "tokenization"},
+    {"optimization", "inputs"},
+    {"glue_data"},
+    {"weights"},
+    {"training", "serving"},
+    {"exchange"},
+    {
+        "run_classifier",
+        "predict",
+        "export_saved_model",
+        "manage_adapters",
+        "convert_checkpoint",
+        "glue_submission",
+    },
+]
+BESIDE = {"tests", "benchmarks"}
+FLOOR_OF = {place: floor for floor, places in enumerate(FLOORS) for place in places}
+ROOMS = sorted(path.parent.name for path in ROOT.glob("[a-z]*/__init__.py"))
+
+
+def name_of(path):
+    """ "inputs.tasks" for inputs/tasks.py."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+MODULES = {
+    name_of(path): path for pattern in ("*.py", "[a-z]*/*.py")
+    for path in ROOT.glob(pattern) if path.parent.name not in BESIDE
+}  # fmt: skip
+
+
+def imported(tree):
+    """Names of the project's modules that a syntax tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = ["%s.%s" % (node.module, alias.name) for alias in node.names]
+        else:
+            continue
+        for name in names:
+            # "from modeling import BertConfig" names what is in a module.
+            while name and name not in MODULES:
+                name = name.rpartition(".")[0]
+            if name:
+                yield name
+
+
+def tree_of(name):
+    return ast.parse(MODULES[name].read_text())
+
+
+def test_every_module_has_its_place():
+    assert {name.partition(".")[0] for name in MODULES} == set(FLOOR_OF)
+    assert set(ROOMS) == {name.partition(".")[0] for name in MODULES if "." in name}
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_imports_go_down(name):
+    place = name.partition(".")[0]
+    for other in imported(tree_of(name)):
+        there = other.partition(".")[0]
+        assert there == place or FLOOR_OF[there] < FLOOR_OF[place], other
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_nothing_is_imported_within_a_function(name):
+    for node in ast.walk(tree_of(name)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            inner = [n for n in ast.walk(node) if isinstance(n, ast.stmt)]
+            assert not any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in inner)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    below = {name: set(imported(tree_of(name))) - {name} for name in MODULES}
+    done: set[str] = set()
+    while len(done) < len(below):
+        ready = {name for name in below if name not in done and below[name] <= done}
+        assert ready, "in a circle: %s" % sorted(set(below) - done)
+        done |= ready
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_says_what_it_is(room):
+    text = ast.get_docstring(tree_of(room))
+    assert "mports" in text and "Start reading at" in text

@@ -1,0 +1,78 @@
+"""The base that packages belong to: its three files, held against each other."""
+
+from typing import NamedTuple, Optional
+
+import modeling
+import tokenization
+from errors import UserError
+from inputs import features
+from weights import adapter_package, checkpoints
+
+
+class Base(NamedTuple):
+    """The files of a base, as the user gives them."""
+
+    init_checkpoint: Optional[str] = None  # path without file endings
+    bert_config_file: Optional[str] = None
+    vocab_file: Optional[str] = None
+
+
+class Found(NamedTuple):
+    """A base whose files fit each other."""
+
+    bert_config: modeling.BertConfig
+    vocab: dict[str, int]
+    # What a package has to agree with, see `adapter_package.misfits`.
+    given: dict[str, object]
+
+
+def read(base, remedy=None):
+    """Reads a base, all but its weights.
+
+    Args:
+      base: a `Base`, complete.
+      remedy: what to do where its checkpoint lacks something, for the message.
+
+    Returns:
+      A `Found`.
+
+    Raises:
+      UserError: a file cannot be read, or they are not of one base.
+    """
+    bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
+    vocab = tokenization.load_vocab(base.vocab_file)
+    features.check_vocabulary(
+        base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
+    )
+    check_shapes(base.init_checkpoint, bert_config, remedy)
+    given = {
+        "bert_config": bert_config.to_dict(),
+        "vocabulary": features.file_digest(base.vocab_file),
+    }
+    return Found(bert_config, vocab, given)
+
+
+def check_shapes(checkpoint, bert_config, remedy=None):
+    """Refuses a base of other sizes, more layers among them.
+
+    Args:
+      checkpoint: path without file endings.
+      bert_config: a `modeling.BertConfig`.
+      remedy: what to do, for the message.
+
+    Raises:
+      UserError: the first variable that does not fit.
+    """
+    shapes = adapter_package.frozen_shapes(bert_config)
+    checkpoints.check_fit(checkpoint, shapes, [], remedy=remedy)
+    more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
+    if more in checkpoints.read_shapes(checkpoint):
+        raise UserError(
+            "checkpoint %s has more than %d layers, the num_hidden_layers of this "
+            "model: %s"
+            % (
+                checkpoint,
+                bert_config.num_hidden_layers,
+                remedy or "give the base's own config, --bert_config_file",
+            )
+        )
