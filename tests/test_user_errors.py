@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
@@ -13,7 +11,8 @@ import small_run
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-from tests.places import GLUE, ROOT
+from tests import programs
+from tests.places import GLUE
 from training import classifier, estimators
 
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
@@ -878,27 +877,16 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def processes(originals, tmp_path_factory):
-    """Runs the commands side by side: most of their time is TensorFlow's start."""
+    """What the commands end with: status and text."""
     root = tmp_path_factory.mktemp("processes")
     for name in ("bert", "MRPC"):
         shutil.copytree(str(originals / name), str(root / name))
     remove("MRPC/test.tsv")(root)
     wrong_file = ["--%s=%s" % pair for pair in settings_for({}, root).items()]
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "run_classifier.py", *(arguments or wrong_file)],
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, arguments in COMMANDS.items()
-    }
     ended = {}
-    for name, process in started.items():
-        out, err = process.communicate(timeout=300)
-        ended[name] = (process.returncode, out + err)
+    for name, arguments in COMMANDS.items():
+        done = programs.run("run_classifier.py", *(arguments or wrong_file))
+        ended[name] = (done.returncode, done.stdout + done.stderr)
     assert not (root / "output").exists()
     return ended
 

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from model import random_seeds
 from system import console
-from tests import forked_runs
+from tests import programs
 from training import classifier, distribution
 
 
@@ -200,66 +200,61 @@ def free_ports(count):
 
 
 def on_machines(setting, output_dir, **last):
-    """A `forked_runs.Run` for each of two machines; `last` is for the second one."""
+    """Runs the program on two machines; `last` is for the second one's `Command`."""
     addresses = ["127.0.0.1:%d" % port for port in free_ports(2)]
     flags = {
         **setting,
         "output_dir": str(output_dir),
         "distribution_strategy": "multi_worker",
     }
-    runs = [
-        forked_runs.Run(
-            flags,
-            tf_config={
-                "cluster": {"worker": addresses},
-                "task": {"type": "worker", "index": index},
+    commands = []
+    for index in range(2):
+        tf_config = {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+        command = programs.Command(
+            "run_classifier.py",
+            ["--%s=%s" % item for item in flags.items()],
+            environment={"TF_CONFIG": json.dumps(tf_config)},
+            patches={
+                "training.classifier.HEAD_DROPOUT": 0.0,
+                "training.distribution.PING_INTERVAL": 0.5,
             },
+            as_built=True,
         )
-        for index in range(2)
-    ]
-    return [runs[0], runs[1]._replace(**last)]
+        commands.append(command)
+    return programs.side_by_side([commands[0], commands[1]._replace(**last)])
 
 
 def test_two_machines_stop_end_and_go_on_together_and_train_as_one(
     tmp_path, setting, one
 ):
     two = tmp_path / "two"
-    stopped, lost, finished = forked_runs.run(
-        [
-            on_machines(setting, two, signal=signal.SIGTERM, after_steps=2),
-            # The next checkpoint would be that of step 10, or of one soon after.
-            on_machines(setting, two, signal=signal.SIGKILL, after_steps=3),
-            on_machines({**setting, "do_eval": True}, two),
-        ],
-        tmp_path,
-        {
-            "training.classifier.HEAD_DROPOUT": 0.0,
-            "training.distribution.PING_INTERVAL": 0.5,
-        },
-        as_built=True,
-    )
-
     # A signal to one stops both at the same step.
-    said = re.search(r"SIGTERM: stopped after step (\d+) of 12", stopped[0].text)
-    assert said, stopped[0].text[-3000:]
-    for status, text in stopped:
-        assert status == 128 + signal.SIGTERM, text[-3000:]
-        assert said[0] in text
-        assert "adapter package" not in text
+    stopped = on_machines(setting, two, signal_number=signal.SIGTERM, after_steps=2)
+    said = re.search(r"SIGTERM: stopped after step (\d+) of 12", stopped[0].stderr)
+    assert said, stopped[0].stderr[-3000:]
+    for ended in stopped:
+        assert ended.returncode == 128 + signal.SIGTERM, ended.stderr[-3000:]
+        assert said[0] in ended.stderr
+    assert not (two / "adapters").exists()
     reached = int(said[1])
+    # The next checkpoint comes later than in the three steps of the next run.
     assert 2 <= reached < 8
 
     # The loss of one ends the other, and nothing is lost that was kept.
-    assert lost[1].status == -signal.SIGKILL
-    status, text = lost[0]
-    assert status == distribution.LOST_EXIT_STATUS, text[-3000:]
+    lost = on_machines(setting, two, signal_number=signal.SIGKILL, after_steps=3)
+    assert lost[1].returncode == -signal.SIGKILL, lost[1].stderr[-3000:]
+    text = lost[0].stderr
+    assert lost[0].returncode == distribution.LOST_EXIT_STATUS, text[-3000:]
     assert "from step %d\n" % reached in text
     assert "no longer answers: training ended in step" in text
 
     # The same commands again.
-    for status, text in finished:
-        assert status == 0, text[-3000:]
-        assert "from step %d\n" % reached in text
+    for ended in on_machines({**setting, "do_eval": True}, two):
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert "from step %d\n" % reached in ended.stderr
     assert_the_same(two, one)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert (two / "eval_results.txt").exists()

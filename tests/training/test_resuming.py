@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import optimization
 from errors import UserError
-from tests import forked_runs
+from tests import programs
 from training import estimators, progress
 from weights import checkpoints, run_package, run_record
 
@@ -62,22 +62,19 @@ def assert_identical(actual_dir, expected_dir):
 
 
 def test_killed_processes_end_with_the_bytes_of_an_undisturbed_one(tmp_path, flags):
-    def killed(after_steps):
-        to_here = dict(flags, output_dir=str(tmp_path / "killed"))
-        number = signal.SIGKILL if after_steps else None
-        return forked_runs.Run(to_here, signal=number, after_steps=after_steps)
+    def run(name, **others):
+        given = dict(flags, output_dir=str(tmp_path / name))
+        arguments = ["--%s=%s" % item for item in given.items()]
+        return programs.run("run_classifier.py", *arguments, **others)
 
     # Killed past a checkpoint, before the next one, and right at one; then to the end.
-    kills = [5, 2, 4, 0]
-    undisturbed = forked_runs.Run(dict(flags, output_dir=str(tmp_path / "undisturbed")))
-    ended = forked_runs.run([*([killed(n)] for n in kills), [undisturbed]], tmp_path)
-    for after_steps, ((status, text),) in zip([*kills, 0], ended):
-        assert status == (-signal.SIGKILL if after_steps else 0), text[-3000:]
-    assert ["from step 4\n" in text for ((_, text),) in ended[:3]] == [
-        False,
-        True,
-        True,
-    ]
+    for steps, resumes in ((5, False), (2, True), (4, True)):
+        ended = run("killed", signal_number=signal.SIGKILL, after_steps=steps)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr[-3000:]
+        assert ("from step 4\n" in ended.stderr) == resumes
+    for name in ("killed", "undisturbed"):
+        ended = run(name)
+        assert ended.returncode == 0, ended.stderr[-3000:]
     assert_identical(tmp_path / "killed", tmp_path / "undisturbed")
     assert "test_results.tsv" in result_bytes(tmp_path / "killed")
 
