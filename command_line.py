@@ -24,6 +24,7 @@ PATH_FLAGS = (
     "output",
     "output_dir",
     "output_dirs",
+    "task_config",
     "vocab_file",
     "zip",
 )
@@ -80,6 +81,27 @@ def base_and_package_flags(flag_values):
             flag_values=flag_values,
         ),
         *base_flags(flag_values),
+    )
+
+
+def task_configs_flag(flag_values):
+    """Defines `--task_config` of programs that take several packages."""
+    return flags.DEFINE_multi_string(
+        "task_config",
+        None,
+        "JSON file that describes the task of a package, for one that does not say "
+        "itself which columns its texts are in; once for each such task.",
+        flag_values=flag_values,
+    )
+
+
+def task_config_flag(flag_values):
+    """Defines `--task_config`."""
+    return flags.DEFINE_string(
+        "task_config",
+        None,
+        "In the place of --task_name: JSON file that describes a task of your own.",
+        flag_values=flag_values,
     )
 
 

@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import command_line
+import glue_data
 from errors import UserError, reports_user_errors
 from exchange import conversion
 from system import console
@@ -25,8 +26,16 @@ _DIRECTIONS = {
     "checkpoint": (("input_dir",), ("init_missing_pooler", "seed")),
     "huggingface": (_BASE, ("adapters", "do_lower_case")),
     "package": (
-        ("input_dir", "task_name", *_BASE),
-        ("labels", "do_lower_case", "max_seq_length", "new_head", "seed"),
+        ("input_dir", *_BASE),
+        (
+            "task_name",
+            "task_config",
+            "labels",
+            "do_lower_case",
+            "max_seq_length",
+            "new_head",
+            "seed",
+        ),
     ),
     "adapterhub": (("adapters",), ()),
 }
@@ -103,6 +112,7 @@ def _package_flags(to):
             "Its task: one of GLUE, or any other name together with --labels.",
             **to,
         ),
+        command_line.task_config_flag(**to),
         flags.DEFINE_list(
             "labels",
             None,
@@ -144,6 +154,7 @@ def main(argv):
         )
     elif values.to == "package":
         given = package_conversion.Given(
+            _task(values),
             values.task_name,
             values.labels,
             values.do_lower_case,
@@ -160,6 +171,16 @@ def main(argv):
         conversion.export_adapter(values.adapters, values.output_dir)
 
 
+def _task(values):
+    """The row that describes the task; None for one that only has a name."""
+    if values.task_config:
+        return glue_data.given_task(values.task_name, values.task_config)[0]
+    try:
+        return glue_data.get_task(values.task_name)
+    except UserError:
+        return None
+
+
 def _base(values):
     return bases.Base(*(values[name].value for name in _BASE))
 
@@ -171,6 +192,8 @@ def _check_flags(values):
     missing = ["--" + name for name in needed if not values[name].value]
     if missing:
         raise UserError("--to=%s needs %s." % (values.to, " and ".join(missing)))
+    if values.to == "package" and not (values.task_name or values.task_config):
+        raise UserError("--to=package needs --task_name or --task_config.")
     others = {name for lists in _DIRECTIONS.values() for part in lists for name in part}
     for name in sorted(others - {*needed, *taken}):
         if values[name].present:

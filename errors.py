@@ -6,6 +6,7 @@ as printable text.
 
 import functools
 import logging
+import os
 import sys
 
 _LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
@@ -56,6 +57,11 @@ def _make_printable(record):
     return True
 
 
+def close_standard_output():
+    """Lets what is left in its buffer go: Python would try again as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def reports_user_errors(main):
     """Wraps a program's `main` so that a `UserError` ends it with one message.
 
@@ -65,7 +71,8 @@ def reports_user_errors(main):
     Returns:
       A function of `argv` that returns what `main` returns, or writes
       `error: <message>` to standard error and exits with status 1; with 130, as shells
-      have it, on Ctrl-C. What `main` logs is printable.
+      have it, on Ctrl-C; with 1 where whoever read the output has gone, as `head` does.
+      What `main` logs is printable.
     """
 
     @functools.wraps(main)
@@ -73,7 +80,12 @@ def reports_user_errors(main):
         for name in _LOGGERS:
             logging.getLogger(name).addFilter(_make_printable)  # Once, called often.
         try:
-            return main(argv)
+            status = main(argv)
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            close_standard_output()
+            sys.exit(1)
         except UserError as error:
             sys.stderr.write("error: %s\n" % error)
             sys.exit(1)

@@ -12,7 +12,9 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 import command_line
+import glue_data
 from errors import reports_user_errors
+from inputs import own_tasks
 from serving import saved_model
 from system import console
 from weights import bases
@@ -41,6 +43,7 @@ def define_flags(flag_values):
                 **to,
             ),
         ),
+        "Tasks": (command_line.task_configs_flag(flag_values),),
         "Size": (
             flags.DEFINE_enum(
                 "frozen_dtype",
@@ -65,7 +68,10 @@ def main(argv):
     base = bases.Base(
         values.init_checkpoint, values.bert_config_file, values.vocab_file
     )
-    saved_model.export(values.adapters, base, values.output, values.frozen_dtype)
+    described = own_tasks.by_name(values.task_config, glue_data.GLUE_TASKS)
+    saved_model.export(
+        values.adapters, base, values.output, values.frozen_dtype, described
+    )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from absl import app, flags
 
 import command_line
 from errors import UserError, reports_user_errors
-from inputs import glue_fetch, tasks
+from inputs import glue_fetch, own_tasks, tasks
 from inputs.tasks import Split, Task
 
 
@@ -158,6 +158,30 @@ def get_task(name):
     raise UserError(
         "Task not found: %s. The tasks are %s" % (name, ", ".join(sorted(GLUE_TASKS)))
     )
+
+
+def given_task(task_name, task_config, data_dir=None):
+    """The task that two flags name, one of them.
+
+    Args:
+      task_name: name of a task of GLUE, or None.
+      task_config: file of another task, see `own_tasks`, or None.
+      data_dir: folder of that task's files; None: that of its own file.
+
+    Returns:
+      A `tasks.Task` and the folder of its files.
+
+    Raises:
+      UserError: there is no such task, or both or neither are given.
+    """
+    if bool(task_name) == bool(task_config):
+        raise UserError(
+            "a task is needed: one of GLUE, --task_name, or a file that describes "
+            "another, --task_config; %s" % ("not both" if task_name else "one of them")
+        )
+    if task_config:
+        return own_tasks.load(task_config, GLUE_TASKS, data_dir)
+    return get_task(task_name), data_dir
 
 
 class DataProcessor:

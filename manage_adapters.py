@@ -45,8 +45,11 @@ def export(values, packages):
             "export takes flags alone, %r is none; --checkpoint names what is exported"
             % packages[0]
         )
+    task = None
+    if values.task_name or values.task_config:
+        task, _ = glue_data.given_task(values.task_name, values.task_config)
     given = package_conversion.Given(
-        values.task_name,
+        task,
         do_lower_case=values.do_lower_case,
         max_seq_length=values.max_seq_length,
     )
@@ -150,6 +153,7 @@ def _export_flags(values):
                 "task_name",
                 "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
             ),
+            command_line.task_config_flag(values),
             _string(values, "bert_config_file", "bert_config.json of the model."),
             _string(values, "vocab_file", "Vocabulary that it was trained with."),
         ),

@@ -27,8 +27,10 @@ from absl import app, flags
 from tqdm import tqdm
 
 import command_line
+import errors
+import glue_data
 from errors import UserError, reports_user_errors
-from inputs import text_lines, text_rows
+from inputs import own_tasks, text_lines, text_rows
 from serving import predictor
 from system import console
 
@@ -53,6 +55,7 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Required": command_line.base_and_package_flags(flag_values),
+        "Tasks": (command_line.task_configs_flag(flag_values),),
         "Input": _input_flags(to),
         "Output": (
             flags.DEFINE_string(
@@ -94,8 +97,8 @@ def _input_flags(to):
         flags.DEFINE_string(
             "text_a_column",
             None,
-            "Column of the text, or the first text of a pair. Not given: the first "
-            "of these that is there: %s." % known,
+            "Column of the text, or the first text of a pair. Not given: that of the "
+            "packages, or the first of these that is there: %s." % known,
             **to,
         ),
         flags.DEFINE_string(
@@ -266,15 +269,10 @@ def _write(step, name, *arguments):
     except BrokenPipeError:
         raise
     except OSError as error:
-        _close_standard_output()
+        errors.close_standard_output()
         raise UserError("%s cannot be written (%s)" % (name, error.strerror)) from None
     except tf.errors.OpError as error:
         raise UserError("%s cannot be written (%s)" % (name, error.message)) from None
-
-
-def _close_standard_output():
-    """Lets what is left in its buffer go: Python would try again as it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _output_columns(model):
@@ -321,24 +319,32 @@ def _load_model(values):
         values.vocab_file,
         values.batch_size,
     )
+    described = own_tasks.by_name(values.task_config, glue_data.GLUE_TASKS)
     for package in values.adapters:
-        model.add(package)
+        model.add(package, described)
     return model
 
 
-def _row_reader(values, source, tasks):
+def _row_reader(values, source, model):
     """A function that gives the sound rows, from the first on.
 
     Args:
       values: the flags.
       source: a `_Source`.
-      tasks: names of the tasks.
+      model: the `predictor.Predictor`.
 
     Returns:
       A function of what is to be called with each row that cannot be read.
     """
+    tasks = model.tasks
     task_column = values.task_column or ("task" if len(tasks) > 1 else None)
-    columns = text_rows.Columns(values.text_a_column, values.text_b_column, task_column)
+    columns = text_rows.Columns(
+        values.text_a_column,
+        values.text_b_column,
+        task_column,
+        (*model.column_names(), *text_rows.KNOWN_COLUMNS),
+        {name: model.takes_pairs(name) for name in tasks},
+    )
 
     def rows(report):
         found = text_rows.read(source.lines(), source.kind, columns, tasks, source.name)
@@ -406,7 +412,7 @@ def run(values):
     text_rows.check_writable(kind, [*model.tasks, *names])
     source = _source(values.input, values.strict)
     problems = _Problems(source.name, values.strict)
-    rows = _row_reader(values, source, model.tasks)
+    rows = _row_reader(values, source, model)
     chunks, total = _check_rows(rows, source, problems)
     count = 0
     # On a terminal it would stand among the answers.
@@ -429,12 +435,7 @@ def run(values):
 def main(argv):
     console.start(flags.FLAGS.verbosity)
     command_line.refuse_words(argv, "--input=FILE")
-    try:
-        return run(flags.FLAGS)
-    except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does.
-        _close_standard_output()
-        return 1
+    return run(flags.FLAGS)
 
 
 if __name__ == "__main__":

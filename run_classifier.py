@@ -18,6 +18,7 @@ from inputs import features, tasks
 from system import console, disk
 from training import (
     classifier,
+    data_check,
     distribution,
     estimators,
     run_checks,
@@ -53,7 +54,10 @@ XLA_LENGTHS = 32
 FLAG_GROUPS = {
     "Required": (
         flags.DEFINE_string(
-            "data_dir", None, "Folder of the task's .tsv files, such as glue_data/MRPC."
+            "data_dir",
+            None,
+            "Folder of the task's files, such as glue_data/MRPC; with --task_config "
+            "that of the file, if not given.",
         ),
         flags.DEFINE_string(
             "bert_config_file", None, "bert_config.json of the pre-trained BERT."
@@ -61,8 +65,10 @@ FLAG_GROUPS = {
         flags.DEFINE_string(
             "task_name",
             None,
-            "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
+            "Task of GLUE, in any case: %s; help lists them with columns and metrics."
+            % ", ".join(glue_data.GLUE_TASKS),
         ),
+        command_line.task_config_flag(FLAGS),
         flags.DEFINE_string("vocab_file", None, "vocab.txt of the pre-trained BERT."),
         flags.DEFINE_string(
             "output_dir", None, "Folder for checkpoints, scores and predictions."
@@ -106,6 +112,17 @@ FLAG_GROUPS = {
         flags.DEFINE_bool("do_train", False, "Train on the task's training set."),
         flags.DEFINE_bool("do_eval", False, "Evaluate on the task's dev set(s)."),
         flags.DEFINE_bool("do_predict", False, "Predict the task's test set(s)."),
+        flags.DEFINE_bool(
+            "check",
+            False,
+            "Read all rows of the task, say what they are and what is doubtful about "
+            "them, and end. Needs no model; with --vocab_file it counts word pieces.",
+        ),
+        flags.DEFINE_bool(
+            "plots",
+            False,
+            "Draw the confusion matrix of each set that is scored, as PNG.",
+        ),
     ),
     "Training and evaluation": (
         flags.DEFINE_integer("train_batch_size", 32, "Examples in a training batch."),
@@ -241,7 +258,7 @@ def make_plan():
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
-    task = glue_data.get_task(FLAGS.task_name)
+    task = run_checks.find_task(FLAGS)
     needed = run_checks.splits_needed(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
@@ -296,6 +313,8 @@ def make_plan():
         leaves_out_infinite=FLAGS.precision == "float16",
         training=start.training,
         known=start.known,
+        plots=FLAGS.plots,
+        written={},
     )
     return Plan(config, start.step_reached, package, run)
 
@@ -314,6 +333,7 @@ def _package_settings(task, config, start):
         max_seq_length=FLAGS.max_seq_length,
         adapter_init_scale=FLAGS.adapter_init_scale,
         settings=run_checks.training_settings(FLAGS, task) if FLAGS.do_train else None,
+        text_columns=list(task.text_columns),
     )
     if start is not None:
         description = description._replace(
@@ -369,6 +389,12 @@ def main(argv):
     console.start(FLAGS.verbosity)
     tf.logging.set_verbosity(tf.logging.INFO)
     command_line.refuse_words(argv, "--do_lower_case=false")
+    if FLAGS.task_name == "help":
+        data_check.print_tasks(glue_data.GLUE_TASKS.values())
+        return
+    if FLAGS.check:
+        _check_data()
+        return
     estimators.keep_freed_memory()
     with signals.handled():
         try:
@@ -378,6 +404,15 @@ def main(argv):
         finally:
             if FLAGS.output_dir:
                 run_lock.release(FLAGS.output_dir)
+
+
+def _check_data():
+    """Does what --check says."""
+    task = run_checks.find_task(FLAGS)
+    tokenizer = None
+    if FLAGS.vocab_file:
+        tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
+    data_check.say(task, FLAGS.data_dir, tokenizer, FLAGS.max_seq_length)
 
 
 def _run(plan):

@@ -24,13 +24,6 @@ import command_line
 from errors import UserError, reports_user_errors
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("encoder_dir", None, "The encoder in Hugging Face's layout.")
-flags.DEFINE_string("checkpoint_dir", None, "The same, from convert_checkpoint.py.")
-flags.DEFINE_string("data_dir", None, "Folder of MRPC.")
-flags.DEFINE_string("adapterhub_python", None, "Python that has `adapters`.")
-flags.DEFINE_integer("epochs", 1, "Epochs of each training.")
-flags.DEFINE_integer("rounds", 1, "Trainings of each program, in turns.", lower_bound=1)
-flags.DEFINE_list("precisions", ["float32", "bfloat16"], "Precisions to compare.")
 
 _REQUIRED = ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
 _RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
@@ -95,6 +88,32 @@ def time_adapterhub(precision):
     return result["examples_per_second"], result["peak_bytes"]
 
 
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Flags": (
+            flags.DEFINE_string(
+                "encoder_dir", None, "The encoder in Hugging Face's layout.", **to
+            ),
+            flags.DEFINE_string(
+                "checkpoint_dir", None, "The same, from convert_checkpoint.py.", **to
+            ),
+            flags.DEFINE_string("data_dir", None, "Folder of MRPC.", **to),
+            flags.DEFINE_string(
+                "adapterhub_python", None, "Python that has `adapters`.", **to
+            ),
+            flags.DEFINE_integer("epochs", 1, "Epochs of each training.", **to),
+            flags.DEFINE_integer(
+                "rounds", 1, "Trainings of each program, in turns.", lower_bound=1, **to
+            ),
+            flags.DEFINE_list(
+                "precisions", ["float32", "bfloat16"], "Precisions to compare.", **to
+            ),
+        )
+    }
+
+
 @reports_user_errors
 def main(argv):
     command_line.refuse_words(argv, "--epochs=5")
@@ -124,4 +143,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    )

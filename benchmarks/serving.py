@@ -29,14 +29,6 @@ from weights import adapter_package, bases, checkpoints
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("init_checkpoint", None, "Checkpoint of the base.")
-flags.DEFINE_string("bert_config_file", None, "Its bert_config.json.")
-flags.DEFINE_string("vocab_file", None, "Its vocab.txt.")
-flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck.")
-flags.DEFINE_integer("seq_length", 128, "Word pieces of each row.")
-flags.DEFINE_integer("batch_size", 32, "Rows of a batch, for throughput.")
-flags.DEFINE_integer("rounds", 20, "How often each model is timed.")
-
 _TASKS = 16  # rows of a batch are of these in turn
 _COUNTS = (1, 4, _TASKS)
 _LABELS = ["0", "1"]
@@ -253,6 +245,30 @@ def print_times(many, small, one, separate):
         print("%-44s %9.1f ms %8.1f rows/s" % (title, 1e3 * latency, batch / seconds))
 
 
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Flags": (
+            flags.DEFINE_string(
+                "init_checkpoint", None, "Checkpoint of the base.", **to
+            ),
+            flags.DEFINE_string(
+                "bert_config_file", None, "Its bert_config.json.", **to
+            ),
+            flags.DEFINE_string("vocab_file", None, "Its vocab.txt.", **to),
+            flags.DEFINE_integer(
+                "adapter_size", 64, "Width of the adapters' bottleneck.", **to
+            ),
+            flags.DEFINE_integer("seq_length", 128, "Word pieces of each row.", **to),
+            flags.DEFINE_integer(
+                "batch_size", 32, "Rows of a batch, for throughput.", **to
+            ),
+            flags.DEFINE_integer("rounds", 20, "How often each model is timed.", **to),
+        )
+    }
+
+
 @reports_user_errors
 def main(argv):
     """Writes the models, and prints what they take."""
@@ -300,4 +316,7 @@ def main(argv):
 if __name__ == "__main__":
     tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
     tf.disable_v2_behavior()
-    app.run(main)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    )

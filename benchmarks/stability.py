@@ -37,17 +37,6 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "checkpoint_dir", None, "An encoder, as convert_checkpoint.py left it."
-)
-flags.DEFINE_string("work_dir", None, "Folder for trainings and results.")
-flags.DEFINE_string("task", "SST-2", "Task, for the format of --rows.")
-flags.DEFINE_string("rows", "sample_data", "Folder of the task's rows.")
-flags.DEFINE_list("learning_rates", ["3e-4", "1e-3", "3e-3"], "Learning rates.")
-flags.DEFINE_list("seeds", ["1", "2", "3", "4", "5"], "Seeds.")
-flags.DEFINE_integer("batch", 16, "Examples in a batch.")
-flags.DEFINE_integer("length", 64, "Longest input in word pieces.")
-flags.DEFINE_float("epochs", 8, "Passes over the training set.")
 
 _REQUIRED = ("checkpoint_dir", "work_dir")
 
@@ -231,6 +220,37 @@ def plot(results, path):
     pyplot.close(figure)
 
 
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Flags": (
+            flags.DEFINE_string(
+                "checkpoint_dir",
+                None,
+                "An encoder, as convert_checkpoint.py left it.",
+                **to,
+            ),
+            flags.DEFINE_string(
+                "work_dir", None, "Folder for trainings and results.", **to
+            ),
+            flags.DEFINE_string(
+                "task", "SST-2", "Task, for the format of --rows.", **to
+            ),
+            flags.DEFINE_string(
+                "rows", "sample_data", "Folder of the task's rows.", **to
+            ),
+            flags.DEFINE_list(
+                "learning_rates", ["3e-4", "1e-3", "3e-3"], "Learning rates.", **to
+            ),
+            flags.DEFINE_list("seeds", ["1", "2", "3", "4", "5"], "Seeds.", **to),
+            flags.DEFINE_integer("batch", 16, "Examples in a batch.", **to),
+            flags.DEFINE_integer("length", 64, "Longest input in word pieces.", **to),
+            flags.DEFINE_float("epochs", 8, "Passes over the training set.", **to),
+        )
+    }
+
+
 @reports_user_errors
 def main(argv):
     command_line.refuse_words(argv, "--seeds=1,2,3")
@@ -264,4 +284,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    )

@@ -26,33 +26,6 @@ from training.estimator_compat import estimator
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string(
-    "config",
-    "minilm",
-    "minilm, bert-base, bert-large, or the path of a bert_config.json.",
-)
-flags.DEFINE_integer("batch_size", 32, "Examples in a batch.")
-flags.DEFINE_integer("seq_length", 128, "Word pieces of each example.")
-flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck.")
-flags.DEFINE_enum(
-    "precision", "float32", list(classifier.PRECISIONS), "Of frozen weights' products."
-)
-flags.DEFINE_bool("xla", False, "Compile the step.")
-flags.DEFINE_bool("recompute_activations", False, "Compute layers again going back.")
-flags.DEFINE_integer("gradient_accumulation_steps", 1, "Parts of a training batch.")
-flags.DEFINE_integer(
-    "lanes",
-    None,
-    "Parts of a batch side by side; chosen as in training if not given.",
-    lower_bound=1,
-)
-flags.DEFINE_float(
-    "seconds", 20.0, "How long each of training and evaluation is timed."
-)
-flags.DEFINE_integer(
-    "trace", 0, "Also list this many kinds of operations of a step, by their time."
-)
-
 _SIZES = {  # hidden size, layers, heads
     "minilm": (384, 6, 12),
     "bert-base": (768, 12, 12),
@@ -249,6 +222,61 @@ def report(title, work, seconds, limit):
     )
 
 
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Flags": (
+            flags.DEFINE_string(
+                "config",
+                "minilm",
+                "minilm, bert-base, bert-large, or the path of a bert_config.json.",
+                **to,
+            ),
+            flags.DEFINE_integer("batch_size", 32, "Examples in a batch.", **to),
+            flags.DEFINE_integer(
+                "seq_length", 128, "Word pieces of each example.", **to
+            ),
+            flags.DEFINE_integer(
+                "adapter_size", 64, "Width of the adapters' bottleneck.", **to
+            ),
+            flags.DEFINE_enum(
+                "precision",
+                "float32",
+                list(classifier.PRECISIONS),
+                "Of frozen weights' products.",
+                **to,
+            ),
+            flags.DEFINE_bool("xla", False, "Compile the step.", **to),
+            flags.DEFINE_bool(
+                "recompute_activations", False, "Compute layers again going back.", **to
+            ),
+            flags.DEFINE_integer(
+                "gradient_accumulation_steps", 1, "Parts of a training batch.", **to
+            ),
+            flags.DEFINE_integer(
+                "lanes",
+                None,
+                "Parts of a batch side by side; chosen as in training if not given.",
+                lower_bound=1,
+                **to,
+            ),
+            flags.DEFINE_float(
+                "seconds",
+                20.0,
+                "How long each of training and evaluation is timed.",
+                **to,
+            ),
+            flags.DEFINE_integer(
+                "trace",
+                0,
+                "Also list this many kinds of operations of a step, by their time.",
+                **to,
+            ),
+        )
+    }
+
+
 @reports_user_errors
 def main(argv):
     command_line.refuse_words(argv, "--seq_length=56")
@@ -296,4 +324,7 @@ def main(argv):
 if __name__ == "__main__":
     tf.logging.set_verbosity(tf.logging.ERROR)
     tf.disable_v2_behavior()
-    app.run(main)
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    )

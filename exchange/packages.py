@@ -101,7 +101,7 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     features.check_seq_length(given.max_seq_length, bert_config.max_position_embeddings)
     adapter = adapterhub_format.read(folder, bert_config)
     description = adapter_package.Description(
-        task_name=given.task_name,
+        task_name=given.task.name if given.task else given.name,
         labels=[],
         is_regression=False,
         metrics=[],
@@ -147,17 +147,9 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     return adapter_package.read(output), notes
 
 
-def _find_task(name):
-    """The row of GLUE, or None."""
-    try:
-        return glue_data.get_task(name)
-    except UserError:
-        return None
-
-
 def _with_task(description, given, is_regression=False):
     """The description with the task that is given; labels in the task's order."""
-    task = _find_task(given.task_name)
+    task = given.task
     if task is not None:
         labels = list(task.labels)
         if given.labels is not None and sorted(given.labels) != sorted(labels):
@@ -171,6 +163,7 @@ def _with_task(description, given, is_regression=False):
             labels=labels,
             is_regression=task.is_regression,
             metrics=list(task.metrics),
+            text_columns=list(task.text_columns),
         )
     labels = given.labels or []
     if labels and is_regression:
@@ -181,8 +174,8 @@ def _with_task(description, given, is_regression=False):
     if not labels and not is_regression:
         raise UserError(
             "--task_name=%s is none of GLUE (%s): give its labels in the order of the "
-            "head's outputs, --labels=A,B"
-            % (given.task_name, ", ".join(sorted(glue_data.GLUE_TASKS)))
+            "head's outputs, --labels=A,B, or the file that describes it, --task_config"
+            % (given.name, ", ".join(sorted(glue_data.GLUE_TASKS)))
         )
     if len(set(labels)) != len(labels) or not all(labels):
         raise UserError(
@@ -205,7 +198,7 @@ def _imported_head(folder, bert_config, given, description):
         )
     count = len(head.bias)
     is_regression = count == 1
-    task = _find_task(given.task_name)
+    task = given.task
     if (
         given.labels is None
         and head.labels is not None

@@ -6,10 +6,13 @@ training that learns nothing, or scores that mean nothing, often come from.
 
 from typing import NamedTuple
 
+from inputs import tasks
+
 # Above this share of [UNK] pieces, or of texts that are cut, a warning is due.
 DOUBTFUL_SHARE = 0.05
 
 _LINES_SHOWN = 5
+_MOST_NUMBERS = 0.5  # share of the texts
 
 
 class SplitReport(NamedTuple):
@@ -63,6 +66,7 @@ def examine(train, dev, test, labels):
             counts = {} if part is test else _label_counts(examples, labels)
             splits.append(SplitReport(name, len(examples), counts))
             doubts += _empty_texts(name, examples)
+            doubts += _numbers(name, examples)
             if part is not test:
                 doubts += _one_label(name, examples, counts)
     for name, examples in dev.items():
@@ -96,6 +100,16 @@ def _empty_texts(name, examples):
         or (example.text_b is not None and not example.text_b.strip())
     ]
     return _doubts(name, "%d rows have an empty text", empty)
+
+
+def _numbers(name, examples):
+    """Doubts about a column of numbers in the place of one of texts."""
+    for which in ("text_a", "text_b"):
+        texts = [getattr(example, which) for example in examples]
+        count = sum(text is not None and tasks.is_number(text) for text in texts)
+        if count > _MOST_NUMBERS * len(examples):
+            what = "%d of %d rows have a number for %s; is that the text's column?"
+            yield Doubt(name, what % (count, len(examples), which), 0, ())
 
 
 def _one_label(name, examples, counts):

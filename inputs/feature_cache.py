@@ -20,12 +20,13 @@ _MAX_KEY_BYTES = 1 << 20
 
 
 def cache_key(
-    data_file, vocab_file, do_lower_case, label_list, max_seq_length, padded_to
+    data_file, split, vocab_file, do_lower_case, label_list, max_seq_length, padded_to
 ):
     """Everything that shapes a file of features, as JSON text.
 
     Args:
       data_file: path of the rows.
+      split: the `tasks.Split` that says which of them and which columns.
       vocab_file: path of the vocabulary.
       do_lower_case: whether text is lower-cased.
       label_list: labels in order; None for regression.
@@ -36,6 +37,8 @@ def cache_key(
         {
             "format": FORMAT_VERSION,
             "data": features.file_digest(data_file),
+            "columns": [split.text_a, split.text_b, split.label, split.has_header],
+            "part": split.part,
             "vocabulary": features.file_digest(vocab_file),
             "do_lower_case": bool(do_lower_case),
             "labels": label_list and list(label_list),

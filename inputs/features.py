@@ -110,6 +110,26 @@ class TextCounter:
         )
 
 
+def count_texts(examples, tokenizer, max_seq_length):
+    """Counts the word pieces of examples that are not written anywhere.
+
+    Args:
+      examples: iterable of `InputExample`.
+      tokenizer: a `tokenization.FullTokenizer`.
+      max_seq_length: beyond it an example counts as cut.
+
+    Returns:
+      A `TextCounts`.
+    """
+    counter = TextCounter(max_seq_length)
+    for example in examples:
+        counter.add(
+            tokenizer.tokenize(example.text_a),
+            tokenizer.tokenize(example.text_b) if example.text_b else [],
+        )
+    return counter.counts
+
+
 def feature_spec(seq_length, is_regression=False):
     """The one description of a record, for the writer, the parser and padding.
 

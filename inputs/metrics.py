@@ -67,13 +67,58 @@ def spearman(labels, predictions):
     return _correlation(scipy.stats.spearmanr, labels, predictions)
 
 
-METRICS = {
+def _macro(function):
+    def score(labels, predictions):
+        classes = np.union1d(labels, predictions)
+        return float(
+            function(
+                labels, predictions, labels=classes, average="macro", zero_division=0
+            )
+        )
+
+    return score
+
+
+# Means over the classes that occur on either side, each in [0, 1].
+macro_f1 = _macro(sklearn.metrics.f1_score)
+macro_precision = _macro(sklearn.metrics.precision_score)
+macro_recall = _macro(sklearn.metrics.recall_score)
+
+OF_CLASSES = {
     "accuracy": accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
+    "macro_precision": macro_precision,
+    "macro_recall": macro_recall,
     "matthews": matthews,
-    "pearson": pearson,
-    "spearman": spearman,
 }
+OF_NUMBERS = {"pearson": pearson, "spearman": spearman}
+METRICS = {**OF_CLASSES, **OF_NUMBERS}
+
+
+def by_class(labels, predictions, count):
+    """What each class's rows were taken for.
+
+    Args:
+      labels: 1-D array `[N]` of class ids (int).
+      predictions: the same.
+      count: number of classes, C.
+
+    Returns:
+      Dict: "precision", "recall" and "f1", lists of C floats, and "confusion_matrix",
+      C lists of C counts; row: the label, column: the prediction.
+    """
+    classes = np.arange(count)
+    precision, recall, f1_scores, _ = sklearn.metrics.precision_recall_fscore_support(
+        labels, predictions, labels=classes, average=None, zero_division=0
+    )
+    matrix = sklearn.metrics.confusion_matrix(labels, predictions, labels=classes)
+    return {
+        "precision": precision.tolist(),
+        "recall": recall.tolist(),
+        "f1": f1_scores.tolist(),
+        "confusion_matrix": matrix.tolist(),
+    }
 
 
 def compute(names, labels, predictions):

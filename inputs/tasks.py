@@ -88,7 +88,8 @@ class Task(NamedTuple):
     Attributes:
       name: the lower-case value of `--task_name`.
       title: the spelling for people; of GLUE's also the name of the folder.
-      labels: label strings in the order of their ids; () for regression.
+      labels: label strings in the order of their ids; () for regression, and as long
+        as they are not known.
       metrics: names in `metrics.METRICS`; the first is the headline.
       train: a `Split`, or None for a set that is only predicted.
       dev: `Split`s; the first is the one that models are selected by.
@@ -239,19 +240,25 @@ def _positions(path, split, header, width):
 # --- labels ---------------------------------------------------------------------
 
 
+def is_number(text):
+    """Whether a text is a finite number as programs write one."""
+    # Python's float takes digits of other scripts too, and underscores.
+    if re.fullmatch(r"[0-9.eE+-]+", text):
+        with contextlib.suppress(ValueError):
+            return bool(np.isfinite(float(text)))
+    return False
+
+
 def label_problem(task, label):
     """What is wrong with a label of a `Task`, a string; "" if nothing."""
     if not task.is_regression:
-        if label in task.labels:
+        if label in task.labels or not task.labels:
             return ""
         shown = ", ".join(task.labels[:10]) + (", ..." if task.labels[10:] else "")
         return "%.80r is not one of %s" % (label, shown)
     low, high = task.label_range or (-np.inf, np.inf)
-    # Python's float takes digits of other scripts too, and underscores.
-    if re.fullmatch(r"[0-9.eE+-]+", label):
-        with contextlib.suppress(ValueError):
-            if low <= float(label) <= high and np.isfinite(float(label)):
-                return ""
+    if is_number(label) and low <= float(label) <= high:
+        return ""
     allowed = " from %g to %g" % task.label_range if task.label_range else ""
     return "%.80r is not a number%s" % (label, allowed)
 

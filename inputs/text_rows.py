@@ -14,12 +14,13 @@ import io
 import json
 import os
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Optional, Union
 
 from errors import UserError
 
 TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
-_ENDINGS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
+KINDS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
 
 # Columns of the two texts, tried in this order: those of GLUE's files among them.
 KNOWN_COLUMNS = (
@@ -52,9 +53,12 @@ _LONE_CR = re.compile(r"\r(?!\n?\Z)")
 class Columns(NamedTuple):
     """Where a row's parts are, by the columns' names."""
 
-    text_a: Optional[str] = None  # None: both texts by `KNOWN_COLUMNS`
+    text_a: Optional[str] = None  # None: both texts by `layouts`
     text_b: Optional[str] = None
     task: Optional[str] = None  # None: all rows are of the one task
+    layouts: tuple = KNOWN_COLUMNS  # pairs of names, the first that is there counts
+    # Whether a task takes two texts, by its name; None or not there: not known.
+    pairs: Mapping[str, Optional[bool]] = {}
 
 
 class Row(NamedTuple):
@@ -89,12 +93,12 @@ def kind_of(path, flag):
       UserError: another ending.
     """
     ending = os.path.splitext(path)[1].lower()
-    if ending not in _ENDINGS:
+    if ending not in KINDS:
         raise UserError(
             "--%s=%s: the ending says what a file is, allowed are %s"
-            % (flag, path, ", ".join(_ENDINGS))
+            % (flag, path, ", ".join(KINDS))
         )
-    return _ENDINGS[ending]
+    return KINDS[ending]
 
 
 # --- reading --------------------------------------------------------------------
@@ -143,7 +147,8 @@ def read(lines, kind, columns, tasks, source):
     """
     if kind == LINES:
         records = _line_records(lines, ["task"] if columns.task else [])
-        columns = Columns("text_a", task=columns.task and "task")
+        task = columns.task and "task"
+        columns = Columns("text_a", task=task, pairs=columns.pairs)
     elif kind == JSONL:
         records = json_rows(lines)
     else:
@@ -159,7 +164,7 @@ def _resolved(columns, names, kind):
     """The columns of the two texts among `names`; None if they are not all there."""
     if kind == LINES:
         return "text_a", "text_b" if "text_b" in names else None
-    layouts = [columns[:2]] if columns.text_a else KNOWN_COLUMNS
+    layouts = [columns[:2]] if columns.text_a else columns.layouts
     for text_a, text_b in layouts:
         if text_a in names and (text_b is None or text_b in names):
             return text_a, text_b
@@ -184,6 +189,11 @@ def _row(record, layout, columns, tasks):
         return Row(line, "unknown task %.80r, there are %s" % (task, ", ".join(tasks)))
     if not text_a.strip():
         return Row(line, "%s is empty" % layout[0])
+    pairs = columns.pairs.get(task)
+    if pairs and not text_b:
+        return Row(line, "no second text; the task %s takes pairs" % task)
+    if pairs is False and text_b:
+        return Row(line, "a second text; the task %s takes one" % task)
     return Row(line, "", task, text_a, text_b or None)
 
 
@@ -194,7 +204,7 @@ def _missing(columns, names):
         wanted = "no column %s" % ", ".join(map(repr, wanted))
     else:
         wanted = "no column of a known name (%s)" % ", ".join(
-            dict.fromkeys(name for pair in KNOWN_COLUMNS for name in pair if name)
+            dict.fromkeys(name for pair in columns.layouts for name in pair if name)
         )
     return "%s, there are %s" % (wanted, list_names(names) or "none")
 

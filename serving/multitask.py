@@ -60,13 +60,15 @@ class Outputs(NamedTuple):
     predicted: tf.Tensor  # int32 [B], the most probable label's id; regression: 0
 
 
-def read_package(value):
+def read_package(value, described=None):
     """Reads an adapter package, under its own task's name or another.
 
     What is known against it is said.
 
     Args:
       value: FOLDER or NAME=FOLDER, as flags give it.
+      described: dict from a task's own name to the `tasks.Task` that says more of it
+        than the package may; or None.
 
     Returns:
       An `adapter_package.AdapterPackage`.
@@ -80,6 +82,8 @@ def read_package(value):
     elif not name:
         raise UserError("--adapters=%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
+    if package.task in (described or {}):
+        package = adapter_package.described(package, described[package.task])
     health.say(
         ["%s: %s" % (folder, finding) for finding in package.health.findings],
         package.config["settings"],

@@ -116,11 +116,12 @@ class Predictor:
         """
         return list(_find(self._tasks, task).labels)
 
-    def add(self, package):
+    def add(self, package, described=None):
         """Adds the task of an adapter package.
 
         Args:
           package: FOLDER, or NAME=FOLDER to call the task otherwise than it does.
+          described: see `multitask.read_package`.
 
         Returns:
           The task's name.
@@ -129,7 +130,7 @@ class Predictor:
           UserError: the package is damaged, belongs to another base or vocabulary, is
             of another case than the tasks that are here, or its name is taken.
         """
-        found = multitask.read_package(package)
+        found = multitask.read_package(package, described)
         adapter_package.check_fit(found, self._given)
         longest = self._config.max_position_embeddings
         if found.config["max_seq_length"] > longest:
@@ -141,6 +142,16 @@ class Predictor:
         with self._changing:
             self._replace([*self._tasks.packages.values(), found])
         return found.task
+
+    def takes_pairs(self, name):
+        """Whether a task takes two texts; None if its package does not say."""
+        return _find(self._tasks, name).takes_pairs
+
+    def column_names(self):
+        """Names of the texts' columns in the tasks' own files, each layout once."""
+        found = [package.text_columns for package in self._tasks.packages.values()]
+        named = [tuple(each) for each in found if each and isinstance(each[0], str)]
+        return list(dict.fromkeys(named))
 
     def remove(self, name):
         """Removes a task.
@@ -249,6 +260,11 @@ def _find(tasks, name):
 def _encode(tasks, task_id, task, text_a, text_b):
     """The `_Encoded` of a row, cut as in training."""
     package = _find(tasks, task)
+    if package.takes_pairs not in (None, bool(text_b)):
+        raise UserError(
+            "the task %s takes %s a row, and that is not what the row of %.80r has"
+            % (task, "two texts" if package.takes_pairs else "one text", text_a)
+        )
     # The label stands for none; nothing looks at it.
     label = package.labels[0] if package.labels else "0"
     example = features.convert_single_example(

@@ -47,7 +47,7 @@ _SHORT = 16  # word pieces of the short one
 _NO_GPU = tf.ConfigProto(device_count={"GPU": 0})
 
 
-def export(adapters, base, output, frozen_dtype="float32"):
+def export(adapters, base, output, frozen_dtype="float32", described=None):
     """Writes the next version of a SavedModel, DIR/1 or the next free number.
 
     Args:
@@ -55,6 +55,7 @@ def export(adapters, base, output, frozen_dtype="float32"):
       base: the `bases.Base` that they belong to.
       output: folder of the versions, which is made if need be.
       frozen_dtype: how the base's weights are stored, one of `DTYPES`.
+      described: see `multitask.read_package`.
 
     Returns:
       The version's folder.
@@ -65,7 +66,7 @@ def export(adapters, base, output, frozen_dtype="float32"):
     """
     folder = _next_version(output)
     with _written_whole(folder) as partial:
-        content = _read(adapters, base)
+        content = _read(adapters, base, described)
         _write(partial, content, DTYPES[frozen_dtype])
     logging.info(
         "Wrote %s: %d tasks (%s), %.1f MB.",
@@ -90,14 +91,14 @@ class _Content(NamedTuple):
     stack: multitask.Stack
 
 
-def _read(adapters, base):
+def _read(adapters, base, described):
     """Reads and checks the packages, and checks the base.
 
     Raises:
       UserError: something cannot be read, or does not belong to the rest.
     """
     found = bases.read(base)
-    packages = [multitask.read_package(value) for value in adapters]
+    packages = [multitask.read_package(value, described) for value in adapters]
     stack = multitask.stack(packages)
     for package in packages:
         adapter_package.check_fit(package, found.given)
@@ -318,6 +319,7 @@ def _write_assets(folder, content):
             "labels": package.labels,
             "is_regression": package.is_regression,
             "metrics": package.config["task"]["metrics"],
+            "text_columns": package.text_columns,
             "dev_scores": package.config["dev_scores"],
             "adapter_size": package.adapter_size,
             "max_seq_length": package.config["max_seq_length"],

@@ -540,7 +540,7 @@ def test_one_checkpoint_holds_one_task(original, base, fails):
 FLAGS = {
     "export": {
         *("checkpoint", "output", "task_name", "bert_config_file", "vocab_file"),
-        *("do_lower_case", "max_seq_length", "init_checkpoint"),
+        *("task_config", "do_lower_case", "max_seq_length", "init_checkpoint"),
     },
     "info": {"json"},
     "verify": {"init_checkpoint", "vocab_file"},

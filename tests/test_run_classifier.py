@@ -368,10 +368,3 @@ def test_help_ends_with_0_and_starts_nothing(capsys):
         parse(["run_classifier.py", "--do_train=true", "--help"])
     assert ended.value.code == 0
     assert "--adapter_size  (default: 64)" in capsys.readouterr().out
-
-
-def test_the_readme_names_every_flag():
-    with open(os.path.join(os.path.dirname(DATA), "..", "README.md")) as reader:
-        text = reader.read()
-    for flag in FLAGS.flags_by_module_dict()["run_classifier"]:
-        assert "`--%s`" % flag.name in text

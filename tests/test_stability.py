@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from absl.testing import flagsaver
+from absl import flags
 
 from benchmarks import stability
 from errors import UserError
@@ -32,15 +32,12 @@ def trainings(tmp_path, monkeypatch):
         return 0
 
     monkeypatch.setattr(stability.subprocess, "call", call)
-    if not stability.FLAGS.is_parsed():
-        stability.FLAGS(["stability"])
-    with flagsaver.flagsaver(
-        checkpoint_dir="encoder",
-        work_dir=str(tmp_path),
-        learning_rates=["1e-3"],
-        seeds=["1", "2"],
-    ):
-        yield commands
+    values = flags.FlagValues()
+    stability.define_flags(values)
+    given = ["--checkpoint_dir=encoder", "--work_dir=%s" % tmp_path]
+    values(["stability", *given, "--learning_rates=1e-3", "--seeds=1,2"])
+    monkeypatch.setattr(stability, "FLAGS", values)
+    return commands
 
 
 def test_each_training_of_the_grid_once(trainings, tmp_path, capsys):

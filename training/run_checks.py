@@ -6,16 +6,17 @@ from typing import Any, NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 import command_line
+import glue_data
 import tokenization
 from errors import UserError
-from inputs import features
+from inputs import features, own_tasks
 from system import console
 from training import classifier, distribution, estimators, run_lock, run_text
 from weights import adapter_package, checkpoints, health, run_record
 
 _MOST_EPOCHS = 10_000
 _MOST_INT = 2**31 - 1  # TensorFlow counts rows and steps in integers of 32 bits too.
-REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
+REQUIRED = ("bert_config_file", "vocab_file", "output_dir")
 
 
 def check_flags(flags):
@@ -94,6 +95,30 @@ def check_flags(flags):
                 "--distribution_strategy=%s is for GPUs; --use_tpu=true distributes "
                 "by itself" % flags.distribution_strategy
             )
+
+
+def find_task(flags):
+    """The task that the flags name; sets the flags that its file speaks for.
+
+    Args:
+      flags: the program's `absl.flags.FlagValues`; of a task with a file `data_dir` and
+        `max_seq_length` are set where they are not given.
+
+    Returns:
+      A `tasks.Task`.
+
+    Raises:
+      UserError: there is no such task, or its file describes none.
+    """
+    task, folder = glue_data.given_task(
+        flags.task_name, flags.task_config, flags.data_dir
+    )
+    if not folder:
+        command_line.check_required(flags, ["data_dir"])
+    flags.data_dir = folder
+    if task.max_seq_length and not flags["max_seq_length"].present:
+        flags.max_seq_length = task.max_seq_length
+    return task
 
 
 def lanes(flags):
@@ -175,10 +200,16 @@ def splits_needed(task, flags):
         (flags.do_predict, "do_predict", task.test),
     ):
         if wanted and not splits:
+            if task.config_file:
+                remedy = 'name one in %s ("train", "dev" or "dev_share", "test")'
+                remedy %= task.config_file
+            else:
+                remedy = (
+                    "it is predicted with the model of %s (--do_predict=true with the "
+                    "--output_dir of that task)" % task.model_of
+                )
             raise UserError(
-                "--%s: task %s has no set for it; it is predicted with the model of %s "
-                "(--do_predict=true with the --output_dir of that task)"
-                % (flag, task.title, task.model_of)
+                "--%s: task %s has no set for it; %s" % (flag, task.title, remedy)
             )
         needed += splits if wanted else ()
     return needed
@@ -364,6 +395,8 @@ def _identity(flags, task, config, package):
         "checkpoint_content": flags.checkpoint_content,
         "activation": package.activation if package else "gelu",
     }
+    if task.config_file:
+        identity["task_config"] = own_tasks.as_record(task)
     # Where one is not given, the checkpoint in output_dir holds what it would.
     if flags.init_checkpoint:
         identity["base"] = checkpoints.fingerprint(flags.init_checkpoint)

@@ -79,11 +79,14 @@ def say_data(report, texts, max_seq_length):
 
     Args:
       report: a `data_report.Report`.
-      texts: dict from a split's name to its `features.TextCounts`.
+      texts: dict from a split's name to its `features.TextCounts`; None: nothing is
+        said of them.
       max_seq_length: length of the sequences.
     """
     for split in report.splits:
         console.say("Data, %s", data_report.describe_split(split))
+        if texts is None:
+            continue
         counts = texts[split.name]
         line = data_report.describe_texts(counts, max_seq_length)
         say = console.warn if data_report.are_doubtful(counts) else console.say
@@ -128,7 +131,7 @@ def say_scores(split, step, count, scores, baseline):
     console.say("Scores on %s, %d rows, step %d:", split.name, count, step)
     for name, score in scores.items():
         console.say(
-            "  %-10s %.4f    (always the same answer: %.4f)",
+            "  %-15s %.4f    (always the same answer: %.4f)",
             name,
             score,
             baseline[name],
@@ -139,16 +142,16 @@ def say_files(output_dir, task):
     """Says which files a run has left."""
     console.say("Files in %s:", output_dir)
     files = list(_FILES)
-    files[3:3] = [
-        (split.submission_file, "the evaluation server's file") for split in task.test
-    ]
+    what = "each test row's label, in the form of the evaluation server"
+    files[3:3] = [(split.submission_file, what) for split in task.test]
+    files[4:4] = [("test_scores.json", "scores of the test set, which has labels")]
     for name, what in files:
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
-            console.say("  %-17s %s", name, what)
+            console.say("  %-20s %s", name, what)
     checkpoint = tf.train.latest_checkpoint(output_dir)
     if checkpoint:
         console.say(
-            "  %-17s the last checkpoint; curves: tensorboard --logdir=%s",
+            "  %-20s the last checkpoint; curves: tensorboard --logdir=%s",
             os.path.basename(checkpoint),
             output_dir,
         )

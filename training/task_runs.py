@@ -12,7 +12,7 @@ import tokenization
 from errors import UserError
 from inputs import data_report, feature_cache, features, metrics, submission_file, tasks
 from system import console, disk
-from training import estimators, progress, run_text
+from training import estimators, plots, progress, run_text
 from weights import checkpoints, health, run_package, run_record
 
 
@@ -34,6 +34,8 @@ class TaskRun(NamedTuple):
     leaves_out_infinite: bool  # see `progress.ProgressSettings`
     training: dict[str, Any]  # settings of the training by their flags' names
     known: health.Health  # what is known against the weights that it starts from
+    plots: bool  # whether evaluations draw their confusion matrices
+    written: dict[tuple[str, str], tuple]  # what `write_features` has given
 
 
 def write_features(run, split, kind, batch_size):
@@ -48,6 +50,8 @@ def write_features(run, split, kind, batch_size):
     Returns:
       The path, the number of examples in the file, and their `features.TextCounts`.
     """
+    if (kind, split.name) in run.written:
+        return run.written[kind, split.name]
     settings, task = run.settings, run.task
     examples = list(run.examples[split.name])
     if settings.use_tpu and kind != "train":
@@ -61,6 +65,7 @@ def write_features(run, split, kind, batch_size):
     path = os.path.join(folder, "%s%s.tf_record" % (kind, split.suffix))
     key = feature_cache.cache_key(
         os.path.join(run.data_dir, split.filename),
+        split,
         run.vocab_file,
         run.do_lower_case,
         label_list,
@@ -70,6 +75,7 @@ def write_features(run, split, kind, batch_size):
     counts = feature_cache.write(
         examples, label_list, run.max_seq_length, run.tokenizer, path, key
     )
+    run.written[kind, split.name] = path, len(examples), counts
     return path, len(examples), counts
 
 
@@ -267,6 +273,7 @@ def evaluate(estimator, run, known):
             "examples": len(examples),
             "scores": scores,
             "baseline": baseline,
+            **_classes(run, split, gold, answers),
             **{key: float(value) for key, value in result.items()},
         }
         run_text.say_scores(split, step, len(examples), scores, baseline)
@@ -280,6 +287,21 @@ def evaluate(estimator, run, known):
     known = known._replace(evaluation=findings)
     _write_results(run, int(step), lines, report, known)
     return known
+
+
+def _classes(run, split, gold, answers):
+    """The entries of a report that tell classes apart; {} for regression."""
+    if run.task.is_regression:
+        return {}
+    labels = list(run.task.labels)
+    table = metrics.by_class(gold, answers, len(labels))
+    if run.plots:
+        path = os.path.join(
+            run.settings.output_dir, "confusion_matrix_%s.png" % split.name
+        )
+        title = "%s, %s: %d rows" % (run.task.title, split.name, len(gold))
+        plots.confusion_matrix(path, title, labels, table["confusion_matrix"])
+    return {"labels": labels, **table}
 
 
 def _one_answer(task, gold):
@@ -333,3 +355,27 @@ def write_predictions(estimator, run):
             name,
             split.submission_file,
         )
+        if split.has_labels:
+            _score_test(estimator, run, split, probabilities)
+
+
+def _score_test(estimator, run, split, probabilities):
+    """Scores a test set that has labels; writes `test_scores.json`."""
+    task = run.task
+    gold, answers = gold_of(task, run.examples[split.name]), decide(task, probabilities)
+    scores = metrics.compute(task.metrics, gold, answers)
+    baseline = metrics.compute(task.metrics, gold, _one_answer(task, gold))
+    step = int(estimator.get_variable_value(tf.GraphKeys.GLOBAL_STEP))
+    run_text.say_scores(split, step, len(gold), scores, baseline)
+    record = {
+        "task": task.name,
+        "global_step": step,
+        "examples": len(gold),
+        "scores": scores,
+        "baseline": baseline,
+        **_classes(run, split, gold, answers),
+    }
+    run_record.write_whole(
+        os.path.join(run.settings.output_dir, "test_scores.json"),
+        json.dumps(record, indent=2, sort_keys=True) + "\n",
+    )

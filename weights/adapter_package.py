@@ -61,6 +61,19 @@ class AdapterPackage(NamedTuple):
         return self.config["task"]["is_regression"]
 
     @property
+    def text_columns(self):
+        """Columns of the task's two texts in its files, names or numbers.
+
+        None where they are not known; the second is None where it takes one text.
+        """
+        return self.config["task"].get("text_columns")
+
+    @property
+    def takes_pairs(self):
+        """Whether a row has two texts; None where that is not known."""
+        return None if self.text_columns is None else self.text_columns[1] is not None
+
+    @property
     def health(self):
         """What is known against its weights, a `health.Health`."""
         return health.from_json(self.config.get("health"))
@@ -91,6 +104,7 @@ class Description(NamedTuple):
     adapter_init_scale: Optional[float] = None  # where it is known
     activation: str = "gelu"
     settings: Optional[dict[str, Any]] = None  # of the training
+    text_columns: Optional[list] = None  # of the two texts, where they are known
     origin: Optional[str] = None  # where the weights were trained, if not here
 
 
@@ -189,6 +203,7 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
             "labels": list(description.labels),
             "is_regression": description.is_regression,
             "metrics": list(description.metrics),
+            "text_columns": description.text_columns,
         },
         "bert_config": description.bert_config,
         "adapter": {
@@ -210,6 +225,35 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
         "base": base,
     }
     _write(folder, config, weights)
+
+
+def described(package, task):
+    """A package whose task's columns and metrics are those of a row.
+
+    Args:
+      package: an `AdapterPackage`.
+      task: a `tasks.Task` of the same name.
+
+    Raises:
+      UserError: it has other labels.
+    """
+    if package.labels != list(task.labels):
+        raise UserError(
+            "--task_config=%s has the labels %s, the package %s of this task has %s: "
+            "give the file that it was trained with"
+            % (
+                task.config_file,
+                json.dumps(list(task.labels), ensure_ascii=False),
+                package.path,
+                json.dumps(package.labels, ensure_ascii=False),
+            )
+        )
+    entries = dict(
+        package.config["task"],
+        text_columns=list(task.text_columns),
+        metrics=list(task.metrics),
+    )
+    return package._replace(config=dict(package.config, task=entries))
 
 
 def add_scores(package, dev_scores, known):

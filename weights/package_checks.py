@@ -152,6 +152,8 @@ def check_config(config, path):
         problem = "a label is there twice"
     elif task["is_regression"] == bool(task["labels"]):
         problem = "task.labels are %.80r" % (task["labels"],)
+    elif not _are_columns(task.get("text_columns")):
+        problem = "task.text_columns are %.80r" % (task["text_columns"],)
     elif adapter["size"] < 1:
         problem = "adapter.size is %d" % adapter["size"]
     elif scale is not None and not 0 < scale < math.inf:
@@ -176,6 +178,18 @@ def check_config(config, path):
         problem = error
     if problem:
         raise damaged(path, problem)
+
+
+def _are_columns(columns):
+    """Whether an entry is that of two columns; versions before have none."""
+    if columns is None:
+        return True
+    if not isinstance(columns, list) or len(columns) != 2 or columns[0] is None:
+        return False
+    return all(
+        column is None or _is_text(column) or (type(column) is int and column >= 0)
+        for column in columns
+    )
 
 
 def _check_kinds(entries, kinds, within, path):

@@ -13,7 +13,7 @@ import glue_data
 import modeling
 import tokenization
 from errors import UserError
-from inputs import features
+from inputs import features, own_tasks, tasks
 from system import files
 from weights import adapter_package, bases, checkpoints, health, run_record
 
@@ -30,7 +30,8 @@ _CONFIG_REMEDY = (
 class Given(NamedTuple):
     """What the user says of weights; None: what lies beside them says, or a default."""
 
-    task_name: Optional[str] = None
+    task: Optional[tasks.Task] = None
+    name: Optional[str] = None  # of a task that no row describes
     labels: Optional[list[str]] = None  # in the order of the head's outputs
     do_lower_case: Optional[bool] = None
     max_seq_length: Optional[int] = None
@@ -140,10 +141,10 @@ def _read_record(folder, step):
 
 def _describe(given, base, record, adapter_size):
     """The `adapter_package.Description`."""
-    name = bert_config = vocabulary = None
-    if given.task_name:
-        task = glue_data.get_task(given.task_name)
-        name = task.model_of or task.name
+    name = labels = bert_config = vocabulary = None
+    if given.task:
+        name = given.task.model_of or given.task.name
+        labels = list(given.task.labels)
     if base.bert_config_file:
         bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
         bert_config = bert_config.to_dict()
@@ -151,10 +152,17 @@ def _describe(given, base, record, adapter_size):
         tokenization.load_vocab(base.vocab_file)  # Says so where it is none.
         vocabulary = features.file_digest(base.vocab_file)
     identity = record.identity
-    task = glue_data.get_task(_agree("task_name", "task", name, identity))
-    labels = _agree("task_name", "labels", list(task.labels), identity)
+    name = _agree("task_name", "task", name, identity)
+    task = given.task
+    if task is None and "task_config" in identity:
+        task = own_tasks.from_record(identity["task_config"], run_record.FILE_NAME)
+    elif task is None:
+        task = glue_data.get_task(name)
+    if labels is None:
+        labels = list(task.labels)
+    labels = _agree("task_name", "labels", labels, identity)
     return adapter_package.Description(
-        task_name=task.name,
+        task_name=name,
         labels=labels,
         is_regression=task.is_regression,
         metrics=list(task.metrics),
@@ -170,6 +178,7 @@ def _describe(given, base, record, adapter_size):
         adapter_init_scale=(record.settings or {}).get("adapter_init_scale"),
         activation=identity.get("activation", "gelu"),
         settings=record.settings,
+        text_columns=list(task.text_columns),
     )
 
 

@@ -32,6 +32,7 @@ def summary(package):
         "package": package.path,
         "task": package.task,
         "labels": labels or "a number (regression)",
+        "texts": _texts(package),
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),
         "health": _health(package.health),
@@ -73,6 +74,15 @@ def summary(package):
         "written by": "version %s of this program" % config["program_version"],
     }
     return _aligned(rows.items())
+
+
+def _texts(package):
+    if package.text_columns is None:
+        return "not known"
+    columns = [json.dumps(each, ensure_ascii=False) for each in package.text_columns]
+    if package.takes_pairs:
+        return "pairs, in the columns %s and %s" % tuple(columns)
+    return "one, in the column %s" % columns[0]
 
 
 def table(packages):

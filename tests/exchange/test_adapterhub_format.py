@@ -30,10 +30,12 @@ from safetensors.numpy import load_file, save_file
 import tokenization
 from errors import UserError
 from exchange import adapterhub_format, conversion, packages
+from glue_data import GLUE_TASKS
 from tests import programs, small_packages
 from weights import adapter_package, bases, package_conversion
 
-LETTERS = package_conversion.Given("letters", max_seq_length=9)
+LETTERS = package_conversion.Given(name="letters", max_seq_length=9)
+SCORES = package_conversion.Given(GLUE_TASKS["sts-b"], max_seq_length=9)
 BATCH = random_batch(CONFIG)
 
 
@@ -279,15 +281,15 @@ def test_regression(tmp_path, base):
     wanted = numpy_logits(
         random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
     )
-    for name in ("sts-b", "other"):
-        package = imported(tmp_path, base, LETTERS._replace(task_name=name), name)
+    for given in (SCORES, LETTERS):
+        package = imported(tmp_path, base, given, given.name or "sts-b")
         assert package.is_regression and package.labels == []
         assert package.config["task"]["metrics"] == ["spearman", "pearson"]
         found = package_logits(package, base.init_checkpoint, BATCH)
         np.testing.assert_allclose(found, wanted[:, 0], rtol=0, atol=2e-5)
     for given, part in (
         (LETTERS._replace(labels=["a"]), "a number without labels"),
-        (LETTERS._replace(task_name="mrpc"), "task mrpc needs 2"),
+        (LETTERS._replace(task=GLUE_TASKS["mrpc"]), "task mrpc needs 2"),
     ):
         refused(tmp_path, base, [part], given)
 
@@ -309,7 +311,7 @@ def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
         head_config=changed(HEAD_CONFIG, label2id=label2id),
         head_weights=head,
     )
-    given = LETTERS._replace(task_name="MNLI", labels=labels)
+    given = LETTERS._replace(task=GLUE_TASKS["mnli"], labels=labels)
     package = imported(tmp_path, base, given)
     assert package.task == "mnli"
     assert package.labels == ["contradiction", "entailment", "neutral"]
@@ -323,21 +325,29 @@ def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
 @pytest.mark.parametrize(
     "label2id, given, parts",
     [
-        (None, {"task_name": "mnli"}, ["nothing", "--labels=contradiction"]),
+        (
+            None,
+            {"task": GLUE_TASKS["mnli"]},
+            ["nothing", "--labels=contradiction"],
+        ),
         (
             {"x": 0, "y": 1, "z": 2},
-            {"task_name": "mnli"},
+            {"task": GLUE_TASKS["mnli"]},
             ["calls its outputs x, y, z", "--labels=contradiction"],
         ),
-        (None, {"task_name": "rte"}, ["3 outputs", "task rte needs 2"]),
-        (None, {"task_name": "sts-b"}, ["3 outputs", "task sts-b needs 1"]),
+        (None, {"task": GLUE_TASKS["rte"]}, ["3 outputs", "task rte needs 2"]),
+        (
+            None,
+            {"task": GLUE_TASKS["sts-b"]},
+            ["3 outputs", "task sts-b needs 1"],
+        ),
         (None, {}, ["letters is none of GLUE", "--labels"]),
         (None, {"labels": ["a", "b"]}, ["3 outputs", "needs 2"]),
         (None, {"labels": ["a", "b", "a"]}, ["a,b,a", "once"]),
         (None, {"labels": ["a", "", "b"]}, ["a,,b", "empty"]),
         (
             None,
-            {"task_name": "mnli", "labels": ["a", "b", "c"]},
+            {"task": GLUE_TASKS["mnli"], "labels": ["a", "b", "c"]},
             ["--labels=a,b,c", "not the labels of --task_name=mnli"],
         ),
         ({"a": 0, "b": 1, "c": 5}, {}, ["label2id", "0 to 2"]),
@@ -398,7 +408,7 @@ def test_no_head(tmp_path, base):
         imported(
             tmp_path,
             base,
-            LETTERS._replace(task_name="cola"),
+            LETTERS._replace(task=GLUE_TASKS["cola"]),
             "head%d" % index,
             seed,
         ).weights["output_weights"]
@@ -636,7 +646,7 @@ def test_layer_norms_travel_with_the_base(tmp_path):
     conversion.write_encoder(base, str(tmp_path / "hf"), folder)
     conversion.convert(str(tmp_path / "hf"), str(tmp_path / "merged"))
     merged = base._replace(init_checkpoint=str(tmp_path / "merged" / "bert_model.ckpt"))
-    given = package_conversion.Given(task.name, max_seq_length=16)
+    given = package_conversion.Given(name=task.name, max_seq_length=16)
     before = adapter_package.read(folder)
     after = imported(tmp_path, merged, given, "again")
     assert after.config["weights"] == before.config["weights"]

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 import tokenization
 from errors import UserError
-from inputs import feature_cache, features
+from inputs import feature_cache, features, tasks
 from tests.places import DATA
 
 VOCAB = str(DATA / "vocab_uncased.txt")
@@ -52,10 +52,14 @@ def write(tmp_path, tokenizer, built):
     return write
 
 
+SPLIT = tasks.Split("dev", "rows.tsv", 0, "text", None, "label")
+
+
 def _key(tmp_path, **changes):
     (tmp_path / "rows.tsv").write_text(changes.pop("rows", "a\n"))
     (tmp_path / "vocab.txt").write_text(changes.pop("vocab", "[PAD]\n"))
     settings = {
+        "split": SPLIT,
         "do_lower_case": True,
         "label_list": ["0", "1"],
         "max_seq_length": 32,
@@ -63,7 +67,10 @@ def _key(tmp_path, **changes):
         **changes,
     }
     return feature_cache.cache_key(
-        str(tmp_path / "rows.tsv"), str(tmp_path / "vocab.txt"), **settings
+        str(tmp_path / "rows.tsv"),
+        settings.pop("split"),
+        str(tmp_path / "vocab.txt"),
+        **settings,
     )
 
 
@@ -72,6 +79,9 @@ def _key(tmp_path, **changes):
     [
         {"rows": "b\n"},
         {"vocab": "[UNK]\n"},
+        {"split": SPLIT._replace(text_a="title")},
+        {"split": SPLIT._replace(part=tasks.Part(0.1, 1, True))},
+        {"split": SPLIT._replace(part=tasks.Part(0.1, 2, True))},
         {"do_lower_case": False},
         {"label_list": ["1", "0"]},
         {"label_list": None},

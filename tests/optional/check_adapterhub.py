@@ -7,6 +7,7 @@ import pytest
 import torch
 from adapterhub_layout import package_logits, write_base
 
+import glue_data
 from exchange import conversion
 from tests import small_packages
 from weights import adapter_package, bases, package_conversion
@@ -76,7 +77,7 @@ LABELS = {"id2label": {0: "a", 1: "b", 2: "c"}}
 def test_import(tmp_path, base, settings, safe):
     config = adapters.DoubleSeqBnConfig(**{"reduction_factor": 3, **settings})
     model, saved = made_there(tmp_path / "base" / "hf", config, safe, **LABELS)
-    given = package_conversion.Given("letters", max_seq_length=9)
+    given = package_conversion.Given(name="letters", max_seq_length=9)
     output = str(tmp_path / "package")
     conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
@@ -92,7 +93,7 @@ def test_import(tmp_path, base, settings, safe):
 def test_import_of_one_output(tmp_path, base):
     config = adapters.DoubleSeqBnConfig(reduction_factor=3)
     model, saved = made_there(tmp_path / "base" / "hf", config, num_labels=1)
-    given = package_conversion.Given("sts-b", max_seq_length=9)
+    given = package_conversion.Given(glue_data.get_task("sts-b"), max_seq_length=9)
     output = str(tmp_path / "package")
     conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
@@ -118,7 +119,9 @@ def test_import_of_one_output(tmp_path, base):
 )
 def test_others_are_refused(tmp_path, base, settings):
     _, saved = made_there(tmp_path / "base" / "hf", settings, safe=False)
-    given = package_conversion.Given("letters", ["a", "b", "c"], max_seq_length=9)
+    given = package_conversion.Given(
+        name="letters", labels=["a", "b", "c"], max_seq_length=9
+    )
     with pytest.raises(conversion.UserError, match="cannot be represented"):
         conversion.import_adapter(saved, base, given, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

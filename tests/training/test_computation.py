@@ -349,7 +349,7 @@ def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
 
     def cpu_lanes(batch_sizes):
         batches[name] = batch_sizes
-        return 2 if name == "lanes" else 1
+        return 2 if name == "float16" else 1
 
     def configured(count):
         lanes[name] = count
@@ -363,10 +363,12 @@ def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
     for name, changes in {
         "plain": {},
         "bfloat16": {"precision": "bfloat16"},
-        "float16": {"precision": "float16"},
+        "float16": {
+            "precision": "float16",
+            "gradient_accumulation_steps": 4,
+            "recompute_activations": True,
+        },
         "xla": {"xla": True},
-        "parts": {"gradient_accumulation_steps": 4, "recompute_activations": True},
-        "lanes": {},
     }.items():
         output = str(tmp_path / name)
         small_run.run(
@@ -382,10 +384,9 @@ def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
         assert set(kept.get_variable_to_dtype_map().values()) == {tf.float32, tf.int64}
         assert kept.has_tensor("loss_scale") == (name == "float16")
     # XLA uses all cores for what it compiles.
-    assert lanes == {case: 2 if case == "lanes" else 1 for case in scores}
-    assert batches.pop("parts") == [2, 8]
-    assert batches == {case: [8, 8] for case in scores if case not in ("parts", "xla")}
-    for name in ("bfloat16", "float16", "lanes"):
+    assert lanes == {"plain": 1, "bfloat16": 1, "float16": 2, "xla": 1}
+    assert batches == {"plain": [8, 8], "bfloat16": [8, 8], "float16": [2, 8]}
+    for name in ("bfloat16", "float16"):
         assert (scores[name] != scores["plain"]).any()
     for name, values in scores.items():
         np.testing.assert_allclose(values, scores["plain"], atol=0.05, err_msg=name)

@@ -139,7 +139,7 @@ def test_a_sound_run_is_called_sound(setting, tmp_path, capsys):
         "parameters, ",
         'Data, train: 32 rows, 16 of "0" (50.0 %), 16 of "1" (50.0 %)',
         "0 rows (0.0 %) are cut",
-        "accuracy   %.4f    (always the same answer: 0.5000)"
+        "accuracy        %.4f    (always the same answer: 0.5000)"
         % results["sets"]["dev"]["scores"]["accuracy"],
         "the adapter package",
         console.LOG_NAME,

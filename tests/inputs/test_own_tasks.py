@@ -1,0 +1,256 @@
+"""Files that describe tasks: what they give, and what each mistake is told."""
+
+import json
+
+import pytest
+
+from errors import UserError
+from inputs import own_tasks, tasks, text_rows
+from tests.places import ROOT
+
+SOUND = {
+    "name": "mail",
+    "train": "train.csv",
+    "dev": "dev.csv",
+    "test": "test.csv",
+    "text_a": "message",
+    "label": "topic",
+}
+ROWS = 'id,message,topic\n1,"Where, please, is ""it""?",late\n2,"Two\nlines",bill\n'
+PAIRS = '{"a": "One.", "b": "Two.", "y": 3}\n{"a": "é", "b": "ü", "y": true}\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a task's file, and the files of rows by name; gives the task's path."""
+
+    def write(document, **rows):
+        for name, content in rows.items():
+            name, _, ending = name.rpartition("_")
+            (tmp_path / ("%s.%s" % (name, ending))).write_text(content)
+        path = tmp_path / "task.json"
+        path.write_text(json.dumps(document))
+        return str(path)
+
+    return write
+
+
+def load(*arguments):
+    return own_tasks.load(*arguments)[0]
+
+
+def examples(task, folder, split):
+    rows = tasks.read_examples(task, str(folder), split)
+    return [(row.text_a, row.text_b, row.label, row.line) for row in rows]
+
+
+def test_labels_and_metrics_that_are_not_given(write, tmp_path):
+    task, folder = own_tasks.load(write(SOUND, train_csv=ROWS))
+    assert folder == str(tmp_path)
+    assert task.labels == ("bill", "late")
+    assert task.metrics == ("accuracy", "macro_f1")
+    assert task.text_columns == ("message", None)
+    assert examples(task, tmp_path, task.train) == [
+        ('Where, please, is "it"?', None, "late", 2),
+        ("Two\nlines", None, "bill", 3),
+    ]
+    assert [split.filename for split in task.splits] == [
+        *("train.csv", "dev.csv", "test.csv")
+    ]
+    assert [split.has_labels for split in task.splits] == [True, True, False]
+
+
+def test_labels_that_are_numbers_are_in_their_order(write):
+    rows = "message,topic\n" + "".join("x,%d\n" % n for n in (10, 9, 100, 9))
+    assert load(write(SOUND, train_csv=rows)).labels == ("9", "10", "100")
+
+
+def test_many_labels_of_any_script(write, tmp_path):
+    labels = ["класс %d" % n for n in range(157)]
+    rows = "message,topic\n" + "".join("x,%s\n" % label for label in labels)
+    task = load(write(SOUND, train_csv=rows))
+    assert task.labels == tuple(sorted(labels))
+    assert len(examples(task, tmp_path, task.train)) == 157
+
+
+def test_pairs_of_jsonl(write, tmp_path):
+    document = {"name": "p", "train": "t.jsonl", "text_a": "a", "text_b": "b"}
+    task = load(write({**document, "label": "y"}, t_jsonl=PAIRS))
+    assert task.labels == ("3", "true")
+    assert examples(task, tmp_path, task.train) == [
+        ("One.", "Two.", "3", 1),
+        ("é", "ü", "true", 2),
+    ]
+
+
+def test_numbers_in_a_table_without_header(write, tmp_path):
+    document = {
+        "name": "n", "dev": "d.tsv", "header": False, "regression": True,
+        "text_a": 1, "text_b": 2, "label": 0, "metrics": ["pearson"],
+    }  # fmt: skip
+    task = load(write(document, d_tsv="-1.5\ta\tb\n7e2\tc\td\n"))
+    assert task.is_regression and task.labels == () and task.metrics == ("pearson",)
+    assert examples(task, tmp_path, task.dev[0]) == [
+        ("a", "b", "-1.5", 1),
+        ("c", "d", "7e2", 2),
+    ]
+
+
+def test_another_folder_for_the_data(write, tmp_path):
+    path = write(SOUND)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "train.csv").write_text(ROWS)
+    task, folder = own_tasks.load(path, (), str(tmp_path / "rows"))
+    assert task.labels == ("bill", "late") and folder == str(tmp_path / "rows")
+
+
+def test_a_record_gives_the_same_task(write):
+    for document, rows in (
+        (SOUND, {"train_csv": ROWS}),
+        ({**SOUND, "dev": None, "dev_share": 0.5, "seed": 3}, {"train_csv": ROWS}),
+        ({**SOUND, "test_labels": True, "max_seq_length": 9}, {"train_csv": ROWS}),
+    ):
+        task = load(write(document, **rows))
+        record = json.loads(json.dumps(own_tasks.as_record(task)))
+        assert own_tasks.from_record(record, task.config_file) == task
+
+
+def test_a_share_of_the_training_rows(write, tmp_path):
+    rows = "message,topic\n" + "".join(
+        "text %d,%s\n" % (n, "rare" if n % 5 == 0 else "common") for n in range(200)
+    )
+    document = {**SOUND, "dev": None, "dev_share": 0.25}
+    found = {}
+    for seed in (1, 1, 2):
+        task = load(write({**document, "seed": seed}, train_csv=rows))
+        train = examples(task, tmp_path, task.train)
+        dev = examples(task, tmp_path, task.dev[0])
+        # Each row once, the labels in their shares, the rows in their order.
+        assert sorted(train + dev, key=lambda row: row[3]) == [
+            ("text %d" % n, None, "rare" if n % 5 == 0 else "common", n + 2)
+            for n in range(200)
+        ]
+        assert train == sorted(train, key=lambda row: row[3])
+        assert [row[2] for row in dev].count("rare") == 10
+        assert [row[2] for row in dev].count("common") == 40
+        assert found.setdefault(seed, dev) == dev
+    assert found[1] != found[2]
+
+
+def test_a_label_of_one_row_stays_in_training(write, tmp_path):
+    rows = "message,topic\n" + "x,a\n" * 10 + "y,b\n"
+    task = load(write({**SOUND, "dev": None, "dev_share": 0.2}, train_csv=rows))
+    assert [row[2] for row in examples(task, tmp_path, task.dev[0])] == ["a", "a"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": None}, 'lacks "name"'),
+        ({"name": "a=b"}, "\"name\" is 'a=b'; it must be printable, without any of"),
+        ({"name": "mrpc"}, "none of GLUE's tasks"),
+        ({"text_a": None}, 'lacks "text_a"'),
+        ({"text_a": -1}, '"text_a" is -1; it must be a column'),
+        ({"label": None}, 'lacks "label"'),
+        ({"label": 1.5}, '"label" is 1.5; it must be the label: a column'),
+        ({"columns": ["a"]}, 'the entry "columns", which is not known; there are name'),
+        ({"train": "train.txt"}, "\"train\" is 'train.txt'; it must be a file .tsv"),
+        ({"train": None, "dev": None, "test": None}, "names no file"),
+        (
+            {"header": False},
+            "'message'; it must be a number, since \"header\" is false",
+        ),
+        ({"metrics": ["accuracy", "pearson"]}, "it must be of accuracy, f1, macro_f1"),
+        ({"metrics": [["f1"]]}, "it must be of accuracy"),
+        ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, "without f1, that of the sec"),
+        ({"labels": ["a"]}, "2 to 1000 different texts"),
+        ({"labels": ["a", "a"]}, "2 to 1000 different texts"),
+        ({"labels": ["a", "b\n"]}, "printable texts"),
+        ({"labels": ["a", "b"], "regression": True}, "left out, since"),
+        ({"max_seq_length": 2}, "at least 3"),
+        ({"seed": -1}, '"seed" is -1'),
+        ({"dev_share": 0.2}, 'left out, since there is "dev"'),
+        ({"dev": None, "dev_share": 0.9}, "above 0, at most 0.5"),
+        ({"dev": None, "dev_share": 0}, "above 0, at most 0.5"),
+        ({"train": None, "dev": None, "dev_share": 0.1}, 'beside "train"'),
+        ({"train": None}, 'no "train" to find the labels in: give "labels"'),
+        ({"train": "gone.csv"}, "gone.csv is not there"),
+        ({"train": "t.jsonl", "text_a": 0}, "have names and no numbers"),
+        ({"label": "text"}, "the header has no column 'text'; it has 'id', 'message'"),
+        ({"label": 7}, "there is no column 7"),
+        ({"label": "id", "labels": ["9", "8"]}, r"line 2: label, field 1: '1' is not"),
+        ({"regression": True}, "line 2: label, field 3: 'late' is not a number"),
+    ],
+)
+def test_mistakes(write, tmp_path, change, message):
+    document = {k: v for k, v in {**SOUND, **change}.items() if v is not None}
+    with pytest.raises(UserError, match=message) as caught:
+        path = write(document, train_csv=ROWS)
+        task = load(path, ("mrpc",))
+        tasks.read_examples(task, str(tmp_path), task.train)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("message,topic\nx,\ny,a\n", "line 2: the label is ''"),
+        ("message,topic\nx,a\ny,a\n", "has 1 different values in train.csv"),
+        (
+            "message,topic\n" + "".join("x,%d\n" % n for n in range(1001)),
+            "has 1001 ",
+        ),
+        ("message,topic\nx,a,b\n", "line 2: 3 comma-separated fields, expected 2"),
+        (
+            "message,topic\n\nx,a\n",
+            r"line 2: 0 comma-separated fields \(a blank ",
+        ),
+        ('message,topic\n"x,a\n', "line 2: not valid CSV"),
+        ("message,topic\n", "has no data rows"),
+        ("", "train.csv is empty"),
+    ],
+    ids=range(8),
+)
+def test_rows_that_are_no_tasks(write, rows, message):
+    with pytest.raises(UserError, match=message):
+        load(write(SOUND, train_csv=rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ('{"a": "x", "y": 1}\n', "line 1: no 'b', there are 'a', 'y'"),
+        ('{"a": "x", "b": 2, "y": 1}\n', "line 1: 'b' is 2, not a text"),
+        ('{"a": "x", "b": null, "y": 1}\n', "line 1: 'b' is None, not a text"),
+        ('{"a": "x", "b": "z", "y": [1]}\n', "'y' is \\[1\\], not a text"),
+        ("\n", "line 1: a blank line"),
+        ("[1]\n", "line 1: no JSON object"),
+    ],
+)
+def test_rows_of_jsonl_that_are_refused(write, rows, message):
+    document = {"name": "p", "train": "t.jsonl", "text_a": "a", "text_b": "b"}
+    with pytest.raises(UserError, match=message):
+        load(write({**document, "label": "y"}, t_jsonl=rows))
+
+
+def test_a_file_that_is_no_description(tmp_path):
+    for content in ("[]", "{", '{"name": "a", "name": "b"}'):
+        (tmp_path / "task.json").write_text(content)
+        with pytest.raises(UserError, match="--task_config wants a JSON file"):
+            own_tasks.load(str(tmp_path / "task.json"))
+    with pytest.raises(UserError, match="gone"):
+        own_tasks.load(str(tmp_path / "gone.json"))
+
+
+def test_the_example_of_this_project():
+    folder = ROOT / "sample_data" / "messages"
+    task = load(str(folder / "messages.json"))
+    assert task.labels == ("delivery", "payment", "product")
+    train, dev, test = (examples(task, folder, split) for split in task.splits)
+    assert (len(train), len(dev), len(test)) == (72, 24, 30)
+    for rows in (train, dev, test):
+        counts = [[row[2] for row in rows].count(label) for label in task.labels]
+        assert len(set(counts)) == 1
+    assert len({row[0] for row in train + dev + test}) == 126
+    assert any('"' in row[0] and "," in row[0] for row in train)
+    assert task.train.kind == text_rows.CSV

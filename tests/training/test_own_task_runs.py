@@ -1,0 +1,249 @@
+"""A task of one's own from its rows to its answers, by all programs."""
+
+import csv
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+import manage_adapters
+import predict
+import run_classifier
+from errors import UserError
+from inputs import own_tasks
+from serving import saved_model
+from tests import small_run
+from weights import adapter_package, bases
+
+LABELS = ("cats", "mats & rats", "雨")
+
+
+def write_rows(path, count, seed):
+    """Rows of three labels, each with a word of its own, in quotes where need be."""
+    random = np.random.RandomState(seed)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["n", "said", "kind"])
+        for n in range(count):
+            words = ["cat", "mat", "rain"][n % 3 : n % 3 + 1] * 2
+            words.append(random.choice(["on", "a", 'the "and"', "while, and"]))
+            random.shuffle(words)
+            writer.writerow([n, " ".join(words), LABELS[n % 3]])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own")
+    write_rows(folder / "train.csv", 36, 1)
+    write_rows(folder / "test.csv", 6, 2)
+    document = {
+        "name": "kinds",
+        "train": "train.csv",
+        "dev_share": 0.25,
+        "test": "test.csv",
+        "test_labels": True,
+        "text_a": "said",
+        "label": "kind",
+        "metrics": ["macro_f1", "matthews"],
+        "max_seq_length": 16,
+    }
+    (folder / "kinds.json").write_text(json.dumps(document))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    model = small_run.write_model(folder / "bert", initializer_range=0.3)
+    del model["max_seq_length"]  # The task's file has it.
+    return model
+
+
+@pytest.fixture(scope="module")
+def output(folder, base):
+    """The folder of a run that trained, evaluated, predicted and drew."""
+    small_run.run(
+        task_config=str(folder / "kinds.json"),
+        output_dir=str(folder / "out"),
+        do_train=True,
+        do_eval=True,
+        do_predict=True,
+        plots=True,
+        learning_rate=1e-2,
+        adam_bias_correction=True,
+        num_train_epochs=20.0,
+        **base,
+    )
+    return folder / "out"
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_what_an_evaluation_says_of_each_label(output):
+    dev = read(output / "eval_results.json")["sets"]["dev"]
+    assert dev["examples"] == 9
+    assert set(dev["scores"]) == {"macro_f1", "matthews"}
+    assert dev["scores"]["macro_f1"] > 0.5
+    assert dev["labels"] == list(LABELS)
+    matrix = np.array(dev["confusion_matrix"])
+    assert matrix.sum(axis=1).tolist() == [3, 3, 3]
+    right = np.diag(matrix)
+    assert np.allclose(dev["recall"], right / 3)
+    assert np.allclose(dev["precision"], right / np.maximum(matrix.sum(axis=0), 1))
+
+
+def test_the_plots_are_pictures(output):
+    for name in ("dev", "test"):
+        data = (output / ("confusion_matrix_%s.png" % name)).read_bytes()
+        assert data.startswith(b"\x89PNG") and len(data) > 5000
+
+
+def test_a_test_set_with_labels_is_scored(output):
+    results = read(output / "test_scores.json")
+    assert results["examples"] == 6 and results["scores"]["macro_f1"] > 0.5
+    lines = (output / "test_predictions.tsv").read_text().split("\n")
+    assert lines[0] == "index\tprediction" and len(lines) == 8
+    right = sum(
+        line == "%d\t%s" % (n, LABELS[n % 3]) for n, line in enumerate(lines[1:7])
+    )
+    assert right == np.trace(results["confusion_matrix"])
+
+
+def test_the_package_carries_the_task(output, base, capfdbinary, folder):
+    package = adapter_package.read(str(output / "adapters"))
+    assert package.text_columns == ["said", None] and not package.takes_pairs
+    assert package.labels == list(LABELS)
+    assert package.config["max_seq_length"] == 16
+    assert package.config["dev_scores"]["dev"]["macro_f1"] > 0.5
+    # Its own column is found, although another has a name that is known.
+    rows = folder / "rows.csv"
+    rows.write_text("text,said\nmat,rain on rain\nmat,\n")
+    given = {"adapters": [package.path], **base, "input": str(rows)}
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    words = ["--%s=%s" % (k, v[0] if k == "adapters" else v) for k, v in given.items()
+             if k not in ("train_batch_size",)]  # fmt: skip
+    values(["predict.py", *words])
+    assert predict.run(values) == predict.ROWS_LEFT_OUT
+    out, err = capfdbinary.readouterr()
+    assert out.splitlines()[1].startswith("2\tkinds\t雨\t".encode())
+    assert b"line 3: said is empty" in err
+
+
+def test_a_package_that_does_not_say_its_columns(output, base, folder):
+    package = adapter_package.read(str(output / "adapters"))
+    description = dict(package.config, task=dict(package.config["task"]))
+    del description["task"]["text_columns"]
+    old = str(folder / "old")
+    adapter_package._write(old, description, package.weights)
+    files = bases.Base(*(base[name] for name in bases.Base._fields))
+    described = own_tasks.by_name([str(folder / "kinds.json")])
+    made = saved_model.export([old], files, str(folder / "models"), described=described)
+    (task,) = read(pathlib.Path(made) / "assets" / "tasks.json")["tasks"]
+    assert task["text_columns"] == ["said", None]
+    more = {"kinds": described["kinds"]._replace(labels=(*LABELS, "more"))}
+    with pytest.raises(UserError, match="give the file that it was trained with"):
+        saved_model.export([old], files, str(folder / "models"), described=more)
+
+
+def test_a_package_from_the_checkpoint(output, folder):
+    (index,) = output.glob("model.ckpt-[1-9]*.index")
+    checkpoint = "--checkpoint=" + str(index)[: -len(".index")]
+    made = str(folder / "made")
+    manage_adapters.main(
+        ["manage_adapters.py", "export", checkpoint, "--output=" + made]
+    )
+    own, exported = (adapter_package.read(str(p)) for p in (output / "adapters", made))
+    assert exported.config["task"] == own.config["task"]
+    assert exported.config["weights"] == own.config["weights"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text_a": "n"}, "--task_config"),
+        ({"seed": 9}, "--task_config"),
+        ({"labels": ["雨", "cats", "mats & rats"]}, "--task_name"),
+    ],
+)
+def test_another_task_in_the_same_folder_is_refused(
+    output, base, folder, capsys, change, message
+):
+    path = folder / "changed.json"
+    path.write_text(json.dumps({**read(folder / "kinds.json"), **change}))
+    before = sorted(os.listdir(output))
+    with pytest.raises(SystemExit):
+        small_run.run(
+            task_config=str(path), output_dir=str(output), do_eval=True, **base
+        )
+    assert message in capsys.readouterr().err
+    assert sorted(os.listdir(output)) == before
+
+
+def check(capsys, **settings):
+    small_run.run(check=True, **settings)
+    return capsys.readouterr().err
+
+
+def test_check_says_what_the_rows_are(folder, base, capsys):
+    config = str(folder / "kinds.json")
+    text = check(capsys, task_config=config)
+    assert "text 'said'; label 'kind'; 3 labels (cats, mats & rats, 雨)" in text
+    assert 'train: 27 rows, 9 of "cats" (33.3 %)' in text
+    assert "train: the longest row has 4 words" in text
+    text = check(capsys, task_config=config, vocab_file=base["vocab_file"])
+    assert "[UNK]" in text and "cut at --max_seq_length=16" in text
+    assert "the longest row has 4 words" not in text
+
+
+def test_check_says_what_is_doubtful(folder, capsys):
+    write_rows(folder / "again.csv", 6, 1)
+    document = {**read(folder / "kinds.json"), "dev": "again.csv"}
+    del document["dev_share"]
+    path = folder / "doubtful.json"
+    path.write_text(json.dumps(document))
+    text = check(capsys, task_config=str(path))
+    assert (
+        "dev: 6 rows have the texts of a row of train (line 2, 3, 4, 5, 6, ...)" in text
+    )
+    path.write_text(json.dumps({**document, "text_a": "n"}))
+    text = check(capsys, task_config=str(path))
+    assert "train: 36 of 36 rows have a number for text_a" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "one of GLUE, --task_name, or a file"),
+        ({"task_name": "MRPC", "task_config": "x.json"}, "not both"),
+        ({"task_name": "MRPC"}, "--data_dir is required"),
+        ({"task_config": "gone.json"}, "gone.json"),
+    ],
+)
+def test_which_task(capsys, settings, message):
+    with pytest.raises(SystemExit):
+        check(capsys, **settings)
+    assert message in capsys.readouterr().err
+
+
+def test_the_tasks_are_listed(capsys):
+    small_run.run(task_name="help")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10
+    assert lines[2].startswith("mrpc   texts '#1 String' and '#2 String'; label 'Quali")
+
+
+def test_a_length_on_the_command_line_comes_before_the_files(folder):
+    with flagsaver.flagsaver(task_config=str(folder / "kinds.json")):
+        task = run_classifier.run_checks.find_task(flags.FLAGS)
+        assert flags.FLAGS.max_seq_length == task.max_seq_length == 16
+    with flagsaver.flagsaver():
+        flags.FLAGS(["x", "--task_config=%s" % (folder / "kinds.json"),
+                     "--max_seq_length=9"])  # fmt: skip
+        run_classifier.run_checks.find_task(flags.FLAGS)
+        assert flags.FLAGS.max_seq_length == 9

@@ -1,0 +1,69 @@
+"""`--check`: says all about a task's rows that can be known before a training."""
+
+from inputs import data_report, features, tasks
+from system import console
+from training import run_text
+
+
+def say(task, data_dir, tokenizer, max_seq_length):
+    """Reads all files of a task and says what is in them.
+
+    Args:
+      task: a `tasks.Task`.
+      data_dir: the folder of its files.
+      tokenizer: a `tokenization.FullTokenizer`; None: lengths are told in words.
+      max_seq_length: length of the sequences.
+
+    Raises:
+      UserError: the first row that cannot be read.
+    """
+    kinds = ((task.train,) if task.train else (), task.dev, task.test)
+    rows = [
+        {split.name: tasks.read_examples(task, data_dir, split) for split in splits}
+        for splits in kinds
+    ]
+    report = data_report.examine(*rows, task.labels)
+    examples = {name: found for part in rows for name, found in part.items()}
+    console.say("Task %s: %s", task.title, describe(task))
+    texts = None
+    if tokenizer is not None:
+        texts = {
+            name: features.count_texts(found, tokenizer, max_seq_length)
+            for name, found in examples.items()
+        }
+    run_text.say_data(report, texts, max_seq_length)
+    if tokenizer is None:
+        for name, found in examples.items():
+            words = [len(_words(example)) for example in found]
+            console.say("%s: the longest row has %d words", name, max(words))
+        console.say("Give --vocab_file to count word pieces, and how many rows are cut")
+    if not task.dev:
+        console.say("No dev set: nothing will be scored")
+    if not task.test:
+        console.say("No test set: nothing will be predicted by --do_predict")
+
+
+def _words(example):
+    return (example.text_a + " " + (example.text_b or "")).split()
+
+
+def describe(task):
+    """A task on one line: its columns, labels and metrics."""
+    first = task.splits[0]
+    columns = [repr(c) for c in (first.text_a, first.text_b) if c is not None]
+    label = next((split.label for split in task.splits if split.has_labels), None)
+    parts = ["text%s %s" % ("s" if columns[1:] else "", " and ".join(columns))]
+    if label is not None:
+        parts.append("label %r" % (label,))
+    if task.is_regression:
+        parts.append("a number")
+    elif task.labels:
+        shown = ", ".join(task.labels[:10]) + (", ..." if task.labels[10:] else "")
+        parts.append("%d labels (%s)" % (len(task.labels), shown))
+    return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])
+
+
+def print_tasks(rows):
+    """Prints tasks, one a line."""
+    for task in rows:
+        print("%-6s %s" % (task.name, describe(task)))
