@@ -39,9 +39,6 @@ from tests.small_packages import Task
 from training import estimators
 from weights import adapter_package
 
-# One worker runs them all, so that the README's training is run once.
-pytestmark = pytest.mark.xdist_group("documents")
-
 README = "README.md"
 DOCUMENTS = [
     README,
