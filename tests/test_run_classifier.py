@@ -84,6 +84,7 @@ def run_of_all(base, pairs, seed, output, **changes):
         "num_train_epochs": 2.0,
         "learning_rate": 1e-2,
         "adapter_init_scale": 0.1,
+        "save_checkpoints_steps": 5,
         **changes,
     }
     run(output_dir=str(output), seed=seed, **base, **pairs, **settings)
@@ -164,7 +165,7 @@ def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
     for dynamic in (True, False):
         output = str(tmp_path / str(dynamic))
         settings = {**model, **pairs, "output_dir": output}
-        run(do_eval=True, do_predict=True, dynamic_padding=dynamic, **settings)
+        run(do_predict=True, dynamic_padding=dynamic, **settings)
         results[dynamic] = np.loadtxt(os.path.join(output, "test_results.tsv"))
     assert np.ptp(results[True][:, 0]) > 0
     np.testing.assert_allclose(results[True], results[False], rtol=1e-5)
@@ -220,10 +221,9 @@ def test_scalars_for_tensorboard(whole):
     assert {"loss", "learning_rate", "gradient_norm"} <= tags
 
 
-def test_the_same_run_resumes_and_says_so(model, pairs, capsys):
-    settings = {**model, **pairs, "num_train_epochs": 2.0}
-    output = model["output_dir"]
-    run(do_train=True, save_checkpoints_steps=5, **settings)
+def test_the_same_run_resumes_and_says_so(base, pairs, whole, tmp_path, capsys):
+    output = str(tmp_path / "output")
+    shutil.copytree(whole, output)
     # As if it had been stopped after step 5.
     for name in os.listdir(output):
         if name.startswith("model.ckpt-1"):
@@ -231,11 +231,12 @@ def test_the_same_run_resumes_and_says_so(model, pairs, capsys):
     with open(os.path.join(output, "checkpoint"), "w") as writer:
         writer.write('model_checkpoint_path: "model.ckpt-5"\n')
     capsys.readouterr()
-    run(do_train=True, **settings)
+    changes = {"do_eval": False, "do_predict": False}
+    run_of_all(base, pairs, 5, output, **changes)
     said = "Resuming the run in %s from step 5" % output
     assert said in capsys.readouterr().err
     assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
-    run(do_train=True, **settings)
+    run_of_all(base, pairs, 5, output, **changes)
     assert "has already reached step 12 of 12" in capsys.readouterr().err
 
 
