@@ -36,11 +36,7 @@ from tests import small_packages, small_run
 from tests.document_reading import PROGRAMS, anchors, blocks, calls, read
 from tests.places import GLUE, ROOT
 from tests.small_packages import Task
-from training import estimators
 from weights import adapter_package
-
-# One worker runs them all, so that the README's training is run once.
-pytestmark = pytest.mark.xdist_group("documents")
 
 README = "README.md"
 DOCUMENTS = [
@@ -150,8 +146,6 @@ def run_program(call):
     tf.reset_default_graph()
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(flags, "FLAGS", values))
-        # A second lane doubles the graph.
-        patches.enter_context(mock.patch.object(estimators, "cpu_lanes", lambda _: 1))
         if hasattr(module, "FLAGS"):
             patches.enter_context(mock.patch.object(module, "FLAGS", values))
         return module.main([program])

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import manage_adapters
 import modeling
-from tests import small_packages
+from tests import programs, small_packages
 from tests.places import DATA
 from weights import adapter_package, checkpoints, health
 
@@ -611,13 +609,7 @@ def test_what_a_command_needs(fails, words, part):
 
 
 def test_as_a_process_of_its_own(original, tmp_path):
-    program = os.path.join(os.path.dirname(DATA), "..", "manage_adapters.py")
-    done = subprocess.run(
-        [sys.executable, program, "info", original, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.run("manage_adapters.py", "info", original, str(tmp_path))
     assert done.returncode == 1
     assert "17,154" in done.stdout
     assert "Traceback" not in done.stderr

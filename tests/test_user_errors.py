@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
@@ -13,8 +11,9 @@ import small_run
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-from tests.places import GLUE, ROOT
-from training import estimators
+from tests import programs
+from tests.places import GLUE
+from training import classifier, estimators
 
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
 EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
@@ -805,12 +804,28 @@ class EstimatorMade(Exception):
     """All checks have passed."""
 
 
+@pytest.fixture(scope="module")
+def variable_set():
+    """`classifier.variable_set` that builds the model of each config only once."""
+    build, known = classifier.variable_set, {}
+
+    def from_before(config, num_labels, adapter_fn, is_regression):
+        size = adapter_fn.keywords["hidden_size"]
+        key = (config.to_json_string(), num_labels, size, is_regression)
+        if key not in known:
+            known[key] = build(config, num_labels, adapter_fn, is_regression)
+        return known[key]
+
+    return from_before
+
+
 @pytest.fixture
-def no_estimator(monkeypatch):
+def no_estimator(monkeypatch, variable_set):
     def make_estimator(*_, **__):
         raise EstimatorMade
 
     monkeypatch.setattr(estimators, "make_estimator", make_estimator)
+    monkeypatch.setattr(classifier, "variable_set", variable_set)
 
 
 # --- the tests ---------------------------------------------------------------------
@@ -862,27 +877,16 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def processes(originals, tmp_path_factory):
-    """Runs the commands side by side: most of their time is TensorFlow's start."""
+    """What the commands end with: status and text."""
     root = tmp_path_factory.mktemp("processes")
     for name in ("bert", "MRPC"):
         shutil.copytree(str(originals / name), str(root / name))
     remove("MRPC/test.tsv")(root)
     wrong_file = ["--%s=%s" % pair for pair in settings_for({}, root).items()]
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "run_classifier.py", *(arguments or wrong_file)],
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, arguments in COMMANDS.items()
-    }
     ended = {}
-    for name, process in started.items():
-        out, err = process.communicate(timeout=300)
-        ended[name] = (process.returncode, out + err)
+    for name, arguments in COMMANDS.items():
+        done = programs.run("run_classifier.py", *(arguments or wrong_file))
+        ended[name] = (done.returncode, done.stdout + done.stderr)
     assert not (root / "output").exists()
     return ended
 

@@ -15,8 +15,7 @@ from errors import UserError
 from optimization import TrainPolicy
 from serving import requests, saved_model
 from system import files
-from tests import small_packages
-from tests.places import ROOT
+from tests import programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
 from weights import adapter_package, bases, checkpoints
 
@@ -486,16 +485,16 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
 
 
 def test_the_program_exports_and_says_what_is_missing(tmp_path, base, packages):
-    program = [sys.executable, os.path.join(ROOT, "export_saved_model.py")]
     given = ["--%s=%s" % item for item in base.items()]
     given += ["--adapters=" + packages[0], "--adapters=" + packages[1]]
-    run_process(*program, *given, "--output=models", cwd=tmp_path)
+    done = programs.run(
+        "export_saved_model.py", *given, "--output=models", cwd=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
     outputs = run(str(tmp_path / "models" / "1"), inputs_of(["score", "pair"]))
     assert outputs["scores"].shape == (2, 2)
 
-    done = subprocess.run(
-        [*program, *given], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = programs.run("export_saved_model.py", *given, cwd=str(tmp_path))
     assert done.returncode == 1
     assert "error: --output is required" in done.stderr
     assert "Traceback" not in done.stderr
