@@ -1,5 +1,6 @@
 """What trains: for each policy its variables move, no other does, nothing lies idle."""
 
+import functools
 import json
 import os
 import re
@@ -123,6 +124,12 @@ class Run:
         return found
 
 
+@functools.cache
+def plain_run(text, layers):
+    """A `Run` that two tests look at."""
+    return Run(text, layers)
+
+
 def trained_names(run, pattern):
     return {v.op.name for v in run.model if re.fullmatch(pattern, v.op.name)}
 
@@ -134,7 +141,7 @@ def no_head_dropout(monkeypatch):
 
 @each_policy
 def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, lowest):
-    run = Run(text, layers)
+    run = plain_run(text, layers)
     expected = trained_names(run, pattern)
     before = run.values()
     assert np.isfinite(run.steps(2)).all()
@@ -155,8 +162,8 @@ def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, low
 def test_the_backward_pass_ends_at_the_lowest_trained_layer(
     text, layers, pattern, lowest
 ):
-    for computation in (PLAIN, PLAIN._replace(recompute_activations=True)):
-        run = Run(text, layers, computation)
+    again = PLAIN._replace(recompute_activations=True)
+    for run in (plain_run(text, layers), Run(text, layers, again)):
         backward = [op.name for op in run.executed() if op.name.startswith("gradients")]
         found = {int(n) for name in backward for n in re.findall(r"layer_(\d)/", name)}
         assert found == set(range(max(lowest, 0), LAYERS))
