@@ -83,13 +83,6 @@ def read_package(value, described=None):
     elif not name:
         raise UserError("--adapters=%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
-    if package.policy.name == optimization.TOP_K:
-        raise UserError(
-            "--adapters=%s holds %s of its own, which tasks on one base cannot share: "
-            "evaluate and predict with python run_classifier.py --adapters=%s "
-            "--train_policy=%s"
-            % (value, package.policy.what, folder, package.policy.text)
-        )
     if package.task in (described or {}):
         package = adapter_package.described(package, described[package.task])
     if package.policy.name == optimization.TOP_K:
