@@ -809,11 +809,12 @@ def variable_set():
     """`classifier.variable_set` that builds the model of each config only once."""
     build, known = classifier.variable_set, {}
 
-    def from_before(config, num_labels, adapter_fn, is_regression):
-        size = adapter_fn.keywords["hidden_size"]
-        key = (config.to_json_string(), num_labels, size, is_regression)
+    def from_before(config, num_labels, variant):
+        adapter = tuple(sorted(variant.adapter_fn.keywords.items()))
+        others = variant._replace(adapter_fn=None)
+        key = (config.to_json_string(), num_labels, adapter, others)
         if key not in known:
-            known[key] = build(config, num_labels, adapter_fn, is_regression)
+            known[key] = build(config, num_labels, variant)
         return known[key]
 
     return from_before
