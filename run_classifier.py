@@ -24,6 +24,7 @@ from training import (
     dev_steps,
     distribution,
     estimators,
+    flag_checks,
     run_checks,
     run_lock,
     run_text,
@@ -285,7 +286,7 @@ def make_plan():
     Raises:
       UserError: the first thing that is wrong.
     """
-    run_checks.check_flags(FLAGS)
+    flag_checks.check_flags(FLAGS)
     cluster = distribution.check(
         FLAGS.distribution_strategy,
         FLAGS.train_batch_size,
@@ -295,9 +296,9 @@ def make_plan():
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
-    task = run_checks.find_task(FLAGS)
-    run_checks.check_keep_best(FLAGS, task)
-    needed = run_checks.splits_needed(task, FLAGS)
+    task = flag_checks.find_task(FLAGS)
+    flag_checks.check_keep_best(FLAGS, task)
+    needed = flag_checks.splits_needed(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None
@@ -346,7 +347,7 @@ def make_plan():
             iterations_per_loop=FLAGS.iterations_per_loop,
             distribution_strategy=FLAGS.distribution_strategy,
             cluster=cluster,
-            lanes=run_checks.lanes(FLAGS),
+            lanes=flag_checks.lanes(FLAGS),
             write_graph=FLAGS.write_graph,
         ),
         package=_package_settings(task, config, package, variant.policy),
@@ -454,7 +455,7 @@ def main(argv):
 
 def _check_data():
     """Does what --check says."""
-    task = run_checks.find_task(FLAGS)
+    task = flag_checks.find_task(FLAGS)
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)

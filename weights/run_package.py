@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from system import console
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, variable_shapes
 
 
 class PackageSettings(NamedTuple):
@@ -51,7 +51,7 @@ def write(output_dir, settings, known, dev_scores=None):
         )
         return
     outputs = 1 if description.is_regression else len(description.labels)
-    names = adapter_package.trained_shapes(
+    names = variable_shapes.trained_shapes(
         config, description.adapter_size, outputs, policy
     )
     step = int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
@@ -61,7 +61,7 @@ def write(output_dir, settings, known, dev_scores=None):
         dict(checkpoints.iterate_values(checkpoint, names)),
         checkpoints.base_fingerprint(
             settings.base_checkpoint or checkpoint,
-            adapter_package.frozen_shapes(config, policy),
+            variable_shapes.frozen_shapes(config, policy),
         ),
         step,
         dev_scores,

@@ -666,7 +666,7 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     config = json.loads((tmp_path / "in" / "adapter_config.json").read_text())["config"]
     assert config["leave_out"] == [0]
     assert "layers\n1)" in (tmp_path / "in" / "README.md").read_text()
-    given = package_conversion.Given(task.name, labels=["a", "b"], max_seq_length=16)
+    given = package_conversion.Given(name=task.name, max_seq_length=16)
     after = imported(tmp_path, bases.Base(**flags), given, "again").weights
     before = adapter_package.read(folder).weights
     for name in after:

@@ -30,7 +30,7 @@ import tokenization
 from errors import UserError
 from exchange import conversion, hf_files, hugging_face
 from tests import programs, small_packages, small_run
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 
 def converted_bert(folder, batch):
@@ -777,7 +777,7 @@ def test_bases_that_are_refused(tmp_path, packaged):
     )
     not_written(tmp_path, base, "cannot be read", adapters=str(tmp_path / "none"))
     # A tuned checkpoint: its adapters would be lost in silence.
-    names = adapter_package.frozen_shapes(adapter_package.read(folder).bert_config)
+    names = variable_shapes.frozen_shapes(adapter_package.read(folder).bert_config)
     values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
     values.update(adapter_package.read(folder).weights)
     (tmp_path / "tuned").mkdir()

@@ -17,7 +17,7 @@ from serving import requests, saved_model
 from system import files
 from tests import programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 TASKS = [task.name for task in FOUR_TASKS]
 ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
@@ -385,7 +385,7 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
 
     # Exactly what a base of the rounded weights gives.
     rounded = tmp_path / "rounded.ckpt"
-    names = adapter_package.frozen_shapes(adapter_package.read(packages[0]).bert_config)
+    names = variable_shapes.frozen_shapes(adapter_package.read(packages[0]).bert_config)
     values = checkpoints.iterate_values(base["init_checkpoint"], names)
     to_bfloat16 = tf.bfloat16.as_numpy_dtype
     checkpoints.write(
@@ -424,7 +424,7 @@ def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
             if op.type == "Cast" and op.inputs[0].dtype == tf.bfloat16
         ]
         assert len(casts) == len(
-            adapter_package.frozen_shapes(adapter_package.read(packages[0]).bert_config)
+            variable_shapes.frozen_shapes(adapter_package.read(packages[0]).bert_config)
         )
         assert [op for op in casts if "input_ids" not in ancestors(op)] == []
         layer_1 = [

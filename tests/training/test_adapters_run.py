@@ -14,7 +14,7 @@ from google.protobuf import text_format
 import modeling
 from model import activations
 from training import classifier, distribution
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, variable_shapes
 
 TRAINING = {"num_train_epochs": 2.0, "learning_rate": 1e-2}
 TODO = {"do_eval": True, "do_predict": True}
@@ -208,7 +208,7 @@ def test_training_goes_on_from_a_package(run, setting, trained):
     first = values_of(output / "model.ckpt-0")
     for name, value in package.weights.items():
         np.testing.assert_array_equal(first[name], value)
-    for name in adapter_package.frozen_shapes(package.bert_config):
+    for name in variable_shapes.frozen_shapes(package.bert_config):
         np.testing.assert_array_equal(first[name], base[name])
     # From step 0, with fresh slots.
     assert first["global_step"] == 0
@@ -355,7 +355,7 @@ def refused(fails, package_dir, tmp_path):
 def test_another_base_is_refused(refused, package_dir, tmp_path):
     other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]
     config = adapter_package.read(str(package_dir)).config
-    frozen = adapter_package.frozen_shapes(
+    frozen = variable_shapes.frozen_shapes(
         modeling.BertConfig.from_dict(config["bert_config"])
     )
     refused(

@@ -15,7 +15,13 @@ from errors import UserError
 from model import layer_ranges
 from tests import small_packages, small_run
 from training import classifier
-from weights import adapter_package, bases, checkpoints, package_conversion
+from weights import (
+    adapter_package,
+    bases,
+    checkpoints,
+    package_conversion,
+    variable_shapes,
+)
 
 BATCH, LENGTH, CLASSES, LAYERS = 4, 9, 3, 3
 PLAIN = classifier.PLAIN
@@ -277,7 +283,7 @@ def test_counts_in_numbers(size):
     for text in COUNTS[size]:
         upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
         policy = optimization.parse_policy("adapters" if upper else text, upper, layers)
-        shapes = adapter_package.trained_shapes(of_size, 64, 2, policy)
+        shapes = variable_shapes.trained_shapes(of_size, 64, 2, policy)
         found[text] = sum(int(np.prod(shape)) for shape in shapes.values())
     assert found == COUNTS[size]
 
@@ -290,8 +296,8 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
         CLASSES,
         classifier.Variant(classifier.adapter_function(5, 0.3), policy=policy),
     )
-    trained = adapter_package.trained_shapes(config(), 5, CLASSES, policy)
-    frozen = adapter_package.frozen_shapes(config(), policy)
+    trained = variable_shapes.trained_shapes(config(), 5, CLASSES, policy)
+    frozen = variable_shapes.frozen_shapes(config(), policy)
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
     assert not set(trained) & set(frozen)
