@@ -18,7 +18,7 @@ from training import classifier, estimators
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
 EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
 PREDICT = {"do_train": False, "do_eval": False, "do_predict": True}
-REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
+REQUIRED = ("data_dir", "bert_config_file", "vocab_file", "output_dir")
 
 
 class Case(NamedTuple):
@@ -176,8 +176,9 @@ def foreign_checkpoint(path):
 FLAG_CASES = (
     *(
         Case("no %s" % name, ("--%s is required" % name,), {name: value})
-        for name, value in zip(REQUIRED, (None, "", None, None, None))
+        for name, value in zip(REQUIRED, (None, "", None, None))
     ),
+    Case("no task", ("a task is needed", "--task_name"), {"task_name": None}),
     Case(
         "nothing to do",
         ("At least one of", "--do_train=true", "--do_eval=true", "--do_predict=true"),
@@ -273,6 +274,7 @@ FLAG_CASES = (
         )
         for name in ("train_batch_size", "eval_batch_size", "predict_batch_size")
     ),
+    Case("eval_steps -1", ("--eval_steps=-1", "0 for none"), {"eval_steps": -1}),
     Case(
         "no part of a batch",
         ("--gradient_accumulation_steps=0", "at least 1"),
