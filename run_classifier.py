@@ -1,4 +1,4 @@
-"""Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
+"""Tunes BERT with adapters on a task, evaluates it and predicts with it."""
 
 import system.startup  # noqa: F401  (before TensorFlow)
 

@@ -1,4 +1,4 @@
-"""Training, evaluation and prediction of one GLUE task, and the files they write."""
+"""Training, evaluation and prediction of one task, and the files they write."""
 
 import glob
 import json
