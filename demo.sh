@@ -37,21 +37,4 @@ say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evalua
   --output_dir="$output"
 
 say "4/4 Result"
-RESULTS="$output/eval_results.json" "$venv/bin/python" -c '
-import json
-import os
-import sys
-
-with open(os.environ["RESULTS"]) as reader:
-    dev = json.load(reader)["sets"]["dev"]
-score, baseline = dev["scores"]["accuracy"], dev["baseline"]["accuracy"]
-print(
-    "Accuracy on %d sentences of the dev set: %.1f %%; one answer for all of them: "
-    "%.1f %%." % (dev["examples"], 100 * score, 100 * baseline)
-)
-if score < 0.7:
-    sys.exit(
-        "error: this demo failed: at least 70 % was expected, 80 to 85 % is usual; see "
-        + os.path.join(os.path.dirname(os.environ["RESULTS"]), "log.txt")
-    )
-'
+check_accuracy "$output" 0.7 "80 to 85 %"

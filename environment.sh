@@ -105,3 +105,31 @@ prepare_environment() {
   done
   rm -f "$venv/unfinished"
 }
+
+# check_accuracy FOLDER LEAST USUAL: says the dev set's accuracy of a finished run, and
+# fails where it is below LEAST.
+check_accuracy() {
+  RESULTS="$1/eval_results.json" LEAST=$2 USUAL=$3 "$venv/bin/python" -c '
+import json
+import os
+import sys
+
+with open(os.environ["RESULTS"]) as reader:
+    dev = json.load(reader)["sets"]["dev"]
+score, baseline = dev["scores"]["accuracy"], dev["baseline"]["accuracy"]
+least = float(os.environ["LEAST"])
+print(
+    "Accuracy on %d rows of the dev set: %.1f %%; one answer for all of them: %.1f %%."
+    % (dev["examples"], 100 * score, 100 * baseline)
+)
+if score < least:
+    sys.exit(
+        "error: this demo failed: at least %.0f %% was expected, %s is usual; see %s"
+        % (
+            100 * least,
+            os.environ["USUAL"],
+            os.path.join(os.path.dirname(os.environ["RESULTS"]), "log.txt"),
+        )
+    )
+'
+}

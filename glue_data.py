@@ -156,7 +156,8 @@ def get_task(name):
         if task.name.replace("-", "") == wanted:
             return task
     raise UserError(
-        "Task not found: %s. The tasks are %s" % (name, ", ".join(sorted(GLUE_TASKS)))
+        "Task not found: %s. The tasks are %s; one of your own: --task_config"
+        % (name, ", ".join(sorted(GLUE_TASKS)))
     )
 
 

@@ -1,4 +1,4 @@
-"""Tunes BERT with adapters on a GLUE task, evaluates it and predicts with it."""
+"""Tunes BERT with adapters on a task, evaluates it and predicts with it."""
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
@@ -21,12 +21,15 @@ from system import console, disk
 from training import (
     classifier,
     data_check,
+    dev_steps,
     distribution,
     estimators,
+    flag_checks,
     run_checks,
     run_lock,
     run_text,
     signals,
+    task_inputs,
     task_runs,
 )
 from weights import adapter_package, checkpoints, health, run_package
@@ -176,6 +179,18 @@ FLAG_GROUPS = {
             "What checkpoints in --output_dir hold: all variables, or trained ones, "
             "optimizer slots and step, which need --init_checkpoint beside them.",
         ),
+        flags.DEFINE_integer(
+            "eval_steps",
+            0,
+            "Evaluate on the dev set(s) each so many training steps, and at the end; "
+            "0: not during the training.",
+        ),
+        flags.DEFINE_string(
+            "keep_best",
+            None,
+            "Metric of the task. The evaluation of --eval_steps with the highest on "
+            "the (first) dev set is kept, checkpoint and package, in OUTPUT_DIR/best.",
+        ),
         flags.DEFINE_bool(
             "write_graph",
             False,
@@ -259,7 +274,7 @@ class Plan(NamedTuple):
     step_reached: Optional[int]  # of the checkpoint in output_dir
     start_package: Optional[adapter_package.AdapterPackage]  # --adapters
     variant: classifier.Variant
-    run: task_runs.TaskRun
+    run: task_inputs.TaskRun
 
 
 def make_plan():
@@ -271,7 +286,7 @@ def make_plan():
     Raises:
       UserError: the first thing that is wrong.
     """
-    run_checks.check_flags(FLAGS)
+    flag_checks.check_flags(FLAGS)
     cluster = distribution.check(
         FLAGS.distribution_strategy,
         FLAGS.train_batch_size,
@@ -281,8 +296,9 @@ def make_plan():
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
-    task = run_checks.find_task(FLAGS)
-    needed = run_checks.splits_needed(task, FLAGS)
+    task = flag_checks.find_task(FLAGS)
+    flag_checks.check_keep_best(FLAGS, task)
+    needed = flag_checks.splits_needed(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None
@@ -304,7 +320,7 @@ def make_plan():
     start = run_checks.check_model(
         FLAGS, task, config, tokenizer, package, variant, is_chief
     )
-    run = task_runs.TaskRun(
+    run = task_inputs.TaskRun(
         task=task,
         examples=examples,
         data_dir=FLAGS.data_dir,
@@ -331,7 +347,7 @@ def make_plan():
             iterations_per_loop=FLAGS.iterations_per_loop,
             distribution_strategy=FLAGS.distribution_strategy,
             cluster=cluster,
-            lanes=run_checks.lanes(FLAGS),
+            lanes=flag_checks.lanes(FLAGS),
             write_graph=FLAGS.write_graph,
         ),
         package=_package_settings(task, config, package, variant.policy),
@@ -340,6 +356,7 @@ def make_plan():
         training=start.training,
         known=start.known,
         plots=FLAGS.plots,
+        dev_steps=dev_steps.Settings(FLAGS.eval_steps, FLAGS.keep_best),
         written={},
         ablated=layer_ranges.as_text(variant.ablated_layers),
     )
@@ -438,7 +455,7 @@ def main(argv):
 
 def _check_data():
     """Does what --check says."""
-    task = run_checks.find_task(FLAGS)
+    task = flag_checks.find_task(FLAGS)
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
@@ -465,6 +482,7 @@ def _run(plan):
         known = task_runs.evaluate(estimator, run, known)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
+    run_text.say_best(dev_steps.read_best(FLAGS.output_dir), FLAGS.output_dir)
     run_text.say_files(FLAGS.output_dir, run.task, run.result_name)
     health.say(known.findings, run.training)
 

@@ -6,5 +6,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
 
 prepare_environment requirements.txt requirements-test.txt
-say "Running the tests in 2 processes: pytest -n 2 $*"
-exec "$venv/bin/python" -m pytest -n 2 "$@"
+# Neighbours go to the same process, which makes what they share once: --dist.
+say "Running the tests in 2 processes: pytest -n 2 --dist worksteal $*"
+exec "$venv/bin/python" -m pytest -n 2 --dist worksteal "$@"

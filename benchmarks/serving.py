@@ -25,7 +25,7 @@ from errors import reports_user_errors
 from inputs import features
 from serving import saved_model
 from training import classifier
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 FLAGS = flags.FLAGS
 
@@ -91,7 +91,7 @@ def write_package(folder, seed):
     """Writes an adapter package of random weights, of the task "task<seed>"."""
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     random = np.random.RandomState(seed)
-    shapes = adapter_package.trained_shapes(config, FLAGS.adapter_size, len(_LABELS))
+    shapes = variable_shapes.trained_shapes(config, FLAGS.adapter_size, len(_LABELS))
     weights = {
         name: (random.standard_normal(shape) * 0.02 + name.endswith("gamma")).astype(
             np.float32
@@ -109,7 +109,7 @@ def write_package(folder, seed):
         do_lower_case=True,
         max_seq_length=FLAGS.seq_length,
     )
-    frozen = adapter_package.frozen_shapes(config)
+    frozen = variable_shapes.frozen_shapes(config)
     base = checkpoints.base_fingerprint(FLAGS.init_checkpoint, frozen)
     adapter_package.write(folder, description, weights, base, global_step=1)
     return folder
@@ -120,7 +120,7 @@ def write_single(folder, package):
     config = package.bert_config
     values = dict(
         checkpoints.iterate_values(
-            FLAGS.init_checkpoint, adapter_package.frozen_shapes(config)
+            FLAGS.init_checkpoint, variable_shapes.frozen_shapes(config)
         ),
         **package.weights,
     )

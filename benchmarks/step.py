@@ -98,14 +98,16 @@ class Timed:
                 [tf.global_variables_initializer(), tf.local_variables_initializer()]
             )
         self.seconds = []
+        self.processor_seconds = []  # of all threads, whoever else uses the machine
 
     def run(self, times=1, timed=True):
         """Runs it, keeping the seconds that each run took."""
         for _ in range(times):
-            started = time.perf_counter()
+            started, used = time.perf_counter(), time.process_time()
             self._session.run(self._fetch)
             if timed:
                 self.seconds.append(time.perf_counter() - started)
+                self.processor_seconds.append(time.process_time() - used)
 
     def operations(self):
         """Microseconds of one traced run, by kind of operation, longest first."""
@@ -253,14 +255,15 @@ def compare_policies(config):
     while time.perf_counter() < end:
         for model in models:
             model.run()
-    first = np.array(models[0].seconds)
     for text, model in zip(FLAGS.train_policy, models):
-        ratios = np.array(model.seconds) / first
+        ratios = np.divide(model.processor_seconds, models[0].processor_seconds)
         print(
-            "%-14s %8.1f ms  %.2f of the first, by turns %.2f to %.2f  (%d turns)"
+            "%-14s %8.1f ms, %8.1f ms of processor time: %.2f of the first's "
+            "(quartiles %.2f and %.2f; %d turns)"
             % (
                 text,
                 1e3 * np.median(model.seconds),
+                1e3 * np.median(model.processor_seconds),
                 np.median(ratios),
                 *np.percentile(ratios, [25, 75]),
                 len(ratios),

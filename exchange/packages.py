@@ -10,7 +10,13 @@ from exchange import adapterhub_format, hugging_face
 from inputs import features
 from model import layer_ranges
 from training import classifier
-from weights import adapter_package, bases, checkpoints, package_conversion
+from weights import (
+    adapter_package,
+    bases,
+    checkpoints,
+    package_conversion,
+    variable_shapes,
+)
 
 README_NAME = "README.md"
 _METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}
@@ -43,7 +49,7 @@ def read_base(base, do_lower_case):
         base.vocab_file,
     )
     names = list(hugging_face.expected_sources(bert_config.to_dict()))
-    shapes = adapter_package.frozen_shapes(bert_config)
+    shapes = variable_shapes.frozen_shapes(bert_config)
     for name in names:
         shapes.setdefault(name, [bert_config.hidden_size])  # Layer norms.
     report = checkpoints.check_fit(base.init_checkpoint, shapes, [])
@@ -150,7 +156,7 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
         description,
         weights,
         checkpoints.base_fingerprint(
-            base.init_checkpoint, adapter_package.frozen_shapes(bert_config)
+            base.init_checkpoint, variable_shapes.frozen_shapes(bert_config)
         ),
         0,
     )

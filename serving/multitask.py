@@ -22,7 +22,7 @@ import modeling
 import optimization
 from errors import UserError
 from model import activations
-from weights import adapter_package, checkpoints, health
+from weights import adapter_package, checkpoints, health, variable_shapes
 
 # Tables hold an activation as its place in here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
@@ -83,6 +83,8 @@ def read_package(value, described=None):
     elif not name:
         raise UserError("--adapters=%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
+    if package.task in (described or {}):
+        package = adapter_package.described(package, described[package.task])
     if package.policy.name == optimization.TOP_K:
         raise UserError(
             "--adapters=%s holds %s of its own, which tasks on one base cannot share: "
@@ -90,8 +92,6 @@ def read_package(value, described=None):
             "--train_policy=%s"
             % (value, package.policy.what, folder, package.policy.text)
         )
-    if package.task in (described or {}):
-        package = adapter_package.described(package, described[package.task])
     health.say(
         ["%s: %s" % (folder, finding) for finding in package.health.findings],
         package.config["settings"],
@@ -120,12 +120,12 @@ def completed(package, init_checkpoint, fingerprints):
     Raises:
       UserError: it belongs to another base.
     """
-    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
+    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     key = tuple(frozen)
     if key not in fingerprints:
         fingerprints[key] = checkpoints.base_fingerprint(init_checkpoint, frozen)
     adapter_package.check_fit(package, {"base": fingerprints[key]})
-    shapes = adapter_package.trained_shapes(
+    shapes = variable_shapes.trained_shapes(
         package.bert_config, package.adapter_size or 1, len(package.labels) or 1
     )
     kept = [name for name in shapes if name in frozen]  # layer norms
@@ -189,7 +189,7 @@ def _check_shared(first, package):
     keys = ["bert_config", "vocabulary", "do_lower_case"]
     # The digest is that of the frozen variables, and they differ by policy.
     frozen, of_first = (
-        adapter_package.frozen_shapes(p.bert_config, p.policy) for p in (package, first)
+        variable_shapes.frozen_shapes(p.bert_config, p.policy) for p in (package, first)
     )
     if set(frozen) == set(of_first):
         keys.append("base")

@@ -22,7 +22,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from serving import multitask
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 BATCH_SIZE = 32
 
@@ -95,7 +95,7 @@ class Predictor:
             do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
             for do_lower_case in (True, False)
         }
-        frozen = adapter_package.frozen_shapes(self._config)
+        frozen = variable_shapes.frozen_shapes(self._config)
         self._given = base.given
         self._init_checkpoint = init_checkpoint
         self._fingerprints = {

@@ -34,7 +34,7 @@ import modeling
 from errors import UserError
 from serving import multitask, requests
 from system import disk, files
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 SIGNATURE = "serving_default"
@@ -107,7 +107,7 @@ def _read(adapters, base, described):
         adapter_package.check_fit(package, found.given)
     logging.info("Read %d adapter packages; reading the base.", len(packages))
     values: dict[str, np.ndarray] = {}
-    frozen = adapter_package.frozen_shapes(found.bert_config)
+    frozen = variable_shapes.frozen_shapes(found.bert_config)
     fingerprints = {
         tuple(frozen): checkpoints.base_fingerprint(
             base.init_checkpoint, frozen, values

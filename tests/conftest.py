@@ -18,9 +18,39 @@ import tensorflow.compat.v1 as tf
 tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
 tf.disable_v2_behavior()
 tf.logging.set_verbosity(tf.logging.WARN)
-# The suite runs in one process per core, so each process keeps to one thread.
+# The suite runs in one process per core, so each process keeps to one thread, and
+# has one core for all that asks: batches are computed in one lane.
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
+os.sched_getaffinity = lambda process: {0}
+
+
+# Nor are graphs optimized, which takes longer than the few steps of a test. Programs
+# that tests start as processes of their own do that, and so does a test that asks for
+# `optimized_graphs`.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+_start_session = tf.Session.__init__
+
+
+def _start_as_built(session, target="", graph=None, config=None):
+    if config is not None:
+        as_built = tf.ConfigProto()
+        as_built.CopyFrom(config)
+        as_built.graph_options.rewrite_options.disable_meta_optimizer = True
+        config = as_built
+    _start_session(session, target, graph, config)
+
+
+tf.Session.__init__ = _start_as_built
+
+
+@pytest.fixture
+def optimized_graphs(monkeypatch):
+    """Has TensorFlow optimize the graphs of a test, as it does for users."""
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+    monkeypatch.setattr(tf.Session, "__init__", _start_session)
+    yield
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,9 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 from safetensors.numpy import save_file
-
-from tests.places import ROOT
 
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "##a", "##b", "c", "d", "e"]
 CONFIG = {
@@ -83,20 +78,6 @@ def legacy(weights):
         ): weights[name]
         for name in weights
     }
-
-
-def run_program(*arguments):
-    """Runs convert_checkpoint.py as a process; returns it, finished."""
-    return subprocess.run(
-        [
-            sys.executable,
-            os.path.join(ROOT, "convert_checkpoint.py"),
-            *arguments,
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def write_encoder(folder, config=None, weights=None, tokens=TOKENS):

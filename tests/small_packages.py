@@ -12,7 +12,7 @@ import tokenization
 from inputs import features
 from tests import small_run
 from training import classifier
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, variable_shapes
 
 VOCAB_SIZE = len(small_run.VOCABULARY)
 
@@ -79,7 +79,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     random = np.random.RandomState(seed)
     weights = {}
-    for name, shape in adapter_package.trained_shapes(
+    for name, shape in variable_shapes.trained_shapes(
         config, task.size, task.num_outputs, task.policy
     ).items():
         value = random.standard_normal(shape) * 0.3
@@ -99,7 +99,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
         policy=task.policy,
     )
     fingerprint = checkpoints.base_fingerprint(
-        base["init_checkpoint"], adapter_package.frozen_shapes(config, task.policy)
+        base["init_checkpoint"], variable_shapes.frozen_shapes(config, task.policy)
     )
     adapter_package.write(str(folder), description, weights, fingerprint, 10)
     return str(folder)
@@ -154,7 +154,7 @@ def single_task_scores(package, checkpoint, batch):
       checkpoint: the base's.
       batch: see `random_batch`.
     """
-    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
+    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     values = dict(checkpoints.iterate_values(checkpoint, frozen), **package.weights)
     with tf.Graph().as_default(), tf.Session() as session:
         output = classifier.create_model(

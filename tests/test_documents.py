@@ -37,11 +37,7 @@ from tests import small_packages, small_run
 from tests.document_reading import PROGRAMS, anchors, blocks, calls, read
 from tests.places import GLUE, ROOT
 from tests.small_packages import Task
-from training import estimators
 from weights import adapter_package
-
-# One worker runs them all, so that the README's training is run once.
-pytestmark = pytest.mark.xdist_group("documents")
 
 README = "README.md"
 DOCUMENTS = [
@@ -52,7 +48,7 @@ DOCUMENTS = [
     "CHANGELOG.md",
 ]
 README_BYTES = 10_000
-LANGUAGES = {"bash", "python", "text", "bibtex"}
+LANGUAGES = {"bash", "python", "text", "bibtex", "json"}
 
 # What a comment above a block can say that it needs, because no machine here has it.
 NEEDS = {
@@ -155,8 +151,6 @@ def run_program(call):
     tf.reset_default_graph()
     with contextlib.ExitStack() as patches:
         patches.enter_context(mock.patch.object(flags, "FLAGS", values))
-        # A second lane doubles the graph.
-        patches.enter_context(mock.patch.object(estimators, "cpu_lanes", lambda _: 1))
         if hasattr(module, "FLAGS"):
             patches.enter_context(mock.patch.object(module, "FLAGS", values))
         return module.main([program])
@@ -431,7 +425,7 @@ def test_modules_in_the_text_are_there(document):
     found = re.findall(r"[\w./]+\.(?:py|sh)\b", read(document))
     found += [code for code in inline_code(document) if re.fullmatch(r"\w+/", code)]
     # Of a run, of a SavedModel, and of every room.
-    elsewhere = {"adapters/", "eval/", "assets/", "__init__.py"}
+    elsewhere = {"adapters/", "best/", "eval/", "assets/", "__init__.py"}
     # The change log tells of what was.
     past = {"fetch_encoder.py"} if document == "CHANGELOG.md" else set()
     missing = {

@@ -33,6 +33,7 @@ from weights import (
     package_checks,
     package_conversion,
     package_report,
+    variable_shapes,
 )
 
 
@@ -129,7 +130,7 @@ def test_weights_of_a_package_with_digests_that_fit(package, written, data):
 def run_folder(tmp_path, written, base):
     """A run's folder with a checkpoint, as `manage_adapters.py export` takes it."""
     sound = adapter_package.read(str(written))
-    frozen = adapter_package.frozen_shapes(sound.bert_config)
+    frozen = variable_shapes.frozen_shapes(sound.bert_config)
     values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
     values.update(sound.weights, global_step=np.int64(10))
     (tmp_path / "run").mkdir()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import glue_data
 import tokenization
 from exchange import conversion, torch_file
-from inputs import features, tasks, text_lines, text_rows
+from inputs import features, own_tasks, tasks, text_lines, text_rows
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
     changed_bytes,
@@ -117,6 +117,49 @@ def test_files_of_glue(tmp_path, data):
             assert example.label in task.labels
         if split.has_labels and task.is_regression:
             assert 0 <= float(example.label) <= 5
+
+
+OWN_TASK = {
+    "name": "own",
+    "train": "train.csv",
+    "dev_share": 0.25,
+    "text_a": "text_a",
+    "text_b": "text_b",
+    "label": "task",
+    "labels": ["x", "y"],
+    "metrics": ["macro_f1"],
+    "max_seq_length": 32,
+    "seed": 3,
+}
+
+
+@fuzzed
+@given(data=st.data())
+def test_tasks_of_ones_own(tmp_path, data):
+    kinds = {"csv": text_rows.CSV, "tsv": text_rows.TSV, "jsonl": text_rows.JSONL}
+    ending = data.draw(st.sampled_from(sorted(kinds)))
+    document = dict(OWN_TASK, train="train." + ending)
+    if data.draw(st.booleans()):
+        del document["labels"]
+    path = tmp_path / "task.json"
+    rows, text = TABLES[kinds[ending]], json.dumps(document).encode()
+    # Not both: what one breaks hides the other.
+    if data.draw(st.booleans()):
+        text = changed_json(data.draw, document)
+    else:
+        rows = changed_table(data.draw, rows)
+    path.write_bytes(text)
+    (tmp_path / ("train." + ending)).write_bytes(rows)
+    found = read_or_refuse(own_tasks.load, str(path))
+    if found is None:
+        return
+    task, folder = found
+    assert own_tasks.from_record(own_tasks.as_record(task), str(path)) == task
+    for split in task.splits:
+        examples = read_or_refuse(tasks.read_examples, task, folder, split)
+        for example in examples or ():
+            assert isinstance(example.text_a, str)
+            assert not split.has_labels or not tasks.label_problem(task, example.label)
 
 
 # --- vocabularies ---------------------------------------------------------------

@@ -2,19 +2,16 @@
 
 import os
 import pathlib
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 
-import glue_submission
 from errors import UserError
 from glue_data import GLUE_TASKS
 from glue_submission import build_zip
 from inputs.submission_file import write_submission
-from tests.places import ROOT
+from tests import programs
 
 
 def written(tmp_path, name, predictions, split=0):
@@ -185,22 +182,14 @@ def test_folder_that_is_not_there(tmp_path):
         build_zip([str(tmp_path / "none")], str(tmp_path / "x.zip"))
 
 
-def run_program(*arguments):
-    return subprocess.run(
-        [sys.executable, glue_submission.__file__, *arguments],
-        capture_output=True, text=True, check=False, cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
-
-
 def test_program(folders, tmp_path):
     target = tmp_path / "s.zip"
     flags = ("--output_dirs=" + ",".join(folders), "--zip=%s" % target)
-    done = run_program(*flags)
+    done = programs.run("glue_submission.py", *flags)
     assert done.returncode == 0, done.stderr
     assert "holds 11 files" in done.stdout
     assert zipfile.is_zipfile(target)
-    refused = run_program(*flags)
+    refused = programs.run("glue_submission.py", *flags)
     assert refused.returncode == 1
     assert "error: --zip=" in refused.stderr
     assert "Traceback" not in refused.stderr

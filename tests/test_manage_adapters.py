@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,9 +11,9 @@ import tensorflow.compat.v1 as tf
 
 import manage_adapters
 import modeling
-from tests import small_packages
+from tests import programs, small_packages
 from tests.places import DATA
-from weights import adapter_package, checkpoints, health
+from weights import adapter_package, checkpoints, health, variable_shapes
 
 ORIGINAL = os.path.join(DATA, "original_run")
 TRAINED = os.path.join(ORIGINAL, "model.ckpt-360")
@@ -80,7 +78,7 @@ def original(tmp_path_factory):
 def base(tmp_path_factory):
     """The base of `original`: frozen weights, and layer norms of another training."""
     config = modeling.BertConfig.from_json_file(FILES["bert_config_file"])
-    frozen = adapter_package.frozen_shapes(config)
+    frozen = variable_shapes.frozen_shapes(config)
     values = dict(checkpoints.iterate_values(TRAINED, frozen))
     for name, value in values_of(TRAINED).items():
         if "LayerNorm" in name and "adam" not in name:
@@ -458,7 +456,7 @@ def test_one_weight_makes_another_base(original, base, tmp_path, fails):
     values[name][3] = np.nextafter(values[name][3], np.float32(1))
     changed = str(tmp_path / "changed.ckpt")
     checkpoints.write(changed, values)
-    frozen = adapter_package.frozen_shapes(adapter_package.read(original).bert_config)
+    frozen = variable_shapes.frozen_shapes(adapter_package.read(original).bert_config)
     text, _ = fails("verify", original, init_checkpoint=changed)
     for checkpoint in (base, changed):
         assert checkpoints.base_fingerprint(checkpoint, frozen)["sha256"] in text
@@ -611,13 +609,7 @@ def test_what_a_command_needs(fails, words, part):
 
 
 def test_as_a_process_of_its_own(original, tmp_path):
-    program = os.path.join(os.path.dirname(DATA), "..", "manage_adapters.py")
-    done = subprocess.run(
-        [sys.executable, program, "info", original, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = programs.run("manage_adapters.py", "info", original, str(tmp_path))
     assert done.returncode == 1
     assert "17,154" in done.stdout
     assert "Traceback" not in done.stderr

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,72 +20,86 @@ def relative_error(actual, expected):
     return np.abs(actual - expected).max() / np.abs(expected).max()
 
 
-@pytest.fixture
-def run():
+class Trained(NamedTuple):
+    """What the recorded training gives here."""
+
+    settings: dict
+    arrays: dict  # recorded from the original
+    names: list[str]  # of all trained variables
+    gradients: list  # of them in the first step
+    losses: list[float]  # of the recorded steps
+    values: dict  # of all variables after these
+    rates: list[float]  # of all steps, those that were not recorded too
+
+
+@pytest.fixture(scope="module")
+def trained():
     with open(os.path.join(DATA, "golden_small.json")) as reader:
         settings = json.load(reader)
     arrays = np.load(os.path.join(DATA, "golden_small.npz"))
-    batch = {
-        name: tf.placeholder(tf.int32, arrays["batch/" + name].shape[1:])
-        for name in FEATURES
-    }
-    output = classifier.create_model(
-        modeling.BertConfig.from_dict(settings["bert_config"]),
-        False,
-        *(batch[name] for name in FEATURES),
-        settings["num_labels"],
-        use_one_hot_embeddings=False,
-    )
-    step = optimization.create_optimizer(
-        output.loss,
-        settings["init_lr"],
-        settings["num_train_steps"],
-        settings["num_warmup_steps"],
-        use_tpu=False,
-    )
-    session = tf.Session()
-    session.run(tf.global_variables_initializer())
-    for variable in tf.global_variables():
-        if "init/" + variable.op.name in arrays:
-            variable.load(arrays["init/" + variable.op.name], session)
+    with tf.Graph().as_default(), tf.Session() as session:
+        batch = {
+            name: tf.placeholder(tf.int32, arrays["batch/" + name].shape[1:])
+            for name in FEATURES
+        }
 
-    def feed(number):
-        return {batch[name]: arrays["batch/" + name][number] for name in FEATURES}
+        def feed(number):
+            return {batch[name]: arrays["batch/" + name][number] for name in FEATURES}
 
-    yield settings, arrays, output, step, session, feed
-    session.close()
+        output = classifier.create_model(
+            modeling.BertConfig.from_dict(settings["bert_config"]),
+            False,
+            *(batch[name] for name in FEATURES),
+            settings["num_labels"],
+            use_one_hot_embeddings=False,
+        )
+        step = optimization.create_optimizer(
+            output.loss,
+            settings["init_lr"],
+            settings["num_train_steps"],
+            settings["num_warmup_steps"],
+            use_tpu=False,
+        )
+        session.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            if "init/" + variable.op.name in arrays:
+                variable.load(arrays["init/" + variable.op.name], session)
+        variables = optimization.trainable_variables()
+        gradients = session.run(tf.gradients(output.loss, variables), feed(0))
+        losses, rates = [], []
+        fetches = [output.loss, step.learning_rate, step.train_op]
+        for number in range(len(arrays["train/loss"])):
+            loss, rate, _ = session.run(fetches, feed(number))
+            losses.append(loss)
+            rates.append(rate)
+        values = session.run({v.op.name: v for v in tf.global_variables()})
+        while len(rates) < settings["num_train_steps"]:
+            rates.append(session.run(fetches, feed(0))[1])
+        names = [variable.op.name for variable in variables]
+        return Trained(settings, arrays, names, gradients, losses, values, rates)
 
 
-def test_gradients_equal_the_original(run):
-    settings, arrays, output, _, session, feed = run
-    variables = optimization.trainable_variables()
-    assert [v.op.name for v in variables] == settings["trainable_in_order"]
-    gradients = session.run(tf.gradients(output.loss, variables), feed(0))
-    for variable, gradient in zip(variables, gradients):
-        expected = arrays["gradient/" + variable.op.name]
+def test_gradients_equal_the_original(trained):
+    assert trained.names == trained.settings["trainable_in_order"]
+    for name, gradient in zip(trained.names, trained.gradients):
+        expected = trained.arrays["gradient/" + name]
         assert relative_error(gradient, expected) < 1e-5
 
 
-def test_twelve_steps_equal_the_original(run):
-    _, arrays, output, step, session, feed = run
-    for number, expected in enumerate(arrays["train/loss"]):
-        loss, _ = session.run([output.loss, step.train_op], feed(number))
-        assert abs(loss - expected) < 1e-5 * expected
-    variables = {variable.op.name: variable for variable in tf.global_variables()}
+def test_twelve_steps_equal_the_original(trained):
+    arrays, values = trained.arrays, trained.values
+    assert len(trained.losses) == 12
+    np.testing.assert_allclose(trained.losses, arrays["train/loss"], rtol=1e-5)
     recorded = {n[len("after/") :] for n in arrays.files if n.startswith("after/")}
     # Every variable that training may change is recorded: 40, and two slots each.
-    slots = {name for name in variables if "/adam_" in name}
-    trained = {v.op.name for v in optimization.trainable_variables()}
-    assert recorded == slots | trained
+    slots = {name for name in values if "/adam_" in name}
+    assert recorded == slots | set(trained.names)
     assert len(recorded) == 120
     for name in recorded:
-        value = session.run(variables[name])
-        assert relative_error(value, arrays["after/" + name]) < 1e-5, name
-    for name in set(variables) - recorded - {"global_step"}:
-        np.testing.assert_array_equal(
-            session.run(variables[name]), arrays["init/" + name], name
-        )
-    assert session.run(variables["global_step"]) == arrays["train/global_step"]
+        assert relative_error(values[name], arrays["after/" + name]) < 1e-5, name
+    for name in set(values) - recorded - {"global_step"}:
+        np.testing.assert_array_equal(values[name], arrays["init/" + name], name)
+    assert values["global_step"] == arrays["train/global_step"]
 
 
 def test_schedule_in_numbers():
@@ -100,11 +115,8 @@ def test_schedule_in_numbers():
         assert at(flat, 1) == pytest.approx(0.5 * 19 / 20)
 
 
-def test_first_and_last_learning_rate(run):
-    settings, _, _, step, session, feed = run
-    rates = []
-    for _ in range(settings["num_train_steps"]):
-        rates.append(session.run([step.learning_rate, step.train_op], feed(0))[0])
+def test_first_and_last_learning_rate(trained):
+    settings, rates = trained.settings, trained.rates
     assert rates[0] == pytest.approx(settings["init_lr"] / settings["num_warmup_steps"])
     assert rates[-1] == 0.0
     assert np.argmax(rates) == settings["num_warmup_steps"] - 1

@@ -17,7 +17,7 @@ import command_line
 import predict
 from errors import UserError
 from serving import predictor
-from tests import small_packages, small_run
+from tests import programs, small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
 
@@ -440,12 +440,11 @@ def start(base, folders, *others):
 
 
 def test_exit_status(base, packages):
-    process = start(base, packages[:1])
-    output, errors = process.communicate(b"a cat\n\nrain\n")
-    assert process.returncode == 2
-    assert [row["line"] for row in table(output)] == ["1", "3"]
-    assert b"left out: standard input, line 2: a blank line\n" in errors
-    assert errors.endswith(b"2 rows predicted, 1 left out\n")
+    done = programs.run(*arguments(base, packages[:1]), input="a cat\n\nrain\n")
+    assert done.returncode == 2
+    assert [row["line"] for row in table(done.stdout)] == ["1", "3"]
+    assert "left out: standard input, line 2: a blank line\n" in done.stderr
+    assert done.stderr.endswith("2 rows predicted, 1 left out\n")
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ def values_of(checkpoint):
     }
 
 
-@pytest.fixture
-def model(tmp_path):
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
     """A small BERT: its flags, with a checkpoint without adapters and head."""
     config = modeling.BertConfig(
         30522,
@@ -48,8 +48,7 @@ def model(tmp_path):
         type_vocab_size=2,
         initializer_range=0.2,
     )
-    folder = tmp_path / "bert"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("bert")
     (folder / "bert_config.json").write_text(config.to_json_string())
 
     def build():
@@ -62,13 +61,41 @@ def model(tmp_path):
         "init_checkpoint": str(folder / "bert_model.ckpt"),
         "max_seq_length": 32,
         "train_batch_size": 4,
-        "output_dir": str(tmp_path / "output"),
     }
 
 
 @pytest.fixture
-def pairs(tmp_path):
-    return small_run.write_mrpc(tmp_path / "MRPC")
+def model(base, tmp_path):
+    """The same, with a folder for what a run writes."""
+    return {**base, "output_dir": str(tmp_path / "output")}
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    return small_run.write_mrpc(tmp_path_factory.mktemp("rows") / "MRPC")
+
+
+def run_of_all(base, pairs, seed, output, **changes):
+    """Trains, evaluates and predicts."""
+    settings = {
+        "do_train": True,
+        "do_eval": True,
+        "do_predict": True,
+        "num_train_epochs": 2.0,
+        "learning_rate": 1e-2,
+        "adapter_init_scale": 0.1,
+        "save_checkpoints_steps": 5,
+        **changes,
+    }
+    run(output_dir=str(output), seed=seed, **base, **pairs, **settings)
+
+
+@pytest.fixture(scope="module")
+def whole(base, pairs, tmp_path_factory):
+    """The folder of such a run, which no test changes."""
+    output = tmp_path_factory.mktemp("whole") / "output"
+    run_of_all(base, pairs, 5, output)
+    return str(output)
 
 
 @pytest.fixture
@@ -100,12 +127,10 @@ def test_checkpoint_of_the_original_gives_its_scores_and_predictions(tmp_path):
     )
 
 
-def test_training_moves_the_trained_set_and_nothing_else(model, pairs):
-    run(do_train=True, num_train_epochs=2.0, learning_rate=1e-2, **model, **pairs)
-    output = model["output_dir"]
-    first = values_of(os.path.join(output, "model.ckpt-0"))
-    last = values_of(tf.train.latest_checkpoint(output))
-    base = values_of(model["init_checkpoint"])
+def test_training_moves_the_trained_set_and_nothing_else(base, whole):
+    first = values_of(os.path.join(whole, "model.ckpt-0"))
+    last = values_of(tf.train.latest_checkpoint(whole))
+    before = values_of(base["init_checkpoint"])
     assert last["global_step"] == 12
     moved = {name for name in last if not np.array_equal(first[name], last[name])}
     model_names = {name for name in last if "adam_" not in name}
@@ -118,30 +143,21 @@ def test_training_moves_the_trained_set_and_nothing_else(model, pairs):
     assert moved & model_names == trained | {"global_step"}
     slots = {name for name in last if "adam_" in name}
     assert slots == {n + s for n in trained for s in ("/adam_m", "/adam_v")}
-    frozen = set(base) - trained
+    frozen = set(before) - trained
     assert len(frozen) == 29
     for name in frozen:
-        np.testing.assert_array_equal(last[name], base[name], name)
+        np.testing.assert_array_equal(last[name], before[name], name)
 
 
-def test_the_same_seed_gives_the_same_results_byte_for_byte(model, pairs, tmp_path):
-    written = {}
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        output = tmp_path / name
-        settings = {**model, **pairs, "output_dir": str(output), "seed": seed}
-        run(
-            do_train=True,
-            do_eval=True,
-            do_predict=True,
-            num_train_epochs=2.0,
-            learning_rate=1e-2,
-            adapter_init_scale=0.1,
-            **settings,
-        )
-        files = ("eval_results.txt", "eval_results.json", "test_results.tsv")
-        written[name] = [(output / file).read_bytes() for file in files]
-    assert written["a"] == written["b"]
-    assert written["a"][0] != written["c"][0]
+def test_the_same_seed_gives_the_same_results_byte_for_byte(
+    base, pairs, whole, tmp_path
+):
+    run_of_all(base, pairs, 5, tmp_path / "again")
+    for name in ("eval_results.txt", "eval_results.json", "test_results.tsv"):
+        with open(os.path.join(whole, name), "rb") as reader:
+            assert reader.read() == (tmp_path / "again" / name).read_bytes()
+    run_of_all(base, pairs, 6, tmp_path / "other", do_predict=False)
+    assert read_results(tmp_path / "other") != read_results(whole)
 
 
 def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
@@ -149,16 +165,14 @@ def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
     for dynamic in (True, False):
         output = str(tmp_path / str(dynamic))
         settings = {**model, **pairs, "output_dir": output}
-        run(do_eval=True, do_predict=True, dynamic_padding=dynamic, **settings)
+        run(do_predict=True, dynamic_padding=dynamic, **settings)
         results[dynamic] = np.loadtxt(os.path.join(output, "test_results.tsv"))
     assert np.ptp(results[True][:, 0]) > 0
     np.testing.assert_allclose(results[True], results[False], rtol=1e-5)
 
 
-def test_files_of_a_run(model, pairs):
-    run(do_train=True, do_eval=True, do_predict=True, **model, **pairs)
-    output = model["output_dir"]
-    files = set(os.listdir(output))
+def test_files_of_a_run(whole):
+    files = set(os.listdir(whole))
     assert {
         "checkpoint",
         "eval_results.txt",
@@ -172,34 +186,33 @@ def test_files_of_a_run(model, pairs):
     } <= files
     assert not [name for name in files if name.endswith((".partial", ".meta"))]
     assert "graph.pbtxt" not in files
-    results = read_results(output)
+    results = read_results(whole)
     keys = ["accuracy", "eval_accuracy", "eval_loss", "f1", "global_step", "loss"]
     assert list(results) == keys
     assert float(results["accuracy"]) == pytest.approx(float(results["eval_accuracy"]))
-    with open(os.path.join(output, "test_results.tsv")) as reader:
+    with open(os.path.join(whole, "test_results.tsv")) as reader:
         rows = [[float(p) for p in line.split("\t")] for line in reader]
     assert len(rows) == 7
     np.testing.assert_allclose(np.sum(rows, axis=1), 1.0, rtol=1e-5)
-    with open(os.path.join(output, "MRPC.tsv")) as reader:
+    with open(os.path.join(whole, "MRPC.tsv")) as reader:
         lines = reader.read().splitlines()
     assert lines[0] == "index\tprediction"
     assert [line.split("\t")[1] for line in lines[1:]] == [
         str(np.argmax(row)) for row in rows
     ]
-    with open(os.path.join(output, "eval_results.json")) as reader:
+    with open(os.path.join(whole, "eval_results.json")) as reader:
         report = json.load(reader)
     dev = report["sets"]["dev"]
     assert dev["baseline"]["accuracy"] == 0.5
     assert dev["scores"]["f1"] == pytest.approx(float(results["f1"]))
 
 
-def test_scalars_for_tensorboard(model, pairs):
-    run(do_train=True, do_eval=True, **model, **pairs)
+def test_scalars_for_tensorboard(whole):
     for folder in ("", "eval"):
-        pattern = os.path.join(model["output_dir"], folder, "events.out.*")
+        pattern = os.path.join(whole, folder, "events.out.*")
         (events,) = tf.io.gfile.glob(pattern)
         assert os.path.getsize(events) < 10000, "it holds a graph"
-    (events,) = tf.io.gfile.glob(os.path.join(model["output_dir"], "events.out.*"))
+    (events,) = tf.io.gfile.glob(os.path.join(whole, "events.out.*"))
     tags = {
         value.tag
         for event in tf.train.summary_iterator(events)
@@ -208,10 +221,9 @@ def test_scalars_for_tensorboard(model, pairs):
     assert {"loss", "learning_rate", "gradient_norm"} <= tags
 
 
-def test_the_same_run_resumes_and_says_so(model, pairs, capsys):
-    settings = {**model, **pairs, "num_train_epochs": 2.0}
-    output = model["output_dir"]
-    run(do_train=True, save_checkpoints_steps=5, **settings)
+def test_the_same_run_resumes_and_says_so(base, pairs, whole, tmp_path, capsys):
+    output = str(tmp_path / "output")
+    shutil.copytree(whole, output)
     # As if it had been stopped after step 5.
     for name in os.listdir(output):
         if name.startswith("model.ckpt-1"):
@@ -219,11 +231,12 @@ def test_the_same_run_resumes_and_says_so(model, pairs, capsys):
     with open(os.path.join(output, "checkpoint"), "w") as writer:
         writer.write('model_checkpoint_path: "model.ckpt-5"\n')
     capsys.readouterr()
-    run(do_train=True, **settings)
+    changes = {"do_eval": False, "do_predict": False}
+    run_of_all(base, pairs, 5, output, **changes)
     said = "Resuming the run in %s from step 5" % output
     assert said in capsys.readouterr().err
     assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
-    run(do_train=True, **settings)
+    run_of_all(base, pairs, 5, output, **changes)
     assert "has already reached step 12 of 12" in capsys.readouterr().err
 
 
@@ -277,9 +290,8 @@ def test_both_sets_of_mnli_in_one_run_and_ax_with_its_model(model, tmp_path):
         assert reader.read() == before
 
 
-@pytest.mark.parametrize("size", [3, 20])
-def test_adapter_size_and_scale_reach_the_model(model, pairs, size):
-    scale = 0.01 * size
+def test_adapter_size_and_scale_reach_the_model(model, pairs):
+    size, scale = 20, 0.2
     run(do_train=True, adapter_size=size, adapter_init_scale=scale, **model, **pairs)
     first = values_of(os.path.join(model["output_dir"], "model.ckpt-0"))
     weights = [first[name] for name in first if name.endswith("adapters/weights1")]

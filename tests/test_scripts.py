@@ -43,8 +43,9 @@ exec(sys.argv[1])' "$2" ;;
   *)
     log "$@"
     if [[ $1 == run_classifier.py ]]; then
-      mkdir -p demo_work/tuned
+      mkdir -p demo_work/tuned demo_work/messages
       cp "$FAKES/results" demo_work/tuned/eval_results.json
+      cp "$FAKES/results" demo_work/messages/eval_results.json
     fi
     status_of "$1" ;;
 esac
@@ -267,11 +268,13 @@ def test_never_changes_the_python_of_an_environment_in_silence(checkout):
 
 # The scripts.
 
+PYTEST = "pytest -n 2 --dist worksteal"
+
 
 def test_tests_take_arguments_and_hand_the_status_back(checkout):
     checkout.add_python("python3.10", (3, 10, 1))
     assert checkout.script("test.sh", "-k", "a b").returncode == 0
-    assert checkout.log()[-1] == r"pytest -n 2 -k a\ b"
+    assert checkout.log()[-1] == PYTEST + r" -k a\ b"
     checkout.fail("pytest")
     assert checkout.script("test.sh").returncode == 3
 
@@ -282,8 +285,9 @@ def test_ci_passes_only_when_all_pass(checkout):
     assert run.returncode == 0
     ran = [line for line in checkout.log() if not line.startswith(("venv", "pip"))]
     assert ran[0] == "ruff check ."
-    assert [line.split()[0] for line in ran[1:-1]] == DEMO_STEPS
-    assert ran[-1] == "pytest -n 2"
+    steps = [*DEMO_STEPS, "run_classifier.py"]  # With a task of one's own.
+    assert [line.split()[0] for line in ran[1:-1]] == steps
+    assert ran[-1] == PYTEST
     assert "no Python 3.13 3.12 is here" in run.stdout
 
 
@@ -303,8 +307,8 @@ def test_ci_tests_both_tensorflows(checkout, first, other, on_path):
     run = checkout.script(".ci/run", PYTHON="first", HOME=str(checkout.root))
     assert run.returncode == 0
     ran = [line for line in checkout.log() if line.startswith("pytest")]
-    assert ran[0] == "pytest -n 2"
-    assert ran[1].startswith("pytest -n 2 tests/training/test_estimator_compat.py ")
+    assert ran[0] == PYTEST
+    assert ran[1].startswith(PYTEST + " tests/training/test_estimator_compat.py ")
     assert len(ran) == 2
     assert "venv .venv-other" in checkout.log()
     checkout.fail("pytest")

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from typing import Callable, NamedTuple, Optional
 
 import numpy as np
@@ -13,13 +11,14 @@ import small_run
 import tensorflow.compat.v1 as tf
 from absl import flags
 
-from tests.places import GLUE, ROOT
-from training import estimators
+from tests import programs
+from tests.places import GLUE
+from training import classifier, estimators
 
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
 EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
 PREDICT = {"do_train": False, "do_eval": False, "do_predict": True}
-REQUIRED = ("data_dir", "bert_config_file", "task_name", "vocab_file", "output_dir")
+REQUIRED = ("data_dir", "bert_config_file", "vocab_file", "output_dir")
 
 
 class Case(NamedTuple):
@@ -177,8 +176,9 @@ def foreign_checkpoint(path):
 FLAG_CASES = (
     *(
         Case("no %s" % name, ("--%s is required" % name,), {name: value})
-        for name, value in zip(REQUIRED, (None, "", None, None, None))
+        for name, value in zip(REQUIRED, (None, "", None, None))
     ),
+    Case("no task", ("a task is needed", "--task_name"), {"task_name": None}),
     Case(
         "nothing to do",
         ("At least one of", "--do_train=true", "--do_eval=true", "--do_predict=true"),
@@ -274,6 +274,7 @@ FLAG_CASES = (
         )
         for name in ("train_batch_size", "eval_batch_size", "predict_batch_size")
     ),
+    Case("eval_steps -1", ("--eval_steps=-1", "0 for none"), {"eval_steps": -1}),
     Case(
         "no part of a batch",
         ("--gradient_accumulation_steps=0", "at least 1"),
@@ -805,12 +806,29 @@ class EstimatorMade(Exception):
     """All checks have passed."""
 
 
+@pytest.fixture(scope="module")
+def variable_set():
+    """`classifier.variable_set` that builds the model of each config only once."""
+    build, known = classifier.variable_set, {}
+
+    def from_before(config, num_labels, variant):
+        adapter = tuple(sorted(variant.adapter_fn.keywords.items()))
+        others = variant._replace(adapter_fn=None)
+        key = (config.to_json_string(), num_labels, adapter, others)
+        if key not in known:
+            known[key] = build(config, num_labels, variant)
+        return known[key]
+
+    return from_before
+
+
 @pytest.fixture
-def no_estimator(monkeypatch):
+def no_estimator(monkeypatch, variable_set):
     def make_estimator(*_, **__):
         raise EstimatorMade
 
     monkeypatch.setattr(estimators, "make_estimator", make_estimator)
+    monkeypatch.setattr(classifier, "variable_set", variable_set)
 
 
 # --- the tests ---------------------------------------------------------------------
@@ -862,27 +880,16 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def processes(originals, tmp_path_factory):
-    """Runs the commands side by side: most of their time is TensorFlow's start."""
+    """What the commands end with: status and text."""
     root = tmp_path_factory.mktemp("processes")
     for name in ("bert", "MRPC"):
         shutil.copytree(str(originals / name), str(root / name))
     remove("MRPC/test.tsv")(root)
     wrong_file = ["--%s=%s" % pair for pair in settings_for({}, root).items()]
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, "run_classifier.py", *(arguments or wrong_file)],
-            cwd=ROOT,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, arguments in COMMANDS.items()
-    }
     ended = {}
-    for name, process in started.items():
-        out, err = process.communicate(timeout=300)
-        ended[name] = (process.returncode, out + err)
+    for name, arguments in COMMANDS.items():
+        done = programs.run("run_classifier.py", *(arguments or wrong_file))
+        ended[name] = (done.returncode, done.stdout + done.stderr)
     assert not (root / "output").exists()
     return ended
 

@@ -180,23 +180,20 @@ def session_config(lanes=1):
     return config
 
 
-def train(model_fn, settings, input_fn, progress_settings):
-    """Trains up to the last step, on all devices and machines of the settings.
+def train(model_fn, settings, input_fn, watch, stop):
+    """Trains up to a step, on all devices and machines of the settings.
 
     Args:
       model_fn: what `classifier.model_fn_builder` gives.
       settings: a `RunSettings`.
       input_fn: what `features.input_fn_builder` gives.
-      progress_settings: a `progress.ProgressSettings`.
-
-    Returns:
-      The `health.TrainingLoss` at the end; None on TPU, where no step's loss is seen.
+      watch: a `progress.ProgressHook`, the same for all parts of a training.
+      stop: the step to end with, at most the last of the settings.
 
     Raises:
       UserError: the loss or a gradient was not finite.
       signals.Ended: a signal was received; there is a checkpoint of the last step.
     """
-    watch = progress.ProgressHook(progress_settings)
 
     def train_there(placement, hooks):
         trained = make_estimator(model_fn, settings, placement)
@@ -205,7 +202,7 @@ def train(model_fn, settings, input_fn, progress_settings):
             hooks = [*hooks, watch]
         hooks = [*hooks, SaveHook(settings.output_dir), signals.StopHook(request)]
         try:
-            trained.train(input_fn, hooks=hooks, max_steps=settings.num_train_steps)
+            trained.train(input_fn, hooks=hooks, max_steps=stop)
         except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
             raise _diverged(settings.output_dir, watch) from None
         except tf.errors.InvalidArgumentError as error:
@@ -213,14 +210,12 @@ def train(model_fn, settings, input_fn, progress_settings):
                 raise
             raise _diverged(settings.output_dir, watch) from None
 
-    if settings.is_chief:
-        prepare_summaries(settings.output_dir, settings.write_graph)
     with signals.awaited() as request:
         distribution.run(
             settings.distribution_strategy,
             session_config(settings.lanes),
             settings.cluster,
-            settings.num_train_steps,
+            stop,
             train_there,
         )
     distribution.remove_worker_files(settings.output_dir, settings.cluster)
@@ -230,7 +225,6 @@ def train(model_fn, settings, input_fn, progress_settings):
             "stopped after step %d of %d, with a checkpoint; the same command goes on "
             "from there" % (request.step, settings.num_train_steps),
         )
-    return watch.last_loss()
 
 
 def prepare_summaries(folder, write_graph):

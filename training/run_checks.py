@@ -1,220 +1,18 @@
-"""Checks of the flags of `run_classifier.py`, and of the files that they name."""
+"""Config, vocabulary, checkpoint, package and folder, held against each other."""
 
 import os
 from typing import Any, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
-import command_line
-import glue_data
 import optimization
 import tokenization
 from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
 from system import console, disk
-from training import classifier, distribution, estimators, run_lock, run_text
-from weights import adapter_package, checkpoints, health, run_record
-
-_MOST_EPOCHS = 10_000
-_MOST_INT = 2**31 - 1  # TensorFlow counts rows and steps in integers of 32 bits too.
-REQUIRED = ("bert_config_file", "vocab_file", "output_dir")
-
-
-def check_flags(flags):
-    """Refuses values that no run can have.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`.
-
-    Raises:
-      UserError: naming the flag, its value and what is allowed.
-    """
-    command_line.check_required(flags, REQUIRED)
-    if not flags.do_train and not flags.do_eval and not flags.do_predict:
-        raise UserError(
-            "At least one of `do_train`, `do_eval` or `do_predict` must be True: say "
-            "what to do with --do_train=true, --do_eval=true or --do_predict=true"
-        )
-    for name in (
-        "train_batch_size",
-        "eval_batch_size",
-        "predict_batch_size",
-        "adapter_size",
-        "save_checkpoints_steps",
-        "iterations_per_loop",
-        "num_tpu_cores",
-        "gradient_accumulation_steps",
-    ):
-        if flags[name].value < 1:
-            raise UserError("--%s=%d: at least 1 is needed" % (name, flags[name].value))
-        # --adapter_size is held against the model.
-        if name != "adapter_size" and flags[name].value > _MOST_INT:
-            raise UserError(
-                "--%s=%.40r: at most %d is allowed"
-                % (name, flags[name].value, _MOST_INT)
-            )
-    for name in ("learning_rate", "num_train_epochs", "adapter_init_scale"):
-        if not 0 < flags[name].value < float("inf"):
-            raise UserError(
-                "--%s=%r: a finite number above 0 is needed" % (name, flags[name].value)
-            )
-    if flags.num_train_epochs > _MOST_EPOCHS:
-        raise UserError(
-            "--num_train_epochs=%r: at most %d are allowed; the paper's are 3 to 20"
-            % (flags.num_train_epochs, _MOST_EPOCHS)
-        )
-    if not 0 <= flags.warmup_proportion <= 1:
-        raise UserError(
-            "--warmup_proportion=%r: a number from 0 to 1 is needed"
-            % flags.warmup_proportion
-        )
-    if not 0 <= flags.seed < 2**31:
-        raise UserError(
-            "--seed=%d: a whole number from 0 to %d is needed" % (flags.seed, 2**31 - 1)
-        )
-    parts = flags.gradient_accumulation_steps
-    if flags.do_train and flags.train_batch_size % parts:
-        raise UserError(
-            "--train_batch_size=%d does not divide into "
-            "--gradient_accumulation_steps=%d equal parts"
-            % (flags.train_batch_size, parts)
-        )
-    if flags.adapters and not flags.init_checkpoint:
-        raise UserError("--adapters needs the base beside it, --init_checkpoint")
-    if flags.checkpoint_content == checkpoints.TRAINED and (
-        flags.allow_random_base or not flags.init_checkpoint
-    ):
-        raise UserError(
-            "--checkpoint_content=%s needs the base beside it whenever a checkpoint is "
-            "used: give --init_checkpoint, and no --allow_random_base"
-            % checkpoints.TRAINED
-        )
-    if flags.use_tpu:
-        _check_tpu_flags(flags)
-        if flags.distribution_strategy != distribution.NONE:
-            raise UserError(
-                "--distribution_strategy=%s is for GPUs; --use_tpu=true distributes "
-                "by itself" % flags.distribution_strategy
-            )
-
-
-def find_task(flags):
-    """The task that the flags name; sets the flags that its file speaks for.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`; of a task with a file `data_dir` and
-        `max_seq_length` are set where they are not given.
-
-    Returns:
-      A `tasks.Task`.
-
-    Raises:
-      UserError: there is no such task, or its file describes none.
-    """
-    task, folder = glue_data.given_task(
-        flags.task_name, flags.task_config, flags.data_dir
-    )
-    if not folder:
-        command_line.check_required(flags, ["data_dir"])
-    flags.data_dir = folder
-    if task.max_seq_length and not flags["max_seq_length"].present:
-        flags.max_seq_length = task.max_seq_length
-    return task
-
-
-def lanes(flags):
-    """The lanes of this run's batches: `estimators.cpu_lanes`, if nothing rules it out.
-
-    XLA compiles for all cores, and replicas are side by side already.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`, checked.
-
-    Returns:
-      The number of lanes; 1: none.
-    """
-    if flags.use_tpu or flags.xla or flags.distribution_strategy != distribution.NONE:
-        return 1
-    batch_sizes = []
-    if flags.do_train:
-        batch_sizes += [flags.train_batch_size // flags.gradient_accumulation_steps]
-    batch_sizes += [flags[name].value for name in _batches_without_training(flags)]
-    return estimators.cpu_lanes(batch_sizes)
-
-
-def _batches_without_training(flags):
-    """The names of the batch flags that evaluation and prediction will use."""
-    if flags.do_eval:
-        return ["eval_batch_size", "predict_batch_size"]  # Scores need predictions.
-    return ["predict_batch_size"] if flags.do_predict else []
-
-
-def _check_tpu_flags(flags):
-    """Refuses what a TPU cannot do.
-
-    Raises:
-      UserError: no TPU is named, or a batch does not divide over its cores.
-    """
-    if not flags.tpu_name and not flags.master:
-        raise UserError(
-            "--use_tpu=true needs the TPU: its name, --tpu_name, or address, --master"
-        )
-    if flags.precision == "float16":
-        raise UserError("--precision=float16: a TPU has no float16; give bfloat16")
-    parts = flags.num_tpu_cores * flags.gradient_accumulation_steps
-    if flags.do_train and flags.train_batch_size % parts:
-        raise UserError(
-            "--train_batch_size=%d does not divide over --num_tpu_cores=%d, in "
-            "--gradient_accumulation_steps=%d parts each: give a multiple of %d"
-            % (
-                flags.train_batch_size,
-                flags.num_tpu_cores,
-                flags.gradient_accumulation_steps,
-                parts,
-            )
-        )
-    for name in _batches_without_training(flags):
-        if flags[name].value % flags.num_tpu_cores:
-            raise UserError(
-                "--%s=%d does not divide over --num_tpu_cores=%d: give a multiple of it"
-                % (name, flags[name].value, flags.num_tpu_cores)
-            )
-
-
-def splits_needed(task, flags):
-    """The splits of a task that this run reads.
-
-    Args:
-      task: a `tasks.Task`.
-      flags: the program's `absl.flags.FlagValues`.
-
-    Returns:
-      A list of `tasks.Split`.
-
-    Raises:
-      UserError: the task has no such set.
-    """
-    needed = []
-    for wanted, flag, splits in (
-        (flags.do_train, "do_train", (task.train,) if task.train else ()),
-        (flags.do_eval, "do_eval", task.dev),
-        (flags.do_predict, "do_predict", task.test),
-    ):
-        if wanted and not splits:
-            if task.config_file:
-                remedy = 'name one in %s ("train", "dev" or "dev_share", "test")'
-                remedy %= task.config_file
-            else:
-                remedy = (
-                    "it is predicted with the model of %s (--do_predict=true with the "
-                    "--output_dir of that task)" % task.model_of
-                )
-            raise UserError(
-                "--%s: task %s has no set for it; %s" % (flag, task.title, remedy)
-            )
-        needed += splits if wanted else ()
-    return needed
+from training import classifier, distribution, run_lock, run_text
+from weights import adapter_package, checkpoints, health, run_record, variable_shapes
 
 
 class Start(NamedTuple):
@@ -375,7 +173,7 @@ def _check_base(flags, variables, package):
 
 def _check_package(flags, package, identity):
     """Holds --adapters against the task and the base, and logs what it is."""
-    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
+    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     given = {key: identity[key] for key in identity if key != "base"}
     # What needs no reading of the base first.
     adapter_package.check_fit(package, given)

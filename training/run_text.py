@@ -160,13 +160,42 @@ def say_scores(split, step, count, scores, baseline):
         )
 
 
+def say_dev_step(entry, task):
+    """Says what an evaluation within a training gave, a line for each dev set.
+
+    Args:
+      entry: dict with "global_step" and "sets", see `dev_steps`.
+      task: the `tasks.Task`.
+    """
+    for name, found in entry["sets"].items():
+        scores = ["%s %.4f" % (metric, found[metric]) for metric in task.metrics]
+        console.say(
+            "  %s at step %d: %s", name, entry["global_step"], ", ".join(scores)
+        )
+
+
+def say_best(best, output_dir):
+    """Says which step is kept as the best; `best` as `dev_steps.read_best` gives it."""
+    if best is None:
+        return
+    console.say(
+        "Kept as the best by %s: step %d, %.4f on %s, in %s; its package is there too. "
+        "All else is of the last step",
+        best["metric"],
+        best["global_step"],
+        best["score"],
+        best["set"],
+        os.path.join(output_dir, "best"),
+    )
+
+
 def say_files(output_dir, task, result_name):
     """Says which files a run has left.
 
     Args:
       output_dir: its folder.
       task: a `tasks.Task`.
-      result_name: see `task_runs.TaskRun`.
+      result_name: see `task_inputs.TaskRun`.
     """
     console.say("Files in %s:", output_dir)
     files = list(_FILES)

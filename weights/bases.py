@@ -6,7 +6,7 @@ import modeling
 import tokenization
 from errors import UserError
 from inputs import features
-from weights import adapter_package, checkpoints
+from weights import checkpoints, variable_shapes
 
 
 class Base(NamedTuple):
@@ -63,7 +63,7 @@ def check_shapes(checkpoint, bert_config, remedy=None):
     Raises:
       UserError: the first variable that does not fit.
     """
-    shapes = adapter_package.frozen_shapes(bert_config)
+    shapes = variable_shapes.frozen_shapes(bert_config)
     checkpoints.check_fit(checkpoint, shapes, [], remedy=remedy)
     more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
     if more in checkpoints.read_shapes(checkpoint):

@@ -1,6 +1,7 @@
 """Weights from and to checkpoints, outside the Estimator."""
 
 import contextlib
+import glob
 import hashlib
 import math
 import os
@@ -219,6 +220,21 @@ def base_fingerprint(checkpoint, names, values=None):
         if values is not None:
             values[name] = value
     return {"sha256": digest.hexdigest(), "parameters": parameters}
+
+
+def copy(checkpoint, folder):
+    """Copies a checkpoint into a folder, as its last one.
+
+    Args:
+      checkpoint: path without file endings.
+      folder: an empty one.
+    """
+    name = checkpoint.rpartition("/")[2]
+    pattern = glob.escape(checkpoint)
+    for path in tf.io.gfile.glob([pattern + ".index", pattern + ".data-*"]):
+        tf.io.gfile.copy(path, "%s/%s" % (folder, path.rpartition("/")[2]))
+    with tf.io.gfile.GFile(folder + "/checkpoint", "w") as writer:
+        writer.write('model_checkpoint_path: "%s"\n' % name)
 
 
 def write(prefix, values):

@@ -164,6 +164,8 @@ def check_config(config, path):
             adapter["activation"],
             ", ".join(sorted(activations.ADAPTER_ACTIVATIONS)),
         )
+    elif not isinstance(config.get("selection"), (str, type(None))):
+        problem = "selection is %.80r" % (config["selection"],)
     elif not 3 <= length <= longest:
         problem = "max_seq_length is %d, the model's longest %d" % (length, longest)
     elif not _are_scores(config["dev_scores"] or {}):

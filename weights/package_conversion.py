@@ -18,7 +18,14 @@ from errors import UserError
 from inputs import features, own_tasks, tasks
 from model import layer_ranges
 from system import disk, files
-from weights import adapter_package, bases, checkpoints, health, run_record
+from weights import (
+    adapter_package,
+    bases,
+    checkpoints,
+    health,
+    run_record,
+    variable_shapes,
+)
 
 _ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
 _STEP = tf.GraphKeys.GLOBAL_STEP
@@ -97,13 +104,13 @@ def export(checkpoint, output, given, base=None):
             bert_config.vocab_size,
             config_file,
         )
-    trained = adapter_package.trained_shapes(
+    trained = variable_shapes.trained_shapes(
         bert_config,
         description.adapter_size,
         len(description.labels) or 1,
         description.policy,
     )
-    frozen = adapter_package.frozen_shapes(bert_config, description.policy)
+    frozen = variable_shapes.frozen_shapes(bert_config, description.policy)
     holder = _find_base(checkpoint, base.init_checkpoint, shapes, frozen)
     _check_head(checkpoint, shapes, trained, description.task_name)
     own = trained if base.init_checkpoint else {**trained, **frozen}
@@ -306,7 +313,7 @@ def base_misfits(package, checkpoint, fingerprints=None):
     """
     fingerprints = {} if fingerprints is None else fingerprints
     policy = package.policy
-    shapes = adapter_package.frozen_shapes(package.bert_config, policy)
+    shapes = variable_shapes.frozen_shapes(package.bert_config, policy)
     key = json.dumps(shapes)
     if key not in fingerprints:
         try:
@@ -349,7 +356,7 @@ def merge(folder, init_checkpoint, output):
         )
     for misfit in base_misfits(package, init_checkpoint):
         raise UserError("%s does not fit: %s" % (folder, misfit))
-    frozen = adapter_package.frozen_shapes(package.bert_config, package.policy)
+    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     merged = {
         **dict(checkpoints.iterate_values(init_checkpoint, frozen)),
         **package.weights,

@@ -44,7 +44,12 @@ def summary(package):
             _thousands(base["parameters"]),
         ),
         "bytes": _thousands(file_bytes(package)),
-        "trained": "%s; %d steps" % (package.policy.what, config["global_step"]),
+        "trained": "%s; %d steps%s"
+        % (
+            package.policy.what,
+            config["global_step"],
+            ", " + config["selection"] if config.get("selection") else "",
+        ),
         "adapters": "size %d, %s, after both sublayers of layers %s%s"
         % (
             adapter["size"],

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from system import console
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, variable_shapes
 
 
 class PackageSettings(NamedTuple):
@@ -26,13 +26,14 @@ def folder_of(output_dir):
     return os.path.join(output_dir, adapter_package.FOLDER)
 
 
-def write(output_dir, settings, known):
+def write(output_dir, settings, known, dev_scores=None):
     """Writes the package of the last checkpoint; says so where there is none.
 
     Args:
       output_dir: the run's folder.
       settings: a `PackageSettings`.
       known: what is known against the weights, a `health.Health`.
+      dev_scores: dict from dev set to dict from metric to float, where they are known.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written.
@@ -50,7 +51,7 @@ def write(output_dir, settings, known):
         )
         return
     outputs = 1 if description.is_regression else len(description.labels)
-    names = adapter_package.trained_shapes(
+    names = variable_shapes.trained_shapes(
         config, description.adapter_size, outputs, policy
     )
     step = int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
@@ -60,10 +61,11 @@ def write(output_dir, settings, known):
         dict(checkpoints.iterate_values(checkpoint, names)),
         checkpoints.base_fingerprint(
             settings.base_checkpoint or checkpoint,
-            adapter_package.frozen_shapes(config, policy),
+            variable_shapes.frozen_shapes(config, policy),
         ),
         step,
-        known=known,
+        dev_scores,
+        known,
     )
 
 

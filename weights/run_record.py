@@ -63,6 +63,13 @@ def _write(output_dir, record):
     files.write_whole(os.path.join(output_dir, FILE_NAME), text)
 
 
+def copy(output_dir, folder):
+    """Copies `run.json` into another folder."""
+    tf.io.gfile.copy(
+        os.path.join(output_dir, FILE_NAME), os.path.join(folder, FILE_NAME)
+    )
+
+
 def write_health(output_dir, known):
     """Writes down what is known against a run's weights, a `health.Health`."""
     record = read(output_dir)
@@ -98,6 +105,7 @@ def read(output_dir):
     layers = range(config.num_hidden_layers)
     identity.setdefault("train_policy", optimization.ADAPTER_TUNING.text)
     identity.setdefault("adapter_layers", list(layers))
+    _check_kinds(identity, {"train_policy": str, "adapter_layers": list}, path)
     return record
 
 

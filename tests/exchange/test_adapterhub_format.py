@@ -24,7 +24,7 @@ from adapterhub_layout import (
     write_adapter,
     write_base,
 )
-from hf_layout import CONFIG, random_batch, random_weights, run_program
+from hf_layout import CONFIG, random_batch, random_weights
 from safetensors.numpy import load_file, save_file
 
 import optimization
@@ -32,7 +32,7 @@ import tokenization
 from errors import UserError
 from exchange import adapterhub_format, conversion, packages
 from glue_data import GLUE_TASKS
-from tests import small_packages
+from tests import programs, small_packages
 from weights import adapter_package, bases, package_conversion
 
 LETTERS = package_conversion.Given(name="letters", max_seq_length=9)
@@ -666,7 +666,7 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     config = json.loads((tmp_path / "in" / "adapter_config.json").read_text())["config"]
     assert config["leave_out"] == [0]
     assert "layers\n1)" in (tmp_path / "in" / "README.md").read_text()
-    given = package_conversion.Given(task.name, labels=["a", "b"], max_seq_length=16)
+    given = package_conversion.Given(name=task.name, max_seq_length=16)
     after = imported(tmp_path, bases.Base(**flags), given, "again").weights
     before = adapter_package.read(folder).weights
     for name in after:
@@ -729,7 +729,8 @@ def test_name_that_pytorch_can_have(tmp_path):
 
 def test_program(tmp_path, base):
     write_adapter(tmp_path / "in", changed(ADAPTER_CONFIG, scaling=0.5))
-    done = run_program(
+    done = programs.run(
+        "convert_checkpoint.py",
         "--to=package",
         "--input_dir=%s" % (tmp_path / "in"),
         "--task_name=letters",
@@ -743,14 +744,17 @@ def test_program(tmp_path, base):
     assert "scaling, 0.5" in done.stderr
     package = adapter_package.read(str(tmp_path / "package"))
     assert package.config["do_lower_case"] is False
-    done = run_program(
+    done = programs.run(
+        "convert_checkpoint.py",
         "--to=adapterhub",
         "--adapters=%s" % package.path,
         "--output_dir=%s" % (tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (tmp_path / "out" / "README.md").read_text()
-    refusal = run_program("--to=adapterhub", "--adapters=%s" % (tmp_path / "in"))
+    refusal = programs.run(
+        "convert_checkpoint.py", "--to=adapterhub", "--adapters=%s" % (tmp_path / "in")
+    )
     assert refusal.returncode == 1
     # TensorFlow's own notes may stand before it.
     assert refusal.stderr.splitlines()[-1] == (

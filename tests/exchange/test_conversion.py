@@ -20,7 +20,6 @@ from hf_layout import (
     prefixed,
     random_batch,
     random_weights,
-    run_program,
     write_encoder,
 )
 from safetensors.numpy import load_file, save_file
@@ -30,8 +29,8 @@ import modeling
 import tokenization
 from errors import UserError
 from exchange import conversion, hf_files, hugging_face
-from tests import small_packages, small_run
-from weights import adapter_package, bases, checkpoints
+from tests import programs, small_packages, small_run
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 
 def converted_bert(folder, batch):
@@ -778,7 +777,7 @@ def test_bases_that_are_refused(tmp_path, packaged):
     )
     not_written(tmp_path, base, "cannot be read", adapters=str(tmp_path / "none"))
     # A tuned checkpoint: its adapters would be lost in silence.
-    names = adapter_package.frozen_shapes(adapter_package.read(folder).bert_config)
+    names = variable_shapes.frozen_shapes(adapter_package.read(folder).bert_config)
     values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
     values.update(adapter_package.read(folder).weights)
     (tmp_path / "tuned").mkdir()
@@ -865,11 +864,13 @@ def test_program(tmp_path, plain):
     source = write_encoder(tmp_path / "in", weights=weights)
     (tmp_path / "in" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     flags = ["--input_dir=%s" % source, "--output_dir=%s" % (tmp_path / "out")]
-    refusal = run_program(*flags)
+    refusal = programs.run("convert_checkpoint.py", *flags)
     assert refusal.returncode == 1
     assert refusal.stderr.splitlines()[-1].startswith("error: The encoder in")
     assert "Traceback" not in refusal.stderr
-    done = run_program(*flags, "--init_missing_pooler", "--seed=4")
+    done = programs.run(
+        "convert_checkpoint.py", *flags, "--init_missing_pooler", "--seed=4"
+    )
     assert done.returncode == 0, done.stderr
     assert "39 tensors, 2812 parameters" in done.stderr
     assert "--do_lower_case=False" in done.stderr
@@ -880,7 +881,8 @@ def test_program(tmp_path, plain):
     made = hugging_face.random_pooler(CONFIG, pooler, 4)
     assert same_weights(stored, {**plain, **made})
     base = tmp_path / "out"
-    done = run_program(
+    done = programs.run(
+        "convert_checkpoint.py",
         "--to=huggingface",
         "--init_checkpoint=%s" % (base / "bert_model.ckpt"),
         "--bert_config_file=%s" % (base / "bert_config.json"),

@@ -5,8 +5,6 @@ import io
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import pytest
@@ -17,8 +15,8 @@ from glue_data import GLUE_TASKS
 from inputs import download, glue_fetch
 from inputs.tasks import read_examples
 from system import disk
-from tests import small_disk
-from tests.places import GLUE, ROOT
+from tests import programs, small_disk
+from tests.places import GLUE
 
 # Rows of the made-up files, in the order of GlueTask.splits.
 FIXTURE_ROWS = {
@@ -287,20 +285,15 @@ def full_wnli():
     return zip_of(members)
 
 
-def run_program(*arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "glue_data.py"), *arguments],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "no_proxy": "*", "CUDA_VISIBLE_DEVICES": "",
-             "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )  # fmt: skip
-
-
 def test_program(tmp_path):
     files = {**mrpc_files(), "/glue/data/WNLI.zip": full_wnli()}
     with serve(files) as server:
-        done = run_program(
-            "--data_dir=%s" % tmp_path, "--tasks=wnli,MRPC", "--base_url=" + server.url
+        done = programs.run(
+            "glue_data.py",
+            "--data_dir=%s" % tmp_path,
+            "--tasks=wnli,MRPC",
+            "--base_url=" + server.url,
+            environment={"no_proxy": "*"},
         )
     assert "(rows: train 635, dev 71, test 146)" in done.stderr
     # The made-up pairs are as many as the benchmark's, but others.
@@ -312,7 +305,7 @@ def test_program(tmp_path):
 
 
 def test_program_checks_all_names_first(tmp_path):
-    done = run_program("--data_dir=%s" % tmp_path, "--tasks=WNLI,SNLI")
+    done = programs.run("glue_data.py", "--data_dir=%s" % tmp_path, "--tasks=WNLI,SNLI")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: Task not found: SNLI.")
     assert "Traceback" not in done.stderr

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from model import configuration
-from weights import adapter_package, package_checks
+from weights import package_checks, variable_shapes
 
 SIZES = {
     "vocab_size": 30,
@@ -66,9 +66,9 @@ def test_sizes_beyond_reason(field, value, part):
 
 def test_the_memory_is_that_of_the_frozen_and_normed_weights(monkeypatch):
     config = configuration.BertConfig.from_dict(SIZES)
-    trained = adapter_package.trained_shapes(config, 1, 1)
+    trained = variable_shapes.trained_shapes(config, 1, 1)
     norms = {name: shape for name, shape in trained.items() if "/LayerNorm/" in name}
-    count = package_checks.count({**adapter_package.frozen_shapes(config), **norms})
+    count = package_checks.count({**variable_shapes.frozen_shapes(config), **norms})
     monkeypatch.setattr(configuration, "_MOST_GB", 4 * count / 10**9)
     config.validate("a.json")
     monkeypatch.setattr(configuration, "_MOST_GB", (4 * count - 1) / 10**9)
@@ -85,7 +85,7 @@ def test_adapters_wider_than_the_model(monkeypatch):
     config.check_adapter_size(16)
     assert not warnings
     config.check_adapter_size(17)
-    shapes = adapter_package.trained_shapes(config, 17, 1)
+    shapes = variable_shapes.trained_shapes(config, 17, 1)
     count = package_checks.count({n: s for n, s in shapes.items() if "/adapters/" in n})
     assert "have {:,} parameters".format(count) in warnings[0]
     config.check_adapter_size(256)

@@ -12,7 +12,7 @@ from test_convert_checkpoint import converted_bert
 import tokenization
 from exchange import conversion
 from tests import small_packages
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 
 def theirs(folder, batch):
@@ -59,7 +59,7 @@ def test_layer_norms_of_a_package(tmp_path):
     conversion.write_encoder(base, str(tmp_path / "plain"))
     conversion.write_encoder(base, str(tmp_path / "merged"), folder)
     # The package without its adapters, in a checkpoint.
-    names = list(adapter_package.frozen_shapes(package.bert_config))
+    names = list(variable_shapes.frozen_shapes(package.bert_config))
     values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
     values.update((n, v) for n, v in package.weights.items() if "LayerNorm" in n)
     ours = tmp_path / "ours"

@@ -8,7 +8,7 @@ from errors import UserError
 from serving import multitask
 from tests import small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, variable_shapes
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def run(packages, base, batch, task_ids, activations=None):
     """Builds the graph with the packages' tables and runs it once."""
     stack = multitask.stack(packages)
     config = packages[0].bert_config
-    frozen = adapter_package.frozen_shapes(config)
+    frozen = variable_shapes.frozen_shapes(config)
     values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
     with tf.Graph().as_default(), tf.Session() as session:
         tables = {

@@ -17,7 +17,7 @@ from serving import predictor
 from tests import small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
-from weights import adapter_package, checkpoints, health
+from weights import adapter_package, checkpoints, health, variable_shapes
 
 MRPC = Task("mrpc", 8, ("0", "1"))
 STS_B = Task("sts-b", 5, None, "relu")
@@ -272,7 +272,7 @@ def test_a_package_of_another_base_is_refused(tmp_path, base):
 
 def test_a_base_that_is_not_finite_is_refused(tmp_path, base):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    names = adapter_package.frozen_shapes(config)
+    names = variable_shapes.frozen_shapes(config)
     values = dict(checkpoints.iterate_values(base["init_checkpoint"], names))
     values["bert/pooler/dense/bias"][3] = np.inf
     checkpoint = str(tmp_path / "inf.ckpt")

@@ -15,10 +15,9 @@ from errors import UserError
 from optimization import TrainPolicy
 from serving import requests, saved_model
 from system import files
-from tests import small_packages
-from tests.places import ROOT
+from tests import programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, bases, checkpoints
+from weights import adapter_package, bases, checkpoints, variable_shapes
 
 TASKS = [task.name for task in FOUR_TASKS]
 ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
@@ -386,7 +385,7 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
 
     # Exactly what a base of the rounded weights gives.
     rounded = tmp_path / "rounded.ckpt"
-    names = adapter_package.frozen_shapes(adapter_package.read(packages[0]).bert_config)
+    names = variable_shapes.frozen_shapes(adapter_package.read(packages[0]).bert_config)
     values = checkpoints.iterate_values(base["init_checkpoint"], names)
     to_bfloat16 = tf.bfloat16.as_numpy_dtype
     checkpoints.write(
@@ -425,7 +424,7 @@ def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
             if op.type == "Cast" and op.inputs[0].dtype == tf.bfloat16
         ]
         assert len(casts) == len(
-            adapter_package.frozen_shapes(adapter_package.read(packages[0]).bert_config)
+            variable_shapes.frozen_shapes(adapter_package.read(packages[0]).bert_config)
         )
         assert [op for op in casts if "input_ids" not in ancestors(op)] == []
         layer_1 = [
@@ -486,16 +485,16 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
 
 
 def test_the_program_exports_and_says_what_is_missing(tmp_path, base, packages):
-    program = [sys.executable, os.path.join(ROOT, "export_saved_model.py")]
     given = ["--%s=%s" % item for item in base.items()]
     given += ["--adapters=" + packages[0], "--adapters=" + packages[1]]
-    run_process(*program, *given, "--output=models", cwd=tmp_path)
+    done = programs.run(
+        "export_saved_model.py", *given, "--output=models", cwd=str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
     outputs = run(str(tmp_path / "models" / "1"), inputs_of(["score", "pair"]))
     assert outputs["scores"].shape == (2, 2)
 
-    done = subprocess.run(
-        [*program, *given], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = programs.run("export_saved_model.py", *given, cwd=str(tmp_path))
     assert done.returncode == 1
     assert "error: --output is required" in done.stderr
     assert "Traceback" not in done.stderr

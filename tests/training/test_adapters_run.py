@@ -1,5 +1,6 @@
 """`run_classifier.py` with adapter packages, and checkpoints without the base."""
 
+import functools
 import json
 import os
 import shutil
@@ -13,31 +14,79 @@ from google.protobuf import text_format
 import modeling
 from model import activations
 from training import classifier, distribution
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, variable_shapes
 
 TRAINING = {"num_train_epochs": 2.0, "learning_rate": 1e-2}
+TODO = {"do_eval": True, "do_predict": True}
 
 
-@pytest.fixture
-def setting(tmp_path):
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("setting")
     return {
-        **small_run.write_model(tmp_path / "bert"),
-        **small_run.write_mrpc(tmp_path / "MRPC"),
+        **small_run.write_model(folder / "bert"),
+        **small_run.write_mrpc(folder / "MRPC"),
     }
 
 
-@pytest.fixture
-def run(tmp_path, setting):
-    """Runs into a folder of the given name; returns the folder."""
+@pytest.fixture(scope="module")
+def run_into(setting):
+    """Runs into a folder of a name in another one; returns the folder."""
 
-    def start(name, **flags):
-        output = tmp_path / name
+    def start(parent, name, **flags):
+        output = parent / name
         small_run.run(
             **{**setting, "output_dir": str(output), "write_graph": True, **flags}
         )
         return output
 
     return start
+
+
+@pytest.fixture
+def run(tmp_path, run_into):
+    """Runs into a folder of the given name; returns the folder."""
+    return functools.partial(run_into, tmp_path)
+
+
+# What many tests start from; no test changes these folders.
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, run_into):
+    """The output of a training."""
+    folder = tmp_path_factory.mktemp("trained")
+    return run_into(folder, "output", do_train=True, seed=5, **TRAINING)
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory, run_into, trained):
+    """The same after an evaluation and predictions."""
+    folder = tmp_path_factory.mktemp("scored")
+    shutil.copytree(str(trained), str(folder / "output"))
+    return run_into(folder, "output", **TODO)
+
+
+@pytest.fixture(scope="module")
+def of_trained(tmp_path_factory, run_into):
+    """As `trained` with an evaluation, the checkpoints without the base."""
+    return run_into(
+        tmp_path_factory.mktemp("of_trained"),
+        "output",
+        do_train=True,
+        do_eval=True,
+        checkpoint_content="trained",
+        save_checkpoints_steps=2,
+        seed=5,
+        **TRAINING,
+    )
+
+
+@pytest.fixture
+def copied(tmp_path, trained):
+    """A copy of `trained` for the test to change."""
+    shutil.copytree(str(trained), str(tmp_path / "copied"))
+    return tmp_path / "copied"
 
 
 def values_of(checkpoint):
@@ -79,6 +128,10 @@ def scores(output):
     return report["sets"]["dev"]["scores"]
 
 
+def predictions(output):
+    return (output / "test_results.tsv").read_bytes()
+
+
 def rewrite(package_dir, weights=None, **changes):
     """Writes a package anew with other weights and entries of its config."""
     package = adapter_package.read(str(package_dir))
@@ -87,10 +140,9 @@ def rewrite(package_dir, weights=None, **changes):
     )
 
 
-def test_training_leaves_a_package_of_its_last_weights(run, setting):
-    output = run("a", do_train=True, do_eval=True, seed=5, **TRAINING)
-    package = adapter_package.read(str(output / "adapters"))
-    last = last_values(output)
+def test_training_leaves_a_package_of_its_last_weights(trained, setting):
+    package = adapter_package.read(str(trained / "adapters"))
+    last = last_values(trained)
     frozen = {
         name
         for name in values_of(setting["init_checkpoint"])
@@ -113,7 +165,6 @@ def test_training_leaves_a_package_of_its_last_weights(run, setting):
     }
     assert config["settings"]["seed"] == 5
     assert config["settings"]["learning_rate"] == 1e-2
-    assert config["dev_scores"] == {"dev": scores(output)}
     assert config["max_seq_length"] == 32
     assert config["adapter"]["init_scale"] == 1e-3
     assert config["base"] == checkpoints.base_fingerprint(
@@ -121,50 +172,43 @@ def test_training_leaves_a_package_of_its_last_weights(run, setting):
     )
 
 
-def test_base_and_package_score_and_predict_as_the_run_did(run):
-    todo = {"do_eval": True, "do_predict": True}
-    output = run("a", do_train=True, **todo, **TRAINING)
-    again = run("b", adapters=str(output / "adapters"), seed=99, **todo)
+def test_base_and_package_score_and_predict_as_the_run_did(run, trained, scored):
+    config = (trained / "adapters" / "adapter_config.json").read_bytes()
+    again = run("again", adapters=str(trained / "adapters"), seed=99, **TODO)
     for name in ("test_results.tsv", "MRPC.tsv"):
-        assert (again / name).read_bytes() == (output / name).read_bytes()
-    assert scores(again) == scores(output)
+        assert (again / name).read_bytes() == (scored / name).read_bytes()
+    assert scores(again) == scores(scored)
     # And it is the package that does it.
-    untrained = np.loadtxt(str(run("c", **todo) / "test_results.tsv"))
-    trained = np.loadtxt(str(output / "test_results.tsv"))
-    assert np.abs(untrained - trained).min() > 0.005
+    untrained = np.loadtxt(str(run("x", do_predict=True) / "test_results.tsv"))
+    results = np.loadtxt(str(scored / "test_results.tsv"))
+    assert np.abs(untrained - results).min() > 0.005
+    # The package that was given stays; the run's own gets the scores.
     assert not (again / "adapters").exists()
-
-
-def test_evaluation_leaves_the_package_it_was_given(run):
-    output = run("a", do_train=True, **TRAINING)
-    config = (output / "adapters" / "adapter_config.json").read_bytes()
-    run("b", adapters=str(output / "adapters"), do_eval=True)
-    assert (output / "adapters" / "adapter_config.json").read_bytes() == config
+    assert (trained / "adapters" / "adapter_config.json").read_bytes() == config
     assert json.loads(config)["dev_scores"] is None
-    run("a", do_eval=True)
-    package = adapter_package.read(str(output / "adapters"))
-    assert package.config["dev_scores"] == {"dev": scores(output)}
+    package = adapter_package.read(str(scored / "adapters"))
+    assert package.config["dev_scores"] == {"dev": scores(scored)}
 
 
-def test_training_goes_on_from_a_package(run, setting):
-    package_dir = run("a", do_train=True, **TRAINING) / "adapters"
+def test_training_goes_on_from_a_package(run, setting, trained):
+    package_dir = trained / "adapters"
     # Its layer norms and head go before those of a base that has some.
     base = dict(values_of(setting["init_checkpoint"]))
     base["output_bias"] = np.full([2], 7.0, np.float32)
     other_base = os.path.join(os.path.dirname(setting["init_checkpoint"]), "with_head")
     checkpoints.write(other_base, base)
-    output = run(
-        "b",
-        do_train=True,
-        adapters=str(package_dir),
-        init_checkpoint=other_base,
+    flags = {
+        "do_train": True,
+        "adapters": str(package_dir),
+        "init_checkpoint": other_base,
         **TRAINING,
-    )
+    }
+    output = run("output", **flags)
     package = adapter_package.read(str(package_dir))
     first = values_of(output / "model.ckpt-0")
     for name, value in package.weights.items():
         np.testing.assert_array_equal(first[name], value)
-    for name in adapter_package.frozen_shapes(package.bert_config):
+    for name in variable_shapes.frozen_shapes(package.bert_config):
         np.testing.assert_array_equal(first[name], base[name])
     # From step 0, with fresh slots.
     assert first["global_step"] == 0
@@ -175,20 +219,12 @@ def test_training_goes_on_from_a_package(run, setting):
     )
     # A second start takes what training left, not the package.
     before = last_values(output)
-    again = run(
-        "b",
-        do_train=True,
-        do_eval=True,
-        adapters=str(package_dir),
-        init_checkpoint=other_base,
-        **TRAINING,
-    )
-    after = last_values(again)
+    after = last_values(run("output", **flags))
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
 
-def test_a_package_keeps_its_activation(run, fails, monkeypatch):
-    package_dir = run("a", do_train=True, **TRAINING) / "adapters"
+def test_a_package_keeps_its_activation(run, fails, copied, monkeypatch):
+    package_dir = copied / "adapters"
     adapter = adapter_package.read(str(package_dir)).config["adapter"]
     rewrite(package_dir, adapter={**adapter, "activation": "relu"})
     asked = []
@@ -197,78 +233,70 @@ def test_a_package_keeps_its_activation(run, fails, monkeypatch):
         "relu",
         lambda x: asked.append(x) or tf.nn.relu(x),
     )
-    output = run("b", do_train=True, adapters=str(package_dir), **TRAINING)
+    output = run("output", do_train=True, adapters=str(package_dir), **TRAINING)
     assert asked
     assert adapter_package.read(str(output / "adapters")).activation == "relu"
-    message = fails("b", do_eval=True)
+    message = fails("output", do_eval=True)
     assert 'activation: "relu" there, "gelu" now' in message
     assert "--adapters" in message
 
 
-def test_a_finished_run_without_its_package_gets_it(run):
-    output = run("a", do_train=True, **TRAINING)
-    expected = adapter_package.read(str(output / "adapters"))
-    shutil.rmtree(str(output / "adapters"))
-    run("a", do_train=True, **TRAINING)
-    assert adapter_package.read(str(output / "adapters")).config == expected.config
+def test_a_finished_run_without_its_package_gets_it(run, copied):
+    expected = adapter_package.read(str(copied / "adapters"))
+    shutil.rmtree(str(copied / "adapters"))
+    run("copied", do_train=True, seed=5, **TRAINING)
+    assert adapter_package.read(str(copied / "adapters")).config == expected.config
 
 
 def test_regression_from_a_package(run, tmp_path):
     rows = small_run.write_sts_b(tmp_path / "STS-B")
-    output = run("a", do_train=True, do_predict=True, **rows, **TRAINING)
+    output = run("output", do_train=True, do_predict=True, **rows, **TRAINING)
     package = adapter_package.read(str(output / "adapters"))
     assert package.is_regression
     assert package.labels == []
-    again = run("b", do_predict=True, adapters=str(package.path), **rows)
-    results = [(f / "test_results.tsv").read_bytes() for f in (output, again)]
-    assert results[0] == results[1]
+    again = run("again", do_predict=True, adapters=str(package.path), **rows)
+    assert predictions(again) == predictions(output)
 
 
 # --- checkpoints that hold what is trained -----------------------------------------
 
 
-def test_checkpoints_of_trained_variables_alone(run):
-    everything = run("all", do_train=True, do_eval=True, **TRAINING)
-    trained = run(
-        "trained", do_train=True, do_eval=True, checkpoint_content="trained", **TRAINING
-    )
-    package = adapter_package.read(str(trained / "adapters"))
-    kept, expected = last_values(trained), last_values(everything)
+def test_checkpoints_of_trained_variables_alone(of_trained, scored):
+    package = adapter_package.read(str(of_trained / "adapters"))
+    kept, expected = last_values(of_trained), last_values(scored)
     slots = {n + s for n in package.weights for s in ("/adam_m", "/adam_v")}
     assert set(kept) == set(package.weights) | slots | {"global_step"}
     for name, value in kept.items():
         np.testing.assert_array_equal(value, expected[name])
     for name in ("eval_results.txt", "eval_results.json"):
-        assert (trained / name).read_bytes() == (everything / name).read_bytes()
+        assert (of_trained / name).read_bytes() == (scored / name).read_bytes()
     assert (
         package.config["base"]
-        == adapter_package.read(str(everything / "adapters")).config["base"]
+        == adapter_package.read(str(scored / "adapters")).config["base"]
     )
+    assert package.config["dev_scores"] == {"dev": scores(of_trained)}
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_frozen_kernels_beside_trained_variables_are_kept_as_multiplied(run, precision):
-    flags = {"do_eval": True, "do_predict": True, "precision": precision}
+    flags = {"do_predict": True, "precision": precision}
     kept = run("kept", do_train=True, checkpoint_content="trained", **flags, **TRAINING)
     cast = run("cast", adapters=str(kept / "adapters"), **flags)
     assert kernel_dtypes(kept) == {classifier.PRECISIONS[precision]}
-    assert scores(kept) == scores(cast)
-    results = [(f / "test_results.tsv").read_bytes() for f in (kept, cast)]
-    assert results[0] == results[1]
+    assert predictions(kept) == predictions(cast)
 
 
-def test_training_resumes_from_trained_variables(run, tmp_path):
-    flags = {"checkpoint_content": "trained", "save_checkpoints_steps": 2}
-    whole = run("whole", do_train=True, **flags, **TRAINING)
+def test_training_resumes_from_trained_variables(run, of_trained, tmp_path):
     # As if it had been killed after step 4.
     cut = tmp_path / "cut"
-    shutil.copytree(str(whole), str(cut))
+    shutil.copytree(str(of_trained), str(cut))
     shutil.rmtree(str(cut / "adapters"))
     for path in cut.glob("model.ckpt-6*"):
         path.unlink()
     (cut / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-4"\n')
     at_4 = values_of(cut / "model.ckpt-4")
-    run("cut", do_train=True, do_eval=True, do_predict=True, **flags, **TRAINING)
+    flags = {"checkpoint_content": "trained", "seed": 5}
+    run("cut", do_train=True, do_predict=True, **flags, **TRAINING)
     after = last_values(cut)
     assert after["global_step"] == 6
     # Nothing was forgotten: the second moments only decay by 0.999 a step.
@@ -277,13 +305,12 @@ def test_training_resumes_from_trained_variables(run, tmp_path):
             assert (after[name] >= 0.99 * at_4[name]).all()
     # Trained on the base, not on random weights: base and package give the same.
     again = run("again", do_predict=True, adapters=str(cut / "adapters"))
-    results = [(f / "test_results.tsv").read_bytes() for f in (cut, again)]
-    assert results[0] == results[1]
+    assert predictions(again) == predictions(cut)
 
 
+# Of the precisions of fewer bits, float16 is the one with more to keep: its loss scale.
 @pytest.mark.parametrize(
-    ("precision", "tolerance"),
-    [("float32", 1e-5), ("bfloat16", 1e-4), ("float16", 1e-4)],
+    ("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-4)]
 )
 def test_two_devices_with_trained_variables_alone(
     tmp_path, run, monkeypatch, precision, tolerance
@@ -308,8 +335,8 @@ def test_two_devices_with_trained_variables_alone(
 
 
 @pytest.fixture
-def package_dir(run):
-    return run("trained_before", do_train=True, num_train_epochs=1.0) / "adapters"
+def package_dir(copied):
+    return copied / "adapters"
 
 
 @pytest.fixture
@@ -328,7 +355,7 @@ def refused(fails, package_dir, tmp_path):
 def test_another_base_is_refused(refused, package_dir, tmp_path):
     other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]
     config = adapter_package.read(str(package_dir)).config
-    frozen = adapter_package.frozen_shapes(
+    frozen = variable_shapes.frozen_shapes(
         modeling.BertConfig.from_dict(config["bert_config"])
     )
     refused(
@@ -389,17 +416,10 @@ def test_trained_variables_alone_need_a_base(fails, flags):
     assert "checkpoint_content=trained needs the base" in message
 
 
-def test_a_training_that_diverged_leaves_no_package(fails, tmp_path):
-    message = fails("x", do_train=True, num_train_epochs=2.0, learning_rate=1e38)
-    assert "--learning_rate" in message
-    assert not (tmp_path / "x" / "adapters").exists()
-
-
 def test_weights_that_diverged_in_the_last_step_make_no_package(
-    run, fails, monkeypatch
+    fails, copied, monkeypatch
 ):
-    output = run("x", do_train=True, **TRAINING)
-    shutil.rmtree(str(output / "adapters"))
+    shutil.rmtree(str(copied / "adapters"))
     real = checkpoints.iterate_values
 
     def iterate_values(checkpoint, names):
@@ -407,7 +427,7 @@ def test_weights_that_diverged_in_the_last_step_make_no_package(
             yield name, value * np.nan if name == "output_bias" else value
 
     monkeypatch.setattr(checkpoints, "iterate_values", iterate_values)
-    message = fails("x", do_train=True, **TRAINING)
+    message = fails("copied", do_train=True, seed=5, **TRAINING)
     assert "not finite" in message
     assert "--learning_rate" in message
-    assert not (output / "adapters").exists()
+    assert not (copied / "adapters").exists()

@@ -12,7 +12,8 @@ import modeling
 import optimization
 from training import classifier, estimators
 
-BATCH, LENGTH, CLASSES = 8, 12, 3
+BATCH, LENGTH, CLASSES = 4, 12, 3
+LAYERS = 2  # the last one is computed for the first word piece alone
 PLAIN = classifier.PLAIN
 
 
@@ -20,7 +21,7 @@ def config(dropout=0.0):
     return modeling.BertConfig(
         50,
         hidden_size=16,
-        num_hidden_layers=3,
+        num_hidden_layers=LAYERS,
         num_attention_heads=2,
         intermediate_size=32,
         hidden_dropout_prob=dropout,
@@ -113,60 +114,73 @@ def needed_by(op):
     return found
 
 
+class Trained:
+    """A `Run` after four steps."""
+
+    def __init__(self, run):
+        self.run = run
+        self.losses = run.steps(4)
+        self.values = run.values()
+
+
 def assert_the_same(run, expected, tolerance=1e-5):
-    np.testing.assert_allclose(run.steps(4), expected.steps(4), rtol=tolerance)
-    actual = run.values()
-    values = expected.values()
-    assert sorted(actual) == sorted(values)
-    for name, value in values.items():
+    trained = Trained(run)
+    np.testing.assert_allclose(trained.losses, expected.losses, rtol=tolerance)
+    assert sorted(trained.values) == sorted(expected.values)
+    for name, value in expected.values.items():
         np.testing.assert_allclose(
-            actual[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+            trained.values[name], value, rtol=tolerance, atol=tolerance, err_msg=name
         )
 
 
-@pytest.fixture(autouse=True)
-def no_head_dropout(monkeypatch):
-    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+@pytest.fixture(autouse=True, scope="module")
+def no_head_dropout():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(classifier, "HEAD_DROPOUT", 0.0)
+        yield
 
 
-@pytest.mark.parametrize("parts", [2, 8])
-def test_parts_of_a_batch_give_the_update_of_the_whole(parts):
+@pytest.fixture(scope="module")
+def plain(no_head_dropout):
+    """What most runs are compared with."""
+    return Trained(Run(PLAIN))
+
+
+@pytest.mark.parametrize("parts", [2, BATCH])
+def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
     run = Run(PLAIN._replace(gradient_accumulation_steps=parts))
     products = len(run.of_type("BatchMatMulV2"))
-    assert products == parts * len(Run(PLAIN).of_type("BatchMatMulV2"))
-    assert_the_same(run, Run(PLAIN))
-
-
-def test_parts_wait_for_each_other():
-    run = Run(PLAIN._replace(gradient_accumulation_steps=2))
+    assert products == parts * len(plain.run.of_type("BatchMatMulV2"))
+    # They wait for each other.
     lookups = run.of_type("ResourceGather") or run.of_type("GatherV2")
-    first, second = sorted(
+    starts = sorted(
         (op for op in lookups if "embeddings" in op.name), key=lambda op: op._id
     )
+    assert len(starts) == parts
+    for first, second in zip(starts, starts[1:]):
+        assert first in needed_by(second)
+    assert_the_same(run, plain)
 
-    assert first in needed_by(second)
 
-
-@pytest.mark.parametrize("lanes", [2, 3, BATCH])
-def test_lanes_give_the_update_of_the_whole(lanes):
+@pytest.mark.parametrize("lanes", [3, BATCH])
+def test_lanes_give_the_update_of_the_whole(plain, lanes):
     run = Run(PLAIN._replace(lanes=lanes))
-    expected = Run(PLAIN)
     products = len(run.of_type("BatchMatMulV2"))
-    assert products == lanes * len(expected.of_type("BatchMatMulV2"))
-    # Queries, keys and values of two layers, and the last layer's queries: joined where
-    # all cores share an operation.
-    assert len(expected.forward_projections()) == 2 + 1
-    assert len(run.forward_projections()) == lanes * (2 * 3 + 1)
-    assert_the_same(run, expected)
+    assert products == lanes * len(plain.run.of_type("BatchMatMulV2"))
+    # Queries, keys and values of the first layer, and the last layer's queries: joined
+    # where all cores share an operation.
+    assert len(plain.run.forward_projections()) == 1 + 1
+    assert len(run.forward_projections()) == lanes * (3 + 1)
+    assert_the_same(run, plain)
 
 
-def test_lanes_of_parts_computed_again_give_the_update_of_the_whole():
+def test_lanes_of_parts_computed_again_give_the_update_of_the_whole(plain):
     run = Run(
         PLAIN._replace(
             lanes=2, gradient_accumulation_steps=2, recompute_activations=True
         )
     )
-    assert_the_same(run, Run(PLAIN))
+    assert_the_same(run, plain)
 
 
 def test_no_lane_waits_for_another():
@@ -183,13 +197,11 @@ def test_no_lane_waits_for_another():
                 assert not needed_by(op) & other, op.name
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5])
-def test_lanes_take_batches_of_any_size(rows):
-    scores = []
-    inputs = [batch()[name][:rows] for name in ("input_ids", "input_mask")]
+def test_lanes_take_batches_of_any_size():
+    scores = {}
     for lanes in (1, 3):
         with tf.Graph().as_default(), tf.Session() as session:
-            ids, mask = (tf.placeholder(tf.int32, [None, None]) for _ in inputs)
+            ids, mask = (tf.placeholder(tf.int32, [None, None]) for _ in range(2))
             output = classifier.create_model(
                 config(),
                 False,
@@ -205,19 +217,32 @@ def test_lanes_take_batches_of_any_size(rows):
                 ),
             )
             initialize(session)
-            feed = {ids: inputs[0], mask: inputs[1]}
-            scores.append(session.run(output.probabilities, feed))
-    assert scores[0].shape == (rows, CLASSES)
-    np.testing.assert_allclose(*scores, atol=1e-5)
+            for rows in (1, 2, BATCH):
+                feed = {
+                    ids: batch()["input_ids"][:rows],
+                    mask: batch()["input_mask"][:rows],
+                }
+                scores[lanes, rows] = session.run(output.probabilities, feed)
+    for rows in (1, 2, BATCH):
+        assert scores[1, rows].shape == (rows, CLASSES)
+        np.testing.assert_allclose(scores[3, rows], scores[1, rows], atol=1e-5)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_recomputed_activations_change_nothing(dropout):
-    expected = Run(PLAIN, dropout)
-    run = Run(PLAIN._replace(recompute_activations=True), dropout)
+def test_recomputed_activations_change_nothing():
+    expected = Trained(Run(PLAIN, dropout=0.4))
+    run = Run(PLAIN._replace(recompute_activations=True), dropout=0.4)
     # Each layer's softmax once more.
-    assert len(run.of_type("Softmax")) == len(expected.of_type("Softmax")) + 3
+    assert len(run.of_type("Softmax")) == (
+        len(expected.run.of_type("Softmax")) + LAYERS
+    )
+    before = run.values()
     assert_the_same(run, expected)
+    # And what is trained is all that changes.
+    with run.graph.as_default():
+        trained = {v.op.name for v in optimization.trainable_variables()}
+    for name, value in run.values().items():
+        if "adam_" not in name and name != "global_step":
+            assert np.array_equal(value, before[name]) == (name not in trained), name
 
 
 def test_each_part_of_each_lane_drops_other_elements_in_each_step():
@@ -228,32 +253,21 @@ def test_each_part_of_each_lane_drops_other_elements_in_each_step():
         dropout=0.4,
     )
     seeds = [op.inputs[0] for op in run.of_type("StatelessRandomGetKeyCounter")]
-    # Of the embeddings and of three layers, which are computed again.
+    # Of the embeddings and of the layers, which are computed again.
     parts = 2 * 2
-    assert len(seeds) == parts * (1 + 2 * 3 * 3)
+    assert len(seeds) == parts * (1 + 2 * LAYERS * 3)
     steps = []
     for _ in range(2):
         drawn = run.session.run(seeds)
         steps.append({tuple(seed) for seed in drawn})
         run.steps(1)
-    assert [len(step) for step in steps] == [parts * (1 + 3 * 3)] * 2
+    assert [len(step) for step in steps] == [parts * (1 + LAYERS * 3)] * 2
     assert not steps[0] & steps[1]
 
 
-def test_recomputation_trains_what_is_trained_only():
-    run = Run(PLAIN._replace(recompute_activations=True))
-    before = run.values()
-    run.steps(1)
-    with run.graph.as_default():
-        trained = {v.op.name for v in optimization.trainable_variables()}
-    for name, value in run.values().items():
-        if "adam_" not in name and name != "global_step":
-            assert np.array_equal(value, before[name]) == (name not in trained), name
-
-
-def test_xla_gives_the_same_and_compiles():
+def test_xla_gives_the_same_and_compiles(plain):
     run = Run(PLAIN._replace(xla=True))
-    assert_the_same(run, Run(PLAIN))
+    assert_the_same(run, plain)
     report = tf.RunMetadata()
     run.session.run(
         run.spec.train_op,
@@ -267,14 +281,14 @@ def test_xla_gives_the_same_and_compiles():
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_low_precision_is_for_frozen_kernels_and_attention(precision):
+def test_low_precision_is_for_frozen_kernels_and_attention(plain, precision):
     dtype = classifier.PRECISIONS[precision]
     run = Run(PLAIN._replace(precision=precision))
     low = [op for op in run.of_type("MatMul") if op.outputs[0].dtype == dtype]
     names = {op.name for op in run.of_type("MatMul") if op not in low}
-    # Three layers of four products, and the pooler.
+    # Four products of each layer, and the pooler.
     forward = [op for op in low if not op.name.startswith("gradients")]
-    assert len(forward) == 3 * 4 + 1
+    assert len(forward) == LAYERS * 4 + 1
     # Product and bias can be one operation.
     with_bias = [op for op in run.of_type("BiasAdd") if op.inputs[0].op in forward]
     assert len(with_bias) == len(forward)
@@ -288,7 +302,7 @@ def test_low_precision_is_for_frozen_kernels_and_attention(precision):
     with run.graph.as_default():
         kept = {v.dtype.base_dtype for v in tf.global_variables()}
     assert kept == {tf.float32, tf.int64}
-    np.testing.assert_allclose(run.steps(4), Run(PLAIN).steps(4), rtol=0.03)
+    np.testing.assert_allclose(run.steps(4), plain.losses, rtol=0.03)
 
 
 def test_gradients_that_are_not_finite_are_left_out(monkeypatch):
@@ -332,13 +346,13 @@ def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
     assert course == [1, 1, 0.5, 0.5, 0.5, 1, 1]
 
 
-def test_flags_reach_the_step(tmp_path, monkeypatch):
+def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
     batches, lanes = {}, {}
     session_config = estimators.session_config
 
     def cpu_lanes(batch_sizes):
         batches[name] = batch_sizes
-        return 2 if name == "lanes" else 1
+        return 2 if name == "float16" else 1
 
     def configured(count):
         lanes[name] = count
@@ -352,10 +366,12 @@ def test_flags_reach_the_step(tmp_path, monkeypatch):
     for name, changes in {
         "plain": {},
         "bfloat16": {"precision": "bfloat16"},
-        "float16": {"precision": "float16"},
+        "float16": {
+            "precision": "float16",
+            "gradient_accumulation_steps": 4,
+            "recompute_activations": True,
+        },
         "xla": {"xla": True},
-        "parts": {"gradient_accumulation_steps": 4, "recompute_activations": True},
-        "lanes": {},
     }.items():
         output = str(tmp_path / name)
         small_run.run(
@@ -371,10 +387,9 @@ def test_flags_reach_the_step(tmp_path, monkeypatch):
         assert set(kept.get_variable_to_dtype_map().values()) == {tf.float32, tf.int64}
         assert kept.has_tensor("loss_scale") == (name == "float16")
     # XLA uses all cores for what it compiles.
-    assert lanes == {case: 2 if case == "lanes" else 1 for case in scores}
-    assert batches.pop("parts") == [2, 8]
-    assert batches == {case: [8, 8] for case in scores if case not in ("parts", "xla")}
-    for name in ("bfloat16", "float16", "lanes"):
+    assert lanes == {"plain": 1, "bfloat16": 1, "float16": 2, "xla": 1}
+    assert batches == {"plain": [8, 8], "bfloat16": [8, 8], "float16": [2, 8]}
+    for name in ("bfloat16", "float16"):
         assert (scores[name] != scores["plain"]).any()
     for name, values in scores.items():
         np.testing.assert_allclose(values, scores["plain"], atol=0.05, err_msg=name)

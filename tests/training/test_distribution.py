@@ -2,11 +2,9 @@
 
 import json
 import os
+import re
 import signal
 import socket
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from model import random_seeds
 from system import console
-from tests.places import ROOT
+from tests import programs
 from training import classifier, distribution
 
 
@@ -45,57 +43,62 @@ def losses(output_dir):
     return found
 
 
-@pytest.fixture()
-def setting(tmp_path):
-    model = small_run.write_model(tmp_path / "bert", dropout=0.0)
-    rows = small_run.write_mrpc(tmp_path / "MRPC")
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("setting")
     return {
-        **model,
-        **rows,
+        **small_run.write_model(folder / "bert", dropout=0.0),
+        **small_run.write_mrpc(folder / "MRPC"),
+        "do_train": True,
         "num_train_epochs": 4.0,
         "learning_rate": 1e-3,
         "save_checkpoints_steps": 5,
+        "adam_bias_correction": True,
+        # With it: test_adapters_run.py.
+        "dynamic_padding": False,
     }
 
 
-@pytest.fixture()
+@pytest.fixture(scope="module")
+def one(tmp_path_factory, setting):
+    """The output of a training on one device."""
+    output = tmp_path_factory.mktemp("one") / "output"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(classifier, "HEAD_DROPOUT", 0.0)
+        small_run.run(output_dir=str(output), **setting)
+    return output
+
+
+@pytest.fixture
 def two_cpus(monkeypatch):
     monkeypatch.setattr(distribution, "local_devices", lambda: ["/cpu:0", "/cpu:1"])
 
 
-@pytest.fixture()
-def no_head_dropout(monkeypatch):
+def test_two_devices_train_as_one(tmp_path, setting, one, two_cpus, monkeypatch):
     monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"gradient_accumulation_steps": 2, "adam_bias_correction": True},
-        {"recompute_activations": True},
-        {"dynamic_padding": False},
-        {"train_policy": "full"},
-    ],
-    ids=str,
-)
-def test_two_devices_train_as_one(
-    tmp_path, setting, two_cpus, no_head_dropout, changes
-):
-    setting.update(changes)
-    one, two = tmp_path / "one", tmp_path / "two"
-    small_run.run(do_train=True, output_dir=str(one), **setting)
+    two = tmp_path / "two"
     small_run.run(
-        do_train=True,
         do_eval=True,
         output_dir=str(two),
         distribution_strategy="mirrored",
+        # On one device they change nothing: test_computation.py.
+        gradient_accumulation_steps=2,
+        recompute_activations=True,
         **setting,
     )
     assert_the_same(two, one)
     assert len(losses(one)) == 12
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert (two / "eval_results.txt").exists()
+
+
+def test_two_devices_train_the_whole_model(tmp_path, setting, two_cpus, monkeypatch):
+    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    given = dict(setting, train_policy="full", num_train_epochs=1.0)
+    one, two = tmp_path / "one", tmp_path / "two"
+    small_run.run(output_dir=str(one), **given)
+    small_run.run(output_dir=str(two), distribution_strategy="mirrored", **given)
+    assert_the_same(two, one)
 
 
 HOSTS = ["host:1", "other:2"]
@@ -170,7 +173,6 @@ def test_batch_that_does_not_divide_is_refused(two_cpus):
 def test_strategy_is_refused_on_tpu(tmp_path, setting):
     with pytest.raises(SystemExit):
         small_run.run(
-            do_train=True,
             output_dir=str(tmp_path / "out"),
             use_tpu=True,
             tpu_name="grpc://127.0.0.1:1",
@@ -206,115 +208,65 @@ def free_ports(count):
     return ports
 
 
-# A machine of the cluster: the program, with the dropout of the head off.
-MACHINE = """
-import sys
-sys.path[:0] = %r
-import conftest
-import tensorflow.compat.v1 as tf
-import run_classifier
-from training import classifier, distribution
-from absl import app
-classifier.HEAD_DROPOUT = 0.0
-distribution.PING_INTERVAL = 0.5
-app.run(run_classifier.main, argv=["run_classifier.py", *sys.argv[1:]])
-""" % [str(ROOT / "tests"), str(ROOT)]
-
-
-def start_machines(output_dir, setting, count=2):
-    ports = free_ports(count)
-    addresses = ["127.0.0.1:%d" % port for port in ports]
-    flags = ["--%s=%s" % item for item in setting.items()]
-    flags += ["--do_train", "--do_eval", "--distribution_strategy=multi_worker"]
-    machines = []
-    for index in range(count):
+def on_machines(setting, output_dir, **last):
+    """Runs the program on two machines; `last` is for the second one's `Command`."""
+    addresses = ["127.0.0.1:%d" % port for port in free_ports(2)]
+    flags = {
+        **setting,
+        "output_dir": str(output_dir),
+        "distribution_strategy": "multi_worker",
+    }
+    commands = []
+    for index in range(2):
         tf_config = {
             "cluster": {"worker": addresses},
             "task": {"type": "worker", "index": index},
         }
-        machines.append(
-            subprocess.Popen(
-                [sys.executable, "-c", MACHINE, "--output_dir=%s" % output_dir, *flags],
-                env=dict(os.environ, TF_CONFIG=json.dumps(tf_config)),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+        command = programs.Command(
+            "run_classifier.py",
+            ["--%s=%s" % item for item in flags.items()],
+            environment={"TF_CONFIG": json.dumps(tf_config)},
+            patches={
+                "training.classifier.HEAD_DROPOUT": 0.0,
+                "training.distribution.PING_INTERVAL": 0.5,
+            },
+            as_built=True,
         )
-    return machines
+        commands.append(command)
+    return programs.side_by_side([commands[0], commands[1]._replace(**last)])
 
 
-def finished(machine, timeout=240):
-    try:
-        text, _ = machine.communicate(timeout=timeout)
-    finally:
-        machine.kill()
-    return machine.returncode, text
+def test_two_machines_stop_end_and_go_on_together_and_train_as_one(
+    tmp_path, setting, one
+):
+    two = tmp_path / "two"
+    # A signal to one stops both at the same step.
+    stopped = on_machines(setting, two, signal_number=signal.SIGTERM, after_steps=2)
+    said = re.search(r"SIGTERM: stopped after step (\d+) of 12", stopped[0].stderr)
+    assert said, stopped[0].stderr[-3000:]
+    for ended in stopped:
+        assert ended.returncode == 128 + signal.SIGTERM, ended.stderr[-3000:]
+        assert said[0] in ended.stderr
+    assert not (two / "adapters").exists()
+    reached = int(said[1])
+    # The next checkpoint comes later than in the three steps of the next run.
+    assert 2 <= reached < 8
 
+    # The loss of one ends the other, and nothing is lost that was kept.
+    lost = on_machines(setting, two, signal_number=signal.SIGKILL, after_steps=3)
+    assert lost[1].returncode == -signal.SIGKILL, lost[1].stderr[-3000:]
+    text = lost[0].stderr
+    assert lost[0].returncode == distribution.LOST_EXIT_STATUS, text[-3000:]
+    assert "from step %d\n" % reached in text
+    assert "no longer answers: training ended in step" in text
 
-def test_two_machines_train_as_one(tmp_path, setting, no_head_dropout):
-    one, two = tmp_path / "one", tmp_path / "two"
-    small_run.run(do_train=True, output_dir=str(one), **setting)
-    machines = start_machines(two, setting)
-    for status, text in [finished(machine) for machine in machines]:
-        assert status == 0, text[-3000:]
+    # The same commands again.
+    for ended in on_machines({**setting, "do_eval": True}, two):
+        assert ended.returncode == 0, ended.stderr[-3000:]
+        assert "from step %d\n" % reached in ended.stderr
     assert_the_same(two, one)
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert (two / "eval_results.txt").exists()
     assert not [name for name in os.listdir(two) if name.startswith("tmp")]
     # One device goes on from it.
-    small_run.run(do_eval=True, output_dir=str(two), **setting)
-
-
-def test_a_signal_to_one_machine_stops_all_at_the_same_step(tmp_path, setting):
-    two = tmp_path / "two"
-    setting["num_train_epochs"] = 200.0
-    machines = start_machines(two, setting)
-    try:
-        end = time.monotonic() + 120
-        while not (two / "model.ckpt-10.index").exists():
-            assert time.monotonic() < end, "no checkpoint was written"
-            assert machines[0].poll() is None, machines[0].communicate()[0][-3000:]
-            time.sleep(0.05)
-        machines[1].send_signal(signal.SIGTERM)
-        ends = [finished(machine, timeout=120) for machine in machines]
-    finally:
-        for machine in machines:
-            machine.kill()
-            machine.wait()
-    for status, text in ends:
-        assert status == 143, text[-3000:]
-    reached = int(tf.train.latest_checkpoint(str(two)).rsplit("-", 1)[1])
-    assert 10 < reached < 600
-    for _, text in ends:
-        assert "SIGTERM: stopped after step %d of 600" % reached in text
-    assert not [name for name in os.listdir(two) if name.startswith(("tmp", "adapt"))]
-
-
-def test_lost_machine_ends_the_others_and_training_resumes(
-    tmp_path, setting, no_head_dropout
-):
-    two = tmp_path / "two"
-    setting["num_train_epochs"] = 50.0
-    machines = start_machines(two, setting)
-    try:
-        end = time.monotonic() + 120
-        while not (two / "model.ckpt-10.index").exists():
-            assert time.monotonic() < end, "no checkpoint was written"
-            assert machines[0].poll() is None, machines[0].communicate()[0][-3000:]
-            time.sleep(0.05)
-        machines[1].send_signal(signal.SIGKILL)
-        status, text = finished(machines[0], timeout=120)
-    finally:
-        for machine in machines:
-            machine.kill()
-            machine.wait()
-    assert status == distribution.LOST_EXIT_STATUS, text[-3000:]
-    assert "no longer answers: training ended in step" in text
-    reached = int(tf.train.latest_checkpoint(str(two)).rsplit("-", 1)[1])
-    assert 10 <= reached < 150
-    # The same commands again.
-    for status, text in [finished(machine) for machine in start_machines(two, setting)]:
-        assert status == 0, text[-3000:]
-        assert "from step %d" % reached in text
-    assert weights(two)["global_step"] == 150
+    small_run.run(**{**setting, "do_train": False}, do_eval=True, output_dir=str(two))

@@ -20,7 +20,7 @@ def test_a_version_that_was_not_tried_is_refused():
     code = (
         "import tensorflow.compat.v1 as tf\n"
         "tf.version.VERSION = '2.18.1'\n"
-        "import estimator_compat"
+        "from training import estimator_compat"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True

@@ -1,10 +1,7 @@
 """Training that was interrupted ends with the bytes of one that was not."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import optimization
 from errors import UserError
-from tests.places import ROOT
+from tests import programs
 from training import estimators, progress
 from weights import checkpoints, run_package, run_record
 
@@ -64,59 +61,20 @@ def assert_identical(actual_dir, expected_dir):
         assert actual[name] == value, name
 
 
-# The program, forked for each of several commands, so that imports are paid for once.
-# Each comes with the number of steps after which the process is killed, or null.
-PROGRAM = """
-import json, os, signal, sys
-sys.path.insert(0, %r)
-from system import startup
-import tensorflow.compat.v1 as tf
-tf.disable_v2_behavior()
-import run_classifier
-from training import progress
-from absl import app
-
-def kill_after(steps):
-    after_run = progress.ProgressHook.after_run
-    def count(hook, *values):
-        nonlocal steps
-        after_run(hook, *values)
-        steps -= 1
-        if not steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-    progress.ProgressHook.after_run = count
-
-statuses = []
-for arguments, steps in json.loads(sys.argv[1]):
-    child = os.fork()
-    if not child:
-        if steps:
-            kill_after(steps)
-        app.run(run_classifier.main, argv=["run_classifier.py", *arguments])
-    statuses.append(os.waitpid(child, 0)[1])
-print("statuses", json.dumps(statuses))
-""" % str(ROOT)
-
-
 def test_killed_processes_end_with_the_bytes_of_an_undisturbed_one(tmp_path, flags):
-    def arguments(name):
+    def run(name, **others):
         given = dict(flags, output_dir=str(tmp_path / name))
-        return ["--%s=%s" % item for item in given.items()]
+        arguments = ["--%s=%s" % item for item in given.items()]
+        return programs.run("run_classifier.py", *arguments, **others)
 
     # Killed past a checkpoint, before the next one, and right at one; then to the end.
-    kills = [5, 2, 4, None]
-    commands = [(arguments("killed"), steps) for steps in kills]
-    commands.append((arguments("undisturbed"), None))
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(commands)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    end = result.stdout[-3000:]
-    statuses = [signal.SIGKILL if steps else 0 for steps in kills] + [0]
-    assert "statuses %s" % json.dumps(statuses) in result.stdout, end
-    assert result.stdout.count("from step 4\n") >= 2, end
+    for steps, resumes in ((5, False), (2, True), (4, True)):
+        ended = run("killed", signal_number=signal.SIGKILL, after_steps=steps)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr[-3000:]
+        assert ("from step 4\n" in ended.stderr) == resumes
+    for name in ("killed", "undisturbed"):
+        ended = run(name)
+        assert ended.returncode == 0, ended.stderr[-3000:]
     assert_identical(tmp_path / "killed", tmp_path / "undisturbed")
     assert "test_results.tsv" in result_bytes(tmp_path / "killed")
 

@@ -47,31 +47,33 @@ def send_in(monkeypatch, place, name, number, when=lambda *_: True):
     monkeypatch.setattr(place, name, call)
 
 
-@pytest.mark.parametrize("number", STATUS)
-def test_a_training_stops_with_a_checkpoint_and_goes_on(
-    settings, number, monkeypatch, capsys
-):
+def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, capsys):
     output = settings["output_dir"]
-    with monkeypatch.context() as patched:
-        send_in(
-            patched,
-            progress.ProgressHook,
-            "_notice",
-            number,
-            lambda hook: hook.steps_done == 7,
-        )
-        with pytest.raises(SystemExit) as ended:
-            small_run.run(do_train=True, do_eval=True, **settings)
-    assert ended.value.code == STATUS[number]
-    said = capsys.readouterr().err
-    assert "Traceback" not in said
-    name = "SIGTERM" if number == signal.SIGTERM else "Ctrl-C"
-    assert said.splitlines()[-1].startswith("%s: stopped after step 7 of 12" % name)
-    assert tf.train.latest_checkpoint(output).endswith("model.ckpt-7")
-    # Nothing that looks finished.
-    assert not {"adapters", "eval_results.txt"} & set(os.listdir(output))
+    for number, name, step in (
+        (signal.SIGINT, "Ctrl-C", 5),
+        (signal.SIGTERM, "SIGTERM", 9),
+    ):
+        with monkeypatch.context() as patched:
+            send_in(
+                patched,
+                progress.ProgressHook,
+                "_notice",
+                number,
+                lambda hook, step=step: hook.steps_done == step,
+            )
+            with pytest.raises(SystemExit) as ended:
+                small_run.run(do_train=True, do_eval=True, **settings)
+        assert ended.value.code == STATUS[number]
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        last = said.splitlines()[-1]
+        assert last.startswith("%s: stopped after step %d of 12" % (name, step))
+        assert ("from step 5" in said) == (step == 9)
+        assert tf.train.latest_checkpoint(output).endswith("model.ckpt-%d" % step)
+        # Nothing that looks finished.
+        assert not {"adapters", "eval_results.txt"} & set(os.listdir(output))
     small_run.run(do_train=True, do_eval=True, **settings)
-    assert "from step 7" in capsys.readouterr().err
+    assert "from step 9" in capsys.readouterr().err
     assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
     assert {"adapters", "eval_results.txt"} <= set(os.listdir(output))
 

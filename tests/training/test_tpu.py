@@ -6,6 +6,7 @@ cores would send; what runs on a core is compiled by XLA for the CPU.
 """
 
 import contextlib
+import functools
 import importlib
 
 import numpy as np
@@ -44,6 +45,11 @@ class _Built:
     """The graph of the last call of a `TPUEstimator`, and its `EstimatorSpec`."""
 
     def __init__(self, monkeypatch):
+        """Catches graphs, and describes a TPU of eight cores on one host."""
+        system = tpu_system_metadata.TPUSystemMetadata(CORES, 1, CORES, None, ())
+        monkeypatch.setattr(
+            tpu_system_metadata, "_query_tpu_system_metadata", lambda *_, **__: system
+        )
         self.estimator = self.graph = self.spec = None
         build = tpu_estimator.TPUEstimator._call_model_fn
 
@@ -91,11 +97,7 @@ class _Built:
 
 @pytest.fixture
 def built(monkeypatch):
-    """Catches graphs, and describes a TPU of eight cores on one host."""
-    system = tpu_system_metadata.TPUSystemMetadata(CORES, 1, CORES, None, ())
-    monkeypatch.setattr(
-        tpu_system_metadata, "_query_tpu_system_metadata", lambda *_, **__: system
-    )
+    """Has the next graph caught."""
     return _Built(monkeypatch)
 
 
@@ -215,6 +217,19 @@ def build(
             list(estimator.predict(input_fn))
 
 
+@pytest.fixture(scope="module")
+def replicated(tmp_path_factory):
+    """The `_Built` of each mode, which no test changes."""
+    found = {}
+    for mode in BATCH:
+        with pytest.MonkeyPatch.context() as patched:
+            found[mode] = _Built(patched)
+            build(tmp_path_factory.mktemp(mode), mode)
+        tf.reset_default_graph()
+    return found
+
+
+@functools.cache
 def trained_names(policy=optimization.ADAPTER_TUNING):
     return classifier.variable_set(
         bert_config(), CLASSES, classifier.Variant(ADAPTER, policy=policy)
@@ -251,10 +266,8 @@ def nearest_behind(tensor, op_type):
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "infer"])
-def test_the_computation_is_replicated_and_fed_with_static_shapes(
-    built, tmp_path, mode
-):
-    build(tmp_path, mode)
+def test_the_computation_is_replicated_and_fed_with_static_shapes(replicated, mode):
+    built = replicated[mode]
     (metadata,) = built.of_type("TPUReplicateMetadata")
     assert metadata.get_attr("num_replicas") == CORES
     per_core = BATCH[mode] // CORES
@@ -279,8 +292,8 @@ def _if_finite(tensor):
     return tensor.op.inputs[1]
 
 
-def test_each_trained_variable_gets_one_sum_over_the_cores(built, tmp_path):
-    build(tmp_path, "train")
+def test_each_trained_variable_gets_one_sum_over_the_cores(replicated):
+    built = replicated["train"]
     trained = trained_names()
     behind = {
         variable_of(op): sums_behind(_if_finite(op.inputs[1]))
@@ -295,8 +308,8 @@ def test_each_trained_variable_gets_one_sum_over_the_cores(built, tmp_path):
     assert [behind[name + "/adam_v"] for name in trained] == gradients
 
 
-def test_each_core_drops_other_elements(built, tmp_path):
-    build(tmp_path, "train")
+def test_each_core_drops_other_elements(replicated):
+    built = replicated["train"]
     drawn = [op.inputs[0] for op in built.on_core("StatelessRandomGetKeyCounter")]
     # Of the embeddings, of two layers and of the head.
     assert len(drawn) == 1 + 2 * 3 + 1
@@ -334,8 +347,8 @@ def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers)
 
 
 @pytest.mark.parametrize("mode", ["train", "eval", "infer"])
-def test_word_pieces_are_looked_up_by_a_matrix_product(built, tmp_path, mode):
-    build(tmp_path, mode)
+def test_word_pieces_are_looked_up_by_a_matrix_product(replicated, mode):
+    built = replicated[mode]
     assert not built.on_core("Gather", "GatherV2", "GatherNd", "ResourceGather")
     reads = [
         op

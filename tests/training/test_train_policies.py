@@ -1,5 +1,6 @@
 """What trains: for each policy its variables move, no other does, nothing lies idle."""
 
+import functools
 import json
 import os
 import re
@@ -14,7 +15,13 @@ from errors import UserError
 from model import layer_ranges
 from tests import small_packages, small_run
 from training import classifier
-from weights import adapter_package, bases, checkpoints, package_conversion
+from weights import (
+    adapter_package,
+    bases,
+    checkpoints,
+    package_conversion,
+    variable_shapes,
+)
 
 BATCH, LENGTH, CLASSES, LAYERS = 4, 9, 3, 3
 PLAIN = classifier.PLAIN
@@ -123,6 +130,12 @@ class Run:
         return found
 
 
+@functools.cache
+def plain_run(text, layers):
+    """A `Run` that two tests look at."""
+    return Run(text, layers)
+
+
 def trained_names(run, pattern):
     return {v.op.name for v in run.model if re.fullmatch(pattern, v.op.name)}
 
@@ -134,7 +147,7 @@ def no_head_dropout(monkeypatch):
 
 @each_policy
 def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, lowest):
-    run = Run(text, layers)
+    run = plain_run(text, layers)
     expected = trained_names(run, pattern)
     before = run.values()
     assert np.isfinite(run.steps(2)).all()
@@ -155,8 +168,8 @@ def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, low
 def test_the_backward_pass_ends_at_the_lowest_trained_layer(
     text, layers, pattern, lowest
 ):
-    for computation in (PLAIN, PLAIN._replace(recompute_activations=True)):
-        run = Run(text, layers, computation)
+    again = PLAIN._replace(recompute_activations=True)
+    for run in (plain_run(text, layers), Run(text, layers, again)):
         backward = [op.name for op in run.executed() if op.name.startswith("gradients")]
         found = {int(n) for name in backward for n in re.findall(r"layer_(\d)/", name)}
         assert found == set(range(max(lowest, 0), LAYERS))
@@ -270,7 +283,7 @@ def test_counts_in_numbers(size):
     for text in COUNTS[size]:
         upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
         policy = optimization.parse_policy("adapters" if upper else text, upper, layers)
-        shapes = adapter_package.trained_shapes(of_size, 64, 2, policy)
+        shapes = variable_shapes.trained_shapes(of_size, 64, 2, policy)
         found[text] = sum(int(np.prod(shape)) for shape in shapes.values())
     assert found == COUNTS[size]
 
@@ -283,8 +296,8 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
         CLASSES,
         classifier.Variant(classifier.adapter_function(5, 0.3), policy=policy),
     )
-    trained = adapter_package.trained_shapes(config(), 5, CLASSES, policy)
-    frozen = adapter_package.frozen_shapes(config(), policy)
+    trained = variable_shapes.trained_shapes(config(), 5, CLASSES, policy)
+    frozen = variable_shapes.frozen_shapes(config(), policy)
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
     assert not set(trained) & set(frozen)
@@ -433,8 +446,12 @@ def test_a_run_leaves_a_package_that_scores_as_it_did(
     np.testing.assert_array_equal(predictions(again), predictions(output))
     merged = str(output / "merged.ckpt")
     package_conversion.merge(package.path, setting["init_checkpoint"], merged)
-    merged = run("c", **{**flags, "init_checkpoint": merged})
-    np.testing.assert_array_equal(predictions(merged), predictions(output))
+    base = checkpoints.read_shapes(setting["init_checkpoint"])
+    assert set(checkpoints.read_shapes(merged)) == {
+        "global_step", *base, *package.weights
+    }  # fmt: skip
+    for name, value in package.weights.items():
+        assert np.array_equal(tf.train.load_variable(merged, name), value), name
     exported = package_conversion.export(
         tf.train.latest_checkpoint(str(output)),
         str(output / "exported"),

@@ -17,7 +17,14 @@ from errors import UserError
 from serving import multitask
 from tests import small_packages
 from training import classifier
-from weights import adapter_package, checkpoints, health, package_checks, package_report
+from weights import (
+    adapter_package,
+    checkpoints,
+    health,
+    package_checks,
+    package_report,
+    variable_shapes,
+)
 
 TASK = small_packages.Task("pair", 4, ("no", "yes"))
 CONFIG, WEIGHTS = adapter_package.CONFIG_NAME, adapter_package.WEIGHTS_NAME
@@ -107,8 +114,8 @@ def test_shapes_are_those_of_the_model(base, size, labels):
         labels,
         classifier.Variant(classifier.adapter_function(size, 0.1), labels == 1),
     )
-    trained = adapter_package.trained_shapes(config, size, labels)
-    frozen = adapter_package.frozen_shapes(config)
+    trained = variable_shapes.trained_shapes(config, size, labels)
+    frozen = variable_shapes.frozen_shapes(config)
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
     assert not set(trained) & set(frozen)
@@ -118,7 +125,7 @@ def test_shapes_are_those_of_the_model(base, size, labels):
 
 def test_what_is_written_is_read(tmp_path, base):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    shapes = adapter_package.trained_shapes(config, 4, 3)
+    shapes = variable_shapes.trained_shapes(config, 4, 3)
     random = np.random.RandomState(1)
     weights = {
         name: random.standard_normal(shape).astype(np.float32)
@@ -139,7 +146,7 @@ def test_what_is_written_is_read(tmp_path, base):
         settings={"learning_rate": 3e-05, "seed": 1},
         origin="elsewhere",
     )
-    frozen = adapter_package.frozen_shapes(config)
+    frozen = variable_shapes.frozen_shapes(config)
     fingerprint = checkpoints.base_fingerprint(base["init_checkpoint"], frozen)
     scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
     folder = str(tmp_path / "new" / "package")
@@ -183,7 +190,7 @@ def test_no_base_weight_is_in_a_package(folder, base):
     package = adapter_package.read(folder)
     files = contents(folder)
     assert set(files) == {CONFIG, WEIGHTS}
-    frozen = adapter_package.frozen_shapes(package.bert_config)
+    frozen = variable_shapes.frozen_shapes(package.bert_config)
     assert not set(frozen) & set(parts(folder)[0])
     values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
     assert len(values) == 29
@@ -200,13 +207,13 @@ def test_no_base_weight_is_in_a_package(folder, base):
 
 
 def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
-    shapes = adapter_package.trained_shapes(BERT_BASE, 64, 2)
+    shapes = variable_shapes.trained_shapes(BERT_BASE, 64, 2)
     random = np.random.RandomState(0)
     weights = {
         name: random.standard_normal(shape).astype(np.float32)
         for name, shape in shapes.items()
     }
-    frozen = adapter_package.frozen_shapes(BERT_BASE)
+    frozen = variable_shapes.frozen_shapes(BERT_BASE)
     assert package_checks.count(shapes) == 2_419_202
     assert package_checks.count(frozen) == 109_482_240 - 38_400
     description = adapter_package.Description(
@@ -480,7 +487,7 @@ def test_no_entry_can_be_missing(folder):
     config = json.loads(whole)
     # `forge` puts these in anew, and a file of another format is told so.
     left_out = {"format", "format_version", "weights", "sha256"}
-    left_out.add("health")  # Earlier versions had none, nor text_columns.
+    left_out |= {"health", "selection"}  # Earlier versions had none, nor text_columns.
     entries = [(key,) for key in sorted(set(config) - left_out)]
     for outer in ("task", "adapter", "base"):
         entries += [(outer, key) for key in config[outer] if key != "text_columns"]
@@ -768,7 +775,7 @@ def fitting(folder, base):
     """A package, and all that it is compared with."""
     package = adapter_package.read(folder)
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    frozen = adapter_package.frozen_shapes(config)
+    frozen = variable_shapes.frozen_shapes(config)
     return package, {
         "bert_config": config.to_dict(),
         "vocabulary": package.config["vocabulary"],

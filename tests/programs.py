@@ -1,0 +1,141 @@
+"""The programs as processes that pay once for their imports.
+
+A process that has imported TensorFlow and the rooms forks for each command, which then
+runs its program's file as Python does. What a program imports by itself, and in which
+order, is for tests that start Python.
+"""
+
+import system.startup  # noqa: F401  (before TensorFlow)
+
+import functools
+import importlib
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple, Optional
+from unittest import mock
+
+from exchange import conversion, packages  # noqa: F401  (for the programs)
+from serving import predictor, saved_model  # noqa: F401  (for the programs)
+from tests.places import ROOT
+from training import progress, task_runs  # noqa: F401  (for the programs)
+
+MOST_SECONDS = 600  # of one command, on a machine that has other work
+
+
+class Command(NamedTuple):
+    """One run of a program."""
+
+    program: str  # its file's name
+    arguments: list
+    cwd: str = str(ROOT)
+    input: str = ""
+    environment: dict = {}  # noqa: RUF012 (nobody changes it)  variables to set
+    patches: dict = {}  # noqa: RUF012  constants to change, by module and name
+    as_built: bool = False  # whether graphs are run as in this process: conftest.py
+    signal_number: Optional[int] = None  # what the program sends itself
+    after_steps: int = 0  # after how many steps of its training
+
+
+def run(program, *arguments, **others):
+    """Runs a program; `others` are further fields of `Command`.
+
+    Returns:
+      A `subprocess.CompletedProcess`, with text.
+    """
+    return side_by_side([Command(program, list(arguments), **others)])[0]
+
+
+def side_by_side(commands):
+    """Runs `Command`s at the same time; returns what `run` does for each."""
+    with tempfile.TemporaryDirectory() as folder:
+        server = _server()
+        server.stdin.write(json.dumps([folder, commands]) + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+        assert answer, "the process that forks has ended"
+        found = []
+        for index, status in enumerate(json.loads(answer)):
+            texts = []
+            for stream in ("stdout", "stderr"):
+                with open(_path(folder, index, stream), encoding="utf-8") as reader:
+                    texts.append(reader.read())
+            arguments = commands[index].arguments
+            found.append(subprocess.CompletedProcess(arguments, status, *texts))
+        return found
+
+
+def _path(folder, index, stream):
+    return os.path.join(folder, "%d.%s" % (index, stream))
+
+
+@functools.cache
+def _server():
+    """The process that forks; it ends with this one, which holds its input open."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.programs"],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _serve():
+    while request := sys.stdin.readline():
+        folder, commands = json.loads(request)
+        children = []
+        for index, fields in enumerate(commands):
+            child = os.fork()
+            if not child:
+                _become(Command(*fields), folder, index)
+                return  # Python ends as it does after a program.
+            children.append(child)
+        ends = [os.waitpid(child, 0)[1] for child in children]
+        print(json.dumps([os.waitstatus_to_exitcode(end) for end in ends]), flush=True)
+
+
+def _become(command, folder, index):
+    """Does in a forked process what the command asks."""
+    signal.alarm(MOST_SECONDS)
+    with open(_path(folder, index, "stdin"), "w+") as stream:
+        stream.write(command.input)
+        stream.seek(0)
+        os.dup2(stream.fileno(), 0)
+    sys.stdin = os.fdopen(0)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        with open(_path(folder, index, name), "wb") as stream:
+            os.dup2(stream.fileno(), number)
+    os.environ.update(command.environment)
+    os.chdir(command.cwd)
+    if command.as_built:
+        importlib.import_module("tests.conftest")
+    for name, value in command.patches.items():
+        module, _, constant = name.rpartition(".")
+        mock.patch.object(importlib.import_module(module), constant, value).start()
+    if command.signal_number:
+        _signal_after(command.after_steps, command.signal_number)
+    path = str(ROOT / command.program)
+    sys.argv = [path, *command.arguments]
+    runpy.run_path(path, run_name="__main__")
+
+
+def _signal_after(steps, number):
+    after_run = progress.ProgressHook.after_run
+
+    def count(hook, *values):
+        nonlocal steps
+        after_run(hook, *values)
+        steps -= 1
+        if not steps:
+            os.kill(os.getpid(), number)
+
+    progress.ProgressHook.after_run = count
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,206 @@
+"""Evaluations within a training: what they change (nothing), and what they keep."""
+
+import json
+import os
+import types
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from errors import UserError
+from tests import small_run
+from training import dev_steps
+from weights import adapter_package, checkpoints, run_package
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dev_steps")
+    return {
+        **small_run.write_model(folder / "bert", initializer_range=0.3),
+        **small_run.write_mrpc(folder / "MRPC"),
+        "learning_rate": 1e-2,
+        "do_train": True,
+    }
+
+
+STEPS = {"eval_steps": 4, "keep_best": "accuracy", "num_train_epochs": 10 / 3}
+
+
+@pytest.fixture(scope="module")
+def output(model, tmp_path_factory):
+    """The folder of a run of 10 steps with evaluations after 4, 8 and 10."""
+    folder = tmp_path_factory.mktemp("dev_steps") / "out"
+    small_run.run(output_dir=str(folder), **model, **STEPS)
+    return folder
+
+
+def history(folder):
+    lines = (folder / dev_steps.HISTORY_NAME).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def weights(prefix):
+    shapes = checkpoints.read_shapes(prefix)
+    return {
+        name: value.tobytes()
+        for name, value in checkpoints.iterate_values(prefix, sorted(shapes))
+    }
+
+
+@pytest.mark.parametrize(
+    ("every", "reached", "last", "expected"),
+    [
+        (0, 0, 7, [7]),
+        (0, 3, 7, [7]),
+        (3, 0, 7, [3, 6, 7]),
+        (3, 3, 7, [6, 7]),
+        (3, 4, 6, [6]),
+        (9, 0, 7, [7]),
+        (7, 0, 7, [7]),
+    ],
+)
+def test_where_a_training_stops(every, reached, last, expected):
+    assert dev_steps.stops(dev_steps.Settings(every), reached, last) == expected
+
+
+def test_the_training_is_the_same_as_without(model, output, tmp_path):
+    plain = dict(model, num_train_epochs=STEPS["num_train_epochs"])
+    small_run.run(output_dir=str(tmp_path), **plain)
+    assert not os.path.exists(tmp_path / dev_steps.HISTORY_NAME)
+    assert not os.path.exists(tmp_path / "best")
+    last = weights(str(tmp_path / "model.ckpt-10"))
+    assert len(last) > 40
+    assert weights(str(output / "model.ckpt-10")) == last
+    packages = [adapter_package.read(str(f / "adapters")) for f in (tmp_path, output)]
+    assert packages[0].config["weights"] == packages[1].config["weights"]
+    assert packages[1].config["selection"] is None
+
+
+def test_every_evaluation_is_written_down(output):
+    entries = history(output)
+    assert [entry["global_step"] for entry in entries] == [4, 8, 10]
+    for entry in entries:
+        found = entry["sets"]["dev"]
+        assert {"f1", "accuracy", "eval_loss", "eval_accuracy"} <= set(found)
+        assert found["accuracy"] == pytest.approx(found["eval_accuracy"])
+    (events,) = (output / "eval").glob("events*")
+    curve = {}
+    for event in tf.train.summary_iterator(str(events)):
+        for value in event.summary.value:
+            if value.tag == "f1":
+                curve[event.step] = value.simple_value
+    expected = {entry["global_step"]: entry["sets"]["dev"]["f1"] for entry in entries}
+    assert curve == pytest.approx(expected)
+
+
+def test_the_best_is_kept_whole(output):
+    entries = history(output)
+    score = max(entry["sets"]["dev"]["accuracy"] for entry in entries)
+    # The first of equal ones.
+    step = next(
+        entry["global_step"]
+        for entry in entries
+        if entry["sets"]["dev"]["accuracy"] == score
+    )
+    best = dev_steps.read_best(str(output))
+    assert (best["global_step"], best["score"]) == (step, score)
+    package = adapter_package.read(str(output / "best" / "adapters"))
+    assert package.config["global_step"] == step
+    assert package.config["dev_scores"]["dev"]["accuracy"] == score
+    assert package.config["selection"].startswith("best by accuracy on dev")
+    kept = checkpoints.latest(str(output / "best"))
+    assert kept == str(output / "best" / ("model.ckpt-%d" % step))
+    values = dict(checkpoints.iterate_values(kept, package.weights))
+    assert all((values[n] == package.weights[n]).all() for n in package.weights)
+    assert (output / "best" / "run.json").exists()
+    assert sorted(os.listdir(output / "best")) == sorted(
+        {"adapters", "best.json", "checkpoint", "run.json"}
+        | {os.path.basename(path) for path in tf.io.gfile.glob(kept + "*")}
+    )
+
+
+def test_only_a_better_one_takes_the_place(output, monkeypatch, capsys):
+    before = dev_steps.read_best(str(output))
+    monkeypatch.setattr(dev_steps.run_package, "write", lambda *_: None)
+    run = types.SimpleNamespace(
+        settings=types.SimpleNamespace(output_dir=str(output)),
+        dev_steps=dev_steps.Settings(4, "accuracy"),
+        task=types.SimpleNamespace(
+            dev=[types.SimpleNamespace(name="dev")], metrics=("accuracy",)
+        ),
+        package=run_package.PackageSettings(
+            adapter_package.Description(*[None] * 9), None
+        ),
+    )
+
+    def keep(score):
+        entry = {"global_step": 12, "sets": {"dev": {"accuracy": score}}}
+        dev_steps._keep_if_best(run, entry, None)
+        return dev_steps.read_best(str(output))
+
+    files = {
+        path: path.read_bytes()
+        for path in (output / "best").rglob("*")
+        if path.is_file()
+    }
+    assert keep(before["score"]) == keep(float("nan")) == before
+    found = keep(before["score"] + 0.1)
+    assert (found["score"], found["global_step"]) == (before["score"] + 0.1, 12)
+    assert "the best so far by accuracy" in capsys.readouterr().err
+    # As the other tests expect it, and as a program that was killed leaves it.
+    for path in (output / "best").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    for path, content in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    os.rename(output / "best", output / "best.replaced")
+    assert dev_steps.read_best(str(output)) == before
+    assert not (output / "best.replaced").exists()
+
+
+def test_an_evaluation_that_was_missed_is_made_up_for(model, output, tmp_path, capsys):
+    small_run.run(
+        output_dir=str(tmp_path), **{**model, **STEPS, "num_train_epochs": 4 / 3}
+    )
+    (tmp_path / dev_steps.HISTORY_NAME).unlink()  # Killed just before it was written.
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["training"]["num_train_epochs"] = STEPS["num_train_epochs"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    small_run.run(output_dir=str(tmp_path), **model, **STEPS)
+    assert [entry["global_step"] for entry in history(tmp_path)] == [4, 8, 10]
+    text = capsys.readouterr().err
+    assert text.index("dev at step 4: f1") < text.index("dev at step 8: f1")
+    assert "Kept as the best by accuracy: step" in text
+    assert "All else is of the last step" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"eval_steps": -1}, "--eval_steps=-1: 0 for none"),
+        ({"keep_best": "f1"}, "needs the evaluations to choose from, --eval_steps"),
+        ({"eval_steps": 2, "do_train": False, "do_eval": True}, "is of a training"),
+        (
+            {"eval_steps": 2, "keep_best": "loss"},
+            "the metrics of MRPC are f1",
+        ),
+        (
+            {"eval_steps": 2, "distribution_strategy": "multi_worker"},
+            "several machines",
+        ),
+    ],
+)
+def test_what_cannot_be(model, tmp_path, capsys, settings, message):
+    with pytest.raises(SystemExit):
+        small_run.run(output_dir=str(tmp_path / "out"), **{**model, **settings})
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_best_of_another_metric_is_refused(output):
+    with pytest.raises(UserError, match=r"best keeps the best by accuracy; give that"):
+        dev_steps.check(str(output), dev_steps.Settings(2, "f1"))
+    dev_steps.check(str(output), dev_steps.Settings(2, "accuracy"))
+    dev_steps.check(str(output), dev_steps.Settings(2))

@@ -1,0 +1,94 @@
+"""Names and shapes of a model's variables, from its config alone."""
+
+import modeling
+import optimization
+
+
+def trained_shapes(
+    bert_config, adapter_size, num_outputs, policy=optimization.ADAPTER_TUNING
+):
+    """Names and shapes of the trained variables, sorted by name.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      adapter_size: the bottleneck's width; without adapters any.
+      num_outputs: labels; 1 for regression.
+      policy: an `optimization.TrainPolicy`.
+
+    Returns:
+      Dict from name to list of ints.
+    """
+    shapes = _shapes_by_collection(bert_config, policy, adapter_size, num_outputs)
+    return _selected(shapes, policy.trains)
+
+
+def frozen_shapes(bert_config, policy=optimization.ADAPTER_TUNING):
+    """Names and shapes of the frozen variables, sorted by name: the base.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      policy: an `optimization.TrainPolicy`.
+
+    Returns:
+      Dict from name to list of ints.
+    """
+    # Adapters and head are never frozen, so their sizes do not matter.
+    shapes = _shapes_by_collection(bert_config, policy, 1, 1)
+    return _selected(shapes, lambda name, group: not policy.trains(name, group))
+
+
+def _selected(shapes, is_wanted):
+    found = {
+        name: shape
+        for collection, of_name in shapes.items()
+        for name, shape in of_name.items()
+        if is_wanted(name, collection)
+    }
+    return dict(sorted(found.items()))
+
+
+def _shapes_by_collection(bert_config, policy, adapter_size, num_outputs):
+    """All of a model's variables: collection -> name -> shape."""
+    H, wide = bert_config.hidden_size, bert_config.intermediate_size
+    layer_norms, adapters = {}, {}
+    other = {
+        "bert/embeddings/word_embeddings": [bert_config.vocab_size, H],
+        "bert/embeddings/token_type_embeddings": [bert_config.type_vocab_size, H],
+        "bert/embeddings/position_embeddings": [bert_config.max_position_embeddings, H],
+    }
+
+    def dense(scope, n_in, n_out):
+        other[scope + "/kernel"] = [n_in, n_out]
+        other[scope + "/bias"] = [n_out]
+
+    def layer_norm(scope):
+        for name in ("beta", "gamma"):
+            layer_norms["%s/LayerNorm/%s" % (scope, name)] = [H]
+
+    layer_norm("bert/embeddings")
+    dense("bert/pooler/dense", H, H)
+    with_adapters = policy.layers_with_adapters(bert_config.num_hidden_layers)
+    for layer in range(bert_config.num_hidden_layers):
+        scope = "bert/encoder/layer_%d/" % layer
+        for name in ("query", "key", "value"):
+            dense(scope + "attention/self/" + name, H, H)
+        dense(scope + "attention/output/dense", H, H)
+        dense(scope + "intermediate/dense", H, wide)
+        dense(scope + "output/dense", wide, H)
+        for sublayer in ("attention/output", "output"):
+            layer_norm(scope + sublayer)
+            if layer in with_adapters:
+                within = scope + sublayer + "/adapters/"
+                adapters[within + "weights1"] = [H, adapter_size]
+                adapters[within + "biases1"] = [1, adapter_size]
+                adapters[within + "weights2"] = [adapter_size, H]
+                adapters[within + "biases2"] = [1, H]
+    return {
+        modeling.ADAPTERS: adapters,
+        modeling.LAYER_NORM: layer_norms,
+        modeling.HEAD: {
+            "output_weights": [num_outputs, H],
+            "output_bias": [num_outputs],
+        },
+        modeling.OTHER: other,
+    }
