@@ -53,7 +53,7 @@ def define_flags(flag_values):
             flags.DEFINE_list(
                 "task_configs",
                 None,
-                "Files of further tasks, see docs/data.md; table2 has no others.",
+                "Files of further tasks, see docs/tasks.md; table2 has no others.",
                 **to,
             ),
             flags.DEFINE_integer(
@@ -153,7 +153,7 @@ def make_study(experiment, values):
     if not tasks:
         raise UserError(
             "--task_configs is required: this experiment is of further tasks, each "
-            "described by a file (docs/data.md)"
+            "described by a file (docs/tasks.md)"
         )
     if values.seeds is not None and values.seeds < 1:
         raise UserError("--seeds=%d: at least 1 is needed" % values.seeds)

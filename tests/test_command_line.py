@@ -12,6 +12,7 @@ import glue_data
 import glue_submission
 import manage_adapters
 import predict
+import reproduce_paper
 import run_classifier
 from errors import UserError
 from inputs import fetch_encoder
@@ -23,13 +24,14 @@ _DEFINE = {
     "glue_data": glue_data.define_flags,
     "glue_submission": glue_submission.define_flags,
     "predict": predict.define_flags,
+    "reproduce_paper": reproduce_paper.define_flags,
     **{
         "manage_adapters " + name: command.define_flags
         for name, command in manage_adapters.COMMANDS.items()
     },
 }
 _PATH_NAME = re.compile(
-    r"(.*_)?(dirs?|file|checkpoint|config|adapters|package|input|output|zip)$"
+    r"(.*_)?(dirs?|file|checkpoint|configs?|adapters|package|input|output|zip)$"
 )
 
 
