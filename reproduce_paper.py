@@ -20,7 +20,7 @@ import command_line
 import glue_data
 import modeling
 from errors import UserError, reports_user_errors
-from experiments import grid, pages, processes, results
+from experiments import grid, pages, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from system import console
 
@@ -29,7 +29,10 @@ _BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
 _LAYERS = {grid.PAPER: 12, grid.SMALL: 6}
 # Flags of this run alone, which a listed command lacks.
-_NOT_LISTED = ("list", "dry_run", "shard", "jobs", "job", "report_only")
+_NOT_LISTED = (
+    *("list", "dry_run", "shard", "jobs", "job", "report_only"),
+    *("launcher", "cpus_per_job", "gpus_per_job"),
+)
 
 
 def define_flags(flag_values):
@@ -77,12 +80,27 @@ def define_flags(flag_values):
             ),
         ),
         "How": (
+            flags.DEFINE_enum(
+                "launcher",
+                "local",
+                ("local", "ray"),
+                "Where jobs run: on this machine, or on the Ray cluster that the "
+                "environment variable RAY_ADDRESS names.",
+                **to,
+            ),
             flags.DEFINE_integer("jobs", 1, "Jobs that run at a time.", **to),
             flags.DEFINE_integer(
                 "gpus",
                 0,
                 "GPUs of this machine: each job that runs sees one of them. 0: all "
                 "jobs see all.",
+                **to,
+            ),
+            flags.DEFINE_float("cpus_per_job", 1, "CPUs of a job on Ray.", **to),
+            flags.DEFINE_float(
+                "gpus_per_job",
+                0,
+                "GPUs of a job on Ray; with 0.5 two share one.",
                 **to,
             ),
             flags.DEFINE_string(
@@ -310,7 +328,10 @@ def _run_all(name, experiment, values):
         command_line.check_required(values, needed)
         if values.jobs < 1 or values.gpus < 0:
             raise UserError("--jobs=%d: at least 1 is needed" % values.jobs)
-        known = processes.run(jobs, place, values.jobs)
+        start = processes.Process
+        if values.launcher == "ray":
+            start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
+        known = processes.run(jobs, place, values.jobs, start)
     if values.job:
         # Many run at once; the report is that of the command without it.
         is_done = all(processes.is_done(job, known) for job in jobs)

@@ -23,9 +23,9 @@ PROGRAM = os.path.join(
     os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "run_classifier.py"
 )
 
-_POLL_SECONDS = 0.1
+POLL_SECONDS = 0.1
 _MOST_REASON = 600  # characters
-_TAIL_BYTES = 20000  # of what a process writes
+TAIL_BYTES = 20000  # of what a process writes
 _REMEDY = "delete its folder, and the job is run again"
 
 # Statuses of a process that was asked to end, and signals that do so.
@@ -133,8 +133,8 @@ def _copy_features(source, target):
 # --- outcomes -------------------------------------------------------------------
 
 
-def _reason(tail):
-    """Why a process failed: its message, or the last lines that it wrote."""
+def reason_of(tail):
+    """Why a process failed, from what it wrote: its message, or the last lines."""
     lines = [line for line in tail.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return printable(" | ".join(errors[-1:] or lines[-3:]), _MOST_REASON)
@@ -165,7 +165,7 @@ def outcome(job, place, status, tail, seconds) -> Optional[results.Result]:
     if status in _ENDED or (status and _HELD in tail):
         return None
     if status:
-        reason = _reason(tail) or "it wrote nothing"
+        reason = reason_of(tail) or "it wrote nothing"
         if status < 0:
             reason = "ended by signal %d (memory?): %s" % (-status, reason)
         kind = results.DIVERGED if _DIVERGED.search(tail) else results.FAILED
@@ -249,7 +249,7 @@ class Process:
         """What it came to, see `outcome`; waits for its end."""
         status = self._process.wait()
         size = self._output.seek(0, os.SEEK_END)
-        self._output.seek(max(0, size - _TAIL_BYTES))
+        self._output.seek(max(0, size - TAIL_BYTES))
         tail = self._output.read().decode("utf-8", "replace")
         self._output.close()
         seconds = time.monotonic() - self._begun
@@ -310,7 +310,7 @@ def run(jobs, place, at_a_time=1, start=Process):
                     bar.update()
                 bar.set_postfix_str(", ".join(p.job.name for p in running))
                 if not ended and running:
-                    time.sleep(_POLL_SECONDS)
+                    time.sleep(POLL_SECONDS)
     except (KeyboardInterrupt, _Ended) as error:
         for process in running if isinstance(error, _Ended) else ():
             process.end()

@@ -10,7 +10,7 @@ import pytest
 
 import reproduce_paper
 from errors import UserError
-from experiments import grid, processes, results
+from experiments import grid, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from tests.experiments.made_up import result
 
@@ -39,8 +39,9 @@ def started(monkeypatch):
         def result(self):
             return result(0.6 + 0.1 * self.job.seed, parameters={})
 
-    def run(*arguments):
-        return real(*arguments, start=Ended)
+    def run(jobs, place, at_a_time, start):
+        del start
+        return real(jobs, place, at_a_time, Ended)
 
     real = processes.run
     monkeypatch.setattr(processes, "run", run)
@@ -80,7 +81,8 @@ def test_each_experiment_reports_on_all_of_its_results(name, tmp_path):
     page = (folder / "report.md").read_text()
     assert "1 collapsed, 1 diverged" in page
     assert "diverged: made up" in page
-    assert shlex.join(["python", "reproduce_paper.py", *words]) in page
+    command = shlex.join(["python", "reproduce_paper.py", *words])
+    assert "```bash\n%s\n```" % command in page
     pictures = [each for each in folder.iterdir() if each.suffix == ".png"]
     assert bool(pictures) == (not name.startswith("table"))
     for picture in pictures:
@@ -238,6 +240,16 @@ def test_what_is_refused(words, message, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message):
         program(*words)
     assert not list(tmp_path.iterdir())
+
+
+def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_launcher, "ray", None)
+    words = ["table2", SMALL, FURTHER, "--work_dir=%s" % tmp_path, *BASE]
+    config = SimpleNamespace(num_hidden_layers=6)
+    bert = reproduce_paper.modeling.BertConfig
+    monkeypatch.setattr(bert, "from_json_file", lambda _: config)
+    with pytest.raises(UserError, match="needs Ray: pip install ray"):
+        program(*words, "--launcher=ray")
 
 
 def test_results_of_another_base_are_refused(tmp_path):

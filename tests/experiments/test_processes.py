@@ -1,6 +1,5 @@
 """Jobs as processes of a made-up program: what runs, what is kept, what is repeated."""
 
-import json
 import os
 import pathlib
 import signal
@@ -14,73 +13,17 @@ from errors import UserError
 from experiments import processes, results
 from experiments.grid import Job
 from tests.experiments.made_up import result
+from tests.experiments.made_up_program import Bench
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
 JOBS = [JOB._replace(seed=seed) for seed in (1, 2, 3)]
 WITHOUT = JOB._replace(without="0-1")
 
-# Does what the seed says in the file `behaviour`, and leaves the files of a run.
-PROGRAM = """
-import json, os, sys, time
-findings = []
-values = dict(word[2:].split("=", 1) for word in sys.argv[1:])
-folder = values["output_dir"]
-os.makedirs(folder, exist_ok=True)
-here = os.path.dirname(os.path.abspath(__file__))
-with open(os.path.join(here, "calls"), "a") as log:
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
-    log.write(json.dumps([os.path.basename(folder), gpu, os.listdir(folder)]) + chr(10))
-with open(os.path.join(here, "behaviour")) as reader:
-    exec(json.load(reader).get(values.get("seed"), ""))
-for name in ("train.tf_record", "train.tf_record.key", "model.ckpt-9.index"):
-    with open(os.path.join(folder, name), "w") as writer:
-        writer.write("x")
-without = values.get("ablate_adapter_layers")
-name = "eval_results_without_%s" % without if without else "eval_results"
-entry = {"scores": {"f1": 0.8, "accuracy": 0.7}, "baseline": {"f1": 0.6}}
-record = {"sets": {"dev": {"labels": ["0", "1"], "eval_accuracy": 0.7, **entry}}}
-record["health"] = {"training": [], "evaluation": findings}
-with open(os.path.join(folder, name + ".json"), "w") as writer:
-    json.dump(record, writer)
-"""
-
-
-class Bench:
-    """A place whose jobs run the made-up program."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        (folder / "program.py").write_text(PROGRAM)
-        self.behave()
-        self.place = processes.Place(
-            work_dir=str(folder / "work"),
-            glue_dir="glue",
-            task_files={},
-            flags={"init_checkpoint": "bert/x.ckpt"},
-        )
-
-    def behave(self, **by_seed):
-        behaviour = {name[1:]: code for name, code in by_seed.items()}
-        (self._folder / "behaviour").write_text(json.dumps(behaviour))
-
-    def calls(self):
-        """(folder, GPU, what was in it) of each run until now."""
-        path = self._folder / "calls"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
-
-    def ran(self):
-        return [folder for folder, _, _ in self.calls()]
-
-    def folder(self, job):
-        return results.folder_of(self.place.work_dir, job)
-
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(processes, "PROGRAM", str(tmp_path / "program.py"))
-    monkeypatch.setattr(processes, "_POLL_SECONDS", 0.005)
+    monkeypatch.setattr(processes, "POLL_SECONDS", 0.005)
     return Bench(tmp_path)
 
 
