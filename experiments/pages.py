@@ -45,6 +45,10 @@ class Page:
     def code(self, text):
         self._parts.append("```bash\n%s\n```" % text)
 
+    @property
+    def markdown(self):
+        return "\n\n".join(self._parts) + "\n"
+
     def write(self, folder):
         """Writes page and figures; returns the page's path."""
         tf.io.gfile.makedirs(folder)
@@ -53,7 +57,7 @@ class Page:
                 path = os.path.join(folder, "%s.%s" % (name, ending))
                 files.write_whole(path, plots.as_bytes(figure, ending))
         path = os.path.join(folder, REPORT)
-        files.write_whole(path, "\n\n".join(self._parts) + "\n")
+        files.write_whole(path, self.markdown)
         return path
 
 

@@ -1,0 +1,139 @@
+"""The numbers of each report, on made-up results whose answer is known by hand."""
+
+import pytest
+from absl import flags
+
+import reproduce_paper
+from experiments import results
+from experiments.catalogue import EXPERIMENTS
+from tests.experiments.made_up import result
+
+
+@pytest.fixture
+def report():
+    """A function that gives the text of a report.
+
+    It takes the experiment, flags, and a function from a job to its `Result` or None.
+    """
+
+    def report(name, words, result_of, **changed):
+        values = flags.FlagValues()
+        reproduce_paper.define_flags(values)
+        values([name, *words])
+        experiment = EXPERIMENTS[name]
+        study = reproduce_paper.make_study(experiment, values)._replace(**changed)
+        study = study._replace(jobs=tuple(experiment.jobs(study)))
+        known = {job: result_of(job) for job in study.jobs}
+        known = {job: each for job, each in known.items() if each is not None}
+        return experiment.report(study._replace(results=known)).markdown
+
+    return report
+
+
+def with_parameters(score, trained, **rest):
+    parameters = {"trained": trained, "base": 1000, "share": trained / 1000}
+    return result(score, parameters=parameters, **rest)
+
+
+def test_ablation(report):
+    accuracy = {"": 0.8, "0": 0.76, "1": 0.8, "0-1": 0.4}
+
+    def result_of(job):
+        # The second seed loses twice as much without the first layer.
+        less = 0.04 if (job.seed, job.without) == (2, "0") else 0
+        return result(0.1, metric="matthews", accuracy=accuracy[job.without] - less)
+
+    words = ["--preset=small", "--tasks=CoLA", "--seeds=2"]
+    page = report("ablation", words, result_of, layers=2)
+    # All, worst single, lower half, upper half, all taken out.
+    assert "| CoLA | 80.0 ± 0.0 | -7.5 % | -7.5 % | 0.0 % | -50.0 % |" in page
+
+
+def test_size(report):
+    full = {"mrpc": 0.9, "cola": 0.6, "rte": 0.7}
+    below = {"mrpc": 0.02, "cola": 0.01, "rte": 0.03}
+
+    def result_of(job):
+        if job.policy == "full":
+            return with_parameters(full[job.task], 1000)
+        if (job.policy, job.task) == ("layer_norm", "rte"):
+            return None
+        # Its seeds are 0.01 below and above the mean.
+        score = full[job.task] - below[job.task] + (-0.01, 0.01)[job.seed - 1]
+        return with_parameters(score, 10 + job.adapter_size)
+
+    page = report("size", ["--preset=small", "--tasks=MRPC,CoLA,RTE"], result_of)
+    # Percentiles of -3, -2 and -1.
+    assert "| adapters 64 | 74 | -2.6 | -2.0 | -1.4 |" in page
+    assert "| top layers 3 | 10 | -2.6 | -2.0 | -1.4 |" in page
+    # Not of all tasks.
+    assert "| layer norms | 10 | -" not in page
+    assert "| MRPC | full fine-tuning | - | 90.0 ± 0.0 | 0 |" in page
+    assert "| MRPC | adapters 8 | 18 | 88.0 ± 1.0 | -2.0 ± 1.0 |" in page
+    assert "| CoLA | layer norms | 10 | 59.0 ± 1.0 | -1.0 ± 1.0 |" in page
+
+
+def test_table2(report):
+    dev = {"full": 0.8, "top_k:1": 0.7, "top_k:2": 0.75, 8: 0.78, 64: 0.76}
+    trained = {"full": 1000, "top_k:1": 100, "top_k:2": 200, 8: 5, 64: 50}
+
+    def result_of(job):
+        key = job.adapter_size or job.policy
+        # What is best on the dev set is not on the test set.
+        test = 1.4 - dev[key] + (0.02 if job.task == "news" else 0)
+        return with_parameters(dev[key], trained[key], test_scores={"f1": test})
+
+    words = ["--preset=small", "--task_configs=a/mail.json,a/news.json", "--tasks="]
+    page = report("table2", words, result_of)
+    assert "epochs, top 2 | 75.0 ± 0.0 | 65.0 ± 0.0 | 200 | 4 of 4 ended |" in page
+    assert "epochs, size 8 | 78.0 ± 0.0 | 62.0 ± 0.0 | 5 | 4 of 4 ended |" in page
+    assert "| full fine-tuning | 61.0 | 2x | 73.7 | 17x |" in page
+    assert "| the best number of top layers | 66.0 | 1.4x | 74.0 | 9.9x |" in page
+    assert "| adapters of the best size | 63.0 | 1.01x | 73.3 | 1.19x |" in page
+
+
+def test_init_scale(report):
+    def result_of(job):
+        if job.init_scale == "1":
+            return result(None, results.DIVERGED)
+        return result(0.8 + 0.01 * job.seed)
+
+    page = report("init_scale", ["--preset=small"], result_of)
+    assert "| MRPC | 1e-7 | 81.5 ± 0.5 | 2 of 2 ended |" in page
+    assert "| MRPC | 1 | - | 2 of 2 ended, 2 diverged |" in page
+
+
+def test_learning_rate(report):
+    def result_of(job):
+        # 20 epochs are better, but not with full fine-tuning.
+        more = 0.05 if (job.epochs == 20) == (job.adapter_size > 0) else 0
+        return result(0.7 + more + 0.01 * job.seed)
+
+    words = ["--preset=paper", "--tasks=RTE"]
+    page = report("learning_rate", words, result_of)
+    assert "| RTE | adapters | 2e-5 | 77.0 ± 0.6 | 6 of 6 ended |" in page
+    assert "| RTE | full fine-tuning | 1e-3 | 77.0 ± 0.6 | 6 of 6 ended |" in page
+    page = report("learning_rate", ["--preset=small"], result_of)
+    assert "| MRPC | adapters, moments plain | 3e-3 | 71.0 | 1 of 1 ended |" in page
+
+
+def test_stability(report):
+    scores = (0.5, 0.55, 0.56)
+
+    def result_of(job):
+        if job.learning_rate == "1e-3":
+            return None
+        if not job.is_corrected:
+            return result(0.5, results.COLLAPSED)
+        # Accuracy says whether it learned, where there is one.
+        found = result(0.9, metric="f1")
+        entry = {"accuracy": scores[job.seed - 1]}
+        sets = {"dev": {"scores": {"f1": 0.9, **entry}, "eval_accuracy": 0.9}}
+        sets["dev"]["baseline"] = {"f1": 0.8, "accuracy": 0.5}
+        return found._replace(sets=sets)
+
+    page = report("stability", ["--preset=small"], result_of)
+    assert "| 3e-4 | corrected | 1 of 3 | 0 | 50.0 55.0 56.0 | 53.7 ± 1.9 |" in page
+    assert "| 3e-4 | plain | 0 of 3 | 0 | 50.0 50.0 50.0 | 50.0 ± 0.0 |" in page
+    assert "| 1e-3 | plain | 0 of 0 | 3 |  | - |" in page
+    assert "One answer for all rows: 50.0." in page
