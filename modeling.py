@@ -376,9 +376,20 @@ def _recomputed(layer, scope, trains):
             inputs = [dx, *(None for _ in fixed)]
             return inputs, [of_name.get(base_name(v)) for v in variables]
 
-        return layer(hidden, *fixed), grad
+        output = layer(hidden, *fixed)
+        # TensorFlow looks for the layer's variables among the global ones alone.
+        known = tf.get_collection_ref(tf.GraphKeys.GLOBAL_VARIABLES)
+        known.extend(tf.local_variables())
+        return output, grad
 
-    return run
+    def without_local_ones(*inputs):
+        output = run(*inputs)
+        known = tf.get_collection_ref(tf.GraphKeys.GLOBAL_VARIABLES)
+        local = {id(variable) for variable in tf.local_variables()}
+        known[:] = [variable for variable in known if id(variable) not in local]
+        return output
+
+    return without_local_ones
 
 
 @tf.custom_gradient

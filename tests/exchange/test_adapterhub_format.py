@@ -115,6 +115,7 @@ def test_package_of_an_import(tmp_path, base):
         "labels": ["no", "maybe", "yes"],
         "is_regression": False,
         "metrics": ["accuracy"],
+        "text_columns": None,
     }
     assert config["adapter"]["size"] == SIZE
     assert config["origin"] == "adapter mine of AdapterHub (adapters.1.3.0)"

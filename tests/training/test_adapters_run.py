@@ -76,6 +76,7 @@ def of_trained(tmp_path_factory, run_into):
         do_train=True,
         do_eval=True,
         checkpoint_content="trained",
+        recompute_activations=True,  # Its layers' variables are not global.
         save_checkpoints_steps=2,
         seed=5,
         **TRAINING,
@@ -162,6 +163,7 @@ def test_training_leaves_a_package_of_its_last_weights(trained, setting):
         "labels": ["0", "1"],
         "is_regression": False,
         "metrics": ["f1", "accuracy"],
+        "text_columns": ["#1 String", "#2 String"],
     }
     assert config["settings"]["seed"] == 5
     assert config["settings"]["learning_rate"] == 1e-2
