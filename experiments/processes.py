@@ -45,6 +45,7 @@ OWN_FLAGS = {
     *("train_policy", "adapter_size", "adapter_init_scale", "adapters"),
     *("ablate_adapter_layers", "adapter_layers", "do_train", "do_eval", "do_predict"),
     *("learning_rate", "num_train_epochs", "adam_bias_correction", "seed"),
+    "keep_best",  # Results are those of the last checkpoint.
 }
 
 

@@ -9,6 +9,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 import run_classifier
+from errors import UserError
 from experiments import processes, results
 from experiments.grid import Job
 from tests import small_run
@@ -21,6 +22,7 @@ KINDS = [
     TRAINED,
     TRAINED._replace(without="0"),
     Job("mail", "full", "1e-4", 1, 2, is_corrected=True),
+    Job("mail", "full", "1e30", 1, 1),
 ]
 
 
@@ -37,13 +39,17 @@ class InThisProcess(processes.Process):
         one_lane = mock.patch.object(estimators, "cpu_lanes", lambda _: 1)
         with flagsaver.flagsaver(), one_lane:
             flags.FLAGS(words)
-            run_classifier.main([])
+            try:
+                run_classifier.main.__wrapped__([])
+                self._status, self._tail = 0, ""
+            except UserError as error:
+                self._status, self._tail = 1, "error: %s" % error
 
     def has_ended(self):
         return True
 
     def result(self):
-        return processes.outcome(self.job, self._place, 0, "", 1.5)
+        return processes.outcome(self.job, self._place, self._status, self._tail, 1.5)
 
 
 @pytest.fixture
@@ -78,12 +84,12 @@ def test_one_job_of_each_kind(place):
     known = processes.run(KINDS, place, start=InThisProcess)
     assert list(known) == KINDS
     assert known == results.read_all(place.work_dir, KINDS)
-    for job, result in known.items():
+    for job, result in list(known.items())[:-1]:
         assert result.status in (results.OK, results.COLLAPSED), result.reason
         folder = results.folder_of(place.work_dir, job)
         left = os.listdir(folder)
         assert not [name for name in left if "ckpt" in name or "tf_record" in name]
-    trained, without, full = known.values()
+    trained, without, full, diverged = known.values()
     assert trained.metric == "f1"
     assert trained.flags["adapter_size"] == 4
     assert 0 < trained.parameters["trained"] < full.parameters["trained"]
@@ -95,5 +101,6 @@ def test_one_job_of_each_kind(place):
     assert losses[0] != losses[1]
     assert full.test_score is not None
     assert trained.test_score is None
+    assert diverged.status == results.DIVERGED, diverged.reason
     # What is done is not run again.
     assert processes.run(KINDS, place, start=None) == known

@@ -1,5 +1,6 @@
 """Jobs as processes of a made-up program: what runs, what is kept, what is repeated."""
 
+import json
 import os
 import pathlib
 import signal
@@ -14,6 +15,7 @@ from experiments import processes, results
 from experiments.grid import Job
 from tests.experiments.made_up import result
 from tests.experiments.made_up_program import Bench
+from training import run_lock
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
 JOBS = [JOB._replace(seed=seed) for seed in (1, 2, 3)]
@@ -83,6 +85,15 @@ def test_what_a_process_came_to(status, tail, kind, reason, bench):
 )
 def test_what_was_ended_or_runs_elsewhere_has_no_result(status, tail, bench):
     assert processes.outcome(JOB, bench.place, status, tail, 2) is None
+
+
+def test_a_folder_that_another_process_holds_is_told_from_a_failure(bench, tmp_path):
+    holder = {"host": "elsewhere", "process": 9, "since": "today"}
+    (tmp_path / run_lock.FILE_NAME).write_text(json.dumps(holder))
+    with pytest.raises(UserError) as refused:
+        run_lock.take(str(tmp_path))
+    tail = "error: %s" % refused.value
+    assert processes.outcome(JOB, bench.place, 1, tail, 2) is None
 
 
 def test_what_evaluates_waits_for_its_training(bench):
