@@ -14,15 +14,18 @@ import shlex
 import shutil
 import sys
 
+import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
 import glue_data
 import modeling
+import tokenization
 from errors import UserError, reports_user_errors
 from experiments import grid, pages, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from system import console
+from weights import checkpoints
 
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 _BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
@@ -271,6 +274,38 @@ def _place(values):
     )
 
 
+def check_files(place, tasks):
+    """Reads what every job needs, so that not all of them fail of it.
+
+    Args:
+      place: a `processes.Place`.
+      tasks: names of tasks.
+
+    Raises:
+      UserError: base, vocabulary or a task's rows are not there.
+    """
+    checkpoints.read_shapes(place.flags["init_checkpoint"])
+    tokenization.FullTokenizer(place.flags["vocab_file"])
+    for name in tasks:
+        if name in place.task_files:
+            glue_data.given_task(None, place.task_files[name])
+            continue
+        task = glue_data.get_task(name)
+        path = os.path.join(place.glue_dir, task.title, task.train.filename)
+        if not tf.io.gfile.exists(path):
+            raise UserError(
+                "--glue_dir=%s has no %s/%s: python glue_data.py --data_dir=%s "
+                "--tasks=%s fetches it"
+                % (
+                    place.glue_dir,
+                    task.title,
+                    task.train.filename,
+                    place.glue_dir,
+                    task.title,
+                )
+            )
+
+
 # --- what is done ---------------------------------------------------------------
 
 
@@ -328,6 +363,7 @@ def _run_all(name, experiment, values):
         command_line.check_required(values, needed)
         if values.jobs < 1 or values.gpus < 0:
             raise UserError("--jobs=%d: at least 1 is needed" % values.jobs)
+        check_files(place, dict.fromkeys(job.task for job in jobs))
         start = processes.Process
         if values.launcher == "ray":
             start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)

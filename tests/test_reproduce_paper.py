@@ -12,6 +12,7 @@ import reproduce_paper
 from errors import UserError
 from experiments import grid, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
+from tests import small_run
 from tests.experiments.made_up import result
 
 BASE = ["--init_checkpoint=b.ckpt", "--bert_config_file=c.json", "--vocab_file=v.txt"]
@@ -43,6 +44,7 @@ def started(monkeypatch):
         del start
         return real(jobs, place, at_a_time, Ended)
 
+    monkeypatch.setattr(reproduce_paper, "check_files", lambda *_: None)
     real = processes.run
     monkeypatch.setattr(processes, "run", run)
     return jobs
@@ -242,8 +244,27 @@ def test_what_is_refused(words, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_files_that_all_jobs_need_are_looked_for_first(tmp_path):
+    base = small_run.write_model(tmp_path / "bert")
+    small_run.write_mrpc(tmp_path / "MRPC")
+    own = tmp_path / "mail.json"
+    own.write_text('{"name": "mail"}')
+    place = processes.Place("work", str(tmp_path), {"mail": str(own)}, base)
+    reproduce_paper.check_files(place, ["mrpc"])
+    for tasks, changed, message in (
+        (["mrpc", "rte"], {}, r"no RTE/train\.tsv: .*--tasks=RTE fetches it"),
+        (["mail"], {}, 'lacks "text_a"'),
+        (["mrpc"], {"init_checkpoint": "x.ckpt"}, r"no checkpoint at x\.ckpt"),
+        (["mrpc"], {"vocab_file": "none.txt"}, r"none\.txt"),
+    ):
+        wrong = place._replace(flags={**base, **changed})
+        with pytest.raises(UserError, match=message):
+            reproduce_paper.check_files(wrong, tasks)
+
+
 def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(ray_launcher, "ray", None)
+    monkeypatch.setattr(reproduce_paper, "check_files", lambda *_: None)
     words = ["table2", SMALL, FURTHER, "--work_dir=%s" % tmp_path, *BASE]
     config = SimpleNamespace(num_hidden_layers=6)
     bert = reproduce_paper.modeling.BertConfig
