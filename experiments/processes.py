@@ -173,7 +173,10 @@ def outcome(job, place, status, tail, seconds) -> Optional[results.Result]:
         return results.Result(kind, reason, seconds, flags)
     folder = flags["output_dir"]
     without = "_without_%s" % job.without if job.without else ""
-    report = _json_beside(folder, "eval_results%s.json" % without)
+    name = "eval_results%s.json" % without
+    report = _json_beside(folder, name)
+    if not report:
+        return results.Result(results.FAILED, "it left no " + name, seconds, flags)
     task, _ = glue_data.given_task(
         flags.get("task_name"), flags.get("task_config"), flags.get("data_dir")
     )
@@ -215,6 +218,8 @@ def _finish(job, place, result):
 
 class Process:
     """A job that runs."""
+
+    hears_ctrl_c = True  # by itself, from the terminal
 
     def __init__(self, job, place, number):
         """Starts it.
@@ -313,13 +318,18 @@ def run(jobs, place, at_a_time=1, start=Process):
                 if not ended and running:
                     time.sleep(POLL_SECONDS)
     except (KeyboardInterrupt, _Ended) as error:
-        for process in running if isinstance(error, _Ended) else ():
-            process.end()
+        for process in running:
+            if isinstance(error, _Ended) or not process.hears_ctrl_c:
+                process.end()
         for process in running:
             _note(process, place, known)
         console.say("ended; the same command goes on with what is finished")
         number = signal.SIGTERM if isinstance(error, _Ended) else signal.SIGINT
         sys.exit(128 + number)
+    except BaseException:
+        for process in running:
+            process.end()
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
     return {job: known[job] for job in jobs if job in known}

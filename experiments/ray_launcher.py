@@ -60,6 +60,8 @@ def call(command, folder, tail_bytes, poll_seconds):
 class RayJob:
     """A job that a cluster runs; as `processes.Process`."""
 
+    hears_ctrl_c = False
+
     def __init__(self, job, place, number, remote):
         """Hands it in.
 

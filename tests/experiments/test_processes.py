@@ -74,6 +74,31 @@ def test_what_a_process_came_to(status, tail, kind, reason, bench):
     assert found.seconds == 2.0
 
 
+def test_a_run_without_results_has_failed(bench):
+    bench.behave(_1="sys.exit(0)")
+    known = processes.run([JOB], bench.place)
+    assert known[JOB].status == results.FAILED
+    assert known[JOB].reason == "it left no eval_results.json"
+
+
+def test_what_goes_wrong_here_leaves_no_process(bench, monkeypatch):
+    bench.behave(_2="time.sleep(60)")
+    started = []
+
+    class Noted(processes.Process):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            started.append(self)
+
+    def full(*_):
+        raise UserError("the disk is full")
+
+    monkeypatch.setattr(results, "write", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        processes.run(JOBS[:2], bench.place, 2, Noted)
+    assert started[1]._process.wait(30) == -signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     ("status", "tail"),
     [

@@ -43,19 +43,20 @@ def test_a_worker_that_dies_is_a_job_to_repeat(bench, start):
     assert processes.run(JOBS, bench.place, 1, start)[JOBS[1]].status == "ok"
 
 
-def test_sigterm_lets_jobs_save_and_goes_on_later(bench, start):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_jobs_save_and_goes_on_later(number, bench, start):
     bench.behave(
         _1="import signal\n"
         "def end(*_):\n"
         "  open(os.path.join(folder, 'checkpoint'), 'w')\n"
         "  sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, end)\n"
-        "os.kill(%d, signal.SIGTERM)\n"
-        "time.sleep(60)" % os.getpid()
+        "os.kill(%d, %d)\n"
+        "time.sleep(60)" % (os.getpid(), number)
     )
     with pytest.raises(SystemExit) as ended:
         processes.run(JOBS, bench.place, 1, start)
-    assert ended.value.code == 128 + signal.SIGTERM
+    assert ended.value.code == 128 + number
     assert not results.read_all(bench.place.work_dir, JOBS)
     assert os.path.exists(os.path.join(bench.folder(JOB), "checkpoint"))
     bench.behave()
