@@ -1,5 +1,7 @@
 """Figures 1, 3 and 4: trained parameters against quality."""
 
+from typing import NamedTuple
+
 import optimization
 from experiments import pages, plots, selection
 from experiments.grid import (
@@ -54,17 +56,32 @@ def _variants(study, task, family):
     return found
 
 
+class _Point(NamedTuple):
+    """A size, or a number of layers, for one task."""
+
+    name: str
+    trained: int  # parameters
+    summary: selection.Summary  # of the best setting
+    runs: str  # what all runs came to, in words
+
+
 def _points(study, task, family):
-    """(name, trained parameters, `Summary`) of each variant that has scores."""
+    """The `_Point` of each variant that has scores."""
     for name, jobs in _variants(study, task, family).items():
         best = selection.best_cell(jobs, study.results)
         if best:
             trained = selection.parameters(best, study.results)
-            yield name, trained, selection.summary(best, study.results)
+            summary = selection.summary(best, study.results)
+            runs = pages.told(selection.counts(jobs, study.results))
+            yield _Point(name, trained, summary, runs)
+
+
+def _jobs_of_full(study, task):
+    return [j for j in study.jobs if j.task == task and j.policy == optimization.FULL]
 
 
 def _full(study, task):
-    jobs = [j for j in study.jobs if j.task == task and j.policy == optimization.FULL]
+    jobs = _jobs_of_full(study, task)
     best = selection.best_cell(jobs, study.results)
     return selection.summary(best, study.results)
 
@@ -76,9 +93,10 @@ def _across_tasks(study, page):
     for task in tasks:
         full = _full(study, task)
         for family in _FAMILIES:
-            for name, trained, summary in _points(study, task, family):
-                difference = 100 * (summary.mean - full.mean)
-                apart.setdefault((family, name), []).append((trained, difference))
+            for point in _points(study, task, family):
+                difference = 100 * (point.summary.mean - full.mean)
+                found = apart.setdefault((family, point.name), [])
+                found.append((point.trained, difference))
     # A percentile over other tasks than its neighbour's says nothing.
     whole = {key: each for key, each in apart.items() if len(each) == len(tasks)}
     lines, rows = [], []
@@ -117,23 +135,24 @@ def _by_task(study, page):
     for task in study.tasks:
         name_of_task = title(task)
         full = _full(study, task)
-        rows.append(
-            [name_of_task, "full fine-tuning", pages.NONE, pages.spread(full), "0"]
-        )
+        row = [name_of_task, "full fine-tuning", pages.NONE, pages.spread(full), "0"]
+        jobs = _jobs_of_full(study, task)
+        rows.append([*row, pages.told(selection.counts(jobs, study.results))])
         panel = []
         for family in _FAMILIES:
             found = list(_points(study, task, family))
-            for name, trained, summary in found:
-                apart = selection.difference(summary, full)
-                row = [name_of_task, name, pages.count(trained), pages.spread(summary)]
-                rows.append([*row, pages.spread(apart, sign=True)])
+            for point in found:
+                apart = selection.difference(point.summary, full)
+                row = [name_of_task, point.name, pages.count(point.trained)]
+                row += [pages.spread(point.summary), pages.spread(apart, sign=True)]
+                rows.append([*row, point.runs])
             if found:
                 panel.append(
                     plots.Line(
                         family,
-                        [trained for _, trained, _ in found],
-                        [100 * s.mean for _, _, s in found],
-                        [100 * (s.error or 0) for _, _, s in found],
+                        [point.trained for point in found],
+                        [100 * point.summary.mean for point in found],
+                        [100 * (point.summary.error or 0) for point in found],
                     )
                 )
         if panel:
@@ -149,7 +168,7 @@ def _by_task(study, page):
                 baselines, "full fine-tuning",
             ),
         )  # fmt: skip
-    page.table(["task", "", "trained", "score", "minus full"], rows)
+    page.table(["task", "", "trained", "score", "minus full", "all runs"], rows)
     page.text(
         "The paper, MNLI-m, BERT-base: top layer alone (9M parameters) 77.8, adapters "
         "of size 64 (2M) 83.7, full fine-tuning 84.4. Layer norms alone (40k): about "

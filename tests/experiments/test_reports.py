@@ -68,9 +68,9 @@ def test_size(report):
     assert "| top layers 3 | 10 | -2.6 | -2.0 | -1.4 |" in page
     # Not of all tasks.
     assert "| layer norms | 10 | -" not in page
-    assert "| MRPC | full fine-tuning | - | 90.0 ± 0.0 | 0 |" in page
-    assert "| MRPC | adapters 8 | 18 | 88.0 ± 1.0 | -2.0 ± 1.0 |" in page
-    assert "| CoLA | layer norms | 10 | 59.0 ± 1.0 | -1.0 ± 1.0 |" in page
+    assert "| MRPC | full fine-tuning | - | 90.0 ± 0.0 | 0 | 2 of 2 ended |" in page
+    assert "| MRPC | adapters 8 | 18 | 88.0 ± 1.0 | -2.0 ± 1.0 | 2 of 2 ended |" in page
+    assert "| CoLA | layer norms | 10 | 59.0 ± 1.0 | -1.0 ± 1.0 | 2 of 2 " in page
 
 
 def test_table2(report):
