@@ -8,6 +8,7 @@ order, is for tests that start Python.
 import system.startup  # noqa: F401  (before TensorFlow)
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -138,4 +139,6 @@ def _signal_after(steps, number):
 
 
 if __name__ == "__main__":
+    gc.freeze()  # What is imported is shared with the forks, and stays.
+    gc.set_threshold(200_000, 50, 50)  # See conftest.py.
     _serve()
