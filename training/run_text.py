@@ -201,16 +201,22 @@ def say_files(output_dir, task, result_name):
     files = list(_FILES)
     what = "each test row's label, in the form of the evaluation server"
     files[3:3] = [(split.submission_file, what) for split in task.test]
-    files[4:4] = [("test_scores.json", "scores of the test set, which has labels")]
+    files[4:4] = [
+        ("test_scores.json", "scores of the test set, which has labels"),
+        *(
+            ("confusion_matrix_%s.png" % split.name, "what each label was taken for")
+            for split in (*task.dev, *task.test)
+        ),
+    ]
     # Of results.
     files[1:-2] = [(result_name(name), what) for name, what in files[1:-2]]
     for name, what in files:
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
-            console.say("  %-20s %s", name, what)
+            console.say("  %-25s %s", name, what)
     checkpoint = tf.train.latest_checkpoint(output_dir)
     if checkpoint:
         console.say(
-            "  %-20s the last checkpoint; curves: tensorboard --logdir=%s",
+            "  %-25s the last checkpoint; curves: tensorboard --logdir=%s",
             os.path.basename(checkpoint),
             output_dir,
         )
