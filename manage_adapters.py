@@ -22,9 +22,8 @@ import command_line
 import glue_data
 import tokenization
 from errors import UserError, reports_user_errors
-from inputs import features
 from model import layer_ranges
-from system import console
+from system import console, files
 from weights import (
     adapter_package,
     bases,
@@ -92,7 +91,7 @@ def verify(values, packages):
     given = {}
     if values.vocab_file:
         tokenization.load_vocab(values.vocab_file)  # Says so where it is none.
-        given["vocabulary"] = features.file_digest(values.vocab_file)
+        given["vocabulary"] = files.digest(values.vocab_file)
     checkpoints.read_shapes(values.init_checkpoint)
     fingerprints: dict[str, dict] = {}
     wrong = 0

@@ -17,7 +17,7 @@ import tokenization
 from errors import UserError, reports_user_errors
 from inputs import features, tasks
 from model import layer_ranges
-from system import console, disk
+from system import console, disk, files
 from training import (
     classifier,
     data_check,
@@ -372,7 +372,7 @@ def _package_settings(task, config, start, policy):
         metrics=list(task.metrics),
         bert_config=config.to_dict(),
         adapter_size=FLAGS.adapter_size,
-        vocabulary=features.file_digest(FLAGS.vocab_file),
+        vocabulary=files.digest(FLAGS.vocab_file),
         do_lower_case=FLAGS.do_lower_case,
         max_seq_length=FLAGS.max_seq_length,
         adapter_init_scale=FLAGS.adapter_init_scale,

@@ -22,8 +22,8 @@ from absl import app, flags
 import command_line
 import modeling
 from errors import reports_user_errors
-from inputs import features
 from serving import saved_model
+from system import files
 from training import classifier
 from weights import adapter_package, bases, checkpoints, variable_shapes
 
@@ -105,7 +105,7 @@ def write_package(folder, seed):
         metrics=["accuracy"],
         bert_config=config.to_dict(),
         adapter_size=FLAGS.adapter_size,
-        vocabulary=features.file_digest(FLAGS.vocab_file),
+        vocabulary=files.digest(FLAGS.vocab_file),
         do_lower_case=True,
         max_seq_length=FLAGS.seq_length,
     )

@@ -1,6 +1,5 @@
 """Encoders and adapters, from and to the formats of other libraries, as folders."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -65,7 +64,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     record = {
         "format": _FORMAT,
         "inputs": {
-            name: _sha256(os.path.join(input_dir, name))
+            name: files.digest(os.path.join(input_dir, name))
             for name in [
                 hugging_face.CONFIG_NAME,
                 os.path.basename(vocabulary.path),
@@ -90,7 +89,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
             writer.write(vocabulary.content)
         checkpoints.write(os.path.join(folder, CHECKPOINT_NAME), values)
         outputs = {
-            name: _sha256(os.path.join(folder, name))
+            name: files.digest(os.path.join(folder, name))
             for name in sorted(os.listdir(folder))
         }
         with open(os.path.join(folder, RECORD_NAME), "w", encoding="utf-8") as writer:
@@ -122,11 +121,11 @@ def _already_converted(output_dir, record):
         found = hf_files.read_json(os.path.join(output_dir, RECORD_NAME))
         outputs = found.pop("outputs")
         if found == record and all(
-            _sha256(os.path.join(output_dir, name)) == digest
+            files.digest(os.path.join(output_dir, name)) == digest
             for name, digest in outputs.items()
         ):
             return True
-    except (UserError, OSError, KeyError, AttributeError):
+    except (UserError, OSError, tf.errors.OpError, KeyError, AttributeError):
         pass  # Not a whole conversion; the message below covers it.
     raise UserError(
         "--output_dir=%s is not empty and does not hold this conversion. Give another "
@@ -300,12 +299,3 @@ def _write_output(output_dir, fill, need):
 
 def _bytes_of(values):
     return sum(value.nbytes for value in values.values())
-
-
-def _sha256(path):
-    """Returns the SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as reader:
-        for block in iter(lambda: reader.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()

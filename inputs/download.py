@@ -5,7 +5,6 @@ what lies on disk, and a folder is placed by renaming it.
 """
 
 import contextlib
-import hashlib
 import http.client
 import json
 import lzma
@@ -67,15 +66,6 @@ class _Partial(NamedTuple):
 def say(message):
     """Writes one line to standard error at once."""
     print(message, file=sys.stderr, flush=True)
-
-
-def sha256(path):
-    """SHA-256 of a local file's bytes, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _printable(text):

@@ -38,10 +38,10 @@ def cache_key(
     return json.dumps(
         {
             "format": FORMAT_VERSION,
-            "data": features.file_digest(data_file),
+            "data": files.digest(data_file),
             "columns": [split.text_a, split.text_b, split.label, split.has_header],
             "part": split.part,
-            "vocabulary": features.file_digest(vocab_file),
+            "vocabulary": files.digest(vocab_file),
             "do_lower_case": bool(do_lower_case),
             "labels": label_list and list(label_list),
             "max_seq_length": max_seq_length,
@@ -89,7 +89,7 @@ def write(examples, label_list, max_seq_length, tokenizer, output_file, key):
         stored = {
             "key": key,
             "length": tf.io.gfile.stat(output_file).length,
-            "sha256": features.file_digest(output_file),
+            "sha256": files.digest(output_file),
             "counts": counts._asdict(),
         }
         files.write_whole(key_file, json.dumps(stored))
@@ -110,7 +110,7 @@ def _counts_of(output_file, key_file, key):
             stored["key"] == key
             and all(type(count) is int for count in counts)
             and stored["length"] == tf.io.gfile.stat(output_file).length
-            and stored["sha256"] == features.file_digest(output_file)
+            and stored["sha256"] == files.digest(output_file)
         )
     except (ValueError, KeyError, TypeError):
         return None  # Damaged, or of an earlier version.

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import hashlib
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -285,17 +284,6 @@ def _write_records(writer, examples, label_list, max_seq_length, tokenizer, coun
             kind = feature.int64_list if column.dtype.is_integer else feature.float_list
             kind.value.extend(values[name])
         writer.write(record.SerializeToString())
-
-
-def file_digest(path):
-    """SHA-256 of a file's bytes, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as reader:
-        while True:
-            block = reader.read(1 << 20)
-            if not block:
-                return digest.hexdigest()
-            digest.update(block)
 
 
 def input_fn_builder(

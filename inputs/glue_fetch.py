@@ -15,7 +15,7 @@ import shutil
 
 from errors import UserError
 from inputs import download
-from system import disk
+from system import disk, files
 
 _DOWNLOADS = ".downloads"
 
@@ -163,7 +163,7 @@ def check_folder(task, folder):
             (problems if split.rows_exact else warnings).append(message)
             continue
         name = "%s/%s" % (task.title, split.filename)
-        if name in SHA256 and download.sha256(path) != SHA256[name]:
+        if name in SHA256 and files.digest(path) != SHA256[name]:
             problems.append(
                 "%s has the right number of rows, but other bytes than the benchmark's"
                 % split.filename

@@ -6,6 +6,7 @@ bounded length, or it is refused before it is read.
 
 import contextlib
 import glob
+import hashlib
 import json
 import math
 import os
@@ -146,6 +147,17 @@ def _is_shallow(value, levels):
     elif not isinstance(value, list):
         return True
     return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
+
+
+def digest(path):
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    found = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as reader:
+        while True:
+            block = reader.read(1 << 20)
+            if not block:
+                return found.hexdigest()
+            found.update(block)
 
 
 # --- writing --------------------------------------------------------------------

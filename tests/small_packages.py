@@ -10,6 +10,7 @@ import modeling
 import optimization
 import tokenization
 from inputs import features
+from system import files
 from tests import small_run
 from training import classifier
 from weights import adapter_package, checkpoints, variable_shapes
@@ -92,7 +93,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
         metrics=["accuracy"],
         bert_config=config.to_dict(),
         adapter_size=task.size,
-        vocabulary=features.file_digest(base["vocab_file"]),
+        vocabulary=files.digest(base["vocab_file"]),
         do_lower_case=do_lower_case,
         max_seq_length=24,
         activation=task.activation,

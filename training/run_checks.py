@@ -10,7 +10,7 @@ import tokenization
 from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
-from system import console, disk
+from system import console, disk, files
 from training import classifier, distribution, run_lock, run_text
 from weights import adapter_package, checkpoints, health, run_record, variable_shapes
 
@@ -251,7 +251,7 @@ def _identity(flags, task, config, package, policy):
         "adapter_layers": policy.layers_with_adapters(config.num_hidden_layers),
         "adapter_size": flags.adapter_size if policy.has_adapters else 0,
         "bert_config": config.to_dict(),
-        "vocabulary": features.file_digest(flags.vocab_file),
+        "vocabulary": files.digest(flags.vocab_file),
         "do_lower_case": flags.do_lower_case,
         "max_seq_length": flags.max_seq_length,
         "checkpoint_content": flags.checkpoint_content,
@@ -281,4 +281,4 @@ def training_settings(flags, task):
     )
     rows = os.path.join(flags.data_dir, task.train.filename)
     settings = {name: flags[name].value for name in names}
-    return {**settings, "train_rows": features.file_digest(rows)}
+    return {**settings, "train_rows": files.digest(rows)}

@@ -6,6 +6,7 @@ import modeling
 import tokenization
 from errors import UserError
 from inputs import features
+from system import files
 from weights import checkpoints, variable_shapes
 
 
@@ -47,7 +48,7 @@ def read(base, remedy=None):
     check_shapes(base.init_checkpoint, bert_config, remedy)
     given = {
         "bert_config": bert_config.to_dict(),
-        "vocabulary": features.file_digest(base.vocab_file),
+        "vocabulary": files.digest(base.vocab_file),
     }
     return Found(bert_config, vocab, given)
 

@@ -205,7 +205,7 @@ def _describe(given, base, record, sizes):
         bert_config = bert_config.to_dict()
     if base.vocab_file:
         tokenization.load_vocab(base.vocab_file)  # Says so where it is none.
-        vocabulary = features.file_digest(base.vocab_file)
+        vocabulary = files.digest(base.vocab_file)
     identity = record.identity
     name = _agree("task_name", "task", name, identity)
     task = given.task
