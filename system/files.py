@@ -191,6 +191,63 @@ def write_whole(path, data):
         raise
 
 
+_REPLACED = ".replaced"
+
+
+def place(folder):
+    """Where a folder's files lie.
+
+    Args:
+      folder: its path.
+
+    Returns:
+      The same, but for one that a program was replacing when it was killed: then where
+      that had moved it.
+    """
+    replaced = folder.rstrip("/") + _REPLACED
+    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
+        return replaced
+    return folder
+
+
+def restore(folder):
+    """Moves a folder back, if a program was killed while it replaced it."""
+    if place(folder) != folder:
+        tf.io.gfile.rename(place(folder), folder)
+
+
+@contextlib.contextmanager
+def replacing(folder):
+    """Gives an empty folder to fill, and then puts it in the place of another.
+
+    Args:
+      folder: its path, local or of any file system of TensorFlow's. What is there stays
+        until the new one is whole.
+    """
+    restore(folder)
+    partial, replaced = folder + ".partial", folder.rstrip("/") + _REPLACED
+    for path in (partial, replaced):
+        if tf.io.gfile.exists(path):
+            tf.io.gfile.rmtree(path)
+    tf.io.gfile.makedirs(partial)
+    try:
+        yield partial
+    except BaseException:
+        tf.io.gfile.rmtree(partial)
+        raise
+    # Two steps, since a folder cannot take the place of another in one.
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rename(folder, replaced)
+    try:
+        tf.io.gfile.rename(partial, folder)
+    except BaseException:
+        if tf.io.gfile.exists(replaced):
+            tf.io.gfile.rename(replaced, folder)
+        raise
+    if tf.io.gfile.exists(replaced):
+        tf.io.gfile.rmtree(replaced)
+
+
 def working_path(path):
     """Where to write what is to be moved to `path` when it is whole.
 

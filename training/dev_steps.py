@@ -21,7 +21,6 @@ HISTORY_NAME = "eval_steps.jsonl"
 BEST_FOLDER = "best"
 BEST_NAME = "best.json"  # within it
 
-_REPLACED = ".replaced"
 _REMEDY = "delete the folder to choose anew from the next evaluation on"
 
 
@@ -62,9 +61,7 @@ def check(output_dir, settings):
 def read_best(output_dir):
     """What is kept: dict with "metric", "score" and "global_step"; None: nothing."""
     folder = os.path.join(output_dir, BEST_FOLDER)
-    replaced = folder + _REPLACED
-    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
-        tf.io.gfile.rename(replaced, folder)  # A program was killed between two steps.
+    files.restore(folder)
     path = os.path.join(folder, BEST_NAME)
     if not tf.io.gfile.exists(path):
         return None
@@ -146,14 +143,7 @@ def _keep_if_best(run, entry, known):
     best = read_best(settings.output_dir)
     if best and not score > best["score"]:
         return
-    checkpoint = checkpoints.latest(settings.output_dir)
     folder = os.path.join(settings.output_dir, BEST_FOLDER)
-    partial, replaced = folder + ".partial", folder + _REPLACED
-    for path in (partial, replaced):
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
-    tf.io.gfile.makedirs(partial)
-    checkpoints.copy(checkpoint, partial)
     record = {
         "metric": metric,
         "set": first,
@@ -169,16 +159,13 @@ def _keep_if_best(run, entry, known):
         selection="best by %s on %s, of evaluations every %d steps"
         % (metric, first, run.dev_steps.every)
     )
-    if description.policy.name != optimization.FULL:
-        package = run.package._replace(description=description)
-        run_package.write(partial, package, known, dev_scores)
-    run_record.copy(settings.output_dir, partial)
-    files.write_whole(
-        os.path.join(partial, BEST_NAME), json.dumps(record, indent=2) + "\n"
-    )
-    if tf.io.gfile.exists(folder):
-        tf.io.gfile.rename(folder, replaced)
-    tf.io.gfile.rename(partial, folder)
-    if tf.io.gfile.exists(replaced):
-        tf.io.gfile.rmtree(replaced)
+    with files.replacing(folder) as partial:
+        checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
+        if description.policy.name != optimization.FULL:
+            package = run.package._replace(description=description)
+            run_package.write(partial, package, known, dev_scores)
+        run_record.copy(settings.output_dir, partial)
+        files.write_whole(
+            os.path.join(partial, BEST_NAME), json.dumps(record, indent=2) + "\n"
+        )
     console.say("  the best so far by %s, kept in %s", metric, folder)

@@ -258,38 +258,18 @@ def _write(folder, config, weights):
 
 def _put_in_place(folder, contents):
     """Makes a folder of files, or puts it in the place of an earlier package."""
-    partial, replaced = folder + ".partial", _replaced(folder)
-    if place(folder) == replaced:
-        tf.io.gfile.rename(replaced, folder)
-    if tf.io.gfile.exists(folder) and not (
-        tf.io.gfile.isdir(folder) and _holds_no_other(folder, contents)
+    there = files.place(folder)
+    if tf.io.gfile.exists(there) and not (
+        tf.io.gfile.isdir(there) and _holds_no_other(there, contents)
     ):
         raise UserError(
             "%s is there and is no adapter package, so none is written in its place: "
             "move it away" % folder
         )
-    for path in (partial, replaced):
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
-    tf.io.gfile.makedirs(partial)
-    try:
+    with files.replacing(folder) as partial:
         for name, content in contents.items():
             with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
                 writer.write(content)
-    except BaseException:
-        tf.io.gfile.rmtree(partial)
-        raise
-    # Two steps, since a folder cannot take the place of another in one.
-    if tf.io.gfile.exists(folder):
-        tf.io.gfile.rename(folder, replaced)
-    try:
-        tf.io.gfile.rename(partial, folder)
-    except BaseException:
-        if tf.io.gfile.exists(replaced):
-            tf.io.gfile.rename(replaced, folder)
-        raise
-    if tf.io.gfile.exists(replaced):
-        tf.io.gfile.rmtree(replaced)
 
 
 def _holds_no_other(folder, names):
@@ -312,7 +292,7 @@ def read(folder):
     Raises:
       UserError: naming the file that is missing, damaged or of another program.
     """
-    found_in = place(folder)
+    found_in = files.place(folder)
     config_path = os.path.join(found_in, CONFIG_NAME)
     data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
     config = package_checks.parse_config(data, config_path)
@@ -322,26 +302,6 @@ def read(folder):
     data = files.read(weights_path, config["weights"]["bytes"], _REMEDY)
     weights = package_checks.parse_weights(data, config, trained, weights_path)
     return AdapterPackage(folder, config, weights)
-
-
-def place(folder):
-    """Where a package's files lie.
-
-    Args:
-      folder: its path.
-
-    Returns:
-      The same, but for a package that a program was replacing when it was killed: then
-      where that had moved it.
-    """
-    replaced = _replaced(folder)
-    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
-        return replaced
-    return folder
-
-
-def _replaced(folder):
-    return folder.rstrip("/") + ".replaced"
 
 
 def _shapes(config):

@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import printable
 from model import layer_ranges
+from system import files
 from weights import adapter_package
 
 _TABLE = (
@@ -115,7 +116,7 @@ def table(packages):
 
 def file_bytes(package):
     """Length of a package's two files together."""
-    folder = adapter_package.place(package.path)
+    folder = files.place(package.path)
     return sum(
         tf.io.gfile.stat(os.path.join(folder, name)).length
         for name in (adapter_package.WEIGHTS_NAME, adapter_package.CONFIG_NAME)

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
-from system import console
+from system import console, files
 from weights import adapter_package, checkpoints, variable_shapes
 
 
@@ -82,7 +82,7 @@ def add_scores(output_dir, global_step, dev_scores, known):
       UserError: the package is damaged.
     """
     folder = folder_of(output_dir)
-    if not tf.io.gfile.exists(adapter_package.place(folder)):
+    if not tf.io.gfile.exists(files.place(folder)):
         return
     package = adapter_package.read(folder)
     if package.config["global_step"] == global_step:
