@@ -27,7 +27,6 @@ from absl import app, flags
 from tqdm import tqdm
 
 import command_line
-import errors
 import glue_data
 from errors import UserError, reports_user_errors
 from inputs import own_tasks, text_lines, text_rows
@@ -243,17 +242,16 @@ def _open_output(path, overwrite):
       overwrite: whether the file may be there.
     """
     if not path:
-        stream, name = sys.stdout.buffer, "standard output"
-        yield lambda data: _write(stream.write, name, data)
-        _write(stream.flush, name)
+        # `errors` says what goes wrong there.
+        yield sys.stdout.buffer.write
+        sys.stdout.flush()
         return
     partial = path + ".partial"
-    name = "--output=" + path
     writer = tf.io.gfile.GFile(partial, "wb")
     try:
-        yield lambda data: _write(_explained, name, path, writer.write, data)
-        _write(_explained, name, path, writer.close)
-        _write(_explained, name, path, tf.io.gfile.rename, partial, path, overwrite)
+        yield lambda data: _write(path, writer.write, data)
+        _write(path, writer.close)
+        _write(path, tf.io.gfile.rename, partial, path, overwrite)
     except BaseException:
         with contextlib.suppress(tf.errors.OpError):
             writer.close()
@@ -262,22 +260,14 @@ def _open_output(path, overwrite):
         raise
 
 
-def _write(step, name, *arguments):
-    """Takes one step of writing; says what goes wrong, save that a reader has gone."""
+def _write(path, step, *arguments):
+    """Takes one step of writing; says what goes wrong."""
     try:
-        step(*arguments)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        errors.close_standard_output()
-        raise UserError("%s cannot be written (%s)" % (name, error.strerror)) from None
-    except tf.errors.OpError as error:
-        raise UserError("%s cannot be written (%s)" % (name, error.message)) from None
-
-
-def _explained(path, step, *arguments):
-    with disk.explained(os.path.dirname(path)):
-        step(*arguments)
+        with disk.explained(os.path.dirname(path)):
+            step(*arguments)
+    except (OSError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", None) or error.strerror
+        raise UserError("--output=%s cannot be written (%s)" % (path, reason)) from None
 
 
 def _output_columns(model):

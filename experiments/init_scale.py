@@ -1,6 +1,6 @@
 """Figure 6, right: the standard deviation that adapters start from."""
 
-from experiments import pages, plots, selection
+from experiments import pages, plots
 from experiments.grid import (
     PAPER,
     PAPER_EPOCHS,
@@ -30,20 +30,17 @@ def _report(study):
     page = pages.begin(study, "Figure 6, right: the initial scale")
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
-        x, y, errors = [], [], []
-        for scale in _SCALES[study.preset]:
-            jobs = [j for j in study.jobs if (j.task, j.init_scale) == (task, scale)]
-            best = selection.best_cell(jobs, study.results)
-            found = selection.summary(best, study.results)
-            counts = pages.told(selection.counts(jobs, study.results))
-            rows.append([title(task), scale, pages.spread(found), counts])
-            if found is not None:
-                x.append(float(scale))
-                y.append(100 * found.mean)
-                errors.append(100 * (found.error or 0))
-                baselines[title(task)] = 100 * study.results[best[0]].baseline
-        if x:
-            panels[title(task)] = [plots.Line("adapters of size 64", x, y, errors)]
+        found = pages.along(
+            study,
+            [job for job in study.jobs if job.task == task],
+            _SCALES[study.preset],
+            lambda job: job.init_scale,
+            "adapters of size 64",
+        )
+        rows += [[title(task), *row] for row in found.rows]
+        if found.line:
+            panels[title(task)] = [found.line]
+            baselines[title(task)] = found.baseline
     if panels:
         page.figure(
             "init_scale",

@@ -1,7 +1,7 @@
 """Figure 7: the best score at each learning rate, adapters and full fine-tuning."""
 
 import optimization
-from experiments import pages, plots, selection
+from experiments import pages, plots
 from experiments.grid import (
     PAPER,
     PAPER_EPOCHS,
@@ -63,21 +63,17 @@ def _report(study):
             if job.task == task:
                 by_line.setdefault(_line_of(study, job), []).append(job)
         for name, of_line in by_line.items():
-            x, y, errors = [], [], []
-            for rate in _RATES[study.preset]:
-                jobs = [job for job in of_line if job.learning_rate == rate]
-                best = selection.best_cell(jobs, study.results)
-                found = selection.summary(best, study.results)
-                counts = pages.told(selection.counts(jobs, study.results))
-                rows.append([title(task), name, rate, pages.spread(found), counts])
-                if found is not None:
-                    x.append(float(rate))
-                    y.append(100 * found.mean)
-                    errors.append(100 * (found.error or 0))
-                    baselines[title(task)] = 100 * study.results[best[0]].baseline
-            if x:
-                line = plots.Line(name, x, y, errors)
-                panels.setdefault(title(task), []).append(line)
+            found = pages.along(
+                study,
+                of_line,
+                _RATES[study.preset],
+                lambda job: job.learning_rate,
+                name,
+            )
+            rows += [[title(task), name, *row] for row in found.rows]
+            if found.line:
+                panels.setdefault(title(task), []).append(found.line)
+                baselines[title(task)] = found.baseline
     if panels:
         page.figure(
             "learning_rate",

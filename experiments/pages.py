@@ -2,6 +2,7 @@
 
 import collections
 import os
+from typing import NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -112,6 +113,43 @@ def mean_of(values):
 
 
 # --- what all reports have ------------------------------------------------------
+
+
+class Along(NamedTuple):
+    """The best settings along an axis."""
+
+    rows: list[list[str]]  # of each value: its text, mean and error, what jobs came to
+    line: Optional[plots.Line]  # None where no job has a score
+    baseline: Optional[float]  # score of one answer, times 100
+
+
+def along(study, jobs, values, value_of, name):
+    """Chooses the best setting for each value of an axis.
+
+    Args:
+      study: a `grid.Study`.
+      jobs: those of one line.
+      values: texts of numbers, along the axis.
+      value_of: function from a job to its value.
+      name: of the line.
+
+    Returns:
+      An `Along`.
+    """
+    rows, x, y, errors, baseline = [], [], [], [], None
+    for value in values:
+        of_value = [job for job in jobs if value_of(job) == value]
+        best = selection.best_cell(of_value, study.results)
+        found = selection.summary(best, study.results)
+        counts = told(selection.counts(of_value, study.results))
+        rows.append([value, spread(found), counts])
+        if found is not None:
+            x.append(float(value))
+            y.append(100 * found.mean)
+            errors.append(100 * (found.error or 0))
+            baseline = 100 * study.results[best[0]].baseline
+    line = plots.Line(name, x, y, errors) if x else None
+    return Along(rows, line, baseline)
 
 
 def begin(study, title):

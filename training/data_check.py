@@ -58,8 +58,7 @@ def describe(task):
     if task.is_regression:
         parts.append("a number")
     elif task.labels:
-        shown = ", ".join(task.labels[:10]) + (", ..." if task.labels[10:] else "")
-        parts.append("%d labels (%s)" % (len(task.labels), shown))
+        parts.append("%d labels (%s)" % (len(task.labels), tasks.shown_labels(task)))
     return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])
 
 

@@ -15,6 +15,7 @@ from errors import UserError
 from system import disk
 from training import distribution, progress, signals
 from training.estimator_compat import estimator
+from weights import checkpoints
 
 # By this the host of a TPU says that a loss or a gradient is not finite.
 _NOT_FINITE = "not finite"
@@ -299,7 +300,7 @@ def _diverged(output_dir, watch):
         "the training diverged%s. Nothing was written after the last good checkpoint, "
         "%s. Start anew with a lower --learning_rate, --adam_bias_correction=true or "
         "a longer --warmup_proportion, and a new --output_dir"
-        % (where, tf.train.latest_checkpoint(output_dir))
+        % (where, checkpoints.latest(output_dir))
     )
 
 

@@ -9,7 +9,7 @@ from inputs import data_report
 from model import layer_ranges
 from system import console
 from training import distribution
-from weights import adapter_package, run_record
+from weights import adapter_package, checkpoints, run_record
 
 # The files of an output directory, in this order; "%s": what differs by task.
 _FILES = (
@@ -213,7 +213,7 @@ def say_files(output_dir, task, result_name):
     for name, what in files:
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
             console.say("  %-25s %s", name, what)
-    checkpoint = tf.train.latest_checkpoint(output_dir)
+    checkpoint = checkpoints.latest(output_dir)
     if checkpoint:
         console.say(
             "  %-25s the last checkpoint; curves: tensorboard --logdir=%s",

@@ -4,12 +4,12 @@ import os
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import metrics
 from training import plots
 from training.task_inputs import make_input_fn
+from weights import checkpoints
 
 
 class Scored(NamedTuple):
@@ -72,7 +72,7 @@ def predict(estimator, run, split, kind):
                 np.sum(~np.isfinite(probabilities).reshape(count, -1).all(axis=1)),
                 count,
                 split.name,
-                tf.train.latest_checkpoint(settings.output_dir) or "--init_checkpoint",
+                checkpoints.latest(settings.output_dir) or "--init_checkpoint",
             )
         )
     return probabilities

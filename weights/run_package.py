@@ -38,7 +38,7 @@ def write(output_dir, settings, known, dev_scores=None):
     Raises:
       UserError: a weight is not finite, or the folder cannot be written.
     """
-    checkpoint = tf.train.latest_checkpoint(output_dir)
+    checkpoint = checkpoints.latest(output_dir)
     description = settings.description
     config = modeling.BertConfig.from_dict(description.bert_config)
     policy = description.policy
