@@ -45,14 +45,10 @@ FOUR_TASKS = (
 def write_base(folder, hidden_size=16, seed=7):
     """Writes a BERT of two layers without adapters; returns its flags."""
     folder.mkdir()
-    config = modeling.BertConfig(
+    config = small_run.small_config(
         VOCAB_SIZE,
         hidden_size=hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=2,
         intermediate_size=2 * hidden_size,
-        max_position_embeddings=32,
-        type_vocab_size=2,
         # Else the rows of a batch, and so the tasks' scores, hardly differ.
         initializer_range=0.3,
     )

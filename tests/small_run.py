@@ -24,6 +24,19 @@ def run(**settings):
         run_classifier.main([])
 
 
+def small_config(vocab_size, **changes):
+    """A `modeling.BertConfig` of two layers; `changes` are others of its sizes."""
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 32,
+        "type_vocab_size": 2,
+    }
+    return modeling.BertConfig(vocab_size, **{**sizes, **changes})
+
+
 def write_checkpoint(path, build, seed=7):
     """Saves freshly initialized variables.
 
@@ -42,14 +55,10 @@ def write_checkpoint(path, build, seed=7):
 def write_model(folder, seed=7, dropout=0.1, initializer_range=0.02):
     """Writes the three files of a BERT without adapters and head; returns its flags."""
     folder.mkdir()
-    config = modeling.BertConfig(
+    config = small_config(
         len(VOCABULARY),
-        hidden_size=16,
         num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=32,
         max_position_embeddings=64,
-        type_vocab_size=2,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         initializer_range=initializer_range,

@@ -38,15 +38,8 @@ def values_of(checkpoint):
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A small BERT: its flags, with a checkpoint without adapters and head."""
-    config = modeling.BertConfig(
-        30522,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        type_vocab_size=2,
-        initializer_range=0.2,
+    config = small_run.small_config(
+        30522, max_position_embeddings=64, initializer_range=0.2
     )
     folder = tmp_path_factory.mktemp("bert")
     (folder / "bert_config.json").write_text(config.to_json_string())

@@ -8,7 +8,6 @@ import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 
-import modeling
 import optimization
 from training import classifier, estimators
 
@@ -18,16 +17,11 @@ PLAIN = classifier.PLAIN
 
 
 def config(dropout=0.0):
-    return modeling.BertConfig(
+    return small_run.small_config(
         50,
-        hidden_size=16,
         num_hidden_layers=LAYERS,
-        num_attention_heads=2,
-        intermediate_size=32,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        max_position_embeddings=32,
-        type_vocab_size=2,
         initializer_range=0.3,
     )
 

@@ -130,16 +130,10 @@ def sent(monkeypatch):
 
 
 def bert_config(dropout=0.1):
-    return modeling.BertConfig(
+    return small_run.small_config(
         101,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        max_position_embeddings=32,
-        type_vocab_size=2,
         initializer_range=0.2,
     )
 

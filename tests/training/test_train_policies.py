@@ -46,16 +46,12 @@ each_policy = pytest.mark.parametrize(
 
 
 def config(layers=LAYERS):
-    return modeling.BertConfig(
+    return small_run.small_config(
         50,
-        hidden_size=16,
         num_hidden_layers=layers,
-        num_attention_heads=2,
-        intermediate_size=32,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
         max_position_embeddings=16,
-        type_vocab_size=2,
         initializer_range=0.3,
     )
 
