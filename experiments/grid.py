@@ -27,7 +27,10 @@ PAPER_EPOCHS = (3, 20)
 PAPER_SCALE = "1e-2"
 
 # Passes that suit a small encoder; of a task that is not listed `_SMALL_EPOCHS`.
-_EPOCHS_OF_SMALL = {"mrpc": 5, "sst-2": 1, "qqp": 1, "mnli": 1, "qnli": 1}
+_EPOCHS_OF_SMALL = {
+    **{"cola": 5, "mrpc": 5, "sts-b": 5},
+    **{"sst-2": 1, "qqp": 1, "mnli": 1, "qnli": 1},
+}
 _SMALL_EPOCHS = 10
 SMALL_SCALE = "1e-3"
 

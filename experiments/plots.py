@@ -70,6 +70,7 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="one answer fo
     size = (1 + 4.2 * columns, 0.6 + 3.2 * rows)
     figure = Figure(figsize=size, layout="constrained")
     handles: dict = {}
+    baseline = None
     names = list(dict.fromkeys(line.name for each in panels.values() for line in each))
     for number, (title, panel) in enumerate(panels.items(), 1):
         axes = _axes(figure, (rows, columns, number), title)
@@ -89,12 +90,11 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="one answer fo
                 for edge in (line.low, line.high):
                     axes.plot(line.x, edge, color=colour, linewidth=0.8, alpha=0.7)
         if baselines and title in baselines:
-            axes.axhline(baselines[title], color="0.4", linestyle="--", linewidth=1)
-            axes.annotate(
-                baseline_name, (0.02, baselines[title]), fontsize=8,
-                xycoords=("axes fraction", "data"), textcoords="offset points",
-                xytext=(0, 3), color="0.3",
-            )  # fmt: skip
+            baseline = axes.axhline(
+                baselines[title], color="0.4", linestyle="--", linewidth=1
+            )
+    if baseline is not None:
+        handles[baseline_name] = baseline  # The last of the legend.
     if len(handles) > 1:
         figure.legend(
             handles.values(), handles, loc="outside lower center",
