@@ -233,6 +233,8 @@ class Process:
         self._place, self._begun = place, time.monotonic()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
         environment = dict(os.environ)
+        # TensorFlow would take all memory of a GPU that several jobs may share.
+        environment.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         if place.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = str(number % place.gpus)
         self._process = subprocess.Popen(

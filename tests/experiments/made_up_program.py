@@ -13,7 +13,8 @@ folder = values["output_dir"]
 os.makedirs(folder, exist_ok=True)
 here = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(here, "calls"), "a") as log:
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = ("CUDA_VISIBLE_DEVICES", "TF_FORCE_GPU_ALLOW_GROWTH")
+    gpu = [os.environ.get(name) for name in names]
     log.write(json.dumps([os.path.basename(folder), gpu, os.listdir(folder)]) + chr(10))
 with open(os.path.join(here, "behaviour")) as reader:
     exec(json.load(reader).get(values.get("seed"), ""))
@@ -49,7 +50,7 @@ class Bench:
         (self._folder / "behaviour").write_text(json.dumps(behaviour))
 
     def calls(self):
-        """(folder, GPU, what was in it) of each run until now."""
+        """(folder, [GPU, memory as needed], what was in it) of each run until now."""
         path = self._folder / "calls"
         if not path.exists():
             return []

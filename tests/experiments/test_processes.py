@@ -152,10 +152,12 @@ def test_features_are_handed_on(bench):
     assert found == [[], features, features]
 
 
-def test_gpus_are_dealt_out(bench):
+def test_gpus_are_dealt_out_and_shared(bench, monkeypatch):
+    monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
     bench.behave(**{"_%d" % seed: "time.sleep(0.5)" for seed in (1, 2, 3)})
     processes.run(JOBS, bench.place._replace(gpus=2), at_a_time=3)
-    assert sorted(gpu for _, gpu, _ in bench.calls()) == ["0", "0", "1"]
+    seen = sorted(gpu for _, gpu, _ in bench.calls())
+    assert seen == [["0", "true"], ["0", "true"], ["1", "true"]]
 
 
 def test_sigterm_ends_the_processes_and_goes_on_later(bench):

@@ -99,8 +99,8 @@ def test_init_scale(report):
         return result(0.8 + 0.01 * job.seed)
 
     page = report("init_scale", ["--preset=small"], result_of)
-    assert "| MRPC | 1e-7 | 81.5 ± 0.5 | 2 of 2 ended |" in page
-    assert "| MRPC | 1 | - | 2 of 2 ended, 2 diverged |" in page
+    assert "| CoLA | 1e-7 | 81.5 ± 0.5 | 2 of 2 ended |" in page
+    assert "| CoLA | 1 | - | 2 of 2 ended, 2 diverged |" in page
 
 
 def test_learning_rate(report):
@@ -114,7 +114,7 @@ def test_learning_rate(report):
     assert "| RTE | adapters | 2e-5 | 77.0 ± 0.6 | 6 of 6 ended |" in page
     assert "| RTE | full fine-tuning | 1e-3 | 77.0 ± 0.6 | 6 of 6 ended |" in page
     page = report("learning_rate", ["--preset=small"], result_of)
-    assert "| MRPC | adapters, moments plain | 3e-3 | 71.0 | 1 of 1 ended |" in page
+    assert "| CoLA | adapters, moments plain | 3e-3 | 71.0 | 1 of 1 ended |" in page
 
 
 def test_stability(report):
