@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 from errors import UserError
 from model import random_seeds
+from tests import graph_variables
 from tests.places import DATA
 from training import classifier
 from weights import checkpoints
@@ -103,7 +104,7 @@ def test_forward_equals_the_original(golden):
 def test_every_variable_of_the_original_is_there_and_no_other(golden):
     settings, arrays = golden
     config = modeling.BertConfig.from_dict(settings["bert_config"])
-    variables = classifier.variable_set(config, 3, classifier.Variant())
+    variables = graph_variables.of_model(config, 3, classifier.Variant())
     expected = {
         name[len("init/") :]: list(arrays[name].shape)
         for name in arrays.files
@@ -206,7 +207,7 @@ def test_padding_changes_no_logit(one_hot):
     ],
 )
 def test_parameter_counts(config, size, adapters, layer_norm, head, share):
-    variables = classifier.variable_set(
+    variables = graph_variables.of_model(
         config, 2, classifier.Variant(classifier.adapter_function(size, 1e-3))
     )
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)

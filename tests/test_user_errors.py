@@ -13,7 +13,7 @@ from absl import flags
 
 from tests import programs
 from tests.places import GLUE
-from training import classifier, estimators
+from training import estimators
 
 ALL = {"do_train": True, "do_eval": True, "do_predict": True}
 EVALUATE = {"do_train": False, "do_eval": True, "do_predict": False}
@@ -806,29 +806,12 @@ class EstimatorMade(Exception):
     """All checks have passed."""
 
 
-@pytest.fixture(scope="module")
-def variable_set():
-    """`classifier.variable_set` that builds the model of each config only once."""
-    build, known = classifier.variable_set, {}
-
-    def from_before(config, num_labels, variant):
-        adapter = tuple(sorted(variant.adapter_fn.keywords.items()))
-        others = variant._replace(adapter_fn=None)
-        key = (config.to_json_string(), num_labels, adapter, others)
-        if key not in known:
-            known[key] = build(config, num_labels, variant)
-        return known[key]
-
-    return from_before
-
-
 @pytest.fixture
-def no_estimator(monkeypatch, variable_set):
+def no_estimator(monkeypatch):
     def make_estimator(*_, **__):
         raise EstimatorMade
 
     monkeypatch.setattr(estimators, "make_estimator", make_estimator)
-    monkeypatch.setattr(classifier, "variable_set", variable_set)
 
 
 # --- the tests ---------------------------------------------------------------------

@@ -173,64 +173,6 @@ def _in_lanes(function, inputs, lanes):
     return tf.concat(joined, axis=0)
 
 
-class VariableSet(NamedTuple):
-    """Names and shapes of a model's variables, without optimizer slots and step."""
-
-    shapes: dict[str, list[int]]  # of all
-    # Trained ones: collection -> names, `modeling.OTHER` if there are any. The rest is
-    # frozen.
-    collections: dict[str, list[str]]
-
-    def trained(self):
-        """The names of the trained variables, in training order."""
-        return [name for names in self.collections.values() for name in names]
-
-    def new(self):
-        """The names of those that a base need not hold."""
-        return [
-            name
-            for collection in modeling.TRAINED_COLLECTIONS
-            for name in self.collections[collection]
-        ]
-
-
-def variable_set(bert_config, num_labels, variant):
-    """Builds the model in a graph of its own to learn its variables.
-
-    Args:
-      bert_config: a `modeling.BertConfig`.
-      num_labels: outputs of the head.
-      variant: a `Variant`.
-
-    Returns:
-      A `VariableSet`.
-    """
-    with tf.Graph().as_default():
-        ids = tf.placeholder(tf.int32, [1, 1])
-        labels = tf.placeholder(tf.float32 if variant.is_regression else tf.int32, [1])
-        create_model(
-            bert_config,
-            False,
-            ids,
-            ids,
-            ids,
-            labels,
-            num_labels,
-            use_one_hot_embeddings=False,
-            variant=variant,
-        )
-        collection_of = modeling.collection_by_name()
-        trained = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
-        for variable in optimization.trainable_variables(variant.policy):
-            name = modeling.base_name(variable)
-            collection = collection_of.get(name, modeling.OTHER)
-            trained.setdefault(collection, []).append(name)
-        return VariableSet(
-            shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
-            collections=trained,
-        )
-
-
 def adapter_function(adapter_size, adapter_init_scale, activation="gelu"):
     """The adapter of the paper with the given bottleneck and initial scale."""
     return functools.partial(

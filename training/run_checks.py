@@ -57,8 +57,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
         flags.vocab_file,
     )
     # Ablation is for what is computed: folder, record and package are of the whole.
-    variables = classifier.variable_set(
-        config, num_outputs(task), variant._replace(ablated_layers=())
+    variables = variable_shapes.of_model(
+        config, flags.adapter_size, num_outputs(task), variant.policy
     )
     trained = variables.trained()
     identity = _identity(flags, task, config, package, variant.policy)

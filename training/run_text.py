@@ -62,7 +62,7 @@ def say_trained(variables, counts, policy):
     """Says how much is trained, and logs each trained variable.
 
     Args:
-      variables: a `classifier.VariableSet`.
+      variables: a `variable_shapes.VariableSet`.
       counts: what `checkpoints.parameter_counts` gives.
       policy: an `optimization.TrainPolicy`.
     """

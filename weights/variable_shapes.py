@@ -1,7 +1,57 @@
 """Names and shapes of a model's variables, from its config alone."""
 
+from typing import NamedTuple
+
 import modeling
 import optimization
+
+
+class VariableSet(NamedTuple):
+    """Names and shapes of a model's variables, without optimizer slots and step."""
+
+    shapes: dict[str, list[int]]  # of all
+    # Trained ones: collection -> names, `modeling.OTHER` if there are any. The rest is
+    # frozen.
+    collections: dict[str, list[str]]
+
+    def trained(self):
+        """The names of the trained variables."""
+        return [name for names in self.collections.values() for name in names]
+
+    def new(self):
+        """The names of those that a base need not hold."""
+        return [
+            name
+            for collection in modeling.TRAINED_COLLECTIONS
+            for name in self.collections[collection]
+        ]
+
+
+def of_model(
+    bert_config, adapter_size, num_outputs, policy=optimization.ADAPTER_TUNING
+):
+    """All variables of a model.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      adapter_size: the bottleneck's width; without adapters any.
+      num_outputs: labels; 1 for regression.
+      policy: an `optimization.TrainPolicy`.
+
+    Returns:
+      A `VariableSet`.
+    """
+    shapes = _shapes_by_collection(bert_config, policy, adapter_size, num_outputs)
+    trained = {
+        collection: [name for name in of_name if policy.trains(name, collection)]
+        for collection, of_name in shapes.items()
+    }
+    if not trained[modeling.OTHER]:
+        del trained[modeling.OTHER]
+    return VariableSet(
+        shapes={n: shape for each in shapes.values() for n, shape in each.items()},
+        collections=trained,
+    )
 
 
 def trained_shapes(

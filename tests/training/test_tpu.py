@@ -11,7 +11,6 @@ import importlib
 
 import numpy as np
 import pytest
-import small_run
 import tensorflow.compat.v1 as tf
 from tensorflow.python.tpu import tpu_system_metadata, training_loop
 from tensorflow.python.tpu.ops import tpu_ops
@@ -19,6 +18,7 @@ from tensorflow.python.tpu.ops import tpu_ops
 import modeling
 import optimization
 from inputs import features
+from tests import graph_variables, small_run
 from training import classifier, estimators
 from weights import checkpoints
 
@@ -225,7 +225,7 @@ def replicated(tmp_path_factory):
 
 @functools.cache
 def trained_names(policy=optimization.ADAPTER_TUNING):
-    return classifier.variable_set(
+    return graph_variables.of_model(
         bert_config(), CLASSES, classifier.Variant(ADAPTER, policy=policy)
     ).trained()
 

@@ -13,7 +13,7 @@ import modeling
 import optimization
 from errors import UserError
 from model import layer_ranges
-from tests import small_packages, small_run
+from tests import graph_variables, small_packages, small_run
 from training import classifier
 from weights import (
     adapter_package,
@@ -287,7 +287,7 @@ def test_counts_in_numbers(size):
 @each_policy
 def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lowest):
     policy = optimization.parse_policy(text, layers, LAYERS)
-    variables = classifier.variable_set(
+    variables = graph_variables.of_model(
         config(),
         CLASSES,
         classifier.Variant(classifier.adapter_function(5, 0.3), policy=policy),
@@ -296,13 +296,18 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
     frozen = variable_shapes.frozen_shapes(config(), policy)
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
+    known = variable_shapes.of_model(config(), 5, CLASSES, policy)
+    assert known.shapes == variables.shapes
+    for collection in {*known.collections, *variables.collections}:
+        names = known.collections[collection]
+        assert sorted(names) == sorted(variables.collections[collection]), collection
     assert not set(trained) & set(frozen)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     assert counts["trained"] == sum(int(np.prod(s)) for s in trained.values())
 
 
 def test_full_has_the_variables_of_bert_and_a_head():
-    variables = classifier.variable_set(
+    variables = graph_variables.of_model(
         config(), CLASSES, classifier.Variant(policy=optimization.TrainPolicy("full"))
     )
     modeling.BertModel(config(), False, tf.zeros([1, 2], tf.int32), adapter_fn=None)

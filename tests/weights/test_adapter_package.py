@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 from errors import UserError
 from serving import multitask
-from tests import small_packages
+from tests import graph_variables, small_packages
 from training import classifier
 from weights import (
     adapter_package,
@@ -109,7 +109,7 @@ def parts(folder):
 @pytest.mark.parametrize(("size", "labels"), [(5, 3), (2, 1)])
 def test_shapes_are_those_of_the_model(base, size, labels):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    variables = classifier.variable_set(
+    variables = graph_variables.of_model(
         config,
         labels,
         classifier.Variant(classifier.adapter_function(size, 0.1), labels == 1),

@@ -1,0 +1,45 @@
+"""The variables of a model as its graph has them."""
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+import optimization
+from training import classifier
+from weights.variable_shapes import VariableSet
+
+
+def of_model(bert_config, num_labels, variant):
+    """Builds the model in a graph of its own to learn its variables.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      num_labels: outputs of the head.
+      variant: a `classifier.Variant`.
+
+    Returns:
+      A `VariableSet`; trained names are in the order in which gradients are taken.
+    """
+    with tf.Graph().as_default():
+        ids = tf.placeholder(tf.int32, [1, 1])
+        labels = tf.placeholder(tf.float32 if variant.is_regression else tf.int32, [1])
+        classifier.create_model(
+            bert_config,
+            False,
+            ids,
+            ids,
+            ids,
+            labels,
+            num_labels,
+            use_one_hot_embeddings=False,
+            variant=variant,
+        )
+        collection_of = modeling.collection_by_name()
+        trained = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
+        for variable in optimization.trainable_variables(variant.policy):
+            name = modeling.base_name(variable)
+            collection = collection_of.get(name, modeling.OTHER)
+            trained.setdefault(collection, []).append(name)
+        return VariableSet(
+            shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
+            collections=trained,
+        )
