@@ -308,14 +308,13 @@ def run(jobs, place, at_a_time=1, start=Process):
     before = signal.signal(signal.SIGTERM, _raise_ended)
     try:
         with tqdm(total=len(jobs), unit="job", disable=None, smoothing=0) as bar:
-            bar.update(len(jobs) - len(waiting))
             while waiting or running:
                 _start_next(waiting, running, place, at_a_time, known, start)
                 ended = [process for process in running if process.has_ended()]
                 for process in ended:
                     running.remove(process)
                     _note(process, place, known)
-                    bar.update()
+                bar.update(len(jobs) - len(waiting) - len(running) - bar.n)
                 bar.set_postfix_str(", ".join(p.job.name for p in running))
                 if not ended and running:
                     time.sleep(POLL_SECONDS)
@@ -343,15 +342,19 @@ def _start_next(waiting, running, place, at_a_time, known, start):
         if len(running) == at_a_time:
             return
         trained = job.trained
+        if trained != job and (
+            trained in waiting or any(p.job == trained for p in running)
+        ):
+            continue
+        waiting.remove(job)
+        _look_again({job, trained}, place, known)
+        if is_done(job, known):
+            continue
         if trained != job:
-            if trained in waiting or any(p.job == trained for p in running):
-                continue
             status = known[trained].status if trained in known else "not there"
             if status not in (results.OK, results.COLLAPSED):
-                waiting.remove(job)
                 console.warn("%s is left out: %s is %s", job.name, trained.name, status)
                 continue
-        waiting.remove(job)
         used = {process.number for process in running}
         number = min(set(range(at_a_time)) - used)
         try:
@@ -365,6 +368,15 @@ def _start_next(waiting, running, place, at_a_time, known, start):
                 "--work_dir=%s cannot be written (%s)" % (place.work_dir, error.message)
             ) from None
         running.append(start(job, place, number))
+
+
+def _look_again(jobs, place, known):
+    """Takes what others have done meanwhile who share the folder."""
+    for job in jobs:
+        if not is_done(job, known):
+            found = results.read(place.work_dir, job)
+            if found is not None:
+                known[job] = found
 
 
 def _note(process, place, known):

@@ -115,13 +115,16 @@ def _across_tasks(study, page):
     if not lines:
         return
     page.heading("All tasks (figures 1 and 3)")
+    panel = ", ".join(map(title, tasks)) if len(tasks) < 4 else "%d tasks" % len(tasks)
     page.figure(
         "size_all_tasks",
         "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks",
         plots.lines(
-            {"%d tasks" % len(tasks): lines},
+            {panel: lines},
             "trained parameters for each task",
             "score minus full fine-tuning, points",
+            {panel: 0},
+            "full fine-tuning",
         ),
     )
     names = ["%dth" % p for p in selection.PERCENTILES]

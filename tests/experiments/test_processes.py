@@ -44,6 +44,19 @@ def test_each_job_runs_once(bench):
     assert len(bench.ran()) == 3
 
 
+def test_what_others_have_done_meanwhile_is_not_repeated(bench):
+    of_second = JOBS[1]._replace(without="0-1")
+
+    def start(job, place, number):
+        if job == JOB:
+            results.write(place.work_dir, JOBS[1], result(0.9))
+        return processes.Process(job, place, number)
+
+    known = processes.run([*JOBS, of_second], bench.place, start=start)
+    assert bench.ran() == [JOB.name, JOBS[2].name, of_second.name]
+    assert known[JOBS[1]].score == 0.9
+
+
 def test_what_failed_is_repeated_and_does_not_end_the_sweep(bench):
     bench.behave(_1='sys.exit("error: no such file")', _3="findings = ['all the same']")
     known = processes.run(JOBS, bench.place)
