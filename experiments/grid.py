@@ -33,6 +33,8 @@ _EPOCHS_OF_SMALL = {
     **{"sst-2": 1, "qqp": 1, "mnli": 1, "qnli": 1},
 }
 _SMALL_EPOCHS = 10
+# After 3 passes adapters are behind; the paper sweeps 3 and 20 for them.
+_LONGER = {"cola": 10, "sts-b": 10}
 SMALL_SCALE = "1e-3"
 
 
@@ -83,10 +85,13 @@ class Method(NamedTuple):
     adapter_sizes: tuple[int, ...] = (0,)
     init_scale: str = ""
     is_corrected: bool = False
+    has_longer: bool = False  # whether the small preset sweeps epochs too
 
     def jobs(self, task, seeds):
         """The jobs for one task, a list."""
         epochs = self.epochs or (_EPOCHS_OF_SMALL.get(task, _SMALL_EPOCHS),)
+        if self.has_longer and task in _LONGER:
+            epochs += (_LONGER[task],)
         return [
             Job(
                 task, self.policy, rate, passes, seed, size,
@@ -104,9 +109,10 @@ def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE, is_corrected=Fals
     return Method(optimization.ADAPTERS, rates, epochs, sizes, scale, is_corrected)
 
 
-def small_adapters(rates=("1e-3",), sizes=(64,)):
+def small_adapters(rates=("1e-3",), sizes=(64,), has_longer=False):
     """The `Method` for a small encoder: one pass is few steps, so moments count."""
-    return adapters(rates, sizes, scale=SMALL_SCALE, is_corrected=True)
+    method = adapters(rates, sizes, scale=SMALL_SCALE, is_corrected=True)
+    return method._replace(has_longer=has_longer)
 
 
 class Study(NamedTuple):

@@ -82,7 +82,7 @@ def test_what_the_paper_sweeps_for_sizes():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_grid_has_few_jobs(name):
     jobs = study(name, "--preset=small").jobs
-    assert 10 <= len(jobs) <= 50
+    assert 10 <= len(jobs) <= 60
     assert len({job.name for job in jobs}) == len(jobs)
 
 
@@ -96,6 +96,15 @@ def test_tasks_and_seeds_can_be_chosen():
     assert {(job.task, job.epochs) for job in jobs} == {("sst-2", 1), ("rte", 10)}
     assert {job.seed for job in jobs} == {1, 2}
     assert len(jobs) == 2 * 2 * 4
+
+
+def test_adapters_alone_train_longer_too():
+    jobs = study("table1", "--preset=small", "--tasks=CoLA,MRPC").jobs
+    epochs = {(job.task, job.policy, job.epochs) for job in jobs}
+    assert epochs == {
+        *(("cola", "full", 3), ("cola", "adapters", 3), ("cola", "adapters", 10)),
+        *(("mrpc", "full", 5), ("mrpc", "adapters", 5)),
+    }
 
 
 def test_layers_are_those_of_the_base(tmp_path):
