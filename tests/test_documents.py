@@ -42,6 +42,7 @@ from weights import adapter_package
 README = "README.md"
 DOCUMENTS = [
     README,
+    "RESULTS.md",
     *sorted(os.path.relpath(p, ROOT) for p in glob.glob(str(ROOT / "docs" / "*.md"))),
     "benchmarks/README.md",
     "sample_data/README.md",
@@ -302,6 +303,7 @@ def prepare(folder):
     """What a newcomer has beside what the README's commands make."""
     for name in ("tests", "benchmarks", "sample_data", "requirements.txt"):
         os.symlink(ROOT / name, folder / name)
+    shutil.copytree(ROOT / "results", folder / "results")
     (folder / "demo_work").mkdir()
     (folder / "output").mkdir()
     write_data(folder / "glue_data")

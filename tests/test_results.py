@@ -1,0 +1,27 @@
+"""RESULTS.md: the results that lie in the project give the reports that lie there."""
+
+import os
+import re
+import shlex
+import shutil
+
+import pytest
+
+import reproduce_paper
+from tests.places import ROOT
+
+SMALL = ROOT / "results" / "small"
+
+
+@pytest.mark.parametrize("name", ["table1", "size", "ablation", "init_scale"])
+def test_a_report_follows_from_the_results(name, tmp_path, monkeypatch):
+    shutil.copytree(SMALL / "jobs", tmp_path / "results" / "small" / "jobs")
+    monkeypatch.chdir(tmp_path)
+    report = (SMALL / name / "report.md").read_text()
+    command = re.search(r"```bash\npython reproduce_paper.py (.*)\n```\n$", report)
+    words = shlex.split(command.group(1))
+    assert words[0] == name
+    assert reproduce_paper.main(["reproduce_paper.py", *words, "--report_only"]) == 0
+    made = tmp_path / "results" / "small" / name
+    assert (made / "report.md").read_text() == report
+    assert sorted(os.listdir(made)) == sorted(os.listdir(SMALL / name))
