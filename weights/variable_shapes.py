@@ -59,14 +59,7 @@ def trained_shapes(
 ):
     """Names and shapes of the trained variables, sorted by name.
 
-    Args:
-      bert_config: a `modeling.BertConfig`.
-      adapter_size: the bottleneck's width; without adapters any.
-      num_outputs: labels; 1 for regression.
-      policy: an `optimization.TrainPolicy`.
-
-    Returns:
-      Dict from name to list of ints.
+    Takes what `of_model` takes; returns a dict from name to list of ints.
     """
     shapes = _shapes_by_collection(bert_config, policy, adapter_size, num_outputs)
     return _selected(shapes, policy.trains)
