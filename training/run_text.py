@@ -160,11 +160,7 @@ def say_scores(split, step, count, scores, baseline):
         )
     if all(score <= baseline[name] for name, score in scores.items()):
         # Its answers differ from each other, and its training loss may be low.
-        console.warn(
-            "%s: no score is above that of always the same answer: what was learned "
-            "does not carry over to these rows",
-            split.name,
-        )
+        console.warn("%s: no score is above that of always the same answer", split.name)
 
 
 def say_dev_step(entry, task):
