@@ -8,6 +8,7 @@ from absl import flags
 import command_line
 import convert_checkpoint
 import export_saved_model
+import fetch_encoder
 import glue_data
 import glue_submission
 import manage_adapters
@@ -15,7 +16,6 @@ import predict
 import reproduce_paper
 import run_classifier
 from errors import UserError
-from inputs import fetch_encoder
 
 _DEFINE = {
     "convert_checkpoint": convert_checkpoint.define_flags,

@@ -428,12 +428,8 @@ def test_modules_in_the_text_are_there(document):
     found += [code for code in inline_code(document) if re.fullmatch(r"\w+/", code)]
     # Of a run, of a SavedModel, and of every room.
     elsewhere = {"adapters/", "best/", "eval/", "assets/", "__init__.py"}
-    # The change log tells of what was.
-    past = {"fetch_encoder.py"} if document == "CHANGELOG.md" else set()
     missing = {
-        path
-        for path in found
-        if path not in elsewhere | past and not (ROOT / path).exists()
+        path for path in found if path not in elsewhere and not (ROOT / path).exists()
     }
     assert not missing
 

@@ -25,6 +25,7 @@ FLOORS = [
         "manage_adapters",
         "convert_checkpoint",
         "glue_submission",
+        "fetch_encoder",
         "reproduce_paper",
     },
 ]

