@@ -61,8 +61,8 @@ def trained_shapes(
 
     Takes what `of_model` takes; returns a dict from name to list of ints.
     """
-    shapes = _shapes_by_collection(bert_config, policy, adapter_size, num_outputs)
-    return _selected(shapes, policy.trains)
+    variables = of_model(bert_config, adapter_size, num_outputs, policy)
+    return {name: variables.shapes[name] for name in sorted(variables.trained())}
 
 
 def frozen_shapes(bert_config, policy=optimization.ADAPTER_TUNING):
@@ -76,18 +76,9 @@ def frozen_shapes(bert_config, policy=optimization.ADAPTER_TUNING):
       Dict from name to list of ints.
     """
     # Adapters and head are never frozen, so their sizes do not matter.
-    shapes = _shapes_by_collection(bert_config, policy, 1, 1)
-    return _selected(shapes, lambda name, group: not policy.trains(name, group))
-
-
-def _selected(shapes, is_wanted):
-    found = {
-        name: shape
-        for collection, of_name in shapes.items()
-        for name, shape in of_name.items()
-        if is_wanted(name, collection)
-    }
-    return dict(sorted(found.items()))
+    variables = of_model(bert_config, 1, 1, policy)
+    frozen = variables.shapes.keys() - variables.trained()
+    return {name: variables.shapes[name] for name in sorted(frozen)}
 
 
 def _shapes_by_collection(bert_config, policy, adapter_size, num_outputs):
