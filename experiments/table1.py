@@ -32,7 +32,7 @@ _METHODS = {
     ),
     SMALL: (
         Method(optimization.FULL, ("3e-5", "1e-4"), is_corrected=True),
-        small_adapters(("3e-4", "1e-3"), has_longer=True),
+        small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
     ),
 }
 
