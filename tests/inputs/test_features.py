@@ -313,6 +313,15 @@ def test_static_shapes_for_tpu(records):
     }
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+def test_no_tuning_for_which_a_training_could_wait_at_its_end(records, is_training):
+    input_fn = features.input_fn_builder(
+        records, 32, is_training, drop_remainder=True, num_examples=100
+    )
+    options = input_fn({"batch_size": 4}).options()
+    assert options.autotune.enabled is False
+
+
 @pytest.mark.parametrize("length", [2, 513])
 def test_sequence_length_limits(length):
     with pytest.raises(UserError, match="max_seq_length"):
