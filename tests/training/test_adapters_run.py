@@ -35,9 +35,7 @@ def run_into(setting):
 
     def start(parent, name, **flags):
         output = parent / name
-        small_run.run(
-            **{**setting, "output_dir": str(output), "write_graph": True, **flags}
-        )
+        small_run.run(**{**setting, "output_dir": str(output), **flags})
         return output
 
     return start
@@ -282,7 +280,14 @@ def test_checkpoints_of_trained_variables_alone(of_trained, scored):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_frozen_kernels_beside_trained_variables_are_kept_as_multiplied(run, precision):
     flags = {"do_predict": True, "precision": precision}
-    kept = run("kept", do_train=True, checkpoint_content="trained", **flags, **TRAINING)
+    kept = run(
+        "kept",
+        do_train=True,
+        checkpoint_content="trained",
+        write_graph=True,
+        **flags,
+        **TRAINING,
+    )
     cast = run("cast", adapters=str(kept / "adapters"), **flags)
     assert kernel_dtypes(kept) == {classifier.PRECISIONS[precision]}
     assert predictions(kept) == predictions(cast)
