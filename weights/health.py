@@ -60,8 +60,8 @@ def of_training(loss: Optional[TrainingLoss], baseline_loss):
     if loss is None or not loss.steps or loss.mean < LEARNED_BELOW * baseline_loss:
         return []
     return [
-        "training: the mean loss of the last %d steps, %.4f, is not below %.4f, that "
-        "of answering with the labels' frequencies"
+        "training: the mean loss of the last %d steps, %.4f, is not clearly below "
+        "%.4f, that of answering with the labels' frequencies"
         % (loss.steps, loss.mean, baseline_loss)
     ]
 
