@@ -13,7 +13,9 @@ from tests.places import ROOT
 SMALL = ROOT / "results" / "small"
 
 
-@pytest.mark.parametrize("name", ["table1", "size", "ablation", "init_scale"])
+@pytest.mark.parametrize(
+    "name", ["table1", "size", "ablation", "init_scale", "learning_rate"]
+)
 def test_a_report_follows_from_the_results(name, tmp_path, monkeypatch):
     shutil.copytree(SMALL / "jobs", tmp_path / "results" / "small" / "jobs")
     monkeypatch.chdir(tmp_path)
