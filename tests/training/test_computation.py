@@ -362,7 +362,7 @@ def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
         "bfloat16": {"precision": "bfloat16"},
         "float16": {
             "precision": "float16",
-            "gradient_accumulation_steps": 2,
+            "gradient_accumulation_steps": 4,
             "recompute_activations": True,
         },
         "xla": {"xla": True},
@@ -382,7 +382,7 @@ def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
         assert kept.has_tensor("loss_scale") == (name == "float16")
     # XLA uses all cores for what it compiles.
     assert lanes == {"plain": 1, "bfloat16": 1, "float16": 2, "xla": 1}
-    assert batches == {"plain": [8, 8], "bfloat16": [8, 8], "float16": [4, 8]}
+    assert batches == {"plain": [8, 8], "bfloat16": [8, 8], "float16": [2, 8]}
     for name in ("bfloat16", "float16"):
         assert (scores[name] != scores["plain"]).any()
     for name, values in scores.items():
