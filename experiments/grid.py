@@ -27,8 +27,8 @@ PAPER_EPOCHS = (3, 20)
 PAPER_SCALE = "1e-2"
 
 # Passes that suit a small encoder, some 500 to 800 steps of the small tasks; of a task
-# that is not listed `_SMALL_EPOCHS`. Where there are two, adapters are behind after the
-# first; the paper sweeps 3 and 20 for them.
+# that is not listed `_SMALL_EPOCHS`. The second is for methods that sweep epochs, as
+# the paper does for adapters; on CoLA they are far behind after the first.
 _EPOCHS_OF_SMALL = {
     **{"cola": (3, 10), "mrpc": (5,), "sts-b": (3, 10)},
     **{"sst-2": (1,), "qqp": (1,), "mnli": (1,), "qnli": (1,)},
