@@ -4,6 +4,7 @@ import math
 import re
 from typing import NamedTuple, Optional
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
@@ -199,6 +200,19 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
     return tf.where(step_as_float < float(num_warmup_steps), warming, decayed)
 
 
+def _state(name, shape=(), dtype=tf.float32, initializer=None):
+    """A variable of a checkpoint that no gradient moves; replicas agree on it."""
+    return tf.get_variable(
+        name,
+        shape=shape,
+        dtype=dtype,
+        trainable=False,
+        use_resource=True,
+        aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        initializer=initializer or tf.zeros_initializer(),
+    )
+
+
 class LossScale:
     """Keeps gradients in the range of float16 (Micikevicius et al., 2018,
     arXiv:1710.03740, section 3.2).
@@ -213,18 +227,10 @@ class LossScale:
     DOUBLED_AFTER = 1000  # finite steps in a row
 
     def __init__(self):
-        kept = {
-            "shape": [],
-            "trainable": False,
-            "use_resource": True,
-            "aggregation": tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        }
-        self.value = tf.get_variable(
-            LOSS_SCALE, initializer=tf.constant_initializer(self.INITIAL), **kept
+        self.value = _state(
+            LOSS_SCALE, initializer=tf.constant_initializer(self.INITIAL)
         )
-        self._finite_steps = tf.get_variable(
-            FINITE_STEPS, dtype=tf.int64, initializer=tf.zeros_initializer(), **kept
-        )
+        self._finite_steps = _state(FINITE_STEPS, dtype=tf.int64)
 
     def updated(self, is_finite):
         """The operation that follows a step; `is_finite` is a bool scalar tensor."""
@@ -340,22 +346,23 @@ def create_optimizer(
     learning_rate = learning_rate_schedule(
         init_lr, num_train_steps, num_warmup_steps, global_step + 1
     )
-    adam = optimizer = AdamWeightDecayOptimizer(
-        learning_rate=learning_rate,
-        weight_decay_rate=WEIGHT_DECAY,
-        adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
-        exclude_from_weight_decay=NO_WEIGHT_DECAY,
-        bias_correction=bias_correction,
-    )
-    if use_tpu:
-        optimizer = tf.tpu.CrossShardOptimizer(optimizer)
-
     variables = trainable_variables(policy)
     if gradients is None:
         gradients = _gradients(loss, variables)
     gradients = mean_of_replicas(gradients)
     gradient_norm = tf.global_norm(gradients)
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=gradient_norm)
+    adam = optimizer = AdamWeightDecayOptimizer(
+        learning_rate=learning_rate,
+        weight_decay_rate=WEIGHT_DECAY,
+        adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
+        exclude_from_weight_decay=NO_WEIGHT_DECAY,
+        bias_correction=bias_correction,
+        # One core of a TPU does not know of the others' gradients.
+        is_finite=None if use_tpu else tf.math.is_finite(gradient_norm),
+    )
+    if use_tpu:
+        optimizer = tf.tpu.CrossShardOptimizer(optimizer)
     update = optimizer.apply_gradients(zip(gradients, variables))
     if scale is not None:
         with tf.control_dependencies([update]):
@@ -400,6 +407,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         epsilon=1e-6,
         exclude_from_weight_decay=None,
         bias_correction=False,
+        is_finite=None,
         name="AdamWeightDecayOptimizer",
     ):
         """Keeps the settings.
@@ -416,6 +424,8 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           bias_correction: divide the moments by 1 - beta^t in update t, as in
             algorithm 1 of Kingma and Ba. The variable `UPDATES` holds t, which is not
             the global step: steps that are left out do not count.
+          is_finite: bool scalar tensor, whether the gradients are; None: whether their
+            global norm is, which then has to be computed.
           name: name scope of the update.
         """
         super().__init__(False, name)
@@ -426,7 +436,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.exclude_from_weight_decay = exclude_from_weight_decay or ()
-        self.is_finite = None  # bool scalar tensor, once gradients are applied
+        self.is_finite = is_finite  # a tensor once gradients are applied
         self.bias_correction = bias_correction
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
@@ -441,55 +451,62 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         }
         updates = []
         grads_and_vars = [pair for pair in grads_and_vars if pair[0] is not None]
-        norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
-        self.is_finite = tf.math.is_finite(norm)
+        if self.is_finite is None:
+            norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
+            self.is_finite = tf.math.is_finite(norm)
 
         def kept_if_infinite(new, old):
             return tf.where(self.is_finite, new, old)
 
+        # One operation moves a variable and its moments: a step of BERT is thousands of
+        # small operations, and written out these would be most of them. It adds epsilon
+        # to the root before the correction; so the correction is in both.
+        rate, epsilon = self.learning_rate, self.epsilon
         if self.bias_correction:
-            count = self._state(UPDATES, [])
+            count = _state(UPDATES)
             t = count + 1.0
             bias_m, bias_v = _bias(self.beta_1, t), _bias(self.beta_2, t)
+            rate *= tf.sqrt(bias_v) / bias_m
+            epsilon *= tf.sqrt(bias_v)
             updates.append(count.assign(kept_if_infinite(t, count)))
 
+        # Its 1 - beta_2 is that of float32, for 0.999 less than 0.001 by 1.3e-5 of it.
+        # Gradients that are larger by the root of that give the moment of squares that
+        # BERT's Adam has; the rate takes it back from the mean.
+        rounded = np.float32(1.0) - np.float32(self.beta_2)
+        unrounded = math.sqrt((1.0 - self.beta_2) / float(rounded))
+        # Nothing changes at the rate 0 with moments that do not decay. And what depends
+        # on all gradients comes after all that reads the variables.
+        taken = tf.cast(self.is_finite, tf.float32)
+        taken_rate, taken_gradient = taken * self.learning_rate, taken * unrounded
+        settings = {
+            "beta1_power": tf.constant(0.0),
+            "beta2_power": tf.constant(0.0),
+            "lr": taken * rate / unrounded,
+            "beta1": kept_if_infinite(self.beta_1, 1.0),
+            "beta2": kept_if_infinite(self.beta_2, 1.0),
+            "epsilon": tf.convert_to_tensor(epsilon),
+        }
         for gradient, variable in grads_and_vars:
-            m = self._moment(variable, "adam_m")
-            v = self._moment(variable, "adam_v")
-            next_m = self.beta_1 * m + (1.0 - self.beta_1) * gradient
-            next_v = self.beta_2 * v + (1.0 - self.beta_2) * tf.square(gradient)
-            mean, square = next_m, next_v
-            if self.bias_correction:
-                mean, square = next_m / bias_m, next_v / bias_v
-            change = mean / (tf.sqrt(square) + self.epsilon)
-            decay = self._decay_rate(modeling.base_name(variable), adapters)
+            base_name = modeling.base_name(variable)
+            decay, decayed = self._decay_rate(base_name, adapters), []
             if decay:
-                change += decay * variable
-            change = kept_if_infinite(
-                self.learning_rate * change, tf.zeros_like(change)
-            )
-            updates += [
-                variable.assign_sub(change),
-                m.assign(kept_if_infinite(next_m, m)),
-                v.assign(kept_if_infinite(next_v, v)),
-            ]
+                lost = taken_rate * decay * variable
+                # The variable's own method would wait for the other replicas.
+                decayed = [
+                    tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=lost)
+                ]
+            with tf.control_dependencies(decayed):
+                updates.append(
+                    tf.raw_ops.ResourceApplyAdam(
+                        var=variable.handle,
+                        m=_state(base_name + "/adam_m", variable.shape).handle,
+                        v=_state(base_name + "/adam_v", variable.shape).handle,
+                        grad=tf.math.multiply_no_nan(gradient, taken_gradient),
+                        **settings,
+                    )
+                )
         return tf.group(*updates, name=name)
-
-    def _moment(self, variable, slot):
-        return self._state(
-            "%s/%s" % (modeling.base_name(variable), slot), variable.shape
-        )
-
-    def _state(self, name, shape):
-        return tf.get_variable(
-            name,
-            shape=shape,
-            dtype=tf.float32,
-            trainable=False,
-            use_resource=True,
-            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-            initializer=tf.zeros_initializer(),
-        )
 
     def _decay_rate(self, name, adapters):
         if any(re.search(pattern, name) for pattern in self.exclude_from_weight_decay):

@@ -173,3 +173,52 @@ def test_gradients_are_clipped_to_norm_one():
         moment = session.run(tf.global_variables("x/adam_m")[0])
     assert norm == pytest.approx(500.0)
     np.testing.assert_allclose(moment, [0.06, 0.08], rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_changes_nothing(value, is_told):
+    variables = [
+        modeling.get_variable(name, [2], tf.ones_initializer(), (modeling.HEAD,))
+        for name in ("kernel", "bias")
+    ]
+    gradients = [tf.placeholder(tf.float32, [2]) for _ in variables]
+    optimizer = optimization.AdamWeightDecayOptimizer(
+        learning_rate=0.1,
+        weight_decay_rate=0.5,
+        bias_correction=True,
+        is_finite=tf.math.is_finite(tf.global_norm(gradients)) if is_told else None,
+    )
+    update = optimizer.apply_gradients(zip(gradients, variables))
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+
+        def after(*values):
+            session.run(update, dict(zip(gradients, values)))
+            return session.run(tf.global_variables())
+
+        before = after([0.1, 0.2], [0.3, 0.4])
+        # Those of the other variable are finite.
+        np.testing.assert_equal(after([0.1, 0.2], [0.3, value]), before)
+        for old, new in zip(before, after([0.1, 0.2], [0.3, 0.4])):
+            assert np.all(old != new)
+
+
+def test_an_update_is_few_operations():
+    # On a GPU small operations take the time that it takes to start them.
+    with tf.Graph().as_default() as graph:
+        variables = [
+            modeling.get_variable(
+                "kernel_%d" % i, [2], tf.ones_initializer(), (modeling.HEAD,)
+            )
+            for i in range(10)
+        ]
+        gradients = [tf.placeholder(tf.float32, [2]) for _ in variables]
+        before = set(graph.get_operations())
+        optimizer = optimization.AdamWeightDecayOptimizer(
+            0.1, weight_decay_rate=0.1, is_finite=tf.constant(True)
+        )
+        optimizer.apply_gradients(zip(gradients, variables))
+        added = set(graph.get_operations()) - before
+    # 17 of each variable: 10 make its moments, 7 move the three.
+    assert len(added) < 40 + 17 * len(variables)

@@ -8,6 +8,7 @@ cores would send; what runs on a core is compiled by XLA for the CPU.
 import contextlib
 import functools
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -230,8 +231,9 @@ def trained_names(policy=optimization.ADAPTER_TUNING):
     ).trained()
 
 
-def variable_of(op):
-    """The name of the variable that an op reads or assigns, through loops."""
+def variable_of(op, index=0):
+    """The name of the variable that an op has as an input, through loops."""
+    op = op.inputs[index].op
     while op.type != "VarHandleOp":
         op = op.inputs[0].op
     return op.name
@@ -280,26 +282,28 @@ def test_the_computation_is_replicated_and_fed_with_static_shapes(replicated, mo
     assert [tuple(x.shape.as_list()) for x in dequeue.outputs][: len(batch)] == batch
 
 
-def _if_finite(tensor):
-    """A new value, without the choice that keeps the old one, which asks all sums."""
-    assert tensor.op.type in ("Select", "SelectV2")
-    return tensor.op.inputs[1]
+def moved_by(update):
+    """The names of the variables that a ResourceApplyAdam moves: weight, moments."""
+    return [variable_of(update, index) for index in range(3)]
 
 
 def test_each_trained_variable_gets_one_sum_over_the_cores(replicated):
     built = replicated["train"]
     trained = trained_names()
-    behind = {
-        variable_of(op): sums_behind(_if_finite(op.inputs[1]))
-        for op in built.on_core("AssignVariableOp")
-    }
-    gradients = [behind[name + "/adam_m"] for name in trained]
-    assert [len(names) for names in gradients] == [1] * len(trained)
+    gradients = {}
+    for update in built.on_core("ResourceApplyAdam"):
+        name, *moments = moved_by(update)
+        assert moments == [name + "/adam_m", name + "/adam_v"]
+        # The other input of this product is whether all gradients are finite.
+        product = update.inputs[-1].op
+        assert product.type == "MulNoNan"
+        gradients[name] = sums_behind(product.inputs[0])
+    assert sorted(gradients) == sorted(trained)
+    assert [len(names) for names in gradients.values()] == [1] * len(trained)
     # No two share a sum, and nothing else is summed.
-    assert set.union(*gradients) == {op.name for op in built.on_core("CrossReplicaSum")}
+    sums = {op.name for op in built.on_core("CrossReplicaSum")}
+    assert set.union(*gradients.values()) == sums
     assert len(built.of_type("CrossReplicaSum")) == len(trained) == 28
-    # The second moment is of the same, summed gradient.
-    assert [behind[name + "/adam_v"] for name in trained] == gradients
 
 
 def test_each_core_drops_other_elements(replicated):
@@ -315,6 +319,10 @@ def test_each_core_drops_other_elements(replicated):
         }
 
 
+def _decays(name):
+    return not re.search("LayerNorm|layer_norm|bias", name)
+
+
 @pytest.mark.parametrize(
     ("text", "layers"),
     [("adapters", None), ("adapters", "1"), ("full", None), ("top_k:1", None),
@@ -323,17 +331,16 @@ def test_each_core_drops_other_elements(replicated):
 def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers):
     policy = optimization.parse_policy(text, layers, 2)
     build(tmp_path, "train", policy=policy)
+    trained = trained_names(policy)
+    moved = [moved_by(op) for op in built.on_core("ResourceApplyAdam")]
+    assert sorted(moved) == sorted([n, n + "/adam_m", n + "/adam_v"] for n in trained)
     assigned = [
         variable_of(op)
-        for op in built.on_core(
-            "AssignVariableOp", "AssignSubVariableOp", "AssignAddVariableOp"
-        )
+        for op in built.on_core("AssignVariableOp", "AssignAddVariableOp")
     ]
-    expected = ["global_step", optimization.UPDATES]
-    trained = trained_names(policy)
-    for name in trained:
-        expected += [name, name + "/adam_m", name + "/adam_v"]
-    assert sorted(assigned) == sorted(expected)
+    assert sorted(assigned) == ["adam_updates", "global_step"]
+    decayed = [variable_of(op) for op in built.on_core("AssignSubVariableOp")]
+    assert sorted(decayed) == [n for n in sorted(trained) if _decays(n)]
     # Each one's gradient is summed, but for that of a bias which changes nothing.
     idle = "bert/encoder/layer_1/attention/self/key/bias"
     sums = built.of_type("CrossReplicaSum")
