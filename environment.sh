@@ -98,7 +98,9 @@ prepare_environment() {
   for file in $missing; do
     say "Installing $file into $venv."
     : >"$venv"/unfinished
-    "$venv/bin/python" -m pip install --disable-pip-version-check -r "$file" ||
+    # What is imported is compiled then; all of it would take half a minute.
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \
+      -r "$file" ||
       fail "pip could not install $file; its message is above. Packages come" \
         "from the index that pip is configured for (pip config list)."
     cp "$file" "$venv/installed-$file"

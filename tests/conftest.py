@@ -49,6 +49,11 @@ def _start_as_built(session, target="", graph=None, config=None):
 tf.Session.__init__ = _start_as_built
 
 
+def pytest_collection_modifyitems(items):
+    """Trainings first: at the end one process would wait for the other's long ones."""
+    items.sort(key=lambda item: item.path.parent.name != "training")
+
+
 @pytest.fixture
 def optimized_graphs(monkeypatch):
     """Has TensorFlow optimize the graphs of a test, as it does for users."""
