@@ -311,8 +311,16 @@ def test_ci_tests_both_tensorflows(checkout, first, other, on_path):
     assert ran[1].startswith(PYTEST + " tests/training/test_estimator_compat.py ")
     assert len(ran) == 2
     assert "venv .venv-other" in checkout.log()
+    home = {"PYTHON": "first", "HOME": str(checkout.root)}
     checkout.fail("pytest")
-    assert checkout.script(".ci/run", PYTHON="first").returncode == 3
+    assert checkout.script(".ci/run", **home).returncode == 3
+    checkout.pass_again("pytest")
+    # The first one is there and stays.
+    shutil.rmtree(checkout.root / ".venv-other")
+    checkout.fail("pip")
+    run = checkout.script(".ci/run", **home)
+    assert run.returncode == 1
+    assert "pip could not install requirements.txt" in run.stdout
 
 
 @pytest.mark.parametrize("name", ["ruff", "pytest"])
