@@ -470,19 +470,19 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             epsilon *= tf.sqrt(bias_v)
             updates.append(count.assign(kept_if_infinite(t, count)))
 
-        # Its 1 - beta_2 is that of float32, for 0.999 less than 0.001 by 1.3e-5 of it.
-        # Gradients that are larger by the root of that give the moment of squares that
-        # BERT's Adam has; the rate takes it back from the mean.
+        # It computes 1 - beta_2 in float32: for 0.999 that is less than 0.001 by
+        # 1.3e-5 of it. Gradients stretched by the root of that give the squares'
+        # moment that BERT's Adam has; the rate takes the stretch out of the mean.
         rounded = np.float32(1.0) - np.float32(self.beta_2)
-        unrounded = math.sqrt((1.0 - self.beta_2) / float(rounded))
+        stretch = math.sqrt((1.0 - self.beta_2) / float(rounded))
         # Nothing changes at the rate 0 with moments that do not decay. And what depends
         # on all gradients comes after all that reads the variables.
         taken = tf.cast(self.is_finite, tf.float32)
-        taken_rate, taken_gradient = taken * self.learning_rate, taken * unrounded
+        taken_rate, taken_gradient = taken * self.learning_rate, taken * stretch
         settings = {
             "beta1_power": tf.constant(0.0),
             "beta2_power": tf.constant(0.0),
-            "lr": taken * rate / unrounded,
+            "lr": taken * rate / stretch,
             "beta1": kept_if_infinite(self.beta_1, 1.0),
             "beta2": kept_if_infinite(self.beta_2, 1.0),
             "epsilon": tf.convert_to_tensor(epsilon),
@@ -496,16 +496,17 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
                 decayed = [
                     tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=lost)
                 ]
+            m = _state(base_name + "/adam_m", variable.shape)
+            v = _state(base_name + "/adam_v", variable.shape)
             with tf.control_dependencies(decayed):
-                updates.append(
-                    tf.raw_ops.ResourceApplyAdam(
-                        var=variable.handle,
-                        m=_state(base_name + "/adam_m", variable.shape).handle,
-                        v=_state(base_name + "/adam_v", variable.shape).handle,
-                        grad=tf.math.multiply_no_nan(gradient, taken_gradient),
-                        **settings,
-                    )
+                update = tf.raw_ops.ResourceApplyAdam(
+                    var=variable.handle,
+                    m=m.handle,
+                    v=v.handle,
+                    grad=tf.math.multiply_no_nan(gradient, taken_gradient),
+                    **settings,
                 )
+            updates.append(update)
         return tf.group(*updates, name=name)
 
     def _decay_rate(self, name, adapters):
