@@ -362,7 +362,7 @@ def input_fn_builder(
             dataset = dataset.batch(PARSED_TOGETHER).map(with_lengths).unbatch()
         return dataset.batch(num_examples).flat_map(gathered)
 
-    def input_fn(params, config=None, input_context=None):
+    def rows_in_batches(params, config, input_context):
         dataset = tf.data.TFRecordDataset(input_file)
         if is_training:
             dataset = training_batches(dataset, params, config, input_context)
@@ -376,6 +376,11 @@ def input_fn_builder(
         options = tf.data.Options()
         options.autotune.enabled = False
         return dataset.prefetch(2).with_options(options)
+
+    def input_fn(params, config=None, input_context=None):
+        # AutoGraph takes 0.4 s to find nothing to rewrite in these functions.
+        as_it_is = tf.autograph.experimental.do_not_convert(rows_in_batches)
+        return as_it_is(params, config, input_context)
 
     return input_fn
 
