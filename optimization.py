@@ -164,9 +164,10 @@ def trainable_variables(policy=ADAPTER_TUNING):
     ]
 
 
-def _gradients(loss, variables):
-    """Dense ones, of embeddings too; zero where a variable has no influence, such as
-    the biases of the last layer's keys."""
+def dense_gradients(loss, variables):
+    """The gradients of a loss: dense tensors, of embeddings too, in the variables'
+    shapes; zero where a variable has no influence, such as the biases of the last
+    layer's keys."""
     return [
         tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
         for variable, gradient in zip(variables, tf.gradients(loss, variables))
@@ -200,8 +201,9 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
     return tf.where(step_as_float < float(num_warmup_steps), warming, decayed)
 
 
-def _state(name, shape=(), dtype=tf.float32, initializer=None):
-    """A variable of a checkpoint that no gradient moves; replicas agree on it."""
+def state_variable(name, shape=(), dtype=tf.float32, initializer=None):
+    """A variable of the checkpoint that has no gradient, at first zero; replicas agree
+    on its value."""
     return tf.get_variable(
         name,
         shape=shape,
@@ -211,84 +213,6 @@ def _state(name, shape=(), dtype=tf.float32, initializer=None):
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         initializer=initializer or tf.zeros_initializer(),
     )
-
-
-class LossScale:
-    """Keeps gradients in the range of float16 (Micikevicius et al., 2018,
-    arXiv:1710.03740, section 3.2).
-
-    The loss is multiplied by a power of two before, the gradients are divided by it
-    after the backward pass. A step whose gradients are not finite is left out and
-    halves the scale; many finite ones in a row double it. The scale and their number
-    are in the checkpoint, so that a resumed training goes on with the same.
-    """
-
-    INITIAL = 2.0**15
-    DOUBLED_AFTER = 1000  # finite steps in a row
-
-    def __init__(self):
-        self.value = _state(
-            LOSS_SCALE, initializer=tf.constant_initializer(self.INITIAL)
-        )
-        self._finite_steps = _state(FINITE_STEPS, dtype=tf.int64)
-
-    def updated(self, is_finite):
-        """The operation that follows a step; `is_finite` is a bool scalar tensor."""
-        value, count = self.value.read_value(), self._finite_steps + 1
-        enough = count >= self.DOUBLED_AFTER
-        grown = tf.where(enough, 2.0 * value, value)
-        smaller = tf.maximum(1.0, 0.5 * value)
-        return tf.group(
-            self.value.assign(tf.where(is_finite, grown, smaller)),
-            self._finite_steps.assign(
-                tf.where(
-                    tf.logical_and(is_finite, tf.logical_not(enough)),
-                    count,
-                    tf.zeros_like(count),
-                )
-            ),
-        )
-
-
-def mean_gradients(loss_fn, batch, parts=1, scale=None, policy=ADAPTER_TUNING):
-    """Loss and gradients of a batch, computed in equal parts, one after the other.
-
-    The parts' means are the means of the whole batch: the same update as in one part,
-    in the memory of one part.
-
-    Args:
-      loss_fn: function from a batch to a float scalar tensor, the mean of its losses.
-      batch: dict of tensors with equal first dimensions, which `parts` divides.
-      parts: number of parts.
-      scale: a `LossScale`, or None.
-      policy: a `TrainPolicy`.
-
-    Returns:
-      The loss, float scalar tensor, and the gradients of `trainable_variables(policy)`.
-    """
-    pieces = {name: tf.split(value, parts) for name, value in batch.items()}
-    losses, sums = [], None
-    for i in range(parts):
-        # The next part waits, so that two are never in memory at once.
-        with tf.control_dependencies(sums or []):
-            piece = {name: tf.identity(value[i]) for name, value in pieces.items()}
-        with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):
-            loss = loss_fn(piece)
-        losses.append(loss)
-        variables = trainable_variables(policy)
-        if scale is None:
-            gradients = _gradients(loss, variables)
-        else:
-            value = scale.value.read_value()
-            gradients = [
-                gradient / value for gradient in _gradients(loss * value, variables)
-            ]
-        if sums is not None:
-            gradients = [a + b for a, b in zip(sums, gradients)]
-        sums = gradients
-    if parts == 1:
-        return losses[0], sums
-    return tf.add_n(losses) / parts, [gradient / parts for gradient in sums]
 
 
 def mean_of_replicas(tensors):
@@ -332,7 +256,7 @@ def create_optimizer(
       num_warmup_steps: steps of the warm-up.
       use_tpu: whether gradients are summed over TPU cores.
       gradients: those of `trainable_variables(policy)`; None: computed from the loss.
-      scale: the `LossScale` that they were computed with, or None.
+      scale: the `batch_gradients.LossScale` that they were computed with, or None.
       bias_correction: see `AdamWeightDecayOptimizer`.
       policy: a `TrainPolicy`.
 
@@ -348,7 +272,7 @@ def create_optimizer(
     )
     variables = trainable_variables(policy)
     if gradients is None:
-        gradients = _gradients(loss, variables)
+        gradients = dense_gradients(loss, variables)
     gradients = mean_of_replicas(gradients)
     gradient_norm = tf.global_norm(gradients)
     gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=gradient_norm)
@@ -463,7 +387,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         # to the root before the correction; so the correction is in both.
         rate, epsilon = self.learning_rate, self.epsilon
         if self.bias_correction:
-            count = _state(UPDATES)
+            count = state_variable(UPDATES)
             t = count + 1.0
             bias_m, bias_v = _bias(self.beta_1, t), _bias(self.beta_2, t)
             rate *= tf.sqrt(bias_v) / bias_m
@@ -496,8 +420,8 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
                 decayed = [
                     tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=lost)
                 ]
-            m = _state(base_name + "/adam_m", variable.shape)
-            v = _state(base_name + "/adam_v", variable.shape)
+            m = state_variable(base_name + "/adam_m", variable.shape)
+            v = state_variable(base_name + "/adam_v", variable.shape)
             with tf.control_dependencies(decayed):
                 update = tf.raw_ops.ResourceApplyAdam(
                     var=variable.handle,

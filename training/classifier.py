@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
-from training import estimators
+from training import batch_gradients, estimators
 from training.estimator_compat import estimator
 from weights import checkpoints
 
@@ -286,8 +286,8 @@ def _gradients(model, features, variant):
     """The loss, its gradients, and the scale of the loss, if it has one."""
     computation, scale = variant.computation, None
     if computation.precision == "float16":
-        scale = optimization.LossScale()
-    loss, gradients = optimization.mean_gradients(
+        scale = batch_gradients.LossScale()
+    loss, gradients = batch_gradients.mean_gradients(
         lambda part: model(part, is_training=True).loss,
         features,
         computation.gradient_accumulation_steps,

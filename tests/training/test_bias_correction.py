@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
+from training import batch_gradients
 
 STEPS, WARMUP, RATE = 20, 4, 1e-2
 START = np.array([1.5, -2.0, 0.25])
@@ -49,8 +50,8 @@ class Training:
                 (modeling.ADAPTERS,),
             )
             self.batch = tf.placeholder(tf.float32, [4, 3])
-            scale = optimization.LossScale() if scaled else None
-            loss, computed = optimization.mean_gradients(
+            scale = batch_gradients.LossScale() if scaled else None
+            loss, computed = batch_gradients.mean_gradients(
                 lambda part: tf.reduce_mean(
                     tf.reduce_sum(self.x * part["gradient"], axis=1)
                 ),

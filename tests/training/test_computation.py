@@ -9,7 +9,7 @@ import small_run
 import tensorflow.compat.v1 as tf
 
 import optimization
-from training import classifier, estimators
+from training import batch_gradients, classifier, estimators
 
 BATCH, LENGTH, CLASSES = 4, 12, 3
 LAYERS = 2  # the last one is computed for the first word piece alone
@@ -300,7 +300,7 @@ def test_low_precision_is_for_frozen_kernels_and_attention(plain, precision):
 
 
 def test_gradients_that_are_not_finite_are_left_out(monkeypatch):
-    monkeypatch.setattr(optimization.LossScale, "INITIAL", 2.0**120)
+    monkeypatch.setattr(batch_gradients.LossScale, "INITIAL", 2.0**120)
     run = Run(PLAIN._replace(precision="float16"))
     before = run.values()
     (scale,) = [
@@ -327,8 +327,8 @@ def test_gradients_that_are_not_finite_are_left_out(monkeypatch):
 
 
 def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
-    monkeypatch.setattr(optimization.LossScale, "DOUBLED_AFTER", 3)
-    scale = optimization.LossScale()
+    monkeypatch.setattr(batch_gradients.LossScale, "DOUBLED_AFTER", 3)
+    scale = batch_gradients.LossScale()
     finite = tf.placeholder(tf.bool, [])
     update = scale.updated(finite)
     course = []

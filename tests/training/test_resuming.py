@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 import optimization
 from errors import UserError
 from tests import programs
-from training import estimators, progress
+from training import batch_gradients, estimators, progress
 from weights import checkpoints, run_package, run_record
 
 
@@ -108,7 +108,7 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
     changes = dict(changes)
     lanes = changes.pop("lanes", 1)
     monkeypatch.setattr(estimators, "cpu_lanes", lambda batch_sizes: lanes)
-    monkeypatch.setattr(optimization.LossScale, "DOUBLED_AFTER", 3)
+    monkeypatch.setattr(batch_gradients.LossScale, "DOUBLED_AFTER", 3)
     flags = {**flags, **changes, "do_predict": False}
     small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
     resumed = str(tmp_path / "resumed")
@@ -123,7 +123,7 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
         # Of 10 steps, 4 of them before.
         scale, finite = optimization.LOSS_SCALE, optimization.FINITE_STEPS
         kept = tensors(resumed)
-        assert kept[scale] == optimization.LossScale.INITIAL * 2**3
+        assert kept[scale] == batch_gradients.LossScale.INITIAL * 2**3
         assert kept[finite] == 1
 
 
