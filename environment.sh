@@ -24,13 +24,13 @@ try:
 except ImportError as problem:
     print("%s without what makes environments (%s)" % (version, problem))
 else:
-    supported = (3, 9) <= sys.version_info[:2] <= (3, 13)
-    print(version + (" usable" if supported else ", not 3.9 to 3.13"))
+    supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
+    print(version + (" usable" if supported else ", not 3.10 to 3.13"))
 ' 2>/dev/null </dev/null || echo "not found or does not run"
 }
 
 # In the order of preference; the figures of README.md come from the first.
-pythons=(python3.11 python3.10 python3.9 python3.13 python3.12 python3)
+pythons=(python3.11 python3.10 python3.13 python3.12 python3)
 
 # Sets `python` to the first usable command: $PYTHON if that is set, and nothing
 # else then.
@@ -44,12 +44,12 @@ find_python() {
     fi
     if [[ -n ${PYTHON:-} ]]; then
       fail "PYTHON=$PYTHON is: $description." \
-        "Set PYTHON to a Python 3.9 to 3.13, or unset it."
+        "Set PYTHON to a Python 3.10 to 3.13, or unset it."
     fi
     seen="$seen
   $candidate: $description"
   done
-  fail "no usable Python 3.9 to 3.13:$seen
+  fail "no usable Python 3.10 to 3.13:$seen
 Install one of these, with its venv module (on Debian and Ubuntu the package" \
     "python3-venv), or set PYTHON to one that is not on PATH."
 }
@@ -99,8 +99,9 @@ prepare_environment() {
     say "Installing $file into $venv."
     : >"$venv"/unfinished
     # What is imported is compiled then; all of it would take half a minute.
+    # pip names each line of the file that is for another Python: 38 lines.
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \
-      -r "$file" ||
+      -r "$file" | sed '/^Ignoring .*markers/d' ||
       fail "pip could not install $file; its message is above. Packages come" \
         "from the index that pip is configured for (pip config list)."
     cp "$file" "$venv/installed-$file"

@@ -13,7 +13,8 @@ import json
 import shutil
 import sys
 import textwrap
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 from absl import flags

@@ -14,7 +14,7 @@ import copy
 import math
 import re
 from collections.abc import Callable, Container
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import six
 import tensorflow.compat.v1 as tf
@@ -447,7 +447,7 @@ class Options(NamedTuple):
     # which keeps many cores busy; for one core three products are as fast, and nothing
     # is put together and taken apart.
     joined_projections: bool = True
-    adapter_layers: Optional[Container[int]] = None  # with adapters; None: all
+    adapter_layers: Container[int] | None = None  # with adapters; None: all
     # Whether a variable is trained, from its base name and its collection, or `OTHER`:
     # what is computed again gives no other's gradient.
     trains: Callable = lambda name, collection: collection != OTHER

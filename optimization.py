@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -48,7 +48,7 @@ class TrainPolicy(NamedTuple):
     name: str = ADAPTERS
     top_layers: tuple[int, ...] = ()  # of top_k, ascending, counted from 0
     # Of adapters: those that have some, ascending; None: all.
-    adapter_layers: Optional[tuple[int, ...]] = None
+    adapter_layers: tuple[int, ...] | None = None
 
     @property
     def text(self):

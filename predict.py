@@ -19,7 +19,8 @@ import os
 import shutil
 import sys
 import tempfile
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf

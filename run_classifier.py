@@ -3,7 +3,7 @@
 import system.startup  # noqa: F401  (before TensorFlow)
 
 import os
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -271,8 +271,8 @@ class Plan(NamedTuple):
     """All that is known once the checks have passed."""
 
     config: modeling.BertConfig
-    step_reached: Optional[int]  # of the checkpoint in output_dir
-    start_package: Optional[adapter_package.AdapterPackage]  # --adapters
+    step_reached: int | None  # of the checkpoint in output_dir
+    start_package: adapter_package.AdapterPackage | None  # --adapters
     variant: classifier.Variant
     run: task_inputs.TaskRun
 

@@ -9,7 +9,7 @@ adapters 1.3.0; `adapterhub_config` says which adapters can be read.
 import json
 import math
 import os
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -57,7 +57,7 @@ class Head(NamedTuple):
 
     weights: np.ndarray  # float32 [C, H]
     bias: np.ndarray  # float32 [C]
-    labels: Optional[list[str]]  # in the order of the outputs, where it says so
+    labels: list[str] | None  # in the order of the outputs, where it says so
 
 
 class Adapter(NamedTuple):

@@ -8,7 +8,7 @@ believed: an encoder knows only the pieces that it was trained on.
 import collections
 import json
 import os
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 from absl import logging
 
@@ -57,7 +57,7 @@ class Vocabulary(NamedTuple):
     path: str
     content: bytes  # as vocab.txt holds it
     ids: collections.OrderedDict[str, int]
-    lower_case: Optional[bool]  # None: the folder does not say
+    lower_case: bool | None  # None: the folder does not say
 
 
 def read(folder, model_config, config_path):

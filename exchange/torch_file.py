@@ -18,7 +18,8 @@ import os
 import pickletools
 import zipfile
 import zlib
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 

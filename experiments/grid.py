@@ -4,9 +4,9 @@ What differs between jobs stands in a `Job`, and its name is made of that. So a 
 that two experiments share is trained once, as long as they share a working folder.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple
 
 import glue_data
 import optimization
@@ -154,7 +154,7 @@ def title(task):
     return glue_data.GLUE_TASKS[task].title if task in glue_data.GLUE_TASKS else task
 
 
-def rows(task) -> Optional[tuple[int, int]]:
+def rows(task) -> tuple[int, int] | None:
     """Rows of a task of GLUE: those trained on, and all others.
 
     None for other tasks, and for one without rows to train on.
@@ -165,7 +165,7 @@ def rows(task) -> Optional[tuple[int, int]]:
     return row.train.rows, sum(split.rows for split in (*row.dev, *row.test))
 
 
-def steps(job) -> Optional[int]:
+def steps(job) -> int | None:
     """Training steps of a job; None where the task's rows are not known."""
     found = rows(job.task)
     if found is None:
@@ -173,7 +173,7 @@ def steps(job) -> Optional[int]:
     return 0 if job.without else int(found[0] / BATCH_SIZE * job.epochs)
 
 
-def work(job) -> Optional[float]:
+def work(job) -> float | None:
     """What a job costs, in rows that go forth and back; None as for `steps`.
 
     A row that is only scored is taken for a third of one that is trained on.

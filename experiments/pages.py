@@ -2,7 +2,7 @@
 
 import collections
 import os
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -119,8 +119,8 @@ class Along(NamedTuple):
     """The best settings along an axis."""
 
     rows: list[list[str]]  # of each value: its text, mean and error, what jobs came to
-    line: Optional[plots.Line]  # None where no job has a score
-    baseline: Optional[float]  # score of one answer, times 100
+    line: plots.Line | None  # None where no job has a score
+    baseline: float | None  # score of one answer, times 100
 
 
 def along(study, jobs, values, value_of, name):

@@ -2,7 +2,7 @@
 
 import io
 import math
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib import rc_context
@@ -29,9 +29,9 @@ class Line(NamedTuple):
     name: str
     x: list
     y: list
-    errors: Optional[list] = None  # half the height of bars; None: none
-    low: Optional[list] = None  # of a band; None: none
-    high: Optional[list] = None
+    errors: list | None = None  # half the height of bars; None: none
+    low: list | None = None  # of a band; None: none
+    high: list | None = None
 
 
 def as_bytes(figure, ending):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
@@ -147,7 +147,7 @@ def _json_beside(folder, name):
     return files.read_json(path, _REMEDY) if tf.io.gfile.exists(path) else {}
 
 
-def outcome(job, place, status, tail, seconds) -> Optional[results.Result]:
+def outcome(job, place, status, tail, seconds) -> results.Result | None:
     """What a process came to.
 
     Args:
@@ -253,7 +253,7 @@ class Process:
         if not self.has_ended():
             self._process.terminate()
 
-    def result(self) -> Optional[results.Result]:
+    def result(self) -> results.Result | None:
         """What it came to, see `outcome`; waits for its end."""
         status = self._process.wait()
         size = self._output.seek(0, os.SEEK_END)
@@ -396,7 +396,7 @@ def _note(process, place, known):
 # --- what is left to do ---------------------------------------------------------
 
 
-def seconds_left(jobs, known) -> Optional[float]:
+def seconds_left(jobs, known) -> float | None:
     """How long the jobs that are not done will take one at a time.
 
     From those that are done, by `grid.work`; a task of unknown size counts as the mean.

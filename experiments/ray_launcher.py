@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import Optional
 
 from errors import UserError
 from experiments import processes, results
@@ -84,7 +83,7 @@ class RayJob:
         """Asks it to end; a training writes a checkpoint first."""
         ray.cancel(self._reference)
 
-    def result(self) -> Optional[results.Result]:
+    def result(self) -> results.Result | None:
         """What it came to, see `processes.outcome`; waits for its end."""
         try:
             status, tail, seconds = ray.get(self._reference)

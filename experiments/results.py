@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -41,22 +41,22 @@ class Result(NamedTuple):
         return next(iter(self.sets.values()), None)
 
     @property
-    def score(self) -> Optional[float]:
+    def score(self) -> float | None:
         """The headline on the dev set, 0 to 1; None if the run gave none."""
         return self._first["scores"][self.metric] if self.sets else None
 
     @property
-    def baseline(self) -> Optional[float]:
+    def baseline(self) -> float | None:
         """The headline of one answer for all rows."""
         return self._first["baseline"][self.metric] if self.sets else None
 
     @property
-    def accuracy(self) -> Optional[float]:
+    def accuracy(self) -> float | None:
         """The accuracy on the dev set, whatever the headline; that for regression."""
         return self._first.get("eval_accuracy", self.score) if self.sets else None
 
     @property
-    def test_score(self) -> Optional[float]:
+    def test_score(self) -> float | None:
         """The headline on the test set, where it has labels."""
         return self.test_scores.get(self.metric)
 
@@ -79,7 +79,7 @@ def write(work_dir, job, result):
     files.write_whole(os.path.join(folder, FILE_NAME), text)
 
 
-def read(work_dir, job) -> Optional[Result]:
+def read(work_dir, job) -> Result | None:
     """The `Result` of a job; None where it has not ended.
 
     Raises:

@@ -6,7 +6,7 @@ any other. One that diverged or failed has no score: it is counted beside the me
 
 import math
 import statistics
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Summary(NamedTuple):
     """The scores of several seeds of one setting."""
 
     mean: float
-    error: Optional[float]  # standard error of the mean; None for a single score
+    error: float | None  # standard error of the mean; None for a single score
     scores: tuple[float, ...]
 
 
@@ -40,7 +40,7 @@ class Counts(NamedTuple):
         return self.expected - ended
 
 
-def summarize(scores) -> Optional[Summary]:
+def summarize(scores) -> Summary | None:
     """Mean and standard error of scores, those that are None left out.
 
     The standard error is the deviation with n - 1, over the root of n.
@@ -127,7 +127,7 @@ def percentiles(values):
     return [float(p) for p in np.percentile(values, PERCENTILES)]
 
 
-def difference(first, second) -> Optional[Summary]:
+def difference(first, second) -> Summary | None:
     """The difference of two independent `Summary`s, with its standard error."""
     if first is None or second is None:
         return None

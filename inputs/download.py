@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 import zipfile
 import zlib
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tqdm
 
@@ -59,8 +59,8 @@ class _Partial(NamedTuple):
     """
 
     size: int
-    validator: Optional[str]
-    length: Optional[int]
+    validator: str | None
+    length: int | None
 
 
 def say(message):

@@ -9,7 +9,8 @@ import contextlib
 import itertools
 import os
 import re
-from typing import Callable, NamedTuple, Optional, Union
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -19,7 +20,7 @@ from inputs import text_lines, text_rows
 from inputs.features import InputExample
 from system import console
 
-Column = Union[str, int]
+Column = str | int
 
 # More different values are those of a regression, or no labels.
 MOST_LABELS = 1000
@@ -63,17 +64,17 @@ class Split(NamedTuple):
     filename: str
     rows: int
     text_a: Column
-    text_b: Optional[Column] = None
-    label: Optional[Column] = None
-    index: Optional[Column] = None
+    text_b: Column | None = None
+    label: Column | None = None
+    index: Column | None = None
     guid_set: str = ""
-    guid_column: Optional[Column] = None
+    guid_column: Column | None = None
     kind: str = text_rows.TSV
     has_header: bool = True
     num_fields: int = 0
     rows_exact: bool = True
     skips_broken_lines: bool = False
-    part: Optional[Part] = None
+    part: Part | None = None
     suffix: str = ""
     submission_file: str = ""
 
@@ -108,17 +109,17 @@ class Task(NamedTuple):
     title: str
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
-    train: Optional[Split]
+    train: Split | None
     dev: tuple[Split, ...]
     test: tuple[Split, ...]
     is_regression: bool = False
-    label_range: Optional[tuple[float, float]] = None
+    label_range: tuple[float, float] | None = None
     sources: tuple[str, ...] = ()
-    assemble: Optional[Callable] = None
+    assemble: Callable | None = None
     note: str = ""
     model_of: str = ""
     config_file: str = ""
-    max_seq_length: Optional[int] = None
+    max_seq_length: int | None = None
 
     @property
     def splits(self):
@@ -199,10 +200,10 @@ class _Columns(NamedTuple):
     """Where a row's parts are: positions in a table, names in JSON."""
 
     text_a: Column
-    text_b: Optional[Column]
-    label: Optional[Column]
-    index: Optional[Column]
-    guid: Optional[Column]
+    text_b: Column | None
+    label: Column | None
+    index: Column | None
+    guid: Column | None
 
 
 def _columns(split):

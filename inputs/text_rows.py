@@ -15,7 +15,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple
 
 from errors import UserError
 
@@ -53,12 +53,12 @@ _LONE_CR = re.compile(r"\r(?!\n?\Z)")
 class Columns(NamedTuple):
     """Where a row's parts are, by the columns' names."""
 
-    text_a: Optional[str] = None  # None: both texts by `layouts`
-    text_b: Optional[str] = None
-    task: Optional[str] = None  # None: all rows are of the one task
+    text_a: str | None = None  # None: both texts by `layouts`
+    text_b: str | None = None
+    task: str | None = None  # None: all rows are of the one task
     layouts: tuple = KNOWN_COLUMNS  # pairs of names, the first that is there counts
     # Whether a task takes two texts, by its name; None or not there: not known.
-    pairs: Mapping[str, Optional[bool]] = {}
+    pairs: Mapping[str, bool | None] = {}
 
 
 class Row(NamedTuple):
@@ -68,14 +68,14 @@ class Row(NamedTuple):
     problem: str = ""  # what is wrong with it; "" if nothing
     task: str = ""
     text_a: str = ""
-    text_b: Optional[str] = None
+    text_b: str | None = None
 
 
 class Fields(NamedTuple):
     """One row as it was read: of a table a list, of JSON a dict from name to value."""
 
     line: int  # the file's line that it begins on, counted from 1
-    fields: Union[list[str], dict[str, Any]]
+    fields: list[str] | dict[str, Any]
     problem: str = ""
 
 

@@ -13,7 +13,7 @@ to memory is its own size.
 """
 
 import threading
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -39,18 +39,18 @@ class Prediction(NamedTuple):
     """The answer to one row, of a classification or of a regression."""
 
     task: str
-    label: Optional[str]  # the most probable one; None: regression
-    probability: Optional[float]  # of that label; None: regression
+    label: str | None  # the most probable one; None: regression
+    probability: float | None  # of that label; None: regression
     probabilities: dict[str, float]  # by label, in the order of their ids
-    score: Optional[float]  # None: classification
+    score: float | None  # None: classification
 
 
 class _Tasks(NamedTuple):
     """The tasks at one moment; never changed, another takes its place."""
 
     packages: dict[str, adapter_package.AdapterPackage]  # by the task's name
-    stack: Optional[multitask.Stack]  # of these, in this order; None: no task
-    tokenizer: Optional[tokenization.FullTokenizer]  # of their case
+    stack: multitask.Stack | None  # of these, in this order; None: no task
+    tokenizer: tokenization.FullTokenizer | None  # of their case
 
 
 class _Encoded(NamedTuple):

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 from unittest import mock
 
 from exchange import conversion, packages  # noqa: F401  (for the programs)
@@ -38,7 +38,7 @@ class Command(NamedTuple):
     environment: dict = {}  # noqa: RUF012 (nobody changes it)  variables to set
     patches: dict = {}  # noqa: RUF012  constants to change, by module and name
     as_built: bool = False  # whether graphs are run as in this process: conftest.py
-    signal_number: Optional[int] = None  # what the program sends itself
+    signal_number: int | None = None  # what the program sends itself
     after_steps: int = 0  # after how many steps of its training
 
 

@@ -1,7 +1,7 @@
 """Made-up adapter packages on a small BERT, and one-task runs to compare them with."""
 
 import re
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -23,7 +23,7 @@ class Task(NamedTuple):
 
     name: str
     size: int
-    labels: Optional[tuple[str, ...]]  # None: regression
+    labels: tuple[str, ...] | None  # None: regression
     activation: str = "gelu"
     policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
 

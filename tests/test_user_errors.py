@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from typing import Callable, NamedTuple, Optional
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ class Case(NamedTuple):
     name: str
     parts: tuple[str, ...]
     flags: dict = {}  # noqa: RUF012 (nobody changes it)
-    spoil: Optional[Callable] = None
+    spoil: Callable | None = None
 
 
 # --- ways to break files; each gives a function of the test's folder ---------------

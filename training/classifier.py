@@ -1,7 +1,8 @@
 """The classification or regression head on BERT, and its `model_fn`."""
 
 import functools
-from typing import Callable, NamedTuple, Optional, Union
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -32,7 +33,7 @@ PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.floa
 class Variant(NamedTuple):
     """What the original's model has no choice of; the defaults are its own."""
 
-    adapter_fn: Union[str, Callable, None] = "feedforward_adapter"  # see `BertModel`
+    adapter_fn: str | Callable | None = "feedforward_adapter"  # see `BertModel`
     is_regression: bool = False  # whether the label is a number
     # Regression: where the head's bias starts. Give the labels' mean: Adam moves a bias
     # by a learning rate a step, too slowly to get there, and what gets there instead is
@@ -49,10 +50,10 @@ class Training(NamedTuple):
     bias_correction: bool = False  # see `optimization.AdamWeightDecayOptimizer`
     # Checkpoint of trained variables to start from, which go before those of
     # `init_checkpoint`.
-    adapters_checkpoint: Optional[str] = None
+    adapters_checkpoint: str | None = None
     # What the Estimator's checkpoints hold, one of `checkpoints.CONTENTS`.
     checkpoint_content: str = checkpoints.ALL
-    summary_dir: Optional[str] = None  # where a TPU's host writes the scalars
+    summary_dir: str | None = None  # where a TPU's host writes the scalars
 
 
 class ModelOutput(NamedTuple):

@@ -6,7 +6,7 @@ with the same steps as without: its end is the same, bit for bit on one device.
 
 import json
 import os
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -28,7 +28,7 @@ class Settings(NamedTuple):
     """When to evaluate, and what to keep."""
 
     every: int = 0  # steps; 0: never
-    keep_best: Optional[str] = None  # a metric of the task; None: nothing is kept
+    keep_best: str | None = None  # a metric of the task; None: nothing is kept
 
 
 def stops(settings, reached, last):

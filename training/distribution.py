@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tensorflow.python.distribute import distribute_coordinator as coordinator
@@ -149,8 +149,8 @@ def check(strategy, train_batch_size, parts):
 class Placement(NamedTuple):
     """Where an Estimator trains."""
 
-    strategy: Optional[tf.distribute.Strategy] = None
-    master: Optional[str] = None
+    strategy: tf.distribute.Strategy | None = None
+    master: str | None = None
 
 
 ONE_DEVICE = Placement()

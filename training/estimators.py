@@ -4,7 +4,7 @@ import ctypes
 import glob
 import os
 import threading
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 import tensorflow.compat.v2 as tf2
@@ -100,17 +100,17 @@ class RunSettings(NamedTuple):
     eval_batch_size: int
     predict_batch_size: int
     save_checkpoints_steps: int
-    num_train_steps: Optional[int]
+    num_train_steps: int | None
     seed: int
     use_tpu: bool
-    tpu_name: Optional[str]
-    tpu_zone: Optional[str]
-    gcp_project: Optional[str]
-    master: Optional[str]
+    tpu_name: str | None
+    tpu_zone: str | None
+    gcp_project: str | None
+    master: str | None
     num_tpu_cores: int
     iterations_per_loop: int
     distribution_strategy: str = distribution.NONE  # one of `distribution.STRATEGIES`
-    cluster: Optional[distribution.Cluster] = None  # of several machines
+    cluster: distribution.Cluster | None = None  # of several machines
     lanes: int = 1  # see `cpu_lanes`
     write_graph: bool = False  # for TensorBoard and other tools
 

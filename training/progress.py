@@ -4,7 +4,7 @@ import collections
 import math
 import sys
 import time
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
@@ -70,7 +70,7 @@ class ProgressHook(estimator.SessionRunHook):
         self._window = max(1, settings.num_train_steps // 10)
         self._losses = collections.deque(maxlen=self._window)
         self._noticed = False
-        self.last_values: Optional[dict] = None  # of the last step
+        self.last_values: dict | None = None  # of the last step
 
     def begin(self):
         # The first replica's: they are means over all of them.

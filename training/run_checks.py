@@ -1,7 +1,7 @@
 """Config, vocabulary, checkpoint, package and folder, held against each other."""
 
 import os
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -18,7 +18,7 @@ from weights import adapter_package, checkpoints, health, run_record, variable_s
 class Start(NamedTuple):
     """What the weights are that a run starts from."""
 
-    step_reached: Optional[int]  # of the checkpoint in output_dir
+    step_reached: int | None  # of the checkpoint in output_dir
     known: health.Health  # what is known against them
     training: dict[str, Any]  # settings of their training; of this run's, if it trains
 

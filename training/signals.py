@@ -8,7 +8,6 @@ one ends the process there and then.
 import contextlib
 import signal
 import sys
-from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -79,8 +78,8 @@ def handled():
 class Request:
     """A signal that is waited for, and where the training stood at its end."""
 
-    number: Optional[int] = None
-    step: Optional[int] = None
+    number: int | None = None
+    step: int | None = None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """One run of a task: what it is made of, and its features."""
 
 import os
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import tokenization
 from inputs import feature_cache, features, tasks
@@ -23,7 +23,7 @@ class TaskRun(NamedTuple):
     length_multiple: int  # what dynamic padding pads to a multiple of
     settings: estimators.RunSettings
     package: run_package.PackageSettings  # that training leaves behind
-    num_warmup_steps: Optional[int]
+    num_warmup_steps: int | None
     leaves_out_infinite: bool  # see `progress.ProgressSettings`
     training: dict[str, Any]  # settings of the training by their flags' names
     known: health.Health  # what is known against the weights that it starts from

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import os
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -107,12 +107,12 @@ class Description(NamedTuple):
     vocabulary: str  # SHA-256 of the vocabulary's file
     do_lower_case: bool
     max_seq_length: int
-    adapter_init_scale: Optional[float] = None  # where it is known
+    adapter_init_scale: float | None = None  # where it is known
     activation: str = "gelu"
-    settings: Optional[dict[str, Any]] = None  # of the training
-    text_columns: Optional[list] = None  # of the two texts, where they are known
-    selection: Optional[str] = None  # which of a training's steps, if not the last
-    origin: Optional[str] = None  # where the weights were trained, if not here
+    settings: dict[str, Any] | None = None  # of the training
+    text_columns: list | None = None  # of the two texts, where they are known
+    selection: str | None = None  # which of a training's steps, if not the last
+    origin: str | None = None  # where the weights were trained, if not here
     policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
 
 

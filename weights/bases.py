@@ -1,6 +1,6 @@
 """The base that packages belong to: its three files, held against each other."""
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import modeling
 import tokenization
@@ -13,9 +13,9 @@ from weights import checkpoints, variable_shapes
 class Base(NamedTuple):
     """The files of a base, as the user gives them."""
 
-    init_checkpoint: Optional[str] = None  # path without file endings
-    bert_config_file: Optional[str] = None
-    vocab_file: Optional[str] = None
+    init_checkpoint: str | None = None  # path without file endings
+    bert_config_file: str | None = None
+    vocab_file: str | None = None
 
 
 class Found(NamedTuple):

@@ -5,7 +5,7 @@ the labels' frequencies: its scores are those of the baseline, its loss is the l
 entropy. Nothing else in a run looks wrong, so this has to be looked for.
 """
 
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 
@@ -47,7 +47,7 @@ def constant_loss(labels, is_regression):
     return float(-np.sum(shares * np.log(shares)))
 
 
-def of_training(loss: Optional[TrainingLoss], baseline_loss):
+def of_training(loss: TrainingLoss | None, baseline_loss):
     """What the end of a training's loss tells.
 
     Args:
@@ -111,8 +111,8 @@ class Health(NamedTuple):
     None where nothing was looked at, [] where nothing was found.
     """
 
-    training: Optional[list[str]] = None
-    evaluation: Optional[list[str]] = None
+    training: list[str] | None = None
+    evaluation: list[str] | None = None
 
     @property
     def findings(self):

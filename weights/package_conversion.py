@@ -4,7 +4,7 @@ import json
 import math
 import os
 import re
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -40,19 +40,19 @@ _CONFIG_REMEDY = (
 class Given(NamedTuple):
     """What the user says of weights; None: what lies beside them says, or a default."""
 
-    task: Optional[tasks.Task] = None
-    name: Optional[str] = None  # of a task that no row describes
-    labels: Optional[list[str]] = None  # in the order of the head's outputs
-    do_lower_case: Optional[bool] = None
-    max_seq_length: Optional[int] = None
+    task: tasks.Task | None = None
+    name: str | None = None  # of a task that no row describes
+    labels: list[str] | None = None  # in the order of the head's outputs
+    do_lower_case: bool | None = None
+    max_seq_length: int | None = None
 
 
 class _Record(NamedTuple):
     """What lies beside a checkpoint of this program."""
 
     identity: dict[str, Any]  # of run.json; {} where there is none
-    settings: Optional[dict[str, Any]]  # of the training
-    scores: Optional[dict[str, Any]]  # on the dev sets, of this very step
+    settings: dict[str, Any] | None  # of the training
+    scores: dict[str, Any] | None  # on the dev sets, of this very step
     known: health.Health  # what is known against the weights of this very step
 
 

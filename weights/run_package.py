@@ -4,7 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -18,7 +18,7 @@ class PackageSettings(NamedTuple):
     """What the package of a training is made of, beside its weights."""
 
     description: adapter_package.Description
-    base_checkpoint: Optional[str]  # with the frozen weights; None: the run's own
+    base_checkpoint: str | None  # with the frozen weights; None: the run's own
 
 
 def folder_of(output_dir):

@@ -1,5 +1,6 @@
 """Features against the original's, batches, and the cache."""
 
+import itertools
 import json
 import os
 import types
@@ -242,7 +243,7 @@ def test_interrupted_epochs_hold_every_example_once(
         stops = [steps * i // (interruptions + 1) for i in range(interruptions + 2)]
         parts = [
             _batches(many_records, batch_size, stop - start, start, **settings)
-            for start, stop in zip(stops, stops[1:])
+            for start, stop in itertools.pairwise(stops)
         ]
         resumed = [batch for part in parts for batch in part]
         assert len(resumed) == len(whole)

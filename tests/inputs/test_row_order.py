@@ -1,5 +1,7 @@
 """The order of an epoch's rows, by itself."""
 
+import itertools
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
@@ -17,6 +19,6 @@ def test_whole_batches_hold_rows_of_similar_length():
     batches = lengths[rows][5:96].reshape(13, 7)
     spans = sorted((batch.min(), batch.max()) for batch in batches)
     assert all(
-        longest <= next_one for (_, longest), (next_one, _) in zip(spans, spans[1:])
+        longest <= next_one for (_, longest), (next_one, _) in itertools.pairwise(spans)
     )
     assert [batch.min() for batch in batches] != [shortest for shortest, _ in spans]

@@ -1,5 +1,6 @@
 """Ways to compute a training step: precision, parts, recomputation, XLA."""
 
+import itertools
 import os
 import re
 
@@ -151,7 +152,7 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
         (op for op in lookups if "embeddings" in op.name), key=lambda op: op._id
     )
     assert len(starts) == parts
-    for first, second in zip(starts, starts[1:]):
+    for first, second in itertools.pairwise(starts):
         assert first in needed_by(second)
     assert_the_same(run, plain)
 
