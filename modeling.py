@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Container
 from typing import NamedTuple
 
+import numpy as np
 import six
 import tensorflow.compat.v1 as tf
 
@@ -279,6 +280,25 @@ def normal_variable(name, shape, stddev, collections=()):
     seed = random_seeds.of_variable(name)
     initializer = tf.truncated_normal_initializer(stddev=stddev, seed=seed)
     return get_variable(name, shape, initializer, collections)
+
+
+def truncated_normal(random, shape, stddev):
+    """Draws from a normal distribution what `normal_variable` is initialized with.
+
+    Values beyond two standard deviations are drawn again, as TensorFlow does.
+
+    Args:
+      random: a `np.random.RandomState`.
+      shape: sequence of ints.
+      stddev: standard deviation before truncation.
+
+    Returns:
+      Float32 array of the shape.
+    """
+    values = random.standard_normal(shape)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = random.standard_normal(outside.sum())
+    return (values * stddev).astype(np.float32)
 
 
 def base_name(variable):

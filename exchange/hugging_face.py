@@ -322,13 +322,12 @@ def random_pooler(config, missing, seed):
     random = np.random.RandomState(seed)
     values = {}
     for name, source in missing.items():
-        if not source.transposed:
+        if source.transposed:
+            values[name] = modeling.truncated_normal(
+                random, source.shape, config["initializer_range"]
+            )
+        else:
             values[name] = np.zeros(source.shape, np.float32)
-            continue
-        kernel = random.standard_normal(source.shape)
-        while (outside := np.abs(kernel) > 2).any():
-            kernel[outside] = random.standard_normal(outside.sum())
-        values[name] = (kernel * config["initializer_range"]).astype(np.float32)
     return values
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 import glue_data
+import modeling
 import optimization
 import tokenization
 from errors import UserError, printable
@@ -252,11 +253,11 @@ def _imported_head(folder, bert_config, given, description):
 
 def _new_head(bert_config, description, seed):
     count = len(description.labels) or 1
-    random = np.random.RandomState(seed)
-    weights = random.standard_normal([count, bert_config.hidden_size])
-    weights = np.clip(weights, -2, 2) * classifier.HEAD_INITIALIZER_RANGE
+    shape = [count, bert_config.hidden_size]
     return {
-        "output_weights": weights.astype(np.float32),
+        "output_weights": modeling.truncated_normal(
+            np.random.RandomState(seed), shape, classifier.HEAD_INITIALIZER_RANGE
+        ),
         "output_bias": np.zeros([count], np.float32),
     }
 

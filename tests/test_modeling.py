@@ -277,6 +277,15 @@ def test_initial_values_follow_from_seed_and_name_alone():
     assert abs(a.std() - 0.5 * 0.8796) < 0.005
 
 
+def test_truncated_normal_draws_again_what_is_outside():
+    values = modeling.truncated_normal(np.random.RandomState(2), [300, 200], 0.5)
+    assert values.dtype == np.float32 and values.shape == (300, 200)
+    # Clipping would leave one in 22 at the bound, and a larger deviation.
+    assert (abs(values) > 0.9999).sum() < 10
+    assert abs(values).max() <= 1.0
+    assert abs(values.std() - 0.5 * 0.8796) < 0.005
+
+
 def test_without_adapters_there_are_none():
     for nothing in (None, ""):
         with tf.Graph().as_default():
