@@ -59,23 +59,28 @@ def _unreadable(path, reason, remedy):
     return UserError("%s cannot be read (%s): %s" % (path, reason, remedy))
 
 
-def read_json(path, remedy, most_bytes=MOST_JSON_BYTES):
+def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
     """The JSON object that a small file holds.
 
     Args:
       path: see `read`.
       remedy: what to do about a file that cannot be used, for the message.
       most_bytes: see `read`.
+      schema: what it has to hold, a `schema.Object`; None: any object.
 
     Returns:
       Dict.
 
     Raises:
-      UserError: the file cannot be read, or holds no JSON object.
+      UserError: the file cannot be read, holds no JSON object, or not what the schema
+        says.
     """
     data = read(path, most_bytes, remedy)
     try:
-        return parse_json_object(data)
+        content = parse_json_object(data)
+        if schema is not None:
+            schema.check(content)
+        return content
     except ValueError as error:
         raise UserError("%s is damaged (%s): %s" % (path, error, remedy)) from None
 

@@ -1,0 +1,190 @@
+"""Schemas of JSON files: the entries, kinds and ranges of a format, and their check.
+
+A schema is built from `Value`s, lists and objects, and documents the format that it
+checks:
+
+    SCHEMA = schema.Object(
+        {"name": schema.LINE, "labels": schema.List(schema.LINE, distinct=True)},
+        optional={"seed": schema.integer(0, 2**31 - 1)},
+    )
+    entries = files.read_json(path, remedy, schema=SCHEMA)
+"""
+
+import json
+import math
+import unicodedata
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+_MOST_SHOWN = 80  # characters of a value in a message
+
+
+class SchemaError(ValueError):
+    """An entry is not what the schema allows."""
+
+    def __init__(self, entry, value, allowed):
+        """Makes the message.
+
+        Args:
+          entry: its path, such as "task.labels[2]".
+          value: what it holds.
+          allowed: what it may hold, such as "a whole number of at least 1".
+        """
+        super().__init__(
+            "%s is %s, it must be %s"
+            % (entry or "the content", json_text(value), allowed)
+        )
+
+
+def json_text(value):
+    """The start of a value as JSON, for messages."""
+    text = json.dumps(value, ensure_ascii=False, default=repr)
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
+
+
+class Value(NamedTuple):
+    """A value that is accepted or not."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str  # for messages, after "it must be"
+
+    def check(self, value, entry=""):
+        """Checks a value; raises a `SchemaError` that names the entry."""
+        if not self.accepts(value):
+            raise SchemaError(entry, value, self.allowed)
+
+
+class List(NamedTuple):
+    """A list whose items are all of one schema."""
+
+    items: Any
+    least: int = 0
+    most: float = math.inf
+    distinct: bool = False
+
+    def check(self, value, entry=""):
+        """See `Value.check`."""
+        if not isinstance(value, list) or not self.least <= len(value) <= self.most:
+            raise SchemaError(entry, value, self._allowed())
+        for number, item in enumerate(value):
+            self.items.check(item, "%s[%d]" % (entry, number))
+        if self.distinct and len(set(value)) < len(value):
+            twice = next(item for item in value if value.count(item) > 1)
+            raise ValueError("%s has %s twice" % (entry, json_text(twice)))
+
+    def _allowed(self):
+        if self.most < math.inf:
+            return "a list of %d to %d items" % (self.least, self.most)
+        return "a list of at least %d items" % self.least if self.least else "a list"
+
+
+class Object(NamedTuple):
+    """An object with entries by name."""
+
+    required: dict[str, Any]
+    optional: Mapping[str, Any] = MappingProxyType({})  # they may be missing or null
+    others: Any = None  # schema of entries of other names; None: there are none
+
+    def check(self, value, entry=""):
+        """See `Value.check`."""
+        if not isinstance(value, dict):
+            raise SchemaError(entry, value, "an object")
+        prefix = entry + "." if entry else ""
+        for name in self.required:
+            if name not in value:
+                raise ValueError("%s%s is missing" % (prefix, name))
+        known = {**self.required, **self.optional}
+        for name, item in value.items():
+            schema = known.get(name, self.others)
+            if schema is None:
+                raise ValueError(
+                    "the entry %s%s is not known; there are %s"
+                    % (prefix, json_text(name), ", ".join(known))
+                )
+            if item is not None or name not in self.optional:
+                schema.check(item, prefix + name)
+
+
+def is_number(value):
+    """Whether a value is an integer or float; True and False are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_line(value):
+    # JSON can hold halves of characters too.
+    return isinstance(value, str) and not any(
+        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value if c != "\t"
+    )
+
+
+ANY = Value(lambda value: True, "anything")
+BOOLEAN = Value(lambda value: isinstance(value, bool), "true or false")
+LINE = Value(_is_line, "a text of one line without control characters")
+PRINTABLE = Value(
+    lambda value: isinstance(value, str) and value.isprintable() and value != "",
+    "a text of printable characters",
+)
+
+
+def integer(least=0, most=2**63 - 1):
+    """A whole number from `least` to `most`."""
+    allowed = "a whole number of at least %d" % least
+    if most < 2**63 - 1:
+        allowed = "a whole number from %d to %d" % (least, most)
+    return Value(
+        lambda value: (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and least <= value <= most
+        ),
+        allowed,
+    )
+
+
+def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
+    """A finite number: `least` <= number <= `most` and `above` < number < `below`."""
+    limits = (
+        ("at least %g", least),
+        ("above %g", above),
+        ("at most %g", most),
+        ("below %g", below),
+    )
+    texts = [text % limit for text, limit in limits if abs(limit) < math.inf]
+    return Value(
+        lambda value: (
+            is_number(value)
+            and math.isfinite(value)
+            and least <= value <= most
+            and above < value < below
+        ),
+        " ".join(["a finite number", " and ".join(texts)]).rstrip(),
+    )
+
+
+def one_of(*values):
+    """One of some values, all texts or all numbers."""
+    return Value(
+        lambda value: any(type(value) is type(v) and value == v for v in values),
+        "one of %s" % ", ".join(map(json_text, values)),
+    )
+
+
+def matching(pattern, allowed):
+    """A text that a compiled regular expression matches as a whole."""
+    return Value(
+        lambda value: isinstance(value, str) and bool(pattern.fullmatch(value)), allowed
+    )
+
+
+def either(*schemas):
+    """A value that one of some `Value`s accepts."""
+    return Value(
+        lambda value: any(schema.accepts(value) for schema in schemas),
+        " or ".join(schema.allowed for schema in schemas),
+    )
+
+
+def nullable(schema):
+    """null, or what a `Value` accepts."""
+    return either(schema, Value(lambda value: value is None, "null"))
