@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError, printable
 from model import activations
-from system import files
+from system import files, wording
 
 # The sizes that a BERT config has to state, each a whole number of at least 1.
 CONFIG_SIZES = (
@@ -172,7 +172,12 @@ class BertConfig:
             raise UserError(
                 "%s: the weights of such a model take %s GB of memory, and at most %d "
                 "are allowed: see which of its sizes is wrong (%s)"
-                % (source, _thousands(4 * weights // 10**9), _MOST_GB, ", ".join(sizes))
+                % (
+                    source,
+                    wording.thousands(4 * weights // 10**9),
+                    _MOST_GB,
+                    ", ".join(sizes),
+                )
             )
         if self.num_hidden_layers > _MOST_LAYERS:
             graph = self.num_hidden_layers * _GRAPH_BYTES_PER_LAYER
@@ -183,7 +188,7 @@ class BertConfig:
                     source,
                     self.num_hidden_layers,
                     _MOST_LAYERS,
-                    _thousands(graph // 10**9),
+                    wording.thousands(graph // 10**9),
                 )
             )
 
@@ -210,8 +215,8 @@ class BertConfig:
                 source,
                 size,
                 H,
-                _thousands(parameters),
-                _thousands(-(-parameters * _BYTES_PER_TRAINED // 10**6)),
+                wording.thousands(parameters),
+                wording.thousands(-(-parameters * _BYTES_PER_TRAINED // 10**6)),
             )
         )
         if size > _MOST_TIMES_HIDDEN_SIZE * H:
@@ -231,8 +236,3 @@ class BertConfig:
 
 def _is_number(value):
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _thousands(number):
-    text = "{:,}".format(number)
-    return text if len(text) <= 40 else "10^%d" % (len(str(number)) - 1)

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import printable
 from model import layer_ranges
-from system import files
+from system import files, wording
 from weights import adapter_package
 
 _TABLE = (
@@ -40,11 +40,11 @@ def summary(package):
         "health": _health(package.health),
         "parameters": "%s, %.2f %% of the base's frozen %s"
         % (
-            _thousands(config["parameters"]),
+            wording.thousands(config["parameters"]),
             100.0 * config["parameters"] / base["parameters"],
-            _thousands(base["parameters"]),
+            wording.thousands(base["parameters"]),
         ),
-        "bytes": _thousands(file_bytes(package)),
+        "bytes": wording.thousands(file_bytes(package)),
         "trained": "%s; %d steps%s"
         % (
             package.policy.what,
@@ -102,8 +102,8 @@ def table(packages):
             "%d" % package.adapter_size
             if package.adapter_size
             else package.policy.text,
-            _thousands(package.config["parameters"]),
-            _thousands(file_bytes(package)),
+            wording.thousands(package.config["parameters"]),
+            wording.thousands(file_bytes(package)),
             _dev_scores(package.config),
             _health(package.health).partition(":")[0],
             package.config["base"]["sha256"][:8],
@@ -150,7 +150,3 @@ def _aligned(rows):
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
         for row in rows
     ]
-
-
-def _thousands(number):
-    return "{:,}".format(number)
