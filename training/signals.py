@@ -1,8 +1,9 @@
-"""SIGTERM and Ctrl-C: a training writes a checkpoint first, all else ends at once.
+"""Signals that stop a program: a training run writes a checkpoint first.
 
-Schedulers that take a machine away send SIGTERM some time before. Either signal ends
-the program with one line and the status that shells give it, 128 + its number; a second
-one ends the process there and then.
+Schedulers that take a machine away send SIGTERM, or the signal that they were asked
+for, such as SIGUSR1, some time before; a terminal that is closed sends SIGHUP. The
+program ends with one line and the status that shells report, 128 + the number of the
+signal. A second signal ends the process at once.
 """
 
 import contextlib
@@ -15,7 +16,15 @@ import optimization
 from system import console
 from training.estimator_compat import estimator
 
-_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+# The signals that ask a program to stop, and their names in messages.
+STOP_SIGNALS = {
+    signal.SIGINT: "Ctrl-C",
+    signal.SIGTERM: "SIGTERM",
+    signal.SIGHUP: "SIGHUP",
+    signal.SIGUSR1: "SIGUSR1",
+    signal.SIGUSR2: "SIGUSR2",
+    signal.SIGXCPU: "SIGXCPU",  # the limit of CPU time is near
+}
 
 # The graph collection with this machine's wish to stop, and the mean of all machines'.
 _STOP = "stop"
@@ -34,14 +43,14 @@ class Ended(BaseException):
           number: the signal's.
           where: what was stopped, and what is left of it.
         """
-        super().__init__("%s: %s" % (_NAMES[number], where))
+        super().__init__("%s: %s" % (STOP_SIGNALS[number], where))
         self.status = 128 + number
 
 
 @contextlib.contextmanager
 def _handler(handle):
     """Has `handle`, a function of its number, take the first signal."""
-    before = {number: signal.getsignal(number) for number in _NAMES}
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
 
     def first(number, frame):
         del frame
@@ -50,7 +59,7 @@ def _handler(handle):
         handle(number)
 
     for number, handler in before.items():
-        # What is started in the background has Ctrl-C ignored, and is to keep it so.
+        # A shell has background jobs ignore Ctrl-C, and nohup has SIGHUP ignored.
         if handler != signal.SIG_IGN:
             signal.signal(number, first)
     try:
@@ -138,7 +147,7 @@ class StopHook(estimator.SessionRunHook):
         if request.number is not None:
             console.say(
                 "%s: writing a checkpoint; a second signal ends without it",
-                _NAMES[request.number],
+                STOP_SIGNALS[request.number],
             )
             run_context.request_stop()
 

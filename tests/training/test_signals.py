@@ -12,7 +12,7 @@ import errors
 from inputs import feature_cache
 from training import progress, signals
 
-STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+STATUS = {number: 128 + number for number in signals.STOP_SIGNALS}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, c
     output = settings["output_dir"]
     for number, name, step in (
         (signal.SIGINT, "Ctrl-C", 5),
-        (signal.SIGTERM, "SIGTERM", 9),
+        (signal.SIGUSR1, "SIGUSR1", 9),
     ):
         with monkeypatch.context() as patched:
             send_in(
@@ -106,11 +106,13 @@ def test_a_second_signal_is_the_systems():
         assert {signal.getsignal(number) for number in STATUS} == {signal.SIG_DFL}
 
 
-def test_what_runs_in_the_background_goes_on_ignoring_ctrl_c():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(number):
+    before = signal.signal(number, signal.SIG_IGN)
     with signals.handled():
-        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    signal.signal(number, before)
 
 
 def test_the_estimator_on_tpu_leaves_the_handlers_alone():
