@@ -1,20 +1,24 @@
-"""Lets one training at a time write into an output directory.
+"""Allows one training run at a time in an output directory.
 
-The file says which process holds the folder, so that one left behind is known: it is
-taken over where the process is of this host and gone. Evaluation and prediction beside
-a training need no lock: they read whole checkpoints and write files of their own.
+`filelock` locks the file: the operating system releases that lock when its process
+ends. The file's content names the holder, for messages and for places whose locks other
+hosts do not see. A record of another host is respected until somebody deletes it.
 
-An object store, such as gs://, has no locks of its own: two trainings that start in the
-same second are told apart there only by what is read back after writing.
+Object stores such as gs://, and some network file systems, have no locks. There the
+record alone counts, and two runs that start within the same second are only detected by
+reading it back. Evaluation and prediction need no lock: they read complete checkpoints
+and write other files.
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import socket
 import time
+from typing import NamedTuple
 
+import filelock
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
@@ -22,125 +26,171 @@ from inputs import text_lines
 
 FILE_NAME = "training.lock"
 
-# A lock is far smaller; what is larger is none.
-_MOST_BYTES = 10000
+_MAX_BYTES = 10000  # of a record
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+# Locks of this process, by path.
+_locks: dict[str, filelock.FileLock] = {}
 
 
-def _started(process):
-    """What tells a process from others of its number; None where it is gone."""
-    try:
-        with open("/proc/%d/stat" % process) as reader:
-            # The name, in brackets, can hold anything.
-            fields = reader.read().rpartition(")")[2].split()
-        with open("/proc/sys/kernel/random/boot_id") as reader:
-            boot = reader.read().strip()
-    except OSError:
+class Holder(NamedTuple):
+    """The process that holds a lock."""
+
+    host: str
+    process: int
+    since: str
+
+    def __str__(self):
+        return "process %d on host %.200s since %.40s" % (
+            self.process,
+            self.host,
+            self.since,
+        )
+
+
+def _own_record():
+    since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
+    return Holder(socket.gethostname(), os.getpid(), since)._asdict()
+
+
+def read_holder(path) -> Holder | None:
+    """The `Holder` that a lock file names; None where it names none.
+
+    Raises:
+      UserError: it is a folder, a named pipe or a device.
+    """
+    text_lines.check_plain_file(path, path)
+    if not tf.io.gfile.exists(path):
         return None
-    # One that has ended stays listed until its parent asks for its status.
-    return None if fields[0] in "ZX" else "%s %s" % (boot, fields[19])
-
-
-def _own():
-    return {
-        "host": socket.gethostname(),
-        "process": os.getpid(),
-        "started": _started(os.getpid()),
-    }
-
-
-def _lives(holder):
-    """Whether a process of this host is there still."""
+    with tf.io.gfile.GFile(path, "rb") as reader:
+        text = reader.read(_MAX_BYTES)
     try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # It is another user's.
-    return _started(holder["process"]) == holder["started"]
-
-
-def _parse(text):
-    """The holder that a lock names, a dict; None where it names none."""
-    try:
-        holder = json.loads(text)
-        process, since = holder["process"], holder["since"]
-        is_whole = isinstance(holder["host"], str) and isinstance(since, str)
-        if is_whole and isinstance(process, int) and 0 < process < 2**31:
-            return {**holder, "started": holder.get("started")}
+        record = json.loads(text)
+        holder = Holder(*(record[name] for name in Holder._fields))
+        if [type(value) for value in holder] == [str, int, str] and holder.process > 0:
+            return holder
     except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # Empty, as one that a full disk left, or no lock.
+        pass  # Empty, as a full disk leaves it, or another file.
     return None
 
 
-def _check_free(path, text):
-    """Refuses a folder that another process holds."""
-    holder = _parse(text)
-    own = _own()
-    if holder is None or all(holder[key] == own[key] for key in own):
-        return
-    is_here = holder["host"] == own["host"]
-    if is_here and not _lives(holder):
-        return
-    remedy = "wait for its end, or give another --output_dir"
-    if not is_here:
-        remedy = (
-            "this host cannot see whether it still runs: if it does not, delete %s; "
-            "else %s" % (path, remedy)
-        )
+def lock_file(path):
+    """Locks a local file for this process and writes a record of it.
+
+    Returns:
+      Whether this process has the lock now; False where another one holds it.
+
+    Raises:
+      OSError: the file cannot be written, or its file system has no locks.
+    """
+    if path in _locks:
+        return True
+
+    def write_record(descriptor):
+        os.write(descriptor, (json.dumps(_own_record()) + "\n").encode())
+
+    lock = filelock.FileLock(
+        path, blocking=False, fallback_to_soft=False, on_acquired=write_record
+    )
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        return False
+    _locks[path] = lock
+    return True
+
+
+def unlock_file(path):
+    """Releases and removes a file that `lock_file` has locked, if it has."""
+    lock = _locks.pop(path, None)
+    if lock is not None:
+        # Before the release, so that the file of the next holder is not removed.
+        with contextlib.suppress(OSError):
+            os.remove(path)
+        lock.release()
+
+
+def local_path(folder, name=FILE_NAME):
+    """The path of a lock file, without file://, which is a local path."""
+    return os.path.join(folder, name).removeprefix("file://")
+
+
+def _is_running(process):
+    """Whether a process of this host runs, other than this one."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # It is another user's.
+    return True
+
+
+def _refuse(path, holder, remedy=""):
     raise UserError(
-        "--output_dir=%s is held by the training of process %d on host %.200s since "
-        "%.40s: %s"
-        % (
-            os.path.dirname(path),
-            holder["process"],
-            holder["host"],
-            holder["since"],
-            remedy,
-        )
+        "--output_dir=%s is held by the training of %s: %swait for its end, or give "
+        "another --output_dir"
+        % (os.path.dirname(path), holder or "another process", remedy)
     )
 
 
-def _read(path):
-    text_lines.check_plain_file(path, path)
-    if not tf.io.gfile.exists(path):
-        return ""
-    with tf.io.gfile.GFile(path, "rb") as reader:
-        return reader.read(_MOST_BYTES)
+def _check_record(path, is_lockable):
+    """Refuses the record of a process that runs, or may run.
+
+    Args:
+      path: the lock file.
+      is_lockable: whether the file's lock tells more about processes of this host.
+    """
+    holder = read_holder(path)
+    if holder is None:
+        return
+    if holder.host != socket.gethostname():
+        _refuse(
+            path,
+            holder,
+            "this host cannot see whether it still runs: if it does not, delete %s; "
+            "else " % path,
+        )
+    if not is_lockable and _is_running(holder.process):
+        _refuse(path, holder, "if that is no training, delete %s; else " % path)
 
 
 def take(output_dir):
-    """Takes the folder for the training of this process, until `release`.
+    """Reserves the folder for the training run of this process, until `release`.
 
     Args:
       output_dir: the run's folder, which exists.
 
     Raises:
-      UserError: another training holds it, or the lock is no plain file.
-      OSError, tf.errors.OpError: the lock cannot be written.
+      UserError: another training run holds it, or the lock file is no plain file.
+      OSError, tf.errors.OpError: the lock file cannot be written.
     """
-    path = os.path.join(output_dir, FILE_NAME)
-    text = json.dumps({**_own(), "since": time.strftime("%Y-%m-%d %H:%M:%S %Z")}) + "\n"
-    if "://" in path:
-        _check_free(path, _read(path))
-        with tf.io.gfile.GFile(path, "w") as writer:
-            writer.write(text)
-        _check_free(path, _read(path))
-        return
-    text_lines.check_plain_file(path, path)
-    with open(path, "a+b") as lock:
-        # So that of two that find a dead one's lock only one takes it over.
-        with contextlib.suppress(OSError):  # Some file systems have no such thing.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.seek(0)
-        _check_free(path, lock.read(_MOST_BYTES))
-        lock.truncate(0)
-        lock.write(text.encode("utf-8"))
+    path = local_path(output_dir)
+    is_lockable = "://" not in path
+    _check_record(path, is_lockable)
+    if is_lockable:
+        try:
+            if not lock_file(path):
+                _refuse(path, read_holder(path))
+            return
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+    _check_record(path, False)
+    with tf.io.gfile.GFile(path, "w") as writer:
+        writer.write(json.dumps(_own_record()) + "\n")
+    _check_record(path, False)
 
 
 def release(output_dir):
-    """Gives the folder free, if this process holds it."""
-    path = os.path.join(output_dir, FILE_NAME)
+    """Releases the folder, if this process holds it."""
+    path = local_path(output_dir)
+    if path in _locks:
+        unlock_file(path)
+        return
     with contextlib.suppress(OSError, tf.errors.OpError, UserError):
-        holder, own = _parse(_read(path)), _own()
-        if holder is not None and all(holder[key] == own[key] for key in own):
+        holder, own = read_holder(path), _own_record()
+        if holder and (holder.host, holder.process) == (own["host"], own["process"]):
             tf.io.gfile.remove(path)
