@@ -10,6 +10,7 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 from errors import UserError, reports_user_errors
+from system import console
 
 # Flags that are paths in every program that has them. The shell expands nothing after
 # "=", so that is done here.
@@ -281,3 +282,18 @@ def flags_parser(description, groups, flag_values):
         return words
 
     return reports_user_errors(parse)
+
+
+def run_program(main, parse_flags=None):
+    """Runs a program on its command line, and exits.
+
+    Args:
+      main: a function of `argv` that returns the exit status, or None for 0.
+      parse_flags: what `flags_parser` returns; None: `main` parses `argv` itself.
+    """
+    console.protect_standard_streams()
+    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line logs a warning.
+    tf.disable_v2_behavior()
+    if parse_flags is None:
+        sys.exit(main(sys.argv))
+    app.run(main, flags_parser=parse_flags)

@@ -10,8 +10,7 @@
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import tensorflow.compat.v1 as tf
-from absl import app, flags
+from absl import flags
 
 import command_line
 import glue_data
@@ -214,12 +213,10 @@ def _check_flags(values):
 
 
 if __name__ == "__main__":
-    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
-    tf.disable_v2_behavior()
     groups = define_flags()
-    app.run(
+    command_line.run_program(
         main,
-        flags_parser=command_line.flags_parser(
+        command_line.flags_parser(
             "python convert_checkpoint.py: " + __doc__, groups, flags.FLAGS
         ),
     )

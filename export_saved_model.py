@@ -8,8 +8,7 @@
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import tensorflow.compat.v1 as tf
-from absl import app, flags
+from absl import flags
 
 import command_line
 import glue_data
@@ -75,10 +74,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
-    tf.disable_v2_behavior()
     groups = define_flags(flags.FLAGS)
-    app.run(
-        main,
-        flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS),
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__, groups, flags.FLAGS)
     )

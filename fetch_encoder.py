@@ -10,7 +10,7 @@ package and its dependencies are not installed, and none of its code runs.
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-from absl import app, flags
+from absl import flags
 
 import command_line
 from errors import reports_user_errors
@@ -47,7 +47,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(
-        main,
-        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
     )

@@ -7,7 +7,7 @@ Each row of `GLUE_TASKS` is a `tasks.Task`. Nothing else knows a task by name.
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-from absl import app, flags
+from absl import flags
 
 import command_line
 from errors import UserError, reports_user_errors
@@ -266,4 +266,6 @@ def main(argv):
 if __name__ == "__main__":
     # Not at import: `run_classifier.py` imports this module and has a --data_dir.
     groups = define_flags(flags.FLAGS)
-    app.run(main, flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS))
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__, groups, flags.FLAGS)
+    )

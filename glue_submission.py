@@ -13,7 +13,7 @@ import re
 import zipfile
 
 import tensorflow.compat.v1 as tf
-from absl import app, flags
+from absl import flags
 
 import command_line
 from errors import UserError, reports_user_errors
@@ -165,4 +165,6 @@ def main(argv):
 
 if __name__ == "__main__":
     groups = define_flags(flags.FLAGS)
-    app.run(main, flags_parser=command_line.flags_parser(__doc__, groups, flags.FLAGS))
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__, groups, flags.FLAGS)
+    )

@@ -11,12 +11,10 @@ import system.startup  # noqa: F401  (before TensorFlow)
 
 import json
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
-import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
@@ -339,6 +337,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
-    tf.disable_v2_behavior()
-    main(sys.argv)
+    command_line.run_program(main)

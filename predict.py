@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 import command_line
@@ -435,10 +435,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
-    tf.disable_v2_behavior()
     groups = define_flags(flags.FLAGS)
-    app.run(
-        main,
-        flags_parser=command_line.flags_parser(__doc__.rstrip(), groups, flags.FLAGS),
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__.rstrip(), groups, flags.FLAGS)
     )

@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import sys
 
 import tensorflow.compat.v1 as tf
 from absl import flags
@@ -421,4 +420,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    command_line.run_program(main)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from absl import app, flags
+from absl import flags
 
 import command_line
 import glue_data
@@ -488,11 +488,9 @@ def _run(plan):
 
 
 if __name__ == "__main__":
-    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
-    tf.disable_v2_behavior()
-    app.run(
+    command_line.run_program(
         main,
-        flags_parser=command_line.flags_parser(
+        command_line.flags_parser(
             "python run_classifier.py: " + __doc__, FLAG_GROUPS, FLAGS
         ),
     )

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 
-from absl import app, flags
+from absl import flags
 
 import command_line
 from errors import UserError, reports_user_errors
@@ -143,7 +143,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(
-        main,
-        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
     )

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from absl import app, flags
+from absl import flags
 
 import command_line
 import modeling
@@ -316,9 +316,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
-    tf.disable_v2_behavior()
-    app.run(
-        main,
-        flags_parser=command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS),
+    command_line.run_program(
+        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
     )

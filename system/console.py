@@ -6,6 +6,8 @@ screen too.
 """
 
 import collections
+import contextlib
+import io
 import logging
 import os
 import re
@@ -13,6 +15,8 @@ import sys
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
+
+from system import startup
 
 LOG_NAME = "log.txt"
 
@@ -31,12 +35,48 @@ _DEPRECATION = re.compile(
 _logger = logging.getLogger(_OURS[0])
 
 
+class _LossyFile(io.FileIO):
+    """A file that keeps the first error of writing to it and raises none."""
+
+    error: OSError | None = None
+
+    def write(self, data):
+        try:
+            return super().write(data) or len(data)
+        except OSError as error:
+            self.error = self.error or error
+            return len(data)
+
+
+def protect_standard_streams():
+    """Lets a program outlive its screen, and print any text on it.
+
+    Standard error can be closed, full, or without a reader: writing to it raises
+    nothing from now on. Characters that a stream's encoding lacks are escaped on
+    standard output and standard error.
+    """
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")
+    encoding = "utf-8"
+    if sys.stderr is not None:
+        encoding = sys.stderr.encoding
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(_LossyFile(2, "w", closefd=False)),
+        encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+
+
 class _Screen(logging.Handler):
     """Standard error; leaves progress bars whole."""
 
     def __init__(self, shows_all):
         super().__init__()
         self._shows_all = shows_all
+        self._is_lost = False
 
     def emit(self, record):
         is_ours = record.name in _OURS
@@ -48,6 +88,20 @@ class _Screen(logging.Handler):
         if record.levelno >= logging.WARNING:
             text = "%s: %s" % (record.levelname.lower(), text)
         tqdm.write(text, file=sys.stderr)
+        self._log_loss()
+
+    def _log_loss(self):
+        """Logs, once, that standard error cannot be written."""
+        error = _standard_error_failure()
+        if error is not None and not self._is_lost:
+            self._is_lost = True
+            detail("standard error cannot be written (%s): see this log", error)
+
+
+def _standard_error_failure():
+    """The first `OSError` of writing to protected standard error, or None."""
+    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+    return raw.error if isinstance(raw, _LossyFile) else None
 
 
 class _LogFile(logging.Handler):
@@ -124,6 +178,8 @@ def start(verbosity=0):
             logger.addHandler(handler)
     for handler in _handlers:
         handler.addFilter(_is_of_use)
+    for note in startup.import_notes:
+        detail("%s", note)
 
 
 def log_to(path):

@@ -1,14 +1,16 @@
 """What stands on the screen, and what in the log alone."""
 
+import contextlib
 import logging
 import os
 import re
+import sys
 import warnings
 
 import pytest
 import tensorflow.compat.v1 as tf
 
-from system import console
+from system import console, startup
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +90,85 @@ def test_a_log_that_is_a_pipe_does_not_wait(tmp_path, capsys):
     console.log_to(str(tmp_path / "log.txt"))
     console.say("3 rows")
     assert capsys.readouterr().err == "3 rows\n"
+
+
+@contextlib.contextmanager
+def protected_streams(target, monkeypatch):
+    """Standard error as a program has it whose descriptor 2 is `target`."""
+    before = os.dup(2)
+    os.dup2(target, 2)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # Restored at the test's end.
+    try:
+        console.protect_standard_streams()
+        yield
+        sys.stderr.flush()
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+@pytest.mark.parametrize("kind", ["full", "no reader"])
+def test_standard_error_that_cannot_be_written(tmp_path, monkeypatch, kind):
+    if kind == "full":
+        target = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, target = os.pipe()
+        os.close(reader)
+    path = tmp_path / "log.txt"
+    with protected_streams(target, monkeypatch):
+        console.start()
+        console.log_to(str(path))
+        console.say("step 1")
+        console.say("step 2")
+        with console.tqdm(total=1) as bar:
+            bar.update(1)
+        print("by print", file=sys.stderr, flush=True)
+    os.close(target)
+    text = path.read_text()
+    assert "step 1" in text and "step 2" in text
+    reason = "No space left" if kind == "full" else "Broken pipe"
+    assert text.count(reason) == 1
+
+
+def test_text_that_the_encoding_of_the_screen_lacks(tmp_path, monkeypatch, capfd):
+    with open(tmp_path / "out", "w+", encoding="ascii") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        target = os.open(tmp_path / "err", os.O_WRONLY | os.O_CREAT)
+        with protected_streams(target, monkeypatch):
+            console.start()
+            print("größe \ud800")
+            print("größe \ud800", file=sys.stderr)
+        os.close(target)
+    assert (tmp_path / "out").read_bytes() == rb"gr\xf6\xdfe \ud800" + b"\n"
+    assert rb"\ud800" in (tmp_path / "err").read_bytes()
+
+
+def test_closed_streams_do_not_give_their_numbers_to_files(tmp_path):
+    kept = os.dup(2)
+    os.close(2)
+    try:
+        startup.open_standard_streams()
+        with open(tmp_path / "file", "w") as stream:
+            assert stream.fileno() > 2
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def test_without_a_home_directory_caches_are_temporary(monkeypatch):
+    names = ("MPLCONFIGDIR", "KERAS_HOME")
+    for name in ("HOME", *names):
+        monkeypatch.delenv(name, raising=False)
+    for home, is_temporary in (("~", True), (os.getcwd(), False)):
+        monkeypatch.setattr(os.path, "expanduser", lambda path, home=home: home)
+        startup.set_cache_folders()
+        assert [name in os.environ for name in names] == [is_temporary] * 2
+        for name in names:
+            monkeypatch.delenv(name, raising=False)
+
+
+def test_notes_of_the_import_are_for_the_log(capfd):
+    with startup.collected_notes(startup.import_notes):
+        os.write(2, b"I0000 00:00:1795938 port.cc:153] oneDNN is on\nabout to fail\n")
+    assert capfd.readouterr().err == "about to fail\n"
+    assert "oneDNN" in startup.import_notes.pop()
