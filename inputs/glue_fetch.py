@@ -4,10 +4,10 @@ A task's row names its `sources` (addresses relative to a base) and one of the
 `assemble_*` functions below, which turns the fetched files into the task's folder. All
 of them have the signature
 
-    assemble(downloads, staging, filenames) -> path of the finished folder
+    assemble(downloads, folder, filenames)
 
-with `downloads` the local paths in the order of `sources`, `staging` an empty folder to
-work in, and `filenames` the names that the finished folder must hold.
+with `downloads` the local paths in the order of `sources`, `folder` an empty folder to
+fill, and `filenames` the names that it must hold then.
 """
 
 import os
@@ -16,8 +16,6 @@ import shutil
 from errors import UserError
 from inputs import download
 from system import disk, files
-
-_DOWNLOADS = ".downloads"
 
 # SHA-256 of the tasks' files, as sha256sum writes it. Of a file that is not here only
 # the number of rows is known.
@@ -46,22 +44,17 @@ MRPC_LABELLED_HEADER = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 MRPC_TEST_HEADER = ("index", "#1 ID", "#2 ID", "#1 String", "#2 String")
 
 
-def assemble_archive(downloads, staging, filenames):
-    """One zip: the finished folder is the one inside it that holds all the files."""
+def assemble_archive(downloads, folder, filenames):
+    """One zip archive, which holds the files in one of its folders."""
     (archive,) = downloads
-    download.extract_zip(archive, staging)
-    for folder, _, found in os.walk(staging):
-        if set(filenames) <= set(found):
-            return folder
-    raise UserError("%s has no folder with all of %s" % (archive, ", ".join(filenames)))
+    download.extract_files(archive, filenames, folder)
 
 
-def assemble_file(downloads, staging, filenames):
+def assemble_file(downloads, folder, filenames):
     """One plain file under its name in the task's folder."""
     (path,) = downloads
     (filename,) = filenames
-    shutil.copyfile(path, os.path.join(staging, filename))
-    return staging
+    shutil.copyfile(path, os.path.join(folder, filename))
 
 
 def _read_table(path, num_fields):
@@ -102,7 +95,7 @@ def _write_table(path, header, rows):
             file.write("\t".join(fields) + "\n")
 
 
-def assemble_mrpc(downloads, staging, filenames):
+def assemble_mrpc(downloads, folder, filenames):
     """MRPC's split from the two files of the paraphrase corpus and the dev pairs.
 
     The benchmark's dev set is the pairs of ids listed in the third file, taken out of
@@ -124,10 +117,9 @@ def assemble_mrpc(downloads, staging, filenames):
         [str(index), *fields[1:]]
         for index, fields in enumerate(_read_paraphrases(test_path))
     ]
-    _write_table(os.path.join(staging, train_name), MRPC_LABELLED_HEADER, train)
-    _write_table(os.path.join(staging, dev_name), MRPC_LABELLED_HEADER, dev)
-    _write_table(os.path.join(staging, test_name), MRPC_TEST_HEADER, test)
-    return staging
+    _write_table(os.path.join(folder, train_name), MRPC_LABELLED_HEADER, train)
+    _write_table(os.path.join(folder, dev_name), MRPC_LABELLED_HEADER, dev)
+    _write_table(os.path.join(folder, test_name), MRPC_TEST_HEADER, test)
 
 
 def count_rows(path, has_header):
@@ -171,42 +163,18 @@ def check_folder(task, folder):
     return problems, warnings
 
 
-def _warn(task, warnings):
+def _log_warnings(task, warnings):
     for warning in warnings:
-        download.say("%s: warning: %s" % (task.title, warning))
+        download.log_line("%s: warning: %s" % (task.title, warning))
 
 
-def _assemble_and_place(task, downloads, final, base_url):
-    filenames = tuple(split.filename for split in task.splits)
-    with download.staging_folder(final) as staging:
-        try:
-            folder = (task.assemble or assemble_archive)(downloads, staging, filenames)
-            problems, warnings = check_folder(task, folder)
-            if problems:
-                raise UserError("; ".join(problems))
-        except disk.NoSpaceError:
-            raise
-        except UserError as error:
-            # Whole but wrong: keeping it would make every further run fail alike.
-            for path in downloads:
-                os.remove(path)
-            raise UserError(
-                "%s: what --base_url=%s serves is not the benchmark's data: %s. The "
-                "download is deleted and nothing is put in place; run again, or give "
-                "another --base_url" % (task.title, base_url, error)
-            ) from error
-        _warn(task, warnings)
-        download.place_folder(folder, final)
-
-
-def _fetch_sources(task, downloads_dir, base_url):
-    """Fetches the files that a task is made of; returns their paths."""
-    os.makedirs(downloads_dir, exist_ok=True)
-    downloads = []
+def _fetch_sources(task, folder, base_url):
+    """Downloads the files that a task is made of; returns their paths."""
+    paths = []
     for source in task.sources:
         url = "%s/%s" % (base_url.rstrip("/"), source)
-        path = os.path.join(downloads_dir, os.path.basename(source))
-        download.say("%s: fetching %s" % (task.title, url))
+        path = os.path.join(folder, os.path.basename(source))
+        download.log_line("%s: fetching %s" % (task.title, url))
         try:
             download.fetch_file(url, path)
         except disk.NoSpaceError:
@@ -215,16 +183,39 @@ def _fetch_sources(task, downloads_dir, base_url):
             raise UserError(
                 "%s. The address comes from --base_url=%s" % (error, base_url)
             ) from error
-        downloads.append(path)
-    return downloads
+        paths.append(path)
+    return paths
+
+
+def _fetch_folder(task, final, base_url):
+    """Makes the folder of a task, checks it and moves it into place."""
+    filenames = tuple(split.filename for split in task.splits)
+    with download.staging_folder(final) as staging:
+        folder = os.path.join(staging, task.title)
+        os.mkdir(folder)
+        downloads = _fetch_sources(task, os.path.join(staging, "downloads"), base_url)
+        try:
+            (task.assemble or assemble_archive)(downloads, folder, filenames)
+            problems, warnings = check_folder(task, folder)
+            if problems:
+                raise UserError("; ".join(problems))
+        except disk.NoSpaceError:
+            raise
+        except UserError as error:
+            raise UserError(
+                "%s: what --base_url=%s serves is not the benchmark's data: %s. "
+                "Nothing is put in place; run again, or give another --base_url"
+                % (task.title, base_url, error)
+            ) from error
+        _log_warnings(task, warnings)
+        os.rename(folder, final)
 
 
 def fetch_task(task, data_dir, base_url):
     """Makes the folder `data_dir/<title>` of one task, or finds it complete.
 
     The folder appears in one step when all its files are there with the benchmark's
-    row counts and, where they are known, digests. Broken downloads stay in
-    `data_dir/.downloads` for the next call.
+    row counts and, where they are known, digests.
 
     Args:
       task: a row of the task table.
@@ -246,18 +237,12 @@ def fetch_task(task, data_dir, base_url):
                 "%s exists but is not the complete task (%s). Move it away, or give "
                 "another --data_dir" % (final, "; ".join(problems))
             )
-        _warn(task, warnings)
-        download.say("%s: complete in %s, nothing to fetch" % (task.title, final))
+        _log_warnings(task, warnings)
+        download.log_line("%s: complete in %s, nothing to fetch" % (task.title, final))
         return final
-    downloads_dir = os.path.join(data_dir, _DOWNLOADS)
     try:
         with disk.explained(data_dir):
-            downloads = _fetch_sources(task, downloads_dir, base_url)
-            _assemble_and_place(task, downloads, final, base_url)
-            for path in downloads:
-                os.remove(path)
-            if not os.listdir(downloads_dir):
-                os.rmdir(downloads_dir)
+            _fetch_folder(task, final, base_url)
     except OSError as error:
         raise UserError(
             "cannot write under --data_dir=%s: %s" % (data_dir, error)
@@ -266,5 +251,7 @@ def fetch_task(task, data_dir, base_url):
     for split in task.splits:
         rows = count_rows(os.path.join(final, split.filename), split.has_header)
         counts.append("%s %d" % (split.name, rows))
-    download.say("%s: ready in %s (rows: %s)" % (task.title, final, ", ".join(counts)))
+    download.log_line(
+        "%s: ready in %s (rows: %s)" % (task.title, final, ", ".join(counts))
+    )
     return final

@@ -1,9 +1,7 @@
-"""A real HTTP server on loopback whose faults can be chosen, for the download tests."""
+"""An HTTP server on the loopback interface whose faults can be chosen."""
 
 import contextlib
-import hashlib
 import http.server
-import re
 import threading
 
 
@@ -11,15 +9,12 @@ class FileServer(http.server.ThreadingHTTPServer):
     """Serves `files` (a dict from path to bytes).
 
     Attributes:
-      ranges: answer Range requests with 206; otherwise always with the whole file.
-      tags: send an ETag (a hash of the content).
-      checks_tags: compare If-Range with the tag, as a correct server does.
       breaks: for the next answers, in order, how many bytes of the body are sent
         before the connection closes; answers after the last are whole.
       states: for the next requests, in order, an HTTP state to answer with.
       redirects: from a path to the address that its answer leads to.
-      length: what Content-Length says; None for the truth.
-      log: (path, Range header, If-Range header) of every request.
+      length: value of Content-Length; None for the truth, "" for no such header.
+      log: path of every request.
     """
 
     daemon_threads = True
@@ -27,9 +22,6 @@ class FileServer(http.server.ThreadingHTTPServer):
     def __init__(self, files):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.files = files
-        self.ranges = True
-        self.tags = True
-        self.checks_tags = True
         self.breaks = []
         self.states = []
         self.redirects = {}
@@ -47,8 +39,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         server = self.server
-        wanted, tag_given = self.headers["Range"], self.headers["If-Range"]
-        server.log.append((self.path, wanted, tag_given))
+        server.log.append(self.path)
         if server.states:
             self.send_error(server.states.pop(0))
             return
@@ -60,29 +51,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.path not in server.files:
             self.send_error(404)
             return
-        data = server.files[self.path]
-        tag = '"%s"' % hashlib.sha256(data).hexdigest()[:16]
-        start = 0
-        fits = not server.checks_tags or tag_given in (None, tag)
-        if wanted and server.ranges and fits:
-            start = int(re.fullmatch(r"bytes=(\d+)-", wanted).group(1))
-            if start >= len(data):
-                self.send_error(416)
-                return
-            self.send_response(206)
-            self.send_header(
-                "Content-Range", "bytes %d-%d/%d" % (start, len(data) - 1, len(data))
-            )
-        else:
-            self.send_response(200)
-        if server.tags:
-            self.send_header("ETag", tag)
-        body = data[start:]
-        self.send_header("Content-Length", server.length or str(len(body)))
+        body = server.files[self.path]
+        self.send_response(200)
+        length = str(len(body)) if server.length is None else server.length
+        if length:
+            self.send_header("Content-Length", length)
         self.end_headers()
         if server.breaks:
             body = body[: server.breaks.pop(0)]
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # The client may have left.
+            self.wfile.write(body)
 
 
 @contextlib.contextmanager
