@@ -409,27 +409,44 @@ def _clean_words(text):
     return convert_to_unicode(text).translate(_CLEANED).split()
 
 
-def _cleaned(char):
-    """Returns what the cleaning makes of a character."""
-    if char in "\t\n\r" or unicodedata.category(char) == "Zs":
+# The names of the three character classes are the original's: other programs import
+# them.
+
+
+def _is_whitespace(char):
+    """Whether a character separates words."""
+    return char in "\t\n\r" or unicodedata.category(char) == "Zs"
+
+
+def _is_control(char):
+    """Whether a character is dropped; unassigned and private ones are not."""
+    return not _is_whitespace(char) and unicodedata.category(char) in ("Cc", "Cf")
+
+
+def _is_punctuation(char):
+    """Whether a character is a word of its own.
+
+    All ASCII symbols count, also "^", "$" and "`", which Unicode files under symbols.
+    """
+    is_ascii_symbol = "!" <= char <= "~" and not char.isalnum()
+    return is_ascii_symbol or unicodedata.category(char).startswith("P")
+
+
+def _clean_character(char):
+    """Replaces white space, drops what is no text, separates Chinese characters."""
+    if _is_whitespace(char):
         return " "
-    # Control characters and what stands for undecodable input disappear, so that
-    # they do not cut a word; unassigned and private characters stay.
-    if char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf"):
+    # NUL, and what stands for undecodable input.
+    if char in "\0\ufffd" or _is_control(char):
         return ""
     if any(first <= ord(char) <= last for first, last in _CJK_BLOCKS):
         return " %s " % char
     return char
 
 
-def _spaced_punctuation(char):
-    """Returns a punctuation character between spaces, another one unchanged."""
-    # All ASCII that is no letter, digit, space or control character counts, also
-    # "^", "$" and "`", which Unicode files under symbols.
-    ascii_symbol = "!" <= char <= "~" and not char.isalnum()
-    if ascii_symbol or unicodedata.category(char).startswith("P"):
-        return " %s " % char
-    return char
+def _separate_punctuation(char):
+    """Puts spaces around a punctuation character; returns others unchanged."""
+    return " %s " % char if _is_punctuation(char) else char
 
 
 def _strip_accents(text):
@@ -441,5 +458,5 @@ def _strip_accents(text):
     )
 
 
-_CLEANED = _CharacterTable(_cleaned)
-_SPACED_PUNCTUATION = _CharacterTable(_spaced_punctuation)
+_CLEANED = _CharacterTable(_clean_character)
+_SPACED_PUNCTUATION = _CharacterTable(_separate_punctuation)

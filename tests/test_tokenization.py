@@ -189,6 +189,31 @@ def test_basic_tokenizer(text, uncased, cased):
     assert tokenizer.tokenize(text) == (uncased if cased is None else cased)
 
 
+@pytest.mark.parametrize(
+    "is_of_class, members, others",
+    [
+        (
+            tokenization._is_whitespace,
+            " \t\n\r\u00a0\u1680\u2003\u202f\u3000",
+            "A-\0\v\f\x1c\x85\u200b\u2028\u2029\ufeff",
+        ),
+        (
+            tokenization._is_control,
+            "\0\x05\v\f\x1c\x7f\x85\u00ad\u200b\u200d\ufeff\U000e0001",
+            "A \t\n\r\u00a0\u2028\ufffd\ue000\u0378\ud800\U0001f4a9",
+        ),
+        (
+            tokenization._is_punctuation,
+            "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\u00a1\u00bf\u2014\u3002\u037e",
+            "A5 \t\x7f\u00a3\u00d7\u00e9\u20ac\u4e00\U0001f600",
+        ),
+    ],
+)
+def test_character_classes(is_of_class, members, others):
+    assert [char for char in members if not is_of_class(char)] == []
+    assert [char for char in others if is_of_class(char)] == []
+
+
 def test_wordpiece_takes_the_longest_piece_or_gives_up():
     vocab = {"un", "##aff", "##able", "##a", "una", "want", "##ed", "[UNK]"}
     pieces = tokenization.WordpieceTokenizer(vocab).tokenize
