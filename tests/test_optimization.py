@@ -204,6 +204,33 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value, is_told):
             assert np.all(old != new)
 
 
+@pytest.mark.parametrize("use_resource", [False, True])
+def test_plain_variables_are_minimized(use_resource):
+    # As in other people's programs: reference variables in no collection of this one.
+    target = tf.constant([0.4, 0.2, -0.5])
+    x = tf.get_variable(
+        "x", initializer=tf.constant([0.1, -0.2, -0.1]), use_resource=use_resource
+    )
+    unused = tf.get_variable("unused", [2], use_resource=use_resource)
+    optimizer = optimization.AdamWeightDecayOptimizer(0.2, weight_decay_rate=1e-4)
+    update = optimizer.minimize(
+        tf.reduce_mean(tf.square(target - x)), var_list=[x, unused]
+    )
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        before = session.run(unused)
+        for _ in range(100):
+            session.run(update)
+        np.testing.assert_allclose(*session.run([x, target]), rtol=1e-2, atol=1e-2)
+        np.testing.assert_array_equal(session.run(unused), before)
+    assert {v.op.name for v in tf.global_variables()} == {
+        "x",
+        "unused",
+        "x/adam_m",
+        "x/adam_v",
+    }
+
+
 def test_an_update_is_few_operations():
     # On a GPU small operations take the time that it takes to start them.
     with tf.Graph().as_default() as graph:
