@@ -436,8 +436,8 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         # rate, divided by the scale, takes it out of the update.
         rounded = np.float32(1.0) - np.float32(self.beta_2)
         scale = math.sqrt((1.0 - self.beta_2) / float(rounded))
-        # A rate of 0 and moments that do not decay change nothing. As all updates depend
-        # on this, none comes before a gradient has read its variable.
+        # A rate of 0 and moments that do not decay change nothing. All updates depend
+        # on this, so that none comes before a gradient has read its variable.
         taken = tf.cast(self.is_finite, tf.float32)
         settings = {
             "beta1_power": tf.constant(0.0),  # no correction but the one above
