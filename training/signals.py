@@ -7,8 +7,10 @@ signal. A second signal ends the process at once.
 """
 
 import contextlib
+import os
 import signal
 import sys
+import time
 
 import tensorflow.compat.v1 as tf
 
@@ -25,6 +27,10 @@ STOP_SIGNALS = {
     signal.SIGUSR2: "SIGUSR2",
     signal.SIGXCPU: "SIGXCPU",  # the limit of CPU time is near
 }
+
+# Signals within so many seconds are one request: some schedulers signal a sweep and its
+# jobs, and the sweep passes its signal on.
+_REPEAT_SECONDS = 1.0
 
 # The graph collection with this machine's wish to stop, and the mean of all machines'.
 _STOP = "stop"
@@ -48,25 +54,37 @@ class Ended(BaseException):
 
 
 @contextlib.contextmanager
-def _handler(handle):
-    """Has `handle`, a function of its number, take the first signal."""
+def handlers(handle):
+    """Installs `handle(number, frame)` for all stop signals that are not ignored."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-
-    def first(number, frame):
-        del frame
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        handle(number)
-
     for number, handler in before.items():
         # A shell has background jobs ignore Ctrl-C, and nohup has SIGHUP ignored.
         if handler != signal.SIG_IGN:
-            signal.signal(number, first)
+            signal.signal(number, handle)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _handler(handle):
+    """Has `handle`, a function of its number, take the first signal."""
+    begun = None
+
+    def receive(number, frame):
+        nonlocal begun
+        del frame
+        if begun is None:
+            begun = time.monotonic()
+            handle(number)
+        elif time.monotonic() - begun > _REPEAT_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    with handlers(receive):
+        yield
 
 
 @contextlib.contextmanager

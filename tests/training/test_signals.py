@@ -99,11 +99,20 @@ def test_other_programs_end_with_one_line_too(capsys):
     assert capsys.readouterr().err == "ended by Ctrl-C\n"
 
 
-def test_a_second_signal_is_the_systems():
+def test_a_second_signal_ends_the_process(monkeypatch):
     with signals.handled(), signals.awaited() as request:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert request.number == signal.SIGUSR1
+        # As of a scheduler that signals a sweep and its jobs, at once.
         os.kill(os.getpid(), signal.SIGTERM)
-        assert request.number == signal.SIGTERM
-        assert {signal.getsignal(number) for number in STATUS} == {signal.SIG_DFL}
+        assert request.number == signal.SIGUSR1
+        monkeypatch.setattr(signals, "_REPEAT_SECONDS", 0)
+        with monkeypatch.context() as patched:
+            sent = []
+            patched.setattr(signals.os, "kill", lambda *each: sent.append(each))
+            signal.raise_signal(signal.SIGTERM)
+        assert sent == [(os.getpid(), signal.SIGTERM)]
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
