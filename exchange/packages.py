@@ -4,7 +4,6 @@ import numpy as np
 
 import glue_data
 import modeling
-import optimization
 import tokenization
 from errors import UserError, printable
 from exchange import adapterhub_format, hugging_face
@@ -78,12 +77,12 @@ def merge_layer_norms(base, values, found, package):
       UserError: the package does not fit the base, or holds more of BERT than layer
         norms.
     """
-    if package.policy.name == optimization.TOP_K:
+    if package.encoder_weights:
         raise UserError(
-            "--adapters=%s holds %s, and the layer norms alone would be taken from it; "
-            "leave it out, or make one checkpoint of base and package with python "
-            "manage_adapters.py merge, --init_checkpoint"
-            % (package.path, package.policy.what)
+            "--adapters=%s holds weights of the encoder itself, such as %s, and the "
+            "layer norms alone would be taken from it; leave it out, or make one "
+            "checkpoint of base and package with python manage_adapters.py merge, "
+            "--init_checkpoint" % (package.path, package.encoder_weights[0])
         )
     adapter_package.check_fit(package, found.given)
     for misfit in package_conversion.base_misfits(package, base.init_checkpoint):
@@ -309,8 +308,14 @@ def to_adapterhub(package):
       Dict from file name to bytes; `README_NAME` says what they lack.
 
     Raises:
-      UserError: it has no adapters.
+      UserError: it has no adapters, or holds more than adapters, layer norms and head.
     """
+    if package.encoder_weights:
+        raise UserError(
+            "--adapters=%s holds weights of the encoder itself, such as %s, for which "
+            "AdapterHub's format has no place; use the package itself"
+            % (package.path, package.encoder_weights[0])
+        )
     if not package.policy.has_adapters:
         raise UserError(
             "--adapters=%s holds no adapters but %s (--train_policy=%s), for which "

@@ -19,7 +19,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-import optimization
 from errors import UserError
 from model import activations
 from weights import adapter_package, checkpoints, health, variable_shapes
@@ -75,7 +74,8 @@ def read_package(value, described=None):
       An `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: it is damaged, or the name is empty, or it holds layers of its own.
+      UserError: it is damaged, the name is empty, or it holds weights that are not
+        adapters, layer norms or head.
     """
     name, equals, folder = value.partition("=")
     if not equals or tf.io.gfile.isdir(value):
@@ -85,12 +85,12 @@ def read_package(value, described=None):
     package = adapter_package.read(folder)
     if package.task in (described or {}):
         package = adapter_package.described(package, described[package.task])
-    if package.policy.name == optimization.TOP_K:
+    if package.encoder_weights:
         raise UserError(
-            "--adapters=%s holds %s of its own, which tasks on one base cannot share: "
-            "evaluate and predict with python run_classifier.py --adapters=%s "
-            "--train_policy=%s"
-            % (value, package.policy.what, folder, package.policy.text)
+            "--adapters=%s holds weights of the encoder itself, such as %s, which "
+            "tasks on one base model cannot share: evaluate and predict with python "
+            "run_classifier.py --adapters=%s --train_policy=%s"
+            % (value, package.encoder_weights[0], folder, package.policy.text)
         )
     health.say(
         ["%s: %s" % (folder, finding) for finding in package.health.findings],

@@ -85,6 +85,12 @@ class AdapterPackage(NamedTuple):
         return package_checks.policy_of(self.config)
 
     @property
+    def encoder_weights(self):
+        """Names of weights that are not adapters, layer norms or head, sorted."""
+        variables = variable_shapes.of_model(self.bert_config, 1, 1, self.policy)
+        return sorted(set(self.weights) - set(variables.new()))
+
+    @property
     def adapter_size(self):
         """The bottleneck's width; 0 without adapters."""
         return self.config["adapter"]["size"]

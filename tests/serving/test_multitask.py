@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import optimization
 from errors import UserError
-from serving import multitask
+from exchange import conversion
+from serving import multitask, predictor, saved_model
 from tests import small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, checkpoints, variable_shapes
+from weights import (
+    adapter_package,
+    bases,
+    checkpoints,
+    package_conversion,
+    variable_shapes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +73,36 @@ def check_against_single_tasks(packages, base, batch, task_ids, outputs):
         np.testing.assert_array_equal(
             outputs.predicted[rows], np.argmax(expected, axis=1)
         )
+
+
+def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch):
+    """Whatever the tuning method is called: here one that trains biases too."""
+    trains = optimization.TrainPolicy.trains
+    monkeypatch.setattr(
+        optimization.TrainPolicy,
+        "trains",
+        lambda policy, name, collection: (
+            trains(policy, name, collection) or name.endswith("/bias")
+        ),
+    )
+    folder = small_packages.write_package(tmp_path / "package", base, FOUR_TASKS[0])
+    output = str(tmp_path / "output")
+    for consume in (
+        predictor.Predictor(**base).add,
+        lambda value: saved_model.export([value], bases.Base(**base), output),
+        lambda value: conversion.export_adapter(value, output),
+        lambda value: conversion.write_encoder(bases.Base(**base), output, value),
+    ):
+        with pytest.raises(UserError, match=r"bert/.*/bias"):
+            consume(folder)
+    assert not (tmp_path / "output" / "1").exists()
+    # A merged checkpoint holds them.
+    merged = str(tmp_path / "merged" / "model.ckpt")
+    (tmp_path / "merged").mkdir()
+    package = package_conversion.merge(folder, base["init_checkpoint"], merged)
+    name = "bert/encoder/layer_0/intermediate/dense/bias"
+    (value,) = dict(checkpoints.iterate_values(merged, [name])).values()
+    np.testing.assert_array_equal(value, package.weights[name])
 
 
 def test_rows_of_four_tasks_are_scored_as_by_their_own_program(tmp_path, base):
