@@ -204,15 +204,13 @@ def parse_vocab(content, source):
     Raises:
       UserError: it is empty or is not UTF-8; the message gives the line, from 1.
     """
-    if not content:
+    if not content.strip():
         raise UserError(
             "The vocabulary %s is empty. Give the vocab.txt that came with the "
             "checkpoint, one token a line, --vocab_file." % source
         )
     # Only "\n" ends a line: tokens of some vocabularies hold other separators.
-    lines = content.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
+    lines = content.rstrip().split(b"\n")  # Blank lines at the end are no tokens.
     vocab = collections.OrderedDict()
     for index, line in enumerate(lines):
         try:

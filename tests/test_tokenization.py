@@ -261,6 +261,7 @@ def test_load_vocab_reads_lines_in_order():
         (b"a\rb\nc\n", ["a\rb", "c"]),
         ("a\n\u00bd\u2028x\nb\n".encode(), ["a", "\u00bd\u2028x", "b"]),
         (b"a\n\nb\n", ["a", "", "b"]),
+        (b"a\nb\n\n \r\n\n", ["a", "b"]),
         ("a\n\u00a0\nb\n".encode(), ["a", "", "b"]),
     ],
 )
@@ -294,6 +295,7 @@ def test_a_token_twice_is_cut_as_ever(tmp_path):
     "content, parts",
     [
         (b"", ["is empty"]),
+        (b" \n\n", ["is empty"]),
         (b"a\nb\n\xff\xfe\n", ["line 3", "not UTF-8"]),
         (b"a\n[PAD]\n", ["[CLS], [SEP], [UNK]"]),
         (b"[CLS]\n[UNK]\n", ["lacks [SEP],"]),
