@@ -15,7 +15,7 @@ from inputs import features
 from system import disk, files
 
 # Part of the key: raise it whenever the same example gives other features.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # A key file is far smaller; what is larger is none.
 _MAX_KEY_BYTES = 1 << 20
@@ -112,6 +112,6 @@ def _counts_of(output_file, key_file, key):
             and stored["length"] == tf.io.gfile.stat(output_file).length
             and stored["sha256"] == files.digest(output_file)
         )
-    except (ValueError, KeyError, TypeError):
-        return None  # Damaged, or of an earlier version.
+    except (ValueError, KeyError, TypeError, tf.errors.OpError):
+        return None  # Damaged, unreadable, or of an earlier version.
     return counts if is_same else None

@@ -158,7 +158,7 @@ def convert_single_example(
     """Turns an example into numbers, as BERT's input is laid out.
 
     `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`; too long a pair loses the last piece of
-    its longer text until it fits. An empty second text counts as none.
+    its longer text until it fits. A second text without a piece counts as none.
 
     Args:
       ex_index: number of the example; the first five are logged.
@@ -186,7 +186,7 @@ def convert_single_example(
 
     tokens = ["[CLS]", *tokens_a, "[SEP]"]
     segment_ids = [0] * len(tokens)
-    if example.text_b:
+    if tokens_b:
         tokens += [*tokens_b, "[SEP]"]
         segment_ids += [1] * (len(tokens_b) + 1)
     input_ids = tokenizer.convert_tokens_to_ids(tokens)

@@ -6,6 +6,7 @@
 `ENTRIES` lists all that it may hold. Files are found beside it, or in `--data_dir`.
 """
 
+import collections
 import os
 from typing import Any, NamedTuple
 
@@ -66,6 +67,11 @@ def load(path, reserved=(), data_dir=None):
     task = from_record(document, path)
     if task.name in reserved:
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
+    # A package holds the names as texts of one line.
+    for entry in ("text_a", "text_b", "label"):
+        name = document.get(entry)
+        if isinstance(name, str) and not name.isprintable():
+            raise _wrong(path, entry, name, "a printable name: rename the column")
     folder = data_dir or os.path.dirname(path) or "."
     if not task.labels and not task.is_regression:
         task = task._replace(labels=_labels_of(task, folder))
@@ -272,15 +278,28 @@ def _labels_of(task, folder):
             '%s names no "train" to find the labels in: give "labels"'
             % task.config_file
         )
-    rows = tasks.read_examples(task, folder, task.train._replace(part=None))
-    counts: dict[str, int] = {}
-    for row in rows:
-        counts[row.label] = counts.get(row.label, 0) + 1
-        if not row.label or not row.label.isprintable():
+    path = os.path.join(folder, task.train.filename)
+    counts: dict[str, int] = collections.Counter()
+    first_lines: dict[str, int] = {}
+    for example in tasks.iterate_examples(task, folder, task.train):
+        label = example.label
+        if not label.strip() or not label.isprintable():
             raise UserError(
                 "%s, line %d: the label is %.80r; it must be a printable text"
-                % (os.path.join(folder, task.train.filename), row.line, row.label)
+                % (path, example.line, label)
             )
+        counts[label] += 1
+        first_lines.setdefault(label, example.line)
+    for group in tasks.similar_labels(counts):
+        shown = [
+            "%.80r (%d, first on line %d)" % (label, counts[label], first_lines[label])
+            for label in group
+        ]
+        raise UserError(
+            "%s: labels that differ in case, white space, Unicode form or number "
+            "format alone: %s. Write them alike; if they are different classes, list "
+            'all labels in %s, "labels"' % (path, ", ".join(shown), task.config_file)
+        )
     if not 2 <= len(counts) <= tasks.MOST_LABELS:
         raise UserError(
             '%s: column %r, the "label", has %d different values in %s; a task has 2 '

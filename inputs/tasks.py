@@ -7,8 +7,10 @@ of users.
 
 import contextlib
 import itertools
+import math
 import os
 import re
+import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -24,6 +26,10 @@ Column = str | int
 
 # More different values are those of a regression, or no labels.
 MOST_LABELS = 1000
+
+# Labels of a regression whose range is not given: their squared errors, and sums of
+# many, are finite in float32.
+LARGEST_NUMBER = 1e18
 
 
 class Part(NamedTuple):
@@ -81,6 +87,10 @@ class Split(NamedTuple):
     @property
     def has_labels(self):
         return self.label is not None
+
+    @property
+    def is_held_out(self):
+        return self.part is not None and self.part.is_held_out
 
 
 class Task(NamedTuple):
@@ -157,42 +167,6 @@ def _path_of(task, data_dir, split):
     return path
 
 
-def _tsv_rows(path):
-    """The rows of a TSV file, a list of `text_rows.Fields`; see `read_examples`."""
-    with tf.io.gfile.GFile(path, "rb") as file:
-        data = file.read()
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number = error.object[: error.start].count(b"\n") + 1
-        message = "not UTF-8: %s (byte 0x%02x). Save the file as UTF-8" % (
-            error.reason,
-            error.object[error.start],
-        )
-        raise _line_error(path, number, message) from error
-    # Only "\n" ends a line: str.splitlines would also cut at U+2028 and others that
-    # may stand inside of a sentence.
-    lines = text.split("\n")
-    if not lines[-1]:
-        lines.pop()
-    if not lines:
-        raise UserError("%s is empty" % path)
-    return [
-        text_rows.Fields(number, line.removesuffix("\r").split("\t"))
-        for number, line in enumerate(lines, 1)
-    ]
-
-
-def _rows(path, split):
-    """The rows of a file, the header among them: an iterable of `text_rows.Fields`."""
-    if split.kind == text_rows.TSV:
-        return _tsv_rows(path)
-    lines = text_lines.file_lines(path, path)
-    if split.kind == text_rows.CSV:
-        return text_rows.csv_rows(lines)
-    return text_rows.json_rows(lines)
-
-
 # --- columns --------------------------------------------------------------------
 
 
@@ -246,30 +220,52 @@ def is_number(text):
     # Python's float takes digits of other scripts too, and underscores.
     if re.fullmatch(r"[0-9.eE+-]+", text):
         with contextlib.suppress(ValueError):
-            return bool(np.isfinite(float(text)))
+            return math.isfinite(float(text))
     return False
 
 
 def shown_labels(task):
     """The labels of a task as text, the first ones of many."""
-    return ", ".join(task.labels[:10]) + (", ..." if task.labels[10:] else "")
+    return ", ".join(map(repr, task.labels[:10])) + (
+        ", ..." if task.labels[10:] else ""
+    )
 
 
 def label_problem(task, label):
-    """What is wrong with a label of a `Task`, a string; "" if nothing."""
+    """Why a string is no label of a `Task`; "" if it is one."""
     if not task.is_regression:
         if label in task.labels or not task.labels:
             return ""
         return "%.80r is not one of %s" % (label, shown_labels(task))
-    low, high = task.label_range or (-np.inf, np.inf)
+    low, high = task.label_range or (-LARGEST_NUMBER, LARGEST_NUMBER)
     if is_number(label) and low <= float(label) <= high:
         return ""
-    allowed = " from %g to %g" % task.label_range if task.label_range else ""
-    return "%.80r is not a number%s" % (label, allowed)
+    return "%.80r is not a number from %g to %g" % (label, low, high)
 
 
-def _text_of(value):
-    """What stands in a field as text; JSON has other kinds of values too."""
+def similar_labels(labels):
+    """Groups of labels that differ in how they are written alone.
+
+    That is in case, white space, Unicode normalization form or number format: "good",
+    "Good " and "good"; "1", "1.0" and "01".
+
+    Args:
+      labels: distinct label strings.
+
+    Returns:
+      List of lists of at least two labels.
+    """
+    groups: dict[str | float, list[str]] = {}
+    for label in labels:
+        # Folding the case of a normalized text can undo its normalization.
+        folded = unicodedata.normalize("NFC", label).casefold()
+        key = " ".join(unicodedata.normalize("NFC", folded).split())
+        groups.setdefault(float(key) if is_number(key) else key, []).append(label)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _label_text(value):
+    """A label as text; JSON has other kinds of values too."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, (int, float)) else value
@@ -280,26 +276,21 @@ def _text_of(value):
 
 def _row_problem(task, split, columns, row, width, number):
     """What is wrong with a row; `number` counts data rows from 0. "" if nothing."""
-    if row.problem and row.problem != text_rows.BLANK:
-        return row.problem
-    if split.kind == text_rows.JSONL:
-        problem = row.problem or _json_problem(split, row.fields)
-        if problem:
-            return problem
-        shown = dict.fromkeys(columns, "")
-    else:
-        if len(row.fields) != width:
-            blank = " (a blank line)" if row.fields in ([], [""]) else ""
-            return "%d %s-separated fields%s, expected %d" % (
-                len(row.fields),
-                "tab" if split.kind == text_rows.TSV else "comma",
-                blank,
-                width,
-            )
+    shown = {}
+    problem = row.problem
+    if not problem and split.kind == text_rows.JSONL:
+        problem = _json_problem(split, row.fields)
+    elif not problem:
         shown = {at: ", field %d" % (at + 1) for at in columns if at is not None}
+        if len(row.fields) != width:
+            separator = "tab" if split.kind == text_rows.TSV else "comma"
+            problem = "%d %s-separated fields, expected %d"
+            problem %= (len(row.fields), separator, width)
+    if problem:
+        return problem
     if split.has_labels:
-        problem = label_problem(task, _text_of(row.fields[columns.label]))
-        return problem and "label%s: %s" % (shown[columns.label], problem)
+        problem = label_problem(task, _label_text(row.fields[columns.label]))
+        return problem and "label%s: %s" % (shown.get(columns.label, ""), problem)
     if split.index is not None and row.fields[columns.index] != str(number):
         # Predictions are written under row numbers, so they must agree with the file.
         return "%s%s: %.80r, expected %d (test rows are numbered from 0)" % (
@@ -319,21 +310,24 @@ def _json_problem(split, values):
         if name not in values:
             return "no %r, there are %s" % (name, text_rows.list_names(values))
         value = values[name]
-        is_fine = isinstance(value, str) or (
-            name == split.label and isinstance(value, (bool, int, float))
-        )
-        if not is_fine:
-            return "%r is %.80r, not a text" % (name, value)
+        kind = "label" if name == split.label else "text"
+        # NaN, which is no JSON, is what pandas and Python write for a missing value.
+        if not isinstance(value, str) and not (
+            kind == "label"
+            and isinstance(value, (bool, int, float))
+            and math.isfinite(value)
+        ):
+            return "%r is %.80r, not a %s" % (name, value, kind)
     return ""
 
 
-def _sound_rows(task, path, split):
+def _valid_rows(task, path, split):
     """The rows of a file; the first with a problem is an error, see `read_examples`.
 
     Yields:
-      Pairs of `text_rows.Fields` and `_Columns`.
+      Pairs of `text_rows.Record` and `_Columns`.
     """
-    rows = iter(_rows(path, split))
+    rows = text_rows.read_records(text_lines.file_lines(path, path), split.kind)
     columns, width, broken = _columns(split), 0, []
     if split.kind != text_rows.JSONL:
         first = next(rows, None)
@@ -343,11 +337,14 @@ def _sound_rows(task, path, split):
             raise _line_error(path, first.line, first.problem)
         width = split.num_fields or len(first.fields)
         columns = _positions(path, split, first.fields, width)
-        if not split.has_header:
+        if split.has_header:
+            _warn_of_example_as_header(path, task, split, columns, first.fields)
+        else:
             rows = itertools.chain([first], rows)
     number = -1
     for number, row in enumerate(rows):
-        if split.skips_broken_lines and len(row.fields) != width:
+        is_broken = row.problem in ("", text_rows.BLANK) and len(row.fields) != width
+        if split.skips_broken_lines and is_broken:
             broken.append(row.line)
             continue
         problem = _row_problem(task, split, columns, row, width, number)
@@ -362,13 +359,34 @@ def _sound_rows(task, path, split):
         )  # fmt: skip
 
 
+def iterate_examples(task, data_dir, split):
+    """Yields all examples of a file, of any `part`; see `read_examples`."""
+    path = _path_of(task, data_dir, split)
+    row = None
+    for row, columns in _valid_rows(task, path, split):
+        fields = row.fields
+        label = task.labels[0] if task.labels else "0"
+        if split.has_labels:
+            label = _label_text(fields[columns.label])
+        number = row.line - 1 if columns.guid is None else fields[columns.guid]
+        yield InputExample(
+            guid="%s-%s" % (split.guid_set, number),
+            text_a=fields[columns.text_a],
+            text_b=None if columns.text_b is None else fields[columns.text_b],
+            label=label,
+            line=row.line,
+        )
+    if row is None:
+        raise UserError("%s has no data rows" % path)
+
+
 def read_examples(task, data_dir, split):
-    """Reads the rows of a split.
+    """Reads the examples of a split.
 
     In TSV fields are separated by tabs and nothing is quoted; CSV and JSONL are as
     `text_rows` says. Guids are as in the original program: "<set>-<line number from 0,
     header included>", or the row's own id for MNLI. Examples of a file without labels
-    get the first label ("0" in a regression), which nothing may look at.
+    get the first label ("0" in a regression), which must not be used.
 
     Args:
       task: a `Task`.
@@ -380,32 +398,63 @@ def read_examples(task, data_dir, split):
 
     Raises:
       UserError: the file is missing or empty, is not UTF-8, lacks a column, or has a
-        row that does not parse; with file, line (from 1) and field (from 1).
+        row that does not parse, with file, line (from 1) and field (from 1); or no
+        example is held out.
     """
-    path = _path_of(task, data_dir, split)
-    dummy = task.labels[0] if task.labels else "0"
-    examples = []
-    for row, columns in _sound_rows(task, path, split):
-        fields = row.fields
-        number = row.line - 1 if columns.guid is None else fields[columns.guid]
-        examples.append(
-            InputExample(
-                guid="%s-%s" % (split.guid_set, number),
-                text_a=fields[columns.text_a],
-                text_b=None if columns.text_b is None else fields[columns.text_b],
-                label=_text_of(fields[columns.label]) if split.has_labels else dummy,
-                line=row.line,
-            )
+    examples = list(iterate_examples(task, data_dir, split))
+    path = os.path.join(data_dir, split.filename)
+    if not split.is_held_out:
+        _warn_of_quotes(path, split, examples)
+        _warn_of_header_as_example(path, task, split, examples)
+    if split.part is None:
+        return examples
+    taken = part_of(examples, split.part)
+    if not taken:
+        raise UserError(
+            '%s: "dev_share" of %g holds out none of the %d examples of %s: give a '
+            'larger one, or a file, "dev"'
+            % (task.config_file, split.part.share, len(examples), path)
         )
-    if not examples:
-        raise UserError("%s has no data rows" % path)
+    return taken
+
+
+def _warn_of_quotes(path, split, examples):
     quoted = sum(
         text_rows.is_quoted(example.text_a) or text_rows.is_quoted(example.text_b or "")
         for example in examples
     )
     if quoted and split.kind == text_rows.TSV:
         console.warn("%s", text_rows.quotes_note(path, quoted))
-    return examples if split.part is None else part_of(examples, split.part)
+
+
+def _warn_of_header_as_example(path, task, split, examples):
+    if split.has_header or split.kind == text_rows.JSONL or not split.has_labels:
+        return
+    label = examples[0].label
+    is_single = sum(example.label == label for example in examples) == 1
+    if is_single and not task.is_regression:
+        console.warn(
+            "%s, line 1: no other line has the label %.80r. If this is the header: "
+            '"header": true',
+            path,
+            label,
+        )
+
+
+def _warn_of_example_as_header(path, task, split, columns, header):
+    has_names = any(isinstance(column, str) for column in _columns(split))
+    has_known_labels = task.labels or task.is_regression
+    if has_names or not (split.has_labels and has_known_labels) or split.is_held_out:
+        return
+    label = header[columns.label]
+    if not label_problem(task, label):
+        console.warn(
+            "%s, line 1: taken for the header, but its field %d, %.80r, is a label. If "
+            'the file has no header: "header": false',
+            path,
+            columns.label + 1,
+            label,
+        )
 
 
 def part_of(examples, part):

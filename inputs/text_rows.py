@@ -1,11 +1,11 @@
-"""Rows of text from TSV, CSV and JSONL files and from plain lines, and rows out again.
+"""Rows of TSV, CSV and JSONL files and of plain lines, read and written.
 
-Rows are read one by one, so a file may be larger than memory. What is wrong with a row
-is said with the row, since it need not stop the others.
+Rows are read one by one, so a file may be larger than memory. A row that cannot be
+read carries its problem and does not end the reading.
 
-TSV is GLUE's: fields between tabs, nothing quoted. CSV is RFC 4180's: fields between
-commas, quoted where they hold a comma, a quote or a line end. Both begin with a header.
-JSONL has one object a line. Plain lines have no header: the texts, between tabs.
+TSV is GLUE's: fields between tabs, nothing quoted. CSV is that of RFC 4180: fields
+between commas, quoted where they hold a comma, a quote or a line end. JSONL has one
+object per line. Plain lines are TSV without a header: the texts, between tabs.
 """
 
 import collections
@@ -14,10 +14,12 @@ import io
 import json
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from errors import UserError
+from system import files
 
 TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
 KINDS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
@@ -33,21 +35,22 @@ KNOWN_COLUMNS = (
     ("sentence", None),
     ("text", None),
 )
+_PLAIN_COLUMNS = (("text_a", "text_b"), ("text_a", None))
 
-# A longer field is hardly text: a quote is not closed, and all that it takes in is read
-# again.
+# A longer field is hardly text: more likely a quote is not closed, and all lines that
+# it takes in are read again.
 MAX_CSV_FIELD = 1 << 20
 csv.field_size_limit(MAX_CSV_FIELD)
 
-# What `surrogateescape` makes of bytes that are not UTF-8.
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
-_NOT_UTF8 = "not UTF-8"
 BLANK = "a blank line"
 
-# Stands for a carriage return within a line of CSV, where csv.reader takes none: no
-# decoded text holds this half of a pair.
-_CARRIAGE_RETURN = "\udc0d"
-_LONE_CR = re.compile(r"\r(?!\n?\Z)")
+# `surrogateescape` decodes a byte that is not UTF-8 as U+DC00 + byte, for bytes from
+# 0x80. Below, the same is done with two characters that csv.reader does not take: NUL
+# (before Python 3.11) and a carriage return inside a line.
+_ESCAPE = 0xDC00
+_UNDECODABLE = re.compile("[\udc80-\udcff]")
+_NOT_OF_CSV = re.compile(r"\0|\r(?!\n?\Z)")
+_ESCAPED = re.compile("[\udc00\udc0d]")
 
 
 class Columns(NamedTuple):
@@ -62,25 +65,25 @@ class Columns(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One row; one with a problem has no texts."""
+    """One row to predict; one with a problem has no texts."""
 
     line: int  # the file's line that it begins on, counted from 1
-    problem: str = ""  # what is wrong with it; "" if nothing
+    problem: str = ""  # why it cannot be read; "" if it can
     task: str = ""
     text_a: str = ""
     text_b: str | None = None
 
 
-class Fields(NamedTuple):
-    """One row as it was read: of a table a list, of JSON a dict from name to value."""
+class Record(NamedTuple):
+    """One row as read: a list of fields, or of JSONL a dict from name to value."""
 
     line: int  # the file's line that it begins on, counted from 1
     fields: list[str] | dict[str, Any]
-    problem: str = ""
+    problem: str = ""  # why it cannot be read; "" if it can
 
 
 def kind_of(path, flag):
-    """What a file is, by the ending of its name.
+    """The kind of a file, by the ending of its name.
 
     Args:
       path: the file's path.
@@ -102,6 +105,20 @@ def kind_of(path, flag):
 
 
 # --- reading --------------------------------------------------------------------
+
+
+def is_blank(text):
+    """Whether a text has nothing that becomes a word piece.
+
+    True if it consists of white space, control and format characters (such as a
+    zero-width space), U+FFFD and combining marks; also if it is empty.
+    """
+    return all(
+        char.isspace()
+        or char == "\ufffd"
+        or unicodedata.category(char) in ("Cc", "Cf", "Mn")
+        for char in text
+    )
 
 
 def is_quoted(field):
@@ -127,8 +144,107 @@ def quotes_note(path, count):
     )
 
 
+def read_records(lines, kind):
+    """Reads the rows of a file, a header among them.
+
+    Args:
+      lines: iterable of the file's lines as bytes, line ends included; see
+        `text_lines`.
+      kind: `TSV`, `CSV` or `JSONL`.
+
+    Yields:
+      A `Record` for each row, also for one that cannot be read.
+    """
+    return _READERS[kind](lines)
+
+
+def _decode(lines):
+    """Lines as text without a byte order mark; see `_ESCAPE`."""
+    for number, line in enumerate(lines):
+        text = line.decode("utf-8", "surrogateescape")
+        yield text if number else text.removeprefix("\ufeff")
+
+
+def _encoding_problem(text):
+    found = _UNDECODABLE.search(text)
+    if not found:
+        return ""
+    byte = ord(found[0]) - _ESCAPE
+    return "not UTF-8 (byte 0x%02x): save the file as UTF-8" % byte
+
+
+def _tsv_records(lines):
+    for line, text in enumerate(_decode(lines), 1):
+        text = text.removesuffix("\n").removesuffix("\r")
+        problem = _encoding_problem(text) if text else BLANK
+        yield Record(line, text.split("\t"), problem)
+
+
+def _json_records(lines):
+    for line, text in enumerate(_decode(lines), 1):
+        values = {}
+        problem = _encoding_problem(text) if text.strip() else BLANK
+        if not problem:
+            try:
+                values = files.parse_json_object(text.strip())
+            except ValueError as error:
+                problem = str(error).replace("line 1 column", "column")
+        yield Record(line, values, problem)
+
+
+def _csv_records(lines):
+    texts, again, line = _decode(lines), collections.deque(), 1
+    while True:
+        taken: list[str] = []
+        try:
+            fields = next(csv.reader(_take_lines(again, texts, taken), strict=True))
+        except StopIteration:
+            return
+        except csv.Error as error:
+            problem = _csv_problem(str(error), line, line + len(taken) - 1)
+            # A quote that is not closed takes in what follows.
+            again.extendleft(reversed(taken[1:]))
+            del taken[1:]
+            fields = []
+        else:
+            problem = _encoding_problem("".join(taken)) if fields else BLANK
+            fields = [_ESCAPED.sub(_unescape, field) for field in fields]
+        yield Record(line, fields, problem)
+        line += len(taken)
+
+
+def _take_lines(again, texts, taken):
+    """Yields lines for csv.reader, first those of `again`, and adds them to `taken`."""
+    while again or (text := next(texts, None)) is not None:
+        text = again.popleft() if again else text
+        taken.append(text)
+        yield _NOT_OF_CSV.sub(_escape, text)
+
+
+def _escape(match):
+    return chr(_ESCAPE + ord(match[0]))
+
+
+def _unescape(match):
+    return chr(ord(match[0]) - _ESCAPE)
+
+
+def _csv_problem(error, first, last):
+    """Why a row from its first line to the one where reading failed is no CSV."""
+    if error.startswith("field larger"):
+        problem = "a field is longer than %d characters" % MAX_CSV_FIELD
+    else:
+        problem = "not valid CSV (%s)" % error
+    if last > first:
+        problem += ", on line %d; is a quote not closed?" % last
+    return problem
+
+
+_READERS = {TSV: _tsv_records, CSV: _csv_records, JSONL: _json_records}
+
+
 def read(lines, kind, columns, tasks, source):
-    """Reads rows, one by one.
+    """Reads rows to predict, one by one.
 
     Args:
       lines: iterable of the file's lines as bytes, line ends included.
@@ -145,25 +261,57 @@ def read(lines, kind, columns, tasks, source):
       UserError: the file has no header or the header lacks a column, so that no row can
         be read.
     """
+    records = read_records(lines, TSV if kind == LINES else kind)
     if kind == LINES:
-        records = _line_records(lines, ["task"] if columns.task else [])
-        task = columns.task and "task"
-        columns = Columns("text_a", task=task, pairs=columns.pairs)
-    elif kind == JSONL:
-        records = json_rows(lines)
-    else:
-        records = _table_records(lines, kind, columns, source)
-    for record in records:
-        if record.problem:
-            yield Row(record.line, record.problem)
-        else:
-            yield _row(record, _resolved(columns, record.fields, kind), columns, tasks)
+        names = [*(["task"] if columns.task else []), "text_a", "text_b"]
+        columns = Columns(
+            task=columns.task and "task", layouts=_PLAIN_COLUMNS, pairs=columns.pairs
+        )
+    elif kind != JSONL:
+        names = _read_header(records, columns, source)
+    for line, fields, problem in records:
+        if not problem and kind != JSONL:
+            problem = _width_problem(fields, names, kind)
+            fields = dict(zip(names, fields))
+        yield Row(line, problem) if problem else _row(line, fields, columns, tasks)
 
 
-def _resolved(columns, names, kind):
+def _read_header(records, columns, source):
+    """The names of a table's columns, from its first row."""
+    header = next(records, None)
+    if header is None:
+        raise UserError("%s is empty: a header, the columns' names, is needed" % source)
+    problem, names = header.problem, header.fields
+    layout = None if problem else _layout(columns, names)
+    if not problem and layout is None:
+        problem = "the header has %s; name them, --text_a_column and --text_b_column"
+        problem %= _missing(columns, names)
+    elif not problem and columns.task is not None and columns.task not in names:
+        problem = (
+            "the header has no column %r for the task, there are %s; name it, "
+            "--task_column" % (columns.task, list_names(names))
+        )
+    elif not problem:
+        doubled = [n for n in (*layout, columns.task) if names.count(n) > 1]
+        problem = doubled and "the header has the column %r twice" % doubled[0]
+    if problem:
+        raise UserError("%s, line %d: %s" % (source, header.line, problem))
+    return names
+
+
+def _width_problem(fields, names, kind):
+    if kind == LINES and not len(names) - 1 <= len(fields) <= len(names):
+        return "%d tab-separated fields, expected %s, or these and text_b" % (
+            len(fields),
+            " and ".join(names[:-1]),
+        )
+    if kind != LINES and len(fields) != len(names):
+        return "%d fields, the header has %d" % (len(fields), len(names))
+    return ""
+
+
+def _layout(columns, names):
     """The columns of the two texts among `names`; None if they are not all there."""
-    if kind == LINES:
-        return "text_a", "text_b" if "text_b" in names else None
     layouts = [columns[:2]] if columns.text_a else columns.layouts
     for text_a, text_b in layouts:
         if text_a in names and (text_b is None or text_b in names):
@@ -171,9 +319,9 @@ def _resolved(columns, names, kind):
     return None
 
 
-def _row(record, layout, columns, tasks):
-    """The `Row` of a record."""
-    line, values = record.line, record.fields
+def _row(line, values, columns, tasks):
+    """The `Row` of a row's values, a dict from the columns' names."""
+    layout = _layout(columns, values)
     if layout is None:
         return Row(line, _missing(columns, values))
     if columns.task is not None and columns.task not in values:
@@ -187,14 +335,15 @@ def _row(record, layout, columns, tasks):
     # A task name from JSON may be anything, also what cannot be looked up.
     if not isinstance(task, str) or task not in tasks:
         return Row(line, "unknown task %.80r, there are %s" % (task, ", ".join(tasks)))
-    if not text_a.strip():
+    if is_blank(text_a):
         return Row(line, "%s is empty" % layout[0])
+    text_b = None if is_blank(text_b or "") else text_b
     pairs = columns.pairs.get(task)
-    if pairs and not text_b:
+    if pairs and text_b is None:
         return Row(line, "no second text; the task %s takes pairs" % task)
-    if pairs is False and text_b:
+    if pairs is False and text_b is not None:
         return Row(line, "a second text; the task %s takes one" % task)
-    return Row(line, "", task, text_a, text_b or None)
+    return Row(line, "", task, text_a, text_b)
 
 
 def _missing(columns, names):
@@ -210,169 +359,10 @@ def _missing(columns, names):
 
 
 def list_names(names):
-    """Names of a file's columns for a message: printable, and not without end."""
+    """Names of a file's columns for a message: printable, and at most twenty."""
     names = list(names)
     shown = ", ".join("%.80r" % name for name in names[:20])
     return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
-
-
-def _texts(lines):
-    """Lines as text without a byte order mark; see `_UNDECODABLE`."""
-    for number, line in enumerate(lines):
-        text = line.decode("utf-8", "surrogateescape")
-        yield text if number else text.removeprefix("\ufeff")
-
-
-def _without_end(text):
-    return text.removesuffix("\n").removesuffix("\r")
-
-
-def _line_records(lines, before):
-    names = [*before, "text_a", "text_b"]
-    for line, text in enumerate(_texts(lines), 1):
-        text = _without_end(text)
-        fields = text.split("\t")
-        if _UNDECODABLE.search(text):
-            yield Fields(line, {}, _NOT_UTF8)
-        elif not text:
-            yield Fields(line, {}, BLANK)
-        elif not len(names) - 1 <= len(fields) <= len(names):
-            problem = "%d tab-separated fields, expected %s, or these and text_b" % (
-                len(fields),
-                " and ".join(names[:-1]),
-            )
-            yield Fields(line, {}, problem)
-        else:
-            yield Fields(line, dict(zip(names, fields)))
-
-
-def json_rows(lines):
-    """The rows of JSONL, each a `Fields`; `lines` are bytes."""
-    for line, text in enumerate(_texts(lines), 1):
-        if _UNDECODABLE.search(text):
-            yield Fields(line, {}, _NOT_UTF8)
-        elif not text.strip():
-            yield Fields(line, {}, BLANK)
-        else:
-            yield _json_record(line, text)
-
-
-def _unique(pairs):
-    """The dict of a JSON object; Python's own would keep the last of equal names."""
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        doubled = next(name for name in values if names.count(name) > 1)
-        raise ValueError("%.80r is there twice" % doubled)
-    return values
-
-
-def _json_record(line, text):
-    try:
-        values = json.loads(_without_end(text), object_pairs_hook=_unique)
-    except json.JSONDecodeError as error:
-        problem = "not valid JSON (%s, column %d)" % (error.msg, error.colno)
-        return Fields(line, {}, problem)
-    except (ValueError, RecursionError) as error:  # A number or nesting without end.
-        return Fields(line, {}, "not valid JSON (%s)" % error)
-    return Fields(line, values, "" if isinstance(values, dict) else "no JSON object")
-
-
-def _table_records(lines, kind, columns, source):
-    rows = csv_rows(lines) if kind == CSV else _tsv_rows(lines)
-    header = next(rows, None)
-    if header is None:
-        raise UserError("%s is empty: a header, the columns' names, is needed" % source)
-    problem = header.problem
-    names = header.fields
-    layout = None if problem else _resolved(columns, names, kind)
-    if not problem and layout is None:
-        problem = "the header has %s; name them, --text_a_column and --text_b_column"
-        problem %= _missing(columns, names)
-    elif not problem and columns.task is not None and columns.task not in names:
-        problem = (
-            "the header has no column %r for the task, there are %s; name it, "
-            "--task_column" % (columns.task, list_names(names))
-        )
-    elif not problem:
-        doubled = [n for n in (*layout, columns.task) if names.count(n) > 1]
-        problem = doubled and "the header has the column %r twice" % doubled[0]
-    if problem:
-        raise UserError("%s, line %d: %s" % (source, header.line, problem))
-    for row in rows:
-        problem = row.problem
-        if not problem and len(row.fields) != len(names):
-            problem = "%d fields, the header has %d" % (len(row.fields), len(names))
-        yield Fields(row.line, {} if problem else dict(zip(names, row.fields)), problem)
-
-
-def _tsv_rows(lines):
-    for line, text in enumerate(_texts(lines), 1):
-        text = _without_end(text)
-        problem = _NOT_UTF8 if _UNDECODABLE.search(text) else "" if text else BLANK
-        yield Fields(line, text.split("\t"), problem)
-
-
-class _RepeatableLines:
-    """An iterator of lines that can go back to just after a row's first line.
-
-    A quote that is never closed would take all that follows into one row.
-    """
-
-    def __init__(self, lines):
-        self._texts = _texts(lines)
-        self._waiting = collections.deque()
-        self._taken = []
-        self.number = 0  # lines taken so far
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        text = self._waiting.popleft() if self._waiting else next(self._texts)
-        self._taken.append(text)
-        self.number += 1
-        return _LONE_CR.sub(_CARRIAGE_RETURN, text) if "\r" in text else text
-
-    def begin_row(self):
-        self._taken = []
-
-    def go_back(self):
-        self._waiting.extendleft(reversed(self._taken[1:]))
-        self.number -= len(self._taken) - 1
-
-
-def csv_rows(lines):
-    """The rows of CSV, the header among them, each a `Fields`; `lines` are bytes."""
-    source = _RepeatableLines(lines)
-    rows = csv.reader(source, strict=True)
-    while True:
-        source.begin_row()
-        line = source.number + 1
-        try:
-            fields = next(rows)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield Fields(line, [], _csv_problem(str(error), line, source.number))
-            source.go_back()
-            continue
-        if any(map(_UNDECODABLE.search, fields)):
-            yield Fields(line, [], _NOT_UTF8)
-        else:
-            fields = [field.replace(_CARRIAGE_RETURN, "\r") for field in fields]
-            yield Fields(line, fields, "" if fields else BLANK)
-
-
-def _csv_problem(error, first, last):
-    """What is wrong with a row from its first line to that on which it was given up."""
-    if error.startswith("field larger"):
-        problem = "a field is longer than %d characters" % MAX_CSV_FIELD
-    else:
-        problem = "not valid CSV (%s)" % error
-    if last > first:
-        problem += ", on line %d; is a quote not closed?" % last
-    return problem
 
 
 # --- writing --------------------------------------------------------------------

@@ -87,8 +87,9 @@ def test_what_is_written_is_read(texts, kind):
     rows = list(text_rows.read(lines, kind, text_rows.Columns(), ("x",), "rows"))
     assert len(rows) == len(texts)
     for row, (text_a, text_b) in zip(rows, texts):
-        if text_a.strip():
-            assert (row.problem, row.text_a, row.text_b) == ("", text_a, text_b or None)
+        if not text_rows.is_blank(text_a):
+            second = None if text_rows.is_blank(text_b) else text_b
+            assert (row.problem, row.text_a, row.text_b) == ("", text_a, second)
         else:
             assert row.problem == "text_a is empty"
 

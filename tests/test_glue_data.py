@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 import glue_data
 from errors import UserError
@@ -175,17 +176,17 @@ def swap(old, new):
     ("task", "split", "change", "message"),
     [
         ("cola", 0, line(3, b"zz01\t2\t\tText."),
-         r"train\.tsv, line 3: label, field 2: '2' is not one of 0, 1$"),
+         r"train\.tsv, line 3: label, field 2: '2' is not one of '0', '1'$"),
         ("cola", 0, line(2, b"zz01\t1\tText."),
          r"line 2: 3 tab-separated fields, expected 4"),
         ("cola", 0, line(2, b"a\t1\t\tText\tx"),
          r"line 2: 5 tab-separated fields, expected 4"),
-        ("cola", 0, line(2, b""), r"line 2: 1 tab-separated fields \(a blank line\)"),
+        ("cola", 0, line(2, b""), r"line 2: a blank line"),
         ("cola", 0, lambda data: data + b"\n", r"line 7: .*blank line"),
         ("cola", 0, lambda _: b"", r"train\.tsv is empty"),
         ("rte", 0, lambda data: data.split(b"\n")[0], r"train\.tsv has no data rows"),
         ("rte", 0, swap(b"not_entailment", b"neutral"),
-         r"line 2: label, field 4: 'neutral' is not one of entailment, not_ent"),
+         r"line 2: label, field 4: 'neutral' is not one of 'entailment', 'not_ent"),
         ("rte", 0, swap(b"sentence2\tlabel", b"hypothesis\tgold"),
          r"line 1: .*no column 'sentence2', 'label'; it has 'index', 'sentence1', 'h"),
         ("rte", 2, line(3, b"2\ta\tb"), r"line 3: index, field 1: '2', expected 1"),
@@ -194,13 +195,14 @@ def swap(old, new):
         ("qqp", 1, line(2, b"0\ta"), r"dev\.tsv, line 2: 2 tab-separated fields"),
         ("qqp", 0, line(2, b"1\t2\t3\ta\tb\tyes"), r"line 2: label, field 6: 'yes'"),
         ("mnli", 1, lambda data: data.replace(b"\tneutral\n", b"\t-\n"),
-         r"line 2: label, field 16: '-' is not one of contradiction, entailment, neut"),
+         r"line 2: label, field 16: '-' is not one of 'contradiction', 'ent"),
         ("sts-b", 0, swap(b"5.000", b"5.1"), r"'5\.1' is not a number from 0 to 5"),
         ("sts-b", 0, swap(b"5.000", b"nan"), r"'nan' is not a number from 0 to 5"),
         ("sts-b", 0, swap(b"5.000", b"-1"), r"'-1' is not a number from 0 to 5"),
         ("sts-b", 0, swap(b"5.000", b"high"), r"line 2: label, field 10: 'high'"),
         ("sts-b", 0, swap(b"5.000", "\u0663".encode()), r"field 10: '\u0663' is not"),
         ("sts-b", 0, swap(b"5.000", b"1_0e-1"), r"field 10: '1_0e-1' is not a number"),
+        ("sts-b", 0, swap(b"5.000", b"1e39"), r"line 2: label, field 10: '1e39' is"),
         ("sts-b", 0, swap(b"5.000", b"1e"), r"field 10: '1e' is not a number"),
         ("rte", 0, swap(b"index\t", b"sentence1\t"),
          r"line 1: the header has the column 'sentence1' twice"),
@@ -208,7 +210,7 @@ def swap(old, new):
          r"line 1: .*it has 'c0', .*\(100000 in all\)$"),
         ("rte", 0, line(2, b"0\ta\tb\t" + b"x" * 10**5), r"field 4: 'x{70,80} is not"),
         ("sst-2", 0, swap(b"rain", b"r\xe4in"),
-         r"train\.tsv, line 5: not UTF-8: .*0xe4"),
+         r"train\.tsv, line 5: not UTF-8 .*0xe4"),
         ("mrpc", 0, swap(b"kettle sang", b"kettle \xff"), r"line 2: not UTF-8"),
     ],
 )  # fmt: skip
@@ -229,6 +231,16 @@ def test_what_is_no_plain_file(tmp_path):
     os.mkfifo(tmp_path / "train.tsv")
     with pytest.raises(UserError, match=r"train\.tsv is no plain file"):
         read_examples(task, str(tmp_path), task.train)
+
+
+def test_a_file_without_the_right_to_read_it(monkeypatch):
+    def refuse(path, mode):
+        raise tf.errors.PermissionDeniedError(None, None, path + "; denied")
+
+    task = GLUE_TASKS["rte"]
+    monkeypatch.setattr(tf.io.gfile, "GFile", refuse)
+    with pytest.raises(UserError, match=r"train\.tsv cannot be read .*denied"):
+        read_examples(task, str(GLUE / "RTE"), task.train)
 
 
 def test_a_file_that_a_spreadsheet_quoted_is_taken_with_a_warning(

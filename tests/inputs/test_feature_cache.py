@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 import tokenization
 from errors import UserError
@@ -95,7 +96,7 @@ def test_the_key_holds_all_that_shapes_the_features(tmp_path, change):
 
 def test_the_format_is_part_of_the_key(tmp_path, monkeypatch):
     before = _key(tmp_path)
-    monkeypatch.setattr(feature_cache, "FORMAT_VERSION", 2)
+    monkeypatch.setattr(feature_cache, "FORMAT_VERSION", -1)
     assert _key(tmp_path) != before
 
 
@@ -153,6 +154,24 @@ def test_a_damaged_file_is_built_again(tmp_path, write, damage):
 def test_a_damaged_key_file_counts_as_none(tmp_path, write, content):
     write("one")
     (tmp_path / "dev.tf_record.key").write_bytes(content)
+    assert write("one") == (COUNTS, True)
+
+
+def test_a_file_without_the_right_to_read_it_is_built_again(
+    tmp_path, write, monkeypatch
+):
+    write("one")
+    digest = feature_cache.files.digest
+    path = tmp_path / "dev.tf_record"
+
+    def refuse_once(name):
+        if name == str(path) and path.exists() and not write.refused:
+            write.refused = True
+            raise tf.errors.PermissionDeniedError(None, None, name)
+        return digest(name)
+
+    write.refused = False
+    monkeypatch.setattr(feature_cache.files, "digest", refuse_once)
     assert write("one") == (COUNTS, True)
 
 

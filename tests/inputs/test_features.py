@@ -81,11 +81,13 @@ def test_truncation_takes_from_the_longer_and_from_b_on_a_tie():
     assert (len(a), len(b)) == (3, 1)
 
 
-def test_empty_second_text_counts_as_none(tokenizer):
-    example = features.InputExample("x", "a film", "", "1")
+@pytest.mark.parametrize("text_b", ["", " ", "\u200b", "\0\x08", "\ufffd"])
+def test_a_second_text_without_pieces_counts_as_none(tokenizer, text_b):
+    example = features.InputExample("x", "a film " * 20, text_b, "1")
     got = features.convert_single_example(9, example, ["0", "1"], 8, tokenizer)
-    assert got.input_mask == [1, 1, 1, 1, 0, 0, 0, 0]
-    assert not any(got.segment_ids)
+    alone = features.InputExample("x", "a film " * 20, None, "1")
+    expected = features.convert_single_example(9, alone, ["0", "1"], 8, tokenizer)
+    assert vars(got) == vars(expected) and len(got.input_ids) == 8
 
 
 def test_padding_example_and_regression(tokenizer):

@@ -180,6 +180,8 @@ def test_a_label_of_one_row_stays_in_training(write, tmp_path):
         ({"label": 7}, "there is no column 7"),
         ({"label": "id", "labels": ["9", "8"]}, r"line 2: label, field 1: '1' is not"),
         ({"regression": True}, "line 2: label, field 3: 'late' is not a number"),
+        ({"text_a": "message\n(en)"}, r'"text_a" is .*message\\n'),
+        ({"label": "\u2028"}, '"label" is '),
     ],
 )
 def test_mistakes(write, tmp_path, change, message):
@@ -203,7 +205,7 @@ def test_mistakes(write, tmp_path, change, message):
         ("message,topic\nx,a,b\n", "line 2: 3 comma-separated fields, expected 2"),
         (
             "message,topic\n\nx,a\n",
-            r"line 2: 0 comma-separated fields \(a blank ",
+            "line 2: a blank line",
         ),
         ('message,topic\n"x,a\n', "line 2: not valid CSV"),
         ("message,topic\n", "has no data rows"),
@@ -217,12 +219,82 @@ def test_rows_that_are_no_tasks(write, rows, message):
 
 
 @pytest.mark.parametrize(
+    "labels",
+    [
+        ("good", "good "),
+        ("good", "Good"),
+        ("gr\u00f6\u00dfe", "gro\u0308\u00dfe"),
+        ("1", "1.0", "01"),
+        ("very good", "very  good"),
+    ],
+)
+def test_labels_that_are_written_differently(write, labels):
+    rows = "message,topic\n" + "".join("x,%s\n" % each for each in ("bad", *labels))
+    with pytest.raises(UserError) as caught:
+        load(write(SOUND, train_csv=rows))
+    for line, label in enumerate(labels, 3):
+        assert "%r (1, first on line %d)" % (label, line) in str(caught.value)
+    assert "bad" not in str(caught.value)
+    # Whoever means different classes says so.
+    listed = {**SOUND, "labels": ["bad", *labels]}
+    assert load(write(listed, train_csv=rows)).labels == ("bad", *labels)
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    said = []
+    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: said.append(text % a))
+    return said
+
+
+@pytest.mark.parametrize("share", [None, 0.5])
+@pytest.mark.parametrize("regression", [False, True])
+def test_an_example_taken_for_the_header(write, tmp_path, warnings, share, regression):
+    document = {"name": "n", "train": "t.csv", "text_a": 0, "label": 1}
+    document.update(dev_share=share, regression=regression)
+    task = load(write(document, t_csv="a,1\nb,2\nc,1\nd,2\ne,1\n"))
+    for split in task.splits:
+        examples(task, tmp_path, split)
+    (warning,) = warnings
+    assert "t.csv, line 1" in warning and '"header": false' in warning
+
+
+def test_a_header_taken_for_an_example(write, tmp_path, warnings):
+    document = {"name": "n", "train": "t.csv", "text_a": 0, "label": 1, "header": False}
+    task = load(write(document, t_csv="text,label\na,1\nb,2\nc,1\nd,2\n"))
+    examples(task, tmp_path, task.train)
+    (warning,) = warnings
+    assert "line 1" in warning and "'label'" in warning and '"header": true' in warning
+
+
+@pytest.mark.parametrize("rows", [0, 8])
+def test_a_share_that_holds_out_nothing(write, tmp_path, rows):
+    content = "message,topic\n" + "x,1.5\n" * rows
+    document = {**SOUND, "dev": None, "dev_share": 0.05, "regression": True}
+    task = load(write(document, train_csv=content))
+    with pytest.raises(
+        UserError, match="dev_share.* 8 examples" if rows else "no data"
+    ):
+        examples(task, tmp_path, task.dev[0])
+
+
+def test_a_number_whose_square_is_infinite(write, tmp_path):
+    document = {**SOUND, "regression": True}
+    for number in ("1e39", "-1e20"):
+        task = load(write(document, train_csv="message,topic\nx,1\ny,%s\n" % number))
+        with pytest.raises(UserError, match="train.csv, line 3: .*" + number):
+            examples(task, tmp_path, task.train)
+
+
+@pytest.mark.parametrize(
     ("rows", "message"),
     [
+        ('{"a": "x", "b": "z", "y": NaN}\n', "line 1: 'y' is nan, not a label"),
+        ('{"a": "x", "b": "z", "y": null}\n', "line 1: 'y' is None, not a label"),
         ('{"a": "x", "y": 1}\n', "line 1: no 'b', there are 'a', 'y'"),
         ('{"a": "x", "b": 2, "y": 1}\n', "line 1: 'b' is 2, not a text"),
         ('{"a": "x", "b": null, "y": 1}\n', "line 1: 'b' is None, not a text"),
-        ('{"a": "x", "b": "z", "y": [1]}\n', "'y' is \\[1\\], not a text"),
+        ('{"a": "x", "b": "z", "y": [1]}\n', "'y' is \\[1\\], not a label"),
         ("\n", "line 1: a blank line"),
         ("[1]\n", "line 1: no JSON object"),
     ],

@@ -45,6 +45,24 @@ def test_a_row_of_csv_may_have_several_lines():
     assert problems(rows) == [(9, "1 fields, the header has 2")]
 
 
+def test_what_has_no_word_piece_is_empty():
+    blank = ["", " \t", "\u200b\ufeff", "\0\x1b", "\ufffd", "\u2028", "\u0301"]
+    for text in blank:
+        content = json.dumps({"text_a": "a" + text, "text_b": text})
+        assert read(content, JSONL) == [row(1, "a" + text)]
+        assert problems(read(json.dumps({"text": text}), JSONL)) == [
+            (1, "text is empty")
+        ]
+    assert not any(text_rows.is_blank(text + "\ue000") for text in blank)
+
+
+@pytest.mark.parametrize("kind", [TSV, CSV, LINES])
+def test_a_null_character_is_part_of_the_text_on_every_python(kind):
+    content = "" if kind == LINES else "text\n"
+    line = content.count("\n") + 1
+    assert read(content + "a\0b\n", kind) == [row(line, "a\0b")]
+
+
 def test_a_quote_that_is_not_closed_costs_one_row():
     content = 'text,n\na,1\n"b,2\nc,3\n"d, or e",4\nf,5\n"g,6\n'
     rows = read(content, CSV)
@@ -171,10 +189,10 @@ def test_no_other_character_ends_a_line():
             JSONL,
             b'{"text": "a"}\n',
             b'{"text"\n',
-            "not valid JSON (Expecting ':' delimiter, column 8)",
+            "not JSON: Expecting ':' delimiter: column 8",
         ),
-        (JSONL, b'{"text": "a"}\n', b"9" * 5000 + b"\n", "JSON"),
-        (JSONL, b'{"text": "a"}\n', b"[" * 100000 + b"\n", "not valid JSON"),
+        (JSONL, b'{"text": "a"}\n', b"9" * 5000 + b"\n", "5000 digits"),
+        (JSONL, b'{"text": "a"}\n', b"[" * 100000 + b"\n", "JSON"),
         (JSONL, b'{"text": "a"}\n', b'["text"]\n', "no JSON object"),
         (JSONL, b'{"text": "a"}\n', b'"text"\n', "no JSON object"),
         (JSONL, b'{"text": "a"}\n', b'{"txt": "a"}\n', "no column of a known name"),
@@ -273,7 +291,7 @@ def test_a_long_header_is_not_said_whole(kind):
 
 def test_a_name_twice_in_a_json_row():
     rows = read('{"text": "a", "text": "b"}\n', JSONL)
-    assert problems(rows) == [(1, "not valid JSON ('text' is there twice)")]
+    assert problems(rows) == [(1, "it has the entry 'text' twice")]
 
 
 def test_rows_are_read_one_by_one():
