@@ -74,8 +74,8 @@ def read_best(output_dir):
 
 def is_due(run, step):
     """Whether a step that a training has reached has still to be evaluated."""
-    every = run.dev_steps.every
-    if not every or not step or step % every:
+    every, last = run.dev_steps.every, run.settings.num_train_steps
+    if not every or not step or (step % every and step != last):
         return False
     return step not in [entry["global_step"] for entry in _history(run)]
 

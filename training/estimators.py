@@ -4,6 +4,7 @@ import ctypes
 import glob
 import os
 import threading
+import weakref
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -201,7 +202,18 @@ def train(model_fn, settings, input_fn, watch, stop):
         if not settings.use_tpu:
             # Before the Estimator's own hook for the loss, which knows less.
             hooks = [*hooks, watch]
-        hooks = [*hooks, SaveHook(settings.output_dir), signals.StopHook(request)]
+            if settings.cluster is None:
+                # The Estimator's own would save a step before `watch` has its loss.
+                hooks.append(
+                    tf.train.CheckpointSaverHook(
+                        settings.output_dir,
+                        save_steps=settings.save_checkpoints_steps,
+                        save_graph_def=settings.write_graph,
+                    )
+                )
+        sees_losses = settings.is_chief and not settings.use_tpu
+        save = SaveHook(settings.output_dir, watch if sees_losses else None)
+        hooks = [*hooks, save, signals.StopHook(request)]
         try:
             trained.train(input_fn, hooks=hooks, max_steps=stop)
         except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
@@ -238,6 +250,9 @@ def prepare_summaries(folder, write_graph):
     # When it is made it writes the graph that is the default: an empty one.
     with tf.Graph().as_default():
         writer = tf.summary.FileWriterCache.get(folder)
+    if writer in _prepared_writers:  # It is kept for the whole process.
+        return
+    _prepared_writers.add(writer)
     if not write_graph:
         writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
     # It writes in a thread; an error there comes again in the next call.
@@ -247,21 +262,34 @@ def prepare_summaries(folder, write_graph):
     events.flush = explained(events.flush)
 
 
+_prepared_writers = weakref.WeakSet()
+
+
 def _thread_ended(failure):
     if failure.thread is None or failure.thread.name != _EVENT_THREAD:
         threading.__excepthook__(failure)
 
 
 class SaveHook(estimator.SessionRunHook):
-    """Says what to do when a checkpoint cannot be written, and takes its parts away.
+    """Writes the last losses beside each checkpoint, and explains failed saves.
+
+    The losses are there before the checkpoint is: a resumed run reads them, and ends
+    with the diagnostics of one that was not interrupted.
 
     TensorFlow's own error for a file above the system's limit is that for the end of
-    the input, and would end the training as if it were complete.
+    the input, and would end the training as if it were complete. What was written of a
+    checkpoint that failed is removed.
     """
 
-    def __init__(self, output_dir):
-        """Keeps where checkpoints are written."""
+    def __init__(self, output_dir, watch=None):
+        """Keeps what is saved, and where.
+
+        Args:
+          output_dir: the folder of the checkpoints.
+          watch: the `progress.ProgressHook` of the losses; None: none are written.
+        """
         self._output_dir = output_dir
+        self._watch = watch
 
     def begin(self):
         (saver,) = tf.get_collection(tf.GraphKeys.SAVERS)
@@ -272,16 +300,20 @@ class SaveHook(estimator.SessionRunHook):
         save = disk.explained(self._output_dir, need)(saver.save)
 
         def save_or_clear(session, path, *args, global_step, **kwargs):
+            prefix = "%s-%d" % (path, global_step)
             try:
-                return save(session, path, *args, global_step=global_step, **kwargs)
+                if self._watch is not None:
+                    self._watch.write_losses(prefix)
+                saved = save(session, path, *args, global_step=global_step, **kwargs)
             except UserError:
-                prefix = "%s-%d" % (path, global_step)
                 for left in tf.io.gfile.glob(glob.escape(prefix) + "[_.]*"):
                     if tf.io.gfile.isdir(left):
                         tf.io.gfile.rmtree(left)
                     else:
                         tf.io.gfile.remove(left)
                 raise
+            progress.remove_stale_losses(self._output_dir)
+            return saved
 
         saver.save = save_or_clear
 

@@ -2,14 +2,16 @@
 
 import collections
 import math
+import os
 import sys
 import time
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from system import console
+from system import console, files
 from training.estimator_compat import estimator
 from weights import health
 
@@ -17,6 +19,11 @@ from weights import health
 # seconds after the one before, and never so many without one.
 SHORTEST_INTERVAL = 15.0
 LONGEST_INTERVAL = 600.0
+
+# Ending of the file with the losses of the steps before a checkpoint: little-endian
+# float32.
+_LOSSES = ".losses"
+_MOST_LOSS_BYTES = 1 << 28
 
 # The graph collection with what a step reports.
 _REPORT = "training_report"
@@ -56,19 +63,20 @@ class ProgressHook(estimator.SessionRunHook):
     that of answering with the labels' frequencies.
     """
 
-    def __init__(self, settings, stream=None):
+    def __init__(self, settings, stream=None, losses=()):
         """Keeps what is reported.
 
         Args:
           settings: a `ProgressSettings`.
           stream: text stream; standard error by default.
+          losses: those of the steps before, as `read_losses` gives them.
         """
         self._settings = settings
         self._stream = stream
         self._bar = None
         # Losses of the last tenth of all steps so far.
         self._window = max(1, settings.num_train_steps // 10)
-        self._losses = collections.deque(maxlen=self._window)
+        self._losses = collections.deque(losses, maxlen=self._window)
         self._noticed = False
         self.last_values: dict | None = None  # of the last step
 
@@ -186,8 +194,39 @@ class ProgressHook(estimator.SessionRunHook):
                 self._text(now),
             )
 
+    def write_losses(self, checkpoint):
+        """Writes the last losses beside a checkpoint; see `read_losses`."""
+        if self._losses:
+            data = np.array(self._losses, "<f4").tobytes()
+            files.write_whole(checkpoint + _LOSSES, data)
+
     def last_loss(self):
         """The `health.TrainingLoss` at the end; None where no step was seen."""
         if not self._losses:
             return None
         return health.TrainingLoss(self._mean_loss(), len(self._losses))
+
+
+def read_losses(checkpoint):
+    """The losses of the steps before a checkpoint, the last one's at the end.
+
+    Args:
+      checkpoint: path without file endings.
+
+    Returns:
+      List of floats; empty where none were written.
+    """
+    path = checkpoint + _LOSSES
+    if not tf.io.gfile.exists(path):
+        return []
+    data = files.read(path, _MOST_LOSS_BYTES, "delete it")
+    return np.frombuffer(data, "<f4", len(data) // 4).astype(float).tolist()
+
+
+def remove_stale_losses(output_dir):
+    """Removes losses whose checkpoint is not there any more."""
+    names = set(tf.io.gfile.listdir(output_dir))
+    for name in names:
+        stem, ending = os.path.splitext(name)
+        if ending == _LOSSES and stem + ".index" not in names:
+            tf.io.gfile.remove(os.path.join(output_dir, name))

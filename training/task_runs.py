@@ -37,15 +37,33 @@ def say_data(run):
 
 
 def train(model_fn, run, step_reached=None):
-    """Trains up to the last step, or says that it has been reached.
+    """Trains up to the last step, if it has not been reached.
 
     The chief writes the adapter package.
 
     Returns:
-      What is known against the weights, a `health.Health`.
+      The diagnostics of the weights, a `health.Health`.
     """
     settings = run.settings
-    known = run.known
+    rows = run.examples[run.task.train.name]
+    labels = scoring.gold_of(run.task, rows)
+    progress_settings = progress.ProgressSettings(
+        settings.train_batch_size,
+        settings.num_train_steps,
+        run.num_warmup_steps,
+        health.constant_loss(labels, run.task.is_regression),
+        run.leaves_out_infinite,
+    )
+    losses = []
+    if step_reached is not None:
+        losses = progress.read_losses(checkpoints.latest(settings.output_dir))
+    watch = progress.ProgressHook(progress_settings, losses=losses)
+
+    def diagnose():
+        return health.of_training(watch.last_loss(), progress_settings.baseline_loss)
+
+    if dev_steps.is_due(run, step_reached):
+        _evaluate_step(model_fn, run, diagnose())
     if step_reached is not None and step_reached >= settings.num_train_steps:
         console.say(
             "Training in %s has already reached step %d of %d: nothing to train",
@@ -53,27 +71,24 @@ def train(model_fn, run, step_reached=None):
             step_reached,
             settings.num_train_steps,
         )
+        diagnostics = run.known
+        if diagnostics.training is None:
+            diagnostics = diagnostics._replace(training=diagnose())
         if tf.io.gfile.exists(run_package.folder_of(settings.output_dir)):
-            return known
+            return diagnostics
     else:
-        known = health.Health(training=_train_on(model_fn, run, step_reached))
+        _train_on(model_fn, run, step_reached, watch, diagnose)
+        diagnostics = health.Health(training=diagnose())
     if settings.is_chief:
-        run_record.write_health(settings.output_dir, known)
-        run_package.write(settings.output_dir, run.package, known)
-    return known
+        run_record.write_health(settings.output_dir, diagnostics)
+        run_package.write(settings.output_dir, run.package, diagnostics)
+    return diagnostics
 
 
-def _train_on(model_fn, run, step_reached):
-    """Trains; returns the findings."""
+def _train_on(model_fn, run, step_reached, watch, diagnose):
+    """Trains from a step on."""
     settings = run.settings
     rows = run.examples[run.task.train.name]
-    progress_settings = progress.ProgressSettings(
-        settings.train_batch_size,
-        settings.num_train_steps,
-        run.num_warmup_steps,
-        health.constant_loss(scoring.gold_of(run.task, rows), run.task.is_regression),
-        run.leaves_out_infinite,
-    )
     input_fn, _ = make_input_fn(run, run.task.train, "train", settings.train_batch_size)
     run_text.say_training(settings, run.num_warmup_steps, len(rows), run.training)
     if step_reached is not None:
@@ -81,23 +96,16 @@ def _train_on(model_fn, run, step_reached):
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
         )
     if settings.is_chief:
+        run_record.write_health(settings.output_dir, None)
         _warn_of_space(settings)
         estimators.prepare_summaries(settings.output_dir, settings.write_graph)
-    watch = progress.ProgressHook(progress_settings)
-
-    def findings():
-        return health.of_training(watch.last_loss(), progress_settings.baseline_loss)
-
     reached = step_reached or 0
-    if dev_steps.is_due(run, reached):
-        _evaluate_step(model_fn, run, None)
     for stop in dev_steps.stops(run.dev_steps, reached, settings.num_train_steps):
         estimators.train(model_fn, settings, input_fn, watch, stop)
         if run.dev_steps.every:
-            _evaluate_step(model_fn, run, findings())
-    for finding in findings():
+            _evaluate_step(model_fn, run, diagnose())
+    for finding in diagnose() or ():
         console.warn("%s", finding)
-    return findings()
 
 
 def _evaluate_step(model_fn, run, findings):

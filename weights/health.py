@@ -27,7 +27,7 @@ class TrainingLoss(NamedTuple):
     """What the loss was at the end of a training."""
 
     mean: float  # over `steps`
-    steps: int  # of the last tenth of all steps, those of this process
+    steps: int  # at most the last tenth of all steps
 
 
 def constant_loss(labels, is_regression):
@@ -55,9 +55,11 @@ def of_training(loss: TrainingLoss | None, baseline_loss):
       baseline_loss: what `constant_loss` gives for the training labels.
 
     Returns:
-      List of findings, texts; empty for a sound training.
+      List of findings, texts; empty for a sound training; None if no loss was seen.
     """
-    if loss is None or not loss.steps or loss.mean < LEARNED_BELOW * baseline_loss:
+    if loss is None:
+        return None
+    if loss.mean < LEARNED_BELOW * baseline_loss:
         return []
     return [
         "training: the mean loss of the last %d steps, %.4f, is not clearly below "

@@ -70,10 +70,13 @@ def copy(output_dir, folder):
     )
 
 
-def write_health(output_dir, known):
-    """Writes down what is known against a run's weights, a `health.Health`."""
+def write_health(output_dir, diagnostics):
+    """Records the diagnostics of a run's weights, a `health.Health`; None: unknown."""
     record = read(output_dir)
-    _write(output_dir, dict(record, health=known.as_json()))
+    record.pop("health", None)
+    if diagnostics is not None:
+        record["health"] = diagnostics.as_json()
+    _write(output_dir, record)
 
 
 def read_health(output_dir):
@@ -216,11 +219,13 @@ def _check_folder(output_dir):
 def _check_no_checkpoint_is_left(output_dir):
     """Refuses checkpoints that the file `checkpoint` does not lead to.
 
-    Training would begin anew and replace them.
+    Training would begin anew and replace them. One of step 0 alone is what is left of a
+    run that was killed while it wrote its first: nothing was trained.
     """
     left = tf.io.gfile.glob(os.path.join(output_dir, "model.ckpt-*.index"))
-    if left:
-        names = [os.path.basename(path)[: -len(".index")] for path in left]
+    names = [os.path.basename(path)[: -len(".index")] for path in left]
+    names = [name for name in names if name != "model.ckpt-0"]
+    if names:
         last = max(names, key=lambda name: (len(name), name))  # by the step in it
         raise UserError(
             "--output_dir=%s holds %s, but its file `checkpoint`, which names the last "

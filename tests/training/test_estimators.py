@@ -104,6 +104,14 @@ def test_what_is_not_finite_ends_the_training(loss):
     _train(loss=loss, leaves_out_infinite=True)
 
 
+def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):
+    for _ in range(2000):  # Python's stack is a thousand calls deep.
+        estimators.prepare_summaries(str(tmp_path), write_graph=False)
+    writer = tf.summary.FileWriterCache.get(str(tmp_path))
+    writer.add_summary(tf.Summary(), 1)
+    writer.flush()
+
+
 @pytest.mark.parametrize(
     "cores, batch_sizes, lanes",
     [(1, [8], 1), (2, [32, 8], 2), (2, [2], 2), (2, [32, 1], 1), (3, [32], 1)],

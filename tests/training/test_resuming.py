@@ -1,5 +1,6 @@
 """Training that was interrupted ends with the bytes of one that was not."""
 
+import json
 import os
 import signal
 
@@ -11,7 +12,7 @@ import tensorflow.compat.v1 as tf
 import optimization
 from errors import UserError
 from tests import programs
-from training import batch_gradients, estimators, progress
+from training import batch_gradients, dev_steps, estimators, progress
 from weights import checkpoints, run_package, run_record
 
 
@@ -125,6 +126,62 @@ def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, ch
         kept = tensors(resumed)
         assert kept[scale] == batch_gradients.LossScale.INITIAL * 2**3
         assert kept[finite] == 1
+
+
+def raise_at_call(monkeypatch, module, name, number):
+    """Ends the run at the given call of a function, counted from 1."""
+    function, left = getattr(module, name), iter(range(number - 1, -1, -1))
+
+    def count(*args, **kwargs):
+        if not next(left, 1):
+            raise Interrupted
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, count)
+
+
+def test_the_diagnostics_of_a_run_survive_interruptions(tmp_path, monkeypatch, flags):
+    flags = {
+        **flags,
+        "learning_rate": 1e-9,
+        "do_predict": False,
+        "do_eval": True,
+        "eval_steps": 3,
+        "keep_best": "accuracy",
+    }
+    small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
+    resumed = str(tmp_path / "resumed")
+    for module, name, number in (
+        (run_package, "write", 1),  # best/ after step 3
+        (dev_steps, "_keep_if_best", 4),  # the evaluation after the last step
+        (run_record, "write_health", 1),
+        (run_package, "write", 1),
+    ):
+        with monkeypatch.context() as patched, pytest.raises(Interrupted):
+            raise_at_call(patched, module, name, number)
+            small_run.run(output_dir=resumed, **flags)
+    small_run.run(output_dir=resumed, **flags)
+    names = ("run.json", "eval_results.json", dev_steps.HISTORY_NAME)
+    names += ("best/best.json", "best/run.json")
+    names += ("adapters/adapter_config.json", "best/adapters/adapter_config.json")
+    for name in names:
+        expected = (tmp_path / "undisturbed" / name).read_bytes()
+        assert (tmp_path / "resumed" / name).read_bytes() == expected, name
+    health = json.loads((tmp_path / "resumed" / "run.json").read_text())["health"]
+    assert not health["ok"]
+    assert "last 1 step" in health["training"][0]
+
+
+def test_a_run_killed_in_its_first_checkpoint_starts_again(tmp_path, flags):
+    flags = {**flags, "num_train_epochs": 1.0, "do_predict": False}
+    small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    record = (tmp_path / "undisturbed" / "run.json").read_bytes()
+    (killed / "run.json").write_bytes(record)
+    (killed / "model.ckpt-0.index").touch()
+    small_run.run(output_dir=str(killed), **flags)
+    assert_identical(killed, tmp_path / "undisturbed")
 
 
 def test_a_float16_checkpoint_without_the_loss_scale_is_refused(tmp_path):
