@@ -88,6 +88,19 @@ def config(**changes):
     return spoil
 
 
+def entry_of(path, value, *names):
+    """Changes an entry of a JSON file, by the names on the way to it."""
+
+    def spoil(root):
+        content = entries = json.loads((root / path).read_text())
+        for name in names[:-1]:
+            entries = entries[name]
+        entries[names[-1]] = value
+        (root / path).write_text(json.dumps(content))
+
+    return spoil
+
+
 def cut(path, keep=0.3):
     """Leaves the first part of a file, as a broken copy does."""
 
@@ -619,6 +632,7 @@ CHECKPOINT_CASES = (
     ),
 )
 
+BEST = {"metric": "accuracy", "set": "dev", "score": 0.5, "global_step": 9}
 HOLDS = "--output_dir={root}/output holds another run"
 OUTPUT_CASES = (
     Case(
@@ -674,6 +688,32 @@ OUTPUT_CASES = (
         "output_dir with a damaged run.json",
         ("{root}/output/run.json is damaged", "delete it", "--output_dir"),
         spoil=used_output(cut("output/run.json")),
+    ),
+    *(
+        Case(
+            "output_dir with run.json whose %s is %s" % (entry, value),
+            ("{root}/output/run.json", entry, "delete it", "--output_dir"),
+            spoil=used_output(entry_of("output/run.json", value, *path)),
+        )
+        for entry, value, *path in (
+            ("identity.labels[0]", 1, "identity", "labels", 0),
+            ("identity.max_seq_length", "x", "identity", "max_seq_length"),
+            ("training", [], "training"),
+            ("health.training", "x", "health", "training"),
+        )
+    ),
+    *(
+        Case(
+            "output_dir with a best.json whose %s is %s" % (entry, value),
+            ("{root}/output/best/best.json", entry, "delete the folder"),
+            PREDICT,
+            used_output(
+                lambda root: (root / "output/best").mkdir(),
+                write("output/best/best.json", json.dumps(BEST)),
+                entry_of("output/best/best.json", value, entry),
+            ),
+        )
+        for entry, value in (("set", None), ("score", float("nan")), ("score", True))
     ),
     Case(
         "output_dir of another size, without run.json",

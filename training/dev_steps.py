@@ -13,13 +13,23 @@ import tensorflow.compat.v1 as tf
 import optimization
 from errors import UserError
 from inputs import text_lines
-from system import console, files
+from system import console, files, schema
 from training import run_text, scoring
 from weights import checkpoints, run_package, run_record
 
 HISTORY_NAME = "eval_steps.jsonl"
 BEST_FOLDER = "best"
 BEST_NAME = "best.json"  # within it
+
+BEST_SCHEMA = schema.Object(
+    {
+        "metric": schema.LINE,
+        "set": schema.LINE,
+        "score": schema.number(),
+        "global_step": schema.integer(),
+    },
+    others=schema.ANY,
+)
 
 _REMEDY = "delete the folder to choose anew from the next evaluation on"
 
@@ -40,36 +50,32 @@ def stops(settings, reached, last):
 
 
 def check(output_dir, settings):
-    """Refuses a folder that keeps the best of another metric.
+    """Refuses a folder whose kept best is damaged, or is the best of another metric.
 
     Raises:
       UserError: saying which.
     """
-    found = read_best(output_dir)
-    if found and settings.keep_best and found["metric"] != settings.keep_best:
+    best = read_best(output_dir)
+    if best and settings.keep_best and best["metric"] != settings.keep_best:
         raise UserError(
             "--keep_best=%s: %s keeps the best by %s; give that, or %s"
             % (
                 settings.keep_best,
                 os.path.join(output_dir, BEST_FOLDER),
-                found["metric"],
+                best["metric"],
                 _REMEDY,
             )
         )
 
 
 def read_best(output_dir):
-    """What is kept: dict with "metric", "score" and "global_step"; None: nothing."""
+    """The entries of `BEST_SCHEMA`, a dict, for what is kept; None: nothing is."""
     folder = os.path.join(output_dir, BEST_FOLDER)
     files.restore(folder)
     path = os.path.join(folder, BEST_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    found = files.read_json(path, _REMEDY)
-    kinds = {"metric": str, "score": (int, float), "global_step": int}
-    if not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
-        raise UserError("%s is damaged: %s" % (path, _REMEDY))
-    return found
+    return files.read_json(path, _REMEDY, schema=BEST_SCHEMA)
 
 
 def is_due(run, step):

@@ -124,9 +124,7 @@ def check_keep_best(flags, task):
     Raises:
       UserError: saying which are.
     """
-    if not flags.keep_best:
-        return
-    if flags.keep_best not in task.metrics:
+    if flags.keep_best and flags.keep_best not in task.metrics:
         raise UserError(
             "--keep_best=%s: the metrics of %s are %s"
             % (flags.keep_best, task.title, ", ".join(task.metrics))

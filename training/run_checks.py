@@ -124,7 +124,7 @@ def _start(flags, package, step_reached, report, trained, settings):
     record = run_record.read(flags.output_dir)
     known, then = health.Health(), None
     if step_reached is not None:
-        known, then = run_record.read_health(flags.output_dir), record["training"]
+        known, then = run_record.read_health(flags.output_dir), record.get("training")
     elif package is not None:
         known, then = package.health, package.config["settings"]
     elif not flags.do_train:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from errors import printable
-from system import console
+from system import console, schema
 
 # A loss that is not below this share of the best constant answer's counts as equal to
 # it: the mean over the last tenth of a collapsed training moves by some 1 %.
@@ -126,6 +126,12 @@ class Health(NamedTuple):
         return {"ok": not self.findings, **self._asdict()}
 
 
+_TEXTS = schema.List(schema.Value(lambda value: isinstance(value, str), "a text"))
+SCHEMA = schema.Object(
+    {}, optional={"training": _TEXTS, "evaluation": _TEXTS}, others=schema.ANY
+)
+
+
 def from_json(entry):
     """The `Health` of such an entry; of None, as in older files, one without findings.
 
@@ -134,15 +140,8 @@ def from_json(entry):
     """
     if entry is None:
         return Health()
-    if not isinstance(entry, dict):
-        raise ValueError("health is %.80r" % (entry,))
-    parts = {name: entry.get(name) for name in Health._fields}
-    for findings in parts.values():
-        if findings is not None and not (
-            isinstance(findings, list) and all(isinstance(x, str) for x in findings)
-        ):
-            raise ValueError("health is %.80r" % (entry,))
-    return Health(**parts)
+    SCHEMA.check(entry, "health")
+    return Health(*(entry.get(name) for name in Health._fields))
 
 
 def never_trained(names):

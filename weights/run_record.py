@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from errors import UserError
-from system import files
+from system import files, schema
 from weights import checkpoints, health
 
 FILE_NAME = "run.json"
@@ -17,15 +17,30 @@ _REMEDY = (
     "delete it to go on with the checkpoints beside it, or give another --output_dir"
 )
 
-# Of the entries that say which model it is, whatever else is beside them.
-_IDENTITY_KINDS = {
-    "task": str,
-    "labels": list,
-    "bert_config": dict,
-    "vocabulary": str,
-    "do_lower_case": bool,
-    "max_seq_length": int,
-}
+_TEXT = schema.Value(lambda value: isinstance(value, str), "a text")
+_ENTRIES = schema.Object({}, others=schema.ANY)
+SCHEMA = schema.Object(
+    {
+        "identity": schema.Object(
+            {
+                "task": _TEXT,
+                "labels": schema.List(_TEXT),
+                "bert_config": _ENTRIES,
+                "vocabulary": _TEXT,  # SHA-256 of its file
+                "do_lower_case": schema.BOOLEAN,
+                "max_seq_length": schema.integer(),
+            },
+            optional={
+                "train_policy": _TEXT,
+                "adapter_layers": schema.List(schema.integer()),
+                "task_config": _ENTRIES,
+            },
+            others=schema.ANY,
+        )
+    },
+    optional={"training": _ENTRIES, "parameters": _ENTRIES, "health": health.SCHEMA},
+    others=schema.ANY,
+)
 
 # Flags of the entries that are not called by their flag's name.
 _FLAGS = {
@@ -93,32 +108,17 @@ def read(output_dir):
     path = os.path.join(output_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    record = files.read_json(path, _REMEDY)
-    identity = record.get("identity")
-    _check_kinds(record, {"identity": dict, "training": (dict, type(None))}, path)
-    _check_kinds(identity, _IDENTITY_KINDS, path)
-    try:
-        health.from_json(record.get("health"))
-    except ValueError as error:
-        raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
+    record = files.read_json(path, _REMEDY, schema=SCHEMA)
+    identity = record["identity"]
     # Earlier versions kept entries that are none of BERT's.
     config = modeling.BertConfig.from_dict(identity["bert_config"])
+    config.validate(path)
     identity["bert_config"] = config.to_dict()
     # And had no choice of what trains.
     layers = range(config.num_hidden_layers)
     identity.setdefault("train_policy", optimization.ADAPTER_TUNING.text)
     identity.setdefault("adapter_layers", list(layers))
-    _check_kinds(identity, {"train_policy": str, "adapter_layers": list}, path)
     return record
-
-
-def _check_kinds(entries, kinds, path):
-    for key, kind in kinds.items():
-        if not isinstance(entries.get(key), kind):
-            raise UserError(
-                "%s is damaged (%s is %.80r): %s"
-                % (path, key, entries.get(key), _REMEDY)
-            )
 
 
 def check(output_dir, identity, training, shapes, trained, content=checkpoints.ALL):
