@@ -32,7 +32,7 @@ import glue_data
 from errors import UserError, reports_user_errors
 from inputs import own_tasks, text_lines, text_rows
 from serving import predictor
-from system import console, disk
+from system import console, files
 
 ROWS_LEFT_OUT = 2  # exit status
 
@@ -247,28 +247,11 @@ def _open_output(path, overwrite):
         yield sys.stdout.buffer.write
         sys.stdout.flush()
         return
-    partial = path + ".partial"
-    writer = tf.io.gfile.GFile(partial, "wb")
-    try:
-        yield lambda data: _write(path, writer.write, data)
-        _write(path, writer.close)
-        _write(path, tf.io.gfile.rename, partial, path, overwrite)
-    except BaseException:
-        with contextlib.suppress(tf.errors.OpError):
-            writer.close()
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(partial)
-        raise
-
-
-def _write(path, step, *arguments):
-    """Takes one step of writing; says what goes wrong."""
-    try:
-        with disk.explained(os.path.dirname(path)):
-            step(*arguments)
-    except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", None) or error.strerror
-        raise UserError("--output=%s cannot be written (%s)" % (path, reason)) from None
+    with (
+        files.atomic_file(path, overwrite=overwrite) as partial,
+        tf.io.gfile.GFile(partial, "wb") as writer,
+    ):
+        yield writer.write
 
 
 def _output_columns(model):

@@ -4,14 +4,13 @@ import json
 import os
 import shutil
 
-import safetensors
 import tensorflow.compat.v1 as tf
 from absl import logging
 
 import command_line
 from errors import UserError
 from exchange import hf_files, hf_tokenizer, hugging_face, packages
-from system import disk, files
+from system import files
 from weights import adapter_package, checkpoints
 
 CHECKPOINT_NAME = "bert_model.ckpt"
@@ -82,7 +81,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         values.update(hugging_face.random_pooler(config, missing, seed))
         logging.warning("The pooler is random, from --seed=%d.", seed)
 
-    def fill(folder):
+    with files.atomic_folder(output_dir, _bytes_of(values)) as folder:
         with open(os.path.join(folder, CONFIG_NAME), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
         with open(os.path.join(folder, VOCAB_NAME), "wb") as writer:
@@ -94,8 +93,6 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         }
         with open(os.path.join(folder, RECORD_NAME), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(dict(record, outputs=outputs), indent=2) + "\n")
-
-    _write_output(output_dir, fill, _bytes_of(values))
     logging.info(
         "Wrote %s: %d tensors, %d parameters.",
         os.path.join(output_dir, CHECKPOINT_NAME),
@@ -164,13 +161,11 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
     if package:
         packages.merge_layer_norms(base, values, found, package)
 
-    def fill(folder):
+    with files.atomic_folder(output_dir, _bytes_of(values)) as folder:
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
         hugging_face.write(
             folder, found.bert_config.to_dict(), values, do_lower_case is not False
         )
-
-    _write_output(output_dir, fill, _bytes_of(values))
     logging.info(
         "Wrote %s: %d tensors, %d parameters%s.",
         output_dir,
@@ -225,15 +220,13 @@ def export_adapter(adapters, output_dir):
       UserError: the package is damaged, or `output_dir` is there or cannot be written.
     """
     output_dir = _new_folder(output_dir)
-    files = packages.to_adapterhub(adapter_package.read(adapters))
-
-    def fill(folder):
-        for name, content in files.items():
+    contents = packages.to_adapterhub(adapter_package.read(adapters))
+    need = sum(map(len, contents.values()))
+    with files.atomic_folder(output_dir, need) as folder:
+        for name, content in contents.items():
             with open(os.path.join(folder, name), "wb") as writer:
                 writer.write(content)
-
-    _write_output(output_dir, fill, sum(map(len, files.values())))
-    print(files[packages.README_NAME].decode("utf-8"), end="")
+    print(contents[packages.README_NAME].decode("utf-8"), end="")
     logging.info("Wrote %s.", output_dir)
 
 
@@ -266,35 +259,6 @@ def _new_folder(output_dir):
             "overwritten." % output_dir
         )
     return path
-
-
-def _write_output(output_dir, fill, need):
-    """Writes all files beside `output_dir`, then moves them there in one step.
-
-    Args:
-      output_dir: real path of a folder that is not there or is empty.
-      fill: function of an empty folder that writes the files into it.
-      need: bytes that they take, about.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    working_dir = files.working_path(output_dir)
-    try:
-        os.makedirs(os.path.dirname(output_dir), exist_ok=True)
-        os.mkdir(working_dir)
-        try:
-            with disk.explained(output_dir, need):
-                fill(working_dir)
-            os.rename(working_dir, output_dir)
-        except BaseException:
-            shutil.rmtree(working_dir, ignore_errors=True)
-            raise
-    except (OSError, tf.errors.OpError, safetensors.SafetensorError) as error:
-        raise UserError(
-            "Cannot write --output_dir=%s: %s. It is as it was; give a folder that can "
-            "be written." % (output_dir, error)
-        ) from error
 
 
 def _bytes_of(values):

@@ -1,6 +1,5 @@
 """Runs jobs, each a process of `run_classifier.py`, several at a time."""
 
-import glob
 import os
 import re
 import signal
@@ -119,16 +118,15 @@ def _copy_features(source, target):
     They are copies and no links, since a run writes into its own. The key comes last: a
     file whose key is of another is tokenized anew, see `feature_cache`.
     """
-    for key in tf.io.gfile.glob(os.path.join(glob.escape(source), "*.tf_record.key")):
+    for key in files.list_folder(source, "*.tf_record.key"):
         key_there = os.path.join(target, os.path.basename(key))
         path, there = (name[: -len(".key")] for name in (key, key_there))
         if tf.io.gfile.exists(key_there) or not tf.io.gfile.exists(path):
             continue
         tf.io.gfile.makedirs(target)
         for one, other in ((path, there), (key, key_there)):
-            partial = "%s.partial-%d" % (other, os.getpid())
-            tf.io.gfile.copy(one, partial, overwrite=True)
-            tf.io.gfile.rename(partial, other, overwrite=True)
+            with files.atomic_file(other) as partial:
+                tf.io.gfile.copy(one, partial, overwrite=True)
 
 
 # --- outcomes -------------------------------------------------------------------
@@ -209,7 +207,7 @@ def _finish(job, place, result):
     if result.status in results.REPEATED:
         return
     for pattern in _LEFT_OVER:
-        for path in tf.io.gfile.glob(os.path.join(glob.escape(folder), pattern)):
+        for path in files.list_folder(folder, pattern):
             tf.io.gfile.remove(path)
 
 

@@ -6,13 +6,12 @@ with other bytes in the file, the features are built again.
 """
 
 import json
-import os
 
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import features
-from system import disk, files
+from system import files
 
 # Part of the key: raise it whenever the same example gives other features.
 FORMAT_VERSION = 2
@@ -81,11 +80,9 @@ def write(examples, label_list, max_seq_length, tokenizer, output_file, key):
     try:
         if tf.io.gfile.exists(key_file):
             tf.io.gfile.remove(key_file)
-        need = len(examples) * features.most_record_bytes(max_seq_length)
-        with disk.explained(os.path.dirname(output_file), need):
-            counts = features.file_based_convert_examples_to_features(
-                examples, label_list, max_seq_length, tokenizer, output_file
-            )
+        counts = features.file_based_convert_examples_to_features(
+            examples, label_list, max_seq_length, tokenizer, output_file
+        )
         stored = {
             "key": key,
             "length": tf.io.gfile.stat(output_file).length,

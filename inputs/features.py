@@ -1,7 +1,6 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
 import collections
-import contextlib
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -11,6 +10,7 @@ from tqdm import tqdm
 import tokenization
 from errors import UserError
 from inputs import row_order
+from system import files
 
 # Records whose lengths are found at once.
 PARSED_TOGETHER = 1024
@@ -246,17 +246,12 @@ def file_based_convert_examples_to_features(
       The `TextCounts` of the examples.
     """
     counter = TextCounter(max_seq_length)
-    partial = output_file + ".partial"
-    try:
-        with tf.io.TFRecordWriter(partial) as writer:
-            _write_records(
-                writer, examples, label_list, max_seq_length, tokenizer, counter
-            )
-        tf.io.gfile.rename(partial, output_file, overwrite=True)
-    except BaseException:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(partial)
-        raise
+    need = len(examples) * most_record_bytes(max_seq_length)
+    with (
+        files.atomic_file(output_file, need) as partial,
+        tf.io.TFRecordWriter(partial) as writer,
+    ):
+        _write_records(writer, examples, label_list, max_seq_length, tokenizer, counter)
     return counter.counts
 
 

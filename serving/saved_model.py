@@ -19,10 +19,8 @@ read the outputs.
 """
 
 import contextlib
-import glob
 import json
 import os
-import shutil
 import tempfile
 from typing import NamedTuple
 
@@ -33,7 +31,7 @@ from absl import logging
 import modeling
 from errors import UserError
 from serving import multitask, requests
-from system import disk, files
+from system import files
 from weights import adapter_package, bases, checkpoints, variable_shapes
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
@@ -66,10 +64,11 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
         written. `output` then has no new version.
     """
     folder = _next_version(output)
-    with _written_whole(folder) as partial:
-        content = _read(adapters, base, described)
-        with disk.explained(output, _bytes_of(content, DTYPES[frozen_dtype])):
-            _write(partial, content, DTYPES[frozen_dtype])
+    content = _read(adapters, base, described)
+    need = _bytes_of(content, DTYPES[frozen_dtype])
+    # TensorFlow Serving takes a name that is not a number for no version.
+    with files.atomic_folder(folder, need) as partial:
+        _write(partial, content, DTYPES[frozen_dtype])
     logging.info(
         "Wrote %s: %d tasks (%s), %.1f MB.",
         folder,
@@ -149,32 +148,6 @@ def _next_version(output):
     # TensorFlow Serving takes each folder of this kind for a version.
     versions = [int(name) for name in names if name.isdecimal()]
     return os.path.join(output, str(max(versions, default=0) + 1))
-
-
-@contextlib.contextmanager
-def _written_whole(folder):
-    """Gives an empty folder to fill, and puts it in the place of `folder` at the end.
-
-    Raises:
-      UserError: it cannot be written; nothing of it is left then.
-    """
-    output = os.path.dirname(folder)
-    # No number, so nothing takes it for a version before it is whole.
-    partial = files.working_path(os.path.join(output, "partial"))
-    # As earlier versions called it: partial-VERSION-PROCESS.
-    for left in glob.glob(os.path.join(glob.escape(output), "partial-*-*")):
-        files.clear_left_over(left, left.rpartition("-")[2])
-    try:
-        os.makedirs(partial)
-        yield partial
-        os.rename(partial, folder)
-    except (OSError, tf.errors.OpError) as error:
-        raise UserError(
-            "%s cannot be written (%s): give a folder that can, --output"
-            % (folder, " ".join(str(error).split()))
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _bytes_of(content, frozen_dtype):

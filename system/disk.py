@@ -12,12 +12,17 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from system import console
 
-_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_REASON = re.compile("|".join(re.escape(os.strerror(number)) for number in _ERRORS))
+
+def _pattern_of(*numbers):
+    return "|".join(re.escape(os.strerror(number)) for number in numbers)
+
+
+_NO_SPACE = _pattern_of(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REASON = re.compile("(%s)|%s" % (_NO_SPACE, _pattern_of(errno.EROFS, errno.EIO)))
 
 
 class NoSpaceError(UserError):
-    """A file cannot be written, mostly for want of space: nobody's input is wrong."""
+    """The disk is full, read-only or broken: nobody's input is wrong."""
 
 
 def size_text(count):
@@ -49,14 +54,15 @@ def _file_of(error, reason):
 
 @contextlib.contextmanager
 def explained(folder, need=None):
-    """Turns what goes wrong in writing, for want of space, into a `NoSpaceError`.
+    """Turns the errors of a full, read-only or broken disk into a `NoSpaceError`.
 
     Args:
       folder: where it is written.
       need: bytes of the file, where they are known.
 
     Raises:
-      NoSpaceError: with the file, what it needs, and what is free.
+      NoSpaceError: with the file and, if the disk is full, the bytes that it needs and
+        the free ones.
     """
     try:
         yield
@@ -70,16 +76,19 @@ def explained(folder, need=None):
         if reason is None:
             raise
         file = _file_of(error, reason.group())
-        space = ""
+        message = "%s cannot be written (%s)" % (file or folder, reason.group())
+        if not reason.group(1):
+            message += ": give a folder that can be written"
+            raise NoSpaceError(message) from None
         if need is not None:
-            space = ", it needs %s" % size_text(need)
+            message += ", it needs %s" % size_text(need)
         if "://" not in folder:
             # Some of it goes to the folder for temporary files first.
             place = file if os.path.isabs(file) else folder
-            space += ", %s are free there" % size_text(free_bytes(place))
+            message += ", %s are free there" % size_text(free_bytes(place))
         raise NoSpaceError(
-            "%s cannot be written (%s)%s: what was there before is whole; make space "
-            "and give the same command again" % (file or folder, reason.group(), space)
+            message + ": what was there before is whole; make space and give the same "
+            "command again"
         ) from None
 
 

@@ -5,6 +5,7 @@ bounded length, or it is refused before it is read.
 """
 
 import contextlib
+import fnmatch
 import glob
 import hashlib
 import json
@@ -15,7 +16,7 @@ import socket
 
 import tensorflow.compat.v1 as tf
 
-from errors import UserError
+from errors import UserError, printable
 from system import disk
 
 MOST_JSON_BYTES = 1 << 22  # A model's config is a thousandth of that.
@@ -155,135 +156,254 @@ def _is_shallow(value, levels):
 
 
 def digest(path):
-    """SHA-256 of a file's bytes, as hexadecimal text."""
+    """SHA-256 of a file's bytes, as hexadecimal text.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
     found = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as reader:
-        while True:
-            block = reader.read(1 << 20)
-            if not block:
-                return found.hexdigest()
-            found.update(block)
+    try:
+        with tf.io.gfile.GFile(path, "rb") as reader:
+            while block := reader.read(1 << 20):
+                found.update(block)
+    except tf.errors.OpError as error:
+        raise _unreadable(path, error.message, "give one that can be read") from None
+    return found.hexdigest()
 
 
 # --- writing --------------------------------------------------------------------
 
-
-def write_whole(path, data):
-    """Writes a file so that it is never seen half-written.
-
-    Args:
-      path: local, or of any file system of TensorFlow's; a file there is replaced.
-      data: bytes, or a string for a file of UTF-8.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    data = data.encode("utf-8") if isinstance(data, str) else data
-    partial = path + ".partial"
-    try:
-        with disk.explained(os.path.dirname(path), len(data)):
-            with tf.io.gfile.GFile(partial, "wb") as writer:
-                writer.write(data)
-            tf.io.gfile.rename(partial, path, overwrite=True)
-    except BaseException as error:
-        with contextlib.suppress(tf.errors.OpError):
-            tf.io.gfile.remove(partial)
-        if isinstance(error, tf.errors.OpError):
-            raise UserError(
-                "%s cannot be written (%s): see to what is there, or give another "
-                "place" % (path, " ".join(str(error).split()))
-            ) from None
-        raise
-
-
 _REPLACED = ".replaced"
 
 
-def place(folder):
-    """Where a folder's files lie.
+def write_whole(path, data):
+    """Writes a file atomically, see `atomic_file`.
+
+    Args:
+      path: see `atomic_file`.
+      data: bytes, or a string for a file of UTF-8.
+    """
+    data = data.encode("utf-8") if isinstance(data, str) else data
+    with (
+        atomic_file(path, len(data)) as partial,
+        tf.io.gfile.GFile(partial, "wb") as writer,
+    ):
+        writer.write(data)
+
+
+@contextlib.contextmanager
+def atomic_file(path, need=None, overwrite=True):
+    """Gives a path to write a file to, which then replaces the file at `path`.
+
+    After an error, or a kill, `path` is as it was.
+
+    Args:
+      path: local, or of any file system of TensorFlow's. A link is followed.
+      need: bytes of the file, where they are known.
+      overwrite: whether a file that appeared at `path` meanwhile is replaced.
+
+    Raises:
+      UserError: the file cannot be written, or `path` is a folder or a device.
+    """
+    target = _real_path(path)
+    if os.path.exists(target) and not os.path.isfile(target):
+        kind = "a folder" if os.path.isdir(target) else "a pipe or device"
+        raise _not_writable(path, "it is " + kind)
+    partial = _working_path(target)
+    with _writing(path, target, need):
+        try:
+            yield partial
+            if not overwrite and tf.io.gfile.exists(target):
+                raise _not_writable(path, "it is there already")
+            tf.io.gfile.rename(partial, target, overwrite=True)
+        finally:
+            _remove(partial)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder, need=None, is_own=lambda names: False):
+    """Gives an empty folder to fill, which then replaces `folder`.
+
+    After an error, or a kill, `folder` is as it was; `stored_at` finds it.
+
+    Args:
+      folder: its path, local or of any file system of TensorFlow's. A link is followed.
+      need: bytes of the files, where they are known.
+      is_own: see `check_replaceable`.
+
+    Raises:
+      UserError: the folder cannot be written, or see `check_replaceable`.
+    """
+    check_replaceable(folder, is_own)
+    restore(folder)
+    with working_folder(folder, need) as partial:
+        yield partial
+        check_replaceable(folder, is_own)
+        target = _real_path(folder)
+        replaced = target + _REPLACED
+        # Two steps: a folder cannot replace another one in a single step.
+        if tf.io.gfile.exists(target):
+            check_replaceable(replaced, is_own)
+            _remove(replaced)
+            tf.io.gfile.rename(target, replaced)
+        try:
+            tf.io.gfile.rename(partial, target)
+        except BaseException:
+            if tf.io.gfile.exists(replaced):
+                tf.io.gfile.rename(replaced, target)
+            raise
+        _remove(replaced)
+
+
+@contextlib.contextmanager
+def working_folder(path, need=None):
+    """Gives an empty folder beside `path`, which is removed at the end.
+
+    Args:
+      path: of what is written in the folder, before it is moved. A link is followed.
+      need: bytes of the files, where they are known.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    target = _real_path(path)
+    partial = _working_path(target)
+    try:
+        tf.io.gfile.makedirs(partial)
+    except (OSError, tf.errors.OpError) as error:
+        raise _not_writable(path, error) from None
+    with _writing(path, target, need):
+        try:
+            yield partial
+        finally:
+            _remove(partial)
+
+
+def check_replaceable(folder, is_own=lambda names: False):
+    """Refuses to replace a folder that this program has not written.
+
+    Args:
+      folder: its path; there may be none.
+      is_own: function of the set of names in the folder, whether this program has
+        written it. An empty folder can always be replaced.
+
+    Raises:
+      UserError: it is a file, has other content, or cannot be moved.
+    """
+    there = _real_path(stored_at(folder))
+    if not tf.io.gfile.exists(there):
+        return
+    if not tf.io.gfile.isdir(there):
+        raise UserError(
+            "%s is a file, and a folder of this name is written: move it away" % folder
+        )
+    names = {os.path.basename(path) for path in list_folder(there)}
+    if names and not is_own(names):
+        raise UserError(
+            "%s holds %s, so this program has not written it and does not replace it: "
+            "move it away, or give another place"
+            % (folder, printable(", ".join(sorted(names)), 100))
+        )
+    parent = os.path.dirname(there)
+    if "://" not in there and (
+        os.path.ismount(there) or not os.access(parent, os.W_OK)
+    ):
+        raise _not_writable(folder, "%s cannot be replaced in %s" % (there, parent))
+
+
+def stored_at(folder):
+    """The path of a folder's files.
 
     Args:
       folder: its path.
 
     Returns:
-      The same, but for one that a program was replacing when it was killed: then where
-      that had moved it.
+      The same; or, where a program was killed while it replaced the folder, the path
+      that it had moved the folder to.
     """
-    replaced = folder.rstrip("/") + _REPLACED
-    if tf.io.gfile.exists(replaced) and not tf.io.gfile.exists(folder):
-        return replaced
+    target = _real_path(folder)
+    if tf.io.gfile.exists(target + _REPLACED) and not tf.io.gfile.exists(target):
+        return target + _REPLACED
     return folder
 
 
 def restore(folder):
     """Moves a folder back, if a program was killed while it replaced it."""
-    if place(folder) != folder:
-        tf.io.gfile.rename(place(folder), folder)
+    if stored_at(folder) != folder:
+        tf.io.gfile.rename(stored_at(folder), _real_path(folder))
+
+
+def list_folder(folder, pattern="*"):
+    """The files and folders in a folder.
+
+    Args:
+      folder: its path, in which no character stands for others.
+      pattern: of their names, see `fnmatch`.
+
+    Returns:
+      Sorted list of paths; empty if there is no such folder.
+    """
+    try:
+        # TensorFlow's takes names of UTF-8 alone.
+        is_local = "://" not in folder
+        names = os.listdir(folder or ".") if is_local else tf.io.gfile.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError, tf.errors.NotFoundError):
+        return []
+    names = sorted(name.rstrip("/") for name in names)
+    return [os.path.join(folder, name) for name in fnmatch.filter(names, pattern)]
+
+
+def _real_path(path):
+    path = path.rstrip("/") or path
+    return path if "://" in path else os.path.realpath(path)
 
 
 @contextlib.contextmanager
-def replacing(folder):
-    """Gives an empty folder to fill, and then puts it in the place of another.
-
-    Args:
-      folder: its path, local or of any file system of TensorFlow's. What is there stays
-        until the new one is whole.
-    """
-    restore(folder)
-    partial, replaced = folder + ".partial", folder.rstrip("/") + _REPLACED
-    for path in (partial, replaced):
-        if tf.io.gfile.exists(path):
-            tf.io.gfile.rmtree(path)
-    tf.io.gfile.makedirs(partial)
+def _writing(path, target, need):
+    """Turns errors about files at `target` and beside it into a `UserError`."""
     try:
-        yield partial
-    except BaseException:
-        tf.io.gfile.rmtree(partial)
-        raise
-    # Two steps, since a folder cannot take the place of another in one.
-    if tf.io.gfile.exists(folder):
-        tf.io.gfile.rename(folder, replaced)
-    try:
-        tf.io.gfile.rename(partial, folder)
-    except BaseException:
-        if tf.io.gfile.exists(replaced):
-            tf.io.gfile.rename(replaced, folder)
-        raise
-    if tf.io.gfile.exists(replaced):
-        tf.io.gfile.rmtree(replaced)
+        with disk.explained(target, need):
+            yield
+    except (OSError, tf.errors.OpError) as error:
+        if target not in str(error):
+            raise
+        raise _not_writable(path, error) from None
 
 
-def working_path(path):
-    """Where to write what is to be moved to `path` when it is whole.
+def _not_writable(path, reason):
+    return UserError(
+        "%s cannot be written (%s): give a place that can be written"
+        % (path, " ".join(str(reason).split()))
+    )
 
-    What processes of this machine that are no more have left there is removed, and what
-    an earlier process of this one's number has.
 
-    Args:
-      path: a local one.
+def _working_path(path):
+    """A path beside another one that is this process's own.
 
-    Returns:
-      A path beside it that is this process's own.
+    What earlier processes of this machine have left there is removed.
     """
-    mine = "%s.tmp-%s-" % (path, socket.gethostname())
-    for prefix in (mine, path + ".tmp-"):  # The second: earlier versions'.
-        for left in glob.glob(glob.escape(prefix) + "*"):
-            clear_left_over(left, left[len(prefix) :])
-    return "%s%d" % (mine, os.getpid())
+    name = "%s.tmp-%s-" % (os.path.basename(path), socket.gethostname())
+    folder = os.path.dirname(path)
+    for left in list_folder(folder, glob.escape(name) + "*"):
+        process = os.path.basename(left)[len(name) :]
+        # isdecimal alone takes the digits of other scripts.
+        if process.isascii() and process.isdecimal() and not _is_another(int(process)):
+            _remove(left)
+    return os.path.join(folder, "%s%d" % (name, os.getpid()))
 
 
-def clear_left_over(path, process):
-    """Removes a working folder unless another process that runs has made it.
-
-    Args:
-      path: the folder.
-      process: what stands for the process's number in its name; where it is none, the
-        folder is left alone.
-    """
-    # The digits of other scripts are none of a name that was written here.
-    is_number = process.isascii() and process.isdecimal()
-    if is_number and not _is_another(int(process)):
-        shutil.rmtree(path, ignore_errors=True)
+def _remove(path):
+    """Removes a file, or a folder with its content; a link alone, not its target."""
+    if "://" not in path:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.remove(path)
+    elif tf.io.gfile.isdir(path):
+        tf.io.gfile.rmtree(path)
+    elif tf.io.gfile.exists(path):
+        tf.io.gfile.remove(path)
 
 
 def _is_another(process):

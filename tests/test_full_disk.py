@@ -142,7 +142,7 @@ def test_files_for_the_server(tmp_path):
 
 def test_a_folder_in_the_place_of_a_file(tmp_path):
     (tmp_path / "a.txt").mkdir()
-    with pytest.raises(UserError, match=r"a.txt cannot be written \(.*Is a directory"):
+    with pytest.raises(UserError, match=r"a\.txt cannot be written .*folder"):
         files.write_whole(str(tmp_path / "a.txt"), "text")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
@@ -164,10 +164,8 @@ def test_predictions(tmp_path, base, package):
     before = contents(tmp_path)
     with small_disk.files_end_at(100), pytest.raises(disk.NoSpaceError) as caught:
         predict.run(values)
-    assert "%s.partial cannot be written (File too large), " % target in str(
-        caught.value
-    )
-    assert " are free there" in str(caught.value)
+    for part in (str(target), " cannot be written (File too large), ", " are free "):
+        assert part in str(caught.value)
     assert contents(tmp_path) == before
     assert predict.run(values) == 0
     assert len(target.read_text().splitlines()) == 31

@@ -500,25 +500,17 @@ def test_nothing_is_merged_over_what_is_there(original, base, tmp_path, fails):
     assert os.listdir(str(tmp_path)) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "at"), [("makedirs", 1), ("rename", 1), ("rename", 2)]
-)
+@pytest.mark.parametrize("name", ["makedirs", "rename"])
 def test_a_merge_that_fails_leaves_no_checkpoint(
-    original, base, tmp_path, fails, monkeypatch, name, at
+    original, base, tmp_path, fails, monkeypatch, name
 ):
-    calls = []
-    real = getattr(tf.io.gfile, name)
+    def fail(path, *rest, **named):
+        raise tf.errors.ResourceExhaustedError(None, None, "%s; disk full" % path)
 
-    def function(*arguments, **rest):
-        calls.append(arguments)
-        if len(calls) == at:
-            raise tf.errors.ResourceExhaustedError(None, None, "disk full")
-        return real(*arguments, **rest)
-
-    monkeypatch.setattr(tf.io.gfile, name, function)
+    monkeypatch.setattr(tf.io.gfile, name, fail)
     output = tmp_path / "model.ckpt"
     _, message = fails("merge", original, init_checkpoint=base, output=output)
-    assert "disk full" in message and "--output" in message
+    assert "disk full" in message and "model.ckpt" in message
     assert os.listdir(str(tmp_path)) == []
 
 

@@ -419,17 +419,18 @@ def test_another_base_or_vocabulary_is_refused(tmp_path, base, packages):
 
 def test_a_full_disk(tmp_path, base, packages, monkeypatch):
     monkeypatch.setattr(
-        predict.tf.io.gfile.GFile, "write", lambda *_: _raise_full(), raising=True
+        predict.tf.io.gfile.GFile, "write", lambda self, _: _raise_full(self.name)
     )
     give_input(monkeypatch, b"a cat\n")
     target = tmp_path / "out.tsv"
-    with pytest.raises(UserError, match=r"out.tsv cannot be written \(.*no space"):
+    with pytest.raises(UserError, match=r"out.tsv\S* cannot be written \(No space"):
         run(base, packages[:1], "--output=%s" % target)
     assert os.listdir(tmp_path) == []
 
 
-def _raise_full():
-    raise predict.tf.errors.ResourceExhaustedError(None, None, "no space left")
+def _raise_full(path):
+    message = "%s; No space left on device" % path
+    raise predict.tf.errors.ResourceExhaustedError(None, None, message)
 
 
 def start(base, folders, *others):

@@ -50,11 +50,12 @@ def stops(settings, reached, last):
 
 
 def check(output_dir, settings):
-    """Refuses a folder whose kept best is damaged, or is the best of another metric.
+    """Refuses a folder of other files, a damaged best, or one by another metric.
 
     Raises:
       UserError: saying which.
     """
+    files.check_replaceable(os.path.join(output_dir, BEST_FOLDER), _is_best)
     best = read_best(output_dir)
     if best and settings.keep_best and best["metric"] != settings.keep_best:
         raise UserError(
@@ -66,6 +67,10 @@ def check(output_dir, settings):
                 _REMEDY,
             )
         )
+
+
+def _is_best(names):
+    return BEST_NAME in names
 
 
 def read_best(output_dir):
@@ -165,7 +170,7 @@ def _keep_if_best(run, entry, known):
         selection="best by %s on %s, of evaluations every %d steps"
         % (metric, first, run.dev_steps.every)
     )
-    with files.replacing(folder) as partial:
+    with files.atomic_folder(folder, is_own=_is_best) as partial:
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
         if description.policy.name != optimization.FULL:
             package = run.package._replace(description=description)

@@ -12,7 +12,14 @@ from inputs import features, own_tasks
 from model import layer_ranges
 from system import console, disk, files
 from training import classifier, distribution, run_lock, run_text
-from weights import adapter_package, checkpoints, health, run_record, variable_shapes
+from weights import (
+    adapter_package,
+    checkpoints,
+    health,
+    run_package,
+    run_record,
+    variable_shapes,
+)
 
 
 class Start(NamedTuple):
@@ -97,6 +104,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
 
 
 def _write_record(flags, identity, settings, counts):
+    if flags.do_train:
+        adapter_package.check_replaceable(run_package.folder_of(flags.output_dir))
     try:
         with disk.explained(flags.output_dir):
             tf.io.gfile.makedirs(flags.output_dir)

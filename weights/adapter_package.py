@@ -19,7 +19,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from errors import UserError
-from system import disk, files
+from system import files
 from weights import health, package_checks, variable_shapes
 
 VERSION = "1.1.0"  # of this program
@@ -252,38 +252,21 @@ def _write(folder, config, weights):
     trained, frozen = _shapes(config)
     package_checks.check_counts(config, trained, frozen, config_path)
     package_checks.check_weights(weights, trained, weights_path)
-    try:
-        with disk.explained(os.path.dirname(folder), len(data) + len(text)):
-            _put_in_place(folder, {WEIGHTS_NAME: data, CONFIG_NAME: text})
-    except tf.errors.OpError as error:
-        raise UserError(
-            "the adapter package %s cannot be written (%s): give a folder that can"
-            % (folder, " ".join(str(error).split()))
-        ) from None
-
-
-def _put_in_place(folder, contents):
-    """Makes a folder of files, or puts it in the place of an earlier package."""
-    there = files.place(folder)
-    if tf.io.gfile.exists(there) and not (
-        tf.io.gfile.isdir(there) and _holds_no_other(there, contents)
-    ):
-        raise UserError(
-            "%s is there and is no adapter package, so none is written in its place: "
-            "move it away" % folder
-        )
-    with files.replacing(folder) as partial:
+    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
+    need = sum(map(len, contents.values()))
+    with files.atomic_folder(folder, need, _is_package) as partial:
         for name, content in contents.items():
             with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
                 writer.write(content)
 
 
-def _holds_no_other(folder, names):
-    """Whether all files in a folder are among those of these names."""
-    try:
-        return set(tf.io.gfile.listdir(folder)) <= set(names)
-    except UnicodeDecodeError:
-        return False  # These are UTF-8.
+def check_replaceable(folder):
+    """Refuses a folder of other files, which `write` would not replace."""
+    files.check_replaceable(folder, _is_package)
+
+
+def _is_package(names):
+    return names <= {WEIGHTS_NAME, CONFIG_NAME}
 
 
 # --- reading --------------------------------------------------------------------
@@ -298,7 +281,7 @@ def read(folder):
     Raises:
       UserError: naming the file that is missing, damaged or of another program.
     """
-    found_in = files.place(folder)
+    found_in = files.stored_at(folder)
     config_path = os.path.join(found_in, CONFIG_NAME)
     data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
     config = package_checks.parse_config(data, config_path)

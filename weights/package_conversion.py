@@ -1,5 +1,6 @@
 """Adapter packages from and to full checkpoints, and against the base's."""
 
+import glob
 import json
 import math
 import os
@@ -17,7 +18,7 @@ import tokenization
 from errors import UserError
 from inputs import features, own_tasks, tasks
 from model import layer_ranges
-from system import disk, files
+from system import files
 from weights import (
     adapter_package,
     bases,
@@ -363,14 +364,12 @@ def merge(folder, init_checkpoint, output):
         _STEP: np.array(package.config["global_step"], np.int64),
     }
     need = sum(value.nbytes for value in merged.values())
-    try:
-        with disk.explained(os.path.dirname(output), need):
-            _write_whole(output, merged)
-    except tf.errors.OpError as error:
-        raise UserError(
-            "--output=%s cannot be written (%s): give a path that can"
-            % (output, " ".join(str(error).split()))
-        ) from None
+    with files.working_folder(output, need) as folder:
+        checkpoints.write(os.path.join(folder, os.path.basename(output)), merged)
+        # The index comes last: without it there is no checkpoint.
+        for path in files.list_folder(folder):
+            name = os.path.basename(path)
+            tf.io.gfile.rename(path, os.path.join(os.path.dirname(output), name))
     return package
 
 
@@ -382,30 +381,9 @@ def _check_output(prefix):
             "--output=%s is a folder: give a checkpoint's path in it, such as %s"
             % (prefix, os.path.join(prefix, "model.ckpt"))
         )
-    taken = tf.io.gfile.glob([prefix + ".index", prefix + ".data-*"])
+    folder, name = os.path.split(prefix)
+    taken = files.list_folder(folder, glob.escape(name) + ".[id]*")
     if taken:
         raise UserError(
             "--output=%s: %s is there already; give a new path" % (prefix, taken[0])
         )
-
-
-def _write_whole(prefix, values):
-    """Writes a checkpoint beside its place, then moves it there."""
-    partial = prefix + ".partial"
-    if tf.io.gfile.exists(partial):
-        tf.io.gfile.rmtree(partial)
-    tf.io.gfile.makedirs(partial)
-    moved = []
-    try:
-        checkpoints.write(os.path.join(partial, os.path.basename(prefix)), values)
-        # The index comes last: without it there is no checkpoint.
-        for name in sorted(tf.io.gfile.listdir(partial)):
-            path = os.path.join(os.path.dirname(prefix), name)
-            tf.io.gfile.rename(os.path.join(partial, name), path)
-            moved.append(path)
-    except BaseException:
-        for path in moved:
-            tf.io.gfile.remove(path)
-        raise
-    finally:
-        tf.io.gfile.rmtree(partial)

@@ -116,7 +116,7 @@ def table(packages):
 
 def file_bytes(package):
     """Length of a package's two files together."""
-    folder = files.place(package.path)
+    folder = files.stored_at(package.path)
     return sum(
         tf.io.gfile.stat(os.path.join(folder, name)).length
         for name in (adapter_package.WEIGHTS_NAME, adapter_package.CONFIG_NAME)

@@ -82,7 +82,7 @@ def add_scores(output_dir, global_step, dev_scores, known):
       UserError: the package is damaged.
     """
     folder = folder_of(output_dir)
-    if not tf.io.gfile.exists(files.place(folder)):
+    if not tf.io.gfile.exists(files.stored_at(folder)):
         return
     package = adapter_package.read(folder)
     if package.config["global_step"] == global_step:

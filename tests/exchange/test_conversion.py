@@ -544,7 +544,7 @@ def test_config_that_is_no_json_object(tmp_path, content):
         ("in", "in", ["--output_dir", "not empty"]),
         ("in", "", ["--output_dir", "not empty"]),
         ("in", "in/vocab.txt", ["--output_dir", "not a folder"]),
-        ("in", "in/vocab.txt/out", ["--output_dir", "Cannot write"]),
+        ("in", "in/vocab.txt/out", ["vocab.txt/out", "cannot be written"]),
     ],
 )
 def test_folders_that_are_refused(tmp_path, monkeypatch, source, output, parts):
@@ -796,7 +796,7 @@ def test_outputs_that_are_refused(tmp_path, packaged, monkeypatch, name):
     base, _ = packaged
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match="--output_dir="):
+    with pytest.raises(UserError, match="out"):
         conversion.write_encoder(base, name)
     assert (tmp_path / "out").read_text() == "mine"
     assert sorted(os.listdir(tmp_path)) == ["base", "out", "package"]

@@ -7,7 +7,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tokenization
-from errors import UserError
 from inputs import feature_cache, features, tasks
 from tests.places import DATA
 
@@ -182,13 +181,3 @@ def test_counts_that_are_none(tmp_path, write):
     stored["counts"]["pieces"] = "10"
     path.write_text(json.dumps(stored))
     assert write("one") == (COUNTS, True)
-
-
-@pytest.mark.parametrize("ending", ["", ".key"])
-def test_a_full_disk(tmp_path, write, ending):
-    (tmp_path / ("dev.tf_record%s.partial" % ending)).symlink_to("/dev/full")
-    with pytest.raises(
-        UserError, match=r"dev\.tf_record.* cannot be written .*o space"
-    ):
-        write("one")
-    assert not (tmp_path / "dev.tf_record.key").is_file()

@@ -42,6 +42,14 @@ def test_errors_of_all_kinds(error):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
+def test_space_is_the_remedy_only_for_a_lack_of_it(number):
+    with pytest.raises(UserError) as caught, disk.explained("/a", 100):
+        raise OSError(number, os.strerror(number), "/a/b")
+    assert "space" not in str(caught.value)
+    assert "give a folder that can be written" in str(caught.value)
+
+
 def test_other_errors_stay_what_they_are():
     error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
     with pytest.raises(tf.errors.ResourceExhaustedError), disk.explained("/a"):

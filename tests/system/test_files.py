@@ -1,7 +1,8 @@
-"""Reading of small files, JSON, and what dead processes leave behind."""
+"""Reading of small files and JSON, atomic writing, what dead processes leave."""
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -77,17 +78,128 @@ def test_what_is_no_small_file(tmp_path):
 
 
 def test_what_dead_processes_left_is_cleared(tmp_path):
-    path = str(tmp_path / "out[1]")  # Brackets are no pattern.
-    mine = files.working_path(path)
+    path = tmp_path / "out[1]"  # Brackets are no pattern.
+    with files.working_folder(str(path)) as mine:
+        stem = mine[: -len(str(os.getpid()))]
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    stem = mine[: -len(str(os.getpid()))]
     left, alive = "%s%d" % (stem, dead.pid), "%s%d" % (stem, os.getppid())
-    others = [path + ".tmp-x", path + ".tmp-otherhost-%d" % dead.pid, stem + "2x"]
-    old = "%s.tmp-%d" % (path, dead.pid)  # As earlier versions named theirs.
-    others.append("%s.tmp-%d" % (path, os.getppid()))
-    for folder in (left, alive, path, mine, old, *others):
+    others = ["%s.tmp-otherhost-%d" % (path, dead.pid), stem + "2x"]
+    for folder in (left, alive, path, mine, *others):
         os.mkdir(folder)
-    assert files.working_path(path) == mine
-    assert not any(map(os.path.exists, (left, mine, old)))
-    assert all(map(os.path.exists, (alive, path, *others)))
+    pathlib.Path(mine, "of an earlier process of this number").touch()
+    with files.working_folder(str(path)) as again:
+        assert again == mine and os.listdir(mine) == []
+        assert not os.path.exists(left)
+    assert {os.path.basename(name) for name in (alive, path, *others)} == set(
+        os.listdir(tmp_path)
+    )
+
+
+# --- writing --------------------------------------------------------------------
+
+
+def write_folder(folder):
+    """Replaces a folder that has a file `mark` by another such."""
+    with files.atomic_folder(str(folder), is_own=lambda names: "mark" in names) as new:
+        pathlib.Path(new, "mark").write_text("new")
+
+
+@pytest.mark.parametrize("content", ["thesis.txt", None])
+def test_a_linked_folder_of_others_is_never_emptied(tmp_path, content):
+    mine = tmp_path / "disk" / "mine"
+    mine.mkdir(parents=True)
+    if content:
+        (mine / content).write_text("all of it")
+    (tmp_path / "best").symlink_to(mine)
+    if content:
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"best holds thesis\.txt"):
+                write_folder(tmp_path / "best")
+        assert (mine / content).read_text() == "all of it"
+    else:
+        for _ in range(2):
+            write_folder(tmp_path / "best")
+        assert (mine / "mark").read_text() == "new"
+    assert (tmp_path / "best").is_symlink()
+    assert os.listdir(tmp_path / "disk") == ["mine"]
+
+
+def test_links_in_a_folder_that_is_replaced_are_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    write_folder(tmp_path / "best")
+    (tmp_path / "best" / "more").symlink_to(tmp_path / "mine")
+    write_folder(tmp_path / "best")
+    assert os.listdir(tmp_path / "best") == ["mark"]
+    assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_a_link_left_under_the_name_of_what_is_replaced(tmp_path):
+    # As earlier versions left it.
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").touch()
+    (tmp_path / "best.replaced").symlink_to(tmp_path / "mine")
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"best holds thesis\.txt"):
+            write_folder(tmp_path / "best")
+    (tmp_path / "best").mkdir()
+    with pytest.raises(UserError, match=r"best\.replaced holds thesis\.txt"):
+        write_folder(tmp_path / "best")
+    assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
+
+
+def test_a_file_of_the_name_of_a_folder_stays(tmp_path):
+    (tmp_path / "best").write_text("notes")
+    with pytest.raises(UserError, match="best is a file"):
+        write_folder(tmp_path / "best")
+    assert (tmp_path / "best").read_text() == "notes"
+
+
+def test_a_linked_file_is_written_where_it_lies(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "a.txt").symlink_to(tmp_path / "disk" / "a.txt")
+    for text in ("one", "two"):
+        files.write_whole(str(tmp_path / "a.txt"), text)
+        assert (tmp_path / "disk" / "a.txt").read_text() == text
+    assert (tmp_path / "a.txt").is_symlink()
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe or device"):
+        files.write_whole(str(tmp_path / "pipe"), "text")
+
+
+def test_a_file_that_appears_meanwhile(tmp_path):
+    path = tmp_path / "a.txt"
+    with (
+        pytest.raises(UserError, match=r"a\.txt cannot be written"),
+        files.atomic_file(str(path), overwrite=False) as partial,
+    ):
+        pathlib.Path(partial).write_text("new")
+        path.write_text("of another program")
+    assert path.read_text() == "of another program"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_other_errors_than_those_of_writing_stay_what_they_are(tmp_path):
+    with (
+        pytest.raises(FileNotFoundError),
+        files.atomic_file(str(tmp_path / "a.txt")),
+    ):
+        raise FileNotFoundError(2, "No such file", "/elsewhere")
+    with pytest.raises(UserError, match=r"b.txt cannot be written \(.*No such file"):
+        files.write_whole(str(tmp_path / "no" / "b.txt"), "text")
+
+
+def test_no_character_of_a_folder_stands_for_others(tmp_path):
+    for name in ("s*ar", "sXar"):
+        (tmp_path / name).mkdir()
+        for step in ("9", "10"):
+            (tmp_path / name / ("model.ckpt-%s.index" % step)).touch()
+    (tmp_path / "s*ar" / "notes \udcff").touch()
+    folder = str(tmp_path / "s*ar")
+    assert [os.path.relpath(p, folder) for p in files.list_folder(folder, "*.i*")] == [
+        "model.ckpt-10.index",
+        "model.ckpt-9.index",
+    ]
+    assert len(files.list_folder(folder)) == 3
+    assert files.list_folder(str(tmp_path / "none")) == []

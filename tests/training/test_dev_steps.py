@@ -204,3 +204,15 @@ def test_the_best_of_another_metric_is_refused(output):
         dev_steps.check(str(output), dev_steps.Settings(2, "f1"))
     dev_steps.check(str(output), dev_steps.Settings(2, "accuracy"))
     dev_steps.check(str(output), dev_steps.Settings(2))
+
+
+@pytest.mark.parametrize("name", ["best", "adapters", "adapters/notes.txt"])
+def test_files_of_others_are_refused_before_training(model, tmp_path, capsys, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("notes")
+    with pytest.raises(SystemExit):
+        small_run.run(output_dir=str(tmp_path), **model, **STEPS)
+    assert str(tmp_path / name.partition("/")[0]) in capsys.readouterr().err
+    assert path.read_text() == "notes"
+    assert not list(tmp_path.glob("model.ckpt*"))
