@@ -1,167 +1,210 @@
-"""What a task's rows are, and what is doubtful about them: to be said before training.
+"""Statistics of a task's examples, and warnings about them, before training.
 
-Nothing here is an error: a benchmark's own rows show some of it. But each is what a
-training that learns nothing, or scores that mean nothing, often come from.
+Nothing here is an error: published benchmarks show some of it. But each warning names
+a usual cause of degenerate models and of meaningless scores.
 """
 
+import collections
 from typing import NamedTuple
 
-from inputs import tasks
+from inputs import tasks, text_rows
+from system import console
 
-# Above this share of [UNK] pieces, or of texts that are cut, a warning is due.
-DOUBTFUL_SHARE = 0.05
+# Warn above this fraction of [UNK] pieces, or of truncated examples.
+MOST_LOST = 0.05
 
+_MOST_NUMBERS = 0.5  # fraction of the texts
 _LINES_SHOWN = 5
-_MOST_NUMBERS = 0.5  # share of the texts
+_LABELS_SHOWN = 10
 
 
 class SplitReport(NamedTuple):
-    """The rows of one split."""
+    """Counts of one split."""
 
     name: str
-    rows: int
-    labels: dict[str, int]  # rows of each label; {} for regression and without labels
+    examples: int
+    labels: dict[str, int]  # examples per label; {} for regression and without labels
 
 
-class Doubt(NamedTuple):
+class DataWarning(NamedTuple):
     """Something that may be a mistake."""
 
-    split: str
-    what: str  # such as "3 rows have an empty text"
-    count: int  # how many rows
-    lines: tuple[int, ...]  # lines of the first of them in the split's file
+    source: str  # a split's name, or "labels"
+    text: str  # such as "3 examples have an empty text"
+    lines: tuple[int, ...] = ()  # of the examples concerned, in the split's file
 
     def __str__(self):
-        text = "%s: %s" % (self.split, self.what)
-        if not self.lines:
-            return text
-        more = ", ..." if self.count > len(self.lines) else ""
-        lines = ", ".join(map(str, self.lines))
-        return "%s (line %s%s)" % (text, lines, more)
+        lines = ", ".join(map(str, self.lines[:_LINES_SHOWN]))
+        if len(self.lines) > _LINES_SHOWN:
+            lines += ", ..."
+        number = "line" if len(self.lines) == 1 else "lines"
+        shown = " (%s %s)" % (number, lines) if lines else ""
+        return "%s: %s%s" % (self.source, self.text, shown)
 
 
 class Report(NamedTuple):
-    """All splits, and all doubts in their order."""
+    """What is known of a task's examples."""
 
     splits: tuple[SplitReport, ...]
-    doubts: tuple[Doubt, ...]
+    warnings: tuple[DataWarning, ...]
 
 
-def examine(train, dev, test, labels):
-    """Looks at the rows of a task.
+def examine(task, examples):
+    """Counts a task's examples and looks for what may be a mistake.
 
     Args:
-      train: dict from a split's name to its list of `InputExample`s, whose `line` is
-        known; {} without training.
-      dev: the same, for the splits that are scored.
-      test: the same, for the splits whose labels mean nothing.
-      labels: the task's label strings; () for regression.
+      task: a `tasks.Task`.
+      examples: dict from the names of some of its splits to their `InputExample`s,
+        each with its `line`.
 
     Returns:
       A `Report`.
     """
-    splits, doubts = [], []
-    for part in (train, dev, test):
-        for name, examples in part.items():
-            counts = {} if part is test else _label_counts(examples, labels)
-            splits.append(SplitReport(name, len(examples), counts))
-            doubts += _empty_texts(name, examples)
-            doubts += _numbers(name, examples)
-            if part is not test:
-                doubts += _one_label(name, examples, counts)
-    for name, examples in dev.items():
-        doubts += _rows_in_train(name, examples, train)
-    reports = {split.name: split for split in splits}
-    doubts += _unseen_labels(reports, train, dev)
-    return Report(tuple(splits), tuple(doubts))
+    splits, warnings = [], _find_similar_labels(task)
+    for split in task.splits:
+        if split.name not in examples:
+            continue
+        found = examples[split.name]
+        labels = {}
+        if split.has_labels and not task.is_regression:
+            labels = collections.Counter(example.label for example in found)
+            labels = {label: labels[label] for label in task.labels}
+        splits.append(SplitReport(split.name, len(found), labels))
+        warnings += _find_text_problems(split.name, found)
+        if labels:
+            is_trained = split == task.train
+            warnings += _find_label_problems(split.name, found, labels, is_trained)
+    warnings += _find_overlap(task, examples)
+    return Report(tuple(splits), tuple(warnings))
 
 
-def _label_counts(examples, labels):
-    counts = dict.fromkeys(labels, 0)
-    if labels:
-        for example in examples:
-            counts[example.label] += 1
-    return counts
+def say(report, text_counts, max_seq_length):
+    """Logs a report: a line per split, and its warnings.
 
-
-def _doubts(split, what, examples):
-    """A list of the `Doubt` about these rows; [] if there are none."""
-    if not examples:
-        return []
-    lines = tuple(example.line for example in examples[:_LINES_SHOWN])
-    return [Doubt(split, what % len(examples), len(examples), lines)]
-
-
-def _empty_texts(name, examples):
-    empty = [
-        example
-        for example in examples
-        if not example.text_a.strip()
-        or (example.text_b is not None and not example.text_b.strip())
-    ]
-    return _doubts(name, "%d rows have an empty text", empty)
-
-
-def _numbers(name, examples):
-    """Doubts about a column of numbers in the place of one of texts."""
-    for which in ("text_a", "text_b"):
-        texts = [getattr(example, which) for example in examples]
-        count = sum(text is not None and tasks.is_number(text) for text in texts)
-        if count > _MOST_NUMBERS * len(examples):
-            what = "%d of %d rows have a number for %s; is that the text's column?"
-            yield Doubt(name, what % (count, len(examples), which), 0, ())
-
-
-def _one_label(name, examples, counts):
-    found = [label for label, count in counts.items() if count]
-    if len(found) != 1:
-        return []
-    (label,) = found
-    return [Doubt(name, "all rows have the label %r" % label, len(examples), ())]
-
-
-def _rows_in_train(name, examples, train):
-    seen = {
-        (example.text_a, example.text_b) for rows in train.values() for example in rows
-    }
-    same = [example for example in examples if (example.text_a, example.text_b) in seen]
-    return _doubts(name, "%d rows have the texts of a row of train", same)
-
-
-def _unseen_labels(reports, train, dev):
-    """Doubts about labels that no row of `train` has."""
-    for name in train:
-        for label, count in reports[name].labels.items():
-            if count:
-                continue
-            elsewhere = [
-                "%s has %d" % (other, reports[other].labels[label]) for other in dev
-            ]
-            what = "no row has the label %r; %s" % (label, ", ".join(elsewhere))
-            yield Doubt(name, what.rstrip("; "), 0, ())
+    Args:
+      report: a `Report`.
+      text_counts: dict from a split's name to its `features.TextCounts`; None: not
+        known.
+      max_seq_length: length of the sequences.
+    """
+    for split in report.splits:
+        console.say("Data, %s", describe_split(split))
+        if text_counts is not None:
+            counts = text_counts[split.name]
+            lost = max(counts.unknown_fraction, counts.truncated_fraction)
+            log = console.warn if lost > MOST_LOST else console.say
+            log("  %s", describe_texts(counts, max_seq_length))
+    for warning in report.warnings:
+        console.warn("%s", warning)
 
 
 def describe_split(split):
-    """A `SplitReport` as one line: rows, and each label's number and share."""
-    text = "%s: %d rows" % (split.name, split.rows)
-    shares = [
-        '%d of "%s" (%.1f %%)' % (count, label, 100 * count / split.rows)
+    """A `SplitReport` as one line."""
+    text = "%s: %s" % (split.name, console.pluralize(split.examples, "example"))
+    labels = [
+        '%d of "%s" (%.1f %%)' % (count, label, 100 * count / split.examples)
         for label, count in split.labels.items()
     ]
-    return ", ".join([text, *shares])
+    return ", ".join([text, *labels])
 
 
 def describe_texts(counts, max_seq_length):
-    """A split's `features.TextCounts` as one line."""
+    """The `features.TextCounts` of a split as one line."""
     return (
-        "%d word pieces, %.2f %% of them [UNK]; the longest row has %d; %d rows (%.1f "
-        "%%) are cut at --max_seq_length=%d"
+        "%d word pieces, %.2f %% of them [UNK]; the longest example has %d; %s (%.1f "
+        "%%) truncated at max_seq_length %d"
     ) % (
-        counts.pieces, 100 * counts.unknown_share, counts.longest, counts.cut,
-        100 * counts.cut_share, max_seq_length,
-    )  # fmt: skip
+        counts.pieces,
+        100 * counts.unknown_fraction,
+        counts.longest,
+        console.pluralize(counts.truncated, "example"),
+        100 * counts.truncated_fraction,
+        max_seq_length,
+    )
 
 
-def are_doubtful(counts):
-    """Whether too much of a split's texts is lost; see `DOUBTFUL_SHARE`."""
-    return max(counts.unknown_share, counts.cut_share) > DOUBTFUL_SHARE
+# --- warnings -------------------------------------------------------------------
+
+
+def _lines(examples):
+    return tuple(example.line for example in examples)
+
+
+def _list_labels(labels):
+    more = ", ..." if len(labels) > _LABELS_SHOWN else ""
+    return ", ".join(map(repr, labels[:_LABELS_SHOWN])) + more
+
+
+def _find_similar_labels(task):
+    text = "%s differ in case, white space, Unicode form or number format alone"
+    return [
+        DataWarning("labels", text % _list_labels(group))
+        for group in tasks.similar_labels(task.labels)
+    ]
+
+
+def _find_text_problems(name, examples):
+    empty = [
+        example
+        for example in examples
+        if text_rows.is_blank(example.text_a)
+        or (example.text_b is not None and text_rows.is_blank(example.text_b))
+    ]
+    if empty:
+        text = "%s with an empty text" % console.pluralize(len(empty), "example")
+        yield DataWarning(name, text, _lines(empty))
+    for field in ("text_a", "text_b"):
+        texts = [getattr(example, field) for example in examples]
+        count = sum(text is not None and tasks.is_number(text) for text in texts)
+        if count > _MOST_NUMBERS * len(examples):
+            text = "%d of %d examples have a number for %s; is that the text's column?"
+            yield DataWarning(name, text % (count, len(examples), field))
+
+
+def _find_label_problems(name, examples, counts, is_trained):
+    found = [label for label, count in counts.items() if count]
+    if len(found) == 1:
+        yield DataWarning(name, "all examples have the label %r" % found[0])
+    elif len(found) < len(counts):
+        missing = [label for label, count in counts.items() if not count]
+        count = console.pluralize(len(missing), "label")
+        text = "%s without an example: %s" % (count, _list_labels(missing))
+        yield DataWarning(name, text)
+    single = [label for label in found if counts[label] == 1]
+    if single and is_trained:
+        count = console.pluralize(len(single), "label")
+        text = "%s with a single example: %s" % (count, _list_labels(single))
+        lines = _lines(example for example in examples if counts[example.label] == 1)
+        yield DataWarning(name, text, lines)
+    labels_of = collections.defaultdict(set)
+    for example in examples:
+        labels_of[example.text_a, example.text_b].add(example.label)
+    contradictory = [
+        example
+        for example in examples
+        if len(labels_of[example.text_a, example.text_b]) > 1
+    ]
+    if contradictory:
+        text = "%d examples have the texts of another one, and a different label"
+        yield DataWarning(name, text % len(contradictory), _lines(contradictory))
+
+
+def _find_overlap(task, examples):
+    """Finds dev and test examples in train, and test examples in dev."""
+    seen = {}
+    for kind, splits in (
+        ("train", (task.train,) if task.train else ()),
+        ("dev", task.dev),
+        ("test", task.test),
+    ):
+        names = [split.name for split in splits if split.name in examples]
+        texts = {}
+        for name in names:
+            texts[name] = [(each.text_a, each.text_b) for each in examples[name]]
+            for other, others in seen.items():
+                same = [e for e, t in zip(examples[name], texts[name]) if t in others]
+                if same:
+                    count = console.pluralize(len(same), "example")
+                    text = "%s with the texts of %s examples" % (count, other)
+                    yield DataWarning(name, text, _lines(same))
+        seen[kind] = set().union(*texts.values())

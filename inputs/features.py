@@ -71,44 +71,42 @@ class InputFeatures:
 
 
 class TextCounts(NamedTuple):
-    """What the texts of a split are in word pieces, before any is cut."""
+    """Word pieces of a split's texts, before truncation."""
 
     examples: int
     pieces: int  # of all texts; [CLS] and [SEP] do not count
-    unknown: int  # those of them that are [UNK]
+    unknown: int  # pieces that are [UNK]
     longest: int  # pieces of the longest example, its [CLS] and [SEP] among them
-    cut: int  # examples that are longer than the sequence length
+    truncated: int  # examples that are longer than the sequence length
 
     @property
-    def unknown_share(self):
+    def unknown_fraction(self):
         return self.unknown / max(self.pieces, 1)
 
     @property
-    def cut_share(self):
-        return self.cut / max(self.examples, 1)
+    def truncated_fraction(self):
+        return self.truncated / max(self.examples, 1)
 
 
 class TextCounter:
     """Counts the word pieces of examples, one after the other."""
 
     def __init__(self, max_seq_length):
-        """Starts at zero; beyond `max_seq_length` an example counts as cut."""
+        """Starts at zero; a longer example than `max_seq_length` is truncated."""
         self._max_seq_length = max_seq_length
         self.counts = TextCounts(0, 0, 0, 0, 0)
 
     def add(self, tokens_a, tokens_b):
-        """Takes in an example: the pieces of its texts, whole; `[]` for no second."""
-        so_far = self.counts
-        length = len(tokens_a) + len(tokens_b)
-        unknown = tokenization.UNKNOWN_TOKEN
-        unknown = tokens_a.count(unknown) + tokens_b.count(unknown)
-        laid_out = length + (3 if tokens_b else 2)
+        """Counts an example: the pieces of its texts, whole; `[]` for no second."""
+        counts = self.counts
+        pieces = [*tokens_a, *tokens_b]
+        length = len(pieces) + (3 if tokens_b else 2)
         self.counts = TextCounts(
-            so_far.examples + 1,
-            so_far.pieces + length,
-            so_far.unknown + unknown,
-            max(so_far.longest, laid_out),
-            so_far.cut + (laid_out > self._max_seq_length),
+            counts.examples + 1,
+            counts.pieces + len(pieces),
+            counts.unknown + pieces.count(tokenization.UNKNOWN_TOKEN),
+            max(counts.longest, length),
+            counts.truncated + (length > self._max_seq_length),
         )
 
 
@@ -118,7 +116,7 @@ def count_texts(examples, tokenizer, max_seq_length):
     Args:
       examples: iterable of `InputExample`.
       tokenizer: a `tokenization.FullTokenizer`.
-      max_seq_length: beyond it an example counts as cut.
+      max_seq_length: a longer example is truncated.
 
     Returns:
       A `TextCounts`.

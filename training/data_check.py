@@ -1,42 +1,39 @@
-"""`--check`: says all about a task's rows that can be known before a training."""
+"""`--check`: reads a task's files and reports on them, without a model."""
 
 from inputs import data_report, features, tasks
 from system import console
-from training import run_text
 
 
 def say(task, data_dir, tokenizer, max_seq_length):
-    """Reads all files of a task and says what is in them.
+    """Reads all files of a task and logs what is in them.
 
     Args:
       task: a `tasks.Task`.
       data_dir: the folder of its files.
-      tokenizer: a `tokenization.FullTokenizer`; None: lengths are told in words.
+      tokenizer: a `tokenization.FullTokenizer`; None: lengths are counted in words.
       max_seq_length: length of the sequences.
 
     Raises:
       UserError: the first row that cannot be read.
     """
-    kinds = ((task.train,) if task.train else (), task.dev, task.test)
-    rows = [
-        {split.name: tasks.read_examples(task, data_dir, split) for split in splits}
-        for splits in kinds
-    ]
-    report = data_report.examine(*rows, task.labels)
-    examples = {name: found for part in rows for name, found in part.items()}
+    examples = {
+        split.name: tasks.read_examples(task, data_dir, split) for split in task.splits
+    }
     console.say("Task %s: %s", task.title, describe(task))
-    texts = None
+    counts = None
     if tokenizer is not None:
-        texts = {
+        counts = {
             name: features.count_texts(found, tokenizer, max_seq_length)
             for name, found in examples.items()
         }
-    run_text.say_data(report, texts, max_seq_length)
+    report = data_report.examine(task, examples)
+    data_report.say(report, counts, max_seq_length)
     if tokenizer is None:
         for name, found in examples.items():
-            words = [len(_words(example)) for example in found]
-            console.say("%s: the longest row has %d words", name, max(words))
-        console.say("Give --vocab_file to count word pieces, and how many rows are cut")
+            longest = max(len(_words(example)) for example in found)
+            words = console.pluralize(longest, "word")
+            console.say("%s: the longest example has %s", name, words)
+        console.say("Give --vocab_file to count word pieces and truncated examples")
     if not task.dev:
         console.say("No dev set: nothing will be scored")
     if not task.test:

@@ -5,7 +5,6 @@ import os
 import tensorflow.compat.v1 as tf
 
 import modeling
-from inputs import data_report
 from model import layer_ranges
 from system import console
 from training import distribution
@@ -94,27 +93,6 @@ def say_trained(variables, counts, policy):
         "{:,}".format(counts["base"]),
         "; all else is frozen" if counts["trained"] < counts["total"] else "",
     )
-
-
-def say_data(report, texts, max_seq_length):
-    """Says what the rows are, and what is doubtful about them.
-
-    Args:
-      report: a `data_report.Report`.
-      texts: dict from a split's name to its `features.TextCounts`; None: nothing is
-        said of them.
-      max_seq_length: length of the sequences.
-    """
-    for split in report.splits:
-        console.say("Data, %s", data_report.describe_split(split))
-        if texts is None:
-            continue
-        counts = texts[split.name]
-        line = data_report.describe_texts(counts, max_seq_length)
-        say = console.warn if data_report.are_doubtful(counts) else console.say
-        say("  %s", line)
-    for doubt in report.doubts:
-        console.warn("%s", doubt)
 
 
 def say_training(settings, num_warmup_steps, rows, by_flag):

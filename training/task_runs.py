@@ -23,17 +23,14 @@ def say_data(run):
         ("eval", task.dev, settings.eval_batch_size),
         ("predict", task.test, settings.predict_batch_size),
     )
-    texts: dict[str, features.TextCounts] = {}
-    rows: dict[str, dict] = {}
+    text_counts: dict[str, features.TextCounts] = {}
     for kind, splits, batch_size in kinds:
-        needed = [split for split in splits if split.name in run.examples]
-        rows[kind] = {split.name: run.examples[split.name] for split in needed}
-        for split in needed:
-            texts[split.name] = write_features(run, split, kind, batch_size)[2]
-    report = data_report.examine(
-        rows["train"], rows["eval"], rows["predict"], task.labels
-    )
-    run_text.say_data(report, texts, run.max_seq_length)
+        for split in splits:
+            if split.name in run.examples:
+                counts = write_features(run, split, kind, batch_size)[2]
+                text_counts[split.name] = counts
+    report = data_report.examine(task, run.examples)
+    data_report.say(report, text_counts, run.max_seq_length)
 
 
 def train(model_fn, run, step_reached=None):

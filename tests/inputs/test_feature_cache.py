@@ -11,7 +11,7 @@ from inputs import feature_cache, features, tasks
 from tests.places import DATA
 
 VOCAB = str(DATA / "vocab_uncased.txt")
-COUNTS = features.TextCounts(examples=2, pieces=12, unknown=1, longest=10, cut=1)
+COUNTS = features.TextCounts(examples=2, pieces=12, unknown=1, longest=10, truncated=1)
 
 
 @pytest.fixture(scope="module")

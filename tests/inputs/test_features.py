@@ -335,7 +335,7 @@ def test_sequence_length_limits(length):
 
 def test_texts_are_counted_before_they_are_cut(tokenizer):
     counter = features.TextCounter(8)
-    assert counter.counts.unknown_share == counter.counts.cut_share == 0
+    assert counter.counts.unknown_fraction == counter.counts.truncated_fraction == 0
     rows = [("a film", "a film a"), ("a \u2603", None), ("a " * 20, ""), ("", None)]
     for text_a, text_b in rows:
         example = features.InputExample("x", text_a, text_b, "0")
@@ -343,12 +343,10 @@ def test_texts_are_counted_before_they_are_cut(tokenizer):
     padding = features.PaddingInputExample()
     features.convert_single_example(9, padding, ["0"], 8, tokenizer, counter)
     assert counter.counts == features.TextCounts(
-        examples=4, pieces=5 + 2 + 20, unknown=1, longest=22, cut=1
+        examples=4, pieces=5 + 2 + 20, unknown=1, longest=22, truncated=1
     )
-    assert counter.counts.unknown_share == 1 / 27
-    assert counter.counts.cut_share == 1 / 4
-    # Those that just fit are whole.
-    assert counter.counts.cut == 1
+    assert counter.counts.unknown_fraction == 1 / 27
+    assert counter.counts.truncated_fraction == 1 / 4
 
 
 @pytest.mark.parametrize(

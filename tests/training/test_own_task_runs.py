@@ -193,12 +193,12 @@ def check(capsys, **settings):
 def test_check_says_what_the_rows_are(folder, base, capsys):
     config = str(folder / "kinds.json")
     text = check(capsys, task_config=config)
-    assert "text 'said'; label 'kind'; 3 labels (cats, mats & rats, 雨)" in text
-    assert 'train: 27 rows, 9 of "cats" (33.3 %)' in text
-    assert "train: the longest row has 4 words" in text
+    assert "text 'said'; label 'kind'; 3 labels ('cats', 'mats & rats', '雨')" in text
+    assert 'train: 27 examples, 9 of "cats" (33.3 %)' in text
+    assert "train: the longest example has 4 words" in text
     text = check(capsys, task_config=config, vocab_file=base["vocab_file"])
-    assert "[UNK]" in text and "cut at --max_seq_length=16" in text
-    assert "the longest row has 4 words" not in text
+    assert "[UNK]" in text and "truncated at max_seq_length 16" in text
+    assert "4 words" not in text
 
 
 def test_check_says_what_is_doubtful(folder, capsys):
@@ -209,11 +209,12 @@ def test_check_says_what_is_doubtful(folder, capsys):
     path.write_text(json.dumps(document))
     text = check(capsys, task_config=str(path))
     assert (
-        "dev: 6 rows have the texts of a row of train (line 2, 3, 4, 5, 6, ...)" in text
+        "dev: 6 examples with the texts of train examples (lines 2, 3, 4, 5, 6, ...)"
+        in text
     )
     path.write_text(json.dumps({**document, "text_a": "n"}))
     text = check(capsys, task_config=str(path))
-    assert "train: 36 of 36 rows have a number for text_a" in text
+    assert "train: 36 of 36 examples have a number for text_a" in text
 
 
 @pytest.mark.parametrize(
