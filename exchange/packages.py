@@ -215,13 +215,18 @@ def _imported_head(folder, bert_config, given, description):
     count = len(head.bias)
     is_regression = count == 1
     task = given.task
-    if (
-        given.labels is None
-        and head.labels is not None
-        and not is_regression
-        and (task is None or sorted(task.labels) == sorted(head.labels))
-    ):
-        given = given._replace(labels=head.labels)
+    if head.labels is not None and not is_regression:
+        if given.labels is None:
+            if task is None or sorted(task.labels) == sorted(head.labels):
+                given = given._replace(labels=head.labels)
+        elif given.labels != head.labels and sorted(given.labels) == sorted(
+            head.labels
+        ):
+            raise UserError(
+                "--labels=%s: the head in --input_dir=%s has its outputs in the order "
+                "%s; leave the flag out"
+                % (",".join(given.labels), folder, printable(",".join(head.labels)))
+            )
     description = _with_task(description, given, is_regression)
     wanted = len(description.labels) or 1
     if count != wanted or description.is_regression != is_regression:

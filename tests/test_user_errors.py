@@ -633,6 +633,36 @@ CHECKPOINT_CASES = (
 )
 
 BEST = {"metric": "accuracy", "set": "dev", "score": 0.5, "global_step": 9}
+TASK_ON_MRPC = json.dumps(
+    {
+        "name": "same",
+        **{split: split + ".tsv" for split in ("train", "dev")},
+        "text_a": "#1 String",
+        "text_b": "#2 String",
+        "label": "Quality",
+        "labels": ["0", "1"],
+    }
+)
+FROM_HEAD = {
+    "task_name": None,
+    "task_config": "{root}/task.json",
+    "init_checkpoint": "{root}/../trained/model.ckpt-9",
+}
+HEAD_CASES = tuple(
+    Case(
+        "checkpoint whose head has other labels, to %s" % ", ".join(todo),
+        (
+            "--init_checkpoint={root}/../trained/model.ckpt-9",
+            'task mrpc, whose outputs are the labels ["0", "1"]',
+            '["1", "0"]',
+            "{root}/task.json",
+        ),
+        {**FROM_HEAD, **dict.fromkeys(ALL, False), **dict.fromkeys(todo, True)},
+        write("task.json", TASK_ON_MRPC.replace('["0", "1"]', '["1", "0"]')),
+    )
+    for todo in (["do_eval"], ["do_train"])
+)
+
 HOLDS = "--output_dir={root}/output holds another run"
 OUTPUT_CASES = (
     Case(
@@ -787,7 +817,14 @@ OUTPUT_CASES = (
     ),
 )
 
-CASES = (*FLAG_CASES, *DATA_CASES, *MODEL_CASES, *CHECKPOINT_CASES, *OUTPUT_CASES)
+CASES = (
+    *FLAG_CASES,
+    *DATA_CASES,
+    *MODEL_CASES,
+    *CHECKPOINT_CASES,
+    *HEAD_CASES,
+    *OUTPUT_CASES,
+)
 
 
 # --- what they run on --------------------------------------------------------------
@@ -885,6 +922,17 @@ def test_mistake_gives_one_message_and_writes_nothing(case, root, no_estimator, 
     for part in case.parts:
         assert filled_in(part, root) in message
     assert snapshot(root.parent) == before
+
+
+@pytest.mark.parametrize("do_train", [True, False])
+def test_the_task_of_a_head_is_named(root, no_estimator, capsys, do_train):
+    write("task.json", TASK_ON_MRPC)(root)
+    todo = {**EVALUATE, "do_train": do_train}
+    with pytest.raises(EstimatorMade):
+        small_run.run(**settings_for({**FROM_HEAD, **todo}, root))
+    text = capsys.readouterr().err
+    assert ("starts from the head of task mrpc" in text) == do_train
+    assert ("was trained on task mrpc, not on same" in text) == (not do_train)
 
 
 def test_names_of_cases_differ():

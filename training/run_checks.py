@@ -5,12 +5,13 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
+import modeling
 import optimization
 import tokenization
 from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
-from system import console, disk, files
+from system import console, disk, files, schema
 from training import classifier, distribution, run_lock, run_text
 from weights import (
     adapter_package,
@@ -80,7 +81,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
     )
     report = None
     if flags.init_checkpoint:
-        report = _check_base(flags, variables, package)
+        head_task = task if package is None and step_reached is None else None
+        report = _check_base(flags, variables, package, head_task)
     elif step_reached is None and not flags.allow_random_base:
         raise UserError(
             "no --init_checkpoint: BERT would be %s random values; give the "
@@ -143,8 +145,14 @@ def _start(flags, package, step_reached, report, trained, settings):
     return Start(step_reached, known, settings or then or {})
 
 
-def _check_base(flags, variables, package):
+def _check_base(flags, variables, package, head_task):
     """Holds --init_checkpoint against the model and says what it gives.
+
+    Args:
+      flags: see `check_model`.
+      variables: a `variable_shapes.VariableSet`.
+      package: see `check_model`.
+      head_task: the `tasks.Task` that its head is used for; None: it is not used.
 
     Returns:
       A `checkpoints.LoadReport`.
@@ -156,6 +164,8 @@ def _check_base(flags, variables, package):
     report = checkpoints.check_fit(
         flags.init_checkpoint, shapes, variables.new(), flags.allow_random_base
     )
+    if head_task is not None:
+        _check_head(flags, head_task, variables.collections[modeling.HEAD], report)
     checkpoints.check_values(
         flags.init_checkpoint,
         report.matched,
@@ -178,6 +188,54 @@ def _check_base(flags, variables, package):
             left_out[0],
         )
     return report
+
+
+def _check_head(flags, task, head, report):
+    """Refuses the head of --init_checkpoint where its labels are others.
+
+    A checkpoint knows the outputs of its head by position only; the `run.json` beside
+    it, if there is one, has their labels.
+
+    Args:
+      flags: see `check_model`.
+      task: a `tasks.Task`.
+      head: names of the head's variables.
+      report: a `checkpoints.LoadReport` of --init_checkpoint.
+    """
+    if not set(head) <= set(report.matched):
+        return
+    record = run_record.read(os.path.dirname(flags.init_checkpoint))
+    if record is None:
+        return
+    there, labels = record["identity"], list(task.labels)
+    if there["labels"] != labels:
+        remedy = "give a checkpoint of the same labels, or one without a head"
+        if task.config_file and sorted(there["labels"]) == sorted(labels):
+            remedy = 'write "labels" in that order into %s, or %s' % (
+                task.config_file,
+                remedy,
+            )
+        raise UserError(
+            "--init_checkpoint=%s has the head of task %s, whose outputs are the "
+            "labels %s (%s beside it); those of task %s are %s: %s"
+            % (
+                flags.init_checkpoint,
+                there["task"],
+                schema.json_text(there["labels"]),
+                run_record.FILE_NAME,
+                task.title,
+                schema.json_text(labels),
+                remedy,
+            )
+        )
+    if flags.do_train:
+        console.say("Training starts from the head of task %s", there["task"])
+    elif there["task"] != (task.model_of or task.name):
+        console.warn(
+            "the head of --init_checkpoint was trained on task %s, not on %s",
+            there["task"],
+            task.title,
+        )
 
 
 def _check_package(flags, package, identity):

@@ -353,6 +353,11 @@ def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
             {"task": GLUE_TASKS["mnli"], "labels": ["a", "b", "c"]},
             ["--labels=a,b,c", "not the labels of --task_name=mnli"],
         ),
+        (
+            {"a": 0, "b": 1, "c": 2},
+            {"labels": ["b", "a", "c"]},
+            ["--labels=b,a,c", "in the order a,b,c"],
+        ),
         ({"a": 0, "b": 1, "c": 5}, {}, ["label2id", "0 to 2"]),
         ({"a": 0, "b": 1, "c": "2"}, {}, ["label2id", "0 to 2"]),
         (["a", "b", "c"], {}, ["label2id", "0 to 2"]),
