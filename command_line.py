@@ -34,7 +34,7 @@ PATH_FLAGS = (
 )
 
 # Those of them in which TensorFlow looks for checkpoints.
-CHECKPOINT_FLAGS = ("checkpoint", "init_checkpoint", "output_dir")
+CHECKPOINT_FLAGS = ("checkpoint", "init_checkpoint", "output_dir", "work_dir")
 
 _HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
@@ -182,8 +182,8 @@ def _expanded(path):
 def check_no_pattern(name, path):
     """Refuses a checkpoint's path that TensorFlow would take for a pattern.
 
-    It looks for the checkpoints of a folder, and for the files of a checkpoint, by
-    patterns that it makes of their path.
+    It finds the files of a checkpoint, also those that it deletes, by patterns that it
+    makes of their path.
 
     Args:
       name: the flag's name.
@@ -192,7 +192,7 @@ def check_no_pattern(name, path):
     Raises:
       UserError: the path has such a character.
     """
-    found = re.search(r"[\[\\]", path)
+    found = re.search(r"[*?\[\\]", path)
     if found:
         raise UserError(
             "--%s=%s has the character %s, which TensorFlow takes for a pattern in the "

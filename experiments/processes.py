@@ -208,7 +208,7 @@ def _finish(job, place, result):
         return
     for pattern in _LEFT_OVER:
         for path in files.list_folder(folder, pattern):
-            tf.io.gfile.remove(path)
+            files.remove(path)
 
 
 # --- processes ------------------------------------------------------------------

@@ -217,7 +217,7 @@ def atomic_file(path, need=None, overwrite=True):
                 raise _not_writable(path, "it is there already")
             tf.io.gfile.rename(partial, target, overwrite=True)
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 @contextlib.contextmanager
@@ -244,7 +244,7 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
         # Two steps: a folder cannot replace another one in a single step.
         if tf.io.gfile.exists(target):
             check_replaceable(replaced, is_own)
-            _remove(replaced)
+            remove(replaced)
             tf.io.gfile.rename(target, replaced)
         try:
             tf.io.gfile.rename(partial, target)
@@ -252,7 +252,7 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
             if tf.io.gfile.exists(replaced):
                 tf.io.gfile.rename(replaced, target)
             raise
-        _remove(replaced)
+        remove(replaced)
 
 
 @contextlib.contextmanager
@@ -276,7 +276,7 @@ def working_folder(path, need=None):
         try:
             yield partial
         finally:
-            _remove(partial)
+            remove(partial)
 
 
 def check_replaceable(folder, is_own=lambda names: False):
@@ -353,6 +353,15 @@ def list_folder(folder, pattern="*"):
     return [os.path.join(folder, name) for name in fnmatch.filter(names, pattern)]
 
 
+def list_with_prefix(prefix, pattern):
+    """The files and folders whose path is a prefix and then matches a pattern.
+
+    See `list_folder`; `prefix` may be the path of a checkpoint.
+    """
+    folder, name = os.path.split(prefix)
+    return list_folder(folder, glob.escape(name) + pattern)
+
+
 def _real_path(path):
     path = path.rstrip("/") or path
     return path if "://" in path else os.path.realpath(path)
@@ -382,18 +391,17 @@ def _working_path(path):
 
     What earlier processes of this machine have left there is removed.
     """
-    name = "%s.tmp-%s-" % (os.path.basename(path), socket.gethostname())
-    folder = os.path.dirname(path)
-    for left in list_folder(folder, glob.escape(name) + "*"):
-        process = os.path.basename(left)[len(name) :]
+    prefix = "%s.tmp-%s-" % (path, socket.gethostname())
+    for left in list_with_prefix(prefix, "*"):
+        process = left[len(prefix) :]
         # isdecimal alone takes the digits of other scripts.
         if process.isascii() and process.isdecimal() and not _is_another(int(process)):
-            _remove(left)
-    return os.path.join(folder, "%s%d" % (name, os.getpid()))
+            remove(left)
+    return "%s%d" % (prefix, os.getpid())
 
 
-def _remove(path):
-    """Removes a file, or a folder with its content; a link alone, not its target."""
+def remove(path):
+    """Removes a file, or a folder with its content; of a link never the target."""
     if "://" not in path:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)

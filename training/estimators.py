@@ -1,7 +1,6 @@
 """Estimator assembly for any head: run config, devices, what is logged."""
 
 import ctypes
-import glob
 import os
 import threading
 import weakref
@@ -13,7 +12,7 @@ from tensorflow.core.protobuf import rewriter_config_pb2
 
 import optimization
 from errors import UserError
-from system import disk
+from system import disk, files
 from training import distribution, progress, signals
 from training.estimator_compat import estimator
 from weights import checkpoints
@@ -306,11 +305,8 @@ class SaveHook(estimator.SessionRunHook):
                     self._watch.write_losses(prefix)
                 saved = save(session, path, *args, global_step=global_step, **kwargs)
             except UserError:
-                for left in tf.io.gfile.glob(glob.escape(prefix) + "[_.]*"):
-                    if tf.io.gfile.isdir(left):
-                        tf.io.gfile.rmtree(left)
-                    else:
-                        tf.io.gfile.remove(left)
+                for path in files.list_with_prefix(prefix, "[_.]*"):
+                    files.remove(path)
                 raise
             progress.remove_stale_losses(self._output_dir)
             return saved

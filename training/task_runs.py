@@ -1,6 +1,5 @@
 """Training, evaluation and prediction of one task, and the files they write."""
 
-import glob
 import json
 import os
 from typing import Any
@@ -94,6 +93,7 @@ def _train_on(model_fn, run, step_reached, watch, diagnose):
         )
     if settings.is_chief:
         run_record.write_health(settings.output_dir, None)
+        checkpoints.remove_unfinished(settings.output_dir)
         _warn_of_space(settings)
         estimators.prepare_summaries(settings.output_dir, settings.write_graph)
     reached = step_reached or 0
@@ -121,8 +121,10 @@ def _warn_of_space(settings):
     # At the start, at each interval and at the end; one is deleted after the next.
     written = 2 + (settings.num_train_steps - 1) // settings.save_checkpoints_steps
     count = min(written, estimators.CHECKPOINTS_KEPT + 1)
-    files = os.path.join(glob.escape(settings.output_dir), "model.ckpt-*")
-    there = sum(tf.io.gfile.stat(path).length for path in tf.io.gfile.glob(files))
+    there = sum(
+        tf.io.gfile.stat(path).length
+        for path in files.list_folder(settings.output_dir, "model.ckpt-*")
+    )
     disk.warn_of_space(
         settings.output_dir,
         count * size - there,

@@ -1,7 +1,6 @@
 """Weights from and to checkpoints, outside the Estimator."""
 
 import contextlib
-import glob
 import hashlib
 import math
 import os
@@ -60,7 +59,7 @@ def _shorten(names, most=6):
 
 
 def _data_files(checkpoint):
-    return tf.io.gfile.glob(checkpoint + ".data-*")
+    return files.list_with_prefix(checkpoint, ".data-*")
 
 
 @contextlib.contextmanager
@@ -230,11 +229,16 @@ def copy(checkpoint, folder):
       folder: an empty one.
     """
     name = checkpoint.rpartition("/")[2]
-    pattern = glob.escape(checkpoint)
-    for path in tf.io.gfile.glob([pattern + ".index", pattern + ".data-*"]):
+    for path in (checkpoint + ".index", *_data_files(checkpoint)):
         tf.io.gfile.copy(path, "%s/%s" % (folder, path.rpartition("/")[2]))
     with tf.io.gfile.GFile(folder + "/checkpoint", "w") as writer:
         writer.write('model_checkpoint_path: "%s"\n' % name)
+
+
+def remove_unfinished(folder):
+    """Removes what a program that was killed while it saved has left in a folder."""
+    for path in files.list_folder(folder, "model.ckpt-*_temp*"):
+        files.remove(path)
 
 
 def write(prefix, values):

@@ -1,6 +1,5 @@
 """Adapter packages from and to full checkpoints, and against the base's."""
 
-import glob
 import json
 import math
 import os
@@ -381,8 +380,7 @@ def _check_output(prefix):
             "--output=%s is a folder: give a checkpoint's path in it, such as %s"
             % (prefix, os.path.join(prefix, "model.ckpt"))
         )
-    folder, name = os.path.split(prefix)
-    taken = files.list_folder(folder, glob.escape(name) + ".[id]*")
+    taken = files.list_with_prefix(prefix, ".[id]*")
     if taken:
         raise UserError(
             "--output=%s: %s is there already; give a new path" % (prefix, taken[0])

@@ -222,7 +222,7 @@ def _check_no_checkpoint_is_left(output_dir):
     Training would begin anew and replace them. One of step 0 alone is what is left of a
     run that was killed while it wrote its first: nothing was trained.
     """
-    left = tf.io.gfile.glob(os.path.join(output_dir, "model.ckpt-*.index"))
+    left = files.list_folder(output_dir, "model.ckpt-*.index")
     names = [os.path.basename(path)[: -len(".index")] for path in left]
     names = [name for name in names if name != "model.ckpt-0"]
     if names:

@@ -87,6 +87,9 @@ def test_a_training_ends_with_one_message_and_goes_on(tmp_path, monkeypatch, cap
     assert tf.train.latest_checkpoint(str(output)).endswith("model.ckpt-2")
     found = os.listdir(output)
     assert not [name for name in found if "ckpt-4" in name or name == "adapters"]
+    unfinished = output / "model.ckpt-4_temp"  # As a kill leaves it.
+    unfinished.mkdir()
     small_run.run(do_train=True, **settings)
     assert "from step 2" in capsys.readouterr().err
+    assert not unfinished.exists()
     assert (output / "adapters").exists()
