@@ -60,7 +60,7 @@ def examine(task, examples):
     Returns:
       A `Report`.
     """
-    splits, warnings = [], _find_similar_labels(task)
+    splits, warnings = [], list(_find_similar_labels(task))
     for split in task.splits:
         if split.name not in examples:
             continue
@@ -136,11 +136,13 @@ def _list_labels(labels):
 
 
 def _find_similar_labels(task):
-    text = "%s differ in case, white space, Unicode form or number format alone"
-    return [
-        DataWarning("labels", text % _list_labels(group))
-        for group in tasks.similar_labels(task.labels)
-    ]
+    for group in tasks.similar_labels(task.labels):
+        text = "%s differ in case, white space, Unicode form or number format alone"
+        yield DataWarning("labels", text % _list_labels(group))
+    padded = [label for label in task.labels if label != label.strip()]
+    if padded:
+        text = "%s with white space at an end" % _list_labels(padded)
+        yield DataWarning("labels", text)
 
 
 def _find_text_problems(name, examples):

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from errors import UserError
-from system import files
+from system import console, files
 
 TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
 KINDS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
@@ -136,11 +136,11 @@ def is_quoted(field):
 
 
 def quotes_note(path, count):
-    """Says that `count` rows of a TSV file look quoted, see `is_quoted`."""
+    """Text that `count` rows of a TSV file look quoted, see `is_quoted`."""
     return (
-        "%s: %d rows have quotes around a text and doubled quotes in it, as a "
-        "spreadsheet writes them. In .tsv nothing is quoted: they count as text"
-        % (path, count)
+        "%s: %s with quotes around a text and doubled quotes in it, as a spreadsheet "
+        "writes them. In .tsv nothing is quoted: they count as text"
+        % (path, console.pluralize(count, "row"))
     )
 
 

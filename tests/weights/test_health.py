@@ -137,8 +137,8 @@ def test_a_sound_run_is_called_sound(setting, tmp_path, capsys):
     text = "\n".join(lines)
     for part in (
         "parameters, ",
-        'Data, train: 32 rows, 16 of "0" (50.0 %), 16 of "1" (50.0 %)',
-        "0 rows (0.0 %) are cut",
+        'Data, train: 32 examples, 16 of "0" (50.0 %), 16 of "1" (50.0 %)',
+        "0 examples (0.0 %) truncated",
         "accuracy        %.4f    (always the same answer: 0.5000)"
         % results["sets"]["dev"]["scores"]["accuracy"],
         "the adapter package",
