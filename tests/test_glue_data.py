@@ -12,7 +12,7 @@ from inputs import metrics, tasks
 from inputs.tasks import read_examples
 from tests.places import GLUE
 
-# Rows of the made-up files, in the order of GlueTask.splits.
+# Rows of the made-up files, in the order of Task.splits.
 FIXTURE_ROWS = {
     name: {"mnli": (6, 4, 5, 3, 4), "ax": (3,), "qqp": (8, 4, 3)}.get(name, (6, 4, 3))
     for name in GLUE_TASKS

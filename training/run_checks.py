@@ -265,7 +265,7 @@ def variant(flags, task, config, package):
 
     Args:
       flags: the program's `absl.flags.FlagValues`.
-      task: a `glue_data.GlueTask`.
+      task: a `tasks.Task`.
       config: a `modeling.BertConfig`.
       package: the `adapter_package.AdapterPackage` to start from, or None.
 

@@ -34,7 +34,7 @@ def say_task(task, config, settings, precision):
     Args:
       task: a `tasks.Task`.
       config: a `modeling.BertConfig`.
-      settings: a `training.RunSettings`.
+      settings: a `estimators.RunSettings`.
       precision: one of `classifier.PRECISIONS`.
     """
     outputs = "a score" if task.is_regression else "%d labels" % len(task.labels)
@@ -99,7 +99,7 @@ def say_training(settings, num_warmup_steps, rows, by_flag):
     """Says how it will be trained.
 
     Args:
-      settings: a `training.RunSettings`.
+      settings: a `estimators.RunSettings`.
       num_warmup_steps: steps of the warm-up.
       rows: number of training rows.
       by_flag: the training's settings by their flags' names.
