@@ -84,7 +84,6 @@ def test_paths_are_expanded(home, program, flag, given, expected):
         ("convert_checkpoint", "output_dir", "out/lr=[3e-4]"),
         ("predict", "init_checkpoint", "bert [v1]/model.ckpt"),
         ("manage_adapters export", "checkpoint", "a\\b/model.ckpt-1"),
-        ("run_classifier", "output_dir", "s*ar"),
         ("reproduce_paper", "work_dir", "w?rk"),
     ],
 )
