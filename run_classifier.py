@@ -32,7 +32,7 @@ from training import (
     task_inputs,
     task_runs,
 )
-from weights import adapter_package, checkpoints, health, run_package
+from weights import adapter_package, checkpoints, diagnosis, run_package
 
 # Names that the original program exposes here, beside its flags and `main`.
 InputExample = features.InputExample
@@ -354,7 +354,7 @@ def make_plan():
         num_warmup_steps=num_warmup_steps,
         leaves_out_infinite=FLAGS.precision == "float16",
         training=start.training,
-        known=start.known,
+        diagnostics=start.diagnostics,
         plots=FLAGS.plots,
         dev_steps=dev_steps.Settings(FLAGS.eval_steps, FLAGS.keep_best),
         written={},
@@ -472,19 +472,19 @@ def _run(plan):
             console.say("Without the adapters of layers %s", run.ablated)
         task_runs.say_data(run)
     model_fn = make_model_fn(plan)
-    known = run.known
+    diagnostics = run.diagnostics
     if FLAGS.do_train:
-        known = task_runs.train(model_fn, run, plan.step_reached)
+        diagnostics = task_runs.train(model_fn, run, plan.step_reached)
     if not run.settings.is_chief:
         return
     estimator = estimators.make_estimator(model_fn, run.settings)
     if FLAGS.do_eval:
-        known = task_runs.evaluate(estimator, run, known)
+        diagnostics = task_runs.evaluate(estimator, run, diagnostics)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
     run_text.say_best(dev_steps.read_best(FLAGS.output_dir), FLAGS.output_dir)
     run_text.say_files(FLAGS.output_dir, run.task, run.result_name)
-    health.say(known.findings, run.training)
+    diagnosis.show_warnings(diagnostics.warnings, run.training)
 
 
 if __name__ == "__main__":

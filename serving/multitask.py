@@ -21,7 +21,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 from errors import UserError
 from model import activations
-from weights import adapter_package, checkpoints, health, variable_shapes
+from weights import adapter_package, checkpoints, diagnosis, variable_shapes
 
 # Tables hold an activation as its place in here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
@@ -92,8 +92,8 @@ def read_package(value, described=None):
             "run_classifier.py --adapters=%s --train_policy=%s"
             % (value, package.encoder_weights[0], folder, package.policy.text)
         )
-    health.say(
-        ["%s: %s" % (folder, finding) for finding in package.health.findings],
+    diagnosis.show_warnings(
+        ["%s: %s" % (folder, finding) for finding in package.diagnostics.warnings],
         package.config["settings"],
     )
     if name is None:

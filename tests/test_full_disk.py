@@ -116,11 +116,11 @@ def test_a_package_in_the_place_of_another(tmp_path, base, package, size):
     found = adapter_package.read(package)
     config = dict(found.config, settings={"note": "long " * 3000})
     found = found._replace(path=str(folder), config=config)
-    known = found.health
+    diagnostics = found.diagnostics
     check(
         tmp_path,
         size,
-        lambda: adapter_package.add_scores(found, None, known),
+        lambda: adapter_package.add_scores(found, None, diagnostics),
         r"\S* cannot be written \(File too large\), it needs 24.6 kB",
     )
 

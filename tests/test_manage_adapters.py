@@ -13,7 +13,7 @@ import manage_adapters
 import modeling
 from tests import programs, small_packages
 from tests.places import DATA
-from weights import adapter_package, checkpoints, health, variable_shapes
+from weights import adapter_package, checkpoints, diagnosis, variable_shapes
 
 ORIGINAL = os.path.join(DATA, "original_run")
 TRAINED = os.path.join(ORIGINAL, "model.ckpt-360")
@@ -350,9 +350,9 @@ def test_info_of_one_package(trained, capsys):
         dev["accuracy"],
         dev["f1"],
     )
-    findings = package.health.findings
+    findings = package.diagnostics.warnings
     assert shown["health"] == (
-        "; ".join(["LEARNED NOTHING", *findings]).replace("; ", ": ", 1)
+        "; ".join(["DEGENERATE", *findings]).replace("; ", ": ", 1)
         if findings
         else "ok"
     )
@@ -409,8 +409,9 @@ def test_a_terminal_does_not_obey_a_package(original, tmp_path, capsys):
     path = str(tmp_path / "p")
     config = dict(package.config, origin="\x1b[2Jx\ny", settings={"a\n": "\x1b"})
     config["task"] = dict(config["task"], labels=["a", "\u202e"])
-    known = health.Health(training=["\x1b[2J"])
-    adapter_package.add_scores(package._replace(path=path, config=config), None, known)
+    diagnostics = diagnosis.Diagnostics(training=["\x1b[2J"])
+    package = package._replace(path=path, config=config)
+    adapter_package.add_scores(package, None, diagnostics)
     capsys.readouterr()
     manage("info", path)
     manage("info", path, path)

@@ -91,13 +91,13 @@ def is_due(run, step):
     return step not in [entry["global_step"] for entry in _history(run)]
 
 
-def evaluate(estimator, run, known):
+def evaluate(estimator, run, diagnostics):
     """Scores the dev sets with the last checkpoint, and keeps it if it is the best.
 
     Args:
       estimator: the Estimator.
       run: a `task_inputs.TaskRun`.
-      known: what is known against the weights, a `health.Health`.
+      diagnostics: a `diagnosis.Diagnostics`.
     """
     entry: dict = {"sets": {}}
     for split in run.task.dev:
@@ -111,7 +111,7 @@ def evaluate(estimator, run, known):
     run_text.say_dev_step(entry, run.task)
     _draw(estimator.eval_dir(), run.task, entry)
     if run.dev_steps.keep_best:
-        _keep_if_best(run, entry, known)
+        _keep_if_best(run, entry, diagnostics)
     earlier = [other for other in _history(run) if other["global_step"] < step]
     lines = [json.dumps(each, sort_keys=True) for each in (*earlier, entry)]
     path = os.path.join(run.settings.output_dir, HISTORY_NAME)
@@ -146,7 +146,7 @@ def _draw(folder, task, entry):
     writer.flush()
 
 
-def _keep_if_best(run, entry, known):
+def _keep_if_best(run, entry, diagnostics):
     """Puts checkpoint, package and record into the folder of the best, if they are."""
     settings, metric = run.settings, run.dev_steps.keep_best
     first = run.task.dev[0].name
@@ -174,7 +174,7 @@ def _keep_if_best(run, entry, known):
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
         if description.policy.name != optimization.FULL:
             package = run.package._replace(description=description)
-            run_package.write(partial, package, known, dev_scores)
+            run_package.write(partial, package, diagnostics, dev_scores)
         run_record.copy(settings.output_dir, partial)
         files.write_whole(
             os.path.join(partial, BEST_NAME), json.dumps(record, indent=2) + "\n"

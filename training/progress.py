@@ -11,14 +11,17 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from system import console, files
+from system import console, files, wording
 from training.estimator_compat import estimator
-from weights import health
+from weights import diagnosis
 
 # Where there is no terminal, a line at each tenth of the training; but not so many
 # seconds after the one before, and never so many without one.
 SHORTEST_INTERVAL = 15.0
 LONGEST_INTERVAL = 600.0
+
+# Steps after the warm-up before which a high loss means nothing.
+_MIN_STEPS = 100
 
 # Ending of the file with the losses of the steps before a checkpoint: little-endian
 # float32.
@@ -29,13 +32,20 @@ _MOST_LOSS_BYTES = 1 << 28
 _REPORT = "training_report"
 
 
+# Without tqdm's rate: examples per second are in the text after the times.
+_BAR = (
+    "training: {percentage:.0f}%|{bar}| {n_fmt}/{total_fmt} steps "
+    "[{elapsed}<{remaining}{postfix}]"
+)
+
+
 class ProgressSettings(NamedTuple):
     """What the progress report needs to know beforehand."""
 
     batch_size: int  # examples of one step
     num_train_steps: int
     num_warmup_steps: int = 0
-    # What a loss has to be below: `health.constant_loss` of the training labels.
+    # What a loss has to be below: `diagnosis.baseline_loss` of the training labels.
     baseline_loss: float = math.inf
     leaves_out_infinite: bool = False  # such steps are left out (loss scaling)
 
@@ -59,8 +69,8 @@ class ProgressHook(estimator.SessionRunHook):
     """A progress bar on a terminal, plain lines elsewhere, both on standard error.
 
     Examples per second, loss, learning rate, time left. Ends the training when the loss
-    or the norm of the gradients is not finite, and says so once when the loss stays
-    that of answering with the labels' frequencies.
+    or the norm of the gradients is not finite, and warns once where the loss stays that
+    of predicting the label frequencies.
     """
 
     def __init__(self, settings, stream=None, losses=()):
@@ -77,7 +87,7 @@ class ProgressHook(estimator.SessionRunHook):
         # Losses of the last tenth of all steps so far.
         self._window = max(1, settings.num_train_steps // 10)
         self._losses = collections.deque(losses, maxlen=self._window)
-        self._noticed = False
+        self._has_warned = self._has_recovered = False
         self.last_values: dict | None = None  # of the last step
 
     def begin(self):
@@ -96,8 +106,7 @@ class ProgressHook(estimator.SessionRunHook):
             self._bar = tqdm(
                 total=self._settings.num_train_steps,
                 initial=self._first_step,
-                desc="training",
-                unit=" steps",
+                bar_format=_BAR,
                 file=stream,
                 dynamic_ncols=True,
             )
@@ -117,7 +126,7 @@ class ProgressHook(estimator.SessionRunHook):
                 self._bar.close()
             raise NotFiniteError
         self._losses.append(float(values["loss"]))
-        self._notice()
+        self._check_learning()
         now = time.monotonic()
         if self.steps_done == self._first_step + 1:
             # The first step also warms up; rates are counted from here.
@@ -133,21 +142,32 @@ class ProgressHook(estimator.SessionRunHook):
         tenth = self.steps_done - self._last_line_step >= self._window
         return elapsed >= (SHORTEST_INTERVAL if tenth else LONGEST_INTERVAL)
 
-    def _notice(self):
-        """Says once that nothing is learned, two windows after the warm-up."""
+    def _check_learning(self):
+        """Warns once that nothing is learned, and says once that it is learned now."""
         settings = self._settings
-        if self._noticed or len(self._losses) < self._window:
+        enough = max(2 * self._window, _MIN_STEPS) + settings.num_warmup_steps
+        if self.steps_done < enough or len(self._losses) < self._window:
             return
-        if self.steps_done < settings.num_warmup_steps + 2 * self._window:
+        if self._has_recovered:
             return
         mean = self._mean_loss()
-        if mean >= health.LEARNED_BELOW * settings.baseline_loss:
-            self._noticed = True
+        if mean < diagnosis.MAX_LOSS_RATIO * settings.baseline_loss:
+            if self._has_warned:
+                self._has_recovered = True
+                console.say(
+                    "  step %d: the run learns now: the mean loss of the last %s is "
+                    "%.4f",
+                    self.steps_done,
+                    wording.quantity(len(self._losses), "step"),
+                    mean,
+                )
+        elif not self._has_warned:
+            self._has_warned = True
             console.warn(
-                "step %d: nothing is learned so far; the mean loss of the last %d "
-                "steps, %.4f, is that of answering with the labels' frequencies, %.4f",
+                "step %d: nothing is learned so far: the mean loss of the last %s is "
+                "%.4f; predicting the label frequencies gives %.4f",
                 self.steps_done,
-                len(self._losses),
+                wording.quantity(len(self._losses), "step"),
                 mean,
                 settings.baseline_loss,
             )
@@ -156,29 +176,27 @@ class ProgressHook(estimator.SessionRunHook):
         return sum(self._losses) / len(self._losses)
 
     def _rate(self, now):
-        steps = self.steps_done - self._first_step - 1
-        elapsed = now - self._started
-        return steps * self._settings.batch_size / elapsed if steps else 0.0
+        """Examples per second; None before there are two steps."""
+        steps, elapsed = self.steps_done - self._first_step - 1, now - self._started
+        return steps * self._settings.batch_size / elapsed if steps else None
 
     def _text(self, now):
-        return "%.1f examples/s, loss %.4f, learning rate %.2e" % (
-            self._rate(now),
+        text = "loss %.4f, learning rate %.2e" % (
             self._mean_loss(),
             self.last_values["learning_rate"],
         )
+        rate = self._rate(now)
+        return text if rate is None else "%.1f examples/s, %s" % (rate, text)
 
     def _write_line(self, now):
         self._last_line, self._last_line_step = now, self.steps_done
-        rate = self._rate(now)
-        steps_left = self._settings.num_train_steps - self.steps_done
-        left = steps_left * self._settings.batch_size / rate if rate else 0.0
+        text, rate = self._text(now), self._rate(now)
+        if rate is not None:
+            steps_left = self._settings.num_train_steps - self.steps_done
+            left = steps_left * self._settings.batch_size / rate
+            text += ", %d:%02d left" % (left // 60, left % 60)
         console.say(
-            "  step %d of %d: %s, %d:%02d left",
-            self.steps_done,
-            self._settings.num_train_steps,
-            self._text(now),
-            left // 60,
-            left % 60,
+            "  step %d of %d: %s", self.steps_done, self._settings.num_train_steps, text
         )
 
     def end(self, session):
@@ -201,10 +219,10 @@ class ProgressHook(estimator.SessionRunHook):
             files.write_whole(checkpoint + _LOSSES, data)
 
     def last_loss(self):
-        """The `health.TrainingLoss` at the end; None where no step was seen."""
+        """The `diagnosis.TrainingLoss` at the end; None where no step was seen."""
         if not self._losses:
             return None
-        return health.TrainingLoss(self._mean_loss(), len(self._losses))
+        return diagnosis.TrainingLoss(self._mean_loss(), len(self._losses))
 
 
 def read_losses(checkpoint):

@@ -16,7 +16,7 @@ from training import classifier, distribution, run_lock, run_text
 from weights import (
     adapter_package,
     checkpoints,
-    health,
+    diagnosis,
     run_package,
     run_record,
     variable_shapes,
@@ -27,7 +27,7 @@ class Start(NamedTuple):
     """What the weights are that a run starts from."""
 
     step_reached: int | None  # of the checkpoint in output_dir
-    known: health.Health  # what is known against them
+    diagnostics: diagnosis.Diagnostics
     training: dict[str, Any]  # settings of their training; of this run's, if it trains
 
 
@@ -133,16 +133,19 @@ def _start(flags, package, step_reached, report, trained, settings):
       settings: of this run's training; None if it does not train.
     """
     record = run_record.read(flags.output_dir)
-    known, then = health.Health(), None
+    diagnostics, then = diagnosis.Diagnostics(), None
     if step_reached is not None:
-        known, then = run_record.read_health(flags.output_dir), record.get("training")
+        diagnostics, then = (
+            run_record.read_diagnostics(flags.output_dir),
+            record.get("training"),
+        )
     elif package is not None:
-        known, then = package.health, package.config["settings"]
+        diagnostics, then = package.diagnostics, package.config["settings"]
     elif not flags.do_train:
         untrained = [n for n in trained if report is None or n not in report.matched]
         if untrained:
-            known = health.never_trained(untrained)
-    return Start(step_reached, known, settings or then or {})
+            diagnostics = diagnosis.diagnose_untrained(untrained)
+    return Start(step_reached, diagnostics, settings or then or {})
 
 
 def _check_base(flags, variables, package, head_task):

@@ -15,7 +15,7 @@ _FILES = (
     (adapter_package.FOLDER, "the adapter package: all that was trained"),
     ("eval_results.txt", "scores; eval_results.json has the baseline and more"),
     ("test_results.tsv", "each test row's probabilities, or score"),
-    (run_record.FILE_NAME, "settings, counts, health"),
+    (run_record.FILE_NAME, "settings, counts, diagnostics"),
     (console.LOG_NAME, "all that was logged, with times"),
 )
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import tokenization
 from inputs import feature_cache, features, tasks
 from training import estimators
-from weights import health, run_package
+from weights import diagnosis, run_package
 
 
 class TaskRun(NamedTuple):
@@ -26,7 +26,7 @@ class TaskRun(NamedTuple):
     num_warmup_steps: int | None
     leaves_out_infinite: bool  # see `progress.ProgressSettings`
     training: dict[str, Any]  # settings of the training by their flags' names
-    known: health.Health  # what is known against the weights that it starts from
+    diagnostics: diagnosis.Diagnostics  # of the weights that it starts from
     plots: bool  # whether evaluations draw their confusion matrices
     dev_steps: Any  # the `dev_steps.Settings`
     written: dict[tuple[str, str], tuple]  # what `write_features` has given

@@ -11,7 +11,7 @@ from inputs import data_report, features, submission_file
 from system import console, disk, files
 from training import dev_steps, estimators, progress, run_text, scoring
 from training.task_inputs import make_input_fn, write_features
-from weights import checkpoints, health, run_package, run_record
+from weights import checkpoints, diagnosis, run_package, run_record
 
 
 def say_data(run):
@@ -38,7 +38,7 @@ def train(model_fn, run, step_reached=None):
     The chief writes the adapter package.
 
     Returns:
-      The diagnostics of the weights, a `health.Health`.
+      The diagnostics of the weights, a `diagnosis.Diagnostics`.
     """
     settings = run.settings
     rows = run.examples[run.task.train.name]
@@ -47,7 +47,7 @@ def train(model_fn, run, step_reached=None):
         settings.train_batch_size,
         settings.num_train_steps,
         run.num_warmup_steps,
-        health.constant_loss(labels, run.task.is_regression),
+        diagnosis.baseline_loss(labels, run.task.is_regression),
         run.leaves_out_infinite,
     )
     losses = []
@@ -56,7 +56,7 @@ def train(model_fn, run, step_reached=None):
     watch = progress.ProgressHook(progress_settings, losses=losses)
 
     def diagnose():
-        return health.of_training(watch.last_loss(), progress_settings.baseline_loss)
+        return diagnosis.check_loss(watch.last_loss(), progress_settings.baseline_loss)
 
     if dev_steps.is_due(run, step_reached):
         _evaluate_step(model_fn, run, diagnose())
@@ -67,16 +67,16 @@ def train(model_fn, run, step_reached=None):
             step_reached,
             settings.num_train_steps,
         )
-        diagnostics = run.known
+        diagnostics = run.diagnostics
         if diagnostics.training is None:
             diagnostics = diagnostics._replace(training=diagnose())
         if tf.io.gfile.exists(run_package.folder_of(settings.output_dir)):
             return diagnostics
     else:
         _train_on(model_fn, run, step_reached, watch, diagnose)
-        diagnostics = health.Health(training=diagnose())
+        diagnostics = diagnosis.Diagnostics(training=diagnose())
     if settings.is_chief:
-        run_record.write_health(settings.output_dir, diagnostics)
+        run_record.write_diagnostics(settings.output_dir, diagnostics)
         run_package.write(settings.output_dir, run.package, diagnostics)
     return diagnostics
 
@@ -92,7 +92,7 @@ def _train_on(model_fn, run, step_reached, watch, diagnose):
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
         )
     if settings.is_chief:
-        run_record.write_health(settings.output_dir, None)
+        run_record.write_diagnostics(settings.output_dir, None)
         checkpoints.remove_unfinished(settings.output_dir)
         _warn_of_space(settings)
         estimators.prepare_summaries(settings.output_dir, settings.write_graph)
@@ -109,7 +109,7 @@ def _evaluate_step(model_fn, run, findings):
     """Scores the dev sets with the last checkpoint of a training that goes on."""
     estimator = estimators.make_estimator(model_fn, run.settings)
     estimators.prepare_summaries(estimator.eval_dir(), write_graph=False)
-    dev_steps.evaluate(estimator, run, health.Health(training=findings))
+    dev_steps.evaluate(estimator, run, diagnosis.Diagnostics(training=findings))
 
 
 def _warn_of_space(settings):
@@ -132,13 +132,13 @@ def _warn_of_space(settings):
     )
 
 
-def evaluate(estimator, run, known):
+def evaluate(estimator, run, diagnostics):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
     Args:
       estimator: the Estimator.
       run: a `task_inputs.TaskRun`.
-      known: what is known against the weights, a `health.Health`.
+      diagnostics: a `diagnosis.Diagnostics`.
 
     Returns:
       What is known now; ablation says nothing against weights.
@@ -165,19 +165,19 @@ def evaluate(estimator, run, known):
             **{key: float(value) for key, value in result.items()},
         }
         run_text.say_scores(split, step, count, scored.scores, scored.baseline)
-        problems = health.of_answers(
+        problems = diagnosis.check_predictions(
             split.name, scored.answers, scored.gold, task.labels, task.is_regression
         )
-        beside = health.score_line(scored.scores, scored.baseline)
+        beside = diagnosis.format_scores(scored.scores, scored.baseline)
         findings += ["%s; %s" % (problem, beside) for problem in problems]
     if task.note:
         console.say("Note: %s", task.note)
-    found = known._replace(evaluation=findings)
+    found = diagnostics._replace(evaluation=findings)
     _write_results(run, int(step), lines, report, found)
-    return known if run.ablated else found
+    return diagnostics if run.ablated else found
 
 
-def _write_results(run, step, lines, report, known):
+def _write_results(run, step, lines, report, diagnostics):
     output_dir = run.settings.output_dir
     files.write_whole(
         os.path.join(output_dir, run.result_name("eval_results.txt")),
@@ -187,7 +187,7 @@ def _write_results(run, step, lines, report, known):
         "task": run.task.name,
         "global_step": step,
         "sets": report,
-        "health": known.as_json(),
+        "health": diagnostics.to_json(),
     }
     if run.ablated:
         record["ablated_adapter_layers"] = run.ablated
@@ -197,9 +197,9 @@ def _write_results(run, step, lines, report, known):
     )
     if run.ablated:
         return  # Record and package are of all adapters.
-    run_record.write_health(output_dir, known)
+    run_record.write_diagnostics(output_dir, diagnostics)
     scores = {name: entry["scores"] for name, entry in report.items()}
-    run_package.add_scores(output_dir, step, scores, known)
+    run_package.add_scores(output_dir, step, scores, diagnostics)
 
 
 def write_predictions(estimator, run):

@@ -20,7 +20,7 @@ import modeling
 import optimization
 from errors import UserError
 from system import files
-from weights import health, package_checks, variable_shapes
+from weights import diagnosis, package_checks, variable_shapes
 
 VERSION = "1.1.0"  # of this program
 
@@ -75,9 +75,9 @@ class AdapterPackage(NamedTuple):
         return None if self.text_columns is None else self.text_columns[1] is not None
 
     @property
-    def health(self):
-        """What is known against its weights, a `health.Health`."""
-        return health.from_json(self.config.get("health"))
+    def diagnostics(self):
+        """Warnings about its weights, a `diagnosis.Diagnostics`."""
+        return diagnosis.from_json(self.config.get("health"))
 
     @property
     def policy(self):
@@ -125,7 +125,9 @@ class Description(NamedTuple):
 # --- writing --------------------------------------------------------------------
 
 
-def write(folder, description, weights, base, global_step, dev_scores=None, known=None):
+def write(
+    folder, description, weights, base, global_step, dev_scores=None, diagnostics=None
+):
     """Writes a package, whole or not at all; an earlier one there is replaced.
 
     Args:
@@ -135,7 +137,7 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
       base: what `checkpoints.base_fingerprint` gives.
       global_step: updates that the weights have seen.
       dev_scores: dict from dev set to dict from metric to float, or None.
-      known: what is known against the weights, a `health.Health`, or None.
+      diagnostics: a `diagnosis.Diagnostics`, or None.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written or holds
@@ -178,7 +180,7 @@ def write(folder, description, weights, base, global_step, dev_scores=None, know
         "selection": description.selection,
         "global_step": int(global_step),
         "dev_scores": _as_json(dev_scores),
-        "health": known.as_json() if known else None,
+        "health": diagnostics.to_json() if diagnostics else None,
         "parameters": sum(value.size for value in weights.values()),
         "base": base,
     }
@@ -214,10 +216,10 @@ def described(package, task):
     return package._replace(config=dict(package.config, task=entries))
 
 
-def add_scores(package, dev_scores, known):
-    """Writes a package anew with its dev scores and health; see `write`."""
+def add_scores(package, dev_scores, diagnostics):
+    """Writes a package anew with its dev scores and diagnostics; see `write`."""
     config = dict(
-        package.config, dev_scores=_as_json(dev_scores), health=known.as_json()
+        package.config, dev_scores=_as_json(dev_scores), health=diagnostics.to_json()
     )
     _write(package.path, config, package.weights)
 

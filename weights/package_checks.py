@@ -19,7 +19,7 @@ import optimization
 from errors import UserError, printable
 from model import activations, layer_ranges
 from system import files
-from weights import health
+from weights import diagnosis
 
 FORMAT = "adapter-bert"
 FORMAT_VERSION = 1
@@ -172,7 +172,7 @@ def check_config(config, path):
         problem = "dev_scores are %.80r" % config["dev_scores"]
     try:
         policy_of(config)
-        health.from_json(config.get("health"))
+        diagnosis.from_json(config.get("health"))
     except ValueError as error:
         problem = error
     if problem:

@@ -22,7 +22,7 @@ from weights import (
     adapter_package,
     bases,
     checkpoints,
-    health,
+    diagnosis,
     run_record,
     variable_shapes,
 )
@@ -53,7 +53,7 @@ class _Record(NamedTuple):
     identity: dict[str, Any]  # of run.json; {} where there is none
     settings: dict[str, Any] | None  # of the training
     scores: dict[str, Any] | None  # on the dev sets, of this very step
-    known: health.Health  # what is known against the weights of this very step
+    diagnostics: diagnosis.Diagnostics  # of this very step
 
 
 def export(checkpoint, output, given, base=None):
@@ -123,14 +123,14 @@ def export(checkpoint, output, given, base=None):
         checkpoints.base_fingerprint(holder, frozen),
         step,
         record.scores,
-        record.known,
+        record.diagnostics,
     )
     return adapter_package.read(output)
 
 
 def _read_record(folder, step):
     record = run_record.read(folder) or {}
-    scores, known = None, health.Health()
+    scores, diagnostics = None, diagnosis.Diagnostics()
     path = os.path.join(folder, "eval_results.json")
     if record and tf.io.gfile.exists(path):
         remedy = "evaluate again with --do_eval=true, or delete it"
@@ -142,10 +142,12 @@ def _read_record(folder, step):
                     name: {metric: float(score) for metric, score in found.items()}
                     for name, found in ((name, sets[name]["scores"]) for name in sets)
                 }
-                known = health.from_json(results.get("health"))
+                diagnostics = diagnosis.from_json(results.get("health"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError("%s is damaged (%r): %s" % (path, error, remedy)) from None
-    return _Record(record.get("identity", {}), record.get("training"), scores, known)
+    return _Record(
+        record.get("identity", {}), record.get("training"), scores, diagnostics
+    )
 
 
 def _adapter_sizes(checkpoint, shapes, record):

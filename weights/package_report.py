@@ -37,7 +37,7 @@ def summary(package):
         "texts": _texts(package),
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),
-        "health": _health(package.health),
+        "health": _health(package.diagnostics),
         "parameters": "%s, %.2f %% of the base's frozen %s"
         % (
             wording.thousands(config["parameters"]),
@@ -105,7 +105,7 @@ def table(packages):
             wording.thousands(package.config["parameters"]),
             wording.thousands(file_bytes(package)),
             _dev_scores(package.config),
-            _health(package.health).partition(":")[0],
+            _health(package.diagnostics).partition(":")[0],
             package.config["base"]["sha256"][:8],
             package.path,
         )
@@ -123,12 +123,12 @@ def file_bytes(package):
     )
 
 
-def _health(known):
-    if known.training is None and known.evaluation is None:
+def _health(diagnostics):
+    if diagnostics.training is None and diagnostics.evaluation is None:
         return "-"
-    if not known.findings:
+    if not diagnostics.warnings:
         return "ok"
-    return "LEARNED NOTHING: " + "; ".join(known.findings)
+    return "DEGENERATE: " + "; ".join(diagnostics.warnings)
 
 
 def _dev_scores(config):

@@ -26,13 +26,13 @@ def folder_of(output_dir):
     return os.path.join(output_dir, adapter_package.FOLDER)
 
 
-def write(output_dir, settings, known, dev_scores=None):
+def write(output_dir, settings, diagnostics, dev_scores=None):
     """Writes the package of the last checkpoint; says so where there is none.
 
     Args:
       output_dir: the run's folder.
       settings: a `PackageSettings`.
-      known: what is known against the weights, a `health.Health`.
+      diagnostics: a `diagnosis.Diagnostics`.
       dev_scores: dict from dev set to dict from metric to float, where they are known.
 
     Raises:
@@ -65,18 +65,18 @@ def write(output_dir, settings, known, dev_scores=None):
         ),
         step,
         dev_scores,
-        known,
+        diagnostics,
     )
 
 
-def add_scores(output_dir, global_step, dev_scores, known):
+def add_scores(output_dir, global_step, dev_scores, diagnostics):
     """Adds dev scores to the run's own package, where it is of the same step.
 
     Args:
       output_dir: the run's folder.
       global_step: the step whose weights were scored.
       dev_scores: dict from dev set to dict from metric to float.
-      known: what is known against the weights, a `health.Health`.
+      diagnostics: a `diagnosis.Diagnostics`.
 
     Raises:
       UserError: the package is damaged.
@@ -86,7 +86,7 @@ def add_scores(output_dir, global_step, dev_scores, known):
         return
     package = adapter_package.read(folder)
     if package.config["global_step"] == global_step:
-        adapter_package.add_scores(package, dev_scores, known)
+        adapter_package.add_scores(package, dev_scores, diagnostics)
 
 
 def as_checkpoint(package, output_dir, use_tpu):

@@ -9,7 +9,7 @@ import modeling
 import optimization
 from errors import UserError
 from system import files, schema
-from weights import checkpoints, health
+from weights import checkpoints, diagnosis
 
 FILE_NAME = "run.json"
 
@@ -38,7 +38,7 @@ SCHEMA = schema.Object(
             others=schema.ANY,
         )
     },
-    optional={"training": _ENTRIES, "parameters": _ENTRIES, "health": health.SCHEMA},
+    optional={"training": _ENTRIES, "parameters": _ENTRIES, "health": diagnosis.SCHEMA},
     others=schema.ANY,
 )
 
@@ -85,18 +85,18 @@ def copy(output_dir, folder):
     )
 
 
-def write_health(output_dir, diagnostics):
-    """Records the diagnostics of a run's weights, a `health.Health`; None: unknown."""
+def write_diagnostics(output_dir, diagnostics):
+    """Records a run's `diagnosis.Diagnostics`; None: they are unknown."""
     record = read(output_dir)
     record.pop("health", None)
     if diagnostics is not None:
-        record["health"] = diagnostics.as_json()
+        record["health"] = diagnostics.to_json()
     _write(output_dir, record)
 
 
-def read_health(output_dir):
-    """What `write_health` has written last."""
-    return health.from_json((read(output_dir) or {}).get("health"))
+def read_diagnostics(output_dir):
+    """What `write_diagnostics` has written last."""
+    return diagnosis.from_json((read(output_dir) or {}).get("health"))
 
 
 def read(output_dir):

@@ -17,7 +17,7 @@ from serving import predictor
 from tests import small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
-from weights import adapter_package, checkpoints, health, variable_shapes
+from weights import adapter_package, checkpoints, diagnosis, variable_shapes
 
 MRPC = Task("mrpc", 8, ("0", "1"))
 STS_B = Task("sts-b", 5, None, "relu")
@@ -289,7 +289,7 @@ def test_scores_that_are_no_numbers_are_refused_by_the_tasks_name(
     weights["output_weights"] = np.full_like(weights["output_weights"], 3e38)
     folder = str(tmp_path / "large")
     large = found._replace(path=folder, weights=weights)
-    adapter_package.add_scores(large, None, health.Health())
+    adapter_package.add_scores(large, None, diagnosis.Diagnostics())
     model = load(base, paths["three"], "large=" + folder)
     rows = texts(2)
     assert np.isfinite(numbers(model.predict("three", rows))).all()

@@ -19,10 +19,10 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _train(stream=None, steps=6, loss=0.25, **settings):
-    """Takes steps whose loss is their number, from 0, and `loss`."""
+def _train(stream=None, steps=6, loss=0.25, slope=1.0, **settings):
+    """Takes steps with a loss that begins with `loss` and grows by `slope`."""
     step = tf.train.get_or_create_global_step()
-    value = tf.cast(step, tf.float32) + loss
+    value = slope * tf.cast(step, tf.float32) + loss
     settings = progress.ProgressSettings(32, steps, **settings)
     hook = progress.ProgressHook(settings, stream)
     with tf.control_dependencies([tf.identity(value)]):
@@ -81,18 +81,23 @@ def test_a_bar_on_a_terminal():
     assert "6/6" in text
     assert "examples/s" in text
     assert "step 6 of 6" not in text
+    assert "steps/s" not in text  # tqdm's own rate
 
 
-def test_it_says_once_that_nothing_is_learned(lines):
-    _train(steps=40, num_warmup_steps=3, baseline_loss=9.5)
-    (notice,) = [line for line in lines() if "nothing is learned" in line]
-    # After the warm-up and 8 steps more the mean of 4 steps is still below; the first
-    # that is not is that of steps 9 to 12: 8.25 to 11.25.
-    assert notice.startswith("warning: step 12: ")
-    assert "last 4 steps, 9.7500" in notice
-    tf.reset_default_graph()
-    _train(steps=40, num_warmup_steps=3, baseline_loss=100.0)
-    assert "nothing" not in "".join(lines())
+def test_a_loss_of_the_baseline_is_warned_of_and_taken_back(lines):
+    def notices(**settings):
+        tf.reset_default_graph()
+        _train(num_warmup_steps=3, **settings)
+        return [line for line in lines() if "predicting" in line or "now" in line]
+
+    # The mean of the last 20 steps is 10.75 in step 103, 8.75 in step 123.
+    warned, recovered = notices(steps=200, loss=20.0, slope=-0.1, baseline_loss=9.0)
+    assert warned.startswith("warning: step 103: ")
+    assert "10.7500" in warned and "9.0000" in warned
+    assert recovered.startswith("  step 123: ")
+    assert not notices(steps=200, baseline_loss=1000.0)
+    # A short run is not judged while it runs.
+    assert not notices(steps=60, baseline_loss=1.0)
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -1.0])

@@ -154,7 +154,7 @@ def test_the_diagnostics_of_a_run_survive_interruptions(tmp_path, monkeypatch, f
     for module, name, number in (
         (run_package, "write", 1),  # best/ after step 3
         (dev_steps, "_keep_if_best", 4),  # the evaluation after the last step
-        (run_record, "write_health", 1),
+        (run_record, "write_diagnostics", 1),
         (run_package, "write", 1),
     ):
         with monkeypatch.context() as patched, pytest.raises(Interrupted):

@@ -20,7 +20,7 @@ from training import classifier
 from weights import (
     adapter_package,
     checkpoints,
-    health,
+    diagnosis,
     package_checks,
     package_report,
     variable_shapes,
@@ -231,14 +231,14 @@ def test_scores_are_added_and_the_rest_is_kept(folder):
     before = adapter_package.read(folder)
     weights = contents(folder)[WEIGHTS]
     scores = {"dev": {"pearson": float("nan"), "spearman": 0.25}}
-    known = health.Health(training=[], evaluation=["dev: all the same"])
-    adapter_package.add_scores(before, scores, known)
+    diagnostics = diagnosis.Diagnostics(training=[], evaluation=["dev: all the same"])
+    adapter_package.add_scores(before, scores, diagnostics)
     after = adapter_package.read(folder)
     assert after.config["dev_scores"] == {"dev": {"pearson": None, "spearman": 0.25}}
     assert contents(folder)[WEIGHTS] == weights
     changed = {k for k in after.config if after.config[k] != before.config[k]}
     assert changed == {"dev_scores", "health", "sha256"}
-    assert after.health == known
+    assert after.diagnostics == diagnostics
     assert b"NaN" not in contents(folder)[CONFIG]
 
 
@@ -660,7 +660,7 @@ def write_again(package, path):
     """Writes a package with other weights."""
     weights = {name: value + 1 for name, value in package.weights.items()}
     adapter_package.add_scores(
-        package._replace(path=path, weights=weights), None, health.Health()
+        package._replace(path=path, weights=weights), None, diagnosis.Diagnostics()
     )
 
 
@@ -734,7 +734,7 @@ def test_what_a_killed_program_moved_away_is_found(folder, tmp_path):
     assert package_report.summary(found._replace(path=folder)) == summary
     assert multitask.read_package("other=" + folder).task == "other"
     # What is written next takes its place.
-    adapter_package.add_scores(found, {"dev": {"f1": 0.5}}, health.Health())
+    adapter_package.add_scores(found, {"dev": {"f1": 0.5}}, diagnosis.Diagnostics())
     assert os.listdir(tmp_path) == ["package"]
     assert adapter_package.read(folder).config["dev_scores"] == {"dev": {"f1": 0.5}}
 
@@ -756,7 +756,7 @@ def test_weights_of_a_diverged_training_are_not_written(folder):
     before, package = contents(folder), adapter_package.read(folder)
     package.weights["output_bias"] = np.array([0, np.nan], np.float32)
     with pytest.raises(UserError, match="output_bias is not finite"):
-        adapter_package.add_scores(package, None, health.Health())
+        adapter_package.add_scores(package, None, diagnosis.Diagnostics())
     assert contents(folder) == before
 
 

@@ -1,0 +1,200 @@
+"""Whether a trained model is degenerate, judged by its training loss and predictions.
+
+A degenerate model predicts the same class for every text, with the probabilities of the
+label frequencies: its scores are those of the majority-class baseline, its loss is the
+entropy of the labels. The rest of such a run looks like any other.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from errors import printable
+from system import console, schema, wording
+
+# A training loss above this fraction of the baseline's counts as equal to it: the mean
+# over the last tenth of a run that learned nothing varies by some 1 %.
+MAX_LOSS_RATIO = 0.98
+
+# Predicted scores whose deviation is below this fraction of the labels' are constant.
+_MIN_SPREAD_RATIO = 0.01
+
+_LONGEST_WARNING = 1000  # characters; it may come from an untrusted package
+
+
+class TrainingLoss(NamedTuple):
+    """The training loss at the end of a run."""
+
+    mean: float  # over `steps`
+    steps: int  # at most the last tenth of all steps
+
+
+def baseline_loss(labels, is_regression):
+    """The mean loss of the best constant prediction.
+
+    Args:
+      labels: 1-D array, class ids (int) or scores (float).
+      is_regression: whether they are scores.
+
+    Returns:
+      The entropy of the label frequencies in nats; for regression the labels' variance.
+    """
+    if is_regression:
+        return float(np.var(np.asarray(labels, np.float64)))
+    frequencies = np.bincount(labels) / len(labels)
+    frequencies = frequencies[frequencies > 0]
+    return float(-np.sum(frequencies * np.log(frequencies)))
+
+
+def check_loss(loss: TrainingLoss | None, baseline):
+    """Judges a run by its training loss.
+
+    Args:
+      loss: a `TrainingLoss`, or None if it was not seen.
+      baseline: the `baseline_loss` of the training labels.
+
+    Returns:
+      List of warnings, texts; None if the loss was not seen.
+    """
+    if loss is None:
+        return None
+    if loss.mean < MAX_LOSS_RATIO * baseline:
+        return []
+    return [
+        "training: the mean loss of the last %s is %.4f; predicting the label "
+        "frequencies gives %.4f"
+        % (wording.quantity(loss.steps, "step"), loss.mean, baseline)
+    ]
+
+
+def check_predictions(name, predictions, labels, label_names, is_regression):
+    """Judges a model by its predictions for a dev set.
+
+    Args:
+      name: the set's name.
+      predictions: 1-D array, class ids or scores.
+      labels: 1-D array of the same kind.
+      label_names: label strings in the order of their ids.
+      is_regression: whether they are scores.
+
+    Returns:
+      List of warnings, texts.
+    """
+    count = len(predictions)
+    if is_regression:
+        spread, expected = float(np.std(predictions)), float(np.std(labels))
+        if count < 2 or expected == 0 or spread >= _MIN_SPREAD_RATIO * expected:
+            return []
+        return [
+            "%s: the %d predicted scores are nearly constant, from %.4f to %.4f; the "
+            "labels go from %.4f to %.4f"
+            % (
+                name,
+                count,
+                min(predictions),
+                max(predictions),
+                min(labels),
+                max(labels),
+            )
+        ]
+    # Where all labels are the same, predicting a single class may be right.
+    if len(set(predictions)) > 1 or len(set(labels)) == 1:
+        return []
+    return [
+        '%s: a single class is predicted for all %d examples, "%s"'
+        % (name, count, label_names[predictions[0]])
+    ]
+
+
+def format_scores(scores, baseline):
+    """Scores beside those of a constant prediction, as text."""
+    return ", ".join(
+        "%s %.4f (baseline: %.4f)" % (name, scores[name], baseline[name])
+        for name in scores
+    )
+
+
+class Diagnostics(NamedTuple):
+    """Warnings about a trained model, texts; None where nothing was checked."""
+
+    training: list[str] | None = None
+    evaluation: list[str] | None = None
+
+    @property
+    def warnings(self):
+        """All of them."""
+        return [*(self.training or ()), *(self.evaluation or ())]
+
+    def to_json(self):
+        """The entry "health" of result files and packages."""
+        return {"ok": not self.warnings, **self._asdict()}
+
+
+_TEXTS = schema.List(schema.Value(lambda value: isinstance(value, str), "a text"))
+SCHEMA = schema.Object(
+    {}, optional={"training": _TEXTS, "evaluation": _TEXTS}, others=schema.ANY
+)
+
+
+def from_json(entry):
+    """The `Diagnostics` of an entry "health"; of None, as in older files, empty ones.
+
+    Raises:
+      ValueError: the entry is not of `SCHEMA`.
+    """
+    if entry is None:
+        return Diagnostics()
+    SCHEMA.check(entry, "health")
+    return Diagnostics(*(entry.get(name) for name in Diagnostics._fields))
+
+
+def diagnose_untrained(names):
+    """The `Diagnostics` of a model with variables that are newly initialized.
+
+    Args:
+      names: the variables' names.
+    """
+    return Diagnostics(
+        training=[
+            "never trained: %s, such as %s, which neither --output_dir nor "
+            "--init_checkpoint holds; scores are those of chance"
+            % (wording.quantity(len(names), "variable"), names[-1])
+        ]
+    )
+
+
+def _advice(settings):
+    """What to try after a run that learned nothing."""
+
+    def previous(name):
+        value = settings.get(name)
+        return " (it was %g)" % value if schema.is_number(value) else ""
+
+    tries = ["a lower --learning_rate" + previous("learning_rate")]
+    if not settings.get("adam_bias_correction"):
+        tries.append("--adam_bias_correction=true")
+    tries += [
+        "more steps, with a higher --num_train_epochs" + previous("num_train_epochs"),
+        "a longer --warmup_proportion" + previous("warmup_proportion"),
+        "another --seed" + previous("seed"),
+    ]
+    epochs = settings.get("num_train_epochs")
+    if schema.is_number(epochs) and epochs < 2:
+        tries.insert(0, tries.pop(-3))
+    return "try %s; with a new --output_dir" % ", ".join(tries)
+
+
+def show_warnings(warnings, settings=None):
+    """Shows warnings about a model, with a headline and a remedy.
+
+    Args:
+      warnings: list of texts; [] shows nothing.
+      settings: the run's settings by their flags' names, where they are known.
+    """
+    if not warnings:
+        return
+    console.warn("DEGENERATE MODEL, it learned nothing or almost nothing:")
+    for text in warnings:
+        console.warn("  %s", printable(text, _LONGEST_WARNING))
+    if settings:
+        console.warn("  What to do: %s.", _advice(settings))
