@@ -173,7 +173,7 @@ def main(argv):
 def _task(values):
     """The row that describes the task; None for one that only has a name."""
     if values.task_config:
-        return glue_data.given_task(values.task_name, values.task_config)[0]
+        return glue_data.select_task(values.task_name, values.task_config)[0]
     try:
         return glue_data.get_task(values.task_name)
     except UserError:

@@ -67,7 +67,7 @@ def main(argv):
     base = bases.Base(
         values.init_checkpoint, values.bert_config_file, values.vocab_file
     )
-    described = own_tasks.by_name(values.task_config, glue_data.GLUE_TASKS)
+    described = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
     saved_model.export(
         values.adapters, base, values.output, values.frozen_dtype, described
     )

@@ -161,7 +161,7 @@ def get_task(name):
     )
 
 
-def given_task(task_name, task_config, data_dir=None):
+def select_task(task_name, task_config, data_dir=None):
     """The task that two flags name, one of them.
 
     Args:
@@ -181,7 +181,7 @@ def given_task(task_name, task_config, data_dir=None):
             "another, --task_config; %s" % ("not both" if task_name else "one of them")
         )
     if task_config:
-        return own_tasks.load(task_config, GLUE_TASKS, data_dir)
+        return own_tasks.load_task(task_config, GLUE_TASKS, data_dir)
     return get_task(task_name), data_dir
 
 

@@ -19,7 +19,7 @@ import command_line
 from errors import UserError, reports_user_errors
 from glue_data import GLUE_TASKS
 from inputs import submission_file
-from inputs.tasks import label_problem
+from inputs.tasks import find_label_problem
 from system import files
 
 # QQP's test set is the largest, with 391,000 rows of ten bytes.
@@ -31,7 +31,7 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 def _value_problem(task, value):
     if task.is_regression and not re.fullmatch(r"\d+(\.\d+)?", value, re.ASCII):
         return "%.80r is not a number from %g to %g" % (value, *task.label_range)
-    return label_problem(task, value)
+    return find_label_problem(task, value)
 
 
 def _problem(task, split, data):

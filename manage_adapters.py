@@ -46,7 +46,7 @@ def export(values, packages):
         )
     task = None
     if values.task_name or values.task_config:
-        task, _ = glue_data.given_task(values.task_name, values.task_config)
+        task, _ = glue_data.select_task(values.task_name, values.task_config)
     given = package_conversion.Given(
         task,
         do_lower_case=values.do_lower_case,

@@ -136,7 +136,7 @@ def _check_flags(values):
             % values.text_b_column
         )
     if values.input:
-        text_rows.kind_of(values.input, "input")
+        text_rows.file_kind(values.input, "input")
     else:
         for name in _COLUMN_FLAGS:
             if values[name].value:
@@ -155,7 +155,7 @@ def _check_flags(values):
 
 
 def _check_output(path, overwrite):
-    text_rows.kind_of(path, "output")
+    text_rows.file_kind(path, "output")
     if tf.io.gfile.exists(path) and not overwrite:
         raise UserError(
             "--output=%s exists and is not overwritten; give another name, or "
@@ -182,7 +182,7 @@ class _Source(NamedTuple):
 def _source(path, strict):
     """The `_Source` of --input."""
     if path:
-        kind, name = text_rows.kind_of(path, "input"), "--input=" + path
+        kind, name = text_rows.file_kind(path, "input"), "--input=" + path
         return _Source(path, kind, lambda: text_lines.file_lines(path, name), True)
     if sys.stdin.isatty():
         sys.stderr.write("Reading lines from standard input, up to Ctrl-D\n")
@@ -298,7 +298,7 @@ def _load_model(values):
         values.vocab_file,
         values.batch_size,
     )
-    described = own_tasks.by_name(values.task_config, glue_data.GLUE_TASKS)
+    described = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
     for package in values.adapters:
         model.add(package, described)
     return model
@@ -326,7 +326,9 @@ def _row_reader(values, source, model):
     )
 
     def rows(report):
-        found = text_rows.read(source.lines(), source.kind, columns, tasks, source.name)
+        found = text_rows.read_rows(
+            source.lines(), source.kind, columns, tasks, source.name
+        )
         for row in found:
             if row.problem:
                 report(row)
@@ -352,7 +354,7 @@ def _check_rows(rows, source, problems):
             total += 1
             quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
         if source.kind == text_rows.TSV and quoted:
-            note = text_rows.quotes_note(source.name, quoted)
+            note = text_rows.describe_quotes(source.name, quoted)
             sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
         report = _ignore
     rest = rows(report)
@@ -385,7 +387,7 @@ def run(values):
     _check_flags(values)
     kind = text_rows.TSV
     if values.output:
-        kind = text_rows.kind_of(values.output, "output")
+        kind = text_rows.file_kind(values.output, "output")
     model = _load_model(values)
     names = _output_columns(model)
     text_rows.check_writable(kind, [*model.tasks, *names])

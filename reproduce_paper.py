@@ -287,7 +287,7 @@ def check_files(place, tasks):
     tokenization.FullTokenizer(place.flags["vocab_file"])
     for name in tasks:
         if name in place.task_files:
-            glue_data.given_task(None, place.task_files[name])
+            glue_data.select_task(None, place.task_files[name])
             continue
         task = glue_data.get_task(name)
         path = os.path.join(place.glue_dir, task.title, task.train.filename)

@@ -459,7 +459,7 @@ def _check_data():
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
-    data_check.say(task, FLAGS.data_dir, tokenizer, FLAGS.max_seq_length)
+    data_check.check_task(task, FLAGS.data_dir, tokenizer, FLAGS.max_seq_length)
 
 
 def _run(plan):

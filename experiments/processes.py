@@ -175,7 +175,7 @@ def outcome(job, place, status, tail, seconds) -> results.Result | None:
     report = _json_beside(folder, name)
     if not report:
         return results.Result(results.FAILED, "it left no " + name, seconds, flags)
-    task, _ = glue_data.given_task(
+    task, _ = glue_data.select_task(
         flags.get("task_name"), flags.get("task_config"), flags.get("data_dir")
     )
     kept = ("examples", "scores", "baseline", "eval_accuracy", "eval_loss")

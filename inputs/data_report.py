@@ -78,7 +78,7 @@ def examine(task, examples):
     return Report(tuple(splits), tuple(warnings))
 
 
-def say(report, text_counts, max_seq_length):
+def log_report(report, text_counts, max_seq_length):
     """Logs a report: a line per split, and its warnings.
 
     Args:

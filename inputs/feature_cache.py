@@ -39,7 +39,7 @@ def cache_key(
             "format": FORMAT_VERSION,
             "data": files.digest(data_file),
             "columns": [split.text_a, split.text_b, split.label, split.has_header],
-            "part": split.part,
+            "part": split.holdout,
             "vocabulary": files.digest(vocab_file),
             "do_lower_case": bool(do_lower_case),
             "labels": label_list and list(label_list),
@@ -50,7 +50,7 @@ def cache_key(
     )
 
 
-def write(examples, label_list, max_seq_length, tokenizer, output_file, key):
+def build_features(examples, label_list, max_seq_length, tokenizer, output_file, key):
     """Makes sure that a file of features is there, whole and up to date.
 
     Args:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 import tokenization
 from errors import UserError
-from inputs import row_order
+from inputs import example_order
 from system import files
 
 # Records whose lengths are found at once.
@@ -222,7 +222,7 @@ def _truncate_seq_pair(tokens_a, tokens_b, max_length):
         longer.pop()
 
 
-def most_record_bytes(max_seq_length):
+def max_record_bytes(max_seq_length):
     """The most that the features of an example take in a file, in bytes."""
     # A mark of 0 or 1 takes a byte, the id of a word piece at most three.
     return 5 * max_seq_length + _MOST_BYTES_BESIDE
@@ -244,7 +244,7 @@ def file_based_convert_examples_to_features(
       The `TextCounts` of the examples.
     """
     counter = TextCounter(max_seq_length)
-    need = len(examples) * most_record_bytes(max_seq_length)
+    need = len(examples) * max_record_bytes(max_seq_length)
     with (
         files.atomic_file(output_file, need) as partial,
         tf.io.TFRecordWriter(partial) as writer,
@@ -295,9 +295,9 @@ def input_fn_builder(
     With `dynamic_padding` a batch is cut to its longest example. Padding is masked, so
     results do not depend on it.
 
-    In training each epoch holds each row once, in an order that follows from the seed,
-    the number of the epoch, the batch size and the lengths alone (`row_order`). What
-    the training has seen, by its global step, is left out without being parsed.
+    In training each epoch holds each example once, in an order that follows from the
+    seed, the epoch's number, the batch size and the lengths alone (`example_order`).
+    Examples of steps before the global step are skipped without being parsed.
 
     Args:
       input_file: path of the TFRecord file.
@@ -344,11 +344,13 @@ def input_fn_builder(
         return serialized, tf.cast(tf.reduce_sum(mask, axis=1), tf.int32)
 
     def training_batches(dataset, params, config, input_context):
-        share = row_order.share(params, input_context)
-        step = row_order.next_step(config)
+        share = example_order.local_slice(params, input_context)
+        step = example_order.read_next_step(config)
 
         def gathered(records, lengths=None):
-            rows = row_order.batches(share, step, num_examples, seed, lengths)
+            rows = example_order.iterate_batches(
+                share, step, num_examples, seed, lengths
+            )
             return rows.map(lambda numbers: tf.gather(records, numbers))
 
         if dynamic_padding:

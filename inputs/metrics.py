@@ -96,7 +96,7 @@ OF_NUMBERS = {"pearson": pearson, "spearman": spearman}
 METRICS = {**OF_CLASSES, **OF_NUMBERS}
 
 
-def by_class(labels, predictions, count):
+def class_report(labels, predictions, count):
     """What each class's rows were taken for.
 
     Args:

@@ -49,7 +49,7 @@ ENTRIES = {
 }
 
 
-def load(path, reserved=(), data_dir=None):
+def load_task(path, reserved=(), data_dir=None):
     """Reads a task's file, and its labels where they are those of the training rows.
 
     Args:
@@ -64,7 +64,7 @@ def load(path, reserved=(), data_dir=None):
       UserError: the file cannot be read or describes no task, with the entry to change.
     """
     document = files.read_json(path, _REMEDY, MOST_CONFIG_BYTES)
-    task = from_record(document, path)
+    task = parse_task(document, path)
     if task.name in reserved:
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
     # A package holds the names as texts of one line.
@@ -79,18 +79,18 @@ def load(path, reserved=(), data_dir=None):
     return task, folder
 
 
-def by_name(paths, reserved=()):
-    """The tasks of several files, a dict from their names; see `load`.
+def load_tasks(paths, reserved=()):
+    """The tasks of several files, a dict from their names; see `load_task`.
 
     Args:
       paths: list of files, or None.
       reserved: names that no task can have.
     """
-    found = [load(path, reserved)[0] for path in paths or ()]
+    found = [load_task(path, reserved)[0] for path in paths or ()]
     return {task.name: task for task in found}
 
 
-def from_record(document, source):
+def parse_task(document, source):
     """The task that a JSON object describes.
 
     Args:
@@ -101,7 +101,7 @@ def from_record(document, source):
       A `tasks.Task`; its labels are () where the file does not list them.
 
     Raises:
-      UserError: see `load`.
+      UserError: see `load_task`.
     """
     values = _checked(document, source)
     labels = _checked_labels(values, source)
@@ -128,14 +128,14 @@ def from_record(document, source):
     return task._replace(metrics=_metrics(document, task, source))
 
 
-def as_record(task):
-    """The entries of a task, its labels among them: `from_record` reads them again."""
+def task_entries(task):
+    """The entries of a task, its labels among them: `parse_task` reads them again."""
     named = {split.name: split for split in task.splits}
     first = task.splits[0]
-    part = first.part
+    holdout = first.holdout
     record = {
         "name": task.name,
-        **{name: split.filename for name, split in named.items() if not split.part},
+        **{name: split.filename for name, split in named.items() if not split.holdout},
         "text_a": first.text_a,
         "text_b": first.text_b,
         "label": next((s.label for s in task.splits if s.has_labels), None),
@@ -146,8 +146,10 @@ def as_record(task):
         "header": first.has_header,
         "test_labels": "test" in named and named["test"].has_labels,
     }
-    if part is not None:
-        record.update(train=first.filename, dev_share=part.share, seed=part.seed)
+    if holdout is not None:
+        record.update(
+            train=first.filename, dev_share=holdout.fraction, seed=holdout.seed
+        )
     return {name: value for name, value in record.items() if value is not None}
 
 
@@ -263,11 +265,11 @@ def _parts(values, train, dev, source):
     if dev is not None or train is None:
         remedy = 'left out, since there is "dev"' if dev else 'beside "train"'
         raise _wrong(source, "dev_share", share, remedy)
-    part = tasks.Part(share, values["seed"], is_held_out=False)
-    held_out = part._replace(is_held_out=True)
+    holdout = tasks.Holdout(share, values["seed"], is_held_out=False)
+    held_out = holdout._replace(is_held_out=True)
     return (
-        train._replace(part=part),
-        train._replace(name="dev", guid_set="dev", part=held_out),
+        train._replace(holdout=holdout),
+        train._replace(name="dev", guid_set="dev", holdout=held_out),
     )
 
 

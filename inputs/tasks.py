@@ -32,10 +32,10 @@ MOST_LABELS = 1000
 LARGEST_NUMBER = 1e18
 
 
-class Part(NamedTuple):
+class Holdout(NamedTuple):
     """The rows of a file that one of two splits takes."""
 
-    share: float  # of each label's rows that are held out, to be the dev set
+    fraction: float  # of each label's rows that are held out, to be the dev set
     seed: int  # of the drawing
     is_held_out: bool  # whether this split takes these, or the rest
 
@@ -61,7 +61,7 @@ class Split(NamedTuple):
       rows_exact: False where `rows` is from memory, so that another count is no error.
       skips_broken_lines: lines with a wrong number of fields are a known fault of the
         published file: they are left out and counted in a warning.
-      part: the `Part` of the file's rows that are this split's; None: all.
+      holdout: the `Holdout` of the file's rows that are this split's; None: all.
       suffix: "", or what tells the second of two sets apart in names ("_mm").
       submission_file: the evaluation server's name for the predictions; "" if none.
     """
@@ -80,7 +80,7 @@ class Split(NamedTuple):
     num_fields: int = 0
     rows_exact: bool = True
     skips_broken_lines: bool = False
-    part: Part | None = None
+    holdout: Holdout | None = None
     suffix: str = ""
     submission_file: str = ""
 
@@ -90,7 +90,7 @@ class Split(NamedTuple):
 
     @property
     def is_held_out(self):
-        return self.part is not None and self.part.is_held_out
+        return self.holdout is not None and self.holdout.is_held_out
 
 
 class Task(NamedTuple):
@@ -224,19 +224,19 @@ def is_number(text):
     return False
 
 
-def shown_labels(task):
+def format_labels(task):
     """The labels of a task as text, the first ones of many."""
     return ", ".join(map(repr, task.labels[:10])) + (
         ", ..." if task.labels[10:] else ""
     )
 
 
-def label_problem(task, label):
+def find_label_problem(task, label):
     """Why a string is no label of a `Task`; "" if it is one."""
     if not task.is_regression:
         if label in task.labels or not task.labels:
             return ""
-        return "%.80r is not one of %s" % (label, shown_labels(task))
+        return "%.80r is not one of %s" % (label, format_labels(task))
     low, high = task.label_range or (-LARGEST_NUMBER, LARGEST_NUMBER)
     if is_number(label) and low <= float(label) <= high:
         return ""
@@ -289,7 +289,7 @@ def _row_problem(task, split, columns, row, width, number):
     if problem:
         return problem
     if split.has_labels:
-        problem = label_problem(task, _label_text(row.fields[columns.label]))
+        problem = find_label_problem(task, _label_text(row.fields[columns.label]))
         return problem and "label%s: %s" % (shown.get(columns.label, ""), problem)
     if split.index is not None and row.fields[columns.index] != str(number):
         # Predictions are written under row numbers, so they must agree with the file.
@@ -360,7 +360,7 @@ def _valid_rows(task, path, split):
 
 
 def iterate_examples(task, data_dir, split):
-    """Yields all examples of a file, of any `part`; see `read_examples`."""
+    """Yields all examples of a file, of any `holdout`; see `read_examples`."""
     path = _path_of(task, data_dir, split)
     row = None
     for row, columns in _valid_rows(task, path, split):
@@ -406,14 +406,14 @@ def read_examples(task, data_dir, split):
     if not split.is_held_out:
         _warn_of_quotes(path, split, examples)
         _warn_of_header_as_example(path, task, split, examples)
-    if split.part is None:
+    if split.holdout is None:
         return examples
-    taken = part_of(examples, split.part)
+    taken = select_holdout(examples, split.holdout)
     if not taken:
         raise UserError(
             '%s: "dev_share" of %g holds out none of the %d examples of %s: give a '
             'larger one, or a file, "dev"'
-            % (task.config_file, split.part.share, len(examples), path)
+            % (task.config_file, split.holdout.fraction, len(examples), path)
         )
     return taken
 
@@ -424,7 +424,7 @@ def _warn_of_quotes(path, split, examples):
         for example in examples
     )
     if quoted and split.kind == text_rows.TSV:
-        console.warn("%s", text_rows.quotes_note(path, quoted))
+        console.warn("%s", text_rows.describe_quotes(path, quoted))
 
 
 def _warn_of_header_as_example(path, task, split, examples):
@@ -447,7 +447,7 @@ def _warn_of_example_as_header(path, task, split, columns, header):
     if has_names or not (split.has_labels and has_known_labels) or split.is_held_out:
         return
     label = header[columns.label]
-    if not label_problem(task, label):
+    if not find_label_problem(task, label):
         console.warn(
             "%s, line 1: taken for the header, but its field %d, %.80r, is a label. If "
             'the file has no header: "header": false',
@@ -457,8 +457,8 @@ def _warn_of_example_as_header(path, task, split, columns, header):
         )
 
 
-def part_of(examples, part):
-    """The examples that a `Part` takes, in their order.
+def select_holdout(examples, holdout):
+    """The examples that a `Holdout` takes, in their order.
 
     Of each label's n examples round(share * n) are held out, drawn by the seed; so
     labels keep their shares, and a label of few rows may stay in training alone. The
@@ -469,9 +469,11 @@ def part_of(examples, part):
     is_many = len(labels) > MOST_LABELS
     for at, example in enumerate(examples):
         by_label.setdefault("" if is_many else example.label, []).append(at)
-    random = np.random.RandomState(part.seed)
+    random = np.random.RandomState(holdout.seed)
     held_out: set[int] = set()
     for _, places in sorted(by_label.items()):
-        count = round(part.share * len(places))
+        count = round(holdout.fraction * len(places))
         held_out.update(random.permutation(places)[:count].tolist())
-    return [e for at, e in enumerate(examples) if (at in held_out) == part.is_held_out]
+    return [
+        e for at, e in enumerate(examples) if (at in held_out) == holdout.is_held_out
+    ]

@@ -82,7 +82,7 @@ class Record(NamedTuple):
     problem: str = ""  # why it cannot be read; "" if it can
 
 
-def kind_of(path, flag):
+def file_kind(path, flag):
     """The kind of a file, by the ending of its name.
 
     Args:
@@ -135,7 +135,7 @@ def is_quoted(field):
     )
 
 
-def quotes_note(path, count):
+def describe_quotes(path, count):
     """Text that `count` rows of a TSV file look quoted, see `is_quoted`."""
     return (
         "%s: %s with quotes around a text and doubled quotes in it, as a spreadsheet "
@@ -243,7 +243,7 @@ def _csv_problem(error, first, last):
 _READERS = {TSV: _tsv_records, CSV: _csv_records, JSONL: _json_records}
 
 
-def read(lines, kind, columns, tasks, source):
+def read_rows(lines, kind, columns, tasks, source):
     """Reads rows to predict, one by one.
 
     Args:

@@ -178,7 +178,9 @@ def test_features(tmp_path, base):
     check(
         tmp_path,
         1000,
-        lambda: feature_cache.write(examples, ["0"], 128, tokenizer, str(path), "key"),
+        lambda: feature_cache.build_features(
+            examples, ["0"], 128, tokenizer, str(path), "key"
+        ),
         r"dev\S* cannot be written \(File too large\), it needs 42 kB",
     )
     # The figure is a bound, and no loose one.

@@ -64,7 +64,9 @@ def test_rows_of_text(data):
     tasks = ("x", "y") if columns.task else ("x",)
 
     def read():
-        return list(text_rows.read(lines_of(content), kind, columns, tasks, "rows"))
+        return list(
+            text_rows.read_rows(lines_of(content), kind, columns, tasks, "rows")
+        )
 
     rows = read_or_refuse(read)
     for row in rows or ():
@@ -84,7 +86,7 @@ def test_what_is_written_is_read(texts, kind):
         text_rows.format_row(kind, names, dict(zip(names, pair))) for pair in texts
     )
     lines = lines_of(content)
-    rows = list(text_rows.read(lines, kind, text_rows.Columns(), ("x",), "rows"))
+    rows = list(text_rows.read_rows(lines, kind, text_rows.Columns(), ("x",), "rows"))
     assert len(rows) == len(texts)
     for row, (text_a, text_b) in zip(rows, texts):
         if not text_rows.is_blank(text_a):
@@ -151,16 +153,18 @@ def test_tasks_of_ones_own(tmp_path, data):
         rows = changed_table(data.draw, rows)
     path.write_bytes(text)
     (tmp_path / ("train." + ending)).write_bytes(rows)
-    found = read_or_refuse(own_tasks.load, str(path))
+    found = read_or_refuse(own_tasks.load_task, str(path))
     if found is None:
         return
     task, folder = found
-    assert own_tasks.from_record(own_tasks.as_record(task), str(path)) == task
+    assert own_tasks.parse_task(own_tasks.task_entries(task), str(path)) == task
     for split in task.splits:
         examples = read_or_refuse(tasks.read_examples, task, folder, split)
         for example in examples or ():
             assert isinstance(example.text_a, str)
-            assert not split.has_labels or not tasks.label_problem(task, example.label)
+            assert not split.has_labels or not tasks.find_label_problem(
+                task, example.label
+            )
 
 
 # --- vocabularies ---------------------------------------------------------------

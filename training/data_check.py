@@ -4,7 +4,7 @@ from inputs import data_report, features, tasks
 from system import console
 
 
-def say(task, data_dir, tokenizer, max_seq_length):
+def check_task(task, data_dir, tokenizer, max_seq_length):
     """Reads all files of a task and logs what is in them.
 
     Args:
@@ -27,7 +27,7 @@ def say(task, data_dir, tokenizer, max_seq_length):
             for name, found in examples.items()
         }
     report = data_report.examine(task, examples)
-    data_report.say(report, counts, max_seq_length)
+    data_report.log_report(report, counts, max_seq_length)
     if tokenizer is None:
         for name, found in examples.items():
             longest = max(len(_words(example)) for example in found)
@@ -55,7 +55,7 @@ def describe(task):
     if task.is_regression:
         parts.append("a number")
     elif task.labels:
-        parts.append("%d labels (%s)" % (len(task.labels), tasks.shown_labels(task)))
+        parts.append("%d labels (%s)" % (len(task.labels), tasks.format_labels(task)))
     return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])
 
 

@@ -146,7 +146,7 @@ def find_task(flags):
     Raises:
       UserError: there is no such task, or its file describes none.
     """
-    task, folder = glue_data.given_task(
+    task, folder = glue_data.select_task(
         flags.task_name, flags.task_config, flags.data_dir
     )
     if not folder:

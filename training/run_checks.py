@@ -328,7 +328,7 @@ def _identity(flags, task, config, package, policy):
         "activation": package.activation if package else "gelu",
     }
     if task.config_file:
-        identity["task_config"] = own_tasks.as_record(task)
+        identity["task_config"] = own_tasks.task_entries(task)
     # Where one is not given, the checkpoint in output_dir holds what it would.
     if flags.init_checkpoint:
         identity["base"] = checkpoints.fingerprint(flags.init_checkpoint)

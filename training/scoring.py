@@ -114,7 +114,7 @@ def _classes(run, split, gold, answers):
     if run.task.is_regression:
         return {}
     labels = list(run.task.labels)
-    table = metrics.by_class(gold, answers, len(labels))
+    table = metrics.class_report(gold, answers, len(labels))
     if run.plots:
         path = os.path.join(
             run.settings.output_dir,

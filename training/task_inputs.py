@@ -74,7 +74,7 @@ def write_features(run, split, kind, batch_size):
         run.max_seq_length,
         len(examples),
     )
-    counts = feature_cache.write(
+    counts = feature_cache.build_features(
         examples, label_list, run.max_seq_length, run.tokenizer, path, key
     )
     run.written[kind, split.name] = path, len(examples), counts

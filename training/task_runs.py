@@ -29,7 +29,7 @@ def say_data(run):
                 counts = write_features(run, split, kind, batch_size)[2]
                 text_counts[split.name] = counts
     report = data_report.examine(task, run.examples)
-    data_report.say(report, text_counts, run.max_seq_length)
+    data_report.log_report(report, text_counts, run.max_seq_length)
 
 
 def train(model_fn, run, step_reached=None):

@@ -212,7 +212,7 @@ def _describe(given, base, record, sizes):
     name = _agree("task_name", "task", name, identity)
     task = given.task
     if task is None and "task_config" in identity:
-        task = own_tasks.from_record(identity["task_config"], run_record.FILE_NAME)
+        task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None:
         task = glue_data.get_task(name)
     if labels is None:

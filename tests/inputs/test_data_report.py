@@ -137,7 +137,7 @@ def test_lost_text_is_a_warning(monkeypatch, unknown, truncated, level):
             data_report.console, name, lambda *a, n=name: logged.append((n, a[-1]))
         )
     counts = features.TextCounts(40, 1000, unknown, 70, truncated)
-    data_report.say(examine(CLEAN), {"train": counts}, 64)
+    data_report.log_report(examine(CLEAN), {"train": counts}, 64)
     (_, (found, text)) = logged
     assert found == level
     for part in ("1000 word pieces", "70", "%d examples" % truncated, "64"):

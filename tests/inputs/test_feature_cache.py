@@ -43,7 +43,7 @@ def write(tmp_path, tokenizer, built):
             features.InputExample("x", "a film \u2603 a film", None, "0"),
             features.InputExample("y", "a film", "a film a film a", "0"),
         ]
-        counts = feature_cache.write(
+        counts = feature_cache.build_features(
             examples, labels, 8, tokenizer, str(tmp_path / "dev.tf_record"), key
         )
         return counts, len(built) > before
@@ -79,8 +79,8 @@ def _key(tmp_path, **changes):
         {"rows": "b\n"},
         {"vocab": "[UNK]\n"},
         {"split": SPLIT._replace(text_a="title")},
-        {"split": SPLIT._replace(part=tasks.Part(0.1, 1, True))},
-        {"split": SPLIT._replace(part=tasks.Part(0.1, 2, True))},
+        {"split": SPLIT._replace(holdout=tasks.Holdout(0.1, 1, True))},
+        {"split": SPLIT._replace(holdout=tasks.Holdout(0.1, 2, True))},
         {"do_lower_case": False},
         {"label_list": ["1", "0"]},
         {"label_list": None},

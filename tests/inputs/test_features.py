@@ -217,7 +217,7 @@ def test_each_epoch_holds_every_example_once_in_another_order(records, dynamic_p
     assert list(order) != list(other)
 
 
-# Two to four windows of `row_order.SORTED_BATCHES` batches.
+# Two to four windows of `example_order.SORTED_BATCHES` batches.
 MANY = 1200
 
 

@@ -36,7 +36,7 @@ def write(tmp_path):
 
 
 def load(*arguments):
-    return own_tasks.load(*arguments)[0]
+    return own_tasks.load_task(*arguments)[0]
 
 
 def examples(task, folder, split):
@@ -45,7 +45,7 @@ def examples(task, folder, split):
 
 
 def test_labels_and_metrics_that_are_not_given(write, tmp_path):
-    task, folder = own_tasks.load(write(SOUND, train_csv=ROWS))
+    task, folder = own_tasks.load_task(write(SOUND, train_csv=ROWS))
     assert folder == str(tmp_path)
     assert task.labels == ("bill", "late")
     assert task.metrics == ("accuracy", "macro_f1")
@@ -100,7 +100,7 @@ def test_another_folder_for_the_data(write, tmp_path):
     path = write(SOUND)
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.csv").write_text(ROWS)
-    task, folder = own_tasks.load(path, (), str(tmp_path / "rows"))
+    task, folder = own_tasks.load_task(path, (), str(tmp_path / "rows"))
     assert task.labels == ("bill", "late") and folder == str(tmp_path / "rows")
 
 
@@ -111,8 +111,8 @@ def test_a_record_gives_the_same_task(write):
         ({**SOUND, "test_labels": True, "max_seq_length": 9}, {"train_csv": ROWS}),
     ):
         task = load(write(document, **rows))
-        record = json.loads(json.dumps(own_tasks.as_record(task)))
-        assert own_tasks.from_record(record, task.config_file) == task
+        record = json.loads(json.dumps(own_tasks.task_entries(task)))
+        assert own_tasks.parse_task(record, task.config_file) == task
 
 
 def test_a_share_of_the_training_rows(write, tmp_path):
@@ -309,9 +309,9 @@ def test_a_file_that_is_no_description(tmp_path):
     for content in ("[]", "{", '{"name": "a", "name": "b"}'):
         (tmp_path / "task.json").write_text(content)
         with pytest.raises(UserError, match="--task_config wants a JSON file"):
-            own_tasks.load(str(tmp_path / "task.json"))
+            own_tasks.load_task(str(tmp_path / "task.json"))
     with pytest.raises(UserError, match="gone"):
-        own_tasks.load(str(tmp_path / "gone.json"))
+        own_tasks.load_task(str(tmp_path / "gone.json"))
 
 
 def test_the_example_of_this_project():

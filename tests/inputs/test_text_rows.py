@@ -16,7 +16,7 @@ from inputs.text_rows import CSV, JSONL, LINES, TSV, Columns, Row
 def read(content, kind, columns=Columns(), tasks=("one",)):  # noqa: B008
     """All rows of a file's content, text or bytes."""
     content = content.encode() if isinstance(content, str) else content
-    return list(text_rows.read(io.BytesIO(content), kind, columns, tasks, "rows"))
+    return list(text_rows.read_rows(io.BytesIO(content), kind, columns, tasks, "rows"))
 
 
 def row(line, text_a, text_b=None, task="one"):
@@ -303,16 +303,16 @@ def test_rows_are_read_one_by_one():
         (LINES, [], b"a\n"),
     ):
         lines = itertools.chain(header, itertools.repeat(line))
-        rows = text_rows.read(lines, kind, Columns(), ["one"], "rows")
+        rows = text_rows.read_rows(lines, kind, Columns(), ["one"], "rows")
         assert [r.text_a for r in itertools.islice(rows, 3)] == ["a"] * 3
 
 
 def test_the_ending_says_what_a_file_is():
-    assert text_rows.kind_of("a/b.TSV", "input") == TSV
-    assert text_rows.kind_of("b.csv", "input") == CSV
-    assert text_rows.kind_of("gs://a/b.jsonl", "input") == JSONL
+    assert text_rows.file_kind("a/b.TSV", "input") == TSV
+    assert text_rows.file_kind("b.csv", "input") == CSV
+    assert text_rows.file_kind("gs://a/b.jsonl", "input") == JSONL
     with pytest.raises(UserError, match=r"--output=a.txt: .* \.tsv, \.csv, \.jsonl"):
-        text_rows.kind_of("a.txt", "output")
+        text_rows.file_kind("a.txt", "output")
 
 
 def test_writing():

@@ -142,7 +142,7 @@ def test_a_package_that_does_not_say_its_columns(output, base, folder):
     old = str(folder / "old")
     adapter_package._write(old, description, package.weights)
     files = bases.Base(*(base[name] for name in bases.Base._fields))
-    described = own_tasks.by_name([str(folder / "kinds.json")])
+    described = own_tasks.load_tasks([str(folder / "kinds.json")])
     made = saved_model.export([old], files, str(folder / "models"), described=described)
     (task,) = read(pathlib.Path(made) / "assets" / "tasks.json")["tasks"]
     assert task["text_columns"] == ["said", None]

@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 SORTED_BATCHES = 50
 
 
-class Share(NamedTuple):
+class BatchSlice(NamedTuple):
     """What one machine computes of a batch."""
 
     rows: int  # of the batch's part that one replica computes
@@ -23,21 +23,21 @@ class Share(NamedTuple):
     here: int  # replicas of this machine
 
 
-def share(params, input_context):
-    """The `Share` of an input function, from what the Estimator calls it with."""
+def local_slice(params, input_context):
+    """The `BatchSlice` of an input function, from what the Estimator calls it with."""
     if input_context is not None:
         replicas = input_context.num_replicas_in_sync
         here = replicas // input_context.num_input_pipelines
         first = input_context.input_pipeline_id * here
-        return Share(params["batch_size"] // replicas, replicas, first, here)
+        return BatchSlice(params["batch_size"] // replicas, replicas, first, here)
     if "context" in params:  # TPU, where the batch size is that of a core
         _, machine, _, here = params["context"].current_input_fn_deployment()
         replicas = params["context"].num_replicas
-        return Share(params["batch_size"], replicas, machine * here, here)
-    return Share(params["batch_size"], 1, 0, 1)
+        return BatchSlice(params["batch_size"], replicas, machine * here, here)
+    return BatchSlice(params["batch_size"], 1, 0, 1)
 
 
-def next_step(config):
+def read_next_step(config):
     """The number of the batch that a training has to go on with.
 
     That is the global step, which counts the steps that were left out too. A variable
@@ -60,11 +60,11 @@ def next_step(config):
     return tf.cast(step, tf.int64)
 
 
-def batches(of, first_batch, num_examples, seed, lengths=None):
+def iterate_batches(of, first_batch, num_examples, seed, lengths=None):
     """The numbers of the rows of each batch, without end.
 
     Args:
-      of: a `Share`.
+      of: a `BatchSlice`.
       first_batch: its number, int64 scalar tensor; those before it cost nothing.
       num_examples: rows of the set, N.
       seed: see `epoch_order`.

@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from inputs import row_order
+from inputs import example_order
 
 
 def test_whole_batches_hold_rows_of_similar_length():
     lengths = np.random.RandomState(0).randint(1, 30, 100)
     epoch = tf.constant(1, tf.int64)
-    order = row_order.epoch_order(epoch, 7, 100, 3, tf.constant(lengths, tf.int32))
+    order = example_order.epoch_order(epoch, 7, 100, 3, tf.constant(lengths, tf.int32))
     with tf.Session() as session:
         rows = session.run(order)
     assert sorted(rows) == list(range(100))
