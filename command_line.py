@@ -167,15 +167,35 @@ def check_utf_8(what, text):
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
+        remedy = "rename the file"
+        encoding = sys.getfilesystemencoding()
+        if encoding != "utf-8":
+            remedy = "Python reads names as %s: set PYTHONUTF8=1, or %s" % (
+                encoding,
+                remedy,
+            )
         raise UserError(
-            "%s is not UTF-8, as all text and all names of files have to be here: "
-            "rename the file" % what
+            "%s is not UTF-8, as all text and all names of files must be: %s"
+            % (what, remedy)
         ) from None
 
 
-def _expanded(path):
-    """A path, or NAME=PATH, with `~` and `$NAME` replaced as a shell does."""
+def _expand(name, path):
+    """Replaces `~` and `$NAME` in a path, or NAME=PATH, as a shell does.
+
+    Args:
+      name: the flag's name.
+      path: its value.
+
+    Raises:
+      UserError: there is no home directory.
+    """
     parts = [os.path.expanduser(part) for part in path.partition("=")]
+    if any(part == "~" or part.startswith("~/") for part in parts):
+        raise UserError(
+            "--%s=%s: the home directory is not known: set HOME, or give a full path"
+            % (name, path)
+        )
     return os.path.expandvars("".join(parts))
 
 
@@ -245,7 +265,8 @@ def settle_paths(flag_values):
         if not flag.value:
             continue
         is_list = isinstance(flag.value, list)
-        paths = [_expanded(path) for path in (flag.value if is_list else [flag.value])]
+        paths = flag.value if is_list else [flag.value]
+        paths = [_expand(name, path) for path in paths]
         flag.value = paths if is_list else paths[0]
         for path in paths:
             check_path("--%s=%s" % (name, path), path)

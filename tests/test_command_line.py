@@ -78,6 +78,13 @@ def test_paths_are_expanded(home, program, flag, given, expected):
     assert parsed(program, "--%s=%s" % (flag, given))[flag].value == expected
 
 
+def test_a_home_directory_that_is_not_known(monkeypatch):
+    monkeypatch.setattr(command_line.os.path, "expanduser", lambda path: path)
+    for value in ("~", "~/x", "name=~/x"):
+        with pytest.raises(UserError, match=r"^--adapters=.*~.* HOME"):
+            parsed("predict", "--adapters=" + value)
+
+
 @pytest.mark.parametrize(
     ("program", "flag", "path"),
     [
@@ -131,6 +138,10 @@ def test_bytes_that_are_not_utf_8(home, monkeypatch, capsys):
     # As Python shows the byte 0xff of a command line.
     with pytest.raises(UserError, match=r"--input=a\\udcff is not UTF-8"):
         parsed("predict", "--input=a\udcff")
+    with monkeypatch.context() as patched:
+        patched.setattr(command_line.sys, "getfilesystemencoding", lambda: "ascii")
+        with pytest.raises(UserError, match=r"--input=gr\\udcf6\W.* PYTHONUTF8=1"):
+            parsed("predict", "--input=gr\udcf6")
     monkeypatch.setenv("SCRATCH", "/scratch/\udcff")
     with pytest.raises(UserError, match=r"--zip=/scratch/\\udcff/x is not UTF-8"):
         parsed("glue_submission", "--zip=$SCRATCH/x")
