@@ -487,9 +487,14 @@ def _run(plan):
     diagnosis.show_warnings(diagnostics.warnings, run.training)
 
 
+def _run_process(argv):
+    with distribution.process_exit(FLAGS.distribution_strategy):
+        main(argv)
+
+
 if __name__ == "__main__":
     command_line.run_program(
-        main,
+        _run_process,
         command_line.flags_parser(
             "python run_classifier.py: " + __doc__, FLAG_GROUPS, FLAGS
         ),

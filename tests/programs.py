@@ -17,6 +17,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from typing import NamedTuple
 from unittest import mock
 
@@ -39,7 +41,8 @@ class Command(NamedTuple):
     patches: dict = {}  # noqa: RUF012  constants to change, by module and name
     as_built: bool = False  # whether graphs are run as in this process: conftest.py
     signal_number: int | None = None  # what the program sends itself
-    after_steps: int = 0  # after how many steps of its training
+    after_steps: int = 0  # after how many steps of its training,
+    at_text: str = ""  # or when its standard error has this text
 
 
 def run(program, *arguments, **others):
@@ -118,8 +121,14 @@ def _become(command, folder, index):
     for name, value in command.patches.items():
         module, _, constant = name.rpartition(".")
         mock.patch.object(importlib.import_module(module), constant, value).start()
-    if command.signal_number:
+    if command.after_steps:
         _signal_after(command.after_steps, command.signal_number)
+    elif command.at_text:
+        threading.Thread(
+            target=_signal_at,
+            args=(command.at_text, _path(folder, index, "stderr"), command),
+            daemon=True,
+        ).start()
     path = str(ROOT / command.program)
     sys.argv = [path, *command.arguments]
     runpy.run_path(path, run_name="__main__")
@@ -136,6 +145,15 @@ def _signal_after(steps, number):
             os.kill(os.getpid(), number)
 
     progress.ProgressHook.after_run = count
+
+
+def _signal_at(text, path, command):
+    while True:
+        with open(path, encoding="utf-8") as reader:
+            if text in reader.read():
+                break
+        time.sleep(0.1)
+    os.kill(os.getpid(), command.signal_number)
 
 
 if __name__ == "__main__":

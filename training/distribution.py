@@ -6,6 +6,8 @@ update is that of one device with the whole batch. Evaluation and prediction run
 device of the chief.
 """
 
+import atexit
+import contextlib
 import os
 import re
 import shutil
@@ -13,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -25,10 +28,19 @@ from training.estimator_compat import estimator
 NONE, MIRRORED, MULTI_WORKER = "none", "mirrored", "multi_worker"
 STRATEGIES = (NONE, MIRRORED, MULTI_WORKER)
 
-# A worker counts as lost when it could not be reached so many times in a row.
+# A machine counts as lost when it could not be reached so many times in a row, or when
+# the session, which all machines share, had to be created again so many times.
 PING_INTERVAL = 2.0  # seconds
 LOST_AFTER = 5
+MAX_SESSIONS = 5
 LOST_EXIT_STATUS = 3
+
+# Seconds until a machine says for which others it waits, and until it gives up.
+WAITING_SAID_AFTER = 10.0
+START_TIMEOUT = 600.0
+
+# Seconds in which a process may end in order after a multi_worker run.
+_EXIT_TIMEOUT = 30.0
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
@@ -58,9 +70,10 @@ def local_devices():
 
 
 def read_cluster():
-    """Takes the cluster out of the environment variable TF_CONFIG.
+    """Reads the cluster that the environment variable TF_CONFIG describes.
 
-    Out of it, since an Estimator that finds the variable starts a server of its own.
+    Returns:
+      A `Cluster`.
 
     Raises:
       UserError: it is missing, or is not what it should be.
@@ -89,7 +102,9 @@ def read_cluster():
     jobs = {job: cluster.get(job, []) for job in ("chief", "worker")}
     for job, addresses in jobs.items():
         if not isinstance(addresses, list) or not all(
-            isinstance(address, str) and re.fullmatch(r".+:\d{1,5}", address)
+            isinstance(address, str)
+            and re.fullmatch(r".+:\d{1,5}", address)
+            and int(address.rpartition(":")[2]) < 2**16
             for address in addresses
         ):
             raise wrong('"%s" must be a list of "host:port"' % job)
@@ -103,13 +118,31 @@ def read_cluster():
     addresses = jobs["chief"] + jobs["worker"]
     if len(set(addresses)) != len(addresses):
         raise wrong("an address is there twice")
-    del os.environ["TF_CONFIG"]
     before = len(jobs["chief"]) if job == "worker" else 0
     return Cluster(addresses, jobs["worker"], before + index, job, index)
 
 
+def _check_port(address):
+    """Refuses a port of this machine at which another process listens."""
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as server:
+        # As TensorFlow's server: connections of an earlier one may still be closing.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind(("", port))
+        except OSError as error:
+            raise UserError(
+                "TF_CONFIG gives this machine the address %s, whose port cannot be "
+                "used (%s): give each process its own index and a free port"
+                % (address, error)
+            ) from None
+
+
 def check(strategy, train_batch_size, parts):
     """Refuses a batch that the replicas cannot share.
+
+    Removes TF_CONFIG from the environment: an Estimator that finds it starts a server
+    and waits for the machines listed.
 
     Args:
       strategy: one of `STRATEGIES`.
@@ -122,17 +155,20 @@ def check(strategy, train_batch_size, parts):
     Raises:
       UserError: naming the flags, or TF_CONFIG.
     """
-    if strategy != MULTI_WORKER and os.environ.pop("TF_CONFIG", None) is not None:
-        # An Estimator that finds it waits for the machines that it lists.
+    cluster = None
+    if strategy == MULTI_WORKER:
+        cluster = read_cluster()
+        _check_port(cluster.addresses[cluster.index])
+    elif "TF_CONFIG" in os.environ:
         console.warn(
-            "the environment variable TF_CONFIG is left out of account: "
-            "--distribution_strategy=%s is of one machine; several need %s",
+            "the environment variable TF_CONFIG is ignored: "
+            "--distribution_strategy=%s is for one machine; several need %s",
             strategy,
             MULTI_WORKER,
         )
+    os.environ.pop("TF_CONFIG", None)
     if strategy == NONE:
         return None
-    cluster = read_cluster() if strategy == MULTI_WORKER else None
     devices, machines = len(local_devices()), len(cluster.addresses) if cluster else 1
     if train_batch_size % (devices * machines * parts):
         raise UserError(
@@ -204,10 +240,12 @@ def remove_worker_files(output_dir, cluster):
 
 
 class PeerWatch(estimator.SessionRunHook):
-    """Ends the process when another machine of the cluster is lost.
+    """Ends the process when another machine of the cluster is missing or lost.
 
-    A step waits for all machines, and TensorFlow 1's sessions wait for a lost one
-    without end: the process can only be ended from a thread of its own.
+    TensorFlow 1's sessions wait without end for a machine that has not started or was
+    lost, and create a new session again and again where the connection to it breaks.
+    The main thread is in TensorFlow then, so a separate thread watches and ends the
+    process.
     """
 
     def __init__(self, cluster, num_train_steps, lost=None):
@@ -227,6 +265,8 @@ class PeerWatch(estimator.SessionRunHook):
         self._num_train_steps = num_train_steps
         self._lost = lost or _end_process
         self._step = 0
+        self._num_sessions = 0
+        self._has_stepped = False  # with all machines
         self._over = threading.Event()
         self._thread = None
 
@@ -236,6 +276,22 @@ class PeerWatch(estimator.SessionRunHook):
             self._thread = threading.Thread(target=self._watch, daemon=True)
             self._thread.start()
 
+    def after_create_session(self, session, coord):
+        del session, coord
+        self._num_sessions += 1
+        if self._num_sessions == 1:
+            return
+        console.warn(
+            "the connection to another machine broke: training resumed from the last "
+            "checkpoint"
+        )
+        if self._num_sessions > MAX_SESSIONS:
+            silent = [address for address in self._peers if not _answers(address)]
+            self._report_lost(
+                "%s: the connection broke %d times"
+                % (", ".join(silent or self._peers), MAX_SESSIONS)
+            )
+
     def before_run(self, run_context):
         del run_context
         return estimator.SessionRunArgs(self._global_step)
@@ -244,6 +300,7 @@ class PeerWatch(estimator.SessionRunHook):
         del run_context
         # As read in the step: its own increment may not be in it.
         self._step = int(run_values.results)
+        self._has_stepped = True
         if self._step + 1 >= self._num_train_steps:
             self._over.set()
 
@@ -252,37 +309,93 @@ class PeerWatch(estimator.SessionRunHook):
         self._over.set()
 
     def _watch(self):
-        seen = dict.fromkeys(self._peers, False)
-        failures = dict.fromkeys(self._peers, 0)
+        started = time.monotonic()
+        is_said = False
+        seen: set[str] = set()
+        failures = dict.fromkeys(self._peers, 0)  # in a row, of a machine once seen
         while not self._over.wait(PING_INTERVAL):
             for address in self._peers:
-                answers = _answers(address)
-                seen[address] |= answers
-                failures[address] = 0 if answers else failures[address] + 1
-                # One that was never there may still be starting.
-                if seen[address] and failures[address] >= LOST_AFTER:
-                    if not self._over.is_set():
-                        self._lost(
-                            "%s no longer answers: training ended in step %d; start "
-                            "all machines again with the same commands to resume from "
-                            "the last checkpoint" % (address, self._step)
-                        )
-                    return
+                if _answers(address):
+                    seen.add(address)
+                    failures[address] = 0
+                elif address in seen or self._has_stepped:
+                    failures[address] += 1
+            lost = [a for a in self._peers if failures[a] >= LOST_AFTER]
+            if lost:
+                self._report_lost("%s no longer answers" % ", ".join(lost))
+                return
+            missing = [a for a in self._peers if a not in seen]
+            if self._has_stepped or (self._num_sessions and not missing):
+                continue
+            elapsed = time.monotonic() - started
+            if elapsed >= START_TIMEOUT:
+                self._report_lost(
+                    "%s of TF_CONFIG did not start training in %d seconds"
+                    % (", ".join(missing or self._peers), elapsed)
+                )
+                return
+            if elapsed >= WAITING_SAID_AFTER and not is_said:
+                is_said = True
+                console.say(
+                    "Waiting for %s of TF_CONFIG, for %d seconds at most",
+                    ", ".join(missing or self._peers),
+                    START_TIMEOUT,
+                )
+
+    def _report_lost(self, reason):
+        if not self._over.is_set():
+            self._over.set()
+            self._lost(
+                "%s: training ended in step %d; start all machines again with the same "
+                "commands to resume from the last checkpoint" % (reason, self._step)
+            )
 
 
 def _answers(address):
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=PING_INTERVAL).close()
-    except OSError:
+    except (OSError, UnicodeError):  # The latter of a name that can be no host's.
         return False
     return True
 
 
 def _end_process(message):
+    console.detail("error: %s", message)
     sys.stderr.write("error: %s\n" % message)
     sys.stderr.flush()
     os._exit(LOST_EXIT_STATUS)
+
+
+@contextlib.contextmanager
+def process_exit(strategy):
+    """Ends the process after what runs inside, if the strategy is "multi_worker".
+
+    TensorFlow's server can wait for other machines without end while Python finalizes,
+    and the job would hold its machine.
+
+    Args:
+      strategy: one of `STRATEGIES`.
+    """
+    if strategy != MULTI_WORKER:
+        yield
+        return
+    status = 0
+    try:
+        yield
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:  # As Python ends a program.
+        traceback.print_exc()
+        status = 1
+    timer = threading.Timer(_EXIT_TIMEOUT, os._exit, (status,))
+    timer.daemon = True
+    timer.start()
+    atexit._run_exitfuncs()  # Closes logs, and removes temporary folders.
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(status)
 
 
 def wait_for(path, what, timeout=600.0, interval=1.0):

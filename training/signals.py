@@ -8,8 +8,10 @@ signal. A second signal ends the process at once.
 
 import contextlib
 import os
+import select
 import signal
 import sys
+import threading
 import time
 
 import tensorflow.compat.v1 as tf
@@ -31,6 +33,9 @@ STOP_SIGNALS = {
 # Signals within so many seconds are one request: some schedulers signal a sweep and its
 # jobs, and the sweep passes its signal on.
 _REPEAT_SECONDS = 1.0
+
+# Seconds within which Python handles a signal, unless its main thread is in TensorFlow.
+GRACE = 5.0
 
 # The graph collection with this machine's wish to stop, and the mean of all machines'.
 _STOP = "stop"
@@ -69,22 +74,72 @@ def handlers(handle):
 
 
 @contextlib.contextmanager
-def _handler(handle):
-    """Has `handle`, a function of its number, take the first signal."""
-    begun = None
+def _first_handler(handle, may_exit):
+    """Calls a function for the first signal; a second one ends the process.
+
+    Python calls its handlers between two operations of the main thread, so none is
+    called while that waits in TensorFlow, for another machine or a file in a bucket. A
+    thread that reads the signals too acts then.
+
+    Args:
+      handle: function of the signal's number.
+      may_exit: function that returns whether the thread may end the process at the
+        first signal.
+    """
+    is_handled = threading.Event()
 
     def receive(number, frame):
-        nonlocal begun
         del frame
-        if begun is None:
-            begun = time.monotonic()
+        if not is_handled.is_set():
+            is_handled.set()
             handle(number)
-        elif time.monotonic() - begun > _REPEAT_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
 
-    with handlers(receive):
-        yield
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    thread = threading.Thread(
+        target=_watch_signals, args=(reader, is_handled, may_exit), daemon=True
+    )
+    thread.start()
+    earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        with handlers(receive):
+            yield
+    finally:
+        signal.set_wakeup_fd(earlier)
+        os.close(writer)
+        thread.join()
+        os.close(reader)
+
+
+def _watch_signals(reader, is_handled, may_exit):
+    """Acts where the main thread cannot; see `_first_handler`."""
+    first, first_time, is_pending = 0, 0.0, False
+    while True:
+        if not select.select([reader], [], [], GRACE if is_pending else None)[0]:
+            is_pending = False
+            if is_handled.is_set():
+                continue
+            name = STOP_SIGNALS[first]
+            if may_exit():
+                console.say("%s: ended while waiting for TensorFlow", name)
+                _exit(first)
+            else:
+                console.say("%s: stops after the running step", name)
+            continue
+        data = os.read(reader, 1)
+        if not data:
+            return
+        number = data[0]
+        if number in STOP_SIGNALS:
+            if not first:
+                first, first_time, is_pending = number, time.monotonic(), True
+            elif time.monotonic() - first_time > _REPEAT_SECONDS:
+                _exit(number)
+
+
+def _exit(number):
+    sys.stderr.flush()
+    os._exit(128 + number)
 
 
 @contextlib.contextmanager
@@ -95,7 +150,7 @@ def handled():
         raise Ended(number, "ended; the same command goes on with what is finished")
 
     try:
-        with _handler(end):
+        with _first_handler(end, lambda: True):
             yield
     except Ended as ended:
         console.say("%s", ended)
@@ -107,6 +162,7 @@ class Request:
 
     number: int | None = None
     step: int | None = None
+    has_session: bool = False  # whether a step can be running
 
 
 @contextlib.contextmanager
@@ -117,7 +173,7 @@ def awaited():
     def note(number):
         request.number = number
 
-    with _handler(note):
+    with _first_handler(note, lambda: not request.has_session):
         yield request
 
 
@@ -147,6 +203,10 @@ class StopHook(estimator.SessionRunHook):
         # Those of the first replica on this machine.
         self._flag = tf.get_collection(_STOP)[:2]
         self._global_step = tf.train.get_global_step()
+
+    def after_create_session(self, session, coord):
+        del session, coord
+        self._request.has_session = True
 
     def before_run(self, run_context):
         del run_context

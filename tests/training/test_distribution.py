@@ -117,6 +117,7 @@ WORKER_0 = {"type": "worker", "index": 0}
         ({"cluster": {"ps": HOSTS}, "task": WORKER_0}, 'jobs are "worker"'),
         ({"cluster": {"worker": "host:1"}, "task": WORKER_0}, 'list of "host:port"'),
         ({"cluster": {"worker": ["host"]}, "task": WORKER_0}, 'list of "host:port"'),
+        ({"cluster": {"worker": ["a:70000"]}, "task": WORKER_0}, 'list of "host:port"'),
         ({"cluster": {"chief": HOSTS}, "task": WORKER_0}, "one chief only"),
         ({"cluster": {"worker": HOSTS}, "task": {"type": "x"}}, '"task" needs'),
         (
@@ -148,7 +149,7 @@ def test_tf_config_is_left_out_of_account_on_one_machine(
     distribution.check(strategy, 8, 1)
     assert "TF_CONFIG" not in os.environ
     said = capsys.readouterr().err
-    assert said.count("TF_CONFIG is left out of account") == 1
+    assert said.count("TF_CONFIG is ignored") == 1
     assert "--distribution_strategy=%s" % strategy in said
     distribution.check(strategy, 8, 1)
     assert "TF_CONFIG" not in capsys.readouterr().err
@@ -198,6 +199,105 @@ def test_waiting_for_the_chief_ends(tmp_path):
         distribution.wait_for(str(tmp_path / "run.json"), "record", 0.2, 0.05)
 
 
+def test_a_port_that_another_process_uses_is_refused(monkeypatch):
+    with socket.create_server(("", 0)) as server:
+        address = "localhost:%d" % server.getsockname()[1]
+        cluster = {"worker": [address, "host:1"]}
+        monkeypatch.setenv(
+            "TF_CONFIG", json.dumps({"cluster": cluster, "task": WORKER_0})
+        )
+        with pytest.raises(UserError, match="TF_CONFIG.*" + address):
+            distribution.check("multi_worker", 8, 1)
+
+
+@pytest.fixture
+def peer_watch(monkeypatch):
+    """Makes a `PeerWatch` of a fast pace for a peer, and the list of its messages."""
+    for name, seconds in (
+        ("PING_INTERVAL", 0.02),
+        ("WAITING_SAID_AFTER", 0.05),
+        ("START_TIMEOUT", 0.3),
+    ):
+        monkeypatch.setattr(distribution, name, seconds)
+    watches = []
+
+    def make(peer):
+        lost = []
+        cluster = distribution.Cluster(["here:1", peer], [], 0, "worker", 0)
+        watch = distribution.PeerWatch(cluster, 1000, lost.append)
+        watches.append(watch)
+        with tf.Graph().as_default():
+            tf.train.create_global_step()
+            watch.begin()
+        return watch, lost
+
+    yield make
+    for watch in watches:
+        watch.end(None)
+        watch._thread.join()
+
+
+def unused_address():
+    return "localhost:%d" % free_ports(1)[0]
+
+
+class Step:
+    """The values of a finished step, as hooks get them."""
+
+    results = 3
+
+
+def test_a_machine_that_never_starts_is_named(peer_watch, capsys):
+    console.start()
+    peer = unused_address()
+    watch, lost = peer_watch(peer)
+    watch._thread.join()
+    assert len(lost) == 1 and peer in lost[0]
+    assert "Waiting for %s" % peer in capsys.readouterr().err
+
+
+def test_a_machine_that_is_lost_before_it_answered_once(peer_watch):
+    peer = unused_address()
+    watch, lost = peer_watch(peer)
+    watch.after_run(None, Step)  # All machines took part in it.
+    watch._thread.join()
+    assert len(lost) == 1 and peer in lost[0] and "step 3" in lost[0]
+
+
+def test_a_session_is_not_created_again_without_end(peer_watch, capsys):
+    console.start()
+    with socket.create_server(("localhost", 0)) as server:
+        peer = "localhost:%d" % server.getsockname()[1]
+        watch, lost = peer_watch(peer)
+        for count in range(distribution.MAX_SESSIONS + 1):
+            assert not lost
+            watch.after_create_session(None, None)
+            assert capsys.readouterr().err.count("broke") == (count > 0)
+    assert len(lost) == 1 and peer in lost[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(None, 0), (SystemExit(143), 143), (SystemExit(None), 0), (OSError("full"), 1)],
+)
+def test_a_process_of_several_machines_ends_with_its_program(
+    monkeypatch, capsys, error, status
+):
+    class Exited(BaseException):
+        pass
+
+    def leave(status):
+        raise Exited(status)
+
+    monkeypatch.setattr(distribution.os, "_exit", leave)
+    monkeypatch.setattr(distribution.atexit, "_run_exitfuncs", lambda: None)
+    with pytest.raises(Exited) as exited, distribution.process_exit("multi_worker"):
+        if error is not None:
+            raise error
+    assert exited.value.args == (status,)
+    assert ("OSError: full" in capsys.readouterr().err) == (status == 1)
+
+
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
@@ -208,8 +308,15 @@ def free_ports(count):
     return ports
 
 
-def on_machines(setting, output_dir, **last):
-    """Runs the program on two machines; `last` is for the second one's `Command`."""
+def on_machines(setting, output_dir, count=2, **last):
+    """Runs the program on the first `count` of two machines.
+
+    Args:
+      setting: flags.
+      output_dir: folder that the machines share.
+      count: number of machines that are there.
+      **last: fields of the last one's `Command`.
+    """
     addresses = ["127.0.0.1:%d" % port for port in free_ports(2)]
     flags = {
         **setting,
@@ -217,7 +324,7 @@ def on_machines(setting, output_dir, **last):
         "distribution_strategy": "multi_worker",
     }
     commands = []
-    for index in range(2):
+    for index in range(count):
         tf_config = {
             "cluster": {"worker": addresses},
             "task": {"type": "worker", "index": index},
@@ -229,11 +336,26 @@ def on_machines(setting, output_dir, **last):
             patches={
                 "training.classifier.HEAD_DROPOUT": 0.0,
                 "training.distribution.PING_INTERVAL": 0.5,
+                "training.distribution.WAITING_SAID_AFTER": 2.0,
+                "training.signals.GRACE": 0.5,
             },
             as_built=True,
         )
         commands.append(command)
-    return programs.side_by_side([commands[0], commands[1]._replace(**last)])
+    commands[-1] = commands[-1]._replace(**last)
+    return programs.side_by_side(commands)
+
+
+def test_a_signal_ends_the_wait_for_a_machine_that_is_missing(tmp_path, setting):
+    ended = on_machines(
+        setting,
+        tmp_path / "output",
+        count=1,
+        signal_number=signal.SIGTERM,
+        at_text="Waiting for ",
+    )[0]
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr[-3000:]
+    assert "SIGTERM" in ended.stderr.splitlines()[-1]
 
 
 def test_two_machines_stop_end_and_go_on_together_and_train_as_one(

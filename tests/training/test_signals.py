@@ -1,7 +1,9 @@
 """A training that is told to end leaves a checkpoint, and all else ends in order."""
 
 import os
+import queue
 import signal
+import threading
 
 import pytest
 import small_run
@@ -10,6 +12,7 @@ from tensorflow_estimator.python.estimator.tpu import tpu_estimator
 
 import errors
 from inputs import feature_cache
+from system import console
 from training import progress, signals
 
 STATUS = {number: 128 + number for number in signals.STOP_SIGNALS}
@@ -99,20 +102,59 @@ def test_other_programs_end_with_one_line_too(capsys):
     assert capsys.readouterr().err == "ended by Ctrl-C\n"
 
 
-def test_a_second_signal_ends_the_process(monkeypatch):
+@pytest.fixture
+def exits(monkeypatch):
+    """The statuses with which a thread would end the process, as a queue."""
+    statuses = queue.Queue()
+    monkeypatch.setattr(signals.os, "_exit", statuses.put)
+    return statuses
+
+
+def test_a_second_signal_ends_the_process(monkeypatch, exits):
+    monkeypatch.setattr(signals, "_REPEAT_SECONDS", 1000)
     with signals.handled(), signals.awaited() as request:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert request.number == signal.SIGUSR1
         # As of a scheduler that signals a sweep and its jobs, at once.
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.number == signal.SIGUSR1
+    with signals.handled(), signals.awaited():
+        os.kill(os.getpid(), signal.SIGUSR1)
         monkeypatch.setattr(signals, "_REPEAT_SECONDS", 0)
-        with monkeypatch.context() as patched:
-            sent = []
-            patched.setattr(signals.os, "kill", lambda *each: sent.append(each))
-            signal.raise_signal(signal.SIGTERM)
-        assert sent == [(os.getpid(), signal.SIGTERM)]
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert exits.get(timeout=60) == 128 + signal.SIGTERM
+    assert exits.empty()
+
+
+@pytest.mark.parametrize("is_in_step", [False, True])
+def test_a_signal_while_the_main_thread_is_in_tensorflow(
+    monkeypatch, exits, capsys, is_in_step
+):
+    """No handler of Python is called: `is_handled` stays unset."""
+    monkeypatch.setattr(signals, "GRACE", 0.05)
+    monkeypatch.setattr(signals, "_REPEAT_SECONDS", 0)
+    console.start()
+    reader, writer = os.pipe()
+    is_asked = threading.Event()
+
+    def may_exit():
+        is_asked.set()
+        return not is_in_step
+
+    watcher = threading.Thread(
+        target=signals._watch_signals, args=(reader, threading.Event(), may_exit)
+    )
+    watcher.start()
+    os.write(writer, bytes([signal.SIGTERM]))
+    assert is_asked.wait(60)
+    if is_in_step:
+        os.write(writer, bytes([signal.SIGHUP]))
+    status = exits.get(timeout=60)
+    os.close(writer)
+    watcher.join()
+    os.close(reader)
+    assert status == 128 + (signal.SIGHUP if is_in_step else signal.SIGTERM)
+    assert "SIGTERM" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
