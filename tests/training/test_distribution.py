@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -291,6 +292,7 @@ def test_a_process_of_several_machines_ends_with_its_program(
 
     monkeypatch.setattr(distribution.os, "_exit", leave)
     monkeypatch.setattr(distribution.atexit, "_run_exitfuncs", lambda: None)
+    monkeypatch.setattr(distribution.threading, "Timer", mock.Mock())
     with pytest.raises(Exited) as exited, distribution.process_exit("multi_worker"):
         if error is not None:
             raise error
