@@ -8,7 +8,7 @@ import collections
 from typing import NamedTuple
 
 from inputs import tasks, text_rows
-from system import console
+from system import console, wording
 
 # Warn above this fraction of [UNK] pieces, or of truncated examples.
 MOST_LOST = 0.05
@@ -100,7 +100,7 @@ def log_report(report, text_counts, max_seq_length):
 
 def describe_split(split):
     """A `SplitReport` as one line."""
-    text = "%s: %s" % (split.name, console.pluralize(split.examples, "example"))
+    text = "%s: %s" % (split.name, wording.pluralize(split.examples, "example"))
     labels = [
         '%d of "%s" (%.1f %%)' % (count, label, 100 * count / split.examples)
         for label, count in split.labels.items()
@@ -117,7 +117,7 @@ def describe_texts(counts, max_seq_length):
         counts.pieces,
         100 * counts.unknown_fraction,
         counts.longest,
-        console.pluralize(counts.truncated, "example"),
+        wording.pluralize(counts.truncated, "example"),
         100 * counts.truncated_fraction,
         max_seq_length,
     )
@@ -153,7 +153,7 @@ def _find_text_problems(name, examples):
         or (example.text_b is not None and text_rows.is_blank(example.text_b))
     ]
     if empty:
-        text = "%s with an empty text" % console.pluralize(len(empty), "example")
+        text = "%s with an empty text" % wording.pluralize(len(empty), "example")
         yield DataWarning(name, text, _lines(empty))
     for field in ("text_a", "text_b"):
         texts = [getattr(example, field) for example in examples]
@@ -169,12 +169,12 @@ def _find_label_problems(name, examples, counts, is_trained):
         yield DataWarning(name, "all examples have the label %r" % found[0])
     elif len(found) < len(counts):
         missing = [label for label, count in counts.items() if not count]
-        count = console.pluralize(len(missing), "label")
+        count = wording.pluralize(len(missing), "label")
         text = "%s without an example: %s" % (count, _list_labels(missing))
         yield DataWarning(name, text)
     single = [label for label in found if counts[label] == 1]
     if single and is_trained:
-        count = console.pluralize(len(single), "label")
+        count = wording.pluralize(len(single), "label")
         text = "%s with a single example: %s" % (count, _list_labels(single))
         lines = _lines(example for example in examples if counts[example.label] == 1)
         yield DataWarning(name, text, lines)
@@ -206,7 +206,7 @@ def _find_overlap(task, examples):
             for other, others in seen.items():
                 same = [e for e, t in zip(examples[name], texts[name]) if t in others]
                 if same:
-                    count = console.pluralize(len(same), "example")
+                    count = wording.pluralize(len(same), "example")
                     text = "%s with the texts of %s examples" % (count, other)
                     yield DataWarning(name, text, _lines(same))
         seen[kind] = set().union(*texts.values())

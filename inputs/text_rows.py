@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from errors import UserError
-from system import console, files
+from system import files, wording
 
 TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
 KINDS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
@@ -140,7 +140,7 @@ def describe_quotes(path, count):
     return (
         "%s: %s with quotes around a text and doubled quotes in it, as a spreadsheet "
         "writes them. In .tsv nothing is quoted: they count as text"
-        % (path, console.pluralize(count, "row"))
+        % (path, wording.pluralize(count, "row"))
     )
 
 

@@ -202,8 +202,3 @@ def warn(text, *values):
 def detail(text, *values):
     """A line for the log."""
     _logger.debug(text, *values)
-
-
-def pluralize(count, noun):
-    """A count with its noun: "1 row", "2 rows"."""
-    return "%d %s%s" % (count, noun, "" if count == 1 else "s")

@@ -9,12 +9,6 @@ def thousands(number):
     return text if len(text) <= _LONGEST else "10^%d" % (len(str(number)) - 1)
 
 
-def quantity(number, noun, plural=None):
-    """A number with its noun, such as "1 row" or "1,234 rows".
-
-    Args:
-      number: a whole number.
-      noun: the noun in the singular.
-      plural: its plural; None: with an s.
-    """
-    return "%s %s" % (thousands(number), noun if number == 1 else plural or noun + "s")
+def pluralize(count, noun):
+    """A count with its noun: "1 row", "2 rows"."""
+    return "%d %s%s" % (count, noun, "" if count == 1 else "s")

@@ -1,7 +1,7 @@
 """`--check`: reads a task's files and reports on them, without a model."""
 
 from inputs import data_report, features, tasks
-from system import console
+from system import console, wording
 
 
 def check_task(task, data_dir, tokenizer, max_seq_length):
@@ -31,7 +31,7 @@ def check_task(task, data_dir, tokenizer, max_seq_length):
     if tokenizer is None:
         for name, found in examples.items():
             longest = max(len(_words(example)) for example in found)
-            words = console.pluralize(longest, "word")
+            words = wording.pluralize(longest, "word")
             console.say("%s: the longest example has %s", name, words)
         console.say("Give --vocab_file to count word pieces and truncated examples")
     if not task.dev:

@@ -158,7 +158,7 @@ class ProgressHook(estimator.SessionRunHook):
                     "  step %d: the run learns now: the mean loss of the last %s is "
                     "%.4f",
                     self.steps_done,
-                    wording.quantity(len(self._losses), "step"),
+                    wording.pluralize(len(self._losses), "step"),
                     mean,
                 )
         elif not self._has_warned:
@@ -167,7 +167,7 @@ class ProgressHook(estimator.SessionRunHook):
                 "step %d: nothing is learned so far: the mean loss of the last %s is "
                 "%.4f; predicting the label frequencies gives %.4f",
                 self.steps_done,
-                wording.quantity(len(self._losses), "step"),
+                wording.pluralize(len(self._losses), "step"),
                 mean,
                 settings.baseline_loss,
             )

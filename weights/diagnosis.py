@@ -63,7 +63,7 @@ def check_loss(loss: TrainingLoss | None, baseline):
     return [
         "training: the mean loss of the last %s is %.4f; predicting the label "
         "frequencies gives %.4f"
-        % (wording.quantity(loss.steps, "step"), loss.mean, baseline)
+        % (wording.pluralize(loss.steps, "step"), loss.mean, baseline)
     ]
 
 
@@ -158,7 +158,7 @@ def diagnose_untrained(names):
         training=[
             "never trained: %s, such as %s, which neither --output_dir nor "
             "--init_checkpoint holds; scores are those of chance"
-            % (wording.quantity(len(names), "variable"), names[-1])
+            % (wording.pluralize(len(names), "variable"), names[-1])
         ]
     )
 
