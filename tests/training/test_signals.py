@@ -60,9 +60,9 @@ def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, c
             send_in(
                 patched,
                 progress.ProgressHook,
-                "_notice",
+                "after_run",
                 number,
-                lambda hook, step=step: hook.steps_done == step,
+                lambda hook, *_, step=step: hook.steps_done == step - 1,
             )
             with pytest.raises(SystemExit) as ended:
                 small_run.run(do_train=True, do_eval=True, **settings)
@@ -82,7 +82,7 @@ def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, c
 
 
 def test_what_is_no_training_ends_with_one_line(settings, monkeypatch, capsys):
-    send_in(monkeypatch, feature_cache, "write", signal.SIGINT)
+    send_in(monkeypatch, feature_cache, "cache_key", signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
         small_run.run(do_train=True, **settings)
     assert ended.value.code == 130
