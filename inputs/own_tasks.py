@@ -1,52 +1,64 @@
-"""Tasks of one's own: a JSON file says what `glue_data.GLUE_TASKS` says of GLUE's.
+"""Tasks from JSON files, which say what `glue_data.GLUE_TASKS` says of GLUE's.
 
     {"name": "reviews", "train": "train.csv", "dev": "dev.csv", "text_a": "review",
      "label": "verdict", "metrics": ["macro_f1", "accuracy"]}
 
-`ENTRIES` lists all that it may hold. Files are found beside it, or in `--data_dir`.
+`SCHEMA` has all entries; docs/tasks.md explains them.
 """
 
 import collections
 import os
-from typing import Any, NamedTuple
 
 from errors import UserError
 from inputs import metrics, tasks, text_rows
-from system import files
+from system import files, schema
 
 MOST_CONFIG_BYTES = 1 << 20
 SUBMISSION_FILE = "test_predictions.tsv"
 
 _REMEDY = "--task_config wants a JSON file that describes a task; see docs/tasks.md"
-_COLUMN = "a column's name, or its number from 0"
-_MOST_SHARE = 0.5
 
 
-class _Entry(NamedTuple):
-    """One entry of the file."""
-
-    kinds: tuple[type, ...]
-    about: str
-    default: Any = None
+def _is_name(value):
+    is_printable = schema.PRINTABLE.accepts(value) and value == value.strip()
+    return is_printable and not set(value) & set("=,/\\")
 
 
-ENTRIES = {
-    "name": _Entry((str,), "the task's name"),
-    "train": _Entry((str,), "file of the training rows: .tsv, .csv or .jsonl"),
-    "dev": _Entry((str,), "file of the rows that are scored"),
-    "test": _Entry((str,), "file of the rows that are predicted"),
-    "text_a": _Entry((str, int), "the text: " + _COLUMN),
-    "text_b": _Entry((str, int), "the second text of a pair: " + _COLUMN),
-    "label": _Entry((str, int), "the label: " + _COLUMN),
-    "labels": _Entry((list,), "all labels; not given: those of the training rows"),
-    "regression": _Entry((bool,), "whether the label is a number", False),
-    "metrics": _Entry((list,), "scores, the headline first"),
-    "max_seq_length": _Entry((int,), "longest input in word pieces"),
-    "header": _Entry((bool,), "whether the first line has the columns' names", True),
-    "dev_share": _Entry((float, int), "share of the training rows that become dev"),
-    "seed": _Entry((int,), "of the drawing of these rows", 1),
-    "test_labels": _Entry((bool,), "whether the test file has the label too", False),
-}
+def _file_kind(filename):
+    return text_rows.KINDS.get(os.path.splitext(filename)[1].lower())
+
+
+_COLUMN = schema.Value(
+    lambda value: schema.integer().accepts(value) or schema.LINE.accepts(value),
+    "a column's name on one line, or its number from 0",
+)
+_FILE = schema.Value(
+    lambda value: isinstance(value, str) and _file_kind(value) is not None,
+    "a file .tsv, .csv or .jsonl",
+)
+
+SCHEMA = schema.Object(
+    {
+        "name": schema.Value(_is_name, "printable, without any of =,/\\"),
+        "text_a": _COLUMN,
+    },
+    optional={
+        "train": _FILE,
+        "dev": _FILE,
+        "test": _FILE,
+        "text_b": _COLUMN,
+        "label": _COLUMN,
+        "labels": schema.List(schema.PRINTABLE, 2, tasks.MOST_LABELS, distinct=True),
+        "regression": schema.BOOLEAN,
+        "metrics": schema.List(schema.one_of(*metrics.METRICS)),
+        "max_seq_length": schema.integer(3),
+        "header": schema.BOOLEAN,
+        "dev_share": schema.number(above=0, most=0.5),
+        "seed": schema.integer(0, 2**31 - 1),
+        "test_labels": schema.BOOLEAN,
+    },
+)
+_DEFAULTS = {"regression": False, "header": True, "seed": 1, "test_labels": False}
 
 
 def load_task(path, reserved=(), data_dir=None):
@@ -63,19 +75,13 @@ def load_task(path, reserved=(), data_dir=None):
     Raises:
       UserError: the file cannot be read or describes no task, with the entry to change.
     """
-    document = files.read_json(path, _REMEDY, MOST_CONFIG_BYTES)
-    task = parse_task(document, path)
+    task = parse_task(files.read_json(path, _REMEDY, MOST_CONFIG_BYTES), path)
     if task.name in reserved:
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
-    # A package holds the names as texts of one line.
-    for entry in ("text_a", "text_b", "label"):
-        name = document.get(entry)
-        if isinstance(name, str) and not name.isprintable():
-            raise _wrong(path, entry, name, "a printable name: rename the column")
     folder = data_dir or os.path.dirname(path) or "."
     if not task.labels and not task.is_regression:
-        task = task._replace(labels=_labels_of(task, folder))
-        task = task._replace(metrics=_metrics(document, task, path))
+        task = task._replace(labels=_find_labels(task, folder))
+        _check_metrics(task)
     return task, folder
 
 
@@ -86,16 +92,16 @@ def load_tasks(paths, reserved=()):
       paths: list of files, or None.
       reserved: names that no task can have.
     """
-    found = [load_task(path, reserved)[0] for path in paths or ()]
-    return {task.name: task for task in found}
+    loaded = [load_task(path, reserved)[0] for path in paths or ()]
+    return {task.name: task for task in loaded}
 
 
 def parse_task(document, source):
     """The task that a JSON object describes.
 
     Args:
-      document: dict, with entries of `ENTRIES`.
-      source: where it stands, for messages.
+      document: dict, with entries of `SCHEMA`.
+      source: the file that it comes from, for messages.
 
     Returns:
       A `tasks.Task`; its labels are () where the file does not list them.
@@ -103,39 +109,52 @@ def parse_task(document, source):
     Raises:
       UserError: see `load_task`.
     """
-    values = _checked(document, source)
-    labels = _checked_labels(values, source)
-    test = _split(values, "test", source)
-    if test is not None and not values["test_labels"]:
-        test = test._replace(label=None)
-    train, dev = _split(values, "train", source), _split(values, "dev", source)
+    try:
+        SCHEMA.check(document)
+    except ValueError as error:
+        raise UserError("%s: %s" % (source, error)) from None
+    given = {name: value for name, value in document.items() if value is not None}
+    values = {**dict.fromkeys(SCHEMA.optional), **_DEFAULTS, **given}
+    _check_together(values, source)
+    splits = {
+        name: _make_split(values, name)
+        for name in ("train", "dev", "test")
+        if values[name] is not None
+    }
     if values["dev_share"] is not None:
-        train, dev = _parts(values, train, dev, source)
-    if not (train or dev or test):
-        raise UserError('%s names no file: give "train", "dev" or "test"' % source)
+        train = splits["train"]
+        holdout = tasks.Holdout(values["dev_share"], values["seed"], is_held_out=False)
+        splits["train"] = train._replace(holdout=holdout)
+        splits["dev"] = train._replace(
+            name="dev", guid_set="dev", holdout=holdout._replace(is_held_out=True)
+        )
+    usual = ("accuracy", "macro_f1")
+    if values["regression"]:
+        usual = ("spearman", "pearson")
     task = tasks.Task(
         name=values["name"],
         title=values["name"],
-        labels=labels,
-        metrics=(),
-        train=train,
-        dev=(dev,) if dev else (),
-        test=(test,) if test else (),
+        labels=tuple(values["labels"] or ()),
+        metrics=tuple(dict.fromkeys(values["metrics"] or usual)),
+        train=splits.get("train"),
+        dev=(splits["dev"],) if "dev" in splits else (),
+        test=(splits["test"],) if "test" in splits else (),
         is_regression=values["regression"],
         config_file=source,
         max_seq_length=values["max_seq_length"],
     )
-    return task._replace(metrics=_metrics(document, task, source))
+    _check_metrics(task)
+    return task
 
 
 def task_entries(task):
     """The entries of a task, its labels among them: `parse_task` reads them again."""
-    named = {split.name: split for split in task.splits}
     first = task.splits[0]
-    holdout = first.holdout
-    record = {
+    entries = {
         "name": task.name,
-        **{name: split.filename for name, split in named.items() if not split.holdout},
+        **{
+            split.name: split.filename for split in task.splits if not split.is_held_out
+        },
         "text_a": first.text_a,
         "text_b": first.text_b,
         "label": next((s.label for s in task.splits if s.has_labels), None),
@@ -144,136 +163,71 @@ def task_entries(task):
         "metrics": list(task.metrics),
         "max_seq_length": task.max_seq_length,
         "header": first.has_header,
-        "test_labels": "test" in named and named["test"].has_labels,
+        "test_labels": any(split.has_labels for split in task.test),
     }
-    if holdout is not None:
-        record.update(
-            train=first.filename, dev_share=holdout.fraction, seed=holdout.seed
-        )
-    return {name: value for name, value in record.items() if value is not None}
-
-
-# --- entries --------------------------------------------------------------------
+    if first.holdout is not None:
+        entries.update(dev_share=first.holdout.fraction, seed=first.holdout.seed)
+    return {name: value for name, value in entries.items() if value is not None}
 
 
 def _wrong(source, entry, value, allowed):
-    text = '%s: "%s" is %.80r; it must be %s'
-    return UserError(text % (source, entry, value, allowed))
+    return UserError("%s: %s" % (source, schema.SchemaError(entry, value, allowed)))
 
 
-def _checked(document, source):
-    """All entries, each of its kind or its default."""
-    unknown = [name for name in document if name not in ENTRIES]
-    if unknown:
-        raise UserError(
-            '%s has the entry "%.80s", which is not known; there are %s'
-            % (source, unknown[0], ", ".join(ENTRIES))
-        )
-    values = {}
-    for name, entry in ENTRIES.items():
-        value = document.get(name)
-        if value is None:
-            value = entry.default
-        elif type(value) not in entry.kinds:
-            raise _wrong(source, name, value, entry.about)
-        values[name] = value
-    for name in ("name", "text_a"):
-        if values[name] in (None, ""):
-            raise UserError('%s lacks "%s", %s' % (source, name, ENTRIES[name].about))
-    name = values["name"]
-    if not name.isprintable() or name != name.strip() or set(name) & set("=,/\\"):
-        raise _wrong(source, "name", name, "printable, without any of =,/\\")
-    for column in ("text_a", "text_b", "label"):
-        value = values[column]
-        if isinstance(value, int) and value < 0:
-            raise _wrong(source, column, value, _COLUMN)
-        if isinstance(value, str) and not values["header"]:
+def _check_together(values, source):
+    """Refuses entries that contradict each other."""
+    filenames = [values[name] for name in ("train", "dev", "test") if values[name]]
+    if not filenames:
+        raise UserError('%s names no file: give "train", "dev" or "test"' % source)
+    needs_label = values["train"] or values["dev"] or values["test_labels"]
+    if values["label"] is None and needs_label:
+        raise UserError("%s: label is missing" % source)
+    jsonl = [name for name in filenames if _file_kind(name) == text_rows.JSONL]
+    for entry in ("text_a", "text_b", "label"):
+        column = values[entry]
+        if isinstance(column, str) and not values["header"]:
             allowed = 'a number, since "header" is false'
-            raise _wrong(source, column, value, allowed)
-    length = values["max_seq_length"]
-    if length is not None and length < 3:
-        raise _wrong(source, "max_seq_length", length, "at least 3")
-    if not 0 <= values["seed"] < 2**31:
-        raise _wrong(source, "seed", values["seed"], "from 0 to %d" % (2**31 - 1))
-    return values
-
-
-def _checked_labels(values, source):
-    labels = values["labels"]
-    if labels is None:
-        return ()
-    if values["regression"]:
-        raise _wrong(source, "labels", labels, 'left out, since "regression" is true')
-    for label in labels:
-        if not isinstance(label, str) or not label or not label.isprintable():
-            raise _wrong(source, "labels", labels, "printable texts")
-    if len(set(labels)) != len(labels) or not 2 <= len(labels) <= tasks.MOST_LABELS:
-        allowed = "2 to %d different texts" % tasks.MOST_LABELS
-        raise _wrong(source, "labels", labels, allowed)
-    return tuple(labels)
-
-
-def _metrics(document, task, source):
-    """The metrics of a task, its own or those that fit it."""
-    if task.is_regression:
-        allowed, usual = metrics.OF_NUMBERS, ("spearman", "pearson")
-    else:
-        allowed, usual = metrics.OF_CLASSES, ("accuracy", "macro_f1")
-    names = document.get("metrics") or usual
-    for name in names:
-        if not isinstance(name, str) or name not in allowed:
-            raise _wrong(source, "metrics", names, "of %s" % ", ".join(allowed))
-    if "f1" in names and len(task.labels) not in (0, 2):
-        allowed = "without f1, that of the second of two labels; there is macro_f1"
-        raise _wrong(source, "metrics", names, allowed)
-    return tuple(dict.fromkeys(names))
-
-
-def _split(values, name, source):
-    """The `tasks.Split` of one file; None if there is none."""
-    filename = values[name]
-    if filename is None:
-        return None
-    if values["label"] is None and (name != "test" or values["test_labels"]):
-        raise UserError('%s lacks "label", %s' % (source, ENTRIES["label"].about))
-    kind = text_rows.KINDS.get(os.path.splitext(filename)[1].lower())
-    if kind is None:
-        raise _wrong(source, name, filename, "a file .tsv, .csv or .jsonl")
-    columns = (values["text_a"], values["text_b"], values["label"])
-    if kind == text_rows.JSONL and any(isinstance(each, int) for each in columns):
-        raise UserError(
-            "%s: columns of %s, a .jsonl file, have names and no numbers: name them"
-            % (source, filename)
+            raise _wrong(source, entry, column, allowed)
+        if isinstance(column, int) and jsonl:
+            allowed = "a name, since columns of %s have no numbers" % jsonl[0]
+            raise _wrong(source, entry, column, allowed)
+    if values["labels"] and values["regression"]:
+        allowed = 'left out, since "regression" is true'
+        raise _wrong(source, "labels", values["labels"], allowed)
+    if values["dev_share"] is not None and (values["dev"] or not values["train"]):
+        allowed = (
+            'left out, since there is "dev"' if values["dev"] else 'beside "train"'
         )
+        raise _wrong(source, "dev_share", values["dev_share"], allowed)
+
+
+def _check_metrics(task):
+    allowed = metrics.OF_NUMBERS if task.is_regression else metrics.OF_CLASSES
+    if not set(task.metrics) <= set(allowed):
+        allowed = "of %s" % ", ".join(allowed)
+        raise _wrong(task.config_file, "metrics", task.metrics, allowed)
+    if "f1" in task.metrics and len(task.labels) not in (0, 2):
+        allowed = "without f1, that of the second of two labels; there is macro_f1"
+        raise _wrong(task.config_file, "metrics", task.metrics, allowed)
+
+
+def _make_split(values, name):
+    has_label = name != "test" or values["test_labels"]
     return tasks.Split(
         name,
-        filename,
+        values[name],
         0,
-        *columns,
+        values["text_a"],
+        values["text_b"],
+        values["label"] if has_label else None,
         guid_set=name,
-        kind=kind,
+        kind=_file_kind(values[name]),
         has_header=values["header"],
         submission_file=SUBMISSION_FILE if name == "test" else "",
     )
 
 
-def _parts(values, train, dev, source):
-    """Training and dev set from one file."""
-    share = values["dev_share"]
-    if not 0 < share <= _MOST_SHARE:
-        raise _wrong(source, "dev_share", share, "above 0, at most %g" % _MOST_SHARE)
-    if dev is not None or train is None:
-        remedy = 'left out, since there is "dev"' if dev else 'beside "train"'
-        raise _wrong(source, "dev_share", share, remedy)
-    holdout = tasks.Holdout(share, values["seed"], is_held_out=False)
-    held_out = holdout._replace(is_held_out=True)
-    return (
-        train._replace(holdout=holdout),
-        train._replace(name="dev", guid_set="dev", holdout=held_out),
-    )
-
-
-def _labels_of(task, folder):
+def _find_labels(task, folder):
     """The labels of the training rows, sorted; as numbers, where all are."""
     if task.train is None:
         raise UserError(
@@ -281,20 +235,17 @@ def _labels_of(task, folder):
             % task.config_file
         )
     path = os.path.join(folder, task.train.filename)
-    counts: dict[str, int] = collections.Counter()
-    first_lines: dict[str, int] = {}
+    lines: dict[str, list[int]] = collections.defaultdict(list)
     for example in tasks.iterate_examples(task, folder, task.train):
-        label = example.label
-        if not label.strip() or not label.isprintable():
+        if not example.label.strip() or not example.label.isprintable():
             raise UserError(
                 "%s, line %d: the label is %.80r; it must be a printable text"
-                % (path, example.line, label)
+                % (path, example.line, example.label)
             )
-        counts[label] += 1
-        first_lines.setdefault(label, example.line)
-    for group in tasks.similar_labels(counts):
+        lines[example.label].append(example.line)
+    for group in tasks.similar_labels(lines):
         shown = [
-            "%.80r (%d, first on line %d)" % (label, counts[label], first_lines[label])
+            "%.80r (%d, first on line %d)" % (label, len(lines[label]), lines[label][0])
             for label in group
         ]
         raise UserError(
@@ -302,18 +253,18 @@ def _labels_of(task, folder):
             "format alone: %s. Write them alike; if they are different classes, list "
             'all labels in %s, "labels"' % (path, ", ".join(shown), task.config_file)
         )
-    if not 2 <= len(counts) <= tasks.MOST_LABELS:
+    if not 2 <= len(lines) <= tasks.MOST_LABELS:
         raise UserError(
-            '%s: column %r, the "label", has %d different values in %s; a task has 2 '
+            '%s: column %r of %s, the "label", has %d different values; a task has 2 '
             'to %d labels ("regression": true is for numbers)'
             % (
                 task.config_file,
                 task.train.label,
-                len(counts),
                 task.train.filename,
+                len(lines),
                 tasks.MOST_LABELS,
             )
         )
-    if all(map(tasks.is_number, counts)):
-        return tuple(sorted(counts, key=lambda label: (float(label), label)))
-    return tuple(sorted(counts))
+    if all(map(tasks.is_number, lines)):
+        return tuple(sorted(lines, key=lambda label: (float(label), label)))
+    return tuple(sorted(lines))
