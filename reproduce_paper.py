@@ -2,12 +2,13 @@
 
     python reproduce_paper.py EXPERIMENT --preset=paper|small --work_dir=FOLDER ...
 
-A cell of a grid is one process of run_classifier.py. The same command again runs what
-is missing or has failed. Report and plots: WORK_DIR/EXPERIMENT/report.md.
+A grid point with one seed is one process of run_classifier.py. The same command again
+runs what is missing or has failed. Report and plots: WORK_DIR/EXPERIMENT/report.md.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
+import itertools
 import os
 import re
 import shlex
@@ -21,20 +22,26 @@ import glue_data
 import modeling
 import tokenization
 from errors import UserError, reports_user_errors
-from experiments import grid, pages, processes, ray_launcher, results
+from experiments import grid, job_flags, pages, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from system import console
+from system.wording import pluralize, thousands
+from training import signals
 from weights import checkpoints
 
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
-_BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
 _LAYERS = {grid.PAPER: 12, grid.SMALL: 6}
+_GPUS = "/proc/driver/nvidia/gpus"
 # Flags of this run alone, which a listed command lacks.
 _NOT_LISTED = (
     *("list", "dry_run", "shard", "jobs", "job", "report_only"),
     *("launcher", "cpus_per_job", "gpus_per_job"),
 )
+
+
+def _range(least, most):
+    return {"lower_bound": least, "upper_bound": most}
 
 
 def define_flags(flag_values):
@@ -62,7 +69,12 @@ def define_flags(flag_values):
                 **to,
             ),
             flags.DEFINE_integer(
-                "seeds", None, "Seeds 1 to this, in the place of the preset's.", **to
+                "seeds",
+                None,
+                "Seeds 1 to this, in the place of the preset's.",
+                # Each takes memory for all jobs of the grid.
+                **_range(1, 1000),
+                **to,
             ),
         ),
         "Files": (
@@ -90,19 +102,25 @@ def define_flags(flag_values):
                 "environment variable RAY_ADDRESS names.",
                 **to,
             ),
-            flags.DEFINE_integer("jobs", 1, "Jobs that run at a time.", **to),
+            flags.DEFINE_integer(
+                "jobs", 1, "Jobs that run at a time.", **_range(1, 1000), **to
+            ),
             flags.DEFINE_integer(
                 "gpus",
                 0,
-                "GPUs of this machine: each job that runs sees one of them. 0: all "
-                "jobs see all.",
+                "GPUs of this machine, of those that CUDA_VISIBLE_DEVICES lists: each "
+                "job that runs sees one of them. 0: all jobs see all.",
+                **_range(0, 1000),
                 **to,
             ),
-            flags.DEFINE_float("cpus_per_job", 1, "CPUs of a job on Ray.", **to),
+            flags.DEFINE_float(
+                "cpus_per_job", 1, "CPUs of a job on Ray.", **_range(0, 1000), **to
+            ),
             flags.DEFINE_float(
                 "gpus_per_job",
                 0,
                 "GPUs of a job on Ray; with 0.5 two share one.",
+                **_range(0, 1000),
                 **to,
             ),
             flags.DEFINE_string(
@@ -175,8 +193,6 @@ def make_study(experiment, values):
             "--task_configs is required: this experiment is of further tasks, each "
             "described by a file (docs/tasks.md)"
         )
-    if values.seeds is not None and values.seeds < 1:
-        raise UserError("--seeds=%d: at least 1 is needed" % values.seeds)
     layers = _LAYERS[values.preset]
     if values.bert_config_file:
         config = modeling.BertConfig.from_json_file(values.bert_config_file)
@@ -195,8 +211,8 @@ def make_study(experiment, values):
     return study._replace(jobs=tuple(experiment.jobs(study)))
 
 
-def part_of(jobs, text):
-    """The jobs of one part; what evaluates a training is in the part of that.
+def select_shard(jobs, text):
+    """The jobs of one shard, which has each training run and all its evaluations.
 
     Args:
       jobs: list of `grid.Job`.
@@ -211,12 +227,12 @@ def part_of(jobs, text):
             "--shard=%.40s: give the part and their number, from 0/4 to 3/4" % text
         )
     number, count = int(match[1]), int(match[2])
-    trainings = list(dict.fromkeys(job.trained for job in jobs))
-    chosen = set(trainings[number::count])
-    return [job for job in jobs if job.trained in chosen]
+    trained = list(dict.fromkeys(job.trained for job in jobs))
+    selected = set(trained[number::count])
+    return [job for job in jobs if job.trained in selected]
 
 
-def _job_named(jobs, name):
+def _find_job(jobs, name):
     for job in jobs:
         if job.name == name:
             return [job]
@@ -238,142 +254,191 @@ def _flags_in_order(values):
     return [values[holder.name] for group in groups.values() for holder in group]
 
 
-def _run_flags(text):
-    """--run_flags as a dict.
+def _gpu_names(count):
+    """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them.
 
     Raises:
-      UserError: it has another word, or a flag that a job has by itself.
+      UserError: there are fewer.
     """
-    found = {}
-    for word in shlex.split(text):
-        match = re.fullmatch(r"--(\w+)=(.*)", word)
-        if not match:
-            raise UserError(
-                "--run_flags: %.80r is no flag with its value, such as --xla=true"
-                % word
-            )
-        name, value = match.groups()
-        if name in processes.OWN_FLAGS or name in _BASE:
-            raise UserError(
-                "--run_flags: --%s is a matter of the grid, or a flag of this program"
-                % name
-            )
-        found[name] = value
-    return found
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        # CUDA ignores what follows an entry that is no device.
+        names = listed.replace(" ", "").split(",")
+        names = list(itertools.takewhile(lambda name: name and name[0] != "-", names))
+        place = "CUDA_VISIBLE_DEVICES=%s" % listed
+    elif os.path.isdir(_GPUS):
+        names = [str(number) for number in range(len(os.listdir(_GPUS)))]
+        place = "this machine"
+    else:
+        return tuple(str(number) for number in range(count))
+    if count > len(names):
+        raise UserError(
+            "--gpus=%d: %s has %s" % (count, place, pluralize(len(names), "GPU"))
+        )
+    return tuple(names[:count])
 
 
-def _place(values):
-    base = {name: values[name].value for name in _BASE if values[name].value}
-    return processes.Place(
+def _sweep_settings(values):
+    base = {name: values[name].value for name in job_flags.BASE if values[name].value}
+    return job_flags.SweepSettings(
         work_dir=values.work_dir,
         glue_dir=values.glue_dir or "",
         task_files=_task_files(values.task_configs),
-        flags={**base, **_run_flags(values.run_flags)},
-        gpus=values.gpus,
+        flags={**base, **job_flags.parse_run_flags(values.run_flags)},
     )
 
 
-def check_files(place, tasks):
-    """Reads what every job needs, so that not all of them fail of it.
+def check_files(settings, tasks):
+    """Reads what every job needs, before all of them fail for want of it.
 
     Args:
-      place: a `processes.Place`.
+      settings: a `job_flags.SweepSettings`.
       tasks: names of tasks.
 
     Raises:
-      UserError: base, vocabulary or a task's rows are not there.
+      UserError: encoder, vocabulary or a task's examples are missing.
     """
-    checkpoints.read_shapes(place.flags["init_checkpoint"])
-    tokenization.FullTokenizer(place.flags["vocab_file"])
+    checkpoints.read_shapes(settings.flags["init_checkpoint"])
+    tokenization.FullTokenizer(settings.flags["vocab_file"])
     for name in tasks:
-        if name in place.task_files:
-            glue_data.select_task(None, place.task_files[name])
-            continue
-        task = glue_data.get_task(name)
-        path = os.path.join(place.glue_dir, task.title, task.train.filename)
-        if not tf.io.gfile.exists(path):
+        task, data_dir = job_flags.find_task(name, settings)
+        path = os.path.join(data_dir, task.train.filename)
+        if name not in settings.task_files and not tf.io.gfile.exists(path):
             raise UserError(
                 "--glue_dir=%s has no %s/%s: python glue_data.py --data_dir=%s "
                 "--tasks=%s fetches it"
                 % (
-                    place.glue_dir,
+                    settings.glue_dir,
                     task.title,
                     task.train.filename,
-                    place.glue_dir,
+                    settings.glue_dir,
                     task.title,
                 )
             )
 
 
+def _check_writable(folder):
+    """Refuses a folder in --work_dir that cannot be written, before jobs run."""
+    path = os.path.join(folder, ".writable")
+    try:
+        tf.io.gfile.makedirs(folder)
+        with tf.io.gfile.GFile(path, "w") as writer:
+            writer.write("x")
+        tf.io.gfile.remove(path)
+    except (tf.errors.OpError, OSError) as error:
+        raise UserError(
+            "--work_dir: %s cannot be written (%s): give a folder that can"
+            % (folder, " ".join(str(error).split()))
+        ) from None
+
+
 # --- what is done ---------------------------------------------------------------
 
 
-def _print_plan(jobs, known):
-    """What --dry_run says."""
-    done = sum(processes.is_done(job, known) for job in jobs)
-    print("%d jobs, %d of them done" % (len(jobs), done))
-    steps = [grid.steps(job) for job in jobs]
-    unknown = sum(each is None for each in steps)
-    more = ", and those of %d jobs on further tasks" % unknown if unknown else ""
-    print(
-        "{:,} training steps of {} rows{}".format(
-            sum(filter(None, steps)), grid.BATCH_SIZE, more
-        )
+def _duration(seconds):
+    for size, noun in ((3600, "hours"), (60, "minutes")):
+        if seconds >= size:
+            return "%.1f %s" % (seconds / size, noun)
+    return "%.0f seconds" % seconds
+
+
+def plan_text(jobs, known):
+    """How many jobs and training steps are left, and for how long, as lines."""
+    left = [job for job in jobs if not processes.is_done(job, known)]
+    text = "%s, %d of them done" % (pluralize(len(jobs), "job"), len(jobs) - len(left))
+    text += "\n%s training steps of %d examples are left" % (
+        thousands(sum(grid.steps(job) or 0 for job in left)),
+        grid.BATCH_SIZE,
     )
+    unknown = sum(grid.steps(job) is None for job in left)
+    if unknown:
+        text += ", and those of %s on further tasks" % pluralize(unknown, "job")
     seconds = processes.seconds_left(jobs, known)
     if seconds is None:
-        print("how long they take is known when the first has ended")
-    else:
-        print("about %.1f hours are left, one job at a time" % (seconds / 3600))
+        return text + "\nthe first finished job will show how long they take"
+    return text + "\nabout %s are left, one job at a time" % _duration(seconds)
 
 
-def _report(name, experiment, study, known, values):
+def _write_report(name, experiment, study, values):
     """Writes the report on all jobs of the study."""
-    study = study._replace(results=known)
     page = experiment.report(study)
-    pages.end(study, page, _command(name, values, _NOT_LISTED))
+    pages.finish_report(study, page, _command(name, values, _NOT_LISTED))
     path = page.write(os.path.join(study.work_dir, name))
     console.say("Report: %s", path)
 
 
-def _run_all(name, experiment, values):
-    """Does what the flags of an experiment say; returns the exit status."""
+def _prepare_jobs(jobs, settings, values):
+    """Checks what the jobs need.
+
+    Returns:
+      The `SweepSettings` with GPUs and digests, and what starts a job.
+    """
+    required = [*job_flags.BASE]
+    if any(job.task not in settings.task_files for job in jobs):
+        required.append("glue_dir")
+    command_line.check_required(values, required)
+    tasks = dict.fromkeys(job.task for job in jobs)
+    check_files(settings, tasks)
+    settings = settings._replace(
+        gpus=_gpu_names(values.gpus),
+        digests={task: job_flags.input_digests(task, settings) for task in tasks},
+    )
+    if values.launcher == "ray":
+        return settings, ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
+    return settings, processes.Process
+
+
+def _exit_status(jobs, known):
+    """0, or 1 where jobs are not finished, which is reported."""
+    left = [job for job in jobs if not processes.is_done(job, known)]
+    if not left:
+        return 0
+    failed = sum(job in known and known[job].status == results.FAILED for job in left)
+    console.warn(
+        "%d of %s not finished, %d of them failed: the same command runs them again",
+        len(left),
+        pluralize(len(jobs), "job"),
+        failed,
+    )
+    return 1
+
+
+def _run_experiment(name, experiment, values):
+    """Does what the flags of an experiment ask for; returns the exit status."""
     study = make_study(experiment, values)
     jobs = list(study.jobs)
     if values.shard:
-        jobs = part_of(jobs, values.shard)
+        jobs = select_shard(jobs, values.shard)
     if values.job:
-        jobs = _job_named(jobs, values.job)
+        jobs = _find_job(jobs, values.job)
     if values.list:
         for job in jobs:
             print("%s --job=%s" % (_command(name, values, _NOT_LISTED), job.name))
         return 0
     command_line.check_required(values, ["work_dir"])
-    known = results.read_all(study.work_dir, jobs)
-    place = _place(values)
-    results.check_same_base(known, place.flags)
+    settings = _sweep_settings(values)
+    known = results.read_all(study.work_dir, jobs if values.job else study.jobs)
+    is_run = not values.dry_run and not values.report_only
+    if is_run:
+        settings, start = _prepare_jobs(jobs, settings, values)
+    job_flags.check_same_settings(known, settings)
     if values.dry_run:
-        _print_plan(jobs, known)
+        print(plan_text(jobs, known))
         return 0
-    if not values.report_only:
-        needed = [*_BASE]
-        if any(task not in place.task_files for task in study.tasks):
-            needed.append("glue_dir")
-        command_line.check_required(values, needed)
-        if values.jobs < 1 or values.gpus < 0:
-            raise UserError("--jobs=%d: at least 1 is needed" % values.jobs)
-        check_files(place, dict.fromkeys(job.task for job in jobs))
-        start = processes.Process
-        if values.launcher == "ray":
-            start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
-        known = processes.run(jobs, place, values.jobs, start)
-    if values.job:
-        # Many run at once; the report is that of the command without it.
-        is_done = all(processes.is_done(job, known) for job in jobs)
-        return 0 if is_done else 1
-    known = results.read_all(study.work_dir, study.jobs)
-    _report(name, experiment, study, known, values)
-    return 0
+    folder = os.path.join(study.work_dir, name)
+    # Many runs of --job share a folder: the report is that of the command without it.
+    if not values.job:
+        _check_writable(folder)
+    status = 0
+    if is_run:
+        _check_writable(os.path.join(study.work_dir, results.JOBS))
+        console.say("%s", plan_text(jobs, known))
+        processes.run(jobs, settings, values.jobs, start)
+        status = _exit_status(jobs, results.read_all(study.work_dir, jobs))
+    if not values.job:
+        known = results.read_all(study.work_dir, study.jobs)
+        _write_report(name, experiment, study._replace(results=known), values)
+    return status
 
 
 def _help_text(values, groups):
@@ -416,7 +481,8 @@ def main(argv):
     command_line.refuse_words(words, "--preset=small")
     command_line.check_required(values, ["preset"])
     command_line.settle_paths(values)
-    return _run_all(name, EXPERIMENTS[name], values)
+    with signals.handled():
+        return _run_experiment(name, EXPERIMENTS[name], values)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def _change(study, trained, text):
 
 
 def _report(study):
-    page = pages.begin(study, "Figure 6: adapters taken out")
+    page = pages.start_report(study, "Figure 6: adapters taken out")
     page.text(
         "Relative change of the accuracy on the dev set, mean over seeds, without "
         "training anew. Seeds that collapsed count: they have nothing to lose."

@@ -27,10 +27,10 @@ def _jobs(study):
 
 
 def _report(study):
-    page = pages.begin(study, "Figure 6, right: the initial scale")
+    page = pages.start_report(study, "Figure 6, right: the initial scale")
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
-        found = pages.along(
+        found = pages.best_by_value(
             study,
             [job for job in study.jobs if job.task == task],
             _SCALES[study.preset],

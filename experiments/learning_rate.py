@@ -55,7 +55,7 @@ def _line_of(study, job):
 
 
 def _report(study):
-    page = pages.begin(study, "Figure 7: learning rates")
+    page = pages.start_report(study, "Figure 7: learning rates")
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
         by_line: dict = {}
@@ -63,7 +63,7 @@ def _report(study):
             if job.task == task:
                 by_line.setdefault(_line_of(study, job), []).append(job)
         for name, of_line in by_line.items():
-            found = pages.along(
+            found = pages.best_by_value(
                 study,
                 of_line,
                 _RATES[study.preset],

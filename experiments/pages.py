@@ -85,18 +85,19 @@ def count(number):
     return NONE if number is None else "{:,}".format(int(number))
 
 
-def setting(job):
-    """What was swept, of a job, in words."""
-    words = ["learning rate %s" % job.learning_rate, "%d epochs" % job.epochs]
+def setting_text(job):
+    """The swept settings of a job."""
+    parts = ["learning rate %s" % job.learning_rate, "%d epochs" % job.epochs]
     if job.adapter_size:
-        words.append("size %d" % job.adapter_size)
+        parts.append("size %d" % job.adapter_size)
     elif job.policy.startswith("top_k"):
-        words.append("top %s" % job.policy.partition(":")[2])
-    return ", ".join(words)
+        parts.append("top %s" % job.policy.partition(":")[2])
+    return ", ".join(parts)
 
 
-def told(counts):
-    """`selection.Counts` in words."""
+def counts_text(jobs, known):
+    """How many of the jobs have ended, and which did not end well."""
+    counts = selection.counts(jobs, known)
     parts = ["%d of %d ended" % (counts.expected - counts.missing, counts.expected)]
     for name in ("collapsed", "diverged", "failed"):
         if getattr(counts, name):
@@ -112,19 +113,19 @@ def mean_of(values):
     return sum(values) / len(values)
 
 
-# --- what all reports have ------------------------------------------------------
+# --- common parts of all reports ------------------------------------------------
 
 
-class Along(NamedTuple):
-    """The best settings along an axis."""
+class Curve(NamedTuple):
+    """The best setting for each value of an axis."""
 
-    rows: list[list[str]]  # of each value: its text, mean and error, what jobs came to
+    rows: list[list[str]]  # of each value: its text, mean and error, ended jobs
     line: plots.Line | None  # None where no job has a score
-    baseline: float | None  # score of one answer, times 100
+    baseline: float | None  # the baseline's score, times 100
 
 
-def along(study, jobs, values, value_of, name):
-    """Chooses the best setting for each value of an axis.
+def best_by_value(study, jobs, values, value_of, name):
+    """Selects the best setting for each value of an axis.
 
     Args:
       study: a `grid.Study`.
@@ -134,14 +135,14 @@ def along(study, jobs, values, value_of, name):
       name: of the line.
 
     Returns:
-      An `Along`.
+      A `Curve`.
     """
     rows, x, y, errors, baseline = [], [], [], [], None
     for value in values:
-        of_value = [job for job in jobs if value_of(job) == value]
-        best = selection.best_cell(of_value, study.results)
+        candidates = [job for job in jobs if value_of(job) == value]
+        best = selection.best_cell(candidates, study.results)
         found = selection.summary(best, study.results)
-        counts = told(selection.counts(of_value, study.results))
+        counts = counts_text(candidates, study.results)
         rows.append([value, spread(found), counts])
         if found is not None:
             x.append(float(value))
@@ -149,26 +150,28 @@ def along(study, jobs, values, value_of, name):
             errors.append(100 * (found.error or 0))
             baseline = 100 * study.results[best[0]].baseline
     line = plots.Line(name, x, y, errors) if x else None
-    return Along(rows, line, baseline)
+    return Curve(rows, line, baseline)
 
 
-def begin(study, title):
-    """A `Page` that says what the jobs came to."""
+def start_report(study, title):
+    """A `Page` that begins with how many jobs have ended."""
     page = Page(title)
-    found = selection.counts(study.jobs, study.results)
     page.text(
         "Jobs: %s. Scores are times 100, on the dev set where nothing else is said. "
-        "± is the standard error of the mean over seeds. A seed that collapsed gives "
-        "one answer for all rows: it has that score, and counts in means. One that "
-        "diverged or failed has none." % told(found)
+        "± is the standard error of the mean over seeds. Collapsed is a degenerate "
+        "run: it predicts a single class, or its training loss did not fall below that "
+        "of the labels' frequencies. Its score counts in means. A diverged or failed "
+        "run has no score. The baseline predicts the majority class, or the mean for "
+        "regression." % counts_text(study.jobs, study.results)
     )
-    if found.missing:
-        page.text("**%d jobs are missing: this is not the end.**" % found.missing)
+    missing = selection.counts(study.jobs, study.results).missing
+    if missing:
+        page.text("**The report is incomplete: %d jobs are missing.**" % missing)
     return page
 
 
-def end(study, page, command):
-    """Says how the jobs were run, which did not learn, and why."""
+def finish_report(study, page, command):
+    """Adds how the jobs were run, and what is known of those that are not ok."""
     page.heading("Jobs")
     rows = []
     by_method = collections.defaultdict(list)
@@ -182,26 +185,22 @@ def end(study, page, command):
                 task,
                 policy,
                 "corrected" if is_corrected else "plain",
-                told(selection.counts(jobs, study.results)),
+                counts_text(jobs, study.results),
                 "%.1f" % (sum(seconds) / 3600),
             ]
         )
-    page.table(["task", "policy", "Adam's moments", "trainings", "hours"], rows)
-    wrong = [
-        (job, study.results[job])
+    page.table(["task", "policy", "Adam's moments", "training runs", "hours"], rows)
+    # Failed jobs come first.
+    lines = [
+        "- `%s`: %s: %s" % (job.name, status, printable(study.results[job].reason))
+        for status in results.STATUSES[:0:-1]
         for job in study.jobs
-        if job in study.results and study.results[job].status != results.OK
+        if job in study.results and study.results[job].status == status
     ]
-    # Those that gave nothing come first.
-    wrong.sort(key=lambda pair: results.STATUSES[::-1].index(pair[1].status))
-    if wrong:
-        lines = [
-            "- `%s`: %s: %s" % (job.name, result.status, printable(result.reason))
-            for job, result in wrong[:_MOST_LISTED]
-        ]
-        if len(wrong) > _MOST_LISTED:
-            lines.append("- and %d more" % (len(wrong) - _MOST_LISTED))
-        page.text("Not sound:")
+    if lines:
+        if len(lines) > _MOST_LISTED:
+            lines[_MOST_LISTED:] = ["- and %d more" % (len(lines) - _MOST_LISTED)]
+        page.text("Not ok:")
         page.text("\n".join(lines))
     page.text("Settings of each job stand in its `result.json`. The command:")
     page.code(command)

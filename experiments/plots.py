@@ -52,7 +52,7 @@ def _axes(figure, place, title):
     return axes
 
 
-def lines(panels, x_label, y_label, baselines=None, baseline_name="one answer for all"):
+def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
     """Lines over a logarithmic axis, one panel beside the other.
 
     Args:
@@ -153,7 +153,7 @@ def shares_and_scores(labels, groups, baseline, score_label):
     Args:
       labels: what stands below the groups of bars.
       groups: dict from a name to a list of (share, list of scores), one a label.
-      baseline: score of one answer for all rows; None: not known.
+      baseline: score of the baseline; None: not known.
       score_label: what the scores are.
 
     Returns:
@@ -181,7 +181,7 @@ def shares_and_scores(labels, groups, baseline, score_label):
     if baseline is not None:
         scores.axhline(baseline, color="0.4", linestyle="--", linewidth=1)
         scores.annotate(
-            "one answer for all", (0.02, baseline), fontsize=8, color="0.3",
+            "baseline", (0.02, baseline), fontsize=8, color="0.3",
             xycoords=("axes fraction", "data"), textcoords="offset points",
             xytext=(0, 3),
         )  # fmt: skip

@@ -6,13 +6,14 @@ cluster needs this project and its Python under the same paths, and `--work_dir`
 
 import functools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 
 from errors import UserError
-from experiments import processes, results
+from experiments import job_flags, processes
 
 try:
     import ray
@@ -59,19 +60,17 @@ def call(command, folder, tail_bytes, poll_seconds):
 class RayJob:
     """A job that a cluster runs; as `processes.Process`."""
 
-    hears_ctrl_c = False
-
-    def __init__(self, job, place, number, remote):
-        """Hands it in.
+    def __init__(self, job, settings, number, remote):
+        """Submits it.
 
         Args:
           job: the `grid.Job`.
-          place: the `processes.Place`.
-          number: of those that are handed in, from 0.
+          settings: the `job_flags.SweepSettings`.
+          number: among the jobs that are submitted at a time, from 0.
           remote: `call` as a remote function.
         """
-        self.job, self.number, self._place = job, number, place
-        command = processes.command_of(job, place)
+        self.job, self.number, self._settings = job, number, settings
+        command = job_flags.make_command(job, settings)
         self._reference = remote.remote(
             command, os.getcwd(), processes.TAIL_BYTES, processes.POLL_SECONDS
         )
@@ -80,21 +79,22 @@ class RayJob:
         return bool(ray.wait([self._reference], timeout=0)[0])
 
     def end(self):
-        """Asks it to end; a training writes a checkpoint first."""
+        """Asks it to end; a training run writes a checkpoint first."""
         ray.cancel(self._reference)
 
-    def result(self) -> results.Result | None:
-        """What it came to, see `processes.outcome`; waits for its end."""
+    def result(self):
+        """The result and the end of the output; waits for the end of the process."""
         try:
             status, tail, seconds = ray.get(self._reference)
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
-            return None
+            status, tail, seconds = -signal.SIGTERM, "", 0.0
         except ray.exceptions.RayError as error:
             # The machine or its worker is gone, and the job is to be repeated.
-            flags = processes.flags_of(self.job, self._place)
-            reason = "the worker is gone: " + processes.reason_of(str(error))
-            return results.Result(results.FAILED, reason, 0.0, flags)
-        return processes.outcome(self.job, self._place, status, tail, seconds)
+            status, tail, seconds = 1, "error: the worker is gone: %s" % error, 0.0
+        return (
+            processes.make_result(self.job, self._settings, status, tail, seconds),
+            tail,
+        )
 
 
 def start(cpus, gpus):

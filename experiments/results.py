@@ -1,4 +1,4 @@
-"""What a job came to: one file, `result.json`, written whole at its end."""
+"""The result of a job: `result.json`, written whole at its end."""
 
 import json
 import os
@@ -9,32 +9,55 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from system import files
+from system import files, schema
 
 FILE_NAME = "result.json"
 JOBS = "jobs"  # the folder of all jobs' folders
 
-# What a job can come to. Those of `REPEATED` are run again by a rerun.
 OK, COLLAPSED, DIVERGED, FAILED = "ok", "collapsed", "diverged", "failed"
 STATUSES = (OK, COLLAPSED, DIVERGED, FAILED)
-REPEATED = (FAILED,)
+# Ended by a signal: such a job counts as missing, and only its seconds are of use.
+INTERRUPTED = "interrupted"
+REPEATED = (FAILED, INTERRUPTED)
 
 _REMEDY = "delete it, and the job is run again"
+
+_SCORES = schema.Object({}, others=schema.number())
+_SET = schema.Object(
+    {"scores": _SCORES, "baseline": _SCORES},
+    optional={"eval_accuracy": schema.number()},
+    others=schema.ANY,
+)
+SCHEMA = schema.Object(
+    {
+        "status": schema.one_of(*STATUSES, INTERRUPTED),
+        "reason": schema.LINE,
+        "seconds": schema.number(0),
+        "flags": schema.Object({}, others=schema.ANY),
+        "metric": schema.LINE,
+        "sets": schema.List(schema.List(schema.ANY, 2, 2)),  # pairs, see `_sets`
+        "test_scores": _SCORES,
+        "parameters": schema.Object({}, others=schema.number()),
+    },
+    optional={"inputs": schema.Object({}, others=schema.LINE)},
+    others=schema.ANY,
+)
 
 _EMPTY: Mapping = MappingProxyType({})
 
 
 class Result(NamedTuple):
-    """The content of `result.json`, as far as reports need it."""
+    """The content of `result.json`, as far as reports and later sweeps need it."""
 
-    status: str  # one of `STATUSES`
+    status: str  # one of `STATUSES`, or `INTERRUPTED`
     reason: str  # why it is not "ok"; "" if it is
-    seconds: float
-    flags: dict[str, Any]  # of run_classifier.py
+    seconds: float  # of all its runs
+    flags: Mapping[str, Any]  # of run_classifier.py
     metric: str = ""  # the headline
     sets: Mapping[str, dict] = _EMPTY  # eval_results.json's; the first selects
-    test_scores: Mapping[str, float] = _EMPTY  # where the test rows have labels
+    test_scores: Mapping[str, float] = _EMPTY  # where the test examples have labels
     parameters: Mapping[str, float] = _EMPTY  # "trained", "base", ...: run.json's
+    inputs: Mapping[str, str] = _EMPTY  # digests of the files that the job has read
 
     @property
     def _first(self):
@@ -47,12 +70,12 @@ class Result(NamedTuple):
 
     @property
     def baseline(self) -> float | None:
-        """The headline of one answer for all rows."""
+        """The headline of the majority-class or mean baseline."""
         return self._first["baseline"][self.metric] if self.sets else None
 
     @property
     def accuracy(self) -> float | None:
-        """The accuracy on the dev set, whatever the headline; that for regression."""
+        """The accuracy on the dev set; for regression the headline."""
         return self._first.get("eval_accuracy", self.score) if self.sets else None
 
     @property
@@ -61,22 +84,51 @@ class Result(NamedTuple):
         return self.test_scores.get(self.metric)
 
 
-def folder_of(work_dir, job):
+def job_folder(work_dir, job):
     """The folder of a job."""
     return os.path.join(work_dir, JOBS, job.name)
 
 
-def write(work_dir, job, result):
-    """Writes a job's `Result`, whole or not at all."""
+def _record(job, result):
     record = {"job": job._asdict(), **result._asdict()}
     for name, value in record.items():
         if isinstance(value, Mapping):
             record[name] = dict(value)
     record["sets"] = list(result.sets.items())  # Their order counts.
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    folder = folder_of(work_dir, job)
+    return record
+
+
+def write(work_dir, job, result):
+    """Writes a job's `Result`, whole or not at all."""
+    text = json.dumps(_record(job, result), indent=1, sort_keys=True) + "\n"
+    folder = job_folder(work_dir, job)
     tf.io.gfile.makedirs(folder)
     files.write_whole(os.path.join(folder, FILE_NAME), text)
+
+
+def _parse(record, path):
+    """The `Result` of a record that fits `SCHEMA`.
+
+    Raises:
+      UserError: names the entry that no result has.
+    """
+    try:
+        SCHEMA.check(record)
+        for number, (name, entry) in enumerate(record["sets"]):
+            schema.LINE.check(name, "sets[%d][0]" % number)
+            _SET.check(entry, "sets[%d][1]" % number)
+        record["sets"] = dict(record["sets"])
+        found = {name: record[name] for name in Result._fields if record.get(name)}
+        result = Result(**{"reason": "", "seconds": 0.0, "flags": {}, **found})
+        if result.status in (OK, COLLAPSED):
+            for entry in ("scores", "baseline"):
+                if result.metric not in (result._first or {}).get(entry, ()):
+                    raise ValueError(
+                        "its first set lacks %s of %r" % (entry, result.metric)
+                    )
+    except ValueError as error:
+        raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
+    return result
 
 
 def read(work_dir, job) -> Result | None:
@@ -85,23 +137,10 @@ def read(work_dir, job) -> Result | None:
     Raises:
       UserError: the file is damaged.
     """
-    path = os.path.join(folder_of(work_dir, job), FILE_NAME)
+    path = os.path.join(job_folder(work_dir, job), FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    record = files.read_json(path, _REMEDY)
-    try:
-        record["sets"] = dict(record["sets"])
-        result = Result(**{name: record[name] for name in Result._fields})
-        is_sound = result.status in STATUSES and result.seconds >= 0
-        # What reports look at has to be there.
-        is_sound &= result.status in (DIVERGED, FAILED) or None not in (
-            result.score, result.baseline, result.accuracy,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError, AttributeError):
-        is_sound = False
-    if not is_sound:
-        raise UserError("%s is damaged (no result of a job): %s" % (path, _REMEDY))
-    return result
+    return _parse(files.read_json(path, _REMEDY), path)
 
 
 def read_all(work_dir, jobs):
@@ -112,24 +151,3 @@ def read_all(work_dir, jobs):
         there = {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
     found = {job: read(work_dir, job) for job in jobs if job.name in there}
     return {job: result for job, result in found.items() if result is not None}
-
-
-def check_same_base(results, flags):
-    """Refuses results of another base, data or settings than those given now.
-
-    Args:
-      results: dict from `Job` to `Result`.
-      flags: dict of the flags that all jobs share and the user has given.
-
-    Raises:
-      UserError: naming the flag and both values.
-    """
-    for job, result in results.items():
-        for name, value in flags.items():
-            then = result.flags.get(name)
-            if then != value:
-                raise UserError(
-                    "--work_dir holds a result of --%s=%s (%s), and now it is %s: give "
-                    "the same again, or another --work_dir"
-                    % (name, then, job.name, value)
-                )

@@ -1,7 +1,7 @@
 """What is chosen and computed from results: by the dev set alone, never by test rows.
 
-A seed that collapsed has its score, that of one answer for all, and counts in means as
-any other. One that diverged or failed has no score: it is counted beside the mean.
+The score of a collapsed seed, mostly the baseline's, counts in means as any other. A
+diverged or failed seed has no score: it is counted beside the mean.
 """
 
 import math

@@ -72,7 +72,7 @@ def _points(study, task, family):
         if best:
             trained = selection.parameters(best, study.results)
             summary = selection.summary(best, study.results)
-            runs = pages.told(selection.counts(jobs, study.results))
+            runs = pages.counts_text(jobs, study.results)
             yield _Point(name, trained, summary, runs)
 
 
@@ -140,7 +140,7 @@ def _by_task(study, page):
         full = _full(study, task)
         row = [name_of_task, "full fine-tuning", pages.NONE, pages.spread(full), "0"]
         jobs = _jobs_of_full(study, task)
-        rows.append([*row, pages.told(selection.counts(jobs, study.results))])
+        rows.append([*row, pages.counts_text(jobs, study.results)])
         panel = []
         for family in _FAMILIES:
             found = list(_points(study, task, family))
@@ -180,7 +180,7 @@ def _by_task(study, page):
 
 
 def _report(study):
-    page = pages.begin(study, "Size against quality: figures 1, 3 and 4")
+    page = pages.start_report(study, "Size against quality: figures 1, 3 and 4")
     page.text(
         "For each size, and each number of layers, the setting with the highest mean "
         "on the dev set."

@@ -1,7 +1,7 @@
-"""Which trainings learn: learning rates, Adam's moments plain or corrected, seeds.
+"""Which training runs learn: learning rates, Adam's moments plain or corrected, seeds.
 
 Not of the paper. A seed learned where its accuracy, or the task's headline where there
-is none, is more than 0.05 above that of one answer for all rows.
+is none, is more than 0.05 above the baseline's.
 """
 
 from experiments import pages, plots, selection
@@ -49,7 +49,7 @@ def _value(result, entry="scores"):
 
 
 def has_learned(result):
-    """Whether a run is well above one answer for all rows."""
+    """Whether a run is well above the baseline."""
     value = _value(result)
     return value is not None and value > _value(result, "baseline") + MARGIN
 
@@ -97,7 +97,7 @@ def _of_task(study, page, task):
     )
     if baseline is None:
         return
-    page.text("One answer for all rows: %s." % pages.points(baseline))
+    page.text("The baseline: %s." % pages.points(baseline))
     page.figure(
         "stability_%s" % task,
         "Share of seeds that learned, and each seed's %s" % metric,
@@ -108,10 +108,10 @@ def _of_task(study, page, task):
 
 
 def _report(study):
-    page = pages.begin(study, "Which trainings learn")
+    page = pages.start_report(study, "Which training runs learn")
     page.text(
-        "A seed learned where it is more than %g points above one answer for all "
-        "rows." % (100 * MARGIN)
+        "A seed learned where it is more than %g points above the baseline."
+        % (100 * MARGIN)
     )
     for task in study.tasks:
         _of_task(study, page, task)
@@ -119,7 +119,7 @@ def _report(study):
 
 
 EXPERIMENT = Experiment(
-    about="The share of trainings that learn, with and without bias correction.",
+    about="The fraction of training runs that learn, with and without bias correction.",
     base="BERT-base",
     tasks={PAPER: ("mrpc", "rte", "cola"), SMALL: ("mrpc",)},
     seeds={PAPER: (1, 2, 3, 4, 5), SMALL: (1, 2, 3)},

@@ -121,10 +121,10 @@ def _best_settings(study, page, lines):
                 [
                     _columns(task)[0],
                     name,
-                    pages.setting(best[0]) if best else pages.NONE,
+                    pages.setting_text(best[0]) if best else pages.NONE,
                     " ".join(map(pages.points, summary.scores if summary else ())),
                     pages.spread(summary),
-                    pages.told(selection.counts(jobs, study.results)),
+                    pages.counts_text(jobs, study.results),
                 ]
             )
     page.table(
@@ -190,7 +190,7 @@ def _submit(study, page, lines):
         tf.io.gfile.makedirs(folder)
         for job in best:
             for split in glue_data.get_task(job.task).test:
-                source = results.folder_of(study.work_dir, job)
+                source = results.job_folder(study.work_dir, job)
                 tf.io.gfile.copy(
                     os.path.join(source, split.submission_file),
                     os.path.join(folder, split.submission_file),
@@ -209,14 +209,14 @@ def _submit(study, page, lines):
     if commands:
         page.heading("For the evaluation server")
         page.text(
-            "The best run of each task. WNLI, which the paper leaves out, and AX have "
-            "one answer for all rows."
+            "The best run of each task. For WNLI, which the paper leaves out, and AX "
+            "every prediction is the first label."
         )
         page.code("\n".join(commands))
 
 
 def _report(study):
-    page = pages.begin(study, "Table 1: GLUE")
+    page = pages.start_report(study, "Table 1: GLUE")
     lines = _lines(study)
     _best_runs(study, page, lines)
     found = _best_settings(study, page, lines)

@@ -51,7 +51,7 @@ def _jobs(study):
 
 
 def _report(study):
-    page = pages.begin(study, "Table 2: further tasks")
+    page = pages.start_report(study, "Table 2: further tasks")
     page.text(
         "Settings are chosen by the mean on the dev set over seeds; the score is the "
         "mean on the test set of the same runs."
@@ -75,11 +75,11 @@ def _report(study):
                 [
                     task,
                     name,
-                    pages.setting(best[0]) if best else pages.NONE,
+                    pages.setting_text(best[0]) if best else pages.NONE,
                     pages.spread(dev),
                     pages.spread(test),
                     pages.count(trained),
-                    pages.told(selection.counts(jobs, study.results)),
+                    pages.counts_text(jobs, study.results),
                 ]
             )
     page.table(

@@ -1,6 +1,5 @@
 """The program: its commands, its plans, its reports, and what it refuses."""
 
-import json
 import os
 import pathlib
 import shlex
@@ -10,8 +9,9 @@ import pytest
 
 import reproduce_paper
 from errors import UserError
-from experiments import grid, processes, ray_launcher, results
+from experiments import grid, job_flags, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
+from system import console
 from tests import small_run
 from tests.experiments.made_up import result
 
@@ -25,26 +25,37 @@ def program(*words):
 
 
 @pytest.fixture
-def started(monkeypatch):
+def no_files(monkeypatch):
+    """The files of `BASE` and of tasks are not read."""
+    config = SimpleNamespace(num_hidden_layers=6)
+    bert = reproduce_paper.modeling.BertConfig
+    monkeypatch.setattr(bert, "from_json_file", lambda _: config)
+    monkeypatch.setattr(reproduce_paper, "check_files", lambda *_: None)
+    monkeypatch.setattr(job_flags, "input_digests", lambda *_: {})
+
+
+@pytest.fixture
+def started(monkeypatch, no_files):
     """Jobs get a made-up result at once; gives those that were started."""
     jobs = []
 
     class Ended:
-        def __init__(self, job, place, number):
+        def __init__(self, job, settings, number):
             jobs.append(job)
             self.job, self.number = job, number
+            self._flags = job_flags.make_flags(job, settings)
 
         def has_ended(self):
             return True
 
         def result(self):
-            return result(0.6 + 0.1 * self.job.seed, parameters={})
+            score = 0.6 + 0.1 * self.job.seed
+            return result(score, parameters={}, flags=self._flags), ""
 
-    def run(jobs, place, at_a_time, start):
+    def run(jobs, settings, at_a_time, start):
         del start
-        return real(jobs, place, at_a_time, Ended)
+        return real(jobs, settings, at_a_time, Ended)
 
-    monkeypatch.setattr(reproduce_paper, "check_files", lambda *_: None)
     real = processes.run
     monkeypatch.setattr(processes, "run", run)
     return jobs
@@ -109,7 +120,7 @@ def test_a_report_on_nothing_says_so(name, tmp_path):
     words = ["--preset=paper", "--work_dir=%s" % tmp_path, "--report_only", *given]
     assert program(name, *words) == 0
     page = (tmp_path / name / "report.md").read_text()
-    assert "jobs are missing: this is not the end" in page
+    assert "incomplete" in page
     assert "Jobs: 0 of " in page
 
 
@@ -147,7 +158,7 @@ def test_files_for_the_server_are_those_of_the_best_runs(tmp_path):
     jobs = fill("table1", grid.PAPER, tmp_path, "--seeds=1")
     for job in jobs:
         for split in reproduce_paper.glue_data.get_task(job.task).test:
-            folder = pathlib.Path(results.folder_of(str(tmp_path), job))
+            folder = pathlib.Path(results.job_folder(str(tmp_path), job))
             (folder / split.submission_file).write_text(job.name)
     words = ["--preset=paper", "--seeds=1", "--work_dir=%s" % tmp_path]
     program("table1", *words, "--report_only")
@@ -162,12 +173,7 @@ def test_files_for_the_server_are_those_of_the_best_runs(tmp_path):
     assert "glue_submission.py --output_dirs=%s/table1/submission-2" % tmp_path in page
 
 
-def test_list_prints_commands_that_run_one_job_each(
-    tmp_path, capsys, started, monkeypatch
-):
-    config = SimpleNamespace(num_hidden_layers=6)
-    bert = reproduce_paper.modeling.BertConfig
-    monkeypatch.setattr(bert, "from_json_file", lambda _: config)
+def test_list_prints_commands_that_run_one_job_each(tmp_path, capsys, started):
     words = ["table1", "--preset=small", "--tasks=RTE", "--glue_dir=a b", *BASE]
     words += ["--work_dir=%s" % tmp_path, "--seeds=1"]
     assert program(*words, "--list", "--jobs=2") == 0
@@ -188,7 +194,7 @@ def test_shards_are_all_jobs_and_keep_what_belongs_together():
     reproduce_paper.define_flags(values)
     values(["ablation", "--preset=paper"])
     jobs = reproduce_paper.make_study(EXPERIMENTS["ablation"], values).jobs
-    parts = [reproduce_paper.part_of(jobs, "%d/4" % number) for number in range(4)]
+    parts = [reproduce_paper.select_shard(jobs, "%d/4" % number) for number in range(4)]
     assert sorted(job.name for part in parts for job in part) == sorted(
         job.name for job in jobs
     )
@@ -203,15 +209,64 @@ def test_dry_run_says_what_is_left(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "12 jobs, 0 of them done" in said
     assert "6,876 training steps" in said  # 12 times 3668 / 32 * 5
-    assert "when the first has ended" in said
     jobs = fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC")
     for job in jobs[3:]:
-        os.remove(os.path.join(results.folder_of(str(tmp_path), job), "result.json"))
+        os.remove(os.path.join(results.job_folder(str(tmp_path), job), "result.json"))
     program(*words, "--dry_run")
     said = capsys.readouterr().out
     assert "12 jobs, 3 of them done" in said
-    # A minute each, and nine are left: 0.15 hours.
-    assert "about 0.1 hours are left" in said or "about 0.2 hours are left" in said
+    assert "5,157 training steps" in said
+    assert "about 9.0 minutes" in said  # nine jobs of a minute
+
+
+def test_the_exit_status_says_whether_all_is_done(
+    tmp_path, started, monkeypatch, capsys
+):
+    words = ["stability", SMALL, "--seeds=1", "--glue_dir=g", *BASE]
+    words.append("--work_dir=%s" % tmp_path)
+    console.start()
+    assert program(*words) == 0
+    said = capsys.readouterr().err
+    assert said.index("6 jobs, 0 of them done") < said.index("seed1: ok")
+    assert len(started) == 6
+    failed = result(None, results.FAILED)
+    results.write(str(tmp_path), started[0], failed)
+    monkeypatch.setattr(processes, "run", lambda *_: {})
+    assert program(*words) == 1
+    assert "1 of 6 jobs not finished, 1 of them failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("listed", "count", "names"),
+    [
+        ("4,5", 2, ("4", "5")),
+        ("GPU-ab, MIG-cd", 1, ("GPU-ab",)),
+        ("4,5", 0, ()),
+        ("4,5", 3, None),
+        ("4,-1,5", 2, None),
+        ("", 1, None),
+        (None, 2, ("0", "1")),
+    ],
+)
+def test_gpus_are_those_that_the_environment_lists(listed, count, names, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(reproduce_paper, "_GPUS", "no/driver")
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    if names is None:
+        with pytest.raises(UserError, match=r"--gpus=%d.*%s has" % (count, listed)):
+            reproduce_paper._gpu_names(count)
+    else:
+        assert reproduce_paper._gpu_names(count) == names
+
+
+@pytest.mark.parametrize("path", ["file", "file/x", "/proc/x"])
+def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, started):
+    (tmp_path / "file").write_text("x")
+    work_dir = "--work_dir=%s" % (tmp_path / path)
+    with pytest.raises(UserError, match=r"^--work_dir.*cannot be written"):
+        program("table1", SMALL, "--tasks=MRPC", "--glue_dir=g", *BASE, work_dir)
+    assert not started
 
 
 @pytest.mark.parametrize(
@@ -230,11 +285,13 @@ def test_dry_run_says_what_is_left(tmp_path, capsys):
         (["table2", SMALL, "--task_configs=a/x.json,b/x.json"], "another task x"),
         (["table2", SMALL, "--task_configs=a/mrpc.json"], "another task mrpc"),
         (["table2", SMALL, "--task_configs=a/a b.json"], "name the file with"),
-        (["size", "--preset=small", "--seeds=0"], "at least 1"),
+        (["size", "--preset=small", "--seeds=0"], "--seeds=0"),
+        (["size", "--preset=small", "--seeds=1000000000"], "--seeds=1000000000"),
+        (["size", "--preset=small", "--seeds=%d" % 2**70], "--seeds=%d" % 2**70),
+        (["size", "--preset=small", "--gpus=-1"], "--gpus=-1"),
+        (["size", "--preset=small", "--jobs=0"], "--jobs=0"),
         (["size", "--preset=small", "--list", "--shard=4/4"], "--shard=4/4"),
         (["size", "--preset=small", "--list", "--job=x"], "--job=x: there is no such"),
-        (["size", SMALL, "--work_dir=x", "--run_flags=xla"], "'xla' is no flag"),
-        (["size", SMALL, "--work_dir=x", "--run_flags=--seed=1"], "--seed is a matter"),
     ],
 )  # fmt: skip
 def test_what_is_refused(words, message, tmp_path, monkeypatch):
@@ -249,7 +306,7 @@ def test_files_that_all_jobs_need_are_looked_for_first(tmp_path):
     small_run.write_mrpc(tmp_path / "MRPC")
     own = tmp_path / "mail.json"
     own.write_text('{"name": "mail"}')
-    place = processes.Place("work", str(tmp_path), {"mail": str(own)}, base)
+    place = job_flags.SweepSettings("work", str(tmp_path), {"mail": str(own)}, base)
     reproduce_paper.check_files(place, ["mrpc"])
     for tasks, changed, message in (
         (["mrpc", "rte"], {}, r"no RTE/train\.tsv: .*--tasks=RTE fetches it"),
@@ -262,13 +319,9 @@ def test_files_that_all_jobs_need_are_looked_for_first(tmp_path):
             reproduce_paper.check_files(wrong, tasks)
 
 
-def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
+def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch, no_files):
     monkeypatch.setattr(ray_launcher, "ray", None)
-    monkeypatch.setattr(reproduce_paper, "check_files", lambda *_: None)
     words = ["table2", SMALL, FURTHER, "--work_dir=%s" % tmp_path, *BASE]
-    config = SimpleNamespace(num_hidden_layers=6)
-    bert = reproduce_paper.modeling.BertConfig
-    monkeypatch.setattr(bert, "from_json_file", lambda _: config)
     with pytest.raises(UserError, match="needs Ray: pip install ray"):
         program(*words, "--launcher=ray")
 
@@ -278,7 +331,7 @@ def test_results_of_another_base_are_refused(tmp_path):
     found = result(0.5, flags={"init_checkpoint": "other.ckpt"})
     results.write(str(tmp_path), jobs[0], found)
     words = ["--preset=small", "--tasks=MRPC", "--work_dir=%s" % tmp_path]
-    with pytest.raises(UserError, match=r"init_checkpoint=.*another --work_dir"):
+    with pytest.raises(UserError, match=r"--init_checkpoint is other\.ckpt there"):
         program("table1", *words, "--dry_run", BASE[0])
 
 
@@ -288,12 +341,3 @@ def test_help_lists_the_experiments(capsys):
     for name in EXPERIMENTS:
         assert name in said
     assert "--preset" in said
-
-
-def test_results_are_json_for_others(tmp_path):
-    jobs = fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC")
-    path = os.path.join(results.folder_of(str(tmp_path), jobs[0]), "result.json")
-    with open(path) as reader:
-        record = json.load(reader)
-    assert record["job"]["task"] == "mrpc"
-    assert record["status"] == "ok"

@@ -50,7 +50,8 @@ class Holder(NamedTuple):
 
 def _own_record():
     since = time.strftime("%Y-%m-%d %H:%M:%S %Z")
-    return Holder(socket.gethostname(), os.getpid(), since)._asdict()
+    holder = Holder(socket.gethostname(), os.getpid(), since)
+    return (json.dumps(holder._asdict()) + "\n").encode()
 
 
 def read_holder(path) -> Holder | None:
@@ -74,28 +75,37 @@ def read_holder(path) -> Holder | None:
     return None
 
 
-def lock_file(path):
-    """Locks a local file for this process and writes a record of it.
+def lock_file(path) -> bool | None:
+    """Locks a file for this process and writes a record of it.
+
+    Args:
+      path: what `lock_path` gives.
 
     Returns:
-      Whether this process has the lock now; False where another one holds it.
+      True; False where another process has the lock; None where there are no locks, as
+      in buckets.
 
     Raises:
-      OSError: the file cannot be written, or its file system has no locks.
+      OSError: the file cannot be written.
     """
     if path in _locks:
         return True
-
-    def write_record(descriptor):
-        os.write(descriptor, (json.dumps(_own_record()) + "\n").encode())
-
+    if "://" in path:
+        return None
     lock = filelock.FileLock(
-        path, blocking=False, fallback_to_soft=False, on_acquired=write_record
+        path,
+        blocking=False,
+        fallback_to_soft=False,
+        on_acquired=lambda descriptor: os.write(descriptor, _own_record()),
     )
     try:
         lock.acquire()
     except filelock.Timeout:
         return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
     _locks[path] = lock
     return True
 
@@ -110,8 +120,8 @@ def unlock_file(path):
         lock.release()
 
 
-def local_path(folder, name=FILE_NAME):
-    """The path of a lock file, without file://, which is a local path."""
+def lock_path(folder, name=FILE_NAME):
+    """The path of a folder's lock file; file:// is left out, for `filelock`."""
     return os.path.join(folder, name).removeprefix("file://")
 
 
@@ -167,30 +177,26 @@ def take(output_dir):
       UserError: another training run holds it, or the lock file is no plain file.
       OSError, tf.errors.OpError: the lock file cannot be written.
     """
-    path = local_path(output_dir)
-    is_lockable = "://" not in path
-    _check_record(path, is_lockable)
-    if is_lockable:
-        try:
-            if not lock_file(path):
-                _refuse(path, read_holder(path))
-            return
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+    path = lock_path(output_dir)
+    _check_record(path, "://" not in path)
+    is_locked = lock_file(path)
+    if is_locked:
+        return
+    if is_locked is False:
+        _refuse(path, read_holder(path))
     _check_record(path, False)
-    with tf.io.gfile.GFile(path, "w") as writer:
-        writer.write(json.dumps(_own_record()) + "\n")
+    with tf.io.gfile.GFile(path, "wb") as writer:
+        writer.write(_own_record())
     _check_record(path, False)
 
 
 def release(output_dir):
     """Releases the folder, if this process holds it."""
-    path = local_path(output_dir)
+    path = lock_path(output_dir)
     if path in _locks:
         unlock_file(path)
         return
     with contextlib.suppress(OSError, tf.errors.OpError, UserError):
-        holder, own = read_holder(path), _own_record()
-        if holder and (holder.host, holder.process) == (own["host"], own["process"]):
+        holder = read_holder(path)
+        if holder and holder[:2] == (socket.gethostname(), os.getpid()):
             tf.io.gfile.remove(path)

@@ -2,12 +2,12 @@
 
 import json
 
-from experiments import processes, results
+from experiments import job_flags, results
 
 # Does what the seed says in the file `behaviour`, and leaves the files of a run.
 PROGRAM = """
 import json, os, sys, time
-findings = []
+warnings = []
 values = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 folder = values["output_dir"]
 os.makedirs(folder, exist_ok=True)
@@ -25,20 +25,20 @@ without = values.get("ablate_adapter_layers")
 name = "eval_results_without_%s" % without if without else "eval_results"
 entry = {"scores": {"f1": 0.8, "accuracy": 0.7}, "baseline": {"f1": 0.6}}
 record = {"sets": {"dev": {"labels": ["0", "1"], "eval_accuracy": 0.7, **entry}}}
-record["health"] = {"training": [], "evaluation": findings}
+record["health"] = {"training": [], "evaluation": warnings}
 with open(os.path.join(folder, name + ".json"), "w") as writer:
     json.dump(record, writer)
 """
 
 
 class Bench:
-    """A place whose jobs run the made-up program."""
+    """A sweep whose jobs run the made-up program."""
 
     def __init__(self, folder):
         self._folder = folder
         (folder / "program.py").write_text(PROGRAM)
         self.behave()
-        self.place = processes.Place(
+        self.settings = job_flags.SweepSettings(
             work_dir=str(folder / "work"),
             glue_dir="glue",
             task_files={},
@@ -50,7 +50,7 @@ class Bench:
         (self._folder / "behaviour").write_text(json.dumps(behaviour))
 
     def calls(self):
-        """(folder, [GPU, memory as needed], what was in it) of each run until now."""
+        """(folder, [GPU, memory growth], files in the folder) of each run so far."""
         path = self._folder / "calls"
         if not path.exists():
             return []
@@ -60,4 +60,4 @@ class Bench:
         return [folder for folder, _, _ in self.calls()]
 
     def folder(self, job):
-        return results.folder_of(self.place.work_dir, job)
+        return results.job_folder(self.settings.work_dir, job)

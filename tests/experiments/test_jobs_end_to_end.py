@@ -10,7 +10,7 @@ from absl.testing import flagsaver
 
 import run_classifier
 from errors import UserError
-from experiments import processes, results
+from experiments import job_flags, processes, results
 from experiments.grid import Job
 from tests import small_run
 from training import estimators
@@ -29,10 +29,10 @@ KINDS = [
 class InThisProcess(processes.Process):
     """A job whose run is no process of its own, which would take seconds to start."""
 
-    def __init__(self, job, place, number):
+    def __init__(self, job, settings, number):
         del number
-        self.job, self.number, self._place = job, 0, place
-        words = processes.command_of(job, place)[1:]
+        self.job, self.number, self._settings = job, 0, settings
+        words = job_flags.make_command(job, settings)[1:]
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["run_classifier.py"])
         # A second lane doubles the graph.
@@ -49,11 +49,12 @@ class InThisProcess(processes.Process):
         return True
 
     def result(self):
-        return processes.outcome(self.job, self._place, self._status, self._tail, 1.5)
+        status, tail = self._status, self._tail
+        return processes.make_result(self.job, self._settings, status, tail, 1.5), tail
 
 
 @pytest.fixture
-def place(tmp_path):
+def settings(tmp_path):
     """Rows of a task of GLUE and of one's own, and a base."""
     base = small_run.write_model(tmp_path / "bert")
     glue = tmp_path / "glue"
@@ -68,7 +69,7 @@ def place(tmp_path):
     record.update(name="mail", text_a="text", label="label", test_labels=True)
     (mail / "mail.json").write_text(json.dumps(record))
     names = ("init_checkpoint", "bert_config_file", "vocab_file")
-    return processes.Place(
+    return job_flags.SweepSettings(
         # For TensorFlow's files alone, as a bucket's address is.
         work_dir="file://%s" % (tmp_path / "work"),
         glue_dir=str(glue),
@@ -81,13 +82,13 @@ def place(tmp_path):
     )
 
 
-def test_one_job_of_each_kind(place):
-    known = processes.run(KINDS, place, start=InThisProcess)
+def test_one_job_of_each_kind(settings):
+    known = processes.run(KINDS, settings, start=InThisProcess)
     assert list(known) == KINDS
-    assert known == results.read_all(place.work_dir, KINDS)
+    assert known == results.read_all(settings.work_dir, KINDS)
     for job, result in list(known.items())[:-1]:
         assert result.status in (results.OK, results.COLLAPSED), result.reason
-        folder = results.folder_of(place.work_dir, job)
+        folder = results.job_folder(settings.work_dir, job)
         left = tf.io.gfile.listdir(folder)
         assert not [name for name in left if "ckpt" in name or "tf_record" in name]
     trained, without, full, diverged = known.values()
@@ -104,4 +105,4 @@ def test_one_job_of_each_kind(place):
     assert trained.test_score is None
     assert diverged.status == results.DIVERGED, diverged.reason
     # What is done is not run again.
-    assert processes.run(KINDS, place, start=None) == known
+    assert processes.run(KINDS, settings, start=None) == known

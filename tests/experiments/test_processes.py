@@ -1,21 +1,19 @@
 """Jobs as processes of a made-up program: what runs, what is kept, what is repeated."""
 
-import json
 import os
-import pathlib
 import signal
-import sys
 import threading
 import time
 
+import filelock
 import pytest
 
 from errors import UserError
-from experiments import processes, results
+from experiments import job_flags, processes, results
 from experiments.grid import Job
+from system import console
 from tests.experiments.made_up import result
 from tests.experiments.made_up_program import Bench
-from training import run_lock
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
 JOBS = [JOB._replace(seed=seed) for seed in (1, 2, 3)]
@@ -24,13 +22,14 @@ WITHOUT = JOB._replace(without="0-1")
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "PROGRAM", str(tmp_path / "program.py"))
+    monkeypatch.setattr(job_flags, "PROGRAM", str(tmp_path / "program.py"))
     monkeypatch.setattr(processes, "POLL_SECONDS", 0.005)
+    console.start()
     return Bench(tmp_path)
 
 
 def test_each_job_runs_once(bench):
-    known = processes.run(JOBS, bench.place)
+    known = processes.run(JOBS, bench.settings)
     assert bench.ran() == [job.name for job in JOBS]
     assert list(known) == JOBS
     first = known[JOB]
@@ -39,34 +38,67 @@ def test_each_job_runs_once(bench):
     assert first.flags["learning_rate"] == "1e-3"
     assert first.flags["data_dir"] == os.path.join("glue", "MRPC")
     assert "labels" not in first.sets["dev"]
-    assert results.read_all(bench.place.work_dir, JOBS) == known
-    assert processes.run(JOBS, bench.place) == known
+    assert results.read_all(bench.settings.work_dir, JOBS) == known
+    assert processes.run(JOBS, bench.settings) == known
     assert len(bench.ran()) == 3
 
 
-def test_what_others_have_done_meanwhile_is_not_repeated(bench):
+def test_results_of_another_sweep_are_not_computed_again(bench):
     of_second = JOBS[1]._replace(without="0-1")
 
-    def start(job, place, number):
+    def start(job, settings, number):
         if job == JOB:
-            results.write(place.work_dir, JOBS[1], result(0.9))
-        return processes.Process(job, place, number)
+            results.write(settings.work_dir, JOBS[1], result(0.9))
+        return processes.Process(job, settings, number)
 
-    known = processes.run([*JOBS, of_second], bench.place, start=start)
+    known = processes.run([*JOBS, of_second], bench.settings, start=start)
     assert bench.ran() == [JOB.name, JOBS[2].name, of_second.name]
     assert known[JOBS[1]].score == 0.9
 
 
-def test_what_failed_is_repeated_and_does_not_end_the_sweep(bench):
-    bench.behave(_1='sys.exit("error: no such file")', _3="findings = ['all the same']")
-    known = processes.run(JOBS, bench.place)
+def test_a_job_of_another_sweep_is_left_to_it(bench, capsys):
+    lock = filelock.FileLock(os.path.join(bench.folder(JOB), processes.LOCK))
+    with lock:
+        known = processes.run(JOBS, bench.settings)
+    assert list(known) == JOBS[1:]
+    assert bench.ran() == [job.name for job in JOBS[1:]]
+    assert "%s is left to" % JOB.name in capsys.readouterr().err
+
+
+def test_a_failure_replaces_no_result(bench):
+    class Overtaken(processes.Process):
+        def result(self):
+            found = super().result()
+            results.write(bench.settings.work_dir, JOB, result(0.9))
+            return found
+
+    bench.behave(_1="sys.exit(1)")
+    known = processes.run([JOB], bench.settings, start=Overtaken)
+    assert known[JOB].score == 0.9
+    assert results.read(bench.settings.work_dir, JOB).score == 0.9
+
+
+def test_a_failed_job_is_repeated_and_does_not_end_the_sweep(bench, capsys):
+    bench.behave(
+        _1='print("a traceback"); sys.exit("error: no such file")',
+        _3="warnings = ['dev: a single class']",
+    )
+    known = processes.run(JOBS, bench.settings)
     assert [known[job].status for job in JOBS] == ["failed", "ok", "collapsed"]
     assert known[JOB].reason == "error: no such file"
     assert known[JOB].score is None
-    assert known[JOBS[2]].reason == "all the same"
+    assert known[JOBS[2]].reason == "dev: a single class"
+    output = os.path.join(bench.folder(JOB), processes.OUTPUT)
+    assert output in capsys.readouterr().err
+    with open(output) as reader:
+        assert "a traceback" in reader.read()
     bench.behave()
-    assert processes.run(JOBS, bench.place)[JOB].status == "ok"
+    assert processes.run(JOBS, bench.settings)[JOB].status == "ok"
     assert bench.ran() == [job.name for job in [*JOBS, JOB]]
+    assert not os.path.exists(output)
+
+
+_HELD = "error: --output_dir=x is held by the training of process 9: delete x/y"
 
 
 @pytest.mark.parametrize(
@@ -78,23 +110,33 @@ def test_what_failed_is_repeated_and_does_not_end_the_sweep(bench):
         (-9, "step 3", "failed", "signal 9"),
         (1, "", "failed", "it wrote nothing"),
         (1, "error: a\x1b[2J", "failed", r"a\x1b[2J"),
+        (143, "stopped", "interrupted", "SIGTERM"),
+        (-signal.SIGUSR1, "", "interrupted", "SIGUSR1"),
+        (1, _HELD, processes.HELD, "delete x/y"),
     ],
 )
-def test_what_a_process_came_to(status, tail, kind, reason, bench):
-    found = processes.outcome(JOB, bench.place, status, tail, 2.04)
+def test_the_result_of_an_ended_process(status, tail, kind, reason, bench):
+    found = processes.make_result(JOB, bench.settings, status, tail, 2.04)
     assert found.status == kind
     assert reason in found.reason
     assert found.seconds == 2.0
 
 
+def test_a_folder_in_which_another_process_trains_is_no_failure(bench, capsys):
+    bench.behave(_1="sys.exit(%r)" % _HELD)
+    assert not processes.run([JOB], bench.settings)
+    assert "delete x/y" in capsys.readouterr().err
+    assert results.read(bench.settings.work_dir, JOB) is None
+
+
 def test_a_run_without_results_has_failed(bench):
     bench.behave(_1="sys.exit(0)")
-    known = processes.run([JOB], bench.place)
+    known = processes.run([JOB], bench.settings)
     assert known[JOB].status == results.FAILED
     assert known[JOB].reason == "it left no eval_results.json"
 
 
-def test_what_goes_wrong_here_leaves_no_process(bench, monkeypatch):
+def test_an_error_leaves_no_process_behind(bench, monkeypatch):
     bench.behave(_2="time.sleep(60)")
     started = []
 
@@ -108,34 +150,12 @@ def test_what_goes_wrong_here_leaves_no_process(bench, monkeypatch):
 
     monkeypatch.setattr(results, "write", full)
     with pytest.raises(UserError, match="the disk is full"):
-        processes.run(JOBS[:2], bench.place, 2, Noted)
+        processes.run(JOBS[:2], bench.settings, 2, Noted)
     assert started[1]._process.wait(30) == -signal.SIGTERM
 
 
-@pytest.mark.parametrize(
-    ("status", "tail"),
-    [
-        (143, "SIGTERM: ended"),
-        (130, ""),
-        (-15, ""),
-        (1, "error: --output_dir=x is held by the training of process 9 on host y"),
-    ],
-)
-def test_what_was_ended_or_runs_elsewhere_has_no_result(status, tail, bench):
-    assert processes.outcome(JOB, bench.place, status, tail, 2) is None
-
-
-def test_a_folder_that_another_process_holds_is_told_from_a_failure(bench, tmp_path):
-    holder = {"host": "elsewhere", "process": 9, "since": "today"}
-    (tmp_path / run_lock.FILE_NAME).write_text(json.dumps(holder))
-    with pytest.raises(UserError) as refused:
-        run_lock.take(str(tmp_path))
-    tail = "error: %s" % refused.value
-    assert processes.outcome(JOB, bench.place, 1, tail, 2) is None
-
-
-def test_what_evaluates_waits_for_its_training(bench):
-    known = processes.run([WITHOUT, *JOBS], bench.place, at_a_time=2)
+def test_an_evaluation_waits_for_its_training_run(bench):
+    known = processes.run([WITHOUT, *JOBS], bench.settings, at_a_time=2)
     assert bench.ran().index(JOB.name) < bench.ran().index(WITHOUT.name)
     flags = known[WITHOUT].flags
     assert flags["adapters"] == os.path.join(bench.folder(JOB), "adapters")
@@ -143,9 +163,9 @@ def test_what_evaluates_waits_for_its_training(bench):
     assert "do_train" not in flags
 
 
-def test_what_evaluates_a_failed_training_is_left_out(bench):
+def test_the_evaluation_of_a_failed_training_run_is_left_out(bench):
     bench.behave(_1="sys.exit(1)")
-    known = processes.run([JOB, WITHOUT], bench.place)
+    known = processes.run([JOB, WITHOUT], bench.settings)
     assert list(known) == [JOB]
     assert bench.ran() == [JOB.name]
 
@@ -153,92 +173,77 @@ def test_what_evaluates_a_failed_training_is_left_out(bench):
 def test_only_a_failed_job_keeps_its_checkpoints(bench):
     fails = "open(os.path.join(folder, 'model.ckpt-7.index'), 'w'); sys.exit(1)"
     bench.behave(_2=fails)
-    processes.run(JOBS, bench.place)
+    processes.run(JOBS, bench.settings)
     assert sorted(os.listdir(bench.folder(JOB))) == ["eval_results.json", "result.json"]
     assert "model.ckpt-7.index" in os.listdir(bench.folder(JOBS[1]))
 
 
-def test_features_are_handed_on(bench):
-    processes.run(JOBS, bench.place)
-    found = [sorted(there) for _, _, there in bench.calls()]
-    features = ["train.tf_record", "train.tf_record.key"]
-    assert found == [[], features, features]
+def test_features_are_shared(bench):
+    processes.run(JOBS, bench.settings)
+    found = [{*there} - {processes.LOCK} for _, _, there in bench.calls()]
+    features = {"train.tf_record", "train.tf_record.key"}
+    assert found == [set(), features, features]
 
 
 def test_gpus_are_dealt_out_and_shared(bench, monkeypatch):
     monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
     bench.behave(**{"_%d" % seed: "time.sleep(0.5)" for seed in (1, 2, 3)})
-    processes.run(JOBS, bench.place._replace(gpus=2), at_a_time=3)
+    settings = bench.settings._replace(gpus=("4", "GPU-ab"))
+    processes.run(JOBS, settings, at_a_time=3)
     seen = sorted(gpu for _, gpu, _ in bench.calls())
-    assert seen == [["0", "true"], ["0", "true"], ["1", "true"]]
+    assert seen == [["4", "true"], ["4", "true"], ["GPU-ab", "true"]]
 
 
-def test_sigterm_ends_the_processes_and_goes_on_later(bench):
+def test_signals_end_the_processes_which_resume_later(bench):
     # As run_classifier.py: a checkpoint, and the status of the signal.
-    waits = (
-        "import signal\n"
-        "def end(*_):\n"
+    bench.behave(
+        _2="import signal\n"
+        "received = []\n"
+        "def end(number, frame):\n"
+        "  received.append(number)\n"
         "  open(os.path.join(folder, 'checkpoint'), 'w')\n"
-        "  sys.exit(143)\n"
+        "  if len(received) == 2: sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, end)\n"
         "open(os.path.join(folder, 'ready'), 'w')\n"
-        "time.sleep(60)"
+        "for _ in range(600): time.sleep(0.1)"
     )
-    bench.behave(_2=waits)
 
-    def end_when_ready():
-        ready = os.path.join(bench.folder(JOBS[1]), "ready")
+    def send_when_there(number, name):
+        path = os.path.join(bench.folder(JOBS[1]), name)
         for _ in range(2000):
-            if os.path.exists(ready):
+            if os.path.exists(path):
                 break
             time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
-    thread = threading.Thread(target=end_when_ready)
+    def send():
+        send_when_there(signal.SIGHUP, "ready")
+        send_when_there(signal.SIGTERM, "checkpoint")
+
+    thread = threading.Thread(target=send)
     thread.start()
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
-        processes.run(JOBS, bench.place)
+        processes.run(JOBS, bench.settings)
     thread.join()
-    assert ended.value.code == 143
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert os.path.exists(os.path.join(bench.folder(JOBS[1]), "checkpoint"))
-    assert list(results.read_all(bench.place.work_dir, JOBS)) == [JOB]
+    assert ended.value.code == 128 + signal.SIGHUP
+    assert signal.getsignal(signal.SIGTERM) == before
+    known = results.read_all(bench.settings.work_dir, JOBS)
+    assert [result.status for result in known.values()] == ["ok", "interrupted"]
+    # The seconds of all runs of a job are added.
+    interrupted = known[JOBS[1]]._replace(seconds=100.0)
+    results.write(bench.settings.work_dir, JOBS[1], interrupted)
     bench.behave()
-    assert len(processes.run(JOBS, bench.place)) == 3
+    found = processes.run(JOBS, bench.settings)
+    assert [result.status for result in found.values()] == ["ok"] * 3
     assert bench.ran() == [job.name for job in (*JOBS[:2], *JOBS[1:])]
-
-
-@pytest.mark.parametrize(
-    ("then", "now"),
-    [
-        ('"status": "ok"', '"status": "fine"'),
-        ('"baseline"', '"base line"'),
-        ('"metric": "f1"', '"metric": "accuracy"'),
-        ('"seconds": 60.0', '"seconds": "long"'),
-        ("{", "["),
-    ],
-)
-def test_a_damaged_result_is_named(then, now, bench):
-    results.write(bench.place.work_dir, JOB, result(0.5))
-    path = pathlib.Path(bench.folder(JOB), results.FILE_NAME)
-    text = path.read_text()
-    assert then in text
-    path.write_text(text.replace(then, now, 1))
-    with pytest.raises(UserError, match=r"result\.json is damaged.*delete it"):
-        processes.run([JOB], bench.place)
-
-
-def test_another_base_is_refused(bench):
-    known = processes.run([JOB], bench.place)
-    results.check_same_base(known, {"init_checkpoint": "bert/x.ckpt"})
-    with pytest.raises(UserError, match=r"init_checkpoint=bert/x\.ckpt .*other\.ckpt"):
-        results.check_same_base(known, {"init_checkpoint": "other.ckpt"})
+    assert 100 < found[JOBS[1]].seconds < 200
 
 
 def test_time_left_follows_from_what_has_ended():
     long, short = (JOB._replace(epochs=epochs) for epochs in (10, 5))
     known = {short: result(0.8, seconds=100.0)}
-    # 3668 rows, and a third of 408 + 1725 others.
+    # 3668 training examples, and a third of 408 + 1725 others.
     rate = 100 / (3668 * 5 + 2133 / 3)
     expected = rate * (3668 * 10 + 2133 / 3)
     assert processes.seconds_left([short, long], known) == pytest.approx(expected)
@@ -246,15 +251,3 @@ def test_time_left_follows_from_what_has_ended():
     assert processes.seconds_left([long], {}) is None
     own = JOB._replace(task="mail")
     assert processes.seconds_left([short, own], known) == pytest.approx(100)
-
-
-def test_commands_are_those_of_the_program(bench):
-    place = bench.place._replace(
-        task_files={"mail": "own/mail.json"},
-        flags={"xla": "true", "train_batch_size": "16"},
-    )
-    words = processes.command_of(JOB._replace(task="mail"), place)
-    assert words[:2] == [sys.executable, processes.PROGRAM]
-    assert {"--xla=true", "--train_batch_size=16", "--seed=1"} <= set(words)
-    assert "--task_config=own/mail.json" in words
-    assert not [word for word in words if "data_dir" in word or "task_name" in word]

@@ -136,4 +136,4 @@ def test_stability(report):
     assert "| 3e-4 | corrected | 1 of 3 | 0 | 50.0 55.0 56.0 | 53.7 ± 1.9 |" in page
     assert "| 3e-4 | plain | 0 of 3 | 0 | 50.0 50.0 50.0 | 50.0 ± 0.0 |" in page
     assert "| 1e-3 | plain | 0 of 0 | 3 |  | - |" in page
-    assert "One answer for all rows: 50.0." in page
+    assert "The baseline: 50.0." in page

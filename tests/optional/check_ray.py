@@ -6,7 +6,7 @@ import signal
 import pytest
 import ray
 
-from experiments import processes, ray_launcher, results
+from experiments import job_flags, processes, ray_launcher, results
 from tests.experiments.made_up_program import Bench
 from tests.experiments.test_processes import JOB, JOBS
 
@@ -19,28 +19,28 @@ def start():
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "PROGRAM", str(tmp_path / "program.py"))
+    monkeypatch.setattr(job_flags, "PROGRAM", str(tmp_path / "program.py"))
     return Bench(tmp_path)
 
 
 def test_jobs_run_and_failed_ones_are_repeated(bench, start):
-    bench.behave(_1='sys.exit("error: no such file")', _3="findings = ['all the same']")
-    known = processes.run(JOBS, bench.place, 2, start)
+    bench.behave(_1='sys.exit("error: no such file")', _3="warnings = ['all the same']")
+    known = processes.run(JOBS, bench.settings, 2, start)
     assert [known[job].status for job in JOBS] == ["failed", "ok", "collapsed"]
     assert known[JOB].reason == "error: no such file"
     assert known[JOBS[1]].score == 0.8
     bench.behave()
-    assert processes.run(JOBS, bench.place, 2, start)[JOB].status == "ok"
+    assert processes.run(JOBS, bench.settings, 2, start)[JOB].status == "ok"
     assert len(bench.ran()) == 4
 
 
 def test_a_worker_that_dies_is_a_job_to_repeat(bench, start):
     bench.behave(_2="import signal; os.kill(os.getppid(), signal.SIGKILL)")
-    known = processes.run(JOBS, bench.place, 1, start)
+    known = processes.run(JOBS, bench.settings, 1, start)
     assert [known[job].status for job in JOBS] == ["ok", "failed", "ok"]
     assert "the worker is gone" in known[JOBS[1]].reason
     bench.behave()
-    assert processes.run(JOBS, bench.place, 1, start)[JOBS[1]].status == "ok"
+    assert processes.run(JOBS, bench.settings, 1, start)[JOBS[1]].status == "ok"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -55,9 +55,10 @@ def test_a_signal_lets_jobs_save_and_goes_on_later(number, bench, start):
         "time.sleep(60)" % (os.getpid(), number)
     )
     with pytest.raises(SystemExit) as ended:
-        processes.run(JOBS, bench.place, 1, start)
+        processes.run(JOBS, bench.settings, 1, start)
     assert ended.value.code == 128 + number
-    assert not results.read_all(bench.place.work_dir, JOBS)
+    known = results.read_all(bench.settings.work_dir, JOBS)
+    assert known[JOB].status == "interrupted"
     assert os.path.exists(os.path.join(bench.folder(JOB), "checkpoint"))
     bench.behave()
-    assert len(processes.run(JOBS, bench.place, 1, start)) == 3
+    assert len(processes.run(JOBS, bench.settings, 1, start)) == 3

@@ -1,0 +1,208 @@
+"""From a job to the command line of its run, and to what its result depends on."""
+
+import os
+import re
+import shlex
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import glue_data
+from errors import UserError
+from experiments import grid, results
+from system import files
+from weights import adapter_package, checkpoints
+
+PROGRAM = os.path.join(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "run_classifier.py"
+)
+
+# The flags of the encoder.
+BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
+
+# Flags that make a job, or name its folders: --run_flags cannot give them.
+OWN_FLAGS = {
+    *("task_config", "task_name", "data_dir", "output_dir"),
+    *("train_policy", "adapter_size", "adapter_init_scale", "adapters"),
+    *("ablate_adapter_layers", "adapter_layers", "do_train", "do_eval", "do_predict"),
+    *("learning_rate", "num_train_epochs", "adam_bias_correction", "seed"),
+    "keep_best",  # Results are those of the last checkpoint.
+}
+
+# Flags of files whose digests say more than their paths, and of paths in --work_dir.
+_INPUTS = {*BASE, "data_dir", "task_config"}
+_OUTPUTS = {"output_dir", "adapters"}
+
+
+class SweepSettings(NamedTuple):
+    """What all jobs of a sweep share."""
+
+    work_dir: str
+    glue_dir: str
+    task_files: Mapping[str, str]  # from a task's name to its file
+    flags: Mapping[str, Any]  # of run_classifier.py: `BASE`, and --run_flags
+    gpus: tuple[str, ...] = ()  # their names, dealt out to the jobs; (): left alone
+    digests: Mapping[str, Mapping] = MappingProxyType({})  # by task, `input_digests`
+
+
+def parse_run_flags(text):
+    """--run_flags as a dict.
+
+    Raises:
+      UserError: it is no list of flags, or has one that a job sets.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError("--run_flags=%.200r: %s" % (text, error)) from None
+    found = {}
+    for word in words:
+        match = re.fullmatch(r"--(\w+)=(.*)", word)
+        if not match:
+            raise UserError(
+                "--run_flags: %.80r is no flag with its value, such as --xla=true"
+                % word
+            )
+        name, value = match.groups()
+        if name in OWN_FLAGS or name in BASE:
+            raise UserError(
+                "--run_flags: --%s is a matter of the grid, or a flag of this program"
+                % name
+            )
+        found[name] = value
+    return found
+
+
+def make_flags(job, settings):
+    """The flags of `run_classifier.py` for a job, a dict.
+
+    The user's flags for all jobs override lengths and batches of the grid, and the
+    job's own flags override both.
+    """
+    values: dict[str, Any] = {}
+    if job.task in settings.task_files:
+        values["task_config"] = settings.task_files[job.task]
+    else:
+        task = glue_data.get_task(job.task)
+        values["task_name"] = task.name
+        values["data_dir"] = os.path.join(settings.glue_dir, task.title)
+        values["max_seq_length"] = grid.MAX_SEQ_LENGTH
+    if not job.without:
+        values["train_batch_size"] = grid.BATCH_SIZE
+        values["checkpoint_content"] = "trained"  # Small, and the same numbers.
+    values.update(settings.flags)
+    values["output_dir"] = results.job_folder(settings.work_dir, job)
+    values["train_policy"] = job.policy
+    values["do_eval"] = "true"
+    if job.adapter_size:
+        values["adapter_size"] = job.adapter_size
+    if job.without:
+        package = results.job_folder(settings.work_dir, job.trained)
+        values["adapters"] = os.path.join(package, adapter_package.FOLDER)
+        values["ablate_adapter_layers"] = job.without
+        return values
+    if job.adapter_size:
+        values["adapter_init_scale"] = job.init_scale
+    values.update(
+        do_train="true",
+        do_predict="true",
+        learning_rate=job.learning_rate,
+        num_train_epochs=job.epochs,
+        adam_bias_correction=str(job.is_corrected).lower(),
+        seed=job.seed,
+    )
+    return values
+
+
+def make_command(job, settings):
+    """The command line of a job, a list of arguments."""
+    values = sorted(make_flags(job, settings).items())
+    return [sys.executable, PROGRAM, *("--%s=%s" % pair for pair in values)]
+
+
+# --- what a result depends on ---------------------------------------------------
+
+
+def find_task(name, settings):
+    """A job's task, a `tasks.Task`, and the folder of its files."""
+    if name in settings.task_files:
+        return glue_data.select_task(None, settings.task_files[name])
+    task = glue_data.get_task(name)
+    return task, os.path.join(settings.glue_dir, task.title)
+
+
+def input_digests(name, settings):
+    """Digests of the files that the jobs of a task read: a dict from flag or file name.
+
+    Args:
+      name: the task's.
+      settings: a `SweepSettings` that names files that are there.
+    """
+    task, data_dir = find_task(name, settings)
+    paths = {flag: settings.flags[flag] for flag in BASE if flag != "init_checkpoint"}
+    if task.config_file:
+        paths["task_config"] = task.config_file
+    for split in task.splits:
+        path = os.path.join(data_dir, split.filename)
+        if tf.io.gfile.exists(path):
+            paths[split.filename] = path
+    digests = {key: files.digest(path) for key, path in paths.items()}
+    digests["init_checkpoint"] = checkpoints.fingerprint(
+        settings.flags["init_checkpoint"]
+    )
+    return digests
+
+
+def _differences(job, result, settings):
+    """Texts of what differs between a result's flags and inputs and those of now."""
+    then, now = result.flags, make_flags(job, settings)
+    names = {*then, *now} - _OUTPUTS
+    digests = settings.digests.get(job.task)
+    if result.inputs and digests:
+        names -= _INPUTS
+        for name in sorted({*result.inputs, *digests}):
+            if result.inputs.get(name) != digests.get(name):
+                yield "%s is another file now" % name
+    for name in sorted(names):
+        if str(then.get(name)) != str(now.get(name)):
+            yield "--%s is %s there and %s now" % (
+                name,
+                then.get(name, "not given"),
+                now.get(name, "not given"),
+            )
+
+
+def check_same_settings(known, settings):
+    """Refuses results of another encoder, data or settings than those of now.
+
+    Args:
+      known: dict from `Job` to `results.Result`; those that are repeated may differ.
+      settings: a `SweepSettings`. Where it lacks a flag of the encoder, as a report
+        may, only the flags that it has are compared.
+
+    Raises:
+      UserError: naming a job, what differs, and both values.
+    """
+    is_complete = all(settings.flags.get(name) for name in BASE)
+    for job, result in known.items():
+        if result.status in results.REPEATED:
+            continue
+        if not is_complete:
+            flags = {
+                name: value
+                for name, value in make_flags(job, settings).items()
+                if name not in settings.flags
+            }
+            flags.update((n, v) for n, v in result.flags.items() if n in settings.flags)
+            result = result._replace(flags=flags)
+        found = list(_differences(job, result, settings))
+        if found:
+            raise UserError(
+                "--work_dir=%s holds a result of other settings, %s: %s; give the same "
+                "again, another --work_dir, or delete the folders of such jobs, and "
+                "they are run again"
+                % (settings.work_dir, job.name, ", ".join(found[:4]))
+            )

@@ -1,0 +1,103 @@
+"""Command lines of jobs, and results that other settings gave."""
+
+import os
+import sys
+
+import pytest
+
+from errors import UserError
+from experiments import job_flags, results
+from experiments.grid import Job
+from tests import small_run
+from tests.experiments.made_up import result
+
+JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
+BASE = {"init_checkpoint": "b.ckpt", "bert_config_file": "c", "vocab_file": "v"}
+SETTINGS = job_flags.SweepSettings("work", "glue", {}, BASE)
+
+
+def test_a_command_line():
+    settings = SETTINGS._replace(
+        task_files={"mail": "own/mail.json"},
+        flags={"xla": "true", "train_batch_size": "16"},
+    )
+    words = job_flags.make_command(JOB._replace(task="mail"), settings)
+    assert words[:2] == [sys.executable, job_flags.PROGRAM]
+    assert {"--xla=true", "--train_batch_size=16", "--seed=1"} <= set(words)
+    assert "--task_config=own/mail.json" in words
+    assert not [word for word in words if "data_dir" in word or "task_name" in word]
+
+
+@pytest.mark.parametrize(
+    "text", ["--xla='true", "\\", "xla", "--seed=1", "--vocab_file=v"]
+)
+def test_flags_that_are_refused(text):
+    with pytest.raises(UserError, match=r"^--run_flags"):
+        job_flags.parse_run_flags(text)
+
+
+def with_flags(flags):
+    return SETTINGS._replace(flags={**BASE, **flags})
+
+
+def made_with(settings, job=JOB):
+    return result(
+        0.5,
+        flags=job_flags.make_flags(job, settings),
+        inputs=settings.digests.get(job.task, {}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "named"),
+    [
+        (with_flags({"xla": "true"}), SETTINGS, "--xla is true there and not given"),
+        (SETTINGS, with_flags({"xla": "true"}), "--xla is not given there and true"),
+        (with_flags({"max_seq_length": "16"}), SETTINGS, "--max_seq_length is 16"),
+        (SETTINGS._replace(glue_dir="other"), SETTINGS, "--data_dir is other"),
+        (with_flags({"vocab_file": "w"}), SETTINGS, "--vocab_file is w"),
+    ],
+)
+def test_results_of_other_settings_are_refused(then, now, named):
+    with pytest.raises(UserError) as refused:
+        job_flags.check_same_settings({JOB: made_with(then)}, now)
+    for text in (named, JOB.name, "--work_dir=work"):
+        assert text in str(refused.value)
+    failed = made_with(then)._replace(status=results.FAILED)
+    job_flags.check_same_settings({JOB: failed}, now)
+
+
+def test_results_of_the_same_settings_pass():
+    job_flags.check_same_settings({JOB: made_with(SETTINGS)}, SETTINGS)
+    moved = SETTINGS._replace(work_dir="elsewhere")
+    without = JOB._replace(without="0")
+    known = {JOB: made_with(SETTINGS), without: made_with(SETTINGS, without)}
+    job_flags.check_same_settings(known, moved)
+    # Of a report without the flags of the encoder.
+    then = with_flags({"xla": "true"})
+    bare = SETTINGS._replace(glue_dir="", flags={})
+    job_flags.check_same_settings({JOB: made_with(then)}, bare)
+    other = bare._replace(flags={"vocab_file": "w"})
+    with pytest.raises(UserError, match="--vocab_file is v there and w now"):
+        job_flags.check_same_settings({JOB: made_with(then)}, other)
+
+
+def test_contents_of_files_count_and_not_their_places(tmp_path):
+    base = small_run.write_model(tmp_path / "bert")
+    flags = {name: base[name] for name in job_flags.BASE}
+    small_run.write_mrpc(tmp_path / "MRPC")
+    settings = job_flags.SweepSettings(str(tmp_path), str(tmp_path), {}, flags)
+
+    def with_digests(settings):
+        digests = {"mrpc": job_flags.input_digests("mrpc", settings)}
+        return settings._replace(digests=digests)
+
+    known = {JOB: made_with(with_digests(settings))}
+    (tmp_path / "moved").mkdir()
+    os.rename(tmp_path / "MRPC", tmp_path / "moved" / "MRPC")
+    moved = settings._replace(glue_dir=str(tmp_path / "moved"))
+    job_flags.check_same_settings(known, with_digests(moved))
+    with open(tmp_path / "moved" / "MRPC" / "dev.tsv", "a") as writer:
+        writer.write("\n")
+    with pytest.raises(UserError, match=r"dev\.tsv is another file"):
+        job_flags.check_same_settings(known, with_digests(moved))

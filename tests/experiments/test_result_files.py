@@ -1,0 +1,56 @@
+"""`result.json`: what is written is read, and a damaged file is named."""
+
+import json
+import os
+
+import pytest
+
+from errors import UserError
+from experiments import results
+from experiments.grid import Job
+from tests.experiments.made_up import result
+
+JOB = Job("mrpc", "full", "1e-4", 3, 1)
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    written = result(0.5, test_scores={"f1": 0.4}, inputs={"train.tsv": "ab"})
+    results.write(str(tmp_path), JOB, written)
+    assert results.read_all(str(tmp_path), [JOB]) == {JOB: written}
+    path = os.path.join(results.job_folder(str(tmp_path), JOB), results.FILE_NAME)
+    with open(path) as reader:
+        record = json.load(reader)
+    assert (record["job"]["task"], record["status"]) == ("mrpc", "ok")
+    del record["inputs"]  # As earlier versions wrote it.
+    with open(path, "w") as writer:
+        json.dump(record, writer)
+    assert results.read(str(tmp_path), JOB) == written._replace(inputs={})
+
+
+@pytest.mark.parametrize(
+    ("entry", "change"),
+    [
+        ("status", lambda r: r.update(status="fine")),
+        ("reason", lambda r: r.update(reason=None)),
+        ("seconds", lambda r: r.update(seconds="long")),
+        ("flags", lambda r: r.update(flags=[])),
+        ("flags", lambda r: r.pop("flags")),
+        ("parameters", lambda r: r.update(parameters=None)),
+        ("accuracy", lambda r: r.update(metric="accuracy")),
+        ("set", lambda r: r.update(sets=[])),
+        (r"sets\[0\]\[0\]", lambda r: r["sets"][0].__setitem__(0, [])),
+        ("baseline", lambda r: r["sets"][0][1].pop("baseline")),
+        (r"scores\.f1", lambda r: r["sets"][0][1]["scores"].update(f1="x")),
+        (r"test_scores\.f1", lambda r: r.update(test_scores={"f1": [1]})),
+    ],
+)
+def test_a_damaged_result_is_named(entry, change, tmp_path):
+    results.write(str(tmp_path), JOB, result(0.5))
+    path = os.path.join(results.job_folder(str(tmp_path), JOB), results.FILE_NAME)
+    with open(path) as reader:
+        record = json.load(reader)
+    change(record)
+    with open(path, "w") as writer:
+        json.dump(record, writer)
+    with pytest.raises(UserError, match=r"result\.json is damaged.*%s" % entry):
+        results.read(str(tmp_path), JOB)
