@@ -237,7 +237,7 @@ def test_signals_end_the_processes_which_resume_later(bench):
     found = processes.run(JOBS, bench.settings)
     assert [result.status for result in found.values()] == ["ok"] * 3
     assert bench.ran() == [job.name for job in (*JOBS[:2], *JOBS[1:])]
-    assert 100 < found[JOBS[1]].seconds < 200
+    assert found[JOBS[1]].seconds >= 100
 
 
 def test_time_left_follows_from_what_has_ended():
