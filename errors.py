@@ -11,6 +11,7 @@ import sys
 
 _LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
 _LOGGERS = ("adapter_bert", "absl", "tensorflow")
+_logger = logging.getLogger(_LOGGERS[0])
 
 
 def printable(text, most=300):
@@ -73,6 +74,18 @@ def _make_printable(record):
     return True
 
 
+def report_error(message):
+    """Writes `error: <message>` to standard error, and to the log file if there is one.
+
+    Args:
+      message: printable text.
+    """
+    if _logger.handlers:  # See `system.console`.
+        _logger.error("%s", message)
+    else:
+        sys.stderr.write("error: %s\n" % message)
+
+
 def reports_user_errors(main):
     """Wraps a program's `main` so that a `UserError` ends it with one message.
 
@@ -97,16 +110,15 @@ def reports_user_errors(main):
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except UserError as error:
-            sys.stderr.write("error: %s\n" % error)
+            report_error(error)
             sys.exit(1)
-        except OSError as error:
-            if not _is_of_standard_output(error):
+        except Exception as error:
+            if not isinstance(error, OSError) or not _is_of_standard_output(error):
+                _logger.debug("ended by an error", exc_info=True)
                 raise
             close_standard_output()
             if not isinstance(error, BrokenPipeError):
-                sys.stderr.write(
-                    "error: standard output cannot be written (%s)\n" % error.strerror
-                )
+                report_error("standard output cannot be written (%s)" % error.strerror)
             sys.exit(1)
         except KeyboardInterrupt:
             sys.stderr.write("ended by Ctrl-C\n")

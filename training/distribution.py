@@ -21,7 +21,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 from tensorflow.python.distribute import distribute_coordinator as coordinator
 
-from errors import UserError
+from errors import UserError, report_error
 from system import console, files
 from training.estimator_compat import estimator
 
@@ -361,8 +361,7 @@ def _answers(address):
 
 
 def _end_process(message):
-    console.detail("error: %s", message)
-    sys.stderr.write("error: %s\n" % message)
+    report_error(message)
     sys.stderr.flush()
     os._exit(LOST_EXIT_STATUS)
 

@@ -10,6 +10,7 @@ import warnings
 import pytest
 import tensorflow.compat.v1 as tf
 
+import errors
 from system import console, startup
 
 
@@ -65,6 +66,22 @@ def test_the_log_has_everything_with_times_from_the_start(tmp_path):
     for part in ("before it was open", "one label only", "a variable", "finalized"):
         assert text.count(part) == 1
     assert "deprecated" not in text
+
+
+@pytest.mark.parametrize("error", [errors.UserError("bad row"), KeyError("bad row")])
+def test_the_log_has_the_error_that_ends_a_program(tmp_path, capsys, error):
+    @errors.reports_user_errors
+    def main(argv):
+        raise error
+
+    console.start()
+    console.log_to(str(tmp_path / "log.txt"))
+    with pytest.raises((SystemExit, KeyError)):
+        main([])
+    is_ours = isinstance(error, errors.UserError)
+    assert capsys.readouterr().err == ("error: bad row\n" if is_ours else "")
+    text = (tmp_path / "log.txt").read_text()
+    assert "bad row" in text and ("Traceback" in text) != is_ours
 
 
 def test_a_second_start_says_nothing_twice(tmp_path, capsys):
