@@ -75,7 +75,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     if _already_converted(output_dir, record):
         logging.info("%s holds this conversion already: nothing to do.", output_dir)
         return False
-    hf_tokenizer.tell_case(vocabulary)
+    hf_tokenizer.log_case(vocabulary)
     values = dict(hugging_face.read_values(plan))
     if missing:
         values.update(hugging_face.random_pooler(config, missing, seed))

@@ -1,113 +1,125 @@
-"""Reads the vocabulary of a folder in Hugging Face's layout, and how text is cut there.
+"""Reads the vocabulary of a folder in Hugging Face's layout and checks its tokenizer.
 
-The vocabulary is `vocab.txt`, or a part of `tokenizer.json`, which alone folders of
-transformers 5 have. Whatever file says that text is cut otherwise than BERT does it is
-believed: an encoder knows only the pieces that it was trained on.
+An encoder knows only the word pieces that it was trained on. So the folder's tokenizer,
+run by the library `tokenizers`, has to give the ids of `tokenization.FullTokenizer` for
+`PROBE_TEXTS` and for each token that was added to it.
 """
+# ruff: noqa: RUF001  (the probe texts)
 
 import collections
 import json
 import os
+import re
 from typing import NamedTuple
 
+import tokenizers
 from absl import logging
 
 import tokenization
 from errors import UserError, printable
-from exchange.hf_files import read_json
+from exchange import hf_files
 from inputs import features
 from system import files
 
 VOCAB_NAME = "vocab.txt"
 CONFIG_NAME = "tokenizer_config.json"
-_WHOLE_NAME = "tokenizer.json"
-_SPECIAL_NAME = "special_tokens_map.json"
-_ADDED_NAME = "added_tokens.json"
+_TOKENIZER_NAME = "tokenizer.json"
+_SPECIAL_TOKENS_NAME = "special_tokens_map.json"
+_ADDED_TOKENS_NAME = "added_tokens.json"
+_SENTENCE_CONFIG_NAME = "sentence_bert_config.json"
 
-# Classes that cut text as BERT's does, each with and without "Fast" after it.
-_CLASSES = (
-    "BertTokenizer",
-    "ConvBertTokenizer",
-    "DistilBertTokenizer",
-    "ElectraTokenizer",
-    "LayoutLMTokenizer",
-    "LxmertTokenizer",
-    "MobileBertTokenizer",
-    "SqueezeBertTokenizer",
+# Without what differs from Google's program in all tokenizers there: words of 101 to
+# 200 characters ([UNK] there), special tokens in a text (never split there), final
+# sigma, and characters of private use.
+PROBE_TEXTS = (
+    "The quick BROWN fox jumps over the lazy dogs, unaffable Embeddings.",
+    "Café CAFÉ naïve Ångström São Paulo über Straße İstanbul Ёлка",
+    "cafe\u0301 A\u030angstro\u0308m e\u0302\u0301",  # decomposed
+    "don't well-known e-mail@x.org #tag C++ a/b <b> $5.00 (50%) `x` ^_^ ~ | { } [ ]",
+    "“quoted” ‘x’ — – … « » ¿qué? ¡no! § ¶ • † ‰ € £ ¥ © ®",
+    "3.14 1,000,000 007 1e-5 x² ½ № ١٢٣ ४२",
+    "中文字符 and 漢字かな交じり文、東京タワー。 \U00020000 \uf900x",
+    "한국어 대한민국 Привет, МИР! Ελληνική हिन्दी مَرْحَبًا ภาษาไทย tiếng Việt",
+    "😀 👍🏽 👩\u200d👩\u200d👧 ☃ ❤\ufe0f 🇩🇪",
+    "a\u0000b c\u200bd e\ufefff g\u00adh i\ufffdj k\u0007l m\u007fn o\u0085p",
+    "a\tb\nc\rd\u00a0e\u2003f\u3000g  h\u2028i\u202fj\u000bk\u000cl",
+    "a" * 100 + " " + "un" * 50 + " " + "a" * 201,
+    "## ##ing # #ing",
+    "",
 )
-# They do what tokenizer.json says.
-_GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
-_SPECIAL_TOKENS = {
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "unk_token": tokenization.UNKNOWN_TOKEN,
-}
-_USUAL_TOKENS = {*_SPECIAL_TOKENS.values(), tokenization.PADDING_TOKEN, "[MASK]"}
-# Entries of tokenizer_config.json and what they have to be, where they are there.
-_NEEDED = {
-    "do_basic_tokenize": True,
-    "word_tokenizer_type": "basic",
-    "subword_tokenizer_type": "wordpiece",
+_USUAL_TOKENS = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
+
+# Classes whose vocab.txt is BERT's; of those with a tokenizer.json that is run.
+_TOKENIZER_CLASS = re.compile(r"(\w*Bert|Electra|LayoutLM|Lxmert)Tokenizer(Fast)?")
+# Entries of JSON files with tokens that are never split.
+_TOKEN_LISTS = (
+    "added_tokens_decoder",
+    "additional_special_tokens",
+    "extra_special_tokens",
+    "never_split",
+)
+# Entry of tokenizer_config.json -> entry of the normalizer that it replaces.
+_NORMALIZER_ENTRIES = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
 }
 
 
 class Vocabulary(NamedTuple):
-    """A vocabulary, and what its folder says of its case."""
+    """A vocabulary, and the case of the text that its encoder reads."""
 
     path: str
     content: bytes  # as vocab.txt holds it
     ids: collections.OrderedDict[str, int]
-    lower_case: bool | None  # None: the folder does not say
+    lower_case: bool | None  # None: the folder does not state it
 
 
 def read(folder, model_config, config_path):
-    """Reads the vocabulary of an encoder, and checks how its text is cut.
+    """Reads the vocabulary of an encoder, and checks its tokenizer.
 
     Args:
       folder: its path.
       model_config: dict, the content of its `config.json`.
-      config_path: where this stands, for messages.
+      config_path: path of this file, for messages.
 
     Returns:
       A `Vocabulary`.
 
     Raises:
       UserError: the vocabulary is missing, damaged or larger than the model's, or the
-        encoder was trained on pieces that are not those of BERT's tokenizer. What
-        differs in some words alone gets a warning.
+        tokenizer gives other ids than BERT's.
     """
-    path, whole_path, config_path_here = (
-        os.path.join(folder, name) for name in (VOCAB_NAME, _WHOLE_NAME, CONFIG_NAME)
-    )
-    stated = _read_if_there(config_path_here)
-    whole = _read_if_there(whole_path)
-    if "tokenizer_class" in stated:
-        _check_class(stated["tokenizer_class"], whole, config_path_here)
-    else:
-        _check_class(model_config.get("tokenizer_class"), whole, config_path)
-    lower_case = _check_config(stated, config_path_here)
-    special_path = os.path.join(folder, _SPECIAL_NAME)
-    _check_special_tokens(_read_if_there(special_path), special_path)
-    if whole:
-        by_whole = _check_whole(whole, whole_path)
-        lower_case = by_whole if lower_case is None else lower_case
-    _tell_added_tokens(folder, stated, whole)
+    settings = {}
+    for name in (
+        CONFIG_NAME,
+        _TOKENIZER_NAME,
+        _SPECIAL_TOKENS_NAME,
+        _ADDED_TOKENS_NAME,
+        _SENTENCE_CONFIG_NAME,
+    ):
+        path = os.path.join(folder, name)
+        settings[name] = hf_files.read_json(path) if os.path.lexists(path) else {}
+    path, json_path = (os.path.join(folder, n) for n in (VOCAB_NAME, _TOKENIZER_NAME))
     vocab_size = model_config["vocab_size"]
+    has_json = bool(settings[_TOKENIZER_NAME])
+    if has_json:
+        tokenizer, added = _load_tokenizer(settings, json_path)
+    else:
+        _check_class(folder, settings[CONFIG_NAME], model_config, config_path)
     if os.path.isfile(path):
         content = files.read(path, tokenization.MOST_VOCAB_BYTES, "fetch it anew")
-    elif whole:
-        path, content = whole_path, _lines(whole, vocab_size, whole_path)
+    elif has_json:
+        path, content = json_path, _vocab_lines(tokenizer, vocab_size, json_path)
     else:
         raise UserError(
             "There is neither %s nor %s in --input_dir=%s. Only encoders with a "
             "vocabulary of BERT's kind can be converted."
-            % (VOCAB_NAME, _WHOLE_NAME, folder)
+            % (VOCAB_NAME, _TOKENIZER_NAME, folder)
         )
     ids = tokenization.parse_vocab(content, path)
     tokenization.require_tokens(ids, path)
     features.check_vocabulary(path, ids, vocab_size, config_path)
-    if whole and path != whole_path:
-        _check_agreement(ids, path, whole["model"]["vocab"], whole_path)
     if len(ids) < vocab_size:
         logging.warning(
             "%s has %d tokens, vocab_size is %d: %d rows of the word embeddings are "
@@ -117,11 +129,20 @@ def read(folder, model_config, config_path):
             vocab_size,
             vocab_size - len(ids),
         )
-    return Vocabulary(path, content, ids, lower_case)
+    if has_json:
+        _check_same_ids(ids, path, tokenizer)
+    else:
+        tokenizer, added = _load_tokenizer(settings, path, ids)
+    is_lowered = bool(settings[_SENTENCE_CONFIG_NAME].get("do_lower_case"))
+    lower_case = _fitting_case(folder, ids, tokenizer, added, is_lowered)
+    is_stated = (
+        has_json or is_lowered or settings[CONFIG_NAME].get("do_lower_case") is not None
+    )
+    return Vocabulary(path, content, ids, lower_case if is_stated else None)
 
 
-def tell_case(vocabulary):
-    """Says which `--do_lower_case` an encoder needs.
+def log_case(vocabulary):
+    """Logs which `--do_lower_case` an encoder needs.
 
     Args:
       vocabulary: a `Vocabulary`.
@@ -131,199 +152,198 @@ def tell_case(vocabulary):
     stated = vocabulary.lower_case
     if stated is None and fitting is None:
         logging.info(
-            "Nothing in %s says whether text is to be lower-cased; if so, transformers "
-            "does it, as --do_lower_case=True here.",
+            "Nothing in %s states whether text is lower-cased. transformers "
+            "lower-cases it then, as --do_lower_case=True does here.",
             folder,
-        )
-    elif stated is None:
-        logging.info(
-            "By the pieces in %s, run this encoder with --do_lower_case=%s",
-            vocabulary.path,
-            fitting,
         )
     else:
         logging.info(
-            "By the tokenizer in %s, run this encoder with --do_lower_case=%s",
+            "By the %s in %s, run this encoder with --do_lower_case=%s",
+            "word pieces" if stated is None else "tokenizer",
             folder,
-            stated,
+            fitting if stated is None else stated,
         )
-        if fitting not in (None, stated):
-            logging.warning(
-                "The pieces in %s look like those of --do_lower_case=%s: make sure "
-                "which one this encoder needs.",
-                vocabulary.path,
-                fitting,
+    if stated is not None and fitting not in (None, stated):
+        logging.warning(
+            "The word pieces in %s look like those of --do_lower_case=%s: check which "
+            "one this encoder needs.",
+            vocabulary.path,
+            fitting,
+        )
+
+
+# --- tokenizers -----------------------------------------------------------------
+
+
+def _check_class(folder, config, model_config, config_path):
+    """Refuses a vocab.txt whose tokenizer is not BERT's, by its class."""
+    name, path = model_config.get("tokenizer_class"), config_path
+    if "tokenizer_class" in config:
+        name, path = config["tokenizer_class"], os.path.join(folder, CONFIG_NAME)
+    if name is not None and not _TOKENIZER_CLASS.fullmatch(str(name)):
+        raise UserError(
+            "%s: tokenizer_class is %s, and without a %s only BertTokenizer and its "
+            "relatives can be converted. Choose another encoder for --input_dir."
+            % (path, printable(json.dumps(name), 100), _TOKENIZER_NAME)
+        )
+
+
+def _load_tokenizer(settings, path, ids=None):
+    """Loads a tokenizer as transformers does.
+
+    Args:
+      settings: dict from file name to content.
+      path: its main file, for messages.
+      ids: dict from token to id, the vocabulary of a folder without tokenizer.json.
+
+    Returns:
+      A tokenizer without truncation and padding, and the texts that it never splits.
+
+    Raises:
+      UserError: the files are damaged, or the tokenizer is of another kind.
+    """
+    content, config = settings[_TOKENIZER_NAME], settings[CONFIG_NAME]
+    special = {**settings[_SPECIAL_TOKENS_NAME], **config}
+    changes = {
+        changed: config[entry]
+        for entry, changed in _NORMALIZER_ENTRIES.items()
+        if config.get(entry) is not None
+    }
+    try:
+        added = _added_tokens(settings)
+        if content:
+            _check_parts(content)
+            content["normalizer"].update(changes)
+            tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+        else:
+            if not special.get("do_basic_tokenize", True):
+                changes = dict.fromkeys(_NORMALIZER_ENTRIES.values(), False)
+            for name in ("cls_token", "sep_token", "unk_token"):
+                if special.get(name) is not None:
+                    changes[name] = _token_text(special[name])
+            tokenizer = tokenizers.BertWordPieceTokenizer(dict(ids), **changes)
+        tokenizer.add_special_tokens(added)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        for text in PROBE_TEXTS:
+            tokenizer.encode(text)  # Fails without a token for unknown words.
+    except Exception as error:  # The library raises no other class.
+        raise UserError(
+            "%s and the JSON files beside it do not make BERT's tokenizer: %s. Fetch "
+            "them again, or choose another encoder for --input_dir."
+            % (path, printable(str(error)))
+        ) from None
+    return tokenizer, added
+
+
+def _check_parts(content):
+    """Refuses a tokenizer.json whose parts are not those of BERT's tokenizer."""
+    for part, allowed in (
+        ("normalizer", "BertNormalizer"),
+        ("pre_tokenizer", "BertPreTokenizer"),
+        ("model", "WordPiece"),
+    ):
+        entries = content.get(part) or {}
+        # The first versions do not state the model's type.
+        if entries.get("type", "WordPiece") != allowed:
+            raise ValueError(
+                "the type of its %s is %r, and only %s can be converted"
+                % (part, entries.get("type"), allowed)
             )
 
 
-def _read_if_there(path):
-    return read_json(path) if os.path.lexists(path) else {}
+def _added_tokens(settings):
+    """The texts that a tokenizer never splits, sorted."""
+    tokens = [*settings[_ADDED_TOKENS_NAME]]
+    tokens += settings[_TOKENIZER_NAME].get("added_tokens", ())
+    for stated in (settings[CONFIG_NAME], settings[_SPECIAL_TOKENS_NAME]):
+        for entry in _TOKEN_LISTS:
+            value = stated.get(entry) or ()
+            tokens += value.values() if isinstance(value, dict) else value
+    return sorted(set(map(_token_text, tokens)))
 
 
-def _shown(value):
-    return printable(json.dumps(value), 100)
-
-
-def _refuse(path, entry, value, allowed):
-    raise UserError(
-        "%s: %s is %s, and only %s can be: this encoder was trained on pieces that "
-        "BERT's tokenizer does not make. Choose another encoder for --input_dir, or, "
-        "if you cut your texts beforehand as it needs them, change that entry."
-        % (path, entry, _shown(value), allowed)
-    )
-
-
-def _tell_loss(path, entry, value, here):
-    logging.warning(
-        "%s: %s is %s, which cannot be kept: %s. Some words are cut into other pieces "
-        "than those that this encoder was trained on.",
-        path,
-        entry,
-        _shown(value),
-        here,
-    )
-
-
-def _check_class(name, whole, path):
-    """Refuses tokenizers that are not BERT's, by their class."""
-    allowed = [kind + ending for kind in _CLASSES for ending in ("", "Fast")]
-    if whole:
-        allowed += _GENERIC_CLASSES
-    if name is not None and name not in allowed:
-        _refuse(path, "tokenizer_class", name, "BertTokenizer and others that cut so")
-
-
-def _check_config(stated, path):
-    """Checks a tokenizer_config.json; returns its do_lower_case or None."""
-    for entry, needed in _NEEDED.items():
-        value = stated.get(entry)
-        if value is not None and value != needed:
-            _refuse(path, entry, value, json.dumps(needed))
-    _check_special_tokens(stated, path)
-    if stated.get("never_split"):
-        _tell_loss(path, "never_split", stated["never_split"], "every word is cut here")
-    if stated.get("tokenize_chinese_chars", True) is not True:
-        value = stated["tokenize_chinese_chars"]
-        _tell_loss(path, "tokenize_chinese_chars", value, _CHINESE)
-    lower_case = stated.get("do_lower_case")
-    lower_case = lower_case if isinstance(lower_case, bool) else None
-    _check_accents(stated.get("strip_accents"), lower_case, path, "strip_accents")
-    return lower_case
-
-
-_CHINESE = "here each Chinese character is a word"
-
-
-def _check_accents(strips, lower_case, path, entry):
-    if strips is not None and lower_case is not None and strips is not lower_case:
-        here = "here accents are stripped where text is lower-cased, and not elsewhere"
-        _tell_loss(path, entry, strips, here)
-
-
-def _check_special_tokens(stated, path):
-    for entry, needed in _SPECIAL_TOKENS.items():
-        value = stated.get(entry)
-        if value is not None and _text(value) != needed:
-            _refuse(path, entry, value, needed)
-
-
-def _text(token):
+def _token_text(token):
     """The text of a token, which may be an object of text and settings."""
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _check_whole(whole, path):
-    """Checks a tokenizer.json; returns whether it lower-cases."""
-    parts = {}
-    for part, kind in (
-        ("model", "WordPiece"),
-        ("normalizer", "BertNormalizer"),
-        ("pre_tokenizer", "BertPreTokenizer"),
-    ):
-        parts[part] = entries = whole.get(part)
-        found = entries
-        if isinstance(entries, dict):
-            # The first versions do not say the model's.
-            default = kind if "max_input_chars_per_word" in entries else None
-            found = entries.get("type", default)
-        if found != kind:
-            _refuse(path, "the type of its %s" % part, found, kind)
-    model, normalizer = parts["model"], parts["normalizer"]
-    for entry, needed in (
-        ("unk_token", tokenization.UNKNOWN_TOKEN),
-        ("continuing_subword_prefix", "##"),
-    ):
-        if model.get(entry) != needed:
-            _refuse(path, "model.%s" % entry, model.get(entry), needed)
-    lower_case = normalizer.get("lowercase")
-    if not isinstance(lower_case, bool) or not isinstance(model.get("vocab"), dict):
+def _vocab_lines(tokenizer, vocab_size, path):
+    """The vocabulary of a tokenizer as lines of a vocab.txt."""
+    ids = tokenizer.get_vocab(with_added_tokens=False)
+    if len(set(ids.values())) != len(ids) or max(ids.values(), default=0) >= vocab_size:
         raise UserError(
-            '%s: "lowercase" has to be true or false in its normalizer, and "vocab" an '
-            "object in its model. Fetch it anew." % path
-        )
-    for entry, here in (
-        ("clean_text", "here control characters are left out"),
-        ("handle_chinese_chars", _CHINESE),
-    ):
-        if normalizer.get(entry) is not True:
-            _tell_loss(path, "normalizer.%s" % entry, normalizer.get(entry), here)
-    _check_accents(
-        normalizer.get("strip_accents"), lower_case, path, "normalizer.strip_accents"
-    )
-    return lower_case
-
-
-def _tell_added_tokens(folder, stated, whole):
-    """Tells of tokens that are cut from text as a whole there."""
-    decoder, added = stated.get("added_tokens_decoder"), whole.get("added_tokens")
-    tokens = [
-        *(decoder.values() if isinstance(decoder, dict) else ()),
-        *(added if isinstance(added, list) else ()),
-        *_read_if_there(os.path.join(folder, _ADDED_NAME)),
-    ]
-    more = sorted({str(_text(token)) for token in tokens} - _USUAL_TOKENS)
-    if more:
-        logging.warning(
-            "The tokenizer in %s has %d tokens more that are never cut there, such as "
-            "%s; here they are text like other text.",
-            folder,
-            len(more),
-            _shown(more[0]),
-        )
-
-
-def _lines(whole, vocab_size, path):
-    """The vocabulary of a tokenizer.json as lines of a vocab.txt."""
-    ids = whole["model"]["vocab"]
-    if not all(type(i) is int and 0 <= i < vocab_size for i in ids.values()) or (
-        len(set(ids.values())) != len(ids)
-    ):
-        raise UserError(
-            "%s: the tokens in its vocab have to have different ids from 0 to %d, the "
+            "%s: the tokens in its vocab must have different ids from 0 to %d, the "
             "vocab_size in config.json less 1. Use the two files of the same encoder."
             % (path, vocab_size - 1)
         )
     lines = [""] * (max(ids.values(), default=-1) + 1)
     for token, index in ids.items():
-        if _can_be_met(token):
+        if _is_line(token):
             lines[index] = token
     return "".join(line + "\n" for line in lines).encode("utf-8")
 
 
-def _can_be_met(token):
-    """Whether a token can be a piece of text: without white space, and of characters.
-
-    Others keep their place as an empty line, since their own line would be another's.
-    """
-    return token.split() == [token] and token == token.encode(errors="ignore").decode()
+def _is_line(token):
+    """Whether a token can be a line of vocab.txt; another one leaves its line empty."""
+    return token.split() == [token]
 
 
-def _check_agreement(ids, path, others, whole_path):
+# --- comparison -----------------------------------------------------------------
+
+
+def _check_same_ids(ids, path, tokenizer):
     """Refuses two files that give a token different ids."""
-    for token, index in others.items():
-        if _can_be_met(token) and ids.get(token) != index:
+    for token, index in tokenizer.get_vocab(with_added_tokens=False).items():
+        if _is_line(token) and ids.get(token) != index:
             raise UserError(
                 "%s and %s beside it disagree, for one on the token %s. Use the files "
                 "of the same encoder."
-                % (path, os.path.basename(whole_path), _shown(token))
+                % (path, _TOKENIZER_NAME, printable(json.dumps(token), 100))
             )
+
+
+def _fitting_case(folder, ids, tokenizer, added, is_lowered):
+    """The `do_lower_case` with which BERT's tokenizer equals that of a folder.
+
+    Args:
+      folder: its path.
+      ids: the vocabulary, dict from token to id.
+      tokenizer: that of the folder.
+      added: list of texts that it never splits.
+      is_lowered: whether text is lower-cased before it.
+
+    Raises:
+      UserError: it equals neither; the first text that differs is named.
+    """
+    texts = list(PROBE_TEXTS)
+    for token in added:
+        texts += [] if token in _USUAL_TOKENS else [token, "a%sb" % token]
+    wordpiece = tokenization.WordpieceTokenizer(ids)
+    differences = []
+    for lower_case in (True, False):
+        basic = tokenization.BasicTokenizer(lower_case)
+        for place, text in enumerate(texts):
+            theirs = tokenizer.encode(text.lower() if is_lowered else text)
+            pieces = wordpiece.tokenize(" ".join(basic.tokenize(text)))
+            tokens = ["[CLS]", *pieces, "[SEP]"]
+            if theirs.ids != tokenization.convert_tokens_to_ids(ids, tokens):
+                differences.append((place, text, theirs.tokens, lower_case, tokens))
+                break
+        else:
+            return lower_case
+    # Of the case that fits more of the texts.
+    _, text, theirs, lower_case, tokens = max(differences)
+    raise UserError(
+        "The tokenizer in --input_dir=%s splits %s into %s; BERT's tokenizer with "
+        "--do_lower_case=%s splits it into %s. An encoder knows only the tokens that "
+        "it was trained on: choose another one, or, if your texts hold nothing of the "
+        "kind, remove that setting or token from the tokenizer's JSON files."
+        % (
+            folder,
+            printable(repr(text)),
+            printable(" ".join(theirs)),
+            lower_case,
+            printable(" ".join(tokens)),
+        )
+    )

@@ -178,6 +178,11 @@ def write_tokenizer(folder, tokens=TOKENS, **changes):
             "lowercase": True,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {
+            "type": "BertProcessing",
+            "sep": ["[SEP]", 3],
+            "cls": ["[CLS]", 2],
+        },
         "model": {
             "type": "WordPiece",
             "unk_token": "[UNK]",
@@ -186,7 +191,15 @@ def write_tokenizer(folder, tokens=TOKENS, **changes):
             "vocab": {token: index for index, token in enumerate(tokens)},
         },
         "added_tokens": [
-            {"id": tokens.index(token), "content": token, "special": True}
+            {
+                "id": tokens.index(token),
+                "content": token,
+                "special": True,
+                "single_word": False,
+                "lstrip": False,
+                "rstrip": False,
+                "normalized": False,
+            }
             for token in special
         ],
     }

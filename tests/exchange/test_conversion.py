@@ -366,7 +366,7 @@ HEADS = {
     "classifier.bias": np.ones(2, np.float32),
     "qa_outputs.weight": np.ones((2, 12), np.int32),
     "cls.predictions.transform.dense.weight": np.full((12, 12), np.nan, np.float32),
-    "cls.predictions.decoder\x1b[2J.bias": np.float32(3),
+    "cls.predictions.decoder\x1b[2J.bias": np.array(3, np.float32),
 }
 
 
