@@ -102,3 +102,53 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_a_room_says_what_it_is(room):
     text = ast.get_docstring(tree_of(room))
     assert "mports" in text and "Start reading at" in text
+
+
+# Code that the tests do not run: it needs other libraries, or measures.
+NOT_RUN = sorted([*ROOT.glob("tests/optional/*.py"), *ROOT.glob("benchmarks/*.py")])
+
+
+def source_of(name):
+    """The file of a module of the project or its tests; None for a library's."""
+    if name in MODULES:
+        return MODULES[name]
+    path = name.replace(".", "/") + ".py"
+    for place in (ROOT, ROOT / "tests"):
+        if (place / path).exists():
+            return place / path
+    return None
+
+
+def names_in(path):
+    """The names that a module has."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            yield from (alias.asname or alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", NOT_RUN, ids=lambda path: path.name)
+def test_names_in_code_that_is_not_run_exist(path):
+    tree = ast.parse(path.read_text())
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules.update({a.asname or a.name: a.name for a in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                name = "%s.%s" % (node.module, alias.name)
+                if source_of(name):
+                    modules[alias.asname or alias.name] = name
+                elif source_of(node.module):
+                    assert alias.name in names_in(source_of(node.module)), name
+                else:
+                    top = node.module.partition(".")[0]
+                    assert top not in FLOOR_OF and top != "tests", name
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            source = source_of(modules.get(node.value.id, ""))
+            if source:
+                assert node.attr in names_in(source), ast.unparse(node)
