@@ -1,8 +1,6 @@
-"""A task as a row of a table, and the one reader of all tasks' files.
+"""Tasks as data: files, columns, labels and scores; and the reader of their examples.
 
-A row says where the files are, which columns count, what the labels are and how the
-task is scored. `glue_data.GLUE_TASKS` holds those of GLUE, and `own_tasks` reads those
-of users.
+`glue_data.GLUE_TASKS` holds GLUE's tasks, `own_tasks` reads those of users.
 """
 
 import contextlib
@@ -24,20 +22,18 @@ from system import console
 
 Column = str | int
 
-# More different values are those of a regression, or no labels.
-MOST_LABELS = 1000
+MOST_LABELS = 1000  # A column with more different values holds numbers, or texts.
 
-# Labels of a regression whose range is not given: their squared errors, and sums of
-# many, are finite in float32.
+# Largest absolute label of a regression: squared errors stay finite in float32.
 LARGEST_NUMBER = 1e18
 
 
 class Holdout(NamedTuple):
-    """The rows of a file that one of two splits takes."""
+    """A random division of a file into a training and a dev set."""
 
-    fraction: float  # of each label's rows that are held out, to be the dev set
-    seed: int  # of the drawing
-    is_held_out: bool  # whether this split takes these, or the rest
+    fraction: float  # of each label's examples that become the dev set
+    seed: int
+    is_held_out: bool  # whether the split is the dev set
 
 
 class Split(NamedTuple):
@@ -48,21 +44,21 @@ class Split(NamedTuple):
     Attributes:
       name: "train", "dev", "test", "dev_matched", ...
       filename: the file's name in the task's folder.
-      rows: number of data rows in the benchmark; 0: any.
+      rows: number of examples in the benchmark; 0: any.
       text_a: column of the first text.
       text_b: column of the second text; None for single texts.
       label: column of the label; None in test files.
       index: column that counts 0..n-1, in test files; None elsewhere.
       guid_set: the first part of the examples' guids.
       guid_column: column with the second part; None: the line number from 0.
-      kind: what the file is, `text_rows.TSV`, `CSV` or `JSONL`.
+      kind: `text_rows.TSV`, `CSV` or `JSONL`.
       has_header: whether the first line of a table has the columns' names.
       num_fields: fields per line of a table; 0: as many as its first line.
-      rows_exact: False where `rows` is from memory, so that another count is no error.
+      rows_exact: False if `rows` is not certain, so that another count is no error.
       skips_broken_lines: lines with a wrong number of fields are a known fault of the
-        published file: they are left out and counted in a warning.
-      holdout: the `Holdout` of the file's rows that are this split's; None: all.
-      suffix: "", or what tells the second of two sets apart in names ("_mm").
+        published file; they are skipped and counted in a warning.
+      holdout: a `Holdout` if the file is divided; None: the split is all of it.
+      suffix: of the names of result files, for the second of two sets ("_mm").
       submission_file: the evaluation server's name for the predictions; "" if none.
     """
 
@@ -98,21 +94,21 @@ class Task(NamedTuple):
 
     Attributes:
       name: the lower-case value of `--task_name`.
-      title: the spelling for people; of GLUE's also the name of the folder.
-      labels: label strings in the order of their ids; () for regression, and as long
-        as they are not known.
+      title: the name in messages; for GLUE also that of the folder.
+      labels: label strings in the order of their ids; () for regression, and until
+        they are known.
       metrics: names in `metrics.METRICS`; the first is the headline.
-      train: a `Split`, or None for a set that is only predicted.
-      dev: `Split`s; the first is the one that models are selected by.
+      train: a `Split`; None if the task is only predicted.
+      dev: `Split`s; models are selected on the first.
       test: `Split`s.
       is_regression: whether the label is a number, not a class.
-      label_range: lowest and highest number of a regression; None: any.
+      label_range: lowest and highest label of a regression; None: not limited.
       sources: what to fetch, relative to the base address.
-      assemble: how `sources` become the folder, see `glue_fetch`.
-      note: what a reader of the scores has to know; "" if nothing.
-      model_of: name of the task whose model predicts this one; "" if its own.
-      config_file: the file that describes it, `--task_config`; "" for GLUE's.
-      max_seq_length: what its file says of the longest input; None: nothing.
+      assemble: function that makes the folder from `sources`, see `glue_fetch`.
+      note: remark printed with the scores, or "".
+      model_of: name of the task whose model predicts this one; "": its own.
+      config_file: the task file, `--task_config`; "" for GLUE's.
+      max_seq_length: the task file's entry; None: not given.
     """
 
     name: str
@@ -138,86 +134,16 @@ class Task(NamedTuple):
 
     @property
     def text_columns(self):
-        """Columns of the first and the second text in the first of its files."""
+        """Columns of the first and the second text in the first split."""
         return self.splits[0].text_a, self.splits[0].text_b
-
-
-# --- lines ----------------------------------------------------------------------
-
-
-def _line_error(path, number, message):
-    return UserError("%s, line %d: %s" % (path, number, message))
-
-
-def _path_of(task, data_dir, split):
-    """The path of a split's file, which is there."""
-    path = os.path.join(data_dir, split.filename)
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
-        expected = ", ".join(dict.fromkeys(each.filename for each in task.splits))
-        if task.config_file:
-            remedy = "correct %s, or give the files' folder, --data_dir"
-            remedy %= task.config_file
-        else:
-            remedy = "python glue_data.py --tasks=%s fetches them" % task.title
-        raise UserError(
-            "%s is not there. --data_dir=%s must be the folder of %s with the files %s "
-            "(%s)" % (path, data_dir, task.title, expected, remedy)
-        )
-    text_lines.check_plain_file(path, path)
-    return path
-
-
-# --- columns --------------------------------------------------------------------
-
-
-class _Columns(NamedTuple):
-    """Where a row's parts are: positions in a table, names in JSON."""
-
-    text_a: Column
-    text_b: Column | None
-    label: Column | None
-    index: Column | None
-    guid: Column | None
-
-
-def _columns(split):
-    return _Columns(
-        split.text_a, split.text_b, split.label, split.index, split.guid_column
-    )
-
-
-def _positions(path, split, header, width):
-    """The `_Columns` of a table of so many columns, by position."""
-    names = [name for name in _columns(split) if isinstance(name, str)]
-    missing = [name for name in names if name not in header]
-    if missing:
-        message = "the header has no column %s; it has %s" % (
-            ", ".join(map(repr, missing)),
-            text_rows.list_names(header),
-        )
-        raise _line_error(path, 1, message)
-    doubled = [name for name in names if header.count(name) > 1]
-    if doubled:
-        message = "the header has the column %r twice: leave one" % doubled[0]
-        raise _line_error(path, 1, message)
-    beyond = [n for n in _columns(split) if isinstance(n, int) and n >= width]
-    if beyond:
-        message = "there is no column %d (counted from 0), but %d of them"
-        raise _line_error(path, 1, message % (beyond[0], width))
-    return _Columns(
-        *(
-            header.index(name) if isinstance(name, str) else name
-            for name in _columns(split)
-        )
-    )
 
 
 # --- labels ---------------------------------------------------------------------
 
 
 def is_number(text):
-    """Whether a text is a finite number as programs write one."""
-    # Python's float takes digits of other scripts too, and underscores.
+    """Whether a text is a finite decimal number in ASCII digits."""
+    # float() also takes digits of other scripts, and underscores.
     if re.fullmatch(r"[0-9.eE+-]+", text):
         with contextlib.suppress(ValueError):
             return math.isfinite(float(text))
@@ -225,14 +151,13 @@ def is_number(text):
 
 
 def format_labels(task):
-    """The labels of a task as text, the first ones of many."""
-    return ", ".join(map(repr, task.labels[:10])) + (
-        ", ..." if task.labels[10:] else ""
-    )
+    """The first labels of a task as text."""
+    more = ", ..." if task.labels[10:] else ""
+    return ", ".join(map(repr, task.labels[:10])) + more
 
 
 def find_label_problem(task, label):
-    """Why a string is no label of a `Task`; "" if it is one."""
+    """Why a string is not a label of a `Task`; "" if it is one."""
     if not task.is_regression:
         if label in task.labels or not task.labels:
             return ""
@@ -244,10 +169,9 @@ def find_label_problem(task, label):
 
 
 def similar_labels(labels):
-    """Groups of labels that differ in how they are written alone.
+    """Groups labels that differ only in case, white space, Unicode or number format.
 
-    That is in case, white space, Unicode normalization form or number format: "good",
-    "Good " and "good"; "1", "1.0" and "01".
+    Such as "good", "Good " and "good"; or "1", "1.0" and "01".
 
     Args:
       labels: distinct label strings.
@@ -257,7 +181,7 @@ def similar_labels(labels):
     """
     groups: dict[str | float, list[str]] = {}
     for label in labels:
-        # Folding the case of a normalized text can undo its normalization.
+        # casefold() does not preserve normalization.
         folded = unicodedata.normalize("NFC", label).casefold()
         key = " ".join(unicodedata.normalize("NFC", folded).split())
         groups.setdefault(float(key) if is_number(key) else key, []).append(label)
@@ -265,7 +189,7 @@ def similar_labels(labels):
 
 
 def _label_text(value):
-    """A label as text; JSON has other kinds of values too."""
+    """A label as text; in JSON it can be a number or boolean."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, (int, float)) else value
@@ -274,36 +198,80 @@ def _label_text(value):
 # --- rows -----------------------------------------------------------------------
 
 
-def _row_problem(task, split, columns, row, width, number):
-    """What is wrong with a row; `number` counts data rows from 0. "" if nothing."""
-    shown = {}
-    problem = row.problem
-    if not problem and split.kind == text_rows.JSONL:
-        problem = _json_problem(split, row.fields)
-    elif not problem:
-        shown = {at: ", field %d" % (at + 1) for at in columns if at is not None}
-        if len(row.fields) != width:
-            separator = "tab" if split.kind == text_rows.TSV else "comma"
-            problem = "%d %s-separated fields, expected %d"
-            problem %= (len(row.fields), separator, width)
-    if problem:
-        return problem
-    if split.has_labels:
-        problem = find_label_problem(task, _label_text(row.fields[columns.label]))
-        return problem and "label%s: %s" % (shown.get(columns.label, ""), problem)
-    if split.index is not None and row.fields[columns.index] != str(number):
-        # Predictions are written under row numbers, so they must agree with the file.
-        return "%s%s: %.80r, expected %d (test rows are numbered from 0)" % (
-            split.index,
-            shown[columns.index],
-            row.fields[columns.index],
-            number,
+_COLUMNS = ("text_a", "text_b", "label", "index", "guid_column")  # of a `Split`
+
+
+def _line_error(path, number, message):
+    return UserError("%s, line %d: %s" % (path, number, message))
+
+
+def _find_file(task, data_dir, split):
+    path = os.path.join(data_dir, split.filename)
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        expected = ", ".join(dict.fromkeys(each.filename for each in task.splits))
+        remedy = "python glue_data.py --tasks=%s fetches them" % task.title
+        if task.config_file:
+            remedy = "correct %s, or give the files' folder, --data_dir"
+            remedy %= task.config_file
+        raise UserError(
+            "%s is not there. --data_dir=%s must be the folder of %s with the files %s "
+            "(%s)" % (path, data_dir, task.title, expected, remedy)
         )
+    return path
+
+
+def _resolve_columns(path, split, header, width):
+    """The split of a table of so many columns, with positions in place of names."""
+    columns = {name: getattr(split, name) for name in _COLUMNS}
+    names = [column for column in columns.values() if isinstance(column, str)]
+    missing = [name for name in names if name not in header]
+    doubled = [name for name in names if header.count(name) > 1]
+    beyond = [n for n in columns.values() if isinstance(n, int) and n >= width]
+    problem = ""
+    if missing:
+        problem = "the header has no column %s; it has %s" % (
+            ", ".join(map(repr, missing)),
+            text_rows.list_names(header),
+        )
+    elif doubled:
+        problem = "the header has the column %r twice: leave one" % doubled[0]
+    elif beyond:
+        problem = "there is no column %d (counted from 0), but %d of them"
+        problem %= (beyond[0], width)
+    if problem:
+        raise _line_error(path, 1, problem)
+    for name, column in columns.items():
+        if isinstance(column, str):
+            columns[name] = header.index(column)
+    return split._replace(**columns)
+
+
+def _find_row_problem(task, split, row, width, number):
+    """Why a row cannot be read; `number` counts data rows from 0. "" if it can."""
+    if row.problem:
+        return row.problem
+    if split.kind == text_rows.JSONL:
+        problem = _find_json_problem(split, row.fields)
+        if problem:
+            return problem
+    elif len(row.fields) != width:
+        separator = "tab" if split.kind == text_rows.TSV else "comma"
+        problem = "%d %s-separated fields, expected %d"
+        return problem % (len(row.fields), separator, width)
+    if split.has_labels:
+        problem = find_label_problem(task, _label_text(row.fields[split.label]))
+        place = "label"
+        if isinstance(split.label, int):
+            place = "label, field %d" % (split.label + 1)
+        return problem and "%s: %s" % (place, problem)
+    if split.index is not None and row.fields[split.index] != str(number):
+        # Predictions are written under row numbers, so they must agree with the file.
+        problem = "index, field %d: %.80r, expected %d (test rows are numbered from 0)"
+        return problem % (split.index + 1, row.fields[split.index], number)
     return ""
 
 
-def _json_problem(split, values):
-    """What a JSON object lacks; "" if nothing."""
+def _find_json_problem(split, values):
     for name in (split.text_a, split.text_b, split.label):
         if name is None:
             continue
@@ -311,7 +279,7 @@ def _json_problem(split, values):
             return "no %r, there are %s" % (name, text_rows.list_names(values))
         value = values[name]
         kind = "label" if name == split.label else "text"
-        # NaN, which is no JSON, is what pandas and Python write for a missing value.
+        # pandas and Python write a missing value as NaN, which is not JSON.
         if not isinstance(value, str) and not (
             kind == "label"
             and isinstance(value, (bool, int, float))
@@ -321,14 +289,14 @@ def _json_problem(split, values):
     return ""
 
 
-def _valid_rows(task, path, split):
-    """The rows of a file; the first with a problem is an error, see `read_examples`.
+def _read_valid_rows(task, path, split):
+    """Yields a file's rows, `text_rows.Record`s, with the split's resolved columns.
 
-    Yields:
-      Pairs of `text_rows.Record` and `_Columns`.
+    Raises:
+      UserError: the first row with a problem, see `read_examples`.
     """
     rows = text_rows.read_records(text_lines.file_lines(path, path), split.kind)
-    columns, width, broken = _columns(split), 0, []
+    columns, width, broken = split, 0, []
     if split.kind != text_rows.JSONL:
         first = next(rows, None)
         if first is None:
@@ -336,7 +304,7 @@ def _valid_rows(task, path, split):
         if first.problem:
             raise _line_error(path, first.line, first.problem)
         width = split.num_fields or len(first.fields)
-        columns = _positions(path, split, first.fields, width)
+        columns = _resolve_columns(path, split, first.fields, width)
         if split.has_header:
             _warn_of_example_as_header(path, task, split, columns, first.fields)
         else:
@@ -347,28 +315,34 @@ def _valid_rows(task, path, split):
         if split.skips_broken_lines and is_broken:
             broken.append(row.line)
             continue
-        problem = _row_problem(task, split, columns, row, width, number)
+        problem = _find_row_problem(task, columns, row, width, number)
         if problem:
             raise _line_error(path, row.line, problem)
         yield row, columns
+    if number < len(broken):
+        raise UserError("%s has no data rows" % path)
     if broken:
         console.warn(
-            "%s: left out %d broken lines of %d (wrong number of fields; a known fault "
+            "%s: skipped %d broken lines of %d (wrong number of fields; a known fault "
             "of the published file). The first: line %s",
-            path, len(broken), number + 1, ", ".join(map(str, broken[:10])),
-        )  # fmt: skip
+            path,
+            len(broken),
+            number + 1,
+            ", ".join(map(str, broken[:10])),
+        )
 
 
 def iterate_examples(task, data_dir, split):
-    """Yields all examples of a file, of any `holdout`; see `read_examples`."""
-    path = _path_of(task, data_dir, split)
-    row = None
-    for row, columns in _valid_rows(task, path, split):
+    """Yields all examples of a file, also of both sides of a `Holdout`."""
+    path = _find_file(task, data_dir, split)
+    for row, columns in _read_valid_rows(task, path, split):
         fields = row.fields
         label = task.labels[0] if task.labels else "0"
         if split.has_labels:
             label = _label_text(fields[columns.label])
-        number = row.line - 1 if columns.guid is None else fields[columns.guid]
+        number = row.line - 1
+        if columns.guid_column is not None:
+            number = fields[columns.guid_column]
         yield InputExample(
             guid="%s-%s" % (split.guid_set, number),
             text_a=fields[columns.text_a],
@@ -376,17 +350,14 @@ def iterate_examples(task, data_dir, split):
             label=label,
             line=row.line,
         )
-    if row is None:
-        raise UserError("%s has no data rows" % path)
 
 
 def read_examples(task, data_dir, split):
     """Reads the examples of a split.
 
-    In TSV fields are separated by tabs and nothing is quoted; CSV and JSONL are as
-    `text_rows` says. Guids are as in the original program: "<set>-<line number from 0,
-    header included>", or the row's own id for MNLI. Examples of a file without labels
-    get the first label ("0" in a regression), which must not be used.
+    `text_rows` describes the formats. Guids are as in the original program:
+    "<set>-<line number from 0, header included>", or the row's own id for MNLI.
+    Without labels all examples get the first label, or "0", which must not be used.
 
     Args:
       task: a `Task`.
@@ -408,14 +379,14 @@ def read_examples(task, data_dir, split):
         _warn_of_header_as_example(path, task, split, examples)
     if split.holdout is None:
         return examples
-    taken = select_holdout(examples, split.holdout)
-    if not taken:
+    selected = _select_examples(examples, split.holdout)
+    if not selected:
         raise UserError(
             '%s: "dev_share" of %g holds out none of the %d examples of %s: give a '
             'larger one, or a file, "dev"'
             % (task.config_file, split.holdout.fraction, len(examples), path)
         )
-    return taken
+    return selected
 
 
 def _warn_of_quotes(path, split, examples):
@@ -442,7 +413,7 @@ def _warn_of_header_as_example(path, task, split, examples):
 
 
 def _warn_of_example_as_header(path, task, split, columns, header):
-    has_names = any(isinstance(column, str) for column in _columns(split))
+    has_names = any(isinstance(getattr(split, name), str) for name in _COLUMNS)
     has_known_labels = task.labels or task.is_regression
     if has_names or not (split.has_labels and has_known_labels) or split.is_held_out:
         return
@@ -457,23 +428,24 @@ def _warn_of_example_as_header(path, task, split, columns, header):
         )
 
 
-def select_holdout(examples, holdout):
-    """The examples that a `Holdout` takes, in their order.
+def _select_examples(examples, holdout):
+    """The examples of one side of a `Holdout`, in their order.
 
-    Of each label's n examples round(share * n) are held out, drawn by the seed; so
-    labels keep their shares, and a label of few rows may stay in training alone. The
-    numbers of a regression are drawn from as one label's.
+    round(fraction * n) of each label's n examples are held out, so labels keep their
+    frequencies, and a rare label may stay in training alone. A regression is not
+    stratified.
     """
     by_label: dict[str, list[int]] = {}
-    labels = {example.label for example in examples}
-    is_many = len(labels) > MOST_LABELS
-    for at, example in enumerate(examples):
-        by_label.setdefault("" if is_many else example.label, []).append(at)
+    is_stratified = len({example.label for example in examples}) <= MOST_LABELS
+    for number, example in enumerate(examples):
+        by_label.setdefault(example.label if is_stratified else "", []).append(number)
     random = np.random.RandomState(holdout.seed)
     held_out: set[int] = set()
-    for _, places in sorted(by_label.items()):
-        count = round(holdout.fraction * len(places))
-        held_out.update(random.permutation(places)[:count].tolist())
+    for _, numbers in sorted(by_label.items()):
+        count = round(holdout.fraction * len(numbers))
+        held_out.update(random.permutation(numbers)[:count].tolist())
     return [
-        e for at, e in enumerate(examples) if (at in held_out) == holdout.is_held_out
+        example
+        for number, example in enumerate(examples)
+        if (number in held_out) == holdout.is_held_out
     ]

@@ -137,7 +137,7 @@ def test_broken_qqp_lines_are_counted_and_said(monkeypatch):
     monkeypatch.setattr(tasks.console, "warn", lambda text, *a: said.append(text % a))
     rows_of("qqp", 0)
     (message,) = said
-    assert "left out 2 broken lines of 8" in message
+    assert "skipped 2 broken lines of 8" in message
     assert message.endswith("line 4, 5")
     assert os.path.join("QQP", "train.tsv") in message
     rows_of("qqp", 1)
@@ -190,7 +190,7 @@ def swap(old, new):
         ("rte", 0, swap(b"sentence2\tlabel", b"hypothesis\tgold"),
          r"line 1: .*no column 'sentence2', 'label'; it has 'index', 'sentence1', 'h"),
         ("rte", 2, line(3, b"2\ta\tb"), r"line 3: index, field 1: '2', expected 1"),
-        ("qqp", 2, line(2, b"1\ta\tb"), r"line 2: id, field 1: '1', expected 0"),
+        ("qqp", 2, line(2, b"1\ta\tb"), r"line 2: index, field 1: '1', expected 0"),
         ("qqp", 2, line(2, b"0\ta"), r"test\.tsv, line 2: 2 tab-separated fields"),
         ("qqp", 1, line(2, b"0\ta"), r"dev\.tsv, line 2: 2 tab-separated fields"),
         ("qqp", 0, line(2, b"1\t2\t3\ta\tb\tyes"), r"line 2: label, field 6: 'yes'"),
