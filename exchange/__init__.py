@@ -1,4 +1,4 @@
-"""Hugging Face's encoders and AdapterHub's adapters, both ways.
+"""Encoders and adapters from and to the formats of Hugging Face and AdapterHub.
 
-Imports all rooms but `serving`. Start reading at `packages`.
+Imports `training`, `weights` and the layers below them. Start reading at `conversion`.
 """

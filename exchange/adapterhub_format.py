@@ -65,6 +65,7 @@ class Adapter(NamedTuple):
 
     name: str
     version: str
+    model_name: str | None  # the model that it was trained on, where this is stated
     size: int
     activation: str  # one of `activations.ADAPTER_ACTIVATIONS`
     weights: dict[str, np.ndarray]  # float32, of adapters alone, by variable
@@ -90,6 +91,7 @@ def read(folder, bert_config):
     path = os.path.join(folder, CONFIG_NAME)
     stated = hf_files.read_json(path)
     name, config = stated.get("name"), stated.get("config")
+    model_name = stated.get("model_name")
     adapterhub_config.check_model(stated, bert_config, path)
     if not isinstance(name, str) or not isinstance(config, dict):
         raise UserError(
@@ -105,6 +107,7 @@ def read(folder, bert_config):
     return Adapter(
         name=name,
         version=str(stated.get("version", "of no version")),
+        model_name=model_name if isinstance(model_name, str) and model_name else None,
         size=size,
         activation=activation,
         weights=_weights(found, config, name, sizes, size, bert_config, folder),

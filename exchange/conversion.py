@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import command_line
-from errors import UserError
+from errors import UserError, printable
 from exchange import hf_files, hf_tokenizer, hugging_face, packages
 from system import files
 from weights import adapter_package, checkpoints
@@ -76,6 +76,11 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         logging.info("%s holds this conversion already: nothing to do.", output_dir)
         return False
     hf_tokenizer.log_case(vocabulary)
+    model_name = stated.get("_name_or_path")
+    if isinstance(model_name, str) and model_name:
+        logging.info("%s calls the encoder %s", config_path, printable(model_name))
+        if vocabulary.lower_case is not None:
+            hf_tokenizer.warn_of_case(model_name, vocabulary.lower_case)
     values = dict(hugging_face.read_values(plan))
     if missing:
         values.update(hugging_face.random_pooler(config, missing, seed))

@@ -172,6 +172,23 @@ def log_case(vocabulary):
         )
 
 
+def warn_of_case(model_name, do_lower_case):
+    """Warns where the name of a model says that its text has another case.
+
+    Args:
+      model_name: such as "bert-base-cased".
+      do_lower_case: bool.
+    """
+    found = re.search("(un)?cased", model_name)
+    if found and bool(found.group(1)) != do_lower_case:
+        logging.warning(
+            "--do_lower_case=%s does not fit a model called %s: check which one it "
+            "needs.",
+            do_lower_case,
+            printable(model_name, 100),
+        )
+
+
 # --- tokenizers -----------------------------------------------------------------
 
 

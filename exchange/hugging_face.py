@@ -109,6 +109,12 @@ def read_config(path):
             path,
             activation,
         )
+    if source.get("auto_map"):
+        logging.warning(
+            "%s: auto_map names code that belongs to this encoder, which is not run: "
+            "make sure that the encoder is a plain BERT.",
+            path,
+        )
     if not math.isclose(epsilon, modeling.LAYER_NORM_EPSILON):
         logging.warning(
             "%s: layer_norm_eps is %g; bert_config.json cannot say so, and this "
@@ -344,7 +350,7 @@ def write(folder, bert_config, values, do_lower_case):
       do_lower_case: whether the tokenizer is to lower-case text.
 
     Raises:
-      UserError: a value is not finite.
+      UserError: a value is not finite, or the files do not hold what was written.
     """
     config = {
         field: bert_config[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)
@@ -384,10 +390,14 @@ def write(folder, bert_config, values, do_lower_case):
         tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
     )
     del tensors
-    assert read_config(os.path.join(folder, CONFIG_NAME))[0] == config
-    plan, missing = match_tensors(
-        hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config
-    )
-    assert not missing
-    for name, value in read_values(plan):
-        assert np.array_equal(value, values[name]), name
+    stored_config, _ = read_config(os.path.join(folder, CONFIG_NAME))
+    plan, _ = match_tensors(hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config)
+    if (
+        stored_config != config
+        or plan.keys() != sources.keys()
+        or any(not np.array_equal(v, values[name]) for name, v in read_values(plan))
+    ):
+        raise UserError(
+            "%s does not hold what was written: check that disk, and convert again, or "
+            "to another place" % folder
+        )

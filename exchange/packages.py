@@ -6,7 +6,7 @@ import glue_data
 import modeling
 import tokenization
 from errors import UserError, printable
-from exchange import adapterhub_format, hugging_face
+from exchange import adapterhub_format, hf_tokenizer, hugging_face
 from inputs import features
 from model import layer_ranges
 from training import classifier
@@ -116,6 +116,11 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     bert_config = found.bert_config
     features.check_seq_length(given.max_seq_length, bert_config.max_position_embeddings)
     adapter = adapterhub_format.read(folder, bert_config)
+    do_lower_case = given.do_lower_case is not False
+    origin = "adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version)
+    if adapter.model_name:
+        origin += ", trained on %s" % adapter.model_name
+        hf_tokenizer.warn_of_case(adapter.model_name, do_lower_case)
     description = adapter_package.Description(
         task_name=given.task.name if given.task else given.name,
         labels=[],
@@ -124,10 +129,10 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
         bert_config=bert_config.to_dict(),
         adapter_size=adapter.size,
         vocabulary=found.given["vocabulary"],
-        do_lower_case=given.do_lower_case is not False,
+        do_lower_case=do_lower_case,
         max_seq_length=given.max_seq_length,
         activation=adapter.activation,
-        origin="adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version),
+        origin=printable(origin),
     )
     if new_head_seed is None:
         description, head = _imported_head(folder, bert_config, given, description)
@@ -138,6 +143,11 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
         "Its layer norms are those of --init_checkpoint.",
         *adapter.notes,
     ]
+    if adapter.model_name:
+        notes.append(
+            "The adapter was trained on %s: make sure that --init_checkpoint is that "
+            "encoder." % printable(adapter.model_name)
+        )
     if new_head_seed is not None:
         notes.append("Its head is new and random: train it before use.")
     if bert_config.hidden_act == "gelu":

@@ -130,6 +130,29 @@ def test_package_of_an_import(tmp_path, base):
 
 
 @pytest.mark.parametrize(
+    "model_name, warns",
+    [("bert-base-cased", True), ("x/bert-uncased\x1b", False), (3, False), ("", False)],
+)
+def test_the_model_that_an_adapter_was_trained_on(
+    tmp_path, base, monkeypatch, model_name, warns
+):
+    logged = []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(
+            conversion.logging, level, lambda text, *args: logged.append(text % args)
+        )
+    write_adapter(tmp_path / "in", dict(ADAPTER_CONFIG, model_name=model_name))
+    package = imported(tmp_path, base)
+    shown = str(model_name).replace("\x1b", r"\x1b")
+    if isinstance(model_name, str) and model_name:
+        assert package.config["origin"].endswith(", trained on " + shown)
+        assert any("trained on " + shown in text for text in logged)
+    else:
+        assert package.config["origin"].endswith("(adapters.1.3.0)")
+    assert any("--do_lower_case=True does not fit" in text for text in logged) is warns
+
+
+@pytest.mark.parametrize(
     "scaling, shape", [(4.0, None), (0.3, None), ("learned", (1,)), ("channel", (H,))]
 )
 def test_scaling_becomes_part_of_the_weights(tmp_path, base, scaling, shape):

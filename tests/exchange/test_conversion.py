@@ -308,6 +308,8 @@ def test_config_with_only_the_sizes(tmp_path, plain):
     [
         ("hidden_act", "gelu", "tanh approximation"),
         ("layer_norm_eps", 1e-5, "layer_norm_eps is 1e-05"),
+        ("auto_map", {"AutoModel": "code.Model"}, "auto_map"),
+        ("_name_or_path", "bert-base-uncased", "do_lower_case=False does not fit"),
         ("vocab_size", 11, None),
     ],
 )
@@ -317,6 +319,7 @@ def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
         hugging_face.logging, "warning", lambda text, *args: told.append(text % args)
     )
     source = write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
+    (tmp_path / "in" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     conversion.convert(source, str(tmp_path / "out"))
     assert len(told) == (notice is not None)
     assert all(notice in text for text in told)
@@ -812,6 +815,18 @@ def test_full_disk_leaves_nothing(tmp_path, packaged, monkeypatch):
 
     monkeypatch.setattr(hugging_face.safetensors.numpy, "save_file", full_disk)
     not_written(tmp_path, base, "No space left")
+
+
+def test_a_disk_that_does_not_keep_what_is_written(tmp_path, packaged, monkeypatch):
+    base, _ = packaged
+    save_file = hugging_face.safetensors.numpy.save_file
+
+    def damage(tensors, path, metadata):
+        name = min(tensors)
+        save_file({**tensors, name: tensors[name] + 1}, path, metadata)
+
+    monkeypatch.setattr(hugging_face.safetensors.numpy, "save_file", damage)
+    not_written(tmp_path, base, "does not hold what was written")
 
 
 # --- the command line -----------------------------------------------------------
