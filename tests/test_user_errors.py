@@ -663,6 +663,13 @@ HEAD_CASES = tuple(
     for todo in (["do_eval"], ["do_train"])
 )
 
+NO_TEST_SET = Case(
+    "own task without a test set, to predict",
+    ("--do_predict", '{root}/task.json, "test"\n'),
+    {**FROM_HEAD, **PREDICT},
+    write("task.json", TASK_ON_MRPC),
+)
+
 HOLDS = "--output_dir={root}/output holds another run"
 OUTPUT_CASES = (
     Case(
@@ -823,6 +830,7 @@ CASES = (
     *MODEL_CASES,
     *CHECKPOINT_CASES,
     *HEAD_CASES,
+    NO_TEST_SET,
     *OUTPUT_CASES,
 )
 

@@ -315,8 +315,7 @@ class SaveHook(estimator.SessionRunHook):
 
 
 def _diverged(output_dir, watch):
-    values = watch.last_values
-    where = ""
+    values, where = watch.last_values, ""
     if values is not None:
         where = " in step %d: loss %g, gradient norm %g, learning rate %g" % (
             watch.steps_done,
@@ -324,9 +323,15 @@ def _diverged(output_dir, watch):
             values["gradient_norm"],
             values["learning_rate"],
         )
+        if watch.steps_done == 1:
+            return UserError(
+                "the training diverged%s. Nothing was updated before, so no training "
+                "setting is at fault: the weights of --init_checkpoint, or the labels "
+                "of a regression, are too large for float32" % where
+            )
     return UserError(
         "the training diverged%s. Nothing was written after the last good checkpoint, "
-        "%s. Start anew with a lower --learning_rate, --adam_bias_correction=true or "
+        "%s. Train again with a lower --learning_rate, --adam_bias_correction=true or "
         "a longer --warmup_proportion, and a new --output_dir"
         % (where, checkpoints.latest(output_dir))
     )

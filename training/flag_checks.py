@@ -230,16 +230,16 @@ def splits_needed(task, flags):
       UserError: the task has no such set.
     """
     needed = []
-    for wanted, flag, splits in (
-        (flags.do_train, "do_train", (task.train,) if task.train else ()),
-        (flags.do_eval, "do_eval", task.dev),
-        (flags.eval_steps and not flags.do_eval, "eval_steps", task.dev),
-        (flags.do_predict, "do_predict", task.test),
+    train, dev, test = '"train"', '"dev" or "dev_share"', '"test"'
+    for wanted, flag, splits, entries in (
+        (flags.do_train, "do_train", (task.train,) if task.train else (), train),
+        (flags.do_eval, "do_eval", task.dev, dev),
+        (flags.eval_steps and not flags.do_eval, "eval_steps", task.dev, dev),
+        (flags.do_predict, "do_predict", task.test, test),
     ):
         if wanted and not splits:
             if task.config_file:
-                remedy = 'name one in %s ("train", "dev" or "dev_share", "test")'
-                remedy %= task.config_file
+                remedy = "name one in %s, %s" % (task.config_file, entries)
             else:
                 remedy = (
                     "it is predicted with the model of %s (--do_predict=true with the "

@@ -3,8 +3,9 @@
 import io
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
+
+from system import files
 
 # More labels are not written beside their rows, nor the counts into the cells.
 _MOST_NAMED = 40
@@ -48,8 +49,7 @@ def confusion_matrix(path, title, labels, matrix):
             )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    with tf.io.gfile.GFile(path, "wb") as writer:
-        writer.write(buffer.getvalue())
+    files.write_whole(path, buffer.getvalue())
 
 
 def _shown(label):

@@ -10,16 +10,6 @@ from system import console
 from training import distribution
 from weights import adapter_package, checkpoints, run_record
 
-# The files of an output directory, in this order; "%s": what differs by task.
-_FILES = (
-    (adapter_package.FOLDER, "the adapter package: all that was trained"),
-    ("eval_results.txt", "scores; eval_results.json has the baseline and more"),
-    ("test_results.tsv", "each test row's probabilities, or score"),
-    (run_record.FILE_NAME, "settings, counts, diagnostics"),
-    (console.LOG_NAME, "all that was logged, with times"),
-)
-
-
 _GROUPS = {
     modeling.ADAPTERS: "adapters",
     modeling.LAYER_NORM: "layer norms",
@@ -171,27 +161,37 @@ def say_best(best, output_dir):
 
 
 def say_files(output_dir, task, result_name):
-    """Says which files a run has left.
+    """Lists the files that a run has written.
 
     Args:
       output_dir: its folder.
       task: a `tasks.Task`.
       result_name: see `task_inputs.TaskRun`.
     """
-    console.say("Files in %s:", output_dir)
-    files = list(_FILES)
-    what = "each test row's label, in the form of the evaluation server"
-    files[3:3] = [(split.submission_file, what) for split in task.test]
-    files[4:4] = [
+    probabilities = "each test example's probabilities, or score"
+    predicted = "each test example's label, in the format of the evaluation server"
+    if task.config_file:
+        predicted = "each test example's %s" % (
+            "score" if task.is_regression else "label"
+        )
+    results = [
+        ("eval_results.txt", "scores; eval_results.json has the baseline and more"),
+        *(("test_results%s.tsv" % split.suffix, probabilities) for split in task.test),
+        *((split.submission_file, predicted) for split in task.test),
         ("test_scores.json", "scores of the test set, which has labels"),
         *(
-            ("confusion_matrix_%s.png" % split.name, "what each label was taken for")
+            ("confusion_matrix_%s.png" % split.name, "predictions of each label")
             for split in (*task.dev, *task.test)
         ),
     ]
-    # Of results.
-    files[1:-2] = [(result_name(name), what) for name, what in files[1:-2]]
-    for name, what in files:
+    listed = [
+        (adapter_package.FOLDER, "the adapter package: all trained variables"),
+        *((result_name(name), what) for name, what in results),
+        (run_record.FILE_NAME, "settings, counts, diagnostics"),
+        (console.LOG_NAME, "all that was logged, with times"),
+    ]
+    console.say("Files in %s:", output_dir)
+    for name, what in listed:
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
             console.say("  %-25s %s", name, what)
     checkpoint = checkpoints.latest(output_dir)

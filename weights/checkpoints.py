@@ -247,6 +247,9 @@ def write(prefix, values):
     Args:
       prefix: path without file endings.
       values: dict from name to array.
+
+    Raises:
+      UserError: what is read is not what was written.
     """
     names = sorted(values)
     with tf.Graph().as_default():
@@ -263,10 +266,15 @@ def write(prefix, values):
         )
         with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
             session.run(save, {p: values[n] for p, n in zip(inputs, names)})
-    reader = tf.train.load_checkpoint(prefix)
-    assert set(reader.get_variable_to_shape_map()) == set(names)
-    for name in names:
-        assert np.array_equal(reader.get_tensor(name), values[name]), name
+    remedy = "write it again, on a disk that is in order"
+    if sorted(read_shapes(prefix, remedy)) != names:
+        raise UserError("checkpoint %s was not written whole: %s" % (prefix, remedy))
+    for name, value in iterate_values(prefix, names):
+        if not np.array_equal(value, values[name]):
+            raise UserError(
+                "%s of checkpoint %s reads otherwise than it was written: %s"
+                % (name, prefix, remedy)
+            )
 
 
 def check_fit(checkpoint, shapes, trained, allow_random_base=False, remedy=None):

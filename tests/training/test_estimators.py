@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -115,6 +116,15 @@ def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):
     writer = tf.summary.FileWriterCache.get(str(tmp_path))
     writer.add_summary(tf.Summary(), 1)
     writer.flush()
+
+
+@pytest.mark.parametrize(("step", "flag"), [(1, "--init_"), (2, "--learning_rate")])
+def test_a_run_that_diverged_at_once_is_not_told_to_change_its_training(step, flag):
+    values = dict.fromkeys(("loss", "gradient_norm", "learning_rate"), float("inf"))
+    watch = types.SimpleNamespace(steps_done=step, last_values=values)
+    message = str(estimators._diverged("/nowhere", watch))
+    assert "step %d: loss inf" % step in message and flag in message
+    assert ("--learning_rate" in message) == (step > 1)
 
 
 @pytest.mark.parametrize(

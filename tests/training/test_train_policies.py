@@ -510,13 +510,17 @@ def test_an_earlier_record_is_of_adapters_in_all_layers(run, fails):
     assert (output / "test_results.tsv").exists()
 
 
-def test_adapters_are_left_out_where_that_is_asked_for(run, fails, setting, tmp_path):
+def test_adapters_are_left_out_where_that_is_asked_for(
+    run, fails, setting, tmp_path, capsys
+):
     task = small_packages.Task("mrpc", 4, ("0", "1"))
     whole = small_packages.write_package(tmp_path / "whole", setting, task)
     package = adapter_package.read(whole)
     flags = {"adapters": whole, "do_eval": True, "do_predict": True}
     output = run("a", ablate_adapter_layers="1", **flags)
     kept = set(os.listdir(output))
+    text = capsys.readouterr().err
+    assert "run.json" in text and "run_without_1.json" not in text
     assert {"eval_results_without_1.txt", "eval_without_1"} <= kept
     assert not {"eval_results.txt", "eval", "test_results.tsv", "MRPC.tsv"} & kept
     record = json.loads((output / "eval_results_without_1.json").read_text())

@@ -139,6 +139,14 @@ def test_warm_start_takes_what_is_there_and_leaves_the_rest(tmp_path):
             assert np.all(session.run(variable) == value)
 
 
+def test_what_is_not_read_as_it_was_written_is_an_error(tmp_path, monkeypatch):
+    values = {"x": np.ones(3, np.float32)}
+    checkpoints.write(str(tmp_path / "right"), values)
+    monkeypatch.setattr(checkpoints, "iterate_values", lambda *_: [("x", np.zeros(3))])
+    with pytest.raises(UserError, match=r"x of checkpoint .*wrong"):
+        checkpoints.write(str(tmp_path / "wrong"), values)
+
+
 def test_parameter_counts():
     counts = checkpoints.parameter_counts(SHAPES, TRAINED)
     assert counts == {
