@@ -20,7 +20,7 @@ import numpy as np
 import six
 import tensorflow.compat.v1 as tf
 
-from model import activations, configuration, random_seeds
+from model import activations, configuration, gradients, random_seeds
 
 # Names that the original's modeling.py has too.
 BertConfig = configuration.BertConfig
@@ -46,14 +46,7 @@ MASKED_SCORE = -10000.0
 
 
 class BertModel:
-    """BERT, with an adapter after each sublayer.
-
-    The classifier reads only the first position of the last layer. So the
-    constructor computes the last layer for that position alone (the result is the
-    same but for rounding), and the rest of the last layer is added to the graph
-    when `get_sequence_output` or `get_all_encoder_layers` asks for it. In training
-    the two draw their dropout independently; use one of them.
-    """
+    """BERT, with an adapter after each sublayer."""
 
     def __init__(
         self,
@@ -93,7 +86,6 @@ class BertModel:
         self._config = config
         self._adapter_fn = get_adapter(adapter_fn)
         self._options = options = options or Options()
-        self._layer_outputs = None
 
         B, S = get_shape_list(input_ids, expected_rank=2)
         if input_mask is None:
@@ -101,8 +93,7 @@ class BertModel:
         if token_type_ids is None:
             token_type_ids = tf.zeros([B, S], tf.int32)
 
-        with tf.variable_scope(scope, default_name="bert") as variable_scope:
-            self._scope = variable_scope
+        with tf.variable_scope(scope, default_name="bert"):
             with tf.variable_scope("embeddings"):
                 embedded, self._embedding_table = embedding_lookup(
                     input_ids,
@@ -112,43 +103,46 @@ class BertModel:
                     use_one_hot_embeddings=use_one_hot_embeddings,
                 )
                 self._embedding_output = embedding_postprocessor(
-                    embedded, token_type_ids, config, options.layer_norm_fn
+                    embedded,
+                    use_token_type=True,
+                    token_type_ids=token_type_ids,
+                    token_type_vocab_size=config.type_vocab_size,
+                    initializer_range=config.initializer_range,
+                    max_position_embeddings=config.max_position_embeddings,
+                    dropout_prob=config.hidden_dropout_prob,
+                    layer_norm_fn=options.layer_norm_fn,
                 )
             # [B, 1, 1, T], for scores of [B, N, F, T].
             self._mask_scores = MASKED_SCORE * (
                 1.0 - tf.cast(input_mask[:, tf.newaxis, tf.newaxis, :], tf.float32)
             )
+            hidden = self._embedding_output
+            self._all_encoder_layers = []
             with tf.variable_scope("encoder"):
-                hidden = self._embedding_output
-                self._lower_layers = []
-                for layer in range(config.num_hidden_layers - 1):
-                    hidden = self._layer(layer, hidden)
-                    self._lower_layers.append(hidden)
-                first = self._layer(
-                    config.num_hidden_layers - 1, hidden, first_only=True
-                )
+                for index in range(config.num_hidden_layers):
+                    hidden = self._encoder_layer(index, hidden)
+                    self._all_encoder_layers.append(hidden)
             with tf.variable_scope("pooler"):
                 self._pooled_output = dense(
-                    tf.squeeze(first, axis=1),
+                    hidden[:, 0],
                     config.hidden_size,
                     config.initializer_range,
                     activation=tf.tanh,
                     precision=options.precision,
                 )
 
-    def _layer(self, index, hidden, first_only=False):
+    def _encoder_layer(self, index, hidden):
+        config, options = self._config, self._options
         fixed = [self._mask_scores]
-        config = self._config
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
-            # Made out here, so that computing the layer again drops the same elements.
-            fixed.append(random_seeds.of_step(3))
-
-        options = self._options
+            # Drawn outside of the layer: recomputing it drops the same elements.
+            fixed.append(random_seeds.step_seeds(3))
+        is_last = index == config.num_hidden_layers - 1
         has_adapters = options.adapter_layers is None or index in options.adapter_layers
 
         def layer(hidden, mask_scores, seeds=None):
             return transformer_layer(
-                hidden[:, :1, :] if first_only else hidden,
+                hidden[:, :1] if is_last and options.pooled_output_only else hidden,
                 hidden,
                 mask_scores,
                 config,
@@ -159,7 +153,7 @@ class BertModel:
 
         with tf.variable_scope("layer_%d" % index) as scope:
             if options.recompute_activations:
-                layer = _recomputed(layer, scope, options.trains)
+                return _recompute(layer, scope, options.trains, hidden, *fixed)
             return layer(hidden, *fixed)
 
     def get_pooled_output(self):
@@ -171,18 +165,17 @@ class BertModel:
         return self.get_all_encoder_layers()[-1]
 
     def get_all_encoder_layers(self):
-        """List of float [B, S, H], one a layer, lowest first."""
-        if self._layer_outputs is None:
-            below = [self._embedding_output, *self._lower_layers]
-            # Into the very scopes of the constructor, variables reused.
-            same_scope = tf.variable_scope(
-                self._scope, reuse=True, auxiliary_name_scope=False
+        """List of float [B, S, H], one a layer, lowest first.
+
+        Raises:
+          ValueError: the model was built for its pooled output only.
+        """
+        if self._options.pooled_output_only:
+            raise ValueError(
+                "the last layer has its first position only: build the model without "
+                "Options.pooled_output_only"
             )
-            same_names = tf.name_scope(self._scope.original_name_scope)
-            with same_scope, same_names, tf.variable_scope("encoder"):
-                last = self._layer(len(below) - 1, below[-1])
-            self._layer_outputs = [*self._lower_layers, last]
-        return self._layer_outputs
+        return self._all_encoder_layers
 
     def get_embedding_output(self):
         """Float [B, S, H]: sum of the embeddings, layer-normalized."""
@@ -215,20 +208,37 @@ def feedforward_adapter(
     Returns:
       Float [rows, H].
     """
-    width = get_shape_list(input_tensor, expected_rank=2)[1]
+    H = get_shape_list(input_tensor, expected_rank=2)[1]
+    collections = (ADAPTERS,)
+    weights, biases = [], []
     with tf.variable_scope("adapters"):
+        for index, (n_in, n_out) in enumerate([(H, hidden_size), (hidden_size, H)], 1):
+            name, shape = "weights%d" % index, [n_in, n_out]
+            weights.append(normal_variable(name, shape, init_scale, collections))
+            name, shape = "biases%d" % index, [1, n_out]
+            zeros = tf.zeros_initializer()
+            biases.append(get_variable(name, shape, zeros, collections))
+        return bottleneck(
+            input_tensor,
+            *zip(weights, biases),
+            activations.ADAPTER_ACTIVATIONS[activation],
+        )
 
-        def projection(index, x, n_in, n_out):
-            kept_in = (ADAPTERS,)
-            name = "weights%d" % index
-            weights = normal_variable(name, [n_in, n_out], init_scale, kept_in)
-            name = "biases%d" % index
-            biases = get_variable(name, [1, n_out], tf.zeros_initializer(), kept_in)
-            return affine(x, weights, tf.reshape(biases, [n_out]))
 
-        inner = projection(1, input_tensor, width, hidden_size)
-        inner = activations.ADAPTER_ACTIVATIONS[activation](inner)
-        return input_tensor + projection(2, inner, hidden_size, width)
+def bottleneck(x, down, up, activation):
+    """x + activation(x W1 + b1) W2 + b2, with weights for all or for each example.
+
+    Args:
+      x: float [rows, H], or [B, P, H] with P positions of each example.
+      down: W1 and b1, float [H, A] and [1, A], or [B, H, A] and [B, 1, A].
+      up: W2 and b2, float [A, H] and [1, H], or [B, A, H] and [B, 1, H].
+      activation: function of a tensor.
+
+    Returns:
+      Float tensor of the shape of x.
+    """
+    inner = activation(tf.matmul(x, down[0]) + down[1])
+    return x + (tf.matmul(inner, up[0]) + up[1])
 
 
 def get_adapter(function_string):
@@ -260,12 +270,11 @@ def get_adapter(function_string):
 
 
 def get_variable(name, shape, initializer, collections=()):
-    """A float32 resource variable in GLOBAL_VARIABLES and the given collections."""
+    """A float32 variable in GLOBAL_VARIABLES and the given collections."""
     return tf.get_variable(
         name,
         shape,
         initializer=initializer,
-        use_resource=True,
         # Replicas compute the same update.
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         collections=[tf.GraphKeys.GLOBAL_VARIABLES, *collections],
@@ -277,7 +286,7 @@ def normal_variable(name, shape, stddev, collections=()):
 
     From the graph's seed, if it has one, and the variable's name.
     """
-    seed = random_seeds.of_variable(name)
+    seed = random_seeds.variable_seed(name)
     initializer = tf.truncated_normal_initializer(stddev=stddev, seed=seed)
     return get_variable(name, shape, initializer, collections)
 
@@ -321,106 +330,79 @@ def collection_by_name():
 def dropout(input_tensor, dropout_prob, seed=None):
     """Sets elements to 0 with the given probability and scales up the others.
 
-    Random numbers are what dropout costs. An element is dropped by 16 random bits, so
-    the probability is met to 2^-17 (up to 255/256, the highest); the scale is that of
-    the probability met. The lower 8 bits decide for one element in 256 and are shared
-    along the first axis, which leaves a correlation of less than 1e-4 there.
-
-    What is dropped follows from the seed alone, so a step that is computed again, or
-    resumed by another process, drops the same elements.
+    16 random bits decide for each element, so the probability is met to 2^-17; the
+    scale is that of the probability met. What is dropped follows from the seed alone,
+    so a step that is recomputed, or resumed by another process, drops the same
+    elements.
 
     Args:
       input_tensor: float tensor of any shape.
       dropout_prob: the probability of dropping an element; None or 0.0: none.
-      seed: int32 [2]; None: of this step and place, `random_seeds.of_step`.
+      seed: int32 [2]; None: of this step and place, `random_seeds.step_seeds`.
 
     Returns:
       Float tensor of the same shape.
     """
     if not dropout_prob:
         return input_tensor
-    seed = random_seeds.of_step(1)[0] if seed is None else seed
+    seed = random_seeds.step_seeds(1)[0] if seed is None else seed
     values = 2**16
-    dropped = min(round(dropout_prob * values), values - 256)
-
-    @tf.custom_gradient
-    def masked(x):
-        shape = tf.shape(x)
-        size, shared = tf.size(x), tf.reduce_prod(shape[1:])
-        words = tf.random.stateless_uniform(
-            [(size + shared + 3) // 4], seed, minval=None, maxval=None, dtype=tf.int32
-        )
-        drawn = tf.reshape(tf.bitcast(words, tf.uint8), [-1])
-        upper = tf.reshape(drawn[:size], shape)
-        lower = tf.reshape(drawn[size : size + shared], shape[1:])
-        # 256 upper + lower >= dropped
-        is_below = tf.cast(lower < dropped % 256, tf.uint8)
-        kept = upper >= tf.constant(dropped // 256, tf.uint8) + is_below
-        mask = tf.cast(kept, x.dtype) * (values / (values - dropped))
-        return x * mask, lambda dy: dy * mask
-
-    return masked(input_tensor)
+    dropped = min(round(dropout_prob * values), values - 1)
+    size = tf.size(input_tensor)
+    words = tf.random.stateless_uniform(
+        [(size + 1) // 2], seed, minval=None, maxval=None, dtype=tf.int32
+    )
+    drawn = tf.reshape(tf.bitcast(words, tf.uint16), [-1])[:size]
+    kept = tf.reshape(drawn, tf.shape(input_tensor)) >= tf.constant(dropped, tf.uint16)
+    mask = tf.cast(kept, input_tensor.dtype) * (values / (values - dropped))
+    return gradients.override_gradient(
+        input_tensor * mask, [input_tensor], lambda dy: [dy * mask]
+    )
 
 
-def _recomputed(layer, scope, trains):
-    """A layer that keeps its input alone for the backward pass (Chen et al., 2016,
+def _recompute(layer, scope, trains, hidden, *fixed):
+    """Calls a layer and keeps only its input for the backward pass (Chen et al., 2016,
     arXiv:1604.06174).
 
     Args:
       layer: function of a float tensor, and of more that need no gradient.
       scope: the variable scope that it is called in.
       trains: see `Options`.
+      hidden: the float tensor.
+      *fixed: the other inputs.
 
     Returns:
-      The same function.
+      The layer's output.
     """
+    output = layer(hidden, *fixed)
+    collections = collection_by_name()
+    trained = [
+        variable
+        for variable in tf.trainable_variables(re.escape(scope.name) + "/")
+        for name in [base_name(variable)]
+        if trains(name, collections.get(name, OTHER))
+    ]
 
-    @tf.custom_gradient
-    def run(hidden, *fixed):
-        def grad(dy, variables=()):
-            # Not before dy is there: else both computations would be made one.
-            with tf.control_dependencies([dy]):
-                again = tf.identity(hidden)
-            with tf.variable_scope(scope, reuse=True):
-                output = layer(again, *fixed)
-            collections = collection_by_name()
-            wanted = [
-                v
-                for v in variables
-                if trains(base_name(v), collections.get(base_name(v), OTHER))
-            ]
-            dx, *found = tf.gradients(
-                output, [again, *wanted], dy, stop_gradients=again
-            )
-            of_name = {base_name(v): g for v, g in zip(wanted, found)}
-            inputs = [dx, *(None for _ in fixed)]
-            return inputs, [of_name.get(base_name(v)) for v in variables]
+    def gradient(dy):
+        # Delay recomputation until dy is available, or common-subexpression elimination
+        # merges it with the forward pass.
+        with tf.control_dependencies([dy]):
+            again = tf.identity(hidden)
+        with tf.variable_scope(scope, reuse=True):
+            recomputed = layer(again, *fixed)
+        return tf.gradients(recomputed, [again, *trained], dy, stop_gradients=again)
 
-        output = layer(hidden, *fixed)
-        # TensorFlow looks for the layer's variables among the global ones alone.
-        known = tf.get_collection_ref(tf.GraphKeys.GLOBAL_VARIABLES)
-        known.extend(tf.local_variables())
-        return output, grad
-
-    def without_local_ones(*inputs):
-        output = run(*inputs)
-        known = tf.get_collection_ref(tf.GraphKeys.GLOBAL_VARIABLES)
-        local = {id(variable) for variable in tf.local_variables()}
-        known[:] = [variable for variable in known if id(variable) not in local]
-        return output
-
-    return without_local_ones
+    return gradients.override_gradient(output, [hidden, *trained], gradient)
 
 
-@tf.custom_gradient
 def _normalize(x, beta, gamma):
-    """Layer normalization of [..., H], with its gradient in few passes."""
+    """Layer normalization of [..., H], with its gradient in few passes over memory."""
     centered = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
     inverse = tf.rsqrt(variance + LAYER_NORM_EPSILON)
     normalized = centered * inverse
 
-    def grad(dy):
+    def gradient(dy):
         rows = list(range(x.shape.rank - 1))
         dbeta = tf.reduce_sum(dy, axis=rows)
         dgamma = tf.reduce_sum(dy * normalized, axis=rows)
@@ -428,27 +410,31 @@ def _normalize(x, beta, gamma):
         along = tf.reduce_mean(scaled * normalized, axis=-1, keepdims=True)
         mean = tf.reduce_mean(scaled, axis=-1, keepdims=True)
         dx = (scaled - mean - normalized * along) * inverse
-        return dx, dbeta, dgamma
+        return [dx, dbeta, dgamma]
 
-    return normalized * gamma + beta, grad
+    return gradients.override_gradient(
+        normalized * gamma + beta, [x, beta, gamma], gradient
+    )
 
 
-def layer_norm(input_tensor, name="LayerNorm"):
+def layer_norm(input_tensor, name=None):
     """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
 
     Args:
       input_tensor: float [..., H].
-      name: variable scope of `beta` and `gamma`, both [H].
+      name: variable scope of `beta` and `gamma`, both [H]; None: "LayerNorm".
 
     Returns:
       Float tensor of the same shape.
     """
     width = input_tensor.shape.as_list()[-1]
     kept_in = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
-    with tf.variable_scope(name):
+    with tf.variable_scope(name or "LayerNorm"):
         beta = get_variable("beta", [width], tf.zeros_initializer(), kept_in)
         gamma = get_variable("gamma", [width], tf.ones_initializer(), kept_in)
-        return _normalize(input_tensor, tf.identity(beta), tf.identity(gamma))
+        return _normalize(
+            input_tensor, tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma)
+        )
 
 
 class Options(NamedTuple):
@@ -463,36 +449,24 @@ class Options(NamedTuple):
     # From float [..., H] to the same shape, in the variable scopes that this is called
     # in.
     layer_norm_fn: Callable = layer_norm
-    # Whether queries, keys and values of all positions come from one matrix product,
-    # which keeps many cores busy; for one core three products are as fast, and nothing
-    # is put together and taken apart.
-    joined_projections: bool = True
+    # Compute the last layer at the first position only, which is all that the pooled
+    # output depends on.
+    pooled_output_only: bool = False
     adapter_layers: Container[int] | None = None  # with adapters; None: all
     # Whether a variable is trained, from its base name and its collection, or `OTHER`:
     # what is computed again gives no other's gradient.
     trains: Callable = lambda name, collection: collection != OTHER
 
 
-def _dense_variables(n_in, n_out, initializer_range):
-    kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
-    return kernel, get_variable("bias", [n_out], tf.zeros_initializer())
-
-
-def affine(x, kernel, bias, precision=tf.float32):
-    """x kernel + bias, computed in the given dtype.
-
-    Args:
-      x: float [rows, n_in].
-      kernel: float [n_in, n_out], tensor or variable.
-      bias: float [n_out], the same.
-      precision: dtype.
-
-    Returns:
-      Tensor [rows, n_out] of that dtype.
-    """
-    # One operation of oneDNN, which adds before it rounds; apart they are two.
-    product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
-    return tf.nn.bias_add(product, tf.cast(bias, precision))
+def _linear(x, n_out, initializer_range, name, precision):
+    """x kernel + bias, [rows, n_out] of the precision; see `dense`."""
+    n_in = get_shape_list(x, expected_rank=2)[1]
+    with tf.variable_scope(name):
+        kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
+        bias = get_variable("bias", [n_out], tf.zeros_initializer())
+        # oneDNN computes the two as one operation.
+        product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
+        return tf.nn.bias_add(product, tf.cast(bias, precision))
 
 
 def dense(
@@ -516,12 +490,9 @@ def dense(
     Returns:
       Float32 [rows, n_out].
     """
-    n_in = get_shape_list(input_tensor, expected_rank=2)[1]
-    with tf.variable_scope(name):
-        kernel, bias = _dense_variables(n_in, n_out, initializer_range)
-        output = affine(input_tensor, kernel, bias, precision)
-        output = tf.cast(output, tf.float32)
-        return output if activation is None else activation(output)
+    output = _linear(input_tensor, n_out, initializer_range, name, precision)
+    output = tf.cast(output, tf.float32)
+    return output if activation is None else activation(output)
 
 
 def embedding_lookup(
@@ -557,37 +528,62 @@ def embedding_lookup(
 
 
 def embedding_postprocessor(
-    input_tensor, token_type_ids, config, layer_norm_fn=layer_norm
+    input_tensor,
+    use_token_type=False,
+    token_type_ids=None,
+    token_type_vocab_size=16,
+    token_type_embedding_name="token_type_embeddings",
+    use_position_embeddings=True,
+    position_embedding_name="position_embeddings",
+    initializer_range=0.02,
+    max_position_embeddings=512,
+    dropout_prob=0.1,
+    layer_norm_fn=layer_norm,
 ):
     """Adds segment and position embeddings, then layer norm and dropout.
 
     Args:
       input_tensor: float [B, S, H], the word piece embeddings.
-      token_type_ids: int32 [B, S].
-      config: a `BertConfig`.
+      use_token_type: whether to add segment embeddings.
+      token_type_ids: int32 [B, S], needed with `use_token_type`.
+      token_type_vocab_size: number of segment ids.
+      token_type_embedding_name: name of the segments' table.
+      use_position_embeddings: whether to add position embeddings.
+      position_embedding_name: name of the positions' table.
+      initializer_range: standard deviation of the tables' truncated normal.
+      max_position_embeddings: rows of the positions' table.
+      dropout_prob: dropout probability.
       layer_norm_fn: see `Options`.
 
     Returns:
       Float [B, S, H].
 
     Raises:
-      ValueError: S is known and exceeds `max_position_embeddings`.
+      ValueError: S is known and exceeds `max_position_embeddings`, or
+        `token_type_ids` is missing.
     """
     _, S, H = get_shape_list(input_tensor, expected_rank=3)
-    if isinstance(S, int) and config.max_position_embeddings < S:
-        raise ValueError(
-            "sequence length %d exceeds max_position_embeddings %d"
-            % (S, config.max_position_embeddings)
+    output = input_tensor
+    if use_token_type:
+        if token_type_ids is None:
+            raise ValueError("use_token_type needs token_type_ids")
+        table = normal_variable(
+            token_type_embedding_name, [token_type_vocab_size, H], initializer_range
         )
-    stddev = config.initializer_range
-    shape = [config.type_vocab_size, H]
-    types = normal_variable("token_type_embeddings", shape, stddev)
-    shape = [config.max_position_embeddings, H]
-    positions = normal_variable("position_embeddings", shape, stddev)
-    # The table of segments is tiny: a one-hot product is the fast look-up everywhere.
-    one_hot = tf.one_hot(token_type_ids, depth=config.type_vocab_size)
-    output = input_tensor + tf.einsum("bst,th->bsh", one_hot, types) + positions[:S]
-    return dropout(layer_norm_fn(output), config.hidden_dropout_prob)
+        # The table is tiny: a one-hot product is the fast look-up everywhere.
+        one_hot = tf.one_hot(token_type_ids, depth=token_type_vocab_size)
+        output += tf.einsum("bst,th->bsh", one_hot, table)
+    if use_position_embeddings:
+        if isinstance(S, int) and max_position_embeddings < S:
+            raise ValueError(
+                "sequence length %d exceeds max_position_embeddings %d"
+                % (S, max_position_embeddings)
+            )
+        table = normal_variable(
+            position_embedding_name, [max_position_embeddings, H], initializer_range
+        )
+        output += table[:S]
+    return dropout(layer_norm_fn(output), dropout_prob)
 
 
 def transformer_layer(
@@ -658,7 +654,7 @@ def attention(queries_from, hidden, mask_scores, config, options, seed=None):
 
     Args:
       queries_from: float [B, F, H].
-      hidden: float [B, T, H]; the very same tensor where all positions are computed.
+      hidden: float [B, T, H].
       mask_scores: float [B, 1, 1, T], added to the scores.
       config: a `BertConfig`.
       options: an `Options`; the softmax is float32 whatever the precision.
@@ -667,93 +663,43 @@ def attention(queries_from, hidden, mask_scores, config, options, seed=None):
     Returns:
       Float [B * F, H] of the precision, the concatenated heads.
     """
-    precision = options.precision
     H, N = config.hidden_size, config.num_attention_heads
     D = H // N
-    variables = []
-    for name in ("query", "key", "value"):
-        with tf.variable_scope(name):
-            variables.append(_dense_variables(H, H, config.initializer_range))
 
-    def project(x, parts):
-        # One matrix product for several projections: [rows, H] x [H, P * H].
+    def project(x, name):
         B, length, _ = get_shape_list(x, expected_rank=3)
-        kernel = tf.concat([tf.cast(kernel, precision) for kernel, _ in parts], axis=1)
-        bias = tf.concat([bias for _, bias in parts], axis=0)
-        y = affine(tf.reshape(x, [-1, H]), kernel, bias, precision)
-        return [  # [B, N, S, D] each
-            tf.transpose(tf.reshape(part, [B, length, N, D]), [0, 2, 1, 3])
-            for part in tf.split(y, len(parts), axis=1)
-        ]
+        rows = tf.reshape(x, [-1, H])
+        y = _linear(rows, H, config.initializer_range, name, options.precision)
+        return tf.transpose(tf.reshape(y, [B, length, N, D]), [0, 2, 1, 3])
 
-    def dropped_softmax(scores):
-        probs = tf.nn.softmax(tf.cast(scores, tf.float32) + mask_scores)
-        probs = dropout(probs, config.attention_probs_dropout_prob, seed)
-        return tf.cast(probs, precision)  # [B, N, F, T]
-
-    scale = 1.0 / math.sqrt(D)
-    if queries_from is hidden:
-        groups = [variables]
-        if not options.joined_projections:
-            groups = [[v] for v in variables]
-        query, key, value = (y for group in groups for y in project(hidden, group))
-        probs = dropped_softmax(tf.matmul(scale * query, key, transpose_b=True))
-        context = tf.matmul(probs, value)
-    else:
-        query = scale * project(queries_from, variables[:1])[0]
-        context = _attend_from_few(query, hidden, *variables[1:], dropped_softmax)
-    context = tf.transpose(context, [0, 2, 1, 3])  # [B, F, N, D]
-    return tf.reshape(context, [-1, H])
+    query = project(queries_from, "query")  # [B, N, F, D]
+    key = project(hidden, "key")  # [B, N, T, D]
+    value = project(hidden, "value")
+    query *= 1.0 / math.sqrt(D)
+    scores = tf.matmul(query, key, transpose_b=True)  # [B, N, F, T]
+    probs = tf.nn.softmax(tf.cast(scores, tf.float32) + mask_scores)
+    probs = dropout(probs, config.attention_probs_dropout_prob, seed)
+    context = tf.matmul(tf.cast(probs, options.precision), value)  # [B, N, F, D]
+    return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, H])
 
 
-def _attend_from_few(query, hidden, key_variables, value_variables, dropped_softmax):
-    """Attention without keys and values at all positions, the same but for rounding.
-
-    q (h K)^T = (q K^T) h^T and p (h V) = (p h) V: K and V multiply the few queries and
-    sums, instead of every position.
-
-    Args:
-      query: float [B, N, F, D], scaled; F is small.
-      hidden: float [B, T, H].
-      key_variables: kernel [H, N * D] and bias [N * D].
-      value_variables: the same.
-      dropped_softmax: function from scores [B, N, F, T] to weights of the same shape.
-
-    Returns:
-      Float [B, N, F, D] of the query's dtype.
-    """
-    precision = query.dtype
-    N, D = query.shape[1], query.shape[3]
-    hidden = tf.cast(hidden, precision)
-
-    def by_head(kernel):  # [H, N, D]
-        return tf.reshape(tf.cast(kernel, precision), [-1, N, D])
-
-    # The bias of the keys adds the same to all scores of a query: softmax ignores it.
-    kernel, _ = key_variables
-    inner = tf.einsum("bnfd,hnd->bnfh", query, by_head(kernel))
-    probs = dropped_softmax(tf.einsum("bnfh,bth->bnft", inner, hidden))
-
-    kernel, bias = value_variables
-    sums = tf.einsum("bnft,bth->bnfh", probs, hidden)
-    context = tf.einsum("bnfh,hnd->bnfd", sums, by_head(kernel))
-    # After dropout the weights of a query need not add up to 1.
-    weights = tf.reduce_sum(tf.cast(probs, tf.float32), axis=-1, keepdims=True)
-    bias = weights * tf.reshape(bias, [N, 1, D])
-    return tf.cast(tf.cast(context, tf.float32) + bias, precision)
-
-
-def get_shape_list(tensor, expected_rank=None):
+def get_shape_list(tensor, expected_rank=None, name=None):
     """The shape of a tensor: ints where known, scalar int32 tensors where not.
 
+    Args:
+      tensor: a tensor.
+      expected_rank: an int, or a list of those that are allowed; None: any.
+      name: of the tensor, for the message; None: its own.
+
     Raises:
-      ValueError: the rank is not `expected_rank`.
+      ValueError: the rank is not an expected one.
     """
     rank = tensor.shape.rank
-    if expected_rank is not None and rank != expected_rank:
+    allowed = [expected_rank] if isinstance(expected_rank, int) else expected_rank
+    if allowed is not None and rank not in allowed:
         raise ValueError(
-            "tensor %s has rank %s (shape %s) where rank %d is needed"
-            % (tensor.name, rank, tensor.shape, expected_rank)
+            "tensor %s has rank %s (shape %s) where rank %s is needed"
+            % (name or tensor.name, rank, tensor.shape, expected_rank)
         )
     static = tensor.shape.as_list()
     if None not in static:

@@ -166,8 +166,7 @@ def trainable_variables(policy=ADAPTER_TUNING):
 
 def dense_gradients(loss, variables):
     """The gradients of a loss: dense tensors, of embeddings too, in the variables'
-    shapes; zero where a variable has no influence, such as the biases of the last
-    layer's keys."""
+    shapes; zero where a variable has no influence."""
     return [
         tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
         for variable, gradient in zip(variables, tf.gradients(loss, variables))

@@ -5,8 +5,9 @@ import math
 import six
 import tensorflow.compat.v1 as tf
 
+from model import gradients
 
-@tf.custom_gradient
+
 def gelu(x):
     """Gaussian error linear unit, tanh-approximated, as in Google's BERT.
 
@@ -25,12 +26,12 @@ def gelu(x):
     squared = tf.square(x)
     gate = tf.sigmoid(x * (a + b * squared))
 
-    def grad(dy):
+    def gradient(dy):
         # d/dx [x g(u(x))] = g + x g (1 - g) u', where u' = a + 3 b x^2.
         through_gate = tf.raw_ops.SigmoidGrad(y=gate, dy=x)
-        return dy * (gate + through_gate * (a + (3.0 * b) * squared))
+        return [dy * (gate + through_gate * (a + (3.0 * b) * squared))]
 
-    return x * gate, grad
+    return gradients.override_gradient(x * gate, [x], gradient)
 
 
 # Of the feed-forward sublayers.

@@ -11,7 +11,7 @@ from tensorflow.compiler.tf2xla.python import xla
 from tensorflow.python.tpu import tpu_function
 
 
-def of_variable(name):
+def variable_seed(name):
     """The seed of a variable's initial value, beside that of the graph.
 
     Args:
@@ -26,7 +26,7 @@ def of_variable(name):
     return _hash("%s/%s" % (tf.get_variable_scope().name, name))
 
 
-def of_step(count):
+def step_seeds(count):
     """Seeds for stateless random numbers, others in each training step.
 
     They follow from the graph's seed, the global step, the place of the call in the

@@ -223,15 +223,15 @@ def checked_inputs(inputs, bert_config):
 
     Returns:
       Dict of the same. What depends on them ends the run with an error that names the
-      input, where B or S is 0 or S too large, a shape is another, or a value is out of
-      range.
+      input, where S is 0 or too large, a shape is another, a value is out of range, or
+      a mask has no 1.
     """
     shape = tf.shape(inputs["input_ids"])
     longest = bert_config.max_position_embeddings
     checks = [
         tf.Assert(
-            tf.reduce_all(shape > 0),
-            ["input_ids: no row, or no word piece; [batch, length] is", shape],
+            shape[1] > 0,
+            ["input_ids: no word piece; [batch, length] is", shape],
         ),
         tf.Assert(
             shape[1] <= longest,
@@ -263,6 +263,13 @@ def checked_inputs(inputs, bert_config):
                 [text % (name, count - 1), least, most],
             )
         )
+    is_empty = tf.equal(tf.reduce_sum(inputs["input_mask"], axis=1), 0)
+    checks.append(
+        tf.Assert(
+            ~tf.reduce_any(is_empty),
+            ["input_mask: all 0 in the rows, from 0:", tf.where_v2(is_empty)[:, 0]],
+        )
+    )
     with tf.control_dependencies(checks):
         return {name: tf.identity(value) for name, value in inputs.items()}
 
@@ -278,7 +285,8 @@ def _places(counts, task_ids):
     """The rows of tasks that have `counts`, int32 [T], of them one after the other."""
     count = tf.gather(counts, task_ids)[:, tf.newaxis]
     start = tf.gather(tf.cumsum(counts, exclusive=True), task_ids)[:, tf.newaxis]
-    steps = tf.range(tf.reduce_max(count))[tf.newaxis]
+    # An empty batch has no largest count.
+    steps = tf.range(tf.maximum(tf.reduce_max(count), 1))[tf.newaxis]
     return _Places(start + tf.minimum(steps, count - 1), steps < count)
 
 
@@ -297,7 +305,7 @@ def build(
       bert_config: a `modeling.BertConfig`.
       tables: dict from name to tensor, see `Stack.tables`. First dimensions need not be
         known, and may change from run to run.
-      input_ids: int32 [B, S]; B is at least 1.
+      input_ids: int32 [B, S].
       input_mask: int32 [B, S].
       segment_ids: int32 [B, S].
       task_ids: int32 [B], each from 0 to T - 1.
@@ -313,11 +321,12 @@ def build(
     activation = tf.gather(tables["activations"], task_ids)[:, tf.newaxis, tf.newaxis]
 
     def by_example(x):
-        return tf.reshape(x, [batch, -1, H])  # [B, P, H]
+        # Not -1 for the positions, which are not known of an empty batch.
+        positions = tf.size(x) // tf.maximum(batch * H, 1)
+        return tf.reshape(x, [batch, positions, H])
 
     def own_layer_norms(getter, name, *args, **kwargs):
-        # [B, 1, H] in the place of [H]: the model then normalizes each example by its
-        # own task's.
+        # [B, 1, H] in the place of [H]: each example is normalized by its own task's.
         if name in tables:
             return tf.gather(tables[name], task_ids)[:, tf.newaxis]
         return getter(name, *args, **kwargs)
@@ -331,17 +340,23 @@ def build(
         def table(name, index):
             return tf.gather(tables[scope + name], index)
 
-        inner = tf.matmul(
-            by_example(x), table("weights1", units.index), transpose_b=True
-        )  # [B, P, A]
-        inner += table("biases1", units.index)[:, tf.newaxis]
-        inner = _activate(inner, activation, activations)
-        inner = tf.where_v2(units.is_own[:, tf.newaxis], inner, 0.0)
-        change = tf.matmul(inner, table("weights2", units.index))  # [B, P, H]
-        change += table("biases2", task_ids)[:, tf.newaxis]
-        return x + tf.reshape(change, tf.shape(x))
+        def activate(inner):  # [B, P, A]
+            inner = _activate(inner, activation, activations)
+            return tf.where_v2(units.is_own[:, tf.newaxis], inner, 0.0)
 
-    with tf.variable_scope(tf.get_variable_scope(), custom_getter=own_layer_norms):
+        # A row a unit: [B, A, H].
+        down = tf.linalg.matrix_transpose(table("weights1", units.index))
+        output = modeling.bottleneck(
+            by_example(x),
+            (down, table("biases1", units.index)[:, tf.newaxis]),
+            (table("weights2", units.index), table("biases2", task_ids)[:, tf.newaxis]),
+            activate,
+        )
+        return tf.reshape(output, tf.shape(x))
+
+    with tf.variable_scope(
+        tf.get_variable_scope(), custom_getter=own_layer_norms, use_resource=True
+    ):
         model = modeling.BertModel(
             bert_config,
             False,
@@ -350,7 +365,7 @@ def build(
             segment_ids,
             scope="bert",
             adapter_fn=adapter,
-            options=modeling.Options(layer_norm_fn=layer_norm),
+            options=modeling.Options(layer_norm_fn=layer_norm, pooled_output_only=True),
         )
     return _head(tables, model.get_pooled_output(), task_ids)
 

@@ -193,7 +193,7 @@ def _build(content, frozen_dtype):
         if name not in stack.weights
     }
     # A scope of their own: they are no variables of a model of one task.
-    with tf.variable_scope("tasks"):
+    with tf.variable_scope("tasks", use_resource=True):
         for name, value in stack.weights.items():
             tables[name] = modeling.get_variable(
                 name, value.shape, tf.zeros_initializer()

@@ -114,63 +114,63 @@ def test_every_variable_of_the_original_is_there_and_no_other(golden):
     assert variables.trained() == settings["trainable_in_order"]
 
 
-def test_asking_for_the_sequence_adds_no_variable():
-    ids = tf.zeros([2, 5], tf.int32)
-    model = modeling.BertModel(_small_config(), False, ids)
-    before = [variable.name for variable in tf.global_variables()]
-    assert model.get_sequence_output().shape.as_list() == [2, 5, 16]
-    assert [variable.name for variable in tf.global_variables()] == before
-    assert len(model.get_all_encoder_layers()) == 2
-
-
-def test_first_position_is_the_same_with_and_without_the_others():
+def test_pooled_output_only_gives_the_same_and_no_sequence():
     ids = tf.constant(np.random.RandomState(0).randint(0, 50, [3, 7]), tf.int32)
     mask = tf.constant([[1] * 7, [1] * 5 + [0] * 2, [1] + [0] * 6], tf.int32)
-    model = modeling.BertModel(_small_config(initializer_range=0.5), False, ids, mask)
-    first = tf.squeeze(model.get_sequence_output()[:, :1], axis=1)
-    with tf.variable_scope("bert/pooler", reuse=True):
-        pooled = modeling.dense(first, 16, 0.5, activation=tf.tanh)
+    config = _small_config(initializer_range=0.5)
+    models = []
+    for options in (None, modeling.Options(pooled_output_only=True)):
+        with tf.variable_scope("", reuse=bool(models)):
+            models.append(
+                modeling.BertModel(
+                    config, False, ids, mask, scope="bert", options=options
+                )
+            )
+    outputs = [model.get_pooled_output() for model in models]
     gradient_to = tf.global_variables("bert/encoder/layer_0/output/adapters/weights1")
     gradients = [
         tf.gradients(tf.reduce_sum(tf.square(output)), gradient_to)[0]
-        for output in (pooled, model.get_pooled_output())
+        for output in outputs
     ]
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
-        for full, short in session.run(
-            [[pooled, model.get_pooled_output()], gradients]
-        ):
+        for full, pooled_only in session.run([outputs, gradients]):
             assert np.abs(full).max() > 0
-            _assert_close(short, full)
+            _assert_close(pooled_only, full)
+    with pytest.raises(ValueError, match="pooled_output_only"):
+        models[1].get_sequence_output()
 
 
-def test_attention_from_few_positions_is_that_from_all():
-    """By another order of the products, with the same elements dropped."""
-    config = modeling.BertConfig(
-        10, hidden_size=12, num_attention_heads=3, attention_probs_dropout_prob=0.5
-    )
-    random = np.random.RandomState(0)
-    hidden = tf.constant(random.normal(size=[2, 5, 12]), tf.float32)
-    mask_scores = tf.constant([0.0, 0.0, 0.0, 0.0, modeling.MASKED_SCORE])
-    seed = tf.constant([1, 2])
-    found = []
-    for queries_from in (hidden, tf.identity(hidden)):
-        with tf.variable_scope("self", reuse=bool(found) or None):
-            context = modeling.attention(
-                queries_from, hidden, mask_scores, config, modeling.Options(), seed
-            )
-        weights = tf.constant(
-            np.random.RandomState(1).normal(size=[10, 12]), tf.float32
+@pytest.mark.parametrize("is_training", [False, True])
+@pytest.mark.parametrize("use_resource", [False, True])
+def test_every_operation_leads_to_an_output(is_training, use_resource):
+    # As the original's test asks, whose variables are reference variables.
+    ids = tf.ones([13, 7], tf.int32)
+    with tf.variable_scope("", use_resource=use_resource):
+        model = modeling.BertModel(_small_config(), is_training, ids, ids, ids)
+    outputs = [
+        model.get_embedding_output(),
+        model.get_sequence_output(),
+        model.get_pooled_output(),
+        *model.get_all_encoder_layers(),
+    ]
+    reached, to_visit = set(), [tf.global_variables_initializer()]
+    to_visit += [output.op for output in outputs]
+    while to_visit:
+        op = to_visit.pop()
+        if op not in reached:
+            reached.add(op)
+            to_visit += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    unreached = [
+        op.name
+        for op in tf.get_default_graph().get_operations()
+        if op not in reached
+        # The bookkeeping of resource variables.
+        and not op.name.endswith(
+            ("/IsInitialized/VarIsInitializedOp", "/Read/ReadVariableOp")
         )
-        found.append([context, *tf.gradients(context * weights, [hidden])])
-    with tf.Session() as session:
-        session.run(tf.global_variables_initializer())
-        for variable in tf.global_variables():
-            value = random.normal(scale=0.5, size=variable.shape)
-            session.run(variable.assign(value))
-        expected, actual = session.run(found)
-    for a, b in zip(actual, expected):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    ]
+    assert unreached == []
 
 
 @pytest.mark.parametrize("one_hot", [False, True])
@@ -347,7 +347,7 @@ def test_dropout_drops_the_asked_share_and_keeps_the_mean():
 
 def test_dropout_of_a_seed_drops_the_same_and_so_does_its_gradient():
     x = tf.constant(np.random.RandomState(0).rand(7, 9) + 1, tf.float32)
-    seed = random_seeds.of_step(1)[0]
+    seed = random_seeds.step_seeds(1)[0]
     y, again, other = (modeling.dropout(x, 0.5, s) for s in (seed, seed, None))
     (gradient,) = tf.gradients(y, x, tf.ones_like(x))
     with tf.Session() as session:

@@ -112,7 +112,7 @@ def create_model(
             options=modeling.Options(
                 precision=PRECISIONS[computation.precision],
                 recompute_activations=computation.recompute_activations,
-                joined_projections=computation.lanes == 1,
+                pooled_output_only=True,
                 adapter_layers=set(layers) - set(variant.ablated_layers),
                 trains=policy.trains,
             ),

@@ -446,6 +446,7 @@ def content_scope(
     return tf.variable_scope(
         tf.get_variable_scope(),
         custom_getter=frozen_are_local if content == TRAINED else None,
+        use_resource=True,
     )
 
 

@@ -15,8 +15,8 @@ def drawn(step=3, seed=5, scope="layer", replica=0, before=()):
         for name in before:
             tf.random.uniform([], name=name)
         with tf.variable_scope(scope):
-            places = [random_seeds.of_step(2) for _ in range(2)]
-        places.append(random_seeds.of_step(2))
+            places = [random_seeds.step_seeds(2) for _ in range(2)]
+        places.append(random_seeds.step_seeds(2))
         (global_step,) = tf.global_variables()
         assert global_step is tf.train.get_global_step(graph)
         # A checkpoint's name for it, wherever it was asked for first.
@@ -42,8 +42,8 @@ def test_seeds_follow_from_seed_step_place_and_replica_alone(monkeypatch):
 
 
 def test_a_variable_is_seeded_by_its_name_where_the_graph_is_seeded():
-    assert random_seeds.of_variable("kernel") is None
+    assert random_seeds.variable_seed("kernel") is None
     tf.set_random_seed(3)
     with tf.variable_scope("dense"):
-        inner = [random_seeds.of_variable("kernel") for _ in range(2)]
-    assert inner[0] == inner[1] != random_seeds.of_variable("kernel")
+        inner = [random_seeds.variable_seed("kernel") for _ in range(2)]
+    assert inner[0] == inner[1] != random_seeds.variable_seed("kernel")

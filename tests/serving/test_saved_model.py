@@ -263,14 +263,14 @@ UNSOUND = [
         LEAST % ("input_ids", small_packages.VOCAB_SIZE - 1),
     ),
     (
-        lambda inputs: inputs.update({key: inputs[key][:0] for key in inputs}),
-        "no row, or no word piece",
+        lambda inputs: inputs["input_mask"].__setitem__(1, 0),
+        "input_mask: all 0 in the rows, from 0:] [1]",
     ),
     (
         lambda inputs: inputs.update(
             {key: inputs[key][:, :0] for key in inputs if key != "task"}
         ),
-        "no row, or no word piece",
+        "no word piece",
     ),
 ]
 
@@ -284,6 +284,16 @@ def test_a_request_that_is_not_sound_is_refused_by_the_inputs_name(exported):
             with pytest.raises(tf.errors.InvalidArgumentError) as error:
                 call(inputs)
             assert part in error.value.message
+
+
+def test_an_empty_batch_has_an_empty_answer(exported):
+    inputs = {name: value[:0] for name, value in inputs_of(["pair"]).items()}
+    outputs = run(exported, inputs)
+    assert {name: value.shape for name, value in outputs.items()} == {
+        "scores": (0, 3),
+        "label_id": (0,),
+        "label": (0,),
+    }
 
 
 def test_assets_hold_what_a_client_needs(exported, base):

@@ -187,7 +187,7 @@ def test_replicas_draw_different_dropout(two_cpus):
     strategy = tf.distribute.MirroredStrategy(distribution.local_devices())
     with tf.Graph().as_default(), strategy.scope():
         tf.train.create_global_step()
-        seeds = strategy.extended.call_for_each_replica(random_seeds.of_step, (2,))
+        seeds = strategy.extended.call_for_each_replica(random_seeds.step_seeds, (2,))
         config = tf.ConfigProto(device_count={"CPU": 2})
         with tf.Session(config=config) as session:
             session.run(tf.global_variables_initializer())

@@ -149,10 +149,7 @@ def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, low
     assert np.isfinite(run.steps(2)).all()
     after = run.values()
     moved = {name for name in before if (before[name] != after[name]).any()}
-    # What a key's bias adds is the same for all positions, and softmax ignores it; the
-    # last layer leaves it out.
-    unmoved = "bert/encoder/layer_2/attention/self/key/bias"
-    assert moved == expected - {unmoved}
+    assert moved == expected
     with run.graph.as_default():
         slots = {v.op.name for v in tf.global_variables() if "/adam_" in v.op.name}
     assert slots == {n + end for n in expected for end in ("/adam_m", "/adam_v")}
