@@ -1,10 +1,10 @@
-"""Files of features that are kept: written once, reused while nothing has changed.
+"""Files of features, written once and reused while nothing has changed.
 
 Beside a file lies `<file>.key`, written after it: everything that shaped the features,
-and the length and digest of what was written. Without it, with another key in it, or
-with other bytes in the file, the features are built again.
+and the file's digest. If one of them differs, the features are built again.
 """
 
+import dataclasses
 import json
 
 import tensorflow.compat.v1 as tf
@@ -16,8 +16,7 @@ from system import files
 # Part of the key: raise it whenever the same example gives other features.
 FORMAT_VERSION = 2
 
-# A key file is far smaller; what is larger is none.
-_MAX_KEY_BYTES = 1 << 20
+_MAX_KEY_BYTES = 1 << 20  # A key file is far smaller.
 
 
 def cache_key(
@@ -27,12 +26,12 @@ def cache_key(
 
     Args:
       data_file: path of the rows.
-      split: the `tasks.Split` that says which of them and which columns.
+      split: their `tasks.Split`.
       vocab_file: path of the vocabulary.
       do_lower_case: whether text is lower-cased.
       label_list: labels in order; None for regression.
       max_seq_length: length of the sequences.
-      padded_to: number of examples, those that fill up the last batch included.
+      padded_to: number of examples, with those that fill up the last batch.
     """
     return json.dumps(
         {
@@ -51,26 +50,26 @@ def cache_key(
 
 
 def build_features(examples, label_list, max_seq_length, tokenizer, output_file, key):
-    """Makes sure that a file of features is there, whole and up to date.
+    """Writes a file of features, unless it is up to date.
 
     Args:
-      examples: see `features.file_based_convert_examples_to_features`, as the next
-        three.
+      examples: see `features.file_based_convert_examples_to_features`, also for the
+        next four.
       label_list: labels in order; None for regression.
       max_seq_length: length of the sequences.
       tokenizer: a `tokenization.FullTokenizer`.
       output_file: path of the file.
-      key: what `cache_key` gives.
+      key: the `cache_key`.
 
     Returns:
-      The `features.TextCounts` of the examples, also where the file is reused.
+      The `features.TextCounts` of the examples, written or reused.
 
     Raises:
       UserError: the file cannot be written.
     """
     key_file = output_file + ".key"
     if tf.io.gfile.exists(output_file) and tf.io.gfile.exists(key_file):
-        counts = _counts_of(output_file, key_file, key)
+        counts = _read_counts(output_file, key_file, key)
         if counts is not None:
             tf.logging.info("Features of %s are up to date, reused", output_file)
             return counts
@@ -85,9 +84,8 @@ def build_features(examples, label_list, max_seq_length, tokenizer, output_file,
         )
         stored = {
             "key": key,
-            "length": tf.io.gfile.stat(output_file).length,
             "sha256": files.digest(output_file),
-            "counts": counts._asdict(),
+            "counts": dataclasses.asdict(counts),
         }
         files.write_whole(key_file, json.dumps(stored))
     except tf.errors.OpError as error:
@@ -98,15 +96,14 @@ def build_features(examples, label_list, max_seq_length, tokenizer, output_file,
     return counts
 
 
-def _counts_of(output_file, key_file, key):
-    """The `TextCounts` of a file of this key whose bytes are those written, or None."""
+def _read_counts(output_file, key_file, key):
+    """The `TextCounts` of an up-to-date file; None if it must be built again."""
     try:
-        stored = files.read_json(key_file, "it is made anew", _MAX_KEY_BYTES)
+        stored = files.read_json(key_file, "it is written again", _MAX_KEY_BYTES)
         counts = features.TextCounts(**stored["counts"])
         is_same = (
             stored["key"] == key
-            and all(type(count) is int for count in counts)
-            and stored["length"] == tf.io.gfile.stat(output_file).length
+            and all(type(count) is int for count in stored["counts"].values())
             and stored["sha256"] == files.digest(output_file)
         )
     except (ValueError, KeyError, TypeError, tf.errors.OpError):

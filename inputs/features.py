@@ -1,37 +1,34 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
 import collections
-from typing import NamedTuple
+import dataclasses
 
 import tensorflow.compat.v1 as tf
-from absl import logging
 from tqdm import tqdm
 
 import tokenization
 from errors import UserError
 from inputs import example_order
-from system import files
+from system import console, files, wording
 
-# Records whose lengths are found at once.
+# Records that are parsed at once for their lengths.
 PARSED_TOGETHER = 1024
 
-# Of a record, beside its sequences: names, label, checksums.
-_MOST_BYTES_BESIDE = 200
+_RECORD_OVERHEAD = 200  # bytes beside the sequences: names, label, checksums
 
 
 class InputExample:
-    """One row of a task: text and, where it is known, a label."""
+    """One example of a task.
+
+    Args:
+      guid: unique id, a string.
+      text_a: first text.
+      text_b: second text, for tasks of pairs.
+      label: label string (a number as text for regression); None: unknown.
+      line: line of the example in its file, counted from 1; None: in no file.
+    """
 
     def __init__(self, guid, text_a, text_b=None, label=None, line=None):
-        """Keeps the row.
-
-        Args:
-          guid: unique id, a string.
-          text_a: first text.
-          text_b: second text, for tasks of pairs.
-          label: label string (a number as text for regression); None: unknown.
-          line: line of its file that it stands on, counted from 1; None: in no file.
-        """
         self.guid = guid
         self.text_a = text_a
         self.text_b = text_b
@@ -40,29 +37,28 @@ class InputExample:
 
 
 class PaddingInputExample:
-    """Stands for an example that fills up the last batch on TPU.
+    """An example that fills up the last batch on TPU.
 
-    TPU batches have one size, so the last one would have to be dropped, and with it
-    examples of the test set. A type of its own rather than `None`, since whoever
-    treats `None` as data by mistake would not notice.
+    TPU batches have one size, so an incomplete batch would be dropped, and its test
+    examples with it. A type instead of `None`, which could be treated as data by
+    mistake.
     """
 
 
 class InputFeatures:
-    """The numbers of one example, padded to the sequence length S."""
+    """The features of one example, padded to the sequence length S.
+
+    Args:
+      input_ids: list of S ints, the word pieces.
+      input_mask: list of S ints, 1 for tokens and 0 for padding.
+      segment_ids: list of S ints, 1 for the second text and 0 elsewhere.
+      label_id: index of the label, an int; a float for regression.
+      is_real_example: False for a `PaddingInputExample`.
+    """
 
     def __init__(
         self, input_ids, input_mask, segment_ids, label_id, is_real_example=True
     ):
-        """Keeps the numbers.
-
-        Args:
-          input_ids: list of S ints, the word pieces.
-          input_mask: list of S ints, 1 for tokens and 0 for padding.
-          segment_ids: list of S ints, 1 for the second text and 0 elsewhere.
-          label_id: index of the label, an int; a float for regression.
-          is_real_example: False for a `PaddingInputExample`.
-        """
         self.input_ids = input_ids
         self.input_mask = input_mask
         self.segment_ids = segment_ids
@@ -70,14 +66,25 @@ class InputFeatures:
         self.is_real_example = is_real_example
 
 
-class TextCounts(NamedTuple):
+@dataclasses.dataclass
+class TextCounts:
     """Word pieces of a split's texts, before truncation."""
 
-    examples: int
-    pieces: int  # of all texts; [CLS] and [SEP] do not count
-    unknown: int  # pieces that are [UNK]
-    longest: int  # pieces of the longest example, its [CLS] and [SEP] among them
-    truncated: int  # examples that are longer than the sequence length
+    examples: int = 0
+    pieces: int = 0  # of all texts; [CLS] and [SEP] do not count
+    unknown: int = 0  # pieces that are [UNK]
+    longest: int = 0  # pieces of the longest example, its [CLS] and [SEP] among them
+    truncated: int = 0  # examples that are longer than the sequence length
+
+    def add(self, tokens_a, tokens_b, max_seq_length):
+        """Counts an example; `tokens_b` is [] for a single text."""
+        pieces = [*tokens_a, *tokens_b]
+        length = len(pieces) + (3 if tokens_b else 2)
+        self.examples += 1
+        self.pieces += len(pieces)
+        self.unknown += pieces.count(tokenization.UNKNOWN_TOKEN)
+        self.longest = max(self.longest, length)
+        self.truncated += length > max_seq_length
 
     @property
     def unknown_fraction(self):
@@ -88,30 +95,13 @@ class TextCounts(NamedTuple):
         return self.truncated / max(self.examples, 1)
 
 
-class TextCounter:
-    """Counts the word pieces of examples, one after the other."""
-
-    def __init__(self, max_seq_length):
-        """Starts at zero; a longer example than `max_seq_length` is truncated."""
-        self._max_seq_length = max_seq_length
-        self.counts = TextCounts(0, 0, 0, 0, 0)
-
-    def add(self, tokens_a, tokens_b):
-        """Counts an example: the pieces of its texts, whole; `[]` for no second."""
-        counts = self.counts
-        pieces = [*tokens_a, *tokens_b]
-        length = len(pieces) + (3 if tokens_b else 2)
-        self.counts = TextCounts(
-            counts.examples + 1,
-            counts.pieces + len(pieces),
-            counts.unknown + pieces.count(tokenization.UNKNOWN_TOKEN),
-            max(counts.longest, length),
-            counts.truncated + (length > self._max_seq_length),
-        )
+def _tokenize(tokenizer, example):
+    tokens_b = tokenizer.tokenize(example.text_b) if example.text_b else []
+    return tokenizer.tokenize(example.text_a), tokens_b
 
 
 def count_texts(examples, tokenizer, max_seq_length):
-    """Counts the word pieces of examples that are not written anywhere.
+    """Counts the word pieces of examples without writing features.
 
     Args:
       examples: iterable of `InputExample`.
@@ -121,24 +111,21 @@ def count_texts(examples, tokenizer, max_seq_length):
     Returns:
       A `TextCounts`.
     """
-    counter = TextCounter(max_seq_length)
+    counts = TextCounts()
     for example in examples:
-        counter.add(
-            tokenizer.tokenize(example.text_a),
-            tokenizer.tokenize(example.text_b) if example.text_b else [],
-        )
-    return counter.counts
+        counts.add(*_tokenize(tokenizer, example), max_seq_length)
+    return counts
 
 
 def feature_spec(seq_length, is_regression=False):
-    """The one description of a record, for the writer, the parser and padding.
+    """The features of a record, for the writer, the parser and padding.
 
     Args:
       seq_length: length S of the sequences in the file.
       is_regression: whether labels are numbers.
 
     Returns:
-      Ordered dict from name to `tf.FixedLenFeature`. Those of rank 1 are sequences.
+      Ordered dict from name to `tf.FixedLenFeature`; sequences have rank 1.
     """
     sequence = tf.FixedLenFeature([seq_length], tf.int64)
     return collections.OrderedDict(
@@ -151,12 +138,12 @@ def feature_spec(seq_length, is_regression=False):
 
 
 def convert_single_example(
-    ex_index, example, label_list, max_seq_length, tokenizer, counter=None
+    ex_index, example, label_list, max_seq_length, tokenizer, counts=None
 ):
-    """Turns an example into numbers, as BERT's input is laid out.
+    """Converts an example to features: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
 
-    `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`; too long a pair loses the last piece of
-    its longer text until it fits. A second text without a piece counts as none.
+    A pair is truncated by removing the last piece of its longer text until it fits. A
+    second text without word pieces counts as none.
 
     Args:
       ex_index: number of the example; the first five are logged.
@@ -164,7 +151,7 @@ def convert_single_example(
       label_list: labels in order; None for regression.
       max_seq_length: length S, at least 3.
       tokenizer: a `tokenization.FullTokenizer`.
-      counter: a `TextCounter` that is told of an `InputExample`'s pieces, or None.
+      counts: a `TextCounts` to which an `InputExample` is added, or None.
 
     Returns:
       An `InputFeatures`.
@@ -173,10 +160,9 @@ def convert_single_example(
         empty = [0] * max_seq_length
         return InputFeatures(empty, empty, empty, 0, is_real_example=False)
 
-    tokens_a = tokenizer.tokenize(example.text_a)
-    tokens_b = tokenizer.tokenize(example.text_b) if example.text_b else []
-    if counter is not None:
-        counter.add(tokens_a, tokens_b)
+    tokens_a, tokens_b = _tokenize(tokenizer, example)
+    if counts is not None:
+        counts.add(tokens_a, tokens_b, max_seq_length)
     if tokens_b:
         _truncate_seq_pair(tokens_a, tokens_b, max_seq_length - 3)
     else:
@@ -222,12 +208,6 @@ def _truncate_seq_pair(tokens_a, tokens_b, max_length):
         longer.pop()
 
 
-def max_record_bytes(max_seq_length):
-    """The most that the features of an example take in a file, in bytes."""
-    # A mark of 0 or 1 takes a byte, the id of a word piece at most three.
-    return 5 * max_seq_length + _MOST_BYTES_BESIDE
-
-
 def file_based_convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer, output_file
 ):
@@ -243,17 +223,18 @@ def file_based_convert_examples_to_features(
     Returns:
       The `TextCounts` of the examples.
     """
-    counter = TextCounter(max_seq_length)
-    need = len(examples) * max_record_bytes(max_seq_length)
+    counts = TextCounts()
+    # An entry of a mask takes a byte, the id of a word piece at most three.
+    need = len(examples) * (5 * max_seq_length + _RECORD_OVERHEAD)
     with (
         files.atomic_file(output_file, need) as partial,
         tf.io.TFRecordWriter(partial) as writer,
     ):
-        _write_records(writer, examples, label_list, max_seq_length, tokenizer, counter)
-    return counter.counts
+        _write_records(writer, examples, label_list, max_seq_length, tokenizer, counts)
+    return counts
 
 
-def _write_records(writer, examples, label_list, max_seq_length, tokenizer, counter):
+def _write_records(writer, examples, label_list, max_seq_length, tokenizer, counts):
     spec = feature_spec(max_seq_length, is_regression=label_list is None)
     progress = tqdm(
         examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
@@ -262,7 +243,7 @@ def _write_records(writer, examples, label_list, max_seq_length, tokenizer, coun
         if index % 10000 == 0:
             tf.logging.info("Writing example %d of %d", index, len(examples))
         features = convert_single_example(
-            index, example, label_list, max_seq_length, tokenizer, counter
+            index, example, label_list, max_seq_length, tokenizer, counts
         )
         values = {
             "input_ids": features.input_ids,
@@ -290,35 +271,32 @@ def input_fn_builder(
     seed=0,
     length_multiple=1,
 ):
-    """Batches from a file of features, for `TPUEstimator`.
+    """Builds an input function for `TPUEstimator` that reads a file of features.
 
-    With `dynamic_padding` a batch is cut to its longest example. Padding is masked, so
-    results do not depend on it.
-
-    In training each epoch holds each example once, in an order that follows from the
+    In training each epoch holds each example once, in an order that depends on the
     seed, the epoch's number, the batch size and the lengths alone (`example_order`).
     Examples of steps before the global step are skipped without being parsed.
 
     Args:
       input_file: path of the TFRecord file.
       seq_length: length S of the sequences in it.
-      is_training: shuffle and repeat without end; the file is then kept in memory.
-      drop_remainder: leave out an incomplete last batch (static shapes); in training
-        there is none.
+      is_training: shuffle and repeat without end; the file is kept in memory.
+      drop_remainder: drop an incomplete last batch (static shapes); in training there
+        is none.
       is_regression: whether labels are numbers.
-      dynamic_padding: cut batches to their longest example; in training, also group
-        examples of similar length.
+      dynamic_padding: truncate batches to their longest example, which does not change
+        results, since padding is masked; in training, also group examples by length.
       num_examples: examples in the file; needed for training.
       seed: seed of the shuffling, an int.
-      length_multiple: `dynamic_padding` cuts to a multiple of it, so that there are
-        fewer shapes to compile for.
+      length_multiple: `dynamic_padding` pads to a multiple of it, so that fewer shapes
+        are compiled.
 
     Returns:
-      A function of `params`, whose "batch_size" counts, of the Estimator's `RunConfig`,
-      and of the `tf.distribute.InputContext` under a distribution strategy. It gives a
+      A function of `params` (with "batch_size"), the Estimator's `RunConfig`, and the
+      `tf.distribute.InputContext` of a distribution strategy. It returns a
       `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B]. With several
-      replicas, TPU cores among them, the parts of each batch that those of this machine
-      compute, in turn.
+      replicas, such as TPU cores, it holds the parts of each batch that the replicas of
+      this machine compute, in turn.
     """
     spec = feature_spec(seq_length, is_regression)
 
@@ -328,7 +306,7 @@ def input_fn_builder(
             for name, value in tf.io.parse_example(serialized, spec).items()
         }
 
-    def cut(batch):
+    def truncate(batch):
         longest = tf.reduce_max(tf.reduce_sum(batch["input_mask"], axis=1))
         # A batch of padding examples alone still needs a position.
         longest = tf.maximum((longest + length_multiple - 1) // length_multiple, 1)
@@ -338,26 +316,26 @@ def input_fn_builder(
             for name, value in batch.items()
         }
 
-    def with_lengths(serialized):
+    def add_lengths(serialized):
         mask = {"input_mask": spec["input_mask"]}
         mask = tf.io.parse_example(serialized, mask)["input_mask"]
         return serialized, tf.cast(tf.reduce_sum(mask, axis=1), tf.int32)
 
     def training_batches(dataset, params, config, input_context):
-        share = example_order.local_slice(params, input_context)
+        batch_slice = example_order.local_slice(params, input_context)
         step = example_order.read_next_step(config)
 
-        def gathered(records, lengths=None):
-            rows = example_order.iterate_batches(
-                share, step, num_examples, seed, lengths
+        def gather_batches(records, lengths=None):
+            batches = example_order.iterate_batches(
+                batch_slice, step, num_examples, seed, lengths
             )
-            return rows.map(lambda numbers: tf.gather(records, numbers))
+            return batches.map(lambda numbers: tf.gather(records, numbers))
 
         if dynamic_padding:
-            dataset = dataset.batch(PARSED_TOGETHER).map(with_lengths).unbatch()
-        return dataset.batch(num_examples).flat_map(gathered)
+            dataset = dataset.batch(PARSED_TOGETHER).map(add_lengths).unbatch()
+        return dataset.batch(num_examples).flat_map(gather_batches)
 
-    def rows_in_batches(params, config, input_context):
+    def make_dataset(params, config, input_context):
         dataset = tf.data.TFRecordDataset(input_file)
         if is_training:
             dataset = training_batches(dataset, params, config, input_context)
@@ -365,32 +343,32 @@ def input_fn_builder(
             dataset = dataset.batch(params["batch_size"], drop_remainder=drop_remainder)
         dataset = dataset.map(parse)
         if dynamic_padding:
-            dataset = dataset.map(cut)
-        # There is nothing to tune here, and TensorFlow's tuning can miss that it is to
-        # stop: on one core a training of minutes then waits up to 60 s at its end.
+            dataset = dataset.map(truncate)
+        # There is nothing to tune, and on one core the tuning can delay the end of a
+        # run by up to 60 s.
         options = tf.data.Options()
         options.autotune.enabled = False
         return dataset.prefetch(2).with_options(options)
 
     def input_fn(params, config=None, input_context=None):
-        # AutoGraph takes 0.4 s to find nothing to rewrite in these functions.
-        as_it_is = tf.autograph.experimental.do_not_convert(rows_in_batches)
-        return as_it_is(params, config, input_context)
+        # AutoGraph would take 0.4 s to find nothing to convert.
+        unconverted = tf.autograph.experimental.do_not_convert(make_dataset)
+        return unconverted(params, config, input_context)
 
     return input_fn
 
 
 def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
-    """Refuses a vocabulary whose last pieces have no embedding; tells what is odd.
+    """Refuses a vocabulary larger than the model's; warns of what is unusual.
 
     Args:
       vocab_file: its path, for the messages.
       vocab: mapping of its word pieces to ids, as `tokenization.load_vocab` returns.
       vocab_size: that of the model.
-      config_file: where this stands, for the message.
+      config_file: the file with `vocab_size`, for the message.
 
     Raises:
-      UserError: it is larger than the model's.
+      UserError: word pieces at its end have no embedding.
     """
     entries = max(vocab.values()) + 1
     if entries > vocab_size:
@@ -399,18 +377,17 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
             "model, by --vocab_file and --bert_config_file or in the same folder"
             % (vocab_file, entries, config_file, vocab_size)
         )
-    repeated = entries - len(vocab)
-    if repeated:
+    if len(vocab) < entries:
         first = min(set(range(entries)).difference(vocab.values()))
-        logging.warning(
-            "%s: the tokens of %d lines, first line %d, stand on later lines again. "
-            "The last line of a token gives its id, as in Google's BERT.",
+        console.warn(
+            "%s: %s, first line %d, with a token of a later line. The last line of a "
+            "token gives its id, as in Google's BERT.",
             vocab_file,
-            repeated,
+            wording.pluralize(entries - len(vocab), "line"),
             first + 1,
         )
     if vocab.get(tokenization.PADDING_TOKEN) != 0:
-        logging.warning(
+        console.warn(
             "%s does not have %s on its first line, as BERT's vocabularies do. Padding "
             "has id 0 all the same, and is masked. Make sure that this is the "
             "checkpoint's own vocabulary.",
@@ -419,20 +396,20 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
         )
 
 
-def check_seq_length(max_seq_length, longest):
-    """Refuses a sequence length that BERT's layout or positions do not allow.
+def check_seq_length(max_seq_length, max_position_embeddings):
+    """Refuses a sequence length below 3 (no room for a pair) or above the model's.
 
     Raises:
-      UserError: below 3 (no place for a pair) or above `longest`.
+      UserError: with the flag.
     """
     if max_seq_length < 3:
         raise UserError(
             "--max_seq_length=%d leaves no room for text: at least 3 is needed, for "
             "[CLS] and two [SEP]" % max_seq_length
         )
-    if max_seq_length > longest:
+    if max_seq_length > max_position_embeddings:
         raise UserError(
             "cannot use sequence length %d, --max_seq_length: the model's position "
             "embeddings end at %d (max_position_embeddings of --bert_config_file)"
-            % (max_seq_length, longest)
+            % (max_seq_length, max_position_embeddings)
         )

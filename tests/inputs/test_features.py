@@ -334,36 +334,36 @@ def test_sequence_length_limits(length):
 
 
 def test_texts_are_counted_before_they_are_cut(tokenizer):
-    counter = features.TextCounter(8)
-    assert counter.counts.unknown_fraction == counter.counts.truncated_fraction == 0
+    counts = features.TextCounts()
+    assert counts.unknown_fraction == counts.truncated_fraction == 0
     rows = [("a film", "a film a"), ("a \u2603", None), ("a " * 20, ""), ("", None)]
     for text_a, text_b in rows:
         example = features.InputExample("x", text_a, text_b, "0")
-        features.convert_single_example(9, example, ["0"], 8, tokenizer, counter)
+        features.convert_single_example(9, example, ["0"], 8, tokenizer, counts)
     padding = features.PaddingInputExample()
-    features.convert_single_example(9, padding, ["0"], 8, tokenizer, counter)
-    assert counter.counts == features.TextCounts(
+    features.convert_single_example(9, padding, ["0"], 8, tokenizer, counts)
+    assert counts == features.TextCounts(
         examples=4, pieces=5 + 2 + 20, unknown=1, longest=22, truncated=1
     )
-    assert counter.counts.unknown_fraction == 1 / 27
-    assert counter.counts.truncated_fraction == 1 / 4
+    assert counts.unknown_fraction == 1 / 27
+    assert counts.truncated_fraction == 1 / 4
 
 
 @pytest.mark.parametrize(
     "tokens, parts",
     [
         (["[PAD]", "a", "b"], []),
-        (["[PAD]", "a", "b", "a"], ["1 lines, first line 2, stand"]),
-        (["[PAD]", "", "a", "", "b", "", "b"], ["3 lines, first line 2, stand"]),
+        (["[PAD]", "a", "b", "a"], ["1 line, first line 2,"]),
+        (["[PAD]", "", "a", "", "b", "", "b"], ["3 lines, first line 2,"]),
         (["a", "b"], ["[PAD] on its first line"]),
         (["a", "[PAD]", "b"], ["[PAD] on its first line"]),
-        (["[PAD]", "[PAD]"], ["1 lines", "[PAD] on its first line"]),
+        (["[PAD]", "[PAD]"], ["1 line,", "[PAD] on its first line"]),
     ],
 )
 def test_what_is_odd_in_a_vocabulary_is_told(monkeypatch, tokens, parts):
     told = []
     monkeypatch.setattr(
-        features.logging, "warning", lambda text, *args: told.append(text % args)
+        features.console, "warn", lambda text, *args: told.append(text % args)
     )
     vocab = {token: index for index, token in enumerate(tokens)}
     features.check_vocabulary("v.txt", vocab, len(tokens), "c.json")
