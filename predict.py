@@ -16,9 +16,12 @@ import system.startup  # noqa: F401  (before TensorFlow)
 import contextlib
 import itertools
 import os
+import queue
 import shutil
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -38,6 +41,8 @@ ROWS_LEFT_OUT = 2  # exit status
 
 # Rows in memory; those of similar length among them share a batch.
 CHUNK_ROWS = 4096
+# Rows of standard input are predicted so long after the first of them has come.
+STREAM_WAIT_SECONDS = 0.3
 _STANDARD_INPUT = "standard input"
 _REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file")
 _COLUMN_FLAGS = ("text_a_column", "text_b_column", "task_column")
@@ -175,32 +180,33 @@ class _Source(NamedTuple):
 
     name: str
     kind: str  # one of `text_rows`
-    lines: Callable  # gives an iterable of lines, bytes
-    has_passes: bool  # whether `lines` can be called again
+    read_lines: Callable  # returns an iterable of lines, bytes
+    is_stream: bool  # whether it can be read once only, and may be slow
 
 
-def _source(path, strict):
+def _open_source(path, strict):
     """The `_Source` of --input."""
     if path:
         kind, name = text_rows.file_kind(path, "input"), "--input=" + path
-        return _Source(path, kind, lambda: text_lines.file_lines(path, name), True)
+        return _Source(path, kind, lambda: text_lines.file_lines(path, name), False)
     if sys.stdin.isatty():
         sys.stderr.write("Reading lines from standard input, up to Ctrl-D\n")
-    stream = sys.stdin.buffer
+    # Not sys.stdin, which Python closes at its end: a thread may still wait in it.
+    stream = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
     if strict:
         # All rows are checked before the first is predicted.
-        stream = _kept(stream)
+        stream = _copy_to_file(stream)
 
-    def lines():
+    def read_lines():
         if strict:
             stream.seek(0)
         return text_lines.stream_lines(stream, _STANDARD_INPUT)
 
-    return _Source(_STANDARD_INPUT, text_rows.LINES, lines, strict)
+    return _Source(_STANDARD_INPUT, text_rows.LINES, read_lines, not strict)
 
 
-def _kept(stream):
-    """A copy of a stream in a file without a name, which ends with the program."""
+def _copy_to_file(stream):
+    """A copy of a stream in a temporary file without a name."""
     kept = tempfile.TemporaryFile()  # noqa: SIM115
     try:
         shutil.copyfileobj(stream, kept)
@@ -230,6 +236,21 @@ class _Problems:
         tqdm.write("left out: " + message, file=sys.stderr)
         self.count += 1
 
+    def check_any_left(self, count):
+        """Refuses an input of whose rows none can be read.
+
+        Args:
+          count: number of the rows that can be read.
+
+        Raises:
+          UserError: there are rows, and none of these.
+        """
+        if self.count and not count:
+            raise UserError(
+                "none of the %d rows of %s can be read: nothing is predicted"
+                % (self.count, self._source)
+            )
+
 
 # --- output ---------------------------------------------------------------------
 
@@ -243,15 +264,19 @@ def _open_output(path, overwrite):
       overwrite: whether the file may be there.
     """
     if not path:
-        # `errors` says what goes wrong there.
-        yield sys.stdout.buffer.write
-        sys.stdout.flush()
+        # `errors` reports what goes wrong there.
+        yield _write_to_standard_output
         return
     with (
         files.atomic_file(path, overwrite=overwrite) as partial,
         tf.io.gfile.GFile(partial, "wb") as writer,
     ):
         yield writer.write
+
+
+def _write_to_standard_output(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
 
 
 def _output_columns(model):
@@ -327,7 +352,7 @@ def _row_reader(values, source, model):
 
     def rows(report):
         found = text_rows.read_rows(
-            source.lines(), source.kind, columns, tasks, source.name
+            source.read_lines(), source.kind, columns, tasks, source.name
         )
         for row in found:
             if row.problem:
@@ -339,37 +364,63 @@ def _row_reader(values, source, model):
 
 
 def _check_rows(rows, source, problems):
-    """Reports the rows that cannot be read, before the first prediction if possible.
+    """Reports the rows that cannot be read, before the first prediction.
 
     Returns:
-      An iterator over lists of sound rows, and their number if it is known.
+      The number of the others.
 
     Raises:
-      UserError: there are rows, but no sound one.
+      UserError: there are rows, but none can be read.
     """
-    total, report = None, problems.report
-    if source.has_passes:
-        total, quoted = 0, 0
-        for row in rows(report):
-            total += 1
-            quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
-        if source.kind == text_rows.TSV and quoted:
-            note = text_rows.describe_quotes(source.name, quoted)
-            sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
-        report = _ignore
-    rest = rows(report)
-    chunks = iter(lambda: list(itertools.islice(rest, CHUNK_ROWS)), [])
-    first = next(chunks, [])
-    if problems.count and not first:
-        raise UserError(
-            "none of the %d rows of %s can be read: nothing is predicted"
-            % (problems.count, source.name)
-        )
-    return itertools.chain([first], chunks), total
+    total, quoted = 0, 0
+    for row in rows(problems.report):
+        total += 1
+        quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
+    problems.check_any_left(total)
+    if source.kind == text_rows.TSV and quoted:
+        note = text_rows.describe_quotes(source.name, quoted)
+        sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
+    return total
 
 
-def _ignore(_):
-    """In the place of a report: these rows have been reported."""
+def _chunk_stream(rows):
+    """Groups rows of a stream, which a thread reads.
+
+    Args:
+      rows: iterator that may wait for its next row.
+
+    Yields:
+      Lists of the rows that came within `STREAM_WAIT_SECONDS`, up to `CHUNK_ROWS`.
+    """
+    arrived = queue.Queue(CHUNK_ROWS)
+
+    def read():
+        try:
+            for row in rows:
+                arrived.put(row)
+            arrived.put(StopIteration())
+        except Exception as error:
+            arrived.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        chunk = [arrived.get()]
+        deadline = time.monotonic() + STREAM_WAIT_SECONDS
+        with contextlib.suppress(queue.Empty):
+            while len(chunk) < CHUNK_ROWS and isinstance(chunk[-1], text_rows.Row):
+                chunk.append(arrived.get(timeout=max(0, deadline - time.monotonic())))
+        error = None if isinstance(chunk[-1], text_rows.Row) else chunk.pop()
+        if chunk:
+            yield chunk
+        if isinstance(error, StopIteration):
+            return
+        if error:
+            raise error
+
+
+def _chunk_file(rows):
+    """Lists of up to `CHUNK_ROWS` rows of an iterator."""
+    return iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
 
 
 def run(values):
@@ -391,12 +442,16 @@ def run(values):
     model = _load_model(values)
     names = _output_columns(model)
     text_rows.check_writable(kind, [*model.tasks, *names])
-    source = _source(values.input, values.strict)
+    source = _open_source(values.input, values.strict)
     problems = _Problems(source.name, values.strict)
     rows = _row_reader(values, source, model)
-    chunks, total = _check_rows(rows, source, problems)
+    if source.is_stream:
+        total, chunks = None, _chunk_stream(rows(problems.report))
+    else:
+        total = _check_rows(rows, source, problems)
+        chunks = _chunk_file(rows(lambda row: None))  # They have been reported.
     count = 0
-    # On a terminal it would stand among the answers.
+    # On a terminal it would stand among the predictions.
     hidden = True if not values.output and sys.stdout.isatty() else None
     with (
         _open_output(values.output, values.overwrite) as write,
@@ -405,9 +460,14 @@ def run(values):
         write(text_rows.format_header(kind, names))
         for chunk in chunks:
             texts = ((row.task, row.text_a, row.text_b) for row in chunk)
-            for row, answer in zip(chunk, model.predict_mixed(texts, bar.update)):
-                write(text_rows.format_row(kind, names, _output_values(row, answer)))
+            predictions = model.predict_mixed(texts, bar.update)
+            lines = (
+                text_rows.format_row(kind, names, _output_values(row, prediction))
+                for row, prediction in zip(chunk, predictions)
+            )
+            write(b"".join(lines))
             count += len(chunk)
+        problems.check_any_left(count)
     sys.stderr.write("%d rows predicted, %d left out\n" % (count, problems.count))
     return ROWS_LEFT_OUT if problems.count else 0
 

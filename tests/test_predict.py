@@ -8,6 +8,8 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from absl import flags
 import command_line
 import predict
 from errors import UserError
+from inputs import text_rows
 from serving import predictor
 from tests import programs, small_packages, small_run
 from tests.places import ROOT
@@ -79,8 +82,10 @@ def sentences(count, seed=0):
 
 def give_input(monkeypatch, content):
     """Puts bytes into standard input."""
-    reader = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
-    monkeypatch.setattr(sys, "stdin", reader)
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(content)
+    file.seek(0)
+    monkeypatch.setattr(sys, "stdin", file)
 
 
 def table(content, delimiter="\t"):
@@ -261,17 +266,41 @@ def test_strict_predicts_sound_lines(base, packages, monkeypatch, capsysbinary):
     assert [row["line"] for row in table(capsysbinary.readouterr().out)] == ["1", "2"]
 
 
-def test_no_sound_row_is_an_error(tmp_path, base, packages):
+def test_a_stream_that_pauses_or_breaks(monkeypatch):
+    go_on = threading.Event()
+
+    def rows():
+        yield text_rows.Row(1)
+        yield text_rows.Row(2)
+        go_on.wait()
+        yield text_rows.Row(3)
+        raise UserError("broken")
+
+    chunks = predict._chunk_stream(rows())
+    assert [row.line for row in next(chunks)] == [1, 2]
+    go_on.set()
+    assert [row.line for row in next(chunks)] == [3]
+    with pytest.raises(UserError, match="broken"):
+        next(chunks)
+    monkeypatch.setattr(predict, "CHUNK_ROWS", 2)
+    lines = [
+        [row.line for row in chunk]
+        for chunk in predict._chunk_stream(iter(map(text_rows.Row, range(5))))
+    ]
+    assert lines == [[0, 1], [2, 3], [4]]
+
+
+def test_no_sound_row_is_an_error(tmp_path, base, packages, monkeypatch):
     (tmp_path / "in.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
     target = tmp_path / "out.tsv"
-    with pytest.raises(UserError, match=r"none of the 2 rows of .*in\.jsonl"):
-        run(
-            base,
-            packages[:1],
-            "--input=%s" % (tmp_path / "in.jsonl"),
-            "--output=%s" % target,
-        )
-    assert not target.exists()
+    give_input(monkeypatch, b"\n\n")
+    for name, others in (
+        (r".*in\.jsonl", ["--input=%s" % (tmp_path / "in.jsonl")]),
+        ("standard input", []),
+    ):
+        with pytest.raises(UserError, match="none of the 2 rows of %s" % name):
+            run(base, packages[:1], "--output=%s" % target, *others)
+        assert os.listdir(tmp_path) == ["in.jsonl"]
 
 
 def test_a_file_without_rows(tmp_path, base, packages):
@@ -506,13 +535,19 @@ def test_a_closed_stream(base, packages, monkeypatch, stream):
         run(base, packages[:1])
 
 
-def test_whoever_reads_may_stop(base, packages):
+def test_lines_are_predicted_as_they_come_until_nobody_reads(base, packages):
     process = start(base, packages[:1])
+    process.stdin.write(b"a cat\n")
+    process.stdin.flush()
+    # It is predicted although the input goes on, which a thread waits for at the end.
+    assert process.stdout.readline().startswith(b"line\ttask")
+    assert process.stdout.readline().startswith(b"1\tmrpc\t")
     process.stdout.close()
     process.stdin.write(b"a cat\n" * 3)
-    process.stdin.close()
+    process.stdin.flush()
     errors = process.stderr.read()
     assert process.wait() in (1, -signal.SIGPIPE)
+    process.stdin.close()
     assert b"Traceback" not in errors and b"BrokenPipe" not in errors
 
 
