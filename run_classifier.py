@@ -347,7 +347,7 @@ def make_plan():
             iterations_per_loop=FLAGS.iterations_per_loop,
             distribution_strategy=FLAGS.distribution_strategy,
             cluster=cluster,
-            lanes=flag_checks.lanes(FLAGS),
+            shards=flag_checks.shards(FLAGS),
             write_graph=FLAGS.write_graph,
         ),
         package=_package_settings(task, config, package, variant.policy),
@@ -419,7 +419,7 @@ def make_model_fn(plan):
                 xla=FLAGS.xla,
                 recompute_activations=FLAGS.recompute_activations,
                 gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-                lanes=run.settings.lanes,
+                shards=run.settings.shards,
             ),
         ),
         training=classifier.Training(

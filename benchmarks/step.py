@@ -127,12 +127,12 @@ class Timed:
         return total.most_common()
 
 
-def lanes():
-    """The number of lanes, given or chosen: see `estimators.cpu_lanes`."""
-    if FLAGS.lanes is not None:
-        return FLAGS.lanes
+def shards():
+    """The number of shards, given or chosen: see `estimators.cpu_shards`."""
+    if FLAGS.shards is not None:
+        return FLAGS.shards
     rows = FLAGS.batch_size // FLAGS.gradient_accumulation_steps
-    return 1 if FLAGS.xla else estimators.cpu_lanes([rows])
+    return 1 if FLAGS.xla else estimators.cpu_shards([rows])
 
 
 def read_policy(text, num_layers):
@@ -177,7 +177,7 @@ def step_builder(config, mode, policy=optimization.ADAPTER_TUNING):
                     xla=FLAGS.xla,
                     recompute_activations=FLAGS.recompute_activations,
                     gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-                    lanes=lanes(),
+                    shards=shards(),
                 ),
                 policy=policy,
             ),
@@ -194,7 +194,7 @@ def products_builder(config):
 
     def build():
         H, wide = config.hidden_size, config.intermediate_size
-        rows = FLAGS.batch_size * FLAGS.seq_length // lanes()
+        rows = FLAGS.batch_size * FLAGS.seq_length // shards()
         dtype = classifier.PRECISIONS[FLAGS.precision]
 
         def variable(name, shape):
@@ -202,17 +202,17 @@ def products_builder(config):
             return tf.get_local_variable(name, initializer=initial)
 
         inputs = [
-            {n: variable("input_%d_%d" % (lane, n), [rows, n]) for n in (H, wide)}
-            for lane in range(lanes())
+            {n: variable("input_%d_%d" % (shard, n), [rows, n]) for n in (H, wide)}
+            for shard in range(shards())
         ]
         done = [[] for _ in inputs]
         for layer in range(config.num_hidden_layers):
             for index, shape in enumerate([(H, H)] * 4 + [(H, wide), (wide, H)]):
                 kernel = variable("kernel_%d_%d" % (layer, index), shape)
-                for lane, of_width in enumerate(inputs):
+                for shard, of_width in enumerate(inputs):
                     # One after the other, as in the model.
-                    with tf.control_dependencies(done[lane]):
-                        done[lane] = [tf.matmul(of_width[shape[0]], kernel).op]
+                    with tf.control_dependencies(done[shard]):
+                        done[shard] = [tf.matmul(of_width[shape[0]], kernel).op]
         return tf.group(*done)
 
     return build
@@ -245,7 +245,7 @@ def compare_policies(config):
     models = [
         Timed(
             step_builder(config, estimator.ModeKeys.TRAIN, policy),
-            estimators.session_config(lanes()),
+            estimators.session_config(shards()),
         )
         for policy in policies
     ]
@@ -305,7 +305,7 @@ def define_flags(flag_values):
                 "gradient_accumulation_steps", 1, "Parts of a training batch.", **to
             ),
             flags.DEFINE_integer(
-                "lanes",
+                "shards",
                 None,
                 "Parts of a batch side by side; chosen as in training if not given.",
                 lower_bound=1,
@@ -346,13 +346,13 @@ def main(argv):
         return
     work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
     print(
-        "%s, batch %d, length %d, adapters %d, lanes %d, TensorFlow %s"
+        "%s, batch %d, length %d, adapters %d, shards %d, TensorFlow %s"
         % (
             FLAGS.config,
             FLAGS.batch_size,
             FLAGS.seq_length,
             FLAGS.adapter_size,
-            lanes(),
+            shards(),
             tf.version.VERSION,
         )
     )
@@ -360,7 +360,7 @@ def main(argv):
         ("training", estimator.ModeKeys.TRAIN, work.forward + work.backward),
         ("prediction", estimator.ModeKeys.PREDICT, work.forward),
     ):
-        model = Timed(step_builder(config, mode), estimators.session_config(lanes()))
+        model = Timed(step_builder(config, mode), estimators.session_config(shards()))
         model.run(3, timed=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         products = Timed(products_builder(config), _NO_REWRITING)

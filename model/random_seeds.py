@@ -1,7 +1,7 @@
 """Seeds that follow from what they are for: a variable, or a place in a training step.
 
 TensorFlow by itself counts the random operations of a graph and the runs of a session.
-A training that is resumed, or computed in lanes, would then draw other numbers.
+A training that is resumed, or computed in shards, would then draw other numbers.
 """
 
 import zlib
@@ -32,7 +32,7 @@ def step_seeds(count):
     They follow from the graph's seed, the global step, the place of the call in the
     graph and the replica, and from nothing else: the same step of the same training
     draws the same, however often it was interrupted before. Each call is a place of
-    its own: a layer, a lane, a part of a batch.
+    its own: a layer, a shard, a part of a batch.
 
     Args:
       count: how many.

@@ -20,7 +20,7 @@ tf.logging.set_verbosity(tf.logging.ERROR)  # The next line warns for itself.
 tf.disable_v2_behavior()
 tf.logging.set_verbosity(tf.logging.WARN)
 # The suite runs in one process per core, so each process keeps to one thread, and
-# has one core for all that asks: batches are computed in one lane.
+# has one core for all that asks: batches are computed in one shard.
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 os.sched_getaffinity = lambda process: {0}

@@ -71,7 +71,7 @@ SHORT = {
         "config": "demo_work/minilm_checkpoint/bert_config.json",
         "seq_length": "8",
         "seconds": "0.1",
-        "lanes": "1",
+        "shards": "1",
     },
     "run_classifier": {"num_train_epochs": "2"},
 }

@@ -23,7 +23,9 @@ class Computation(NamedTuple):
     xla: bool = False  # compile the step; on TPU that is always done
     recompute_activations: bool = False
     gradient_accumulation_steps: int = 1  # parts of a training batch
-    lanes: int = 1  # parts of any batch, computed side by side: `estimators.cpu_lanes`
+    shards: int = (
+        1  # parts of any batch, computed side by side: `estimators.cpu_shards`
+    )
 
 
 PLAIN = Computation()
@@ -120,7 +122,7 @@ def create_model(
         return model.get_pooled_output()
 
     inputs = (input_ids, input_mask, segment_ids)
-    pooled = _in_lanes(encode, inputs, computation.lanes)
+    pooled = _in_shards(encode, inputs, computation.shards)
     if is_training:
         pooled = modeling.dropout(pooled, HEAD_DROPOUT)
     weights = modeling.normal_variable(
@@ -151,21 +153,21 @@ def create_model(
     return ModelOutput(loss, per_example_loss, logits, probabilities)
 
 
-def _in_lanes(function, inputs, lanes):
+def _in_shards(function, inputs, shards):
     """Applies a function to parts of a batch, in no order, and joins the results.
 
     Args:
       function: from tensors [rows, ...] to one tensor [rows, ...]; makes variables.
       inputs: tensors [B, ...].
-      lanes: number of parts, equal but for one row; empty ones where B is smaller.
+      shards: number of parts, equal but for one row; empty ones where B is smaller.
 
     Returns:
       Tensor [B, ...].
     """
-    if lanes == 1:
+    if shards == 1:
         return function(*inputs)
     B = modeling.get_shape_list(inputs[0])[0]
-    sizes = [(B + i) // lanes for i in range(lanes)]
+    sizes = [(B + i) // shards for i in range(shards)]
     parts = zip(*(tf.split(x, sizes) for x in inputs))
     joined = []
     for part in parts:

@@ -28,7 +28,7 @@ LOG_STEPS = 100
 # TensorFlow's name for the thread that writes an event file.
 _EVENT_THREAD = "EventLoggerThread"
 
-# The number of cores on which a batch in lanes was seen to be faster.
+# The number of cores on which a batch in shards was seen to be faster.
 _LANE_CORES = 2
 
 
@@ -111,7 +111,7 @@ class RunSettings(NamedTuple):
     iterations_per_loop: int
     distribution_strategy: str = distribution.NONE  # one of `distribution.STRATEGIES`
     cluster: distribution.Cluster | None = None  # of several machines
-    lanes: int = 1  # see `cpu_lanes`
+    shards: int = 1  # see `cpu_shards`
     write_graph: bool = False  # for TensorBoard and other tools
 
     @property
@@ -142,19 +142,19 @@ def keep_freed_memory():
             mallopt(setting, value)
 
 
-def cpu_lanes(batch_sizes):
-    """In how many lanes to compute a batch on this machine's CPU, one core to each.
+def cpu_shards(batch_sizes):
+    """The number of intra-batch shards on this machine's CPU, one core for each.
 
-    A lane computes its part of the batch with one core, from the first operation to the
-    last; without lanes all cores share each operation and wait for each other after it.
+    A shard computes its part of the batch with one core, from the first operation to the
+    last; without shards all cores share each operation and wait for each other after it.
     The threads of an operation belong to the process, whatever its sessions ask for, so
-    a process uses lanes for all that it computes or for nothing.
+    a process uses shards for all that it computes or for nothing.
 
     Args:
       batch_sizes: those of all batches that the process computes.
 
     Returns:
-      The number of lanes; 1: none.
+      The number of shards; 1: none.
     """
     if tf.config.list_physical_devices("GPU"):
         return 1
@@ -165,12 +165,12 @@ def cpu_lanes(batch_sizes):
     return cores if cores == _LANE_CORES and min(batch_sizes) >= cores else 1
 
 
-def session_config(lanes=1):
-    """The `tf.ConfigProto` for CPU and GPU; `lanes` as `cpu_lanes` gives them."""
+def session_config(shards=1):
+    """The `tf.ConfigProto` for CPU and GPU; `shards` as `cpu_shards` gives them."""
     config = tf.ConfigProto(allow_soft_placement=True)
-    if lanes > 1:
+    if shards > 1:
         config.intra_op_parallelism_threads = 1
-        config.inter_op_parallelism_threads = lanes
+        config.inter_op_parallelism_threads = shards
     cpus = [name for name in distribution.local_devices() if name.startswith("/cpu")]
     config.device_count["CPU"] = max(1, len(cpus))
     # By default the graph optimizer replaces sums of large tensors by an accumulation
@@ -225,7 +225,7 @@ def train(model_fn, settings, input_fn, watch, stop):
     with signals.awaited() as request:
         distribution.run(
             settings.distribution_strategy,
-            session_config(settings.lanes),
+            session_config(settings.shards),
             settings.cluster,
             stop,
             train_there,
@@ -366,7 +366,7 @@ def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
         save_checkpoints_steps=settings.save_checkpoints_steps,
         # Only the chief writes into the folder; this makes a writer of its own.
         log_step_count_steps=LOG_STEPS if settings.is_chief else None,
-        session_config=None if settings.use_tpu else session_config(settings.lanes),
+        session_config=None if settings.use_tpu else session_config(settings.shards),
         # A short training shows its course too.
         save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
         tpu_config=estimator.tpu.TPUConfig(

@@ -157,8 +157,8 @@ def find_task(flags):
     return task
 
 
-def lanes(flags):
-    """The lanes of this run's batches: `estimators.cpu_lanes`, if nothing rules it out.
+def shards(flags):
+    """The shards of this run's batches: `estimators.cpu_shards`, if nothing rules it out.
 
     XLA compiles for all cores, and replicas are side by side already.
 
@@ -166,7 +166,7 @@ def lanes(flags):
       flags: the program's `absl.flags.FlagValues`, checked.
 
     Returns:
-      The number of lanes; 1: none.
+      The number of shards; 1: none.
     """
     if flags.use_tpu or flags.xla or flags.distribution_strategy != distribution.NONE:
         return 1
@@ -174,7 +174,7 @@ def lanes(flags):
     if flags.do_train:
         batch_sizes += [flags.train_batch_size // flags.gradient_accumulation_steps]
     batch_sizes += [flags[name].value for name in _batches_without_training(flags)]
-    return estimators.cpu_lanes(batch_sizes)
+    return estimators.cpu_shards(batch_sizes)
 
 
 def _batches_without_training(flags):

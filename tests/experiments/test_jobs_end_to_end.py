@@ -35,9 +35,9 @@ class InThisProcess(processes.Process):
         words = job_flags.make_command(job, settings)[1:]
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["run_classifier.py"])
-        # A second lane doubles the graph.
-        one_lane = mock.patch.object(estimators, "cpu_lanes", lambda _: 1)
-        with flagsaver.flagsaver(), one_lane:
+        # A second shard doubles the graph.
+        one_shard = mock.patch.object(estimators, "cpu_shards", lambda _: 1)
+        with flagsaver.flagsaver(), one_shard:
             flags.FLAGS(words)
             try:
                 run_classifier.main.__wrapped__([])

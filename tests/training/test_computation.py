@@ -152,40 +152,40 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
     assert_the_same(run, plain)
 
 
-@pytest.mark.parametrize("lanes", [3, BATCH])
-def test_lanes_give_the_update_of_the_whole(plain, lanes):
-    run = Run(PLAIN._replace(lanes=lanes))
+@pytest.mark.parametrize("shards", [3, BATCH])
+def test_shards_give_the_update_of_the_whole(plain, shards):
+    run = Run(PLAIN._replace(shards=shards))
     products = len(run.of_type("BatchMatMulV2"))
-    assert products == lanes * len(plain.run.of_type("BatchMatMulV2"))
+    assert products == shards * len(plain.run.of_type("BatchMatMulV2"))
     assert_the_same(run, plain)
 
 
-def test_lanes_of_parts_computed_again_give_the_update_of_the_whole(plain):
+def test_shards_of_parts_computed_again_give_the_update_of_the_whole(plain):
     run = Run(
         PLAIN._replace(
-            lanes=2, gradient_accumulation_steps=2, recompute_activations=True
+            shards=2, gradient_accumulation_steps=2, recompute_activations=True
         )
     )
     assert_the_same(run, plain)
 
 
 def test_no_lane_waits_for_another():
-    run = Run(PLAIN._replace(lanes=2))
+    run = Run(PLAIN._replace(shards=2))
     products = run.of_type("MatMul")
-    lanes = [
+    shards = [
         {op for op in products if op.name.startswith(folders)}
         for folders in (("bert/", "gradients/bert/"), ("bert_1/", "gradients/bert_1/"))
     ]
-    assert len(lanes[0]) == len(lanes[1]) > 0
-    for lane, other in (lanes, lanes[::-1]):
-        for op in lane:
+    assert len(shards[0]) == len(shards[1]) > 0
+    for shard, other in (shards, shards[::-1]):
+        for op in shard:
             if not op.name.startswith("gradients"):
                 assert not needed_by(op) & other, op.name
 
 
-def test_lanes_take_batches_of_any_size():
+def test_shards_take_batches_of_any_size():
     scores = {}
-    for lanes in (1, 3):
+    for shards in (1, 3):
         with tf.Graph().as_default(), tf.Session() as session:
             ids, mask = (tf.placeholder(tf.int32, [None, None]) for _ in range(2))
             output = classifier.create_model(
@@ -199,7 +199,7 @@ def test_lanes_take_batches_of_any_size():
                 use_one_hot_embeddings=False,
                 variant=classifier.Variant(
                     classifier.adapter_function(8, 0.3),
-                    computation=PLAIN._replace(lanes=lanes),
+                    computation=PLAIN._replace(shards=shards),
                 ),
             )
             initialize(session)
@@ -208,7 +208,7 @@ def test_lanes_take_batches_of_any_size():
                     ids: batch()["input_ids"][:rows],
                     mask: batch()["input_mask"][:rows],
                 }
-                scores[lanes, rows] = session.run(output.probabilities, feed)
+                scores[shards, rows] = session.run(output.probabilities, feed)
     for rows in (1, 2, BATCH):
         assert scores[1, rows].shape == (rows, CLASSES)
         np.testing.assert_allclose(scores[3, rows], scores[1, rows], atol=1e-5)
@@ -234,7 +234,7 @@ def test_recomputed_activations_change_nothing():
 def test_each_part_of_each_lane_drops_other_elements_in_each_step():
     run = Run(
         PLAIN._replace(
-            lanes=2, gradient_accumulation_steps=2, recompute_activations=True
+            shards=2, gradient_accumulation_steps=2, recompute_activations=True
         ),
         dropout=0.4,
     )
@@ -329,18 +329,18 @@ def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
 
 
 def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
-    batches, lanes = {}, {}
+    batches, shards = {}, {}
     session_config = estimators.session_config
 
-    def cpu_lanes(batch_sizes):
+    def cpu_shards(batch_sizes):
         batches[name] = batch_sizes
         return 2 if name == "float16" else 1
 
     def configured(count):
-        lanes[name] = count
+        shards[name] = count
         return session_config(count)
 
-    monkeypatch.setattr(estimators, "cpu_lanes", cpu_lanes)
+    monkeypatch.setattr(estimators, "cpu_shards", cpu_shards)
     monkeypatch.setattr(estimators, "session_config", configured)
     model = small_run.write_model(tmp_path / "bert")
     rows = small_run.write_mrpc(tmp_path / "MRPC")
@@ -369,7 +369,7 @@ def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
         assert set(kept.get_variable_to_dtype_map().values()) == {tf.float32, tf.int64}
         assert kept.has_tensor("loss_scale") == (name == "float16")
     # XLA uses all cores for what it compiles.
-    assert lanes == {"plain": 1, "bfloat16": 1, "float16": 2, "xla": 1}
+    assert shards == {"plain": 1, "bfloat16": 1, "float16": 2, "xla": 1}
     assert batches == {"plain": [8, 8], "bfloat16": [8, 8], "float16": [2, 8]}
     for name in ("bfloat16", "float16"):
         assert (scores[name] != scores["plain"]).any()

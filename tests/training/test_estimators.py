@@ -128,20 +128,20 @@ def test_a_run_that_diverged_at_once_is_not_told_to_change_its_training(step, fl
 
 
 @pytest.mark.parametrize(
-    "cores, batch_sizes, lanes",
+    "cores, batch_sizes, shards",
     [(1, [8], 1), (2, [32, 8], 2), (2, [2], 2), (2, [32, 1], 1), (3, [32], 1)],
 )
-def test_lanes_are_used_where_they_pay(monkeypatch, cores, batch_sizes, lanes):
+def test_shards_are_used_where_they_pay(monkeypatch, cores, batch_sizes, shards):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
     monkeypatch.setattr(
         os, "sched_getaffinity", lambda process: set(range(cores)), raising=False
     )
-    assert estimators.cpu_lanes(batch_sizes) == lanes
-    config = estimators.session_config(lanes)
+    assert estimators.cpu_shards(batch_sizes) == shards
+    config = estimators.session_config(shards)
     # 0: all cores.
-    assert config.intra_op_parallelism_threads == (1 if lanes > 1 else 0)
+    assert config.intra_op_parallelism_threads == (1 if shards > 1 else 0)
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
-    assert estimators.cpu_lanes(batch_sizes) == 1
+    assert estimators.cpu_shards(batch_sizes) == 1
 
 
 def test_freed_memory_is_used_again():

@@ -100,15 +100,15 @@ def interrupt_after(monkeypatch, steps):
     "changes",
     [
         {"precision": "float16", "dynamic_padding": False},
-        {"train_batch_size": 8, "gradient_accumulation_steps": 2, "lanes": 2},
+        {"train_batch_size": 8, "gradient_accumulation_steps": 2, "shards": 2},
         {"train_policy": "top_k:1", "checkpoint_content": "trained"},
     ],
     ids=str,
 )
 def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, changes):
     changes = dict(changes)
-    lanes = changes.pop("lanes", 1)
-    monkeypatch.setattr(estimators, "cpu_lanes", lambda batch_sizes: lanes)
+    shards = changes.pop("shards", 1)
+    monkeypatch.setattr(estimators, "cpu_shards", lambda batch_sizes: shards)
     monkeypatch.setattr(batch_gradients.LossScale, "DOUBLED_AFTER", 3)
     flags = {**flags, **changes, "do_predict": False}
     small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)

@@ -173,12 +173,12 @@ def test_the_backward_pass_ends_at_the_lowest_trained_layer(
 @pytest.mark.parametrize(
     ("text", "layers"), [("full", None), ("top_k:1", None), ("adapters", "1")]
 )
-def test_parts_lanes_and_recomputation_give_the_same(text, layers):
+def test_parts_shards_and_recomputation_give_the_same(text, layers):
     run = Run(
         text,
         layers,
         classifier.Computation(
-            recompute_activations=True, gradient_accumulation_steps=2, lanes=2
+            recompute_activations=True, gradient_accumulation_steps=2, shards=2
         ),
     )
     plain = Run(text, layers)
