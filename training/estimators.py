@@ -145,8 +145,8 @@ def keep_freed_memory():
 def cpu_shards(batch_sizes):
     """The number of intra-batch shards on this machine's CPU, one core for each.
 
-    A shard computes its part of the batch with one core, from the first operation to the
-    last; without shards all cores share each operation and wait for each other after it.
+    Each shard is computed by one core. Without shards all cores share each operation,
+    and wait for each other after it.
     The threads of an operation belong to the process, whatever its sessions ask for, so
     a process uses shards for all that it computes or for nothing.
 

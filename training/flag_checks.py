@@ -158,7 +158,7 @@ def find_task(flags):
 
 
 def shards(flags):
-    """The shards of this run's batches: `estimators.cpu_shards`, if nothing rules it out.
+    """The number of shards of a batch: `estimators.cpu_shards`, if allowed.
 
     XLA compiles for all cores, and replicas are side by side already.
 
