@@ -1,50 +1,48 @@
-"""Which rows each batch of a training holds, whenever the training begins.
+"""The examples of each training batch, as a function of its number.
 
-The rows come in epochs without end, each row once in each. A batch takes the next rows:
-where its size does not divide the set, it ends one epoch and begins the next. So the
-number of a batch alone says which rows it holds.
+The examples come in endless epochs, each example once per epoch. If the batch size does
+not divide their number, a batch can end one epoch and begin the next.
 """
 
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-# Batches whose rows are sorted by length together. More wastes less padding, fewer
-# mixes better.
+# Batches whose examples are sorted by length together. More batches need less padding,
+# fewer are shuffled better.
 SORTED_BATCHES = 50
 
 
 class BatchSlice(NamedTuple):
-    """What one machine computes of a batch."""
+    """The part of each batch that one machine computes."""
 
-    rows: int  # of the batch's part that one replica computes
-    replicas: int  # of all machines
-    first: int  # replica of this machine
-    here: int  # replicas of this machine
+    replica_size: int  # examples per replica
+    num_replicas: int  # of all machines
+    first_replica: int  # of this machine
+    local_replicas: int  # of this machine
 
 
 def local_slice(params, input_context):
-    """The `BatchSlice` of an input function, from what the Estimator calls it with."""
+    """The `BatchSlice` of an input function, from its Estimator's arguments."""
     if input_context is not None:
         replicas = input_context.num_replicas_in_sync
-        here = replicas // input_context.num_input_pipelines
-        first = input_context.input_pipeline_id * here
-        return BatchSlice(params["batch_size"] // replicas, replicas, first, here)
+        local = replicas // input_context.num_input_pipelines
+        first = input_context.input_pipeline_id * local
+        return BatchSlice(params["batch_size"] // replicas, replicas, first, local)
     if "context" in params:  # TPU, where the batch size is that of a core
-        _, machine, _, here = params["context"].current_input_fn_deployment()
+        _, machine, _, local = params["context"].current_input_fn_deployment()
         replicas = params["context"].num_replicas
-        return BatchSlice(params["batch_size"], replicas, machine * here, here)
+        return BatchSlice(params["batch_size"], replicas, machine * local, local)
     return BatchSlice(params["batch_size"], 1, 0, 1)
 
 
 def read_next_step(config):
-    """The number of the batch that a training has to go on with.
+    """The number of the batch from which a run starts or resumes: the global step.
 
-    That is the global step, which counts the steps that were left out too. A variable
-    of the graph is read whenever an iterator is initialized, after it was restored, so
-    that a session that TensorFlow starts anew goes on rightly as well. Under a
-    distribution strategy the Estimator makes it later: there the last checkpoint holds
-    what it will be restored to.
+    The variable is read whenever an iterator is initialized, after it was restored, so
+    a session that TensorFlow recreates resumes correctly too. Under a distribution
+    strategy the Estimator creates it later; there its value is that of the last
+    checkpoint.
 
     Args:
       config: the Estimator's `RunConfig`; None: there is no checkpoint.
@@ -60,67 +58,67 @@ def read_next_step(config):
     return tf.cast(step, tf.int64)
 
 
-def iterate_batches(of, first_batch, num_examples, seed, lengths=None):
-    """The numbers of the rows of each batch, without end.
+def iterate_batches(batch_slice, first_batch, num_examples, seed, lengths=None):
+    """The example numbers of each batch, endlessly.
 
     Args:
-      of: a `BatchSlice`.
-      first_batch: its number, int64 scalar tensor; those before it cost nothing.
-      num_examples: rows of the set, N.
+      batch_slice: a `BatchSlice`.
+      first_batch: its number, int64 scalar tensor; earlier batches cost nothing.
+      num_examples: N.
       seed: see `epoch_order`.
       lengths: see `epoch_order`.
 
     Returns:
-      A `tf.data.Dataset` of int32 [of.rows], `of.here` of them a batch.
+      A `tf.data.Dataset` of int32 [replica_size], `local_replicas` of them per batch.
     """
-    batch_size = of.rows * of.replicas
-    first_row = first_batch * batch_size
+    batch_size = batch_slice.replica_size * batch_slice.num_replicas
+    first_example = first_batch * batch_size
 
-    def epoch_rows(epoch):
+    def epoch_examples(epoch):
         order = epoch_order(epoch, batch_size, num_examples, seed, lengths)
-        seen = tf.maximum(first_row - epoch * num_examples, 0)
+        seen = tf.maximum(first_example - epoch * num_examples, 0)
         return tf.data.Dataset.from_tensor_slices(order[seen:])
 
-    def parts_here(rows):
-        parts = tf.reshape(rows, [of.replicas, of.rows])
-        return parts[of.first : of.first + of.here]
+    def local_parts(numbers):
+        parts = tf.reshape(numbers, [batch_slice.num_replicas, -1])
+        first = batch_slice.first_replica
+        return parts[first : first + batch_slice.local_replicas]
 
-    epochs = tf.data.Dataset.range(first_row // num_examples, tf.int64.max)
-    rows = epochs.flat_map(epoch_rows)
-    return rows.batch(batch_size, drop_remainder=True).map(parts_here).unbatch()
+    epochs = tf.data.Dataset.range(first_example // num_examples, tf.int64.max)
+    numbers = epochs.flat_map(epoch_examples)
+    return numbers.batch(batch_size, drop_remainder=True).map(local_parts).unbatch()
 
 
 def epoch_order(epoch, batch_size, num_examples, seed, lengths=None):
-    """The rows of an epoch, each once, in an order that follows from the arguments.
+    """A permutation of the examples that depends on the arguments alone.
 
-    With lengths, windows of `SORTED_BATCHES` batches of the shuffled rows are sorted
-    by them, and then the epoch's batches are shuffled. The rows that fill up the last
-    batch of the epoch before, and those that begin a batch which the next epoch fills
-    up, are left as they are.
+    With lengths, the shuffled examples are sorted by length within windows of
+    `SORTED_BATCHES` batches, and then the epoch's batches are shuffled. Batches that
+    the epoch shares with the one before or after it stay as they are.
 
     Args:
       epoch: its number, int64 scalar tensor.
-      batch_size: rows of a batch.
-      num_examples: rows of the set, N.
+      batch_size: examples per batch.
+      num_examples: N.
       seed: an int.
-      lengths: of the rows, int32 [N]; None where batches need not be of similar ones.
+      lengths: of the examples, int32 [N]; None: batches are not grouped by length.
 
     Returns:
       Int32 tensor [N].
     """
 
-    def shuffled(count, number):
-        of_draw = tf.stack([tf.constant(seed, tf.int64), 2 * epoch + number])
-        drawn = tf.random.stateless_uniform(
-            [count], of_draw, maxval=tf.int32.max, dtype=tf.int32
+    def shuffle(count, number):
+        shuffle_seed = tf.stack([tf.constant(seed, tf.int64), 2 * epoch + number])
+        keys = tf.random.stateless_uniform(
+            [count], shuffle_seed, maxval=tf.int32.max, dtype=tf.int32
         )
-        return tf.argsort(drawn, stable=True)
+        return tf.argsort(keys, stable=True)
 
-    order = shuffled(num_examples, 0)
+    order = shuffle(num_examples, 0)
     if lengths is None:
         return order
-    begun = tf.cast(-epoch * num_examples % batch_size, tf.int32)
-    first = tf.minimum(begun, num_examples)
+    missing = tf.cast(-epoch * num_examples % batch_size, tf.int32)
+    first = tf.minimum(missing, num_examples)  # The first example of a whole batch.
     whole = (num_examples - first) // batch_size
     end = first + whole * batch_size
     window = tf.range(end - first) // (batch_size * SORTED_BATCHES)
@@ -128,5 +126,5 @@ def epoch_order(epoch, batch_size, num_examples, seed, lengths=None):
     key = window * (tf.reduce_max(lengths) + 1) + tf.gather(lengths, grouped)
     grouped = tf.gather(grouped, tf.argsort(key, stable=True))
     grouped = tf.reshape(grouped, [whole, batch_size])
-    grouped = tf.reshape(tf.gather(grouped, shuffled(whole, 1)), [-1])
+    grouped = tf.reshape(tf.gather(grouped, shuffle(whole, 1)), [-1])
     return tf.concat([order[:first], grouped, order[end:]], axis=0)

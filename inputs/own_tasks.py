@@ -202,7 +202,7 @@ def _check_together(values, source):
 
 
 def _check_metrics(task):
-    allowed = metrics.OF_NUMBERS if task.is_regression else metrics.OF_CLASSES
+    allowed = metrics.REGRESSION if task.is_regression else metrics.CLASSIFICATION
     if not set(task.metrics) <= set(allowed):
         allowed = "of %s" % ", ".join(allowed)
         raise _wrong(task.config_file, "metrics", task.metrics, allowed)
