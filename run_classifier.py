@@ -15,12 +15,11 @@ import modeling
 import optimization
 import tokenization
 from errors import UserError, reports_user_errors
-from inputs import features, tasks
+from inputs import data_report, features, tasks
 from model import layer_ranges
 from system import console, disk, files
 from training import (
     classifier,
-    data_check,
     dev_steps,
     distribution,
     estimators,
@@ -437,7 +436,8 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.INFO)
     command_line.refuse_words(argv, "--do_lower_case=false")
     if FLAGS.task_name == "help":
-        data_check.print_tasks(glue_data.GLUE_TASKS.values())
+        for task in glue_data.GLUE_TASKS.values():
+            print("%-6s %s" % (task.name, data_report.describe_task(task)))
         return
     if FLAGS.check:
         _check_data()
@@ -459,7 +459,7 @@ def _check_data():
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
-    data_check.check_task(task, FLAGS.data_dir, tokenizer, FLAGS.max_seq_length)
+    data_report.check_task(task, FLAGS.data_dir, tokenizer, FLAGS.max_seq_length)
 
 
 def _run(plan):

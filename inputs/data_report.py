@@ -1,14 +1,15 @@
-"""Statistics of a task's examples, and warnings about them, before training.
+"""Reports on a task's examples before training, and warns of suspicious ones.
 
-Nothing here is an error: published benchmarks show some of it. But each warning names
+Nothing that is warned of is an error: published benchmarks show some of it. But each is
 a usual cause of degenerate models and of meaningless scores.
 """
 
 import collections
-from typing import NamedTuple
+import itertools
 
-from inputs import tasks, text_rows
-from system import console, wording
+from inputs import features, tasks, text_rows
+from system import console
+from system.wording import pluralize
 
 # Warn above this fraction of [UNK] pieces, or of truncated examples.
 MOST_LOST = 0.05
@@ -18,116 +19,124 @@ _LINES_SHOWN = 5
 _LABELS_SHOWN = 10
 
 
-class SplitReport(NamedTuple):
-    """Counts of one split."""
+def check_task(task, data_dir, tokenizer, max_seq_length):
+    """Reads all files of a task and reports on them, without a model.
 
-    name: str
-    examples: int
-    labels: dict[str, int]  # examples per label; {} for regression and without labels
+    Args:
+      task: a `tasks.Task`.
+      data_dir: the folder of its files.
+      tokenizer: a `tokenization.FullTokenizer`; None: lengths are counted in words.
+      max_seq_length: length of the sequences.
+
+    Raises:
+      UserError: the first row that cannot be read.
+    """
+    examples = {
+        split.name: tasks.read_examples(task, data_dir, split) for split in task.splits
+    }
+    console.say("Task %s: %s", task.title, describe_task(task))
+    counts = None
+    if tokenizer is not None:
+        counts = {
+            name: features.count_texts(found, tokenizer, max_seq_length)
+            for name, found in examples.items()
+        }
+    log_report(task, examples, counts, max_seq_length)
+    if tokenizer is None:
+        for name, found in examples.items():
+            texts = ("%s %s" % (each.text_a, each.text_b or "") for each in found)
+            longest = max(len(text.split()) for text in texts)
+            words = pluralize(longest, "word")
+            console.say("%s: the longest example has %s", name, words)
+        console.say("Give --vocab_file to count word pieces and truncated examples")
+    if not task.dev:
+        console.say("No dev set: nothing will be scored")
+    if not task.test:
+        console.say("No test set: nothing will be predicted by --do_predict")
 
 
-class DataWarning(NamedTuple):
-    """Something that may be a mistake."""
-
-    source: str  # a split's name, or "labels"
-    text: str  # such as "3 examples have an empty text"
-    lines: tuple[int, ...] = ()  # of the examples concerned, in the split's file
-
-    def __str__(self):
-        lines = ", ".join(map(str, self.lines[:_LINES_SHOWN]))
-        if len(self.lines) > _LINES_SHOWN:
-            lines += ", ..."
-        number = "line" if len(self.lines) == 1 else "lines"
-        shown = " (%s %s)" % (number, lines) if lines else ""
-        return "%s: %s%s" % (self.source, self.text, shown)
+def describe_task(task):
+    """The columns, labels and metrics of a task as one line."""
+    columns = [repr(column) for column in task.text_columns if column is not None]
+    parts = ["text%s %s" % ("s" if columns[1:] else "", " and ".join(columns))]
+    label = next((split.label for split in task.splits if split.has_labels), None)
+    if label is not None:
+        parts.append("label %r" % (label,))
+    if task.is_regression:
+        parts.append("a number")
+    elif task.labels:
+        parts.append("%d labels (%s)" % (len(task.labels), tasks.format_labels(task)))
+    return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])
 
 
-class Report(NamedTuple):
-    """What is known of a task's examples."""
-
-    splits: tuple[SplitReport, ...]
-    warnings: tuple[DataWarning, ...]
-
-
-def examine(task, examples):
-    """Counts a task's examples and looks for what may be a mistake.
+def log_report(task, examples, text_counts, max_seq_length):
+    """Logs a line per split, and what is suspicious.
 
     Args:
       task: a `tasks.Task`.
       examples: dict from the names of some of its splits to their `InputExample`s,
         each with its `line`.
-
-    Returns:
-      A `Report`.
-    """
-    splits, warnings = [], list(_find_similar_labels(task))
-    for split in task.splits:
-        if split.name not in examples:
-            continue
-        found = examples[split.name]
-        labels = {}
-        if split.has_labels and not task.is_regression:
-            labels = collections.Counter(example.label for example in found)
-            labels = {label: labels[label] for label in task.labels}
-        splits.append(SplitReport(split.name, len(found), labels))
-        warnings += _find_text_problems(split.name, found)
-        if labels:
-            is_trained = split == task.train
-            warnings += _find_label_problems(split.name, found, labels, is_trained)
-    warnings += _find_overlap(task, examples)
-    return Report(tuple(splits), tuple(warnings))
-
-
-def log_report(report, text_counts, max_seq_length):
-    """Logs a report: a line per split, and its warnings.
-
-    Args:
-      report: a `Report`.
       text_counts: dict from a split's name to its `features.TextCounts`; None: not
         known.
       max_seq_length: length of the sequences.
     """
-    for split in report.splits:
-        console.say("Data, %s", describe_split(split))
+    for split in task.splits:
+        if split.name not in examples:
+            continue
+        found = examples[split.name]
+        parts = ["Data, %s: %s" % (split.name, pluralize(len(found), "example"))]
+        for label, count in _count_labels(task, split, found).items():
+            percentage = 100 * count / len(found)
+            parts.append('%d of "%s" (%.1f %%)' % (count, label, percentage))
+        console.say("%s", ", ".join(parts))
         if text_counts is not None:
-            counts = text_counts[split.name]
-            lost = max(counts.unknown_fraction, counts.truncated_fraction)
-            log = console.warn if lost > MOST_LOST else console.say
-            log("  %s", describe_texts(counts, max_seq_length))
-    for warning in report.warnings:
+            _log_texts(text_counts[split.name], max_seq_length)
+    for warning in find_problems(task, examples):
         console.warn("%s", warning)
 
 
-def describe_split(split):
-    """A `SplitReport` as one line."""
-    text = "%s: %s" % (split.name, wording.pluralize(split.examples, "example"))
-    labels = [
-        '%d of "%s" (%.1f %%)' % (count, label, 100 * count / split.examples)
-        for label, count in split.labels.items()
-    ]
-    return ", ".join([text, *labels])
-
-
-def describe_texts(counts, max_seq_length):
-    """The `features.TextCounts` of a split as one line."""
-    return (
-        "%d word pieces, %.2f %% of them [UNK]; the longest example has %d; %s (%.1f "
-        "%%) truncated at max_seq_length %d"
-    ) % (
+def _log_texts(counts, max_seq_length):
+    lost = max(counts.unknown_fraction, counts.truncated_fraction)
+    log = console.warn if lost > MOST_LOST else console.say
+    log(
+        "  %d word pieces, %.2f %% of them [UNK]; the longest example has %d; %s "
+        "(%.1f %%) truncated at max_seq_length %d",
         counts.pieces,
         100 * counts.unknown_fraction,
         counts.longest,
-        wording.pluralize(counts.truncated, "example"),
+        pluralize(counts.truncated, "example"),
         100 * counts.truncated_fraction,
         max_seq_length,
     )
 
 
-# --- warnings -------------------------------------------------------------------
+def _count_labels(task, split, examples):
+    """Examples per label; {} for regression and without labels."""
+    if task.is_regression or not split.has_labels:
+        return {}
+    counts = collections.Counter(example.label for example in examples)
+    return {label: counts[label] for label in task.labels}
 
 
-def _lines(examples):
-    return tuple(example.line for example in examples)
+# --- suspicious examples --------------------------------------------------------
+
+
+def find_problems(task, examples):
+    """Yields what may be a mistake, as texts; arguments as of `log_report`."""
+    for group in tasks.similar_labels(task.labels):
+        text = "labels: %s differ in case, white space, Unicode or number format alone"
+        yield text % _list_labels(group)
+    padded = [label for label in task.labels if label != label.strip()]
+    if padded:
+        yield "labels: %s with white space at an end" % _list_labels(padded)
+    for split in task.splits:
+        found = examples.get(split.name, ())
+        problems = [*_find_text_problems(found)]
+        counts = _count_labels(task, split, found)
+        if found and counts:
+            problems += _find_label_problems(found, counts, split == task.train)
+        yield from ("%s: %s" % (split.name, problem) for problem in problems)
+    yield from _find_overlap(task, examples)
 
 
 def _list_labels(labels):
@@ -135,17 +144,13 @@ def _list_labels(labels):
     return ", ".join(map(repr, labels[:_LABELS_SHOWN])) + more
 
 
-def _find_similar_labels(task):
-    for group in tasks.similar_labels(task.labels):
-        text = "%s differ in case, white space, Unicode form or number format alone"
-        yield DataWarning("labels", text % _list_labels(group))
-    padded = [label for label in task.labels if label != label.strip()]
-    if padded:
-        text = "%s with white space at an end" % _list_labels(padded)
-        yield DataWarning("labels", text)
+def _list_lines(examples):
+    lines = ", ".join(str(example.line) for example in examples[:_LINES_SHOWN])
+    more = ", ..." if len(examples) > _LINES_SHOWN else ""
+    return "(line%s %s%s)" % ("s" if len(examples) > 1 else "", lines, more)
 
 
-def _find_text_problems(name, examples):
+def _find_text_problems(examples):
     empty = [
         example
         for example in examples
@@ -153,60 +158,49 @@ def _find_text_problems(name, examples):
         or (example.text_b is not None and text_rows.is_blank(example.text_b))
     ]
     if empty:
-        text = "%s with an empty text" % wording.pluralize(len(empty), "example")
-        yield DataWarning(name, text, _lines(empty))
+        count = pluralize(len(empty), "example")
+        yield "%s with an empty text %s" % (count, _list_lines(empty))
     for field in ("text_a", "text_b"):
-        texts = [getattr(example, field) for example in examples]
-        count = sum(text is not None and tasks.is_number(text) for text in texts)
+        texts = [getattr(example, field) or "" for example in examples]
+        count = sum(map(tasks.is_number, texts))
         if count > _MOST_NUMBERS * len(examples):
             text = "%d of %d examples have a number for %s; is that the text's column?"
-            yield DataWarning(name, text % (count, len(examples), field))
+            yield text % (count, len(examples), field)
 
 
-def _find_label_problems(name, examples, counts, is_trained):
+def _find_label_problems(examples, counts, is_trained):
     found = [label for label, count in counts.items() if count]
+    missing = [label for label, count in counts.items() if not count]
+    single = [example for example in examples if counts[example.label] == 1]
     if len(found) == 1:
-        yield DataWarning(name, "all examples have the label %r" % found[0])
-    elif len(found) < len(counts):
-        missing = [label for label, count in counts.items() if not count]
-        count = wording.pluralize(len(missing), "label")
-        text = "%s without an example: %s" % (count, _list_labels(missing))
-        yield DataWarning(name, text)
-    single = [label for label in found if counts[label] == 1]
+        yield "all examples have the label %r" % found[0]
+    elif missing:
+        count = pluralize(len(missing), "label")
+        yield "%s without an example: %s" % (count, _list_labels(missing))
     if single and is_trained:
-        count = wording.pluralize(len(single), "label")
-        text = "%s with a single example: %s" % (count, _list_labels(single))
-        lines = _lines(example for example in examples if counts[example.label] == 1)
-        yield DataWarning(name, text, lines)
+        count = pluralize(len(single), "label")
+        labels = _list_labels([example.label for example in single])
+        yield "%s with one example: %s %s" % (count, labels, _list_lines(single))
     labels_of = collections.defaultdict(set)
     for example in examples:
         labels_of[example.text_a, example.text_b].add(example.label)
-    contradictory = [
-        example
-        for example in examples
-        if len(labels_of[example.text_a, example.text_b]) > 1
-    ]
-    if contradictory:
-        text = "%d examples have the texts of another one, and a different label"
-        yield DataWarning(name, text % len(contradictory), _lines(contradictory))
+    ambiguous = [e for e in examples if len(labels_of[e.text_a, e.text_b]) > 1]
+    if ambiguous:
+        text = "%d examples whose texts occur with another label too %s"
+        yield text % (len(ambiguous), _list_lines(ambiguous))
 
 
 def _find_overlap(task, examples):
     """Finds dev and test examples in train, and test examples in dev."""
-    seen = {}
-    for kind, splits in (
-        ("train", (task.train,) if task.train else ()),
-        ("dev", task.dev),
-        ("test", task.test),
+    train = [task.train] if task.train else []
+    for first, second in (
+        *itertools.product(train, (*task.dev, *task.test)),
+        *itertools.product(task.dev, task.test),
     ):
-        names = [split.name for split in splits if split.name in examples]
-        texts = {}
-        for name in names:
-            texts[name] = [(each.text_a, each.text_b) for each in examples[name]]
-            for other, others in seen.items():
-                same = [e for e, t in zip(examples[name], texts[name]) if t in others]
-                if same:
-                    count = wording.pluralize(len(same), "example")
-                    text = "%s with the texts of %s examples" % (count, other)
-                    yield DataWarning(name, text, _lines(same))
-        seen[kind] = set().union(*texts.values())
+        seen = {(e.text_a, e.text_b) for e in examples.get(first.name, ())}
+        found = examples.get(second.name, ())
+        same = [e for e in found if (e.text_a, e.text_b) in seen]
+        if same:
+            text = "%s: %s with the texts of %s examples %s"
+            count = pluralize(len(same), "example")
+            yield text % (second.name, count, first.name, _list_lines(same))

@@ -28,8 +28,7 @@ def say_data(run):
             if split.name in run.examples:
                 counts = write_features(run, split, kind, batch_size)[2]
                 text_counts[split.name] = counts
-    report = data_report.examine(task, run.examples)
-    data_report.log_report(report, text_counts, run.max_seq_length)
+    data_report.log_report(task, run.examples, text_counts, run.max_seq_length)
 
 
 def train(model_fn, run, step_reached=None):
