@@ -12,31 +12,56 @@ from absl import app, flags
 from errors import UserError, reports_user_errors
 from system import console
 
-# Flags that are paths in every program that has them. The shell expands nothing after
-# "=", so that is done here.
-PATH_FLAGS = (
-    "adapters",
-    "bert_config_file",
-    "checkpoint",
-    "data_dir",
-    "glue_dir",
-    "init_checkpoint",
-    "input",
-    "input_dir",
-    "output",
-    "output_dir",
-    "output_dirs",
-    "task_config",
-    "task_configs",
-    "vocab_file",
-    "work_dir",
-    "zip",
-)
-
-# Those of them in which TensorFlow looks for checkpoints.
-CHECKPOINT_FLAGS = ("checkpoint", "init_checkpoint", "output_dir", "work_dir")
-
 _HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
+
+
+flags.disclaim_key_flags()  # A flag belongs to the program that defines it.
+
+
+class _PathParser(flags.ArgumentParser):
+    """Marks a flag as a path; see `settle_paths`."""
+
+    def __init__(self, has_checkpoint):
+        super().__init__()
+        self.has_checkpoint = has_checkpoint
+
+
+class _PathListParser(flags.ListParser):
+    """Marks a flag as a list of paths."""
+
+    has_checkpoint = False
+
+
+_PATH_PARSERS = (_PathParser, _PathListParser)
+
+
+def DEFINE_path(
+    name, text, flag_values=flags.FLAGS, has_checkpoint=False, multiple=False
+):
+    """Defines a flag whose value is a path; `settle_paths` expands and checks it.
+
+    Args:
+      name: the flag's name.
+      text: its help.
+      flag_values: the `FlagValues` to define it in.
+      has_checkpoint: whether TensorFlow looks for a checkpoint there.
+      multiple: whether the flag can be repeated; each value is PATH or NAME=PATH.
+
+    Returns:
+      What `flags.DEFINE` returns.
+    """
+    parser, serializer = _PathParser(has_checkpoint), flags.ArgumentSerializer()
+    if multiple:
+        return flags.DEFINE_multi(
+            parser, serializer, name, None, text, flag_values=flag_values
+        )
+    return flags.DEFINE(parser, name, None, text, flag_values, serializer)
+
+
+def DEFINE_path_list(name, text, flag_values):
+    """Defines a flag of paths that are separated by commas; see `DEFINE_path`."""
+    serializer = flags.CsvListSerializer(",")
+    return flags.DEFINE(_PathListParser(), name, None, text, flag_values, serializer)
 
 
 def help_text(description, groups, flag_values, width):
@@ -77,12 +102,12 @@ def base_and_package_flags(flag_values):
     """
 
     return (
-        flags.DEFINE_multi_string(
+        DEFINE_path(
             "adapters",
-            None,
             "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for each "
-            "task. NAME=FOLDER calls its task otherwise than the package.",
-            flag_values=flag_values,
+            "task. NAME=FOLDER gives the task another name than the package has.",
+            flag_values,
+            multiple=True,
         ),
         *base_flags(flag_values),
     )
@@ -90,36 +115,38 @@ def base_and_package_flags(flag_values):
 
 def task_configs_flag(flag_values):
     """Defines `--task_config` of programs that take several packages."""
-    return flags.DEFINE_multi_string(
+    return DEFINE_path(
         "task_config",
-        None,
-        "JSON file that describes the task of a package, for one that does not say "
-        "itself which columns its texts are in; once for each such task.",
-        flag_values=flag_values,
+        "JSON file that describes the task of a package which does not name the "
+        "columns of its texts itself; once for each such task.",
+        flag_values,
+        multiple=True,
     )
 
 
 def task_config_flag(flag_values):
     """Defines `--task_config`."""
-    return flags.DEFINE_string(
+    return DEFINE_path(
         "task_config",
-        None,
         "In the place of --task_name: JSON file that describes a task of your own.",
-        flag_values=flag_values,
+        flag_values,
     )
 
 
 def base_flags(flag_values):
-    """Defines the flags of a base, in the order of `bases.Base`; see above."""
-    texts = {
-        "init_checkpoint": "Checkpoint of the base, the path without endings, such as "
-        ".../bert_model.ckpt.",
-        "bert_config_file": "bert_config.json of the base.",
-        "vocab_file": "vocab.txt of the base.",
-    }
-    return tuple(
-        flags.DEFINE_string(name, None, text, flag_values=flag_values)
-        for name, text in texts.items()
+    """Defines the flags of a base model, in the order of `bases.Base`."""
+    return (
+        DEFINE_path(
+            "init_checkpoint",
+            "Checkpoint of the base model, the path without endings, such as "
+            ".../bert_model.ckpt.",
+            flag_values,
+            has_checkpoint=True,
+        ),
+        DEFINE_path(
+            "bert_config_file", "bert_config.json of the base model.", flag_values
+        ),
+        DEFINE_path("vocab_file", "vocab.txt of the base model.", flag_values),
     )
 
 
@@ -243,34 +270,31 @@ def check_path(what, path):
 
 
 def settle_paths(flag_values):
-    """Expands `~` and `$NAME` in all `PATH_FLAGS` that a program has, and checks them.
+    """Expands `~` and `$NAME` in the paths of a program's flags, and checks them.
+
+    The shell expands nothing after "=".
 
     Args:
-      flag_values: its `FlagValues`, parsed.
+      flag_values: the program's `FlagValues`, parsed.
 
     Raises:
       UserError: a path is empty, or see `check_path` and `check_no_pattern`.
     """
-    # Programs without this flag have no checkpoints.
-    has_checkpoints = "init_checkpoint" in flag_values
-    for name in PATH_FLAGS:
-        if name not in flag_values:
-            continue
+    for name in flag_values:
         flag = flag_values[name]
-        if flag.present and not (flag.value and all(flag.value)):
+        if not isinstance(flag.parser, _PATH_PARSERS) or not flag.present:
+            continue
+        paths = flag.value if isinstance(flag.value, list) else [flag.value]
+        if not paths or not all(paths):
             raise UserError(
                 "--%s is empty, as from a variable of the shell that is not set: give "
                 "a path, or leave the flag out" % name
             )
-        if not flag.value:
-            continue
-        is_list = isinstance(flag.value, list)
-        paths = flag.value if is_list else [flag.value]
         paths = [_expand(name, path) for path in paths]
-        flag.value = paths if is_list else paths[0]
+        flag.value = paths if isinstance(flag.value, list) else paths[0]
         for path in paths:
             check_path("--%s=%s" % (name, path), path)
-            if has_checkpoints and name in CHECKPOINT_FLAGS:
+            if flag.parser.has_checkpoint:
                 check_no_pattern(name, path)
 
 

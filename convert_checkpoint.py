@@ -44,9 +44,6 @@ def define_flags(values=flags.FLAGS):
     """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": values}
 
-    def string(name, text):
-        return flags.DEFINE_string(name, None, text, **to)
-
     return {
         "Always": (
             flags.DEFINE_enum(
@@ -56,20 +53,24 @@ def define_flags(values=flags.FLAGS):
                 "What is made: %s." % ", ".join(_DIRECTIONS),
                 **to,
             ),
-            string("output_dir", "Folder to make."),
+            command_line.DEFINE_path(
+                "output_dir", "Folder to make.", values, has_checkpoint=True
+            ),
         ),
         "What is converted": (
-            string(
+            command_line.DEFINE_path(
                 "input_dir",
                 "For checkpoint: folder of a BERT encoder in Hugging Face's layout: "
                 "config.json, vocab.txt or tokenizer.json, and model.safetensors or "
                 "pytorch_model.bin, or one of them in parts with its index. For "
                 "package: folder that save_adapter of AdapterHub's library made.",
+                values,
             ),
-            string(
+            command_line.DEFINE_path(
                 "adapters",
                 "For adapterhub: the adapter package. For huggingface, if given: the "
                 "package whose layer norms take the place of the base's.",
+                values,
             ),
         ),
         "The base, for huggingface and package": command_line.base_flags(values),

@@ -34,9 +34,8 @@ def define_flags(flag_values):
     return {
         "Required": (
             *command_line.base_and_package_flags(flag_values),
-            flags.DEFINE_string(
+            command_line.DEFINE_path(
                 "output",
-                None,
                 "Folder of the model's versions, on this machine. The new one gets the "
                 "number after the highest there; the others stay as they are.",
                 **to,

@@ -24,8 +24,8 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Output": (
-            flags.DEFINE_string(
-                "output_dir", None, "Local folder for the encoder's files.", **to
+            command_line.DEFINE_path(
+                "output_dir", "Local folder for the encoder's files.", **to
             ),
         )
     }

@@ -224,8 +224,8 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "GLUE": (
-            flags.DEFINE_string(
-                "data_dir", None, "Local folder to put the tasks' folders in.", **to
+            command_line.DEFINE_path(
+                "data_dir", "Local folder to put the tasks' folders in.", **to
             ),
             flags.DEFINE_list(
                 "tasks",

@@ -144,13 +144,12 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Files": (
-            flags.DEFINE_list(
+            command_line.DEFINE_path_list(
                 "output_dirs",
-                None,
                 "Folders, separated by commas, that hold the submission files.",
                 **to,
             ),
-            flags.DEFINE_string("zip", None, "The zip file to write.", **to),
+            command_line.DEFINE_path("zip", "The zip file to write.", **to),
         )
     }
 

@@ -137,30 +137,32 @@ def merge(values, packages):
 # --- their flags ----------------------------------------------------------------
 
 
-def _string(values, name, text):
-    return flags.DEFINE_string(name, None, text, flag_values=values)
-
-
 def _export_flags(values):
     return {
         "Required": (
-            _string(
-                values,
+            command_line.DEFINE_path(
                 "checkpoint",
                 "Checkpoint of a trained model, of this program or the original: the "
                 "path without endings, such as OUTPUT_DIR/model.ckpt-573.",
+                values,
+                has_checkpoint=True,
             ),
-            _string(values, "output", "Folder to make, the package."),
+            command_line.DEFINE_path("output", "Folder to make, the package.", values),
         ),
         "Required where no run.json lies beside the checkpoint": (
-            _string(
-                values,
+            flags.DEFINE_string(
                 "task_name",
+                None,
                 "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
+                flag_values=values,
             ),
             command_line.task_config_flag(values),
-            _string(values, "bert_config_file", "bert_config.json of the model."),
-            _string(values, "vocab_file", "Vocabulary that it was trained with."),
+            command_line.DEFINE_path(
+                "bert_config_file", "bert_config.json of the model.", values
+            ),
+            command_line.DEFINE_path(
+                "vocab_file", "Vocabulary that it was trained with.", values
+            ),
         ),
         "Told by run.json too": (
             flags.DEFINE_bool(
@@ -177,10 +179,11 @@ def _export_flags(values):
             ),
         ),
         "Checkpoints of --checkpoint_content=trained": (
-            _string(
-                values,
+            command_line.DEFINE_path(
                 "init_checkpoint",
                 "Base of a checkpoint that holds trained variables alone.",
+                values,
+                has_checkpoint=True,
             ),
         ),
     }
@@ -200,11 +203,12 @@ def _info_flags(values):
 
 
 def _base_flag(values):
-    return _string(
-        values,
+    return command_line.DEFINE_path(
         "init_checkpoint",
         "The base: a checkpoint with its frozen weights, the path without endings, "
         "such as .../bert_model.ckpt.",
+        values,
+        has_checkpoint=True,
     )
 
 
@@ -212,7 +216,7 @@ def _verify_flags(values):
     return {
         "Required": (_base_flag(values),),
         "Checked where it is given": (
-            _string(values, "vocab_file", "Vocabulary of the base."),
+            command_line.DEFINE_path("vocab_file", "Vocabulary of the base.", values),
         ),
     }
 
@@ -221,11 +225,11 @@ def _merge_flags(values):
     return {
         "Required": (
             _base_flag(values),
-            _string(
-                values,
+            command_line.DEFINE_path(
                 "output",
                 "Checkpoint to write: the path without endings, such as "
                 "merged/model.ckpt. Nothing is overwritten.",
+                values,
             ),
         )
     }

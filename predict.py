@@ -63,9 +63,8 @@ def define_flags(flag_values):
         "Tasks": (command_line.task_configs_flag(flag_values),),
         "Input": _input_flags(to),
         "Output": (
-            flags.DEFINE_string(
+            command_line.DEFINE_path(
                 "output",
-                None,
                 "File to write, .tsv, .csv or .jsonl. Not given: TSV to standard "
                 "output.",
                 **to,
@@ -90,9 +89,8 @@ def _input_flags(to):
         " and ".join(name for name in pair if name) for pair in text_rows.KNOWN_COLUMNS
     )
     return (
-        flags.DEFINE_string(
+        command_line.DEFINE_path(
             "input",
-            None,
             "File of rows, with the columns' names on its first line: .tsv "
             "(nothing is quoted) or .csv; or .jsonl. Not given: lines from "
             "standard input, each a text, or two texts with a tab between them; "

@@ -62,9 +62,8 @@ def define_flags(flag_values):
                 "Tasks of GLUE in the place of the preset's, such as MRPC,RTE.",
                 **to,
             ),
-            flags.DEFINE_list(
+            command_line.DEFINE_path_list(
                 "task_configs",
-                None,
                 "Files of further tasks, see docs/tasks.md; table2 has no others.",
                 **to,
             ),
@@ -78,11 +77,14 @@ def define_flags(flag_values):
             ),
         ),
         "Files": (
-            flags.DEFINE_string(
-                "work_dir", None, "Folder of all jobs, results and reports.", **to
+            command_line.DEFINE_path(
+                "work_dir",
+                "Folder of all jobs, results and reports.",
+                flag_values,
+                has_checkpoint=True,
             ),
-            flags.DEFINE_string(
-                "glue_dir", None, "Folder of the tasks' folders, as of glue_data.", **to
+            command_line.DEFINE_path(
+                "glue_dir", "Folder of the tasks' folders, as of glue_data.", **to
             ),
             *command_line.base_flags(flag_values),
             flags.DEFINE_string(

@@ -57,14 +57,13 @@ XLA_LENGTHS = 32
 # Defined in their groups, so that --help shows each flag in exactly one.
 FLAG_GROUPS = {
     "Required": (
-        flags.DEFINE_string(
+        command_line.DEFINE_path(
             "data_dir",
-            None,
             "Folder of the task's files, such as glue_data/MRPC; with --task_config "
             "that of the file, if not given.",
         ),
-        flags.DEFINE_string(
-            "bert_config_file", None, "bert_config.json of the pre-trained BERT."
+        command_line.DEFINE_path(
+            "bert_config_file", "bert_config.json of the pre-trained BERT."
         ),
         flags.DEFINE_string(
             "task_name",
@@ -73,17 +72,19 @@ FLAG_GROUPS = {
             % ", ".join(glue_data.GLUE_TASKS),
         ),
         command_line.task_config_flag(FLAGS),
-        flags.DEFINE_string("vocab_file", None, "vocab.txt of the pre-trained BERT."),
-        flags.DEFINE_string(
-            "output_dir", None, "Folder for checkpoints, scores and predictions."
+        command_line.DEFINE_path("vocab_file", "vocab.txt of the pre-trained BERT."),
+        command_line.DEFINE_path(
+            "output_dir",
+            "Folder for checkpoints, scores and predictions.",
+            has_checkpoint=True,
         ),
     ),
     "Model": (
-        flags.DEFINE_string(
+        command_line.DEFINE_path(
             "init_checkpoint",
-            None,
             "Checkpoint to start from, without file endings: a pre-trained BERT "
             "(.../bert_model.ckpt) or an earlier adapter run.",
+            has_checkpoint=True,
         ),
         flags.DEFINE_bool(
             "allow_random_base",
@@ -125,9 +126,8 @@ FLAG_GROUPS = {
             1e-3,
             "Standard deviation of the adapters' initial weights (the paper: 1e-2).",
         ),
-        flags.DEFINE_string(
+        command_line.DEFINE_path(
             "adapters",
-            None,
             "Adapter package to evaluate, to predict with or to go on training from, a "
             "folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base.",
         ),

@@ -99,7 +99,7 @@ def define_flags(flag_values):
             flags.DEFINE_string(
                 "checkpoint_dir", None, "The same, from convert_checkpoint.py.", **to
             ),
-            flags.DEFINE_string("data_dir", None, "Folder of MRPC.", **to),
+            command_line.DEFINE_path("data_dir", "Folder of MRPC.", **to),
             flags.DEFINE_string(
                 "adapterhub_python", None, "Python that has `adapters`.", **to
             ),

@@ -252,13 +252,7 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Flags": (
-            flags.DEFINE_string(
-                "init_checkpoint", None, "Checkpoint of the base.", **to
-            ),
-            flags.DEFINE_string(
-                "bert_config_file", None, "Its bert_config.json.", **to
-            ),
-            flags.DEFINE_string("vocab_file", None, "Its vocab.txt.", **to),
+            *command_line.base_flags(flag_values),
             flags.DEFINE_integer(
                 "adapter_size", 64, "Width of the adapters' bottleneck.", **to
             ),

@@ -43,14 +43,16 @@ def parsed(program, *arguments):
     return values
 
 
-def test_every_flag_that_is_a_path_is_known():
-    names = [f.name for group in run_classifier.FLAG_GROUPS.values() for f in group]
+def test_flags_that_are_named_as_paths_are_paths():
+    groups = list(run_classifier.FLAG_GROUPS.values())
+    known = [flags.FLAGS[each.name] for group in groups for each in group]
     for define in _DEFINE.values():
         values = flags.FlagValues()
         define(values)
-        names += list(values)
-    paths = {name for name in names if _PATH_NAME.match(name)}
-    assert paths == set(command_line.PATH_FLAGS)
+        known += [values[name] for name in values]
+    for flag in known:
+        if _PATH_NAME.match(flag.name):
+            assert isinstance(flag.parser, command_line._PATH_PARSERS), flag.name
 
 
 @pytest.fixture
