@@ -71,10 +71,9 @@ def info(values, packages):
         except UserError as error:
             broken.append(str(error))
     if values.json:
-        sizes = [package_report.file_bytes(package) for package in found]
         entries = [
-            {"path": package.path, "bytes": size, "config": package.config}
-            for package, size in zip(found, sizes)
+            {"path": each.path, "bytes": each.file_bytes, "config": each.config}
+            for each in found
         ]
         print(json.dumps(entries, indent=2, sort_keys=True))
     elif len(packages) == 1 and found:

@@ -120,6 +120,7 @@ def _is_line(value):
 
 ANY = Value(lambda value: True, "anything")
 BOOLEAN = Value(lambda value: isinstance(value, bool), "true or false")
+TEXT = Value(lambda value: isinstance(value, str), "a text")
 LINE = Value(_is_line, "a text of one line without control characters")
 PRINTABLE = Value(
     lambda value: isinstance(value, str) and value.isprintable() and value != "",

@@ -4,7 +4,7 @@ import command_line
 import glue_data
 from errors import UserError
 from training import dev_steps, distribution, estimators
-from weights import checkpoints
+from weights import adapter_package, checkpoints
 
 _MOST_EPOCHS = 10_000
 _MOST_INT = 2**31 - 1  # TensorFlow counts rows and steps in integers of 32 bits too.
@@ -151,6 +151,7 @@ def find_task(flags):
     )
     if not folder:
         command_line.check_required(flags, ["data_dir"])
+    adapter_package.check_task(task)
     flags.data_dir = folder
     if task.max_seq_length and not flags["max_seq_length"].present:
         flags.max_seq_length = task.max_seq_length

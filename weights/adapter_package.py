@@ -6,6 +6,7 @@ they belong to, and holds the SHA-256 of the weights' file and of itself, so tha
 to either is found.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -34,12 +35,16 @@ _REMEDY = (
 )
 
 
+_MOST_READS = 5  # of a package that is being replaced
+
+
 class AdapterPackage(NamedTuple):
     """A package that has been read and found whole."""
 
     path: str
     config: dict[str, Any]  # adapter_config.json
     weights: dict[str, np.ndarray]  # float32, by the variable's name
+    file_bytes: int  # length of both files together
 
     @property
     def bert_config(self):
@@ -262,6 +267,40 @@ def _write(folder, config, weights):
                 writer.write(content)
 
 
+def check_task(task):
+    """Refuses a task that a package cannot hold.
+
+    Args:
+      task: a `tasks.Task`.
+
+    Raises:
+      UserError: naming the entry and the file of the task.
+    """
+    entries = _task_entries(task)
+    source = task.config_file or task.name
+    try:
+        package_checks.TASK_SCHEMA.check(entries, "task")
+    except ValueError as error:
+        raise UserError("%s: %s" % (source, error)) from None
+    size, most = len(json.dumps(entries)), package_checks.MOST_TASK_BYTES
+    if size > most:
+        raise UserError(
+            "%s: its %d labels, metrics and columns take %d bytes in an adapter "
+            "package, at most %d are allowed: shorten the labels"
+            % (source, len(task.labels), size, most)
+        )
+
+
+def _task_entries(task):
+    return {
+        "name": task.name,
+        "labels": list(task.labels),
+        "is_regression": task.is_regression,
+        "metrics": list(task.metrics),
+        "text_columns": list(task.text_columns),
+    }
+
+
 def check_replaceable(folder):
     """Refuses a folder of other files, which `write` would not replace."""
     files.check_replaceable(folder, _is_package)
@@ -275,7 +314,7 @@ def _is_package(names):
 
 
 def read(folder):
-    """Reads a package.
+    """Reads a package, also while another program replaces it.
 
     Returns:
       An `AdapterPackage`.
@@ -283,16 +322,24 @@ def read(folder):
     Raises:
       UserError: naming the file that is missing, damaged or of another program.
     """
+    for _ in range(_MOST_READS - 1):
+        # The two files may be of two packages, the one before and the one after.
+        with contextlib.suppress(UserError):
+            return _read(folder)
+    return _read(folder)
+
+
+def _read(folder):
     found_in = files.stored_at(folder)
     config_path = os.path.join(found_in, CONFIG_NAME)
-    data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
-    config = package_checks.parse_config(data, config_path)
+    config_data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
+    config = package_checks.parse_config(config_data, config_path)
     trained, frozen = _shapes(config)
     package_checks.check_counts(config, trained, frozen, config_path)
     weights_path = os.path.join(found_in, WEIGHTS_NAME)
     data = files.read(weights_path, config["weights"]["bytes"], _REMEDY)
     weights = package_checks.parse_weights(data, config, trained, weights_path)
-    return AdapterPackage(folder, config, weights)
+    return AdapterPackage(folder, config, weights, len(config_data) + len(data))
 
 
 def _shapes(config):

@@ -130,7 +130,7 @@ class Diagnostics(NamedTuple):
         return {"ok": not self.warnings, **self._asdict()}
 
 
-_TEXTS = schema.List(schema.Value(lambda value: isinstance(value, str), "a text"))
+_TEXTS = schema.List(schema.TEXT)
 SCHEMA = schema.Object(
     {}, optional={"training": _TEXTS, "evaluation": _TEXTS}, others=schema.ANY
 )

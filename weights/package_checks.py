@@ -8,7 +8,6 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
 
 import numpy as np
 import safetensors
@@ -18,47 +17,88 @@ import modeling
 import optimization
 from errors import UserError, printable
 from model import activations, layer_ranges
-from system import files
+from system import files, schema
 from weights import diagnosis
 
 FORMAT = "adapter-bert"
 FORMAT_VERSION = 1
 DIGEST = "sha256"  # of the weights' file, and the config's own
-MOST_CONFIG_BYTES = 1 << 18
+MOST_CONFIG_BYTES = files.MOST_JSON_BYTES
+MOST_TASK_BYTES = MOST_CONFIG_BYTES - (1 << 16)  # the rest is for the other entries
 
 _MOST_BYTES_PER_ENTRY = 512  # of the weights' header
-_MOST_INT = 2**63 - 1
-_SHA256 = re.compile("[0-9a-f]{64}")
+_SHA256 = schema.matching(re.compile("[0-9a-f]{64}"), "a SHA-256 in hexadecimal")
+_COLUMN = schema.either(schema.LINE, schema.integer())
 
-_KINDS = {
-    "task": dict,
-    "bert_config": dict,
-    "adapter": dict,
-    "base": dict,
-    "weights": dict,
-    "train_policy": str,
-    "vocabulary": str,
-    "do_lower_case": bool,
-    "max_seq_length": int,
-    "global_step": int,
-    "parameters": int,
-    "program_version": str,
-    "settings": (dict, type(None)),
-    "dev_scores": (dict, type(None)),
-    "origin": (str, type(None)),
-}
-_KINDS_WITHIN = {
-    "bert_config": dict.fromkeys(modeling.CONFIG_SIZES, int),
-    "task": {"name": str, "labels": list, "is_regression": bool, "metrics": list},
-    "adapter": {
-        "size": int,
-        "layers": list,
-        "activation": str,
-        "init_scale": (int, float, type(None)),
+TASK_SCHEMA = schema.Object(
+    {
+        "name": schema.LINE,
+        "labels": schema.List(schema.LINE, distinct=True),  # by id; [] for regression
+        "is_regression": schema.BOOLEAN,
+        "metrics": schema.List(schema.LINE),
     },
-    "base": {"sha256": str, "parameters": int},
-    "weights": {"bytes": int, "sha256": str},
-}
+    optional={
+        # Names or numbers of the columns of both texts, null for no second text.
+        "text_columns": schema.List(schema.nullable(_COLUMN), 2, 2),
+    },
+    others=schema.ANY,
+)
+
+# The entries of `adapter_config.json`. Earlier versions left the optional ones out.
+SCHEMA = schema.Object(
+    {
+        "format": schema.one_of(FORMAT),
+        "format_version": schema.one_of(FORMAT_VERSION),
+        "program_version": schema.LINE,
+        "task": TASK_SCHEMA,
+        "bert_config": schema.Object(
+            dict.fromkeys(modeling.CONFIG_SIZES, schema.integer(1)), others=schema.ANY
+        ),
+        "adapter": schema.Object(
+            {
+                "size": schema.integer(),  # 0 without adapters
+                "layers": schema.List(schema.integer()),  # with adapters, ascending
+                "init_scale": schema.nullable(schema.number(above=0)),
+                "activation": schema.one_of(*sorted(activations.ADAPTER_ACTIVATIONS)),
+            },
+            others=schema.ANY,
+        ),
+        "train_policy": schema.LINE,
+        "vocabulary": _SHA256,  # of the vocabulary file
+        "do_lower_case": schema.BOOLEAN,
+        "max_seq_length": schema.integer(3),
+        "global_step": schema.integer(),
+        "parameters": schema.integer(),
+        "base": schema.Object(
+            {DIGEST: _SHA256, "parameters": schema.integer()}, others=schema.ANY
+        ),
+        "weights": schema.Object(
+            {"bytes": schema.integer(), DIGEST: _SHA256}, others=schema.ANY
+        ),
+        DIGEST: _SHA256,  # of all other entries
+    },
+    optional={
+        # Of the training run, by flag.
+        "settings": schema.Object(
+            {},
+            optional={
+                "learning_rate": schema.number(),
+                "warmup_proportion": schema.number(),
+                "seed": schema.integer(),
+                "adam_bias_correction": schema.BOOLEAN,
+            },
+            others=schema.ANY,
+        ),
+        # By dev set and metric; null for a score that is not finite.
+        "dev_scores": schema.Object(
+            {}, others=schema.Object({}, others=schema.nullable(schema.number()))
+        ),
+        "health": diagnosis.SCHEMA,
+        "selection": schema.TEXT,  # which step of the run, unless it is the last
+        "origin": schema.TEXT,  # where the weights come from, unless from a run
+    },
+    others=schema.ANY,
+)
 
 
 def damaged(path, reason):
@@ -83,7 +123,7 @@ def parse_config(data, path):
       path: the file, for messages.
 
     Returns:
-      Dict; its entries are of the right kinds and describe a possible package.
+      Dict: the entries of `SCHEMA`, None for optional ones that are missing.
 
     Raises:
       UserError: the file is of another program or version, or is damaged.
@@ -111,21 +151,11 @@ def parse_config(data, path):
     if config.get(DIGEST) != config_digest(config):
         raise damaged(path, "its content is not what was written")
     check_config(config, path)
-    return config
-
-
-def _is_text(value):
-    """Whether it is a string that files and terminals show and do not obey.
-
-    JSON can hold halves of characters too. A label may have a tab in it.
-    """
-    return isinstance(value, str) and not any(
-        unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in value if c != "\t"
-    )
+    return {**dict.fromkeys(SCHEMA.optional), **config}
 
 
 def check_config(config, path):
-    """Refuses a config of no possible package.
+    """Refuses a config that describes no possible package.
 
     Args:
       config: dict, all of it.
@@ -134,61 +164,28 @@ def check_config(config, path):
     Raises:
       UserError: naming the entry.
     """
-    _check_kinds(config, _KINDS, "", path)
-    for entry, kinds in _KINDS_WITHIN.items():
-        _check_kinds(config[entry], kinds, entry + ".", path)
-    bert_config = config["bert_config"]
-    modeling.BertConfig.from_dict(bert_config).validate(path)
-    task, adapter = config["task"], config["adapter"]
-    scale = adapter["init_scale"]
-    length, longest = config["max_seq_length"], bert_config["max_position_embeddings"]
-    problem = None
-    if not all(map(_is_text, [task["name"], *task["labels"], *task["metrics"]])):
-        problem = "task has a name, label or metric that is no text of one line"
-    elif not all(
-        map(_SHA256.fullmatch, (config["vocabulary"], config["base"][DIGEST]))
-    ):
-        problem = "vocabulary or base.%s is no SHA-256" % DIGEST
-    elif len(set(task["labels"])) != len(task["labels"]):
-        problem = "a label is there twice"
-    elif task["is_regression"] == bool(task["labels"]):
-        problem = "task.labels are %.80r" % (task["labels"],)
-    elif not _are_columns(task.get("text_columns")):
-        problem = "task.text_columns are %.80r" % (task["text_columns"],)
-    elif bool(adapter["size"]) != bool(adapter["layers"]):
-        problem = "adapter.size is %d" % adapter["size"]
-    elif scale is not None and not 0 < scale < math.inf:
-        problem = "adapter.init_scale is %.80r" % scale
-    elif adapter["activation"] not in activations.ADAPTER_ACTIVATIONS:
-        problem = "adapter.activation is %.80r, allowed are %s" % (
-            adapter["activation"],
-            ", ".join(sorted(activations.ADAPTER_ACTIVATIONS)),
-        )
-    elif not isinstance(config.get("selection"), (str, type(None))):
-        problem = "selection is %.80r" % (config["selection"],)
-    elif not 3 <= length <= longest:
-        problem = "max_seq_length is %d, the model's longest %d" % (length, longest)
-    elif not _are_scores(config["dev_scores"] or {}):
-        problem = "dev_scores are %.80r" % config["dev_scores"]
     try:
+        SCHEMA.check(config)
+        _check_combinations(config)
         policy_of(config)
-        diagnosis.from_json(config.get("health"))
     except ValueError as error:
-        problem = error
-    if problem:
-        raise damaged(path, problem)
+        raise damaged(path, error) from None
+    modeling.BertConfig.from_dict(config["bert_config"]).validate(path)
 
 
-def _are_columns(columns):
-    """Whether an entry is that of two columns; versions before have none."""
-    if columns is None:
-        return True
-    if not isinstance(columns, list) or len(columns) != 2 or columns[0] is None:
-        return False
-    return all(
-        column is None or _is_text(column) or (type(column) is int and column >= 0)
-        for column in columns
-    )
+def _check_combinations(config):
+    """Checks entries against each other; raises a `schema.SchemaError`."""
+    labels, adapter = config["task"]["labels"], config["adapter"]
+    longest = config["bert_config"]["max_position_embeddings"]
+    if config["task"]["is_regression"] == bool(labels):
+        allowed = "empty for a regression, and for nothing else"
+        raise schema.SchemaError("task.labels", labels, allowed)
+    if bool(adapter["size"]) != bool(adapter["layers"]):
+        allowed = "0 without adapter.layers, and at least 1 with them"
+        raise schema.SchemaError("adapter.size", adapter["size"], allowed)
+    if config["max_seq_length"] > longest:
+        allowed = "at most %d, the max_position_embeddings" % longest
+        raise schema.SchemaError("max_seq_length", config["max_seq_length"], allowed)
 
 
 def policy_of(config):
@@ -202,7 +199,7 @@ def policy_of(config):
     """
     layers = config["adapter"]["layers"]
     num_layers = config["bert_config"]["num_hidden_layers"]
-    if len(layers) > num_layers or not all(type(layer) is int for layer in layers):
+    if len(layers) > num_layers:
         raise ValueError("adapter.layers are not those of the model")
     try:
         policy = optimization.parse_policy(
@@ -215,32 +212,6 @@ def policy_of(config):
     if policy.layers_with_adapters(num_layers) != layers:
         raise ValueError("adapter.layers are not those of the model")
     return policy
-
-
-def _check_kinds(entries, kinds, within, path):
-    for key, kind in kinds.items():
-        if key not in entries:
-            raise damaged(path, "%s%s is missing" % (within, key))
-        value = entries[key]
-        # True is an int to Python.
-        if (
-            not isinstance(value, kind)
-            or (isinstance(value, bool) and kind is not bool)
-            or (isinstance(value, int) and not 0 <= value <= _MOST_INT)
-        ):
-            raise damaged(path, "%s%s is %.80r" % (within, key, value))
-
-
-def _are_scores(dev_scores):
-    """Whether this is a dict of dicts of finite numbers or None."""
-    return all(
-        isinstance(scores, dict)
-        and all(
-            value is None or (isinstance(value, (int, float)) and abs(value) < math.inf)
-            for value in scores.values()
-        )
-        for scores in dev_scores.values()
-    )
 
 
 def check_counts(config, trained, frozen, path):

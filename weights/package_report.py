@@ -1,14 +1,10 @@
 """Adapter packages as text to read."""
 
 import json
-import os
-
-import tensorflow.compat.v1 as tf
 
 from errors import printable
 from model import layer_ranges
-from system import files, wording
-from weights import adapter_package
+from system import wording
 
 _TABLE = (
     "task",
@@ -44,7 +40,7 @@ def summary(package):
             100.0 * config["parameters"] / base["parameters"],
             wording.thousands(base["parameters"]),
         ),
-        "bytes": wording.thousands(file_bytes(package)),
+        "bytes": wording.thousands(package.file_bytes),
         "trained": "%s; %d steps%s"
         % (
             package.policy.what,
@@ -103,7 +99,7 @@ def table(packages):
             if package.adapter_size
             else package.policy.text,
             wording.thousands(package.config["parameters"]),
-            wording.thousands(file_bytes(package)),
+            wording.thousands(package.file_bytes),
             _dev_scores(package.config),
             _health(package.diagnostics).partition(":")[0],
             package.config["base"]["sha256"][:8],
@@ -112,15 +108,6 @@ def table(packages):
         for package in packages
     ]
     return _aligned([_TABLE, *rows])
-
-
-def file_bytes(package):
-    """Length of a package's two files together."""
-    folder = files.stored_at(package.path)
-    return sum(
-        tf.io.gfile.stat(os.path.join(folder, name)).length
-        for name in (adapter_package.WEIGHTS_NAME, adapter_package.CONFIG_NAME)
-    )
 
 
 def _health(diagnostics):
