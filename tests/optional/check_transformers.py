@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from test_convert_checkpoint import converted_bert
 
 import tokenization
 from exchange import conversion
 from tests import small_packages
+from tests.exchange.test_conversion import converted_bert
 from weights import adapter_package, bases, checkpoints, variable_shapes
 
 
