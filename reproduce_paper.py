@@ -344,13 +344,16 @@ def _duration(seconds):
     return "%.0f seconds" % seconds
 
 
-def plan_text(jobs, known):
+def plan_text(jobs, known, settings):
     """How many jobs and training steps are left, and for how long, as lines."""
+    batch_size = str(settings.flags.get("train_batch_size", grid.BATCH_SIZE))
+    # A wrong one is for run_classifier.py to refuse.
+    size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else 1
     left = [job for job in jobs if not processes.is_done(job, known)]
     text = "%s, %d of them done" % (pluralize(len(jobs), "job"), len(jobs) - len(left))
     text += "\n%s training steps of %d examples are left" % (
-        thousands(sum(grid.steps(job) or 0 for job in left)),
-        grid.BATCH_SIZE,
+        thousands(sum(grid.steps(job, size) or 0 for job in left)),
+        size,
     )
     unknown = sum(grid.steps(job) is None for job in left)
     if unknown:
@@ -425,7 +428,7 @@ def _run_experiment(name, experiment, values):
         settings, start = _prepare_jobs(jobs, settings, values)
     job_flags.check_same_settings(known, settings)
     if values.dry_run:
-        print(plan_text(jobs, known))
+        print(plan_text(jobs, known, settings))
         return 0
     folder = os.path.join(study.work_dir, name)
     # Many runs of --job share a folder: the report is that of the command without it.
@@ -434,7 +437,7 @@ def _run_experiment(name, experiment, values):
     status = 0
     if is_run:
         _check_writable(os.path.join(study.work_dir, results.JOBS))
-        console.say("%s", plan_text(jobs, known))
+        console.say("%s", plan_text(jobs, known, settings))
         processes.run(jobs, settings, values.jobs, start)
         status = _exit_status(jobs, results.read_all(study.work_dir, jobs))
     if not values.job:

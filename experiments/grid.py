@@ -165,12 +165,12 @@ def rows(task) -> tuple[int, int] | None:
     return row.train.rows, sum(split.rows for split in (*row.dev, *row.test))
 
 
-def steps(job) -> int | None:
+def steps(job, batch_size=BATCH_SIZE) -> int | None:
     """Training steps of a job; None where the task's rows are not known."""
     found = rows(job.task)
     if found is None:
         return None
-    return 0 if job.without else int(found[0] / BATCH_SIZE * job.epochs)
+    return 0 if job.without else int(found[0] / batch_size * job.epochs)
 
 
 def work(job) -> float | None:

@@ -120,12 +120,12 @@ def _parse(record, path):
         record["sets"] = dict(record["sets"])
         found = {name: record[name] for name in Result._fields if record.get(name)}
         result = Result(**{"reason": "", "seconds": 0.0, "flags": {}, **found})
-        if result.status in (OK, COLLAPSED):
-            for entry in ("scores", "baseline"):
-                if result.metric not in (result._first or {}).get(entry, ()):
-                    raise ValueError(
-                        "its first set lacks %s of %r" % (entry, result.metric)
-                    )
+        if result.status in (OK, COLLAPSED) and not result.sets:
+            raise ValueError("sets is empty")
+        for name, entry in result.sets.items():
+            for metric in (result.metric, *entry["scores"]):
+                if not (metric in entry["scores"] and metric in entry["baseline"]):
+                    raise ValueError("set %r lacks %r or its baseline" % (name, metric))
     except ValueError as error:
         raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
     return result

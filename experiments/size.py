@@ -69,8 +69,8 @@ def _points(study, task, family):
     """The `_Point` of each variant that has scores."""
     for name, jobs in _variants(study, task, family).items():
         best = selection.best_cell(jobs, study.results)
-        if best:
-            trained = selection.parameters(best, study.results)
+        trained = selection.parameters(best, study.results)
+        if trained is not None:
             summary = selection.summary(best, study.results)
             runs = pages.counts_text(jobs, study.results)
             yield _Point(name, trained, summary, runs)

@@ -70,7 +70,7 @@ def _report(study):
             tests.setdefault(kind, []).append(test and test.mean)
             trained = selection.parameters(best, study.results)
             base = selection.parameters(best, study.results, "base")
-            sizes.setdefault(kind, []).append(trained and trained / base)
+            sizes.setdefault(kind, []).append(base and trained and trained / base)
             rows.append(
                 [
                     task,

@@ -310,7 +310,7 @@ def test_files_that_all_jobs_need_are_looked_for_first(tmp_path):
     reproduce_paper.check_files(place, ["mrpc"])
     for tasks, changed, message in (
         (["mrpc", "rte"], {}, r"no RTE/train\.tsv: .*--tasks=RTE fetches it"),
-        (["mail"], {}, 'lacks "text_a"'),
+        (["mail"], {}, "text_a"),
         (["mrpc"], {"init_checkpoint": "x.ckpt"}, r"no checkpoint at x\.ckpt"),
         (["mrpc"], {"vocab_file": "none.txt"}, r"none\.txt"),
     ):
