@@ -23,7 +23,8 @@ for name in ("train.tf_record", "train.tf_record.key", "model.ckpt-9.index"):
         writer.write("x")
 without = values.get("ablate_adapter_layers")
 name = "eval_results_without_%s" % without if without else "eval_results"
-entry = {"scores": {"f1": 0.8, "accuracy": 0.7}, "baseline": {"f1": 0.6, "accuracy": 0.5}}
+entry = {"scores": {"f1": 0.8, "accuracy": 0.7}}
+entry["baseline"] = {"f1": 0.6, "accuracy": 0.5}
 record = {"sets": {"dev": {"labels": ["0", "1"], "eval_accuracy": 0.7, **entry}}}
 record["health"] = {"training": [], "evaluation": warnings}
 with open(os.path.join(folder, name + ".json"), "w") as writer:
