@@ -1,8 +1,8 @@
-"""GLUE as a table of task rows; as a program it fetches the data.
+"""GLUE's tasks as a table; as a program, downloads their data.
 
     python glue_data.py --data_dir=glue --tasks=MRPC,CoLA
 
-Each row of `GLUE_TASKS` is a `tasks.Task`. Nothing else knows a task by name.
+No other module compares the names of tasks.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -15,24 +15,22 @@ from inputs import glue_fetch, own_tasks, tasks
 from inputs.tasks import Split, Task
 
 
-def _split(name, rows, *columns, **rest):
+def _split(name, rows, *columns, guid_set=None, **settings):
     """A split in `<name>.tsv`; `columns` are text_a, text_b, label in this order."""
-    rest.setdefault("guid_set", name)
-    return Split(name, name + ".tsv", rows, *columns, **rest)
+    guid_set = guid_set or name
+    return Split(name, name + ".tsv", rows, *columns, guid_set=guid_set, **settings)
 
 
-def _test(title, rows, *texts, **rest):
+def _test(title, rows, *texts, name="test", index="index", **settings):
     """A test split; `title` as in the name of its submission file."""
-    rest.setdefault("index", "index")
-    return _split(
-        rest.pop("name", "test"), rows, *texts, submission_file=title + ".tsv", **rest
-    )
+    file = title + ".tsv"
+    return _split(name, rows, *texts, index=index, submission_file=file, **settings)
 
 
 _NO_HEADER = {"has_header": False, "num_fields": 4}
 _BINARY = ("0", "1")
 _ENTAILMENT = ("entailment", "not_entailment")
-# BERT's order, which published MNLI checkpoints of its line share.
+# BERT's order, which published MNLI checkpoints share.
 _NLI = ("contradiction", "entailment", "neutral")
 _SENTENCES = ("sentence1", "sentence2")
 _QUESTION = ("question", "sentence")
@@ -146,7 +144,7 @@ GLUE_TASKS = {row.name: row for row in _ROWS}
 
 
 def get_task(name):
-    """Finds a row of `GLUE_TASKS`; case and dashes do not matter ("sst2" is "SST-2").
+    """The GLUE task of a name; case and dashes do not matter ("sst2" is "SST-2").
 
     Raises:
       UserError: there is no such task.
@@ -156,18 +154,18 @@ def get_task(name):
         if task.name.replace("-", "") == wanted:
             return task
     raise UserError(
-        "Task not found: %s. The tasks are %s; one of your own: --task_config"
+        "Task not found: %s. The tasks are %s; for your own data: --task_config"
         % (name, ", ".join(sorted(GLUE_TASKS)))
     )
 
 
 def select_task(task_name, task_config, data_dir=None):
-    """The task that two flags name, one of them.
+    """The task of `--task_name` or `--task_config`.
 
     Args:
-      task_name: name of a task of GLUE, or None.
+      task_name: name of a GLUE task, or None.
       task_config: file of another task, see `own_tasks`, or None.
-      data_dir: folder of that task's files; None: that of its own file.
+      data_dir: folder of the task's files; None: that of `task_config`.
 
     Returns:
       A `tasks.Task` and the folder of its files.
@@ -186,24 +184,24 @@ def select_task(task_name, task_config, data_dir=None):
 
 
 class DataProcessor:
-    """The original program's view of a task; each method reads through its row."""
+    """The original program's interface to a task.
+
+    Examples are lists of `InputExample`: of the training set, the first dev set and the
+    first test set. Labels are a list of strings in the order of their ids.
+    """
 
     task = None
 
     def get_train_examples(self, data_dir):
-        """The training examples, a list of `InputExample`."""
         return tasks.read_examples(self.task, data_dir, self.task.train)
 
     def get_dev_examples(self, data_dir):
-        """The examples of the first dev set."""
         return tasks.read_examples(self.task, data_dir, self.task.dev[0])
 
     def get_test_examples(self, data_dir):
-        """The examples of the first test set."""
         return tasks.read_examples(self.task, data_dir, self.task.test[0])
 
     def get_labels(self):
-        """The label strings, a list in the order of their ids."""
         return list(self.task.labels)
 
 
@@ -225,12 +223,12 @@ def define_flags(flag_values):
     return {
         "GLUE": (
             command_line.DEFINE_path(
-                "data_dir", "Local folder to put the tasks' folders in.", **to
+                "data_dir", "Local folder for the tasks' folders.", **to
             ),
             flags.DEFINE_list(
                 "tasks",
                 ["all"],
-                "Tasks to fetch, separated by commas, such as MRPC,CoLA.",
+                "Tasks to download, separated by commas, such as MRPC,CoLA.",
                 **to,
             ),
             flags.DEFINE_string(
@@ -251,7 +249,7 @@ def main(argv):
     data_dir = flags.FLAGS.data_dir
     if "://" in data_dir:
         raise UserError(
-            "--data_dir=%s: the data is fetched to a local folder; copy it from there"
+            "--data_dir=%s: the data is downloaded to a local folder; give one"
             % data_dir
         )
     names = flags.FLAGS.tasks

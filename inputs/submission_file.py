@@ -1,8 +1,8 @@
 """The evaluation server's file of one test set.
 
-UTF-8 text with LF line ends and without quotes: the header `index<TAB>prediction`, then
-one line for each test row with its index, from 0 in every file, and the label as the
-task's files spell it. Numbers have three decimals, clipped to the task's range.
+UTF-8 with LF line ends and no quotes: the header `index<TAB>prediction`, then a line
+for each test row with its index, from 0 in every file, and its label as in the task's
+files. Scores have three decimals and are clipped to the task's range.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from system import files
 HEADER = "index\tprediction"
 
 
-def _values(task, split, predictions):
+def _format_predictions(task, split, predictions):
     """The second column, a list of strings."""
     if task.is_regression:
         bad = np.flatnonzero(~np.isfinite(predictions))
@@ -23,7 +23,7 @@ def _values(task, split, predictions):
                 "a lower --learning_rate"
                 % (bad[0], split.filename, predictions[bad[0]])
             )
-        # Adding zero turns -0.0, which would print with its sign, into 0.0.
+        # Adding zero turns -0.0 into 0.0.
         scores = np.clip(predictions, *(task.label_range or (None, None))) + 0.0
         return ["%.3f" % score for score in scores]
     if not np.issubdtype(predictions.dtype, np.integer):
@@ -40,11 +40,10 @@ def write_submission(task, split, predictions, path):
 
     Args:
       task: a `tasks.Task`.
-      split: one of its test splits; `split.submission_file` is the name that the
-        server expects.
-      predictions: 1-D array in the order of the test file: class ids (int) in the
-        order of `task.labels`, or scores (float) for a regression.
-      path: where to write, local or `gs://`; a file that is there is replaced.
+      split: one of its test splits; its `submission_file` is the server's name.
+      predictions: 1-D array in the order of the test file: class ids (int), or scores
+        (float) for a regression.
+      path: the file to write or replace, local or `gs://`.
 
     Raises:
       UserError: a score is not a finite number, or the file cannot be written.
@@ -54,6 +53,6 @@ def write_submission(task, split, predictions, path):
     if predictions.ndim != 1:
         raise ValueError("predictions must be 1-D, got shape %s" % (predictions.shape,))
     lines = [HEADER]
-    for index, value in enumerate(_values(task, split, predictions)):
+    for index, value in enumerate(_format_predictions(task, split, predictions)):
         lines.append("%d\t%s" % (index, value))
     files.write_whole(path, "\n".join(lines) + "\n")

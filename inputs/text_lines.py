@@ -1,6 +1,6 @@
-"""Lines of text as bytes, from files and streams: read one way, everywhere.
+"""Lines of files and streams, as bytes.
 
-Only a line feed ends a line. A carriage return elsewhere is white space of the text.
+Only a line feed ends a line; a carriage return elsewhere belongs to the text.
 """
 
 import io
@@ -11,17 +11,14 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 
-# A longer line is none of text: the file is of another kind, such as one JSON array.
-MAX_LINE_BYTES = 1 << 26
-
+MAX_LINE_BYTES = 1 << 26  # A longer line is hardly text; perhaps one JSON array.
 _BLOCK_BYTES = 1 << 20
 
 
 class _RawFile(io.RawIOBase):
-    """What `io.BufferedReader` needs of a file that TensorFlow reads."""
+    """Adapts a `tf.io.gfile.GFile` to `io.BufferedReader`."""
 
     def __init__(self, file):
-        super().__init__()
         self._file = file
 
     def readable(self):
@@ -34,14 +31,14 @@ class _RawFile(io.RawIOBase):
 
 
 def check_plain_file(path, name):
-    """Refuses a local path that is no plain file: reading it might never end.
+    """Refuses a local folder, named pipe or device: reading it might never end.
 
     Args:
-      path: the path; one that is not there passes, as does one in a bucket.
+      path: any path; a missing file passes, as does one in a bucket.
       name: what the message calls it.
 
     Raises:
-      UserError: it is a folder, a named pipe or a device.
+      UserError: it is no plain file.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(
@@ -51,16 +48,13 @@ def check_plain_file(path, name):
 
 
 def file_lines(path, name):
-    """Lines of a file as bytes; only a line feed ends one, and all bytes are kept.
+    """Yields the lines of a file, ends included.
 
-    TensorFlow's own lines lack their carriage returns.
+    `GFile.readline` would drop carriage returns.
 
     Args:
       path: the file, local or in a bucket.
       name: what messages call it.
-
-    Yields:
-      The lines with their ends.
 
     Raises:
       UserError: the file cannot be read, or see `stream_lines`.
@@ -76,7 +70,7 @@ def file_lines(path, name):
 
 
 def stream_lines(stream, name):
-    """Lines of a binary stream, ends included.
+    """Yields the lines of a binary stream, ends included.
 
     Raises:
       UserError: it cannot be read, or a line is longer than `MAX_LINE_BYTES`.

@@ -54,32 +54,32 @@ _ESCAPED = re.compile("[\udc00\udc0d]")
 
 
 class Columns(NamedTuple):
-    """Where a row's parts are, by the columns' names."""
+    """The columns of rows to predict, by name."""
 
-    text_a: str | None = None  # None: both texts by `layouts`
+    text_a: str | None = None  # None: the first pair of `layouts` that is there
     text_b: str | None = None
-    task: str | None = None  # None: all rows are of the one task
-    layouts: tuple = KNOWN_COLUMNS  # pairs of names, the first that is there counts
-    # Whether a task takes two texts, by its name; None or not there: not known.
+    task: str | None = None  # None: all rows are of one task
+    layouts: tuple = KNOWN_COLUMNS  # pairs of names of text columns
+    # Whether a task takes two texts, by its name; missing or None: not known.
     pairs: Mapping[str, bool | None] = {}
 
 
 class Row(NamedTuple):
     """One row to predict; one with a problem has no texts."""
 
-    line: int  # the file's line that it begins on, counted from 1
-    problem: str = ""  # why it cannot be read; "" if it can
+    line: int  # its first line in the file, counted from 1
+    problem: str = ""  # why it cannot be read
     task: str = ""
     text_a: str = ""
     text_b: str | None = None
 
 
 class Record(NamedTuple):
-    """One row as read: a list of fields, or of JSONL a dict from name to value."""
+    """One row as read: a list of fields, or for JSONL a dict from name to value."""
 
-    line: int  # the file's line that it begins on, counted from 1
+    line: int  # its first line in the file, counted from 1
     fields: list[str] | dict[str, Any]
-    problem: str = ""  # why it cannot be read; "" if it can
+    problem: str = ""  # why it cannot be read
 
 
 def file_kind(path, flag):
@@ -98,7 +98,7 @@ def file_kind(path, flag):
     ending = os.path.splitext(path)[1].lower()
     if ending not in KINDS:
         raise UserError(
-            "--%s=%s: the ending says what a file is, allowed are %s"
+            "--%s=%s: the kind of a file is told by its ending; allowed are %s"
             % (flag, path, ", ".join(KINDS))
         )
     return KINDS[ending]
@@ -122,10 +122,9 @@ def is_blank(text):
 
 
 def is_quoted(field):
-    """Whether a field looks as a spreadsheet writes one that holds a quote.
+    """Whether a field looks quoted by a spreadsheet, with its inner quotes doubled.
 
-    That is in quotes, with each quote of the text doubled. A sentence that merely
-    stands in quotes does not count: GLUE has many, and none of the others.
+    A sentence in quotes without doubled ones does not count: GLUE has many.
     """
     inner = field[1:-1]
     return (
@@ -136,24 +135,20 @@ def is_quoted(field):
 
 
 def describe_quotes(path, count):
-    """Text that `count` rows of a TSV file look quoted, see `is_quoted`."""
+    """A warning that `count` rows of a TSV file are `is_quoted`."""
     return (
-        "%s: %s with quotes around a text and doubled quotes in it, as a spreadsheet "
-        "writes them. In .tsv nothing is quoted: they count as text"
+        "%s: %s with a text in quotes and doubled quotes in it, as spreadsheets write "
+        "them. Nothing is quoted in .tsv: the quotes become text"
         % (path, wording.pluralize(count, "row"))
     )
 
 
 def read_records(lines, kind):
-    """Reads the rows of a file, a header among them.
+    """Yields a `Record` for each row of a file, its header included.
 
     Args:
-      lines: iterable of the file's lines as bytes, line ends included; see
-        `text_lines`.
+      lines: iterable of the file's lines as bytes, line ends included.
       kind: `TSV`, `CSV` or `JSONL`.
-
-    Yields:
-      A `Record` for each row, also for one that cannot be read.
     """
     return _READERS[kind](lines)
 
@@ -230,7 +225,7 @@ def _unescape(match):
 
 
 def _csv_problem(error, first, last):
-    """Why a row from its first line to the one where reading failed is no CSV."""
+    """Describes an error of csv.reader in a row that begins on line `first`."""
     if error.startswith("field larger"):
         problem = "a field is longer than %d characters" % MAX_CSV_FIELD
     else:
@@ -244,22 +239,18 @@ _READERS = {TSV: _tsv_records, CSV: _csv_records, JSONL: _json_records}
 
 
 def read_rows(lines, kind, columns, tasks, source):
-    """Reads rows to predict, one by one.
+    """Yields a `Row` for each row to predict.
 
     Args:
       lines: iterable of the file's lines as bytes, line ends included.
-      kind: `TSV`, `CSV`, `JSONL`, or `LINES`: there the fields are text_a, or text_a
-        and text_b; before them comes the task if `columns.task` is not None.
+      kind: `TSV`, `CSV`, `JSONL`, or `LINES`, whose fields are text_a and optionally
+        text_b; after the task if `columns.task` is not None.
       columns: a `Columns`.
-      tasks: names of the tasks; one alone where `columns.task` is None.
+      tasks: names of the tasks; a single one if `columns.task` is None.
       source: the file's name, for messages.
 
-    Yields:
-      A `Row` for each row of the file, also for one with a problem.
-
     Raises:
-      UserError: the file has no header or the header lacks a column, so that no row can
-        be read.
+      UserError: the header is missing, or lacks a column.
     """
     records = read_records(lines, TSV if kind == LINES else kind)
     if kind == LINES:
@@ -271,9 +262,9 @@ def read_rows(lines, kind, columns, tasks, source):
         names = _read_header(records, columns, source)
     for line, fields, problem in records:
         if not problem and kind != JSONL:
-            problem = _width_problem(fields, names, kind)
+            problem = _find_width_problem(fields, names, kind)
             fields = dict(zip(names, fields))
-        yield Row(line, problem) if problem else _row(line, fields, columns, tasks)
+        yield Row(line, problem) if problem else _make_row(line, fields, columns, tasks)
 
 
 def _read_header(records, columns, source):
@@ -282,10 +273,10 @@ def _read_header(records, columns, source):
     if header is None:
         raise UserError("%s is empty: a header, the columns' names, is needed" % source)
     problem, names = header.problem, header.fields
-    layout = None if problem else _layout(columns, names)
+    layout = None if problem else _find_layout(columns, names)
     if not problem and layout is None:
         problem = "the header has %s; name them, --text_a_column and --text_b_column"
-        problem %= _missing(columns, names)
+        problem %= _describe_missing(columns, names)
     elif not problem and columns.task is not None and columns.task not in names:
         problem = (
             "the header has no column %r for the task, there are %s; name it, "
@@ -299,7 +290,7 @@ def _read_header(records, columns, source):
     return names
 
 
-def _width_problem(fields, names, kind):
+def _find_width_problem(fields, names, kind):
     if kind == LINES and not len(names) - 1 <= len(fields) <= len(names):
         return "%d tab-separated fields, expected %s, or these and text_b" % (
             len(fields),
@@ -310,8 +301,8 @@ def _width_problem(fields, names, kind):
     return ""
 
 
-def _layout(columns, names):
-    """The columns of the two texts among `names`; None if they are not all there."""
+def _find_layout(columns, names):
+    """The columns of the two texts among `names`; None if they are missing."""
     layouts = [columns[:2]] if columns.text_a else columns.layouts
     for text_a, text_b in layouts:
         if text_a in names and (text_b is None or text_b in names):
@@ -319,11 +310,11 @@ def _layout(columns, names):
     return None
 
 
-def _row(line, values, columns, tasks):
+def _make_row(line, values, columns, tasks):
     """The `Row` of a row's values, a dict from the columns' names."""
-    layout = _layout(columns, values)
+    layout = _find_layout(columns, values)
     if layout is None:
-        return Row(line, _missing(columns, values))
+        return Row(line, _describe_missing(columns, values))
     if columns.task is not None and columns.task not in values:
         return Row(line, "no %s" % columns.task)
     task = tasks[0] if columns.task is None else values[columns.task]
@@ -346,8 +337,8 @@ def _row(line, values, columns, tasks):
     return Row(line, "", task, text_a, text_b)
 
 
-def _missing(columns, names):
-    """Says that the texts' columns are not among `names`."""
+def _describe_missing(columns, names):
+    """A message that the texts' columns are not among `names`."""
     if columns.text_a:
         wanted = [name for name in columns[:2] if name and name not in names]
         wanted = "no column %s" % ", ".join(map(repr, wanted))
@@ -359,7 +350,7 @@ def _missing(columns, names):
 
 
 def list_names(names):
-    """Names of a file's columns for a message: printable, and at most twenty."""
+    """The first twenty names of columns, printable."""
     names = list(names)
     shown = ", ".join("%.80r" % name for name in names[:20])
     return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
@@ -369,11 +360,7 @@ def list_names(names):
 
 
 def check_writable(kind, names):
-    """Refuses names that this kind of file cannot hold.
-
-    Raises:
-      UserError: naming the first.
-    """
+    """Refuses names that a kind of file cannot hold, by a `UserError`."""
     for name in names:
         if kind == TSV and re.search(r"[\t\r\n]", name):
             raise UserError(
@@ -383,12 +370,7 @@ def check_writable(kind, names):
 
 
 def format_header(kind, names):
-    """The line or lines before the rows, as bytes.
-
-    Args:
-      kind: `TSV`, `CSV` or `JSONL`.
-      names: names of the columns.
-    """
+    """The header of a file with these columns, as bytes; empty for JSONL."""
     return b"" if kind == JSONL else _format_fields(kind, names)
 
 
@@ -398,8 +380,8 @@ def format_row(kind, names, values):
     Args:
       kind: `TSV`, `CSV` or `JSONL`.
       names: names of the columns.
-      values: dict from a column's name to a string or a number. What is not there is
-        left empty in a table and left out in JSON.
+      values: dict from column names to strings or numbers. A missing value is empty in
+        a table and omitted in JSON.
     """
     if kind == JSONL:
         text = json.dumps(
@@ -414,6 +396,6 @@ def _format_fields(kind, fields):
     if kind == TSV:
         return ("\t".join(fields) + "\n").encode("utf-8")
     text = io.StringIO()
-    # With this line end a field with either of its characters is quoted.
+    # With this line end, fields with CR or LF are quoted.
     csv.writer(text, lineterminator="\r\n").writerow(fields)
     return (text.getvalue().removesuffix("\r\n") + "\n").encode("utf-8")
