@@ -125,7 +125,7 @@ def merge(values, packages):
     if package.adapter_size:
         wanted = ["--adapter_size=%d" % package.adapter_size]
     if package.policy.adapter_layers:
-        layers = layer_ranges.as_text(package.policy.adapter_layers)
+        layers = layer_ranges.format_layers(package.policy.adapter_layers)
         wanted.append("--adapter_layers=" + layers)
     print(
         "Wrote %s: base and task %s; give it as --init_checkpoint with %s"

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from errors import UserError
 from model import layer_ranges
 
 WEIGHT_DECAY = 0.01
@@ -23,61 +22,63 @@ UPDATES = "adam_updates"
 LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"
 
 
-# What trains, see `TrainPolicy`.
-ADAPTERS, FULL, TOP_K = "adapters", "full", "top_k"
-LAYER_NORM, HEAD = "layer_norm", "head"
-POLICIES = (ADAPTERS, FULL, TOP_K + ":N", LAYER_NORM, HEAD)  # as a flag says them
+# Names of policies; those of the others are the collections' that they train.
+FULL, TOP_K = "full", "top_k"
+POLICIES = (modeling.ADAPTERS, FULL, TOP_K, modeling.LAYER_NORM, modeling.HEAD)
 
 _ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
 _POOLER = re.compile(r"(?:^|/)pooler/")
 
 
 class TrainPolicy(NamedTuple):
-    """Which variables a training changes: the head and, by name, these; none else.
+    """Which variables are trained: the head, and by the policy's name these.
 
     adapters: adapters and layer norms (Houlsby et al., section 2.1). Where only some
-      layers have adapters, what lies below the lowest of them is frozen, layer norms
-      too, so that the backward pass ends there.
-    full: everything, as google-research/bert trains it.
-    top_k: the top layers of the encoder whole (section 3.3), and the pooler, which lies
-      above them and which google-research/bert trains too; the embeddings never.
+      layers have adapters, all below the lowest of them is frozen, layer norms too, so
+      that the backward pass ends there.
+    full: everything, as google-research/bert does.
+    top_k: the top layers of the encoder (section 3.3) and the pooler, which
+      google-research/bert trains too; never the embeddings.
     layer_norm: all layer norms (section 3.4).
-    head: nothing else. Only the first has adapters in the graph.
+    head: the head only.
+
+    Only models of the first have adapters.
     """
 
-    name: str = ADAPTERS
+    name: str = modeling.ADAPTERS
     top_layers: tuple[int, ...] = ()  # of top_k, ascending, counted from 0
-    # Of adapters: those that have some, ascending; None: all.
+    # Of adapters: layers that have some, ascending; None: all.
     adapter_layers: tuple[int, ...] | None = None
 
     @property
     def text(self):
-        """As the flag says it."""
+        """The policy as `parse_policy` reads it."""
         return "top_k:%d" % len(self.top_layers) if self.top_layers else self.name
 
     @property
     def has_adapters(self):
         """Whether any layer has adapters."""
-        return self.name == ADAPTERS
+        return self.name == modeling.ADAPTERS
 
     @property
-    def what(self):
-        """What it trains, in words."""
+    def description(self):
+        """The trained variables, in words."""
         return {
-            ADAPTERS: "adapters, layer norms, head",
+            modeling.ADAPTERS: "adapters, layer norms, head",
             FULL: "everything",
-            TOP_K: "layers %s, pooler, head" % layer_ranges.as_text(self.top_layers),
-            LAYER_NORM: "layer norms, head",
-            HEAD: "head",
+            TOP_K: "layers %s, pooler, head"
+            % layer_ranges.format_layers(self.top_layers),
+            modeling.LAYER_NORM: "layer norms, head",
+            modeling.HEAD: "head",
         }[self.name]
 
     def layers_with_adapters(self, num_layers):
-        """List of those layers of a model."""
+        """List of the layers with adapters of a model."""
         every = range(num_layers) if self.has_adapters else ()
         return list(self.adapter_layers or every)
 
     def trains(self, name, collection):
-        """Whether a variable is trained; the one place where that is decided.
+        """Whether a variable is trained; nothing else decides it.
 
         Args:
           name: its base name.
@@ -85,11 +86,11 @@ class TrainPolicy(NamedTuple):
         """
         if self.name == FULL or collection == modeling.HEAD:
             return True
-        found = _ENCODER_LAYER.search(name)
-        layer = int(found[1]) if found else None  # None: embeddings and pooler
+        match = _ENCODER_LAYER.search(name)
+        layer = int(match[1]) if match else None  # None: embeddings and pooler
         if self.name == TOP_K:
             return layer in self.top_layers or bool(_POOLER.search(name))
-        if self.name == ADAPTERS and collection == modeling.LAYER_NORM:
+        if self.has_adapters and collection == modeling.LAYER_NORM:
             return not self.adapter_layers or (layer or 0) >= self.adapter_layers[0]
         return collection == self.name
 
@@ -98,41 +99,36 @@ ADAPTER_TUNING = TrainPolicy()  # the original's
 
 
 def parse_policy(text, adapter_layers, num_layers):
-    """What two flags say.
+    """The policy that a text describes.
 
     Args:
-      text: of --train_policy, one of `POLICIES`.
-      adapter_layers: of --adapter_layers, see `layer_ranges.parse`; None: all.
+      text: one of `POLICIES`; "top_k" is followed by the number of layers, such as
+        "top_k:2".
+      adapter_layers: layers with adapters, ascending; None or empty: all.
       num_layers: the encoder's.
 
     Returns:
       A `TrainPolicy`.
 
     Raises:
-      UserError: there is no such policy, or the model or the two flags do not allow it.
+      ValueError: there is no such policy for this model.
     """
     name, colon, number = text.partition(":")
     top_k = int(number) if re.fullmatch("[0-9]{1,9}", number) else 0
-    known = {ADAPTERS, FULL, TOP_K, LAYER_NORM, HEAD}
-    if name not in known or bool(colon) != (name == TOP_K):
-        raise UserError(
-            "--train_policy=%.80s: allowed are %s" % (text, ", ".join(POLICIES))
-        )
+    if name not in POLICIES or bool(colon) != (name == TOP_K):
+        allowed = ", ".join(POLICIES).replace(TOP_K, TOP_K + ":N")
+        raise ValueError("there is no policy %.80r, there are %s" % (text, allowed))
     if name == TOP_K and not 1 <= top_k <= num_layers:
-        raise UserError(
-            "--train_policy=%.80s: the model has %d layers, so N can be 1 to %d"
-            % (text, num_layers, num_layers)
+        raise ValueError(
+            "the model has %d layers, so N can be 1 to %d" % (num_layers, num_layers)
         )
-    if name == ADAPTERS:
-        given = adapter_layers and layer_ranges.parse(
-            "adapter_layers", adapter_layers, num_layers
-        )
-        is_all = not given or len(given) == num_layers
-        return TrainPolicy(adapter_layers=None if is_all else given)
+    if name == modeling.ADAPTERS:
+        is_all = not adapter_layers or len(adapter_layers) == num_layers
+        return TrainPolicy(adapter_layers=None if is_all else tuple(adapter_layers))
     if adapter_layers:
-        raise UserError(
-            "--adapter_layers=%s: --train_policy=%s has no adapters; leave one of the "
-            "two out" % (adapter_layers, text)
+        raise ValueError(
+            "%s has no adapters, and adapter_layers is %s; leave one of the two out"
+            % (text, layer_ranges.format_layers(adapter_layers))
         )
     return TrainPolicy(name, tuple(range(num_layers - top_k, num_layers)))
 

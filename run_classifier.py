@@ -12,7 +12,6 @@ from absl import flags
 import command_line
 import glue_data
 import modeling
-import optimization
 import tokenization
 from errors import UserError, reports_user_errors
 from inputs import data_report, features, tasks
@@ -102,7 +101,7 @@ FLAG_GROUPS = {
         ),
         flags.DEFINE_string(
             "train_policy",
-            optimization.ADAPTERS,
+            modeling.ADAPTERS,
             "What trains, the head always: adapters (and layer norms); full, all of "
             "BERT, as google-research/bert tunes it; top_k:N, its N top layers and the "
             "pooler; layer_norm; head. All but the first have no adapters.",
@@ -357,7 +356,7 @@ def make_plan():
         plots=FLAGS.plots,
         dev_steps=dev_steps.Settings(FLAGS.eval_steps, FLAGS.keep_best),
         written={},
-        ablated=layer_ranges.as_text(variant.ablated_layers),
+        ablated=layer_ranges.format_layers(variant.ablated_layers),
     )
     return Plan(config, start.step_reached, package, variant, run)
 

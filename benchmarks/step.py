@@ -23,7 +23,7 @@ import command_line
 import modeling
 import optimization
 from errors import reports_user_errors
-from training import classifier, estimators
+from training import classifier, estimators, flag_checks
 from training.estimator_compat import estimator
 
 FLAGS = flags.FLAGS
@@ -138,9 +138,9 @@ def shards():
 def read_policy(text, num_layers):
     """The `optimization.TrainPolicy` of a flag's value."""
     name, _, layers = text.partition(":")
-    if name != optimization.ADAPTERS:
+    if name != modeling.ADAPTERS:
         name, layers = text, None
-    return optimization.parse_policy(name, layers, num_layers)
+    return flag_checks.parse_policy(name, layers, num_layers)
 
 
 def step_builder(config, mode, policy=optimization.ADAPTER_TUNING):
@@ -319,7 +319,7 @@ def define_flags(flag_values):
             ),
             flags.DEFINE_multi_string(
                 "train_policy",
-                [optimization.ADAPTERS],
+                [modeling.ADAPTERS],
                 "What trains, as in training; adapters:3-5 has adapters in these "
                 "layers alone. Training steps of several are timed in turns, and not "
                 "the matrix products.",
@@ -341,7 +341,7 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimators.keep_freed_memory()
     config = read_config(FLAGS.config)
-    if FLAGS.train_policy != [optimization.ADAPTERS]:
+    if FLAGS.train_policy != [modeling.ADAPTERS]:
         compare_policies(config)
         return
     work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)

@@ -335,7 +335,7 @@ def to_adapterhub(package):
         raise UserError(
             "--adapters=%s holds no adapters but %s (--train_policy=%s), for which "
             "AdapterHub's format has no place; use the package itself"
-            % (package.path, package.policy.what, package.policy.text)
+            % (package.path, package.policy.description, package.policy.text)
         )
     config = package.config
     files = adapterhub_format.files(package, classifier.HEAD_DROPOUT)
@@ -345,7 +345,7 @@ def to_adapterhub(package):
         "sha256": config["sha256"],
         "size": package.adapter_size,
         "activation": package.activation,
-        "layers": layer_ranges.as_text(config["adapter"]["layers"]),
+        "layers": layer_ranges.format_layers(config["adapter"]["layers"]),
         "outputs": "labels in this order: %s" % ", ".join(package.labels)
         if package.labels
         else "one number",

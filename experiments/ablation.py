@@ -21,7 +21,7 @@ def _spans(layers):
     """Every contiguous span of layers: its first, its last and its text."""
     for first in range(layers):
         for last in range(first, layers):
-            yield first, last, layer_ranges.as_text(range(first, last + 1))
+            yield first, last, layer_ranges.format_layers(range(first, last + 1))
 
 
 def _jobs(study):

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import glue_data
-import optimization
+import modeling
 
 PAPER, SMALL = "paper", "small"
 PRESETS = (PAPER, SMALL)
@@ -104,7 +104,7 @@ class Method(NamedTuple):
 
 def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE, is_corrected=False):
     """The `Method` of the paper."""
-    return Method(optimization.ADAPTERS, rates, epochs, sizes, scale, is_corrected)
+    return Method(modeling.ADAPTERS, rates, epochs, sizes, scale, is_corrected)
 
 
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):

@@ -1,5 +1,6 @@
 """Figure 7: the best score at each learning rate, adapters and full fine-tuning."""
 
+import modeling
 import optimization
 from experiments import pages, plots
 from experiments.grid import (
@@ -20,7 +21,7 @@ _RATES = {
     SMALL: ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3"),
 }
 _NAMES = {
-    optimization.ADAPTERS: "adapters",
+    modeling.ADAPTERS: "adapters",
     optimization.FULL: "full fine-tuning",
 }
 

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import modeling
 import optimization
 from experiments import pages, plots, selection
 from experiments.grid import (
@@ -20,20 +21,20 @@ from experiments.grid import (
 
 _ADAPTERS, _TOP, _NORMS = "adapters", "top layers", "layer norms"
 _FAMILIES = {
-    _ADAPTERS: optimization.ADAPTERS,
+    _ADAPTERS: modeling.ADAPTERS,
     _TOP: optimization.TOP_K,
-    _NORMS: optimization.LAYER_NORM,
+    _NORMS: modeling.LAYER_NORM,
 }
 
 
 def _methods(preset):
     if preset == SMALL:
         rest = (("1e-4",), (), (0,), "", True)
-        norms = Method(optimization.LAYER_NORM, ("1e-3",), is_corrected=True)
+        norms = Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True)
         by_adapters, layers = small_adapters(sizes=(1, 8, 64, 256)), (1, 2, 3)
     else:
         rest = (PAPER_RATES, PAPER_EPOCHS)
-        norms = Method(optimization.LAYER_NORM, *rest)
+        norms = Method(modeling.LAYER_NORM, *rest)
         sizes = tuple(2**n for n in range(10))
         by_adapters = adapters(PAPER_RATES, sizes, PAPER_EPOCHS)
         layers = tuple(range(1, 13))

@@ -5,7 +5,7 @@ import re
 from errors import UserError
 
 
-def parse(flag, text, num_layers):
+def parse_layers(flag, text, num_layers):
     """The layers that a flag names.
 
     Args:
@@ -33,8 +33,8 @@ def parse(flag, text, num_layers):
     return tuple(sorted(found))
 
 
-def as_text(layers):
-    """Layers, ascending, as `parse` reads them."""
+def format_layers(layers):
+    """Layers, ascending, as `parse_layers` reads them."""
     parts = []
     for layer in layers:
         if parts and parts[-1][1] == layer - 1:

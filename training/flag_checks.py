@@ -2,7 +2,9 @@
 
 import command_line
 import glue_data
+import optimization
 from errors import UserError
+from model import layer_ranges
 from training import dev_steps, distribution, estimators
 from weights import adapter_package, checkpoints
 
@@ -251,3 +253,26 @@ def splits_needed(task, flags):
             )
         needed += splits if wanted else ()
     return needed
+
+
+def parse_policy(train_policy, adapter_layers, num_layers):
+    """The policy that two flags ask for.
+
+    Args:
+      train_policy: value of --train_policy.
+      adapter_layers: value of --adapter_layers, or None.
+      num_layers: the encoder's.
+
+    Returns:
+      An `optimization.TrainPolicy`.
+
+    Raises:
+      UserError: the flags are wrong, or do not fit each other or the model.
+    """
+    layers = adapter_layers and layer_ranges.parse_layers(
+        "adapter_layers", adapter_layers, num_layers
+    )
+    try:
+        return optimization.parse_policy(train_policy, layers, num_layers)
+    except ValueError as error:
+        raise UserError("--train_policy=%.80s: %s" % (train_policy, error)) from None

@@ -12,7 +12,7 @@ from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
 from system import console, disk, files, schema
-from training import classifier, distribution, run_lock, run_text
+from training import classifier, distribution, flag_checks, run_lock, run_text
 from weights import (
     adapter_package,
     checkpoints,
@@ -251,7 +251,7 @@ def _check_package(flags, package, identity):
     adapter_package.check_fit(package, {"base": base})
     console.say(
         "What was trained (%s) comes from %s: task %s, step %d",
-        package.policy.what,
+        package.policy.description,
         package.path,
         package.task,
         package.config["global_step"],
@@ -275,7 +275,7 @@ def variant(flags, task, config, package):
     Raises:
       UserError: what is to be trained, or left out, cannot be.
     """
-    policy = optimization.parse_policy(
+    policy = flag_checks.parse_policy(
         flags.train_policy, flags.adapter_layers, config.num_hidden_layers
     )
     if package is not None and policy.name == optimization.FULL:
@@ -303,12 +303,12 @@ def _ablated_layers(flags, policy, num_layers):
             "--%s=%s takes trained adapters out for evaluation and prediction; train "
             "first, or without some with --adapter_layers" % (name, text)
         )
-    layers = layer_ranges.parse(name, text, num_layers)
+    layers = layer_ranges.parse_layers(name, text, num_layers)
     there = policy.layers_with_adapters(num_layers)
     if not set(layers) <= set(there):
         raise UserError(
             "--%s=%s: there are adapters in layers %s alone (--train_policy=%s)"
-            % (name, text, layer_ranges.as_text(there) or "none", policy.text)
+            % (name, text, layer_ranges.format_layers(there) or "none", policy.text)
         )
     return layers
 

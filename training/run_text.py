@@ -70,7 +70,8 @@ def say_trained(variables, counts, policy):
     ]
     where = ""
     if policy.adapter_layers:
-        where = " (adapters in layers %s)" % layer_ranges.as_text(policy.adapter_layers)
+        layers = layer_ranges.format_layers(policy.adapter_layers)
+        where = " (adapters in layers %s)" % layers
     console.say(
         "Trains by --train_policy=%s%s: %s = %s of %s parameters, %.2f %% of the "
         "base's %s%s",

@@ -16,7 +16,7 @@ import safetensors.numpy
 import modeling
 import optimization
 from errors import UserError, printable
-from model import activations, layer_ranges
+from model import activations
 from system import files, schema
 from weights import diagnosis
 
@@ -199,14 +199,9 @@ def policy_of(config):
     """
     layers = config["adapter"]["layers"]
     num_layers = config["bert_config"]["num_hidden_layers"]
-    if len(layers) > num_layers:
+    if layers != sorted(set(layers).intersection(range(num_layers))):
         raise ValueError("adapter.layers are not those of the model")
-    try:
-        policy = optimization.parse_policy(
-            config["train_policy"], layer_ranges.as_text(layers), num_layers
-        )
-    except UserError as error:
-        raise ValueError(str(error)) from None
+    policy = optimization.parse_policy(config["train_policy"], layers, num_layers)
     if policy.name == optimization.FULL:
         raise ValueError("train_policy is full, of which there are no packages")
     if policy.layers_with_adapters(num_layers) != layers:

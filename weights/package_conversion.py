@@ -16,7 +16,6 @@ import optimization
 import tokenization
 from errors import UserError
 from inputs import features, own_tasks, tasks
-from model import layer_ranges
 from system import files
 from weights import (
     adapter_package,
@@ -157,7 +156,7 @@ def _adapter_sizes(checkpoint, shapes, record):
       UserError: there are none, and nothing says that there need not be; or all of
         the model was trained.
     """
-    policy = record.identity.get("train_policy", optimization.ADAPTERS)
+    policy = record.identity.get("train_policy", modeling.ADAPTERS)
     if policy == optimization.FULL:
         raise UserError(
             "--checkpoint=%s is of --train_policy=full: all of it was trained, so it "
@@ -170,7 +169,7 @@ def _adapter_sizes(checkpoint, shapes, record):
         match = pattern.fullmatch(name)
         if match and len(shape) == 2:
             found[int(match[1])] = shape[1]
-    if not found and policy == optimization.ADAPTERS:
+    if not found and policy == modeling.ADAPTERS:
         raise UserError(
             "--checkpoint=%s holds no adapters (no %s): give one of a training with "
             "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER % 0)
@@ -183,8 +182,8 @@ def _policy(identity, sizes, num_layers):
     # Layers above the model's are told of when the base is looked at.
     layers = sorted(layer for layer in sizes if layer < num_layers)
     return optimization.parse_policy(
-        identity.get("train_policy", optimization.ADAPTERS),
-        layer_ranges.as_text(layers),
+        identity.get("train_policy", modeling.ADAPTERS),
+        layers,
         num_layers,
     )
 

@@ -43,7 +43,7 @@ def summary(package):
         "bytes": wording.thousands(package.file_bytes),
         "trained": "%s; %d steps%s"
         % (
-            package.policy.what,
+            package.policy.description,
             config["global_step"],
             ", " + config["selection"] if config.get("selection") else "",
         ),
@@ -51,7 +51,7 @@ def summary(package):
         % (
             adapter["size"],
             adapter["activation"],
-            layer_ranges.as_text(adapter["layers"]),
+            layer_ranges.format_layers(adapter["layers"]),
             "" if scale is None else ", initial scale %g" % scale,
         )
         if adapter["layers"]

@@ -20,7 +20,7 @@ import modeling
 import optimization
 from inputs import features
 from tests import graph_variables, small_run
-from training import classifier, estimators
+from training import classifier, estimators, flag_checks
 from weights import checkpoints
 
 # Not above: where TensorFlow has no Estimator, estimator_compat has to come first.
@@ -329,7 +329,7 @@ def _decays(name):
      ("layer_norm", None), ("head", None)],
 )  # fmt: skip
 def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers):
-    policy = optimization.parse_policy(text, layers, 2)
+    policy = flag_checks.parse_policy(text, layers, 2)
     build(tmp_path, "train", policy=policy)
     trained = trained_names(policy)
     moved = [moved_by(op) for op in built.on_core("ResourceApplyAdam")]

@@ -14,7 +14,7 @@ import optimization
 from errors import UserError
 from model import layer_ranges
 from tests import graph_variables, small_packages, small_run
-from training import classifier
+from training import classifier, flag_checks
 from weights import (
     adapter_package,
     bases,
@@ -60,7 +60,7 @@ class Run:
     """A training graph; its variables start at the same values in every run."""
 
     def __init__(self, text, layers, computation=PLAIN, base=None, **training):
-        policy = optimization.parse_policy(text, layers, LAYERS)
+        policy = flag_checks.parse_policy(text, layers, LAYERS)
         random = np.random.RandomState(0)
         shape = (BATCH, LENGTH)
         batch = {
@@ -275,7 +275,7 @@ def test_counts_in_numbers(size):
     found = {}
     for text in COUNTS[size]:
         upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
-        policy = optimization.parse_policy("adapters" if upper else text, upper, layers)
+        policy = flag_checks.parse_policy("adapters" if upper else text, upper, layers)
         shapes = variable_shapes.trained_shapes(of_size, 64, 2, policy)
         found[text] = sum(int(np.prod(shape)) for shape in shapes.values())
     assert found == COUNTS[size]
@@ -283,7 +283,7 @@ def test_counts_in_numbers(size):
 
 @each_policy
 def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lowest):
-    policy = optimization.parse_policy(text, layers, LAYERS)
+    policy = flag_checks.parse_policy(text, layers, LAYERS)
     variables = graph_variables.of_model(
         config(),
         CLASSES,
@@ -323,21 +323,21 @@ def test_full_has_the_variables_of_bert_and_a_head():
     [("8-11", (8, 9, 10, 11)), ("0,2-3", (0, 2, 3)), ("3, 1-1", (1, 3)), ("5", (5,))],
 )
 def test_layers_are_read(text, layers):
-    assert layer_ranges.parse("x", text, 12) == layers
-    again = layer_ranges.as_text(layers)
-    assert layer_ranges.parse("x", again, 12) == layers
+    assert layer_ranges.parse_layers("x", text, 12) == layers
+    again = layer_ranges.format_layers(layers)
+    assert layer_ranges.parse_layers("x", again, 12) == layers
 
 
 @pytest.mark.parametrize(
     ("text", "layers", "part"),
     [
-        ("all", None, "allowed are adapters, full, top_k:N, layer_norm, head"),
-        ("top_k", None, "allowed are"),
-        ("head:2", None, "allowed are"),
+        ("all", None, "adapters, full, top_k:N, layer_norm, head"),
+        ("top_k", None, "top_k:N"),
+        ("head:2", None, "head:2"),
         ("top_k:0", None, "the model has 6 layers, so N can be 1 to 6"),
         ("top_k:7", None, "the model has 6 layers"),
         ("top_k:-1", None, "the model has 6 layers"),
-        ("full", "1-2", "--adapter_layers=1-2: --train_policy=full has no adapters"),
+        ("full", "1-2", "full has no adapters, and adapter_layers is 1-2"),
         ("adapters", "2-6", "counted from 0 to 5"),
         ("adapters", "3-2", "'3-2' is no layer"),
         ("adapters", "1,", "'' is no layer"),
@@ -346,12 +346,12 @@ def test_layers_are_read(text, layers):
 )
 def test_choices_that_cannot_be(text, layers, part):
     with pytest.raises(UserError) as error:
-        optimization.parse_policy(text, layers, 6)
+        flag_checks.parse_policy(text, layers, 6)
     assert part in str(error.value)
 
 
 def test_all_layers_named_are_the_default():
-    assert optimization.parse_policy("adapters", "0-5", 6) == optimization.TrainPolicy()
+    assert flag_checks.parse_policy("adapters", "0-5", 6) == optimization.TrainPolicy()
 
 
 # --- runs ---------------------------------------------------------------------------
