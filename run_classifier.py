@@ -314,7 +314,7 @@ def make_plan():
                 "--num_train_epochs=%g is below 1"
                 % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
             )
-    variant = run_checks.variant(FLAGS, task, config, package)
+    variant = run_checks.make_variant(FLAGS, task, config, package)
     start = run_checks.check_model(
         FLAGS, task, config, tokenizer, package, variant, is_chief
     )
@@ -348,7 +348,7 @@ def make_plan():
             shards=flag_checks.shards(FLAGS),
             write_graph=FLAGS.write_graph,
         ),
-        package=_package_settings(task, config, package, variant.policy),
+        package=_package_settings(task, config, package, variant.policy, start.base),
         num_warmup_steps=num_warmup_steps,
         leaves_out_infinite=FLAGS.precision == "float16",
         training=start.training,
@@ -361,7 +361,7 @@ def make_plan():
     return Plan(config, start.step_reached, package, variant, run)
 
 
-def _package_settings(task, config, start, policy):
+def _package_settings(task, config, start, policy, base):
     """The `run_package.PackageSettings` of what this run trains."""
     description = adapter_package.Description(
         task_name=task.name,
@@ -385,8 +385,7 @@ def _package_settings(task, config, start, policy):
         )
     # Checkpoints that hold all variables hold the base too.
     is_trained = FLAGS.checkpoint_content == checkpoints.TRAINED
-    base = FLAGS.init_checkpoint if is_trained else None
-    return run_package.PackageSettings(description, base)
+    return run_package.PackageSettings(description, base if is_trained else None)
 
 
 def make_model_fn(plan):

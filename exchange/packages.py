@@ -52,7 +52,8 @@ def read_base(base, do_lower_case):
     shapes = variable_shapes.frozen_shapes(bert_config)
     for name in names:
         shapes.setdefault(name, [bert_config.hidden_size])  # Layer norms.
-    report = checkpoints.check_fit(base.init_checkpoint, shapes, [])
+    checkpoint = checkpoints.Checkpoint(base.init_checkpoint)
+    report = checkpoint.check_fit(shapes, [])
     more = [name for name in report.left_over if name.startswith("bert/")]
     if more:
         raise UserError(
@@ -61,7 +62,7 @@ def read_base(base, do_lower_case):
             "(manage_adapters.py export makes a package of a tuned checkpoint)"
             % (base.init_checkpoint, more[0])
         )
-    return found, dict(checkpoints.iterate_values(base.init_checkpoint, names))
+    return found, dict(checkpoint.iterate_values(names))
 
 
 def merge_layer_norms(base, values, found, package):

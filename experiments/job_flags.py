@@ -150,9 +150,9 @@ def input_digests(name, settings):
         if tf.io.gfile.exists(path):
             paths[split.filename] = path
     digests = {key: files.digest(path) for key, path in paths.items()}
-    digests["init_checkpoint"] = checkpoints.fingerprint(
+    digests["init_checkpoint"] = checkpoints.Checkpoint(
         settings.flags["init_checkpoint"]
-    )
+    ).index_digest()
     return digests
 
 

@@ -1,4 +1,4 @@
-"""Config, vocabulary, checkpoint, package and folder, held against each other."""
+"""Checks of config, vocabulary, checkpoint, package and folder against each other."""
 
 import os
 from typing import Any, NamedTuple
@@ -11,28 +11,28 @@ import tokenization
 from errors import UserError
 from inputs import features, own_tasks
 from model import layer_ranges
-from system import console, disk, files, schema
+from system import console, disk, files, schema, wording
 from training import classifier, distribution, flag_checks, run_lock, run_text
 from weights import (
     adapter_package,
     checkpoints,
     diagnosis,
-    run_package,
     run_record,
     variable_shapes,
 )
 
 
-class Start(NamedTuple):
-    """What the weights are that a run starts from."""
+class InitialState(NamedTuple):
+    """The weights that a run starts from."""
 
-    step_reached: int | None  # of the checkpoint in output_dir
+    step_reached: int | None  # of the last checkpoint in output_dir
     diagnostics: diagnosis.Diagnostics
-    training: dict[str, Any]  # settings of their training; of this run's, if it trains
+    training: dict[str, Any]  # settings of their training; this run's, if it trains
+    base: checkpoints.Checkpoint | None  # --init_checkpoint
 
 
 def check_model(flags, task, config, tokenizer, package, variant, is_chief=True):
-    """Holds config, vocabulary, checkpoint and output directory against each other.
+    """Checks config, vocabulary, checkpoint and output directory against each other.
 
     Args:
       flags: the program's `absl.flags.FlagValues`.
@@ -40,16 +40,17 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
       config: a `modeling.BertConfig`.
       tokenizer: a `tokenization.FullTokenizer`.
       package: the `adapter_package.AdapterPackage` to start from, or None.
-      variant: what `variant` gives.
+      variant: the result of `make_variant`.
       is_chief: whether this machine writes into the output directory.
 
     Returns:
-      A `Start`.
+      An `InitialState`.
 
     Raises:
       UserError: they do not fit.
     """
-    if variant.policy.has_adapters:
+    policy = variant.policy
+    if policy.has_adapters:
         config.check_adapter_size(flags.adapter_size)
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
@@ -64,50 +65,57 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
         tokenizer.vocab,
         flags.vocab_file,
     )
-    # Ablation is for what is computed: folder, record and package are of the whole.
+    base = None
+    if flags.init_checkpoint:
+        base = checkpoints.Checkpoint(flags.init_checkpoint)
+    # Ablated adapters too: folder, record and package are those of the whole model.
     variables = variable_shapes.of_model(
-        config, flags.adapter_size, num_outputs(task), variant.policy
+        config, flags.adapter_size, num_outputs(task), policy
     )
-    trained = variables.trained()
-    identity = _identity(flags, task, config, package, variant.policy)
+    identity = _make_identity(flags, task, config, package, policy, base)
     settings = training_settings(flags, task) if flags.do_train else None
     step_reached = run_record.check(
         flags.output_dir,
         identity,
         settings,
         variables.shapes,
-        trained,
+        variables.trained(),
         flags.checkpoint_content,
     )
-    report = None
-    if flags.init_checkpoint:
-        head_task = task if package is None and step_reached is None else None
-        report = _check_base(flags, variables, package, head_task)
-    elif step_reached is None and not flags.allow_random_base:
+    if base is None and step_reached is None and not flags.allow_random_base:
         raise UserError(
             "no --init_checkpoint: BERT would be %s random values; give the "
-            "bert_model.ckpt of a pre-trained BERT, or --allow_random_base to go on"
-            % (
-                "trained from"
-                if variant.policy.name == optimization.FULL
-                else "frozen at"
-            )
+            "bert_model.ckpt of a pre-trained BERT, or --allow_random_base to do so"
+            % ("trained from" if policy.name == optimization.FULL else "frozen at")
         )
-    if package is not None:
-        _check_package(flags, package, identity)
+    if base is not None:
+        report = _check_base(flags, base, variables, package, identity)
+        uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
+        if uses_head and package is None and step_reached is None:
+            _check_head(flags, task)
+        _show_base(base, report)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
-    run_text.say_trained(variables, counts, variant.policy)
-    if not is_chief:
+    run_text.show_trained_variables(variables, counts, policy)
+    if is_chief:
+        _write_record(flags, identity, settings, counts)
+    else:
         record = os.path.join(flags.output_dir, run_record.FILE_NAME)
         distribution.wait_for(record, "record of the chief")
-    else:
-        _write_record(flags, identity, settings, counts)
-    return _start(flags, package, step_reached, report, trained, settings)
+    diagnostics, previous = diagnosis.Diagnostics(), None
+    if step_reached is not None:
+        diagnostics = run_record.read_diagnostics(flags.output_dir)
+        previous = run_record.read(flags.output_dir).get("training")
+    elif package is not None:
+        diagnostics, previous = package.diagnostics, package.config["settings"]
+    elif not flags.do_train:
+        shapes = base.shapes if base is not None else ()
+        untrained = [name for name in variables.trained() if name not in shapes]
+        if untrained:
+            diagnostics = diagnosis.diagnose_untrained(untrained)
+    return InitialState(step_reached, diagnostics, settings or previous or {}, base)
 
 
 def _write_record(flags, identity, settings, counts):
-    if flags.do_train:
-        adapter_package.check_replaceable(run_package.folder_of(flags.output_dir))
     try:
         with disk.explained(flags.output_dir):
             tf.io.gfile.makedirs(flags.output_dir)
@@ -121,63 +129,31 @@ def _write_record(flags, identity, settings, counts):
         ) from None
 
 
-def _start(flags, package, step_reached, report, trained, settings):
-    """The `Start` of a run.
-
-    Args:
-      flags: see `check_model`.
-      package: see `check_model`.
-      step_reached: the step of the checkpoint in `output_dir`, or None.
-      report: how --init_checkpoint, if any, fits the model.
-      trained: names of the trained variables.
-      settings: of this run's training; None if it does not train.
-    """
-    record = run_record.read(flags.output_dir)
-    diagnostics, then = diagnosis.Diagnostics(), None
-    if step_reached is not None:
-        diagnostics, then = (
-            run_record.read_diagnostics(flags.output_dir),
-            record.get("training"),
-        )
-    elif package is not None:
-        diagnostics, then = package.diagnostics, package.config["settings"]
-    elif not flags.do_train:
-        untrained = [n for n in trained if report is None or n not in report.matched]
-        if untrained:
-            diagnostics = diagnosis.diagnose_untrained(untrained)
-    return Start(step_reached, diagnostics, settings or then or {})
-
-
-def _check_base(flags, variables, package, head_task):
-    """Holds --init_checkpoint against the model and says what it gives.
-
-    Args:
-      flags: see `check_model`.
-      variables: a `variable_shapes.VariableSet`.
-      package: see `check_model`.
-      head_task: the `tasks.Task` that its head is used for; None: it is not used.
+def _check_base(flags, base, variables, package, identity):
+    """Checks --init_checkpoint against the model and --adapters.
 
     Returns:
       A `checkpoints.LoadReport`.
     """
-    trained = variables.trained()
     shapes = variables.shapes
     if package is not None:
-        shapes = {name: shapes[name] for name in shapes if name not in set(trained)}
-    report = checkpoints.check_fit(
-        flags.init_checkpoint, shapes, variables.new(), flags.allow_random_base
+        trained = set(variables.trained())
+        shapes = {name: shapes[name] for name in shapes if name not in trained}
+    report = base.check_fit(shapes, variables.new(), flags.allow_random_base)
+    if package is not None:
+        _check_package(package, identity, base)
+    base.check_values(
+        "copy it again, or give another, --init_checkpoint", report.matched
     )
-    if head_task is not None:
-        _check_head(flags, head_task, variables.collections[modeling.HEAD], report)
-    checkpoints.check_values(
-        flags.init_checkpoint,
-        report.matched,
-        "copy it again, or give another, --init_checkpoint",
-    )
+    return report
+
+
+def _show_base(base, report):
+    """Logs how --init_checkpoint fits the model, a `checkpoints.LoadReport`."""
     console.say(
-        "Base: %s, %d variables; %d new ones start fresh",
-        flags.init_checkpoint,
-        len(report.matched),
+        "Base model: %s, %s, %d newly initialized",
+        base.path,
+        wording.pluralize(len(report.matched), "variable"),
         len(report.missing),
     )
     for line in report.lines():
@@ -185,28 +161,19 @@ def _check_base(flags, variables, package, head_task):
     left_out = [name for name in report.left_over if "/adapters/" in name]
     if left_out:
         console.warn(
-            "%s holds adapters that this model has none of, such as %s: they are left "
-            "out, and what was trained with them may be worth little",
-            flags.init_checkpoint,
+            "%s holds adapters that this model does not have, such as %s: they are "
+            "left out, and what was trained with them may be worth little",
+            base.path,
             left_out[0],
         )
-    return report
 
 
-def _check_head(flags, task, head, report):
+def _check_head(flags, task):
     """Refuses the head of --init_checkpoint where its labels are others.
 
     A checkpoint knows the outputs of its head by position only; the `run.json` beside
     it, if there is one, has their labels.
-
-    Args:
-      flags: see `check_model`.
-      task: a `tasks.Task`.
-      head: names of the head's variables.
-      report: a `checkpoints.LoadReport` of --init_checkpoint.
     """
-    if not set(head) <= set(report.matched):
-        return
     record = run_record.read(os.path.dirname(flags.init_checkpoint))
     if record is None:
         return
@@ -241,16 +208,15 @@ def _check_head(flags, task, head, report):
         )
 
 
-def _check_package(flags, package, identity):
-    """Holds --adapters against the task and the base, and logs what it is."""
-    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
+def _check_package(package, identity, base):
+    """Checks --adapters against the task and the base model, and logs its origin."""
     given = {key: identity[key] for key in identity if key != "base"}
-    # What needs no reading of the base first.
+    # Before the base model is read.
     adapter_package.check_fit(package, given)
-    base = checkpoints.base_fingerprint(flags.init_checkpoint, frozen)
-    adapter_package.check_fit(package, {"base": base})
+    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
+    adapter_package.check_fit(package, {"base": base.base_fingerprint(frozen)})
     console.say(
-        "What was trained (%s) comes from %s: task %s, step %d",
+        "Trained variables (%s) come from %s: task %s, step %d",
         package.policy.description,
         package.path,
         package.task,
@@ -259,11 +225,11 @@ def _check_package(flags, package, identity):
 
 
 def num_outputs(task):
-    """Outputs of a task's head."""
+    """Number of outputs of a task's head."""
     return 1 if task.is_regression else len(task.labels)
 
 
-def variant(flags, task, config, package):
+def make_variant(flags, task, config, package):
     """The `classifier.Variant` that the flags ask for.
 
     Args:
@@ -300,20 +266,20 @@ def _ablated_layers(flags, policy, num_layers):
     name, text = "ablate_adapter_layers", flags.ablate_adapter_layers
     if flags.do_train:
         raise UserError(
-            "--%s=%s takes trained adapters out for evaluation and prediction; train "
+            "--%s=%s removes trained adapters for evaluation and prediction; train "
             "first, or without some with --adapter_layers" % (name, text)
         )
     layers = layer_ranges.parse_layers(name, text, num_layers)
     there = policy.layers_with_adapters(num_layers)
     if not set(layers) <= set(there):
         raise UserError(
-            "--%s=%s: there are adapters in layers %s alone (--train_policy=%s)"
+            "--%s=%s: only layers %s have adapters (--train_policy=%s)"
             % (name, text, layer_ranges.format_layers(there) or "none", policy.text)
         )
     return layers
 
 
-def _identity(flags, task, config, package, policy):
+def _make_identity(flags, task, config, package, policy, base):
     identity = {
         "task": task.model_of or task.name,
         "labels": list(task.labels),
@@ -329,16 +295,15 @@ def _identity(flags, task, config, package, policy):
     }
     if task.config_file:
         identity["task_config"] = own_tasks.task_entries(task)
-    # Where one is not given, the checkpoint in output_dir holds what it would.
-    if flags.init_checkpoint:
-        identity["base"] = checkpoints.fingerprint(flags.init_checkpoint)
+    if base is not None:
+        identity["base"] = base.index_digest()
     if package is not None:
         identity["adapters"] = package.config["weights"]["sha256"]
     return identity
 
 
 def training_settings(flags, task):
-    """What must agree to go on with a training: settings by their flags, and rows."""
+    """Settings that must agree to resume a run, by flag, and the training file."""
     names = (
         "train_batch_size",
         "learning_rate",

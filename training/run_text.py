@@ -47,8 +47,8 @@ def say_task(task, config, settings, precision):
     console.say("Computed on: %s, in %s", device, precision)
 
 
-def say_trained(variables, counts, policy):
-    """Says how much is trained, and logs each trained variable.
+def show_trained_variables(variables, counts, policy):
+    """Shows how much is trained, and logs each trained variable.
 
     Args:
       variables: a `variable_shapes.VariableSet`.

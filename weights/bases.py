@@ -65,14 +65,15 @@ def check_shapes(checkpoint, bert_config, remedy=None):
       UserError: the first variable that does not fit.
     """
     shapes = variable_shapes.frozen_shapes(bert_config)
-    checkpoints.check_fit(checkpoint, shapes, [], remedy=remedy)
+    checkpoint = checkpoints.Checkpoint(checkpoint)
+    checkpoint.check_fit(shapes, [], remedy=remedy)
     more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
-    if more in checkpoints.read_shapes(checkpoint):
+    if more in checkpoint.shapes:
         raise UserError(
             "checkpoint %s has more than %d layers, the num_hidden_layers of this "
             "model: %s"
             % (
-                checkpoint,
+                checkpoint.path,
                 bert_config.num_hidden_layers,
                 remedy or "give the base's own config, --bert_config_file",
             )

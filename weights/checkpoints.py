@@ -14,7 +14,7 @@ import modeling
 import optimization
 from errors import UserError
 from inputs import text_lines
-from system import files
+from system import files, wording
 
 _PATH_REMEDY = (
     "--init_checkpoint wants the path without endings, such as .../bert_model.ckpt for "
@@ -23,11 +23,11 @@ _PATH_REMEDY = (
 
 _MOST_INDEX_BYTES = 1 << 26  # BERT-large's has a thousandth of that.
 
-# What a run's own checkpoints hold: all variables, or trained ones, slots and step.
+# Content of a run's own checkpoints: all variables, or trained ones, slots and step.
 ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
 
-# What a training adds to the variables of the model.
+# Variables of the optimizer and of the Estimator.
 _TRAINING_STATE = re.compile(
     r"(^(global_step|%s|%s|%s)$|/adam_[mv]$)"
     % (optimization.UPDATES, optimization.LOSS_SCALE, optimization.FINITE_STEPS)
@@ -45,7 +45,7 @@ class LoadReport(NamedTuple):
         """The report as text, one string a line."""
         return [
             "matched:   %d variables" % len(self.matched),
-            "missing:   %s (they start fresh)" % _shorten(self.missing),
+            "missing:   %s (newly initialized)" % _shorten(self.missing),
             "left over: %s (in the checkpoint, not used)" % _shorten(self.left_over),
         ]
 
@@ -55,55 +55,252 @@ def _shorten(names, most=6):
         return "none"
     shown = ", ".join(names[:most])
     more = ", ..." if len(names) > most else ""
-    return "%d variables: %s%s" % (len(names), shown, more)
+    return "%s: %s%s" % (wording.pluralize(len(names), "variable"), shown, more)
 
 
 def _data_files(checkpoint):
     return files.list_with_prefix(checkpoint, ".data-*")
 
 
-@contextlib.contextmanager
-def _reading(checkpoint, remedy):
-    """Turns what goes wrong in reading a checkpoint into a `UserError`."""
-    try:
-        if not tf.io.gfile.exists(checkpoint + ".index"):
-            raise UserError("no checkpoint at %s: %s" % (checkpoint, remedy))
-        for path in (checkpoint + ".index", *_data_files(checkpoint)):
-            text_lines.check_plain_file(path, path)
-        yield
-    except (tf.errors.OpError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            "checkpoint %s cannot be read (%s): %s" % (checkpoint, reason, remedy)
-        ) from None
+class Checkpoint:
+    """A checkpoint that is opened once, and what was read of it.
+
+    Attributes:
+      path: its path without file endings.
+      shapes: dict from the name of each tensor to its shape, a list of ints.
+    """
+
+    def __init__(self, path, remedy=_PATH_REMEDY):
+        """Opens a checkpoint.
+
+        Args:
+          path: path without file endings.
+          remedy: what to do about a checkpoint that cannot be read, for messages.
+
+        Raises:
+          UserError: there is no readable checkpoint.
+        """
+        self.path, self._remedy = path, remedy
+        self._checked, self._fingerprints = set(), {}
+        with self._explained(remedy):
+            if not tf.io.gfile.exists(path + ".index"):
+                raise UserError("no checkpoint at %s: %s" % (path, remedy))
+            for file in (path + ".index", *_data_files(path)):
+                text_lines.check_plain_file(file, file)
+            self._reader = tf.train.load_checkpoint(path)
+            self._dtypes = self._reader.get_variable_to_dtype_map()
+            shapes = self._reader.get_variable_to_shape_map()
+            self.shapes = {name: list(shape) for name, shape in shapes.items()}
+            # A missing or short data file would show only when weights are loaded.
+            present = sum(tf.io.gfile.stat(file).length for file in _data_files(path))
+        needed = sum(
+            math.prod(shape) * self._dtypes[name].size for name, shape in shapes.items()
+        )
+        if present < needed:
+            raise UserError(
+                "checkpoint %s cannot be read (its .data files hold %d bytes of %d): "
+                "copy it again; %s" % (path, present, needed, remedy)
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, remedy):
+        """Turns an error of TensorFlow's while reading into a `UserError`."""
+        try:
+            yield
+        except (tf.errors.OpError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                "checkpoint %s cannot be read (%s): %s" % (self.path, reason, remedy)
+            ) from None
+
+    def read_value(self, name):
+        """One tensor as an array; raises a `UserError` where it is damaged."""
+        with self._explained(self._remedy):
+            return self._reader.get_tensor(name)
+
+    def iterate_values(self, names):
+        """Tensors, one at a time since a base model may be large.
+
+        Args:
+          names: the tensors' names.
+
+        Yields:
+          Pairs of name and array, in the order of the names.
+
+        Raises:
+          UserError: a name is missing, or its tensor is damaged.
+        """
+        missing = [name for name in names if name not in self.shapes]
+        if missing:
+            raise UserError("checkpoint %s lacks %s" % (self.path, _shorten(missing)))
+        for name in names:
+            yield name, self.read_value(name)
+
+    def check_values(self, remedy, names=None):
+        """Reads tensors, so that damage is found before anything slow.
+
+        Args:
+          remedy: what to do about one that is damaged, for the message.
+          names: the tensors' names; None for all.
+
+        Raises:
+          UserError: a tensor's bytes are not those that were written, it is a float of
+            another dtype than float32, or it is not finite.
+        """
+        names = set(self.shapes) if names is None else set(names)
+        for name in sorted(names - self._checked):
+            with self._explained(remedy):
+                value = self._reader.get_tensor(name)
+            dtype = self._dtypes[name]
+            if dtype.is_floating and dtype != tf.float32:
+                raise UserError(
+                    "%s is %s in checkpoint %s, where float32 is needed: %s"
+                    % (name, dtype.name, self.path, remedy)
+                )
+            if dtype.is_floating and not np.isfinite(value).all():
+                raise UserError(
+                    "%s is not finite in checkpoint %s, so nothing can be computed "
+                    "with it: %s" % (name, self.path, remedy)
+                )
+            self._checked.add(name)
+
+    def index_digest(self):
+        """SHA-256 of the index file: names, shapes and checksums of all tensors."""
+        path = self.path + ".index"
+        return hashlib.sha256(
+            files.read(path, _MOST_INDEX_BYTES, self._remedy)
+        ).hexdigest()
+
+    def base_fingerprint(self, names):
+        """Identifies a base model, whatever else is in its checkpoint.
+
+        Args:
+          names: names of all frozen variables.
+
+        Returns:
+          Dict: "sha256", over names, shapes and little-endian float32 bytes in the
+          order of the names, and "parameters".
+
+        Raises:
+          UserError: a name is missing, or a weight is not finite.
+        """
+        names = tuple(sorted(names))
+        if names not in self._fingerprints:
+            digest, parameters = hashlib.sha256(), 0
+            for name, value in self.iterate_values(names):
+                if not np.isfinite(value).all():
+                    raise UserError(
+                        "%s of checkpoint %s is not finite, so nothing can be computed "
+                        "with it: copy the base model again, or give another"
+                        % (name, self.path)
+                    )
+                digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
+                digest.update(np.ascontiguousarray(value, "<f4"))
+                parameters += value.size
+                if value.dtype == np.float32:
+                    self._checked.add(name)
+            found = {"sha256": digest.hexdigest(), "parameters": parameters}
+            self._fingerprints[names] = found
+        return self._fingerprints[names]
+
+    def check_fit(self, shapes, trained, allow_random_base=False, remedy=None):
+        """Compares the checkpoint with the model that is to start from it.
+
+        Args:
+          shapes: dict from name to shape, all variables of the model.
+          trained: names of the trained variables; only these may be missing.
+          allow_random_base: whether frozen variables may be missing too.
+          remedy: what to do where it does not fit, for messages; None for the
+            checkpoint of `--init_checkpoint`.
+
+        Returns:
+          A `LoadReport`.
+
+        Raises:
+          UserError: nothing of BERT is in the checkpoint, a shape differs, or a frozen
+            variable is missing.
+        """
+        found = self.shapes
+        report = LoadReport(
+            matched=sorted(name for name in shapes if name in found),
+            missing=sorted(name for name in shapes if name not in found),
+            left_over=sorted(
+                name
+                for name in found
+                if name not in shapes and not _TRAINING_STATE.search(name)
+            ),
+        )
+        # With --train_policy=head the trained variables are none of BERT's.
+        if not any(name.startswith("bert/") for name in report.matched) and any(
+            name.startswith("bert/") for name in shapes
+        ):
+            raise UserError(
+                "checkpoint %s holds no variable of BERT: expected names such as %s, "
+                "found %s; %s"
+                % (
+                    self.path,
+                    sorted(shapes)[0],
+                    _shorten(sorted(found), 3),
+                    remedy
+                    or "give the bert_model.ckpt of a BERT release or a converted one, "
+                    "--init_checkpoint",
+                )
+            )
+        for name in report.matched:
+            if shapes[name] != found[name]:
+                raise UserError(
+                    "%s has shape %s in checkpoint %s but %s in this model: %s"
+                    % (
+                        name,
+                        found[name],
+                        self.path,
+                        shapes[name],
+                        remedy or _shape_remedy(name),
+                    )
+                )
+        frozen_missing = [name for name in report.missing if name not in set(trained)]
+        if frozen_missing and not allow_random_base:
+            raise UserError(
+                "checkpoint %s lacks frozen variables that --bert_config_file asks for "
+                "and that would stay random: %s; %s"
+                % (
+                    self.path,
+                    _shorten(frozen_missing),
+                    remedy
+                    or "give the config of this checkpoint, or --allow_random_base to "
+                    "use it anyway",
+                )
+            )
+        return report
+
+
+def _shape_remedy(name):
+    if name.startswith("output_"):
+        return (
+            "its head has another number of labels; give a checkpoint of the same "
+            "task, or one without a head, --init_checkpoint"
+        )
+    if "/adapters/" in name:
+        return "give the size that the checkpoint was trained with, --adapter_size"
+    return "give the bert_config.json of this checkpoint, --bert_config_file"
+
+
+# For a single question; to ask several, keep the `Checkpoint`.
 
 
 def read_shapes(checkpoint, remedy=_PATH_REMEDY):
-    """Names and shapes of all tensors in a checkpoint.
+    """See `Checkpoint.shapes`."""
+    return Checkpoint(checkpoint, remedy).shapes
 
-    Args:
-      checkpoint: path without file endings.
-      remedy: what to do about a checkpoint that cannot be read, for the message.
 
-    Returns:
-      Dict from name to list of ints.
+def iterate_values(checkpoint, names):
+    """See `Checkpoint.iterate_values`."""
+    return Checkpoint(checkpoint).iterate_values(names)
 
-    Raises:
-      UserError: there is no readable checkpoint.
-    """
-    with _reading(checkpoint, remedy):
-        reader = tf.train.load_checkpoint(checkpoint)
-        shapes = reader.get_variable_to_shape_map()
-        # A missing or short data file would show only when the weights are loaded.
-        types = reader.get_variable_to_dtype_map()
-        needed = sum(math.prod(shapes[name]) * types[name].size for name in shapes)
-        present = sum(tf.io.gfile.stat(path).length for path in _data_files(checkpoint))
-    if present < needed:
-        raise UserError(
-            "checkpoint %s cannot be read (its .data files hold %d bytes of %d): copy "
-            "it again; %s" % (checkpoint, present, needed, remedy)
-        )
-    return {name: list(shape) for name, shape in shapes.items()}
+
+def base_fingerprint(checkpoint, names):
+    """See `Checkpoint.base_fingerprint`."""
+    return Checkpoint(checkpoint).base_fingerprint(names)
 
 
 def latest(folder):
@@ -122,103 +319,6 @@ def latest(folder):
             'write it anew (one line, such as model_checkpoint_path: "model.ckpt-9"), '
             "or delete it if there is none" % (folder, " ".join(str(error).split()))
         ) from None
-
-
-def check_values(checkpoint, names, remedy):
-    """Reads a checkpoint through, so that damage is found before anything slow.
-
-    Args:
-      checkpoint: path without file endings.
-      names: the tensors' names; None for all.
-      remedy: what to do about one that is damaged, for the message.
-
-    Raises:
-      UserError: a tensor's bytes are not those that were written, it is a float of
-        another kind than float32, or it is not finite.
-    """
-    with _reading(checkpoint, remedy):
-        reader = tf.train.load_checkpoint(checkpoint)
-        types = reader.get_variable_to_dtype_map()
-        for name in sorted(types) if names is None else names:
-            value = reader.get_tensor(name)
-            if not types[name].is_floating:
-                continue
-            if types[name] != tf.float32:
-                raise UserError(
-                    "%s is %s in checkpoint %s, where float32 is needed: %s"
-                    % (name, types[name].name, checkpoint, remedy)
-                )
-            if not np.isfinite(value).all():
-                raise UserError(
-                    "%s is not finite in checkpoint %s, so whatever is computed with "
-                    "it is no number: %s" % (name, checkpoint, remedy)
-                )
-
-
-def fingerprint(checkpoint):
-    """SHA-256 of the checkpoint's index: its names, shapes and tensors' checksums.
-
-    Raises:
-      UserError: there is no readable checkpoint.
-    """
-    with _reading(checkpoint, _PATH_REMEDY):
-        index = files.read(checkpoint + ".index", _MOST_INDEX_BYTES, _PATH_REMEDY)
-    return hashlib.sha256(index).hexdigest()
-
-
-def iterate_values(checkpoint, names):
-    """Tensors of a checkpoint, one at a time since a base may be large.
-
-    Args:
-      checkpoint: path without file endings.
-      names: the tensors' names.
-
-    Yields:
-      Pairs of name and array, in the order of the names.
-
-    Raises:
-      UserError: there is no readable checkpoint, or a name is not in it.
-    """
-    found = read_shapes(checkpoint)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise UserError("checkpoint %s lacks %s" % (checkpoint, _shorten(missing)))
-    with _reading(checkpoint, _PATH_REMEDY):
-        reader = tf.train.load_checkpoint(checkpoint)
-        for name in names:
-            yield name, reader.get_tensor(name)
-
-
-def base_fingerprint(checkpoint, names, values=None):
-    """What tells one base from another, whatever else is in its checkpoint.
-
-    Args:
-      checkpoint: path without file endings.
-      names: names of all frozen variables.
-      values: dict that gets the arrays by name, for who needs them too; or None.
-
-    Returns:
-      Dict: "sha256", over names, shapes and little-endian float32 bytes in the order
-      of the names, and "parameters".
-
-    Raises:
-      UserError: there is no readable checkpoint, a name is not in it, or a weight is
-        not finite.
-    """
-    digest = hashlib.sha256()
-    parameters = 0
-    for name, value in iterate_values(checkpoint, sorted(names)):
-        if not np.isfinite(value).all():
-            raise UserError(
-                "%s of checkpoint %s is not finite, so whatever is computed with it is "
-                "no number: copy the base again, or give another" % (name, checkpoint)
-            )
-        digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
-        digest.update(np.ascontiguousarray(value, "<f4"))
-        parameters += value.size
-        if values is not None:
-            values[name] = value
-    return {"sha256": digest.hexdigest(), "parameters": parameters}
 
 
 def copy(checkpoint, folder):
@@ -267,9 +367,7 @@ def write(prefix, values):
         with tf.Session(config=tf.ConfigProto(device_count={"GPU": 0})) as session:
             session.run(save, {p: values[n] for p, n in zip(inputs, names)})
     remedy = "write it again, on a disk that is in order"
-    if sorted(read_shapes(prefix, remedy)) != names:
-        raise UserError("checkpoint %s was not written whole: %s" % (prefix, remedy))
-    for name, value in iterate_values(prefix, names):
+    for name, value in Checkpoint(prefix, remedy).iterate_values(names):
         if not np.array_equal(value, values[name]):
             raise UserError(
                 "%s of checkpoint %s reads otherwise than it was written: %s"
@@ -277,103 +375,20 @@ def write(prefix, values):
             )
 
 
-def check_fit(checkpoint, shapes, trained, allow_random_base=False, remedy=None):
-    """Compares a checkpoint with the model that is to start from it.
-
-    Args:
-      checkpoint: path without file endings.
-      shapes: dict from name to shape, all variables of the model.
-      trained: names of the trained variables; only these may be missing.
-      allow_random_base: whether frozen variables may be missing too.
-      remedy: what to do about one that does not fit, for the messages; None for one
-        that `--init_checkpoint` gave.
-
-    Returns:
-      A `LoadReport`.
-
-    Raises:
-      UserError: nothing of BERT is in the checkpoint, a shape differs, or a frozen
-        variable is missing.
-    """
-    found = read_shapes(checkpoint, remedy or _PATH_REMEDY)
-    report = LoadReport(
-        matched=sorted(name for name in shapes if name in found),
-        missing=sorted(name for name in shapes if name not in found),
-        left_over=sorted(
-            name
-            for name in found
-            if name not in shapes and not _TRAINING_STATE.search(name)
-        ),
-    )
-    # Of --train_policy=head the trained variables are none of BERT's.
-    if not any(name.startswith("bert/") for name in report.matched) and any(
-        name.startswith("bert/") for name in shapes
-    ):
-        raise UserError(
-            "checkpoint %s holds no variable of BERT: expected names such as %s, "
-            "found %s; %s"
-            % (
-                checkpoint,
-                sorted(shapes)[0],
-                _shorten(sorted(found), 3),
-                remedy
-                or "give the bert_model.ckpt of a BERT release or a converted one, "
-                "--init_checkpoint",
-            )
-        )
-    for name in report.matched:
-        if shapes[name] != found[name]:
-            raise UserError(
-                "%s has shape %s in checkpoint %s but %s in this model: %s"
-                % (
-                    name,
-                    found[name],
-                    checkpoint,
-                    shapes[name],
-                    remedy or _remedy(name),
-                )
-            )
-    frozen_missing = [name for name in report.missing if name not in set(trained)]
-    if frozen_missing and not allow_random_base:
-        raise UserError(
-            "checkpoint %s lacks frozen variables that --bert_config_file asks for, "
-            "they would stay random: %s; %s"
-            % (
-                checkpoint,
-                _shorten(frozen_missing),
-                remedy
-                or "give the config of this checkpoint, or --allow_random_base to go "
-                "on anyway",
-            )
-        )
-    return report
-
-
-def _remedy(name):
-    if name.startswith("output_"):
-        return (
-            "its head has another number of labels; give a checkpoint of the same "
-            "task, or one without a head, --init_checkpoint"
-        )
-    if "/adapters/" in name:
-        return "give the size that the checkpoint was trained with, --adapter_size"
-    return "give the bert_config.json of this checkpoint, --bert_config_file"
-
-
 def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
-    """Starts the current graph's variables from checkpoints, where names agree.
+    """Initializes the current graph's variables from checkpoints, by name.
 
     Args:
       init_checkpoint: path without file endings, or None for nothing.
       use_tpu: on TPU the values are assigned in a scaffold function.
-      adapters_checkpoint: the same as `init_checkpoint`; goes before it.
+      adapters_checkpoint: the same; takes precedence over `init_checkpoint`.
 
     Returns:
       The scaffold function for `TPUEstimatorSpec`, or None.
     """
     if not init_checkpoint:
         return None
-    # Those of other dtypes start by themselves: see `content_scope`.
+    # `content_scope` has an initializer for those of other dtypes.
     variables = [
         v for v in tf.trainable_variables() if v.dtype.base_dtype == tf.float32
     ]
@@ -405,14 +420,14 @@ def content_scope(
     init_checkpoint=None,
     policy=optimization.ADAPTER_TUNING,
 ):
-    """The variable scope in which a model's own checkpoints come to hold this content.
+    """The variable scope for a model whose own checkpoints have this content.
 
     Args:
       content: one of `CONTENTS`.
       kernel_dtype: dtype that frozen kernels are kept in where the content leaves them
         out; in checkpoints they are float32.
-      init_checkpoint: the base, path without file endings; for another dtype, since
-        `tf.train.init_from_checkpoint` casts nothing.
+      init_checkpoint: the base model, path without file endings; for another dtype,
+        since `tf.train.init_from_checkpoint` does not cast.
       policy: the `optimization.TrainPolicy`, which says what is frozen.
 
     Returns:
@@ -437,7 +452,7 @@ def content_scope(
             kwargs["collections"]
         )
         if not policy.trains(name, *(collections or {modeling.OTHER})):
-            # Local variables are not saved, and start anew whenever a session does.
+            # Local variables are not saved, and initialized for each session.
             kwargs["collections"] = [tf.GraphKeys.LOCAL_VARIABLES]
             if kernel_dtype != tf.float32 and name.endswith("/kernel"):
                 kwargs.update(dtype=kernel_dtype, initializer=cast_from_base(name))
@@ -451,7 +466,7 @@ def content_scope(
 
 
 def checkpoint_bytes(counts, content):
-    """About what a training's checkpoint takes.
+    """Approximate size of a run's checkpoint in bytes.
 
     Args:
       counts: what `parameter_counts` gives.
@@ -474,13 +489,7 @@ def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[s
     """
 
     def count(names):
-        total = 0
-        for name in names:
-            size = 1
-            for dimension in shapes[name]:
-                size *= dimension
-            total += size
-        return total
+        return sum(math.prod(shapes[name]) for name in names)
 
     counts = {collection: count(names) for collection, names in collections.items()}
     trained = sum(counts.values())

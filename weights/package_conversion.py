@@ -75,14 +75,13 @@ def export(checkpoint, output, given, base=None):
     if tf.io.gfile.exists(output):
         raise UserError("--output=%s is there already: give a new folder" % output)
     base = base or bases.Base()
-    shapes = checkpoints.read_shapes(
+    source = checkpoints.Checkpoint(
         checkpoint,
         "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
         "model.ckpt-573.index",
     )
-    step = 0
-    if _STEP in shapes:
-        step = int(dict(checkpoints.iterate_values(checkpoint, [_STEP]))[_STEP])
+    shapes = source.shapes
+    step = int(source.read_value(_STEP)) if _STEP in shapes else 0
     record = _read_record(os.path.dirname(checkpoint), step)
     sizes = _adapter_sizes(checkpoint, shapes, record)
     description = _describe(given, base, record, sizes)
@@ -113,12 +112,12 @@ def export(checkpoint, output, given, base=None):
     holder = _find_base(checkpoint, base.init_checkpoint, shapes, frozen)
     _check_head(checkpoint, shapes, trained, description.task_name)
     own = trained if base.init_checkpoint else {**trained, **frozen}
-    checkpoints.check_fit(checkpoint, own, [], remedy=_CONFIG_REMEDY)
+    source.check_fit(own, [], remedy=_CONFIG_REMEDY)
     bases.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     adapter_package.write(
         output,
         description,
-        dict(checkpoints.iterate_values(checkpoint, trained)),
+        dict(source.iterate_values(trained)),
         checkpoints.base_fingerprint(holder, frozen),
         step,
         record.scores,

@@ -18,7 +18,8 @@ class PackageSettings(NamedTuple):
     """What the package of a training is made of, beside its weights."""
 
     description: adapter_package.Description
-    base_checkpoint: str | None  # with the frozen weights; None: the run's own
+    # With the frozen weights; None: the run's own checkpoint.
+    base_checkpoint: checkpoints.Checkpoint | None
 
 
 def folder_of(output_dir):
@@ -54,16 +55,15 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     names = variable_shapes.trained_shapes(
         config, description.adapter_size, outputs, policy
     )
-    step = int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+    checkpoint = checkpoints.Checkpoint(checkpoint)
     adapter_package.write(
         folder_of(output_dir),
         description,
-        dict(checkpoints.iterate_values(checkpoint, names)),
-        checkpoints.base_fingerprint(
-            settings.base_checkpoint or checkpoint,
-            variable_shapes.frozen_shapes(config, policy),
+        dict(checkpoint.iterate_values(names)),
+        (settings.base_checkpoint or checkpoint).base_fingerprint(
+            variable_shapes.frozen_shapes(config, policy)
         ),
-        step,
+        int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP)),
         dev_scores,
         diagnostics,
     )

@@ -139,12 +139,12 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
       UserError: it is no folder, or what differs, with both values, and what to do.
     """
     _check_folder(output_dir)
-    checkpoint = checkpoints.latest(output_dir)
+    path = checkpoints.latest(output_dir)
     record = read(output_dir)
     if record is not None:
         # Without a checkpoint too: results of another model would be overwritten.
         _compare(output_dir, "its model", record["identity"], identity)
-    if checkpoint is None:
+    if path is None:
         _check_no_checkpoint_is_left(output_dir)
         return None
     if record is not None and training is not None and record.get("training"):
@@ -160,36 +160,31 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
         )
     if content == checkpoints.TRAINED:
         shapes = {name: shapes[name] for name in trained}
-    found = checkpoints.check_fit(checkpoint, shapes, trained, remedy=remedy)
+    checkpoint = checkpoints.Checkpoint(path, remedy)
+    found = checkpoint.check_fit(shapes, trained, remedy=remedy)
     if found.missing:
         raise UserError(
             "--output_dir=%s holds a checkpoint of another program: %s is missing in "
-            "%s; give a new --output_dir" % (output_dir, found.missing[0], checkpoint)
+            "%s; give a new --output_dir" % (output_dir, found.missing[0], path)
         )
-    checkpoints.check_values(
-        checkpoint,
-        None,
+    checkpoint.check_values(
         "name an earlier one of --output_dir=%s in its file `checkpoint`, or "
         "give a new --output_dir" % output_dir,
     )
     if training is not None:
-        _check_training_state(output_dir, checkpoint, training)
-    return int(tf.train.load_variable(checkpoint, tf.GraphKeys.GLOBAL_STEP))
+        _check_training_state(output_dir, checkpoint.shapes, training)
+    return int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP))
 
 
-def _check_training_state(output_dir, checkpoint, training):
-    """Refuses to train on otherwise than the checkpoint's training went.
-
-    The checkpoint knows, whatever the record says or lacks.
-    """
-    found = checkpoints.read_shapes(checkpoint)
+def _check_training_state(output_dir, shapes, training):
+    """Refuses to resume with settings that contradict the checkpoint."""
     key = "adam_bias_correction"
-    then = {key: optimization.UPDATES in found}
+    then = {key: optimization.UPDATES in shapes}
     _compare(output_dir, "its training", then, {key: training[key]})
     if training["precision"] != "float16":
         return
     for name in (optimization.LOSS_SCALE, optimization.FINITE_STEPS):
-        if name not in found:
+        if name not in shapes:
             raise UserError(
                 "--output_dir=%s holds a checkpoint of --precision=float16 without %s, "
                 "as earlier versions wrote them, so its training cannot go on; give a "

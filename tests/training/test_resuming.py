@@ -145,17 +145,17 @@ def test_the_diagnostics_of_a_run_survive_interruptions(tmp_path, monkeypatch, f
         **flags,
         "learning_rate": 1e-9,
         "do_predict": False,
+        "num_train_epochs": 1.2,  # 4 steps
         "do_eval": True,
-        "eval_steps": 3,
+        "eval_steps": 2,
         "keep_best": "accuracy",
     }
     small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
     resumed = str(tmp_path / "resumed")
     for module, name, number in (
-        (run_package, "write", 1),  # best/ after step 3
-        (dev_steps, "_keep_if_best", 4),  # the evaluation after the last step
+        (run_package, "write", 1),  # best/ after step 2
+        (dev_steps, "_keep_if_best", 2),  # the evaluation after the last step
         (run_record, "write_diagnostics", 1),
-        (run_package, "write", 1),
     ):
         with monkeypatch.context() as patched, pytest.raises(Interrupted):
             raise_at_call(patched, module, name, number)
