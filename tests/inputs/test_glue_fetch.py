@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pathlib
-import shutil
 import zipfile
 
 import pooch
@@ -19,7 +18,7 @@ from system import disk
 from tests import programs, small_disk
 from tests.places import GLUE
 
-# Rows of the made-up files, in the order of GlueTask.splits.
+# Rows of the made-up files, in the order of `Task.splits`.
 FIXTURE_ROWS = {
     name: {"mnli": (6, 4, 5, 3, 4), "ax": (3,), "qqp": (8, 4, 3)}.get(name, (6, 4, 3))
     for name in GLUE_TASKS
@@ -167,9 +166,7 @@ def test_files_are_known_by_their_digests(server, tmp_path, monkeypatch):
     folder = glue_fetch.fetch_task(task, str(tmp_path), server.url)
     path = pathlib.Path(folder) / "dev.tsv"
     path.write_bytes(path.read_bytes().replace(b"a", b"b", 1))
-    message = (
-        r"not the complete task \(dev\.tsv has the right number of rows, but other"
-    )
+    message = r"not the complete task \(dev\.tsv .* but its SHA-256"
     with pytest.raises(UserError, match=message):
         glue_fetch.fetch_task(task, str(tmp_path), server.url)
 
@@ -181,8 +178,6 @@ def test_the_digests_are_of_files_of_the_table():
         for split in task.splits
     }
     assert set(PUBLISHED) < names
-    assert {len(bytes.fromhex(digest)) for digest in PUBLISHED.values()} == {32}
-    assert len(set(PUBLISHED.values())) == len(PUBLISHED) == 15
 
 
 def test_unsure_counts_are_a_warning(server, tmp_path, capsys):
@@ -288,7 +283,7 @@ def test_program(tmp_path):
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
     assert message.startswith("error: MRPC: what --base_url=")
-    assert "train.tsv has the right number of rows, but other bytes" in message
+    assert "train.tsv has the right number of rows, but its SHA-256" in message
     assert sorted(os.listdir(tmp_path)) == ["WNLI"]
 
 
@@ -302,11 +297,5 @@ def test_program_checks_all_names_first(tmp_path):
 
 def test_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot write under --data_dir="):
+    with pytest.raises(UserError, match="cannot be written"):
         glue_fetch.fetch_task(small("rte"), str(tmp_path / "file"), server.url)
-
-
-def test_killed_run_is_cleared_away(server, tmp_path):
-    shutil.copytree(GLUE / "RTE", tmp_path / ".RTE.incomplete" / "RTE")
-    glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
-    assert os.listdir(tmp_path) == ["RTE"]
