@@ -368,7 +368,9 @@ def _write_report(name, experiment, study, values):
     """Writes the report on all jobs of the study."""
     page = experiment.report(study)
     pages.finish_report(study, page, _command(name, values, _NOT_LISTED))
-    path = page.write(os.path.join(study.work_dir, name))
+    folder = os.path.join(study.work_dir, name)
+    path = page.write(folder)
+    results.write_archive(folder, study.results)
     console.say("Report: %s", path)
 
 
@@ -422,7 +424,8 @@ def _run_experiment(name, experiment, values):
         return 0
     command_line.check_required(values, ["work_dir"])
     settings = _sweep_settings(values)
-    known = results.read_all(study.work_dir, jobs if values.job else study.jobs)
+    wanted = jobs if values.job else study.jobs
+    known = results.read_all(study.work_dir, wanted, name)
     is_run = not values.dry_run and not values.report_only
     if is_run:
         settings, start = _prepare_jobs(jobs, settings, values)
@@ -436,12 +439,16 @@ def _run_experiment(name, experiment, values):
         _check_writable(folder)
     status = 0
     if is_run:
+        has_jobs = results.has_jobs(study.work_dir)
         _check_writable(os.path.join(study.work_dir, results.JOBS))
+        if not has_jobs:
+            for job, result in known.items():
+                results.write(study.work_dir, job, result)  # those of the archive
         console.say("%s", plan_text(jobs, known, settings))
         processes.run(jobs, settings, values.jobs, start)
         status = _exit_status(jobs, results.read_all(study.work_dir, jobs))
     if not values.job:
-        known = results.read_all(study.work_dir, study.jobs)
+        known = results.read_all(study.work_dir, study.jobs, name)
         _write_report(name, experiment, study._replace(results=known), values)
     return status
 

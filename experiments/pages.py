@@ -202,5 +202,5 @@ def finish_report(study, page, command):
             lines[_MOST_LISTED:] = ["- and %d more" % (len(lines) - _MOST_LISTED)]
         page.text("Not ok:")
         page.text("\n".join(lines))
-    page.text("Settings of each job stand in its `result.json`. The command:")
+    page.text("Settings and scores of each job are in `results.jsonl`. The command:")
     page.code(command)

@@ -1,4 +1,8 @@
-"""The result of a job: `result.json`, written whole at its end."""
+"""The result of a job: `result.json`, and a line of `results.jsonl` beside a report.
+
+A report is made from the jobs' files, or from `results.jsonl` where there are no jobs,
+as of published results.
+"""
 
 import json
 import os
@@ -9,9 +13,11 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from experiments.grid import Job
 from system import files, schema
 
 FILE_NAME = "result.json"
+ARCHIVE = "results.jsonl"
 JOBS = "jobs"  # the folder of all jobs' folders
 
 OK, COLLAPSED, DIVERGED, FAILED = "ok", "collapsed", "diverged", "failed"
@@ -21,7 +27,16 @@ INTERRUPTED = "interrupted"
 REPEATED = (FAILED, INTERRUPTED)
 
 _REMEDY = "delete it, and the job is run again"
+_MAX_ARCHIVE_BYTES = 1 << 28
 
+_JOB = schema.Object(
+    {
+        **dict.fromkeys(("task", "policy", "learning_rate"), schema.LINE),
+        **dict.fromkeys(("epochs", "seed", "adapter_size"), schema.integer()),
+        **dict.fromkeys(("init_scale", "without"), schema.LINE),
+        "is_corrected": schema.BOOLEAN,
+    }
+)
 _SCORES = schema.Object({}, others=schema.number())
 _SET = schema.Object(
     {"scores": _SCORES, "baseline": _SCORES},
@@ -106,28 +121,56 @@ def write(work_dir, job, result):
     files.write_whole(os.path.join(folder, FILE_NAME), text)
 
 
-def _parse(record, path):
-    """The `Result` of a record that fits `SCHEMA`.
+def write_archive(folder, known):
+    """Writes the results of an experiment, a dict from `Job` to `Result`, to a file."""
+    lines = [
+        json.dumps(_record(job, result), sort_keys=True, separators=(",", ":")) + "\n"
+        for job, result in known.items()
+    ]
+    files.write_whole(os.path.join(folder, ARCHIVE), "".join(lines))
+
+
+def read_archive(folder):
+    """Dict from names of jobs to their `Result`s, of what `write_archive` has written.
 
     Raises:
-      UserError: names the entry that no result has.
+      UserError: the file is damaged.
     """
-    try:
-        SCHEMA.check(record)
-        for number, (name, entry) in enumerate(record["sets"]):
-            schema.LINE.check(name, "sets[%d][0]" % number)
-            _SET.check(entry, "sets[%d][1]" % number)
-        record["sets"] = dict(record["sets"])
-        found = {name: record[name] for name in Result._fields if record.get(name)}
-        result = Result(**{"reason": "", "seconds": 0.0, "flags": {}, **found})
-        if result.status in (OK, COLLAPSED) and not result.sets:
-            raise ValueError("sets is empty")
-        for name, entry in result.sets.items():
-            for metric in (result.metric, *entry["scores"]):
-                if not (metric in entry["scores"] and metric in entry["baseline"]):
-                    raise ValueError("set %r lacks %r or its baseline" % (name, metric))
-    except ValueError as error:
-        raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
+    path = os.path.join(folder, ARCHIVE)
+    if not tf.io.gfile.exists(path):
+        return {}
+    found = {}
+    lines = files.read(path, _MAX_ARCHIVE_BYTES, _REMEDY).splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            record = files.parse_json_object(line)
+            _JOB.check(record.get("job"), "job")
+            result = _parse(record)
+        except ValueError as error:
+            raise UserError("%s, line %d: %s" % (path, number, error)) from None
+        found[Job(**record["job"]).name] = result
+    return found
+
+
+def _parse(record):
+    """The `Result` of a record.
+
+    Raises:
+      ValueError: names the entry that no result has.
+    """
+    SCHEMA.check(record)
+    for number, (name, entry) in enumerate(record["sets"]):
+        schema.LINE.check(name, "sets[%d][0]" % number)
+        _SET.check(entry, "sets[%d][1]" % number)
+    record["sets"] = dict(record["sets"])
+    values = {n: record[n] for n in Result._fields if record.get(n) is not None}
+    result = Result(**values)
+    if result.status in (OK, COLLAPSED) and not result.sets:
+        raise ValueError("sets is empty")
+    for name, entry in result.sets.items():
+        for metric in (result.metric, *entry["scores"]):
+            if not (metric in entry["scores"] and metric in entry["baseline"]):
+                raise ValueError("set %r lacks %r or its baseline" % (name, metric))
     return result
 
 
@@ -140,14 +183,34 @@ def read(work_dir, job) -> Result | None:
     path = os.path.join(job_folder(work_dir, job), FILE_NAME)
     if not tf.io.gfile.exists(path):
         return None
-    return _parse(files.read_json(path, _REMEDY), path)
+    record = files.read_json(path, _REMEDY)
+    try:
+        return _parse(record)
+    except ValueError as error:
+        raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
 
 
-def read_all(work_dir, jobs):
-    """Dict from each of the jobs that has ended to its `Result`."""
-    folder = os.path.join(work_dir, JOBS)
-    there = set()
-    if tf.io.gfile.isdir(folder):
-        there = {name.rstrip("/") for name in tf.io.gfile.listdir(folder)}
-    found = {job: read(work_dir, job) for job in jobs if job.name in there}
+def has_jobs(work_dir):
+    """Whether jobs have been run in a folder."""
+    return tf.io.gfile.isdir(os.path.join(work_dir, JOBS))
+
+
+def read_all(work_dir, jobs, experiment=None):
+    """Results of jobs.
+
+    Args:
+      work_dir: the folder.
+      jobs: list of `grid.Job`.
+      experiment: whose archive is read where no jobs have been run in the folder.
+
+    Returns:
+      Dict from each of the jobs that has ended to its `Result`.
+    """
+    if has_jobs(work_dir):
+        names = tf.io.gfile.listdir(os.path.join(work_dir, JOBS))
+        there = {name.rstrip("/") for name in names}
+        found = {job: read(work_dir, job) for job in jobs if job.name in there}
+    else:
+        archive = read_archive(os.path.join(work_dir, experiment)) if experiment else {}
+        found = {job: archive.get(job.name) for job in jobs}
     return {job: result for job, result in found.items() if result is not None}

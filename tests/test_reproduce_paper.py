@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shlex
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -228,6 +229,10 @@ def test_the_exit_status_says_whether_all_is_done(
     assert program(*words) == 0
     said = capsys.readouterr().err
     assert said.index("6 jobs, 0 of them done") < said.index("seed1: ok")
+    assert len(started) == 6
+    # Published results, of which nothing is run again.
+    shutil.rmtree(tmp_path / "jobs")
+    assert program(*words) == 0
     assert len(started) == 6
     failed = result(None, results.FAILED)
     results.write(str(tmp_path), started[0], failed)

@@ -27,6 +27,21 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
     assert results.read(str(tmp_path), JOB) == written._replace(inputs={})
 
 
+def test_an_archive_is_read_where_no_jobs_have_run(tmp_path):
+    other = JOB._replace(seed=2)
+    known = {JOB: result(0.5, test_scores={"f1": 0.4}), other: result(0.6)}
+    (tmp_path / "size").mkdir()
+    results.write_archive(str(tmp_path / "size"), known)
+    assert results.read_all(str(tmp_path), [other], "size") == {other: known[other]}
+    archive = tmp_path / "size" / results.ARCHIVE
+    archive.write_text(archive.read_text().replace('"f1":0.6', '"f1":"x"'))
+    with pytest.raises(UserError, match=r"results\.jsonl, line 2: sets.*f1"):
+        results.read_all(str(tmp_path), [other], "size")
+    results.write(str(tmp_path), JOB, result(0.7))
+    found = results.read_all(str(tmp_path), [JOB, other], "size")
+    assert found == {JOB: result(0.7)}
+
+
 @pytest.mark.parametrize(
     ("entry", "change"),
     [
