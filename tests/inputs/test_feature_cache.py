@@ -91,12 +91,7 @@ def _key(tmp_path, **changes):
 def test_the_key_holds_all_that_shapes_the_features(tmp_path, change):
     assert _key(tmp_path) == _key(tmp_path)
     assert _key(tmp_path, **change) != _key(tmp_path)
-
-
-def test_the_format_is_part_of_the_key(tmp_path, monkeypatch):
-    before = _key(tmp_path)
-    monkeypatch.setattr(feature_cache, "FORMAT_VERSION", -1)
-    assert _key(tmp_path) != before
+    assert json.loads(_key(tmp_path))["format"] == feature_cache.FORMAT_VERSION
 
 
 def test_a_file_is_reused_until_its_key_is_another(tmp_path, write):
@@ -116,68 +111,46 @@ def test_a_broken_build_leaves_no_key_that_vouches_for_the_old_file(tmp_path, wr
     assert write("two") == (COUNTS, True)
 
 
-def flipped(content):
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [lambda content: b"", lambda content: content[:-20], flipped],
-    ids=range(3),
-)
-def test_a_damaged_file_is_built_again(tmp_path, write, damage):
+@pytest.mark.parametrize("length", [0, 100, None])
+def test_a_damaged_file_is_written_again(tmp_path, write, length):
     path = tmp_path / "dev.tf_record"
     write("one")
     sound = path.read_bytes()
-    path.write_bytes(damage(sound))
+    path.write_bytes(sound[:length] if length is not None else sound[:-1] + b"x")
     assert write("one") == (COUNTS, True)
     assert path.read_bytes() == sound
     assert write("one") == (COUNTS, False)
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"one",
-        b"\xff",
-        b"[" * 100000,
-        b"[]",
-        b'{"key": "one"}',
-        b'{"key": "one", "counts": 3}',
-        b'{"key": "one", "counts": {"pieces": 3}}',
-    ],
-    ids=range(8),
-)
-def test_a_damaged_key_file_counts_as_none(tmp_path, write, content):
-    write("one")
-    (tmp_path / "dev.tf_record.key").write_bytes(content)
-    assert write("one") == (COUNTS, True)
-
-
-def test_a_file_without_the_right_to_read_it_is_built_again(
-    tmp_path, write, monkeypatch
-):
-    write("one")
-    digest = feature_cache.files.digest
-    path = tmp_path / "dev.tf_record"
-
-    def refuse_once(name):
-        if name == str(path) and path.exists() and not write.refused:
-            write.refused = True
-            raise tf.errors.PermissionDeniedError(None, None, name)
-        return digest(name)
-
-    write.refused = False
-    monkeypatch.setattr(feature_cache.files, "digest", refuse_once)
-    assert write("one") == (COUNTS, True)
-
-
-def test_counts_that_are_none(tmp_path, write):
+def test_a_damaged_key_file_counts_as_none(tmp_path, write):
     write("one")
     path = tmp_path / "dev.tf_record.key"
     stored = json.loads(path.read_text())
     stored["counts"]["pieces"] = "10"
-    path.write_text(json.dumps(stored))
-    assert write("one") == (COUNTS, True)
+    contents = (
+        "",
+        "one",
+        "[]",
+        '{"key": "one"}',
+        '{"key": "one", "counts": 3}',
+        '{"key": "one", "counts": {"pieces": 3}}',
+        json.dumps(stored),
+    )
+    for content in contents:
+        path.write_text(content)
+        assert write("one") == (COUNTS, True), content
+
+
+def test_a_file_that_may_not_be_read_is_written_again(tmp_path, write, monkeypatch):
+    write("one")
+    digest = feature_cache.files.digest
+    refused = [str(tmp_path / "dev.tf_record")]
+
+    def refuse_once(name):
+        if name in refused:
+            refused.remove(name)
+            raise tf.errors.PermissionDeniedError(None, None, name)
+        return digest(name)
+
+    monkeypatch.setattr(feature_cache.files, "digest", refuse_once)
+    assert write("one") == (COUNTS, True) and not refused

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import tokenization
 from errors import UserError
-from inputs import features
+from inputs import example_order, features
 from tests.places import DATA
 
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")
@@ -151,14 +151,14 @@ def _rows_of(batches):
     return np.concatenate([batch["label_ids"] for batch in batches])
 
 
-@pytest.fixture
-def records(tmp_path, tokenizer):
-    path = str(tmp_path / "train.tf_record")
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, tokenizer):
+    path = str(tmp_path_factory.mktemp("few") / "train.tf_record")
     _write(path, tokenizer, 100)
     return path
 
 
-def test_evaluation_keeps_order_and_cuts_padding_only(records):
+def test_evaluation_keeps_order_and_drops_padding_only(records):
     whole = _batches(records, 8)
     cut = _batches(records, 8, dynamic_padding=True)
     assert [len(b["label_ids"]) for b in whole] == [8] * 12 + [4]
@@ -172,16 +172,12 @@ def test_evaluation_keeps_order_and_cuts_padding_only(records):
         assert not a["input_mask"][:, width:].any()
         np.testing.assert_array_equal(a["label_ids"], b["label_ids"])
     assert len(widths) > 1
-    order = np.concatenate([b["label_ids"] for b in cut])
-    np.testing.assert_array_equal(order, np.arange(100))
-
-
-def test_cut_to_a_multiple_but_not_beyond_the_length(records):
-    exact = _batches(records, 8, dynamic_padding=True)
-    steps = _batches(records, 8, dynamic_padding=True, length_multiple=5)
-    widths = [b["input_ids"].shape[1] for b in steps]
-    assert widths == [min(-(-b["input_ids"].shape[1] // 5) * 5, 32) for b in exact]
-    assert len(set(widths)) > 1
+    np.testing.assert_array_equal(_rows_of(cut), np.arange(100))
+    # To a multiple, but not beyond the length.
+    multiples = _batches(records, 8, dynamic_padding=True, length_multiple=5)
+    for exact, multiple in zip(cut, multiples):
+        width = min(-(-exact["input_ids"].shape[1] // 5) * 5, 32)
+        assert multiple["input_ids"].shape[1] == width
 
 
 def test_a_batch_of_padding_alone_keeps_a_position(tmp_path, tokenizer):
@@ -304,25 +300,31 @@ def test_grouping_by_length_wastes_less_padding(records):
     assert padding(True) < 0.2 < padding(False)
 
 
-def test_static_shapes_for_tpu(records):
-    input_fn = features.input_fn_builder(records, 32, True, True, num_examples=100)
-    shapes = tf.data.get_output_shapes(input_fn({"batch_size": 4}))
-    assert {name: shape.as_list() for name, shape in shapes.items()} == {
-        "input_ids": [4, 32],
-        "input_mask": [4, 32],
-        "segment_ids": [4, 32],
-        "label_ids": [4],
-        "is_real_example": [4],
-    }
-
-
-@pytest.mark.parametrize("is_training", [True, False])
-def test_no_tuning_for_which_a_training_could_wait_at_its_end(records, is_training):
-    input_fn = features.input_fn_builder(
-        records, 32, is_training, drop_remainder=True, num_examples=100
+def test_whole_batches_hold_examples_of_similar_length():
+    lengths = np.random.RandomState(0).randint(1, 30, 100)
+    epoch = tf.constant(1, tf.int64)
+    order = example_order.epoch_order(epoch, 7, 100, 3, tf.constant(lengths, tf.int32))
+    with tf.Session() as session:
+        numbers = session.run(order)
+    assert sorted(numbers) == list(range(100))
+    # A batch has two examples of epoch 0 and five of epoch 1; four are left.
+    batches = lengths[numbers][5:96].reshape(13, 7)
+    spans = sorted((batch.min(), batch.max()) for batch in batches)
+    assert all(
+        longest <= next_one for (_, longest), (next_one, _) in itertools.pairwise(spans)
     )
-    options = input_fn({"batch_size": 4}).options()
-    assert options.autotune.enabled is False
+    assert [batch.min() for batch in batches] != [shortest for shortest, _ in spans]
+
+
+def test_static_shapes_for_tpu_and_no_tuning(records):
+    input_fn = features.input_fn_builder(records, 32, True, True, num_examples=100)
+    dataset = input_fn({"batch_size": 4})
+    shapes = {"label_ids": [4], "is_real_example": [4]}
+    for name in ("input_ids", "input_mask", "segment_ids"):
+        shapes[name] = [4, 32]
+    found = tf.data.get_output_shapes(dataset)
+    assert {name: shape.as_list() for name, shape in found.items()} == shapes
+    assert dataset.options().autotune.enabled is False
 
 
 @pytest.mark.parametrize("length", [2, 513])
@@ -355,7 +357,6 @@ def test_texts_are_counted_before_they_are_cut(tokenizer):
         (["[PAD]", "a", "b"], []),
         (["[PAD]", "a", "b", "a"], ["1 line, first line 2,"]),
         (["[PAD]", "", "a", "", "b", "", "b"], ["3 lines, first line 2,"]),
-        (["a", "b"], ["[PAD] on its first line"]),
         (["a", "[PAD]", "b"], ["[PAD] on its first line"]),
         (["[PAD]", "[PAD]"], ["1 line,", "[PAD] on its first line"]),
     ],
