@@ -285,10 +285,10 @@ def make_plan():
       UserError: the first thing that is wrong.
     """
     flag_checks.check_flags(FLAGS)
-    cluster = distribution.check(
-        FLAGS.distribution_strategy,
-        FLAGS.train_batch_size,
-        FLAGS.gradient_accumulation_steps,
+    strategy = FLAGS.distribution_strategy
+    cluster = distribution.take_cluster(strategy)
+    distribution.check_batch(
+        strategy, cluster, FLAGS.train_batch_size, FLAGS.gradient_accumulation_steps
     )
     is_chief = cluster is None or cluster.is_chief
     tokenization.validate_case_matches_checkpoint(

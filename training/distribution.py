@@ -1,9 +1,9 @@
 """Training on several devices of a machine and on several machines.
 
-Every replica computes its part of the global batch; the optimizer averages the
-gradients before it clips them, as `optimization.create_optimizer` says, so that the
-update is that of one device with the whole batch. Evaluation and prediction run on one
-device of the chief.
+Each replica computes its share of the global batch; the optimizer averages the
+gradients before it clips them, so that the update is that of one device with the whole
+batch (`optimization.create_optimizer`). Evaluation and prediction run on one device of
+the chief.
 """
 
 import atexit
@@ -22,38 +22,54 @@ import tensorflow.compat.v1 as tf
 from tensorflow.python.distribute import distribute_coordinator as coordinator
 
 from errors import UserError, report_error
-from system import console, files
+from system import console, files, schema
 from training.estimator_compat import estimator
 
 NONE, MIRRORED, MULTI_WORKER = "none", "mirrored", "multi_worker"
 STRATEGIES = (NONE, MIRRORED, MULTI_WORKER)
 
-# A machine counts as lost when it could not be reached so many times in a row, or when
-# the session, which all machines share, had to be created again so many times.
+# A machine is lost after this number of failed pings in a row, or of broken sessions.
 PING_INTERVAL = 2.0  # seconds
 LOST_AFTER = 5
 MAX_SESSIONS = 5
 LOST_EXIT_STATUS = 3
 
-# Seconds until a machine says for which others it waits, and until it gives up.
+# Seconds until a machine reports which others it waits for, and until it gives up.
 WAITING_SAID_AFTER = 10.0
 START_TIMEOUT = 600.0
 
-# Seconds in which a process may end in order after a multi_worker run.
+# Seconds that functions registered by `atexit` have after a multi_worker run.
 _EXIT_TIMEOUT = 30.0
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
+_ADDRESS = schema.matching(re.compile(r".+:\d{1,5}"), '"host:port"')
+_TF_CONFIG = schema.Object(
+    {
+        "cluster": schema.Object(
+            {},
+            optional={
+                "chief": schema.List(_ADDRESS, most=1),
+                "worker": schema.List(_ADDRESS),
+            },
+        ),
+        "task": schema.Object(
+            {"type": schema.one_of("chief", "worker"), "index": schema.integer()},
+            others=schema.ANY,
+        ),
+    },
+    others=schema.ANY,
+)
 
 
 class Cluster(NamedTuple):
-    """The machines of a training, as TF_CONFIG lists them."""
+    """The machines of a run, as in TF_CONFIG."""
 
     addresses: list[str]  # host:port of all, the chief's first
     workers: list[str]  # those of job "worker"
-    index: int  # of this machine among them
+    index: int  # of this machine in `addresses`
     job: str  # "chief" or "worker"
     job_index: int  # of this machine in its job
 
@@ -69,68 +85,78 @@ def local_devices():
     return ["/gpu:%d" % i for i in range(len(gpus))] or ["/cpu:0"]
 
 
-def read_cluster():
-    """Reads the cluster that the environment variable TF_CONFIG describes.
+def parse_cluster(text):
+    """Parses the value of the environment variable TF_CONFIG.
+
+    Args:
+      text: the value, or None.
 
     Returns:
       A `Cluster`.
 
     Raises:
-      UserError: it is missing, or is not what it should be.
+      UserError: the value is missing or invalid.
     """
-    text = os.environ.get("TF_CONFIG")
     if not text:
         raise UserError(
             "--distribution_strategy=%s needs the environment variable TF_CONFIG on "
             "each machine, such as %s" % (MULTI_WORKER, _EXAMPLE)
         )
-
-    def wrong(reason):
-        return UserError(
-            "TF_CONFIG=%s: %s; it must look like %s" % (text, reason, _EXAMPLE)
-        )
-
     try:
         config = files.parse_json_object(text)
+        _TF_CONFIG.check(config)
+        job, index = config["task"]["type"], config["task"]["index"]
+        jobs = {name: config["cluster"].get(name) or [] for name in ("chief", "worker")}
+        addresses = jobs["chief"] + jobs["worker"]
+        if len(set(addresses)) != len(addresses):
+            raise ValueError("an address is there twice")
+        if index >= len(jobs[job]):
+            raise ValueError("there is no %s %d" % (job, index))
     except ValueError as error:
-        raise wrong(error) from None
-    cluster, task = config.get("cluster"), config.get("task")
-    if not isinstance(cluster, dict) or not isinstance(task, dict):
-        raise wrong('"cluster" and "task" are needed')
-    if not cluster or set(cluster) - {"chief", "worker"}:
-        raise wrong('jobs are "worker" and, if wanted, "chief"')
-    jobs = {job: cluster.get(job, []) for job in ("chief", "worker")}
-    for job, addresses in jobs.items():
-        if not isinstance(addresses, list) or not all(
-            isinstance(address, str)
-            and re.fullmatch(r".+:\d{1,5}", address)
-            and int(address.rpartition(":")[2]) < 2**16
-            for address in addresses
-        ):
-            raise wrong('"%s" must be a list of "host:port"' % job)
-    if len(jobs["chief"]) > 1:
-        raise wrong("there can be one chief only")
-    job, index = task.get("type"), task.get("index")
-    if job not in jobs or not isinstance(index, int):
-        raise wrong('"task" needs a "type" of "cluster" and an "index"')
-    if not 0 <= index < len(jobs[job]):
-        raise wrong("there is no %s %d" % (job, index))
-    addresses = jobs["chief"] + jobs["worker"]
-    if len(set(addresses)) != len(addresses):
-        raise wrong("an address is there twice")
-    before = len(jobs["chief"]) if job == "worker" else 0
-    return Cluster(addresses, jobs["worker"], before + index, job, index)
+        raise UserError(
+            "TF_CONFIG=%s: %s; it must look like %s" % (text, error, _EXAMPLE)
+        ) from None
+    position = index + (len(jobs["chief"]) if job == "worker" else 0)
+    return Cluster(addresses, jobs["worker"], position, job, index)
+
+
+def take_cluster(strategy):
+    """Takes TF_CONFIG out of the environment.
+
+    An Estimator that finds the variable starts a server and waits for all machines.
+
+    Args:
+      strategy: one of `STRATEGIES`.
+
+    Returns:
+      The `Cluster` of "multi_worker"; None for other strategies.
+
+    Raises:
+      UserError: TF_CONFIG is invalid, or the port of this machine is in use.
+    """
+    text = os.environ.pop("TF_CONFIG", None)
+    if strategy == MULTI_WORKER:
+        cluster = parse_cluster(text)
+        _check_port(cluster.addresses[cluster.index])
+        return cluster
+    if text is not None:
+        console.warn(
+            "the environment variable TF_CONFIG is ignored: "
+            "--distribution_strategy=%s is for one machine; several need %s",
+            strategy,
+            MULTI_WORKER,
+        )
+    return None
 
 
 def _check_port(address):
-    """Refuses a port of this machine at which another process listens."""
-    port = int(address.rpartition(":")[2])
+    """Refuses an address of this machine whose port another process uses."""
     with socket.socket() as server:
         # As TensorFlow's server: connections of an earlier one may still be closing.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            server.bind(("", port))
-        except OSError as error:
+            server.bind(("", int(address.rpartition(":")[2])))
+        except (OSError, OverflowError) as error:
             raise UserError(
                 "TF_CONFIG gives this machine the address %s, whose port cannot be "
                 "used (%s): give each process its own index and a free port"
@@ -138,48 +164,30 @@ def _check_port(address):
             ) from None
 
 
-def check(strategy, train_batch_size, parts):
-    """Refuses a batch that the replicas cannot share.
-
-    Removes TF_CONFIG from the environment: an Estimator that finds it starts a server
-    and waits for the machines listed.
+def check_batch(strategy, cluster, train_batch_size, parts):
+    """Refuses a batch that cannot be divided among the replicas.
 
     Args:
       strategy: one of `STRATEGIES`.
+      cluster: what `take_cluster` returns.
       train_batch_size: examples of a global batch.
-      parts: parts that each replica computes its share in.
-
-    Returns:
-      The `Cluster`, or None where the strategy is of one machine.
+      parts: the number of parts in which a replica computes its share.
 
     Raises:
-      UserError: naming the flags, or TF_CONFIG.
+      UserError: naming the flags.
     """
-    cluster = None
-    if strategy == MULTI_WORKER:
-        cluster = read_cluster()
-        _check_port(cluster.addresses[cluster.index])
-    elif "TF_CONFIG" in os.environ:
-        console.warn(
-            "the environment variable TF_CONFIG is ignored: "
-            "--distribution_strategy=%s is for one machine; several need %s",
-            strategy,
-            MULTI_WORKER,
-        )
-    os.environ.pop("TF_CONFIG", None)
     if strategy == NONE:
-        return None
+        return
     devices, machines = len(local_devices()), len(cluster.addresses) if cluster else 1
     if train_batch_size % (devices * machines * parts):
         raise UserError(
-            "--train_batch_size=%d, the global batch, does not divide over %d "
+            "--train_batch_size=%d, the global batch, cannot be divided among %d "
             "device(s) on %d machine(s), in --gradient_accumulation_steps=%d parts "
             "each: give a multiple of %d"
             % (train_batch_size, devices, machines, parts, devices * machines * parts)
         )
     if devices * machines == 1:
         console.warn("--distribution_strategy=%s: there is one device only", strategy)
-    return cluster
 
 
 class Placement(NamedTuple):
@@ -197,8 +205,8 @@ def run(strategy, session_config, cluster, num_train_steps, train):
 
     Args:
       strategy: one of `STRATEGIES`.
-      session_config: the `tf.ConfigProto` of the training.
-      cluster: the `Cluster` of "multi_worker".
+      session_config: the `tf.ConfigProto` of the run.
+      cluster: what `take_cluster` returns.
       num_train_steps: the last step.
       train: function of a `Placement` and a list of hooks.
     """
@@ -233,7 +241,7 @@ def run(strategy, session_config, cluster, num_train_steps, train):
 
 
 def remove_worker_files(output_dir, cluster):
-    """Removes what TensorFlow has workers write, so that they stay in step."""
+    """Removes the checkpoints that TensorFlow has workers write beside the chief's."""
     if cluster is not None and not cluster.is_chief:
         name = "tmp_%s_%d" % (cluster.job, cluster.job_index)
         shutil.rmtree(os.path.join(output_dir, name), ignore_errors=True)
@@ -242,20 +250,19 @@ def remove_worker_files(output_dir, cluster):
 class PeerWatch(estimator.SessionRunHook):
     """Ends the process when another machine of the cluster is missing or lost.
 
-    TensorFlow 1's sessions wait without end for a machine that has not started or was
-    lost, and create a new session again and again where the connection to it breaks.
-    The main thread is in TensorFlow then, so a separate thread watches and ends the
-    process.
+    TensorFlow waits without end for a machine that has not started or was lost, and
+    creates a new session each time that a connection breaks. The main thread is in
+    TensorFlow then, so a separate thread watches the machines.
     """
 
-    def __init__(self, cluster, num_train_steps, lost=None):
-        """Keeps what is watched.
+    def __init__(self, cluster, num_train_steps, on_lost=None):
+        """Creates the hook.
 
         Args:
           cluster: a `Cluster`.
-          num_train_steps: no machine is missed after this step.
-          lost: function of a message, called at most once; by default the message is
-            printed and the process ends.
+          num_train_steps: the last step; machines may leave after it.
+          on_lost: function of a message, called at most once; by default the message
+            is printed and the process ends.
         """
         self._peers = [
             address
@@ -263,7 +270,7 @@ class PeerWatch(estimator.SessionRunHook):
             if index != cluster.index
         ]
         self._num_train_steps = num_train_steps
-        self._lost = lost or _end_process
+        self._on_lost = on_lost or _exit_with_error
         self._step = 0
         self._num_sessions = 0
         self._has_stepped = False  # with all machines
@@ -298,7 +305,7 @@ class PeerWatch(estimator.SessionRunHook):
 
     def after_run(self, run_context, run_values):
         del run_context
-        # As read in the step: its own increment may not be in it.
+        # Read in the step, perhaps before its own increment.
         self._step = int(run_values.results)
         self._has_stepped = True
         if self._step + 1 >= self._num_train_steps:
@@ -310,7 +317,7 @@ class PeerWatch(estimator.SessionRunHook):
 
     def _watch(self):
         started = time.monotonic()
-        is_said = False
+        is_reported = False
         seen: set[str] = set()
         failures = dict.fromkeys(self._peers, 0)  # in a row, of a machine once seen
         while not self._over.wait(PING_INTERVAL):
@@ -334,8 +341,8 @@ class PeerWatch(estimator.SessionRunHook):
                     % (", ".join(missing or self._peers), elapsed)
                 )
                 return
-            if elapsed >= WAITING_SAID_AFTER and not is_said:
-                is_said = True
+            if elapsed >= WAITING_SAID_AFTER and not is_reported:
+                is_reported = True
                 console.say(
                     "Waiting for %s of TF_CONFIG, for %d seconds at most",
                     ", ".join(missing or self._peers),
@@ -345,7 +352,7 @@ class PeerWatch(estimator.SessionRunHook):
     def _report_lost(self, reason):
         if not self._over.is_set():
             self._over.set()
-            self._lost(
+            self._on_lost(
                 "%s: training ended in step %d; start all machines again with the same "
                 "commands to resume from the last checkpoint" % (reason, self._step)
             )
@@ -355,12 +362,12 @@ def _answers(address):
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=PING_INTERVAL).close()
-    except (OSError, UnicodeError):  # The latter of a name that can be no host's.
+    except (OSError, OverflowError, UnicodeError):  # No valid port or host name.
         return False
     return True
 
 
-def _end_process(message):
+def _exit_with_error(message):
     report_error(message)
     sys.stderr.flush()
     os._exit(LOST_EXIT_STATUS)
@@ -368,10 +375,9 @@ def _end_process(message):
 
 @contextlib.contextmanager
 def process_exit(strategy):
-    """Ends the process after what runs inside, if the strategy is "multi_worker".
+    """Ends the process at the end of the `with` block, if it is a multi_worker run.
 
-    TensorFlow's server can wait for other machines without end while Python finalizes,
-    and the job would hold its machine.
+    TensorFlow's server can wait for other machines without end when Python finalizes.
 
     Args:
       strategy: one of `STRATEGIES`.
@@ -397,23 +403,24 @@ def process_exit(strategy):
     os._exit(status)
 
 
-def wait_for(path, what, timeout=600.0, interval=1.0):
+def wait_for(path, description, timeout=600.0, interval=1.0):
     """Waits for a file that the chief writes.
 
     Args:
       path: path of the file.
-      what: what it is, for the message.
+      description: what it is, for the message.
       timeout: seconds.
-      interval: seconds between two looks.
+      interval: seconds between two attempts.
 
     Raises:
-      UserError: it did not come.
+      UserError: the file was not written in time.
     """
     end = time.monotonic() + timeout
     while not tf.io.gfile.exists(path):
         if time.monotonic() > end:
             raise UserError(
                 "no %s came to %s in %d seconds: --output_dir must be one folder that "
-                "all machines share, and the chief must run" % (what, path, timeout)
+                "all machines share, and the chief must run"
+                % (description, path, timeout)
             )
         time.sleep(interval)
