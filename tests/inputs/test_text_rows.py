@@ -113,21 +113,17 @@ def test_a_carriage_return_is_part_of_the_text(kind, content, line):
     assert read(content, kind) == [row(line, "good\rbad")]
 
 
-@pytest.mark.parametrize(
-    ("field", "quoted"),
-    [
-        ('"She said ""no"", and left."', True),
-        ('"""No."""', True),
-        ('"No," she said, "never."', False),
-        ('"A sentence."', False),
-        ('He said ""no"".', False),
-        ('"', False),
-        ('""', False),
-        ("", False),
-    ],
-)
-def test_what_a_spreadsheet_quotes(field, quoted):
-    assert text_rows.is_quoted(field) is quoted
+def test_what_a_spreadsheet_quotes():
+    for field in ('"She said ""no"", and left."', '"""No."""'):
+        assert text_rows.is_quoted(field)
+    for field in (
+        '"No," she said, "never."',
+        '"A text."',
+        'He said ""no"".',
+        '"',
+        '""',
+    ):
+        assert not text_rows.is_quoted(field)
 
 
 def test_jsonl():
@@ -170,43 +166,46 @@ def test_no_other_character_ends_a_line():
     assert read(text, LINES) == [row(1, text)]
 
 
+GOOD = {
+    TSV: b"text_a\ttext_b\na\tb\n",
+    CSV: b"text_a,text_b\na,b\n",
+    JSONL: b'{"text": "a"}\n',
+    LINES: b"a\n",
+}
+
+
 @pytest.mark.parametrize(
-    ("kind", "good", "bad", "problem"),
+    ("kind", "bad", "problem"),
     [
-        (TSV, b"text_a\ttext_b\na\tb\n", b"a\n", "1 fields, the header has 2"),
-        (TSV, b"text_a\ttext_b\na\tb\n", b"a\tb\tc\n", "3 fields, the header has 2"),
-        (TSV, b"text_a\ttext_b\na\tb\n", b"\n", "a blank line"),
-        (TSV, b"text_a\ttext_b\na\tb\n", b"\tb\n", "text_a is empty"),
-        (TSV, b"text_a\ttext_b\na\tb\n", b"  \tb\n", "text_a is empty"),
-        (TSV, b"text_a\ttext_b\na\tb\n", b"a\xff\tb\n", "not UTF-8"),
-        (CSV, b"text_a,text_b\na,b\n", b"a\n", "1 fields, the header has 2"),
-        (CSV, b"text_a,text_b\na,b\n", b"\n", "a blank line"),
-        (CSV, b"text_a,text_b\na,b\n", b",b\n", "text_a is empty"),
-        (CSV, b"text_a,text_b\na,b\n", b"a,\xc3\n", "not UTF-8"),
-        (CSV, b"text_a,text_b\na,b\n", b'"a" b,c\n', "not valid CSV"),
-        (JSONL, b'{"text": "a"}\n', b"\n", "a blank line"),
-        (
-            JSONL,
-            b'{"text": "a"}\n',
-            b'{"text"\n',
-            "not JSON: Expecting ':' delimiter: column 8",
-        ),
-        (JSONL, b'{"text": "a"}\n', b"9" * 5000 + b"\n", "5000 digits"),
-        (JSONL, b'{"text": "a"}\n', b"[" * 100000 + b"\n", "JSON"),
-        (JSONL, b'{"text": "a"}\n', b'["text"]\n', "no JSON object"),
-        (JSONL, b'{"text": "a"}\n', b'"text"\n', "no JSON object"),
-        (JSONL, b'{"text": "a"}\n', b'{"txt": "a"}\n', "no column of a known name"),
-        (JSONL, b'{"text": "a"}\n', b'{"text": 3}\n', "text is 3, not a text"),
-        (JSONL, b'{"text": "a"}\n', b'{"text": null}\n', "text is None, not a text"),
-        (JSONL, b'{"text": "a"}\n', b'{"text": ""}\n', "text is empty"),
-        (JSONL, b'{"text": "a"}\n', b'{"text": "\xe9"}\n', "not UTF-8"),
-        (LINES, b"a\n", b"a\tb\tc\n", "3 tab-separated fields, expected text_a"),
-        (LINES, b"a\n", b"\n", "a blank line"),
-        (LINES, b"a\n", b" \n", "text_a is empty"),
-        (LINES, b"a\n", b"\x80\n", "not UTF-8"),
+        (TSV, b"a\n", "1 fields, the header has 2"),
+        (TSV, b"a\tb\tc\n", "3 fields, the header has 2"),
+        (TSV, b"\n", "a blank line"),
+        (TSV, b"  \tb\n", "text_a is empty"),
+        (TSV, b"a\xff\tb\n", "not UTF-8 (byte 0xff)"),
+        (CSV, b"a\n", "1 fields, the header has 2"),
+        (CSV, b"\n", "a blank line"),
+        (CSV, b",b\n", "text_a is empty"),
+        (CSV, b"a,\xc3\n", "not UTF-8 (byte 0xc3)"),
+        (CSV, b'"a" b,c\n', "not valid CSV"),
+        (JSONL, b"\n", "a blank line"),
+        (JSONL, b'{"text"\n', "column 8"),
+        (JSONL, b"9" * 5000 + b"\n", "5000 digits"),
+        (JSONL, b"[" * 100000 + b"\n", "JSON"),
+        (JSONL, b'"text"\n', "no JSON object"),
+        (JSONL, b'{"text": "a", "text": "b"}\n', "'text' twice"),
+        (JSONL, b'{"txt": "a"}\n', "no column of a known name"),
+        (JSONL, b'{"text": 3}\n', "text is 3, not a text"),
+        (JSONL, b'{"text": null}\n', "text is None, not a text"),
+        (JSONL, b'{"text": ""}\n', "text is empty"),
+        (JSONL, b'{"text": "\xe9"}\n', "not UTF-8"),
+        (LINES, b"a\tb\tc\n", "3 tab-separated fields, expected text_a"),
+        (LINES, b"\n", "a blank line"),
+        (LINES, b" \n", "text_a is empty"),
+        (LINES, b"\x80\n", "not UTF-8"),
     ],
 )
-def test_a_broken_row_is_reported_and_the_next_one_read(kind, good, bad, problem):
+def test_a_broken_row_is_reported_and_the_next_one_read(kind, bad, problem):
+    good = GOOD[kind]
     last = good.splitlines(keepends=True)[-1]
     rows = read(good + bad + last, kind)
     assert [bool(r.problem) for r in rows] == [False, True, False]
@@ -287,11 +286,6 @@ def test_a_long_header_is_not_said_whole(kind):
             read(tab.join(names) + "\n", kind)
         assert len(str(caught.value)) < 1000
     assert "there are 'nnn" in str(caught.value)
-
-
-def test_a_name_twice_in_a_json_row():
-    rows = read('{"text": "a", "text": "b"}\n', JSONL)
-    assert problems(rows) == [(1, "it has the entry 'text' twice")]
 
 
 def test_rows_are_read_one_by_one():
