@@ -37,48 +37,25 @@ class Holdout(NamedTuple):
 
 
 class Split(NamedTuple):
-    """One file of a task.
+    """One file of a task. A column is a name in its header, or a position from 0."""
 
-    A column is given by its name in the header, or by its position (from 0).
-
-    Attributes:
-      name: "train", "dev", "test", "dev_matched", ...
-      filename: the file's name in the task's folder.
-      rows: number of examples in the benchmark; 0: any.
-      text_a: column of the first text.
-      text_b: column of the second text; None for single texts.
-      label: column of the label; None in test files.
-      index: column that counts 0..n-1, in test files; None elsewhere.
-      guid_set: the first part of the examples' guids.
-      guid_column: column with the second part; None: the line number from 0.
-      kind: `text_rows.TSV`, `CSV` or `JSONL`.
-      has_header: whether the first line of a table has the columns' names.
-      num_fields: fields per line of a table; 0: as many as its first line.
-      rows_exact: False if `rows` is not certain, so that another count is no error.
-      skips_broken_lines: lines with a wrong number of fields are a known fault of the
-        published file; they are skipped and counted in a warning.
-      holdout: a `Holdout` if the file is divided; None: the split is all of it.
-      suffix: of the names of result files, for the second of two sets ("_mm").
-      submission_file: the evaluation server's name for the predictions; "" if none.
-    """
-
-    name: str
+    name: str  # "train", "dev", "test", "dev_matched", ...
     filename: str
-    rows: int
+    rows: int  # examples in the benchmark; 0: any number
     text_a: Column
-    text_b: Column | None = None
-    label: Column | None = None
-    index: Column | None = None
-    guid_set: str = ""
-    guid_column: Column | None = None
-    kind: str = text_rows.TSV
-    has_header: bool = True
-    num_fields: int = 0
-    rows_exact: bool = True
-    skips_broken_lines: bool = False
-    holdout: Holdout | None = None
-    suffix: str = ""
-    submission_file: str = ""
+    text_b: Column | None = None  # None: single texts
+    label: Column | None = None  # None in test files
+    index: Column | None = None  # counts 0..n-1, in test files
+    guid_set: str = ""  # first part of the examples' guids
+    guid_column: Column | None = None  # second part; None: the line number from 0
+    kind: str = text_rows.TSV  # or `CSV`, `JSONL`
+    has_header: bool = True  # whether a table begins with its columns' names
+    num_fields: int = 0  # of each line of a table; 0: as many as in the first
+    rows_exact: bool = True  # False: another number than `rows` is only a warning
+    skips_broken_lines: bool = False  # a wrong number of fields is a known fault
+    holdout: Holdout | None = None  # None: the split is the whole file
+    suffix: str = ""  # in names of result files, of the second of two sets ("_mm")
+    submission_file: str = ""  # the evaluation server's name for the predictions
 
     @property
     def has_labels(self):
@@ -90,51 +67,30 @@ class Split(NamedTuple):
 
 
 class Task(NamedTuple):
-    """One task.
+    """One task."""
 
-    Attributes:
-      name: the lower-case value of `--task_name`.
-      title: the name in messages; for GLUE also that of the folder.
-      labels: label strings in the order of their ids; () for regression, and until
-        they are known.
-      metrics: names in `metrics.METRICS`; the first is the headline.
-      train: a `Split`; None if the task is only predicted.
-      dev: `Split`s; models are selected on the first.
-      test: `Split`s.
-      is_regression: whether the label is a number, not a class.
-      label_range: lowest and highest label of a regression; None: not limited.
-      sources: what to fetch, relative to the base address.
-      assemble: function that makes the folder from `sources`, see `glue_fetch`.
-      note: remark printed with the scores, or "".
-      model_of: name of the task whose model predicts this one; "": its own.
-      config_file: the task file, `--task_config`; "" for GLUE's.
-      max_seq_length: the task file's entry; None: not given.
-    """
-
-    name: str
-    title: str
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...]
-    train: Split | None
-    dev: tuple[Split, ...]
+    name: str  # `--task_name` in lower case
+    title: str  # in messages; for GLUE also the name of the folder
+    labels: tuple[str, ...]  # in the order of their ids; (): regression, or not known
+    metrics: tuple[str, ...]  # names in `metrics.METRICS`; the first is the headline
+    train: Split | None  # None: the task is only predicted
+    dev: tuple[Split, ...]  # models are selected on the first
     test: tuple[Split, ...]
-    is_regression: bool = False
-    label_range: tuple[float, float] | None = None
-    sources: tuple[str, ...] = ()
-    assemble: Callable | None = None
-    note: str = ""
-    model_of: str = ""
-    config_file: str = ""
-    max_seq_length: int | None = None
+    is_regression: bool = False  # whether labels are numbers
+    label_range: tuple[float, float] | None = None  # of a regression; None: any number
+    sources: tuple[str, ...] = ()  # what to download, relative to the base address
+    assemble: Callable | None = None  # makes the folder from them, see `glue_fetch`
+    note: str = ""  # printed with the scores
+    model_of: str = ""  # name of the task whose model predicts this one
+    config_file: str = ""  # the task file, `--task_config`; "" for GLUE's
+    max_seq_length: int | None = None  # the task file's entry
 
     @property
     def splits(self):
-        """All its `Split`s: train, dev, test."""
         return (*((self.train,) if self.train else ()), *self.dev, *self.test)
 
     @property
     def text_columns(self):
-        """Columns of the first and the second text in the first split."""
         return self.splits[0].text_a, self.splits[0].text_b
 
 
@@ -404,12 +360,10 @@ def _warn_of_header_as_example(path, task, split, examples):
     label = examples[0].label
     is_single = sum(example.label == label for example in examples) == 1
     if is_single and not task.is_regression:
-        console.warn(
-            "%s, line 1: no other line has the label %.80r. If this is the header: "
-            '"header": true',
-            path,
-            label,
+        text = (
+            "%s, line 1: only this line has the label %.80r. If it is a header, give "
         )
+        console.warn(text + '"header": true in %s', path, label, task.config_file)
 
 
 def _warn_of_example_as_header(path, task, split, columns, header):
@@ -419,13 +373,8 @@ def _warn_of_example_as_header(path, task, split, columns, header):
         return
     label = header[columns.label]
     if not find_label_problem(task, label):
-        console.warn(
-            "%s, line 1: taken for the header, but its field %d, %.80r, is a label. If "
-            'the file has no header: "header": false',
-            path,
-            columns.label + 1,
-            label,
-        )
+        text = "%s, line 1: skipped as a header, but %.80r is a label. If it is none, "
+        console.warn(text + 'give "header": false in %s', path, label, task.config_file)
 
 
 def _select_examples(examples, holdout):
