@@ -1,25 +1,23 @@
-"""Reads the tensors of a file that PyTorch saved, without PyTorch and without code.
+"""Reads the tensors of PyTorch's files without PyTorch and without running their code.
 
-Such a file (`torch.save` since PyTorch 1.6) is a zip archive of `data.pkl`, a pickle of
-a dict from name to tensor, and one entry `data/KEY` for each storage. Before, it was a
-row of pickles (a magic number, a version, facts of the machine, the dict, the storages'
-keys) and then the storages, each after its length.
+Since PyTorch 1.6, `torch.save` writes a zip archive of `data.pkl`, a pickle of a dict
+from name to tensor, and of one entry `data/KEY` for each storage. Older files are a
+sequence of pickles (a magic number, a protocol version, properties of the machine, the
+dict, the storages' keys), followed by the storages, each after its length.
 
-A pickle is a program for a small stack machine, and Python's own `pickle` lets it call
-anything. Here it runs on a machine of this module, which calls nothing: the few
-functions that saved tensors name are stand-ins, any other name or instruction ends the
-reading.
+A pickle can call any function. Here the few that saved tensors name are replaced, and
+any other name or instruction is an error.
 """
 
 import contextlib
 import io
 import math
 import os
-import pickletools
+import pickle
 import zipfile
 import zlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -28,20 +26,20 @@ from errors import UserError
 _MOST_PICKLE_BYTES = 1 << 20  # 200 bytes for each tensor are usual
 _MOST_DIMENSIONS = 8
 _ZIP_BEGIN, _PICKLE_BEGIN = b"PK\x03\x04", b"\x80\x02"
-# The first two pickles of a file of before 1.6.
+# The first two pickles of a file from before PyTorch 1.6.
 _MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _LENGTH_BYTES = 8
 
 
-class _Kind(NamedTuple):
-    type: str  # as safetensors has it
+class _StorageType(NamedTuple):
+    name: str  # as safetensors has it
     dtype: np.dtype
 
 
-# By storage class. The bytes of bfloat16 are the upper half of a float32.
-_STORAGES = {
-    name + "Storage": _Kind(kind, np.dtype(dtype))
-    for name, kind, dtype in (
+# By class of PyTorch. The bytes of bfloat16 are the upper half of a float32.
+_STORAGE_TYPES = {
+    "torch.%sStorage" % name: _StorageType(type_name, np.dtype(dtype))
+    for name, type_name, dtype in (
         ("Float", "F32", "<f4"),
         ("Double", "F64", "<f8"),
         ("Half", "F16", "<f2"),
@@ -56,26 +54,8 @@ _STORAGES = {
 }
 
 
-class _Name(NamedTuple):
-    """A class or function that a pickle names; never looked up."""
-
-    module: str
-    name: str
-
-
-_ORDERED_DICT = _Name("collections", "OrderedDict")
-_TENSOR = _Name("torch._utils", "_rebuild_tensor_v2")
-_PARAMETER = _Name("torch._utils", "_rebuild_parameter")
-_KNOWN_NAMES = {
-    _ORDERED_DICT,
-    _TENSOR,
-    _PARAMETER,
-    *(_Name("torch", name) for name in _STORAGES),
-}
-
-
 class _Storage(NamedTuple):
-    kind: str  # one of _STORAGES
+    type: _StorageType
     key: str
     length: int  # elements
 
@@ -88,11 +68,11 @@ class _Tensor(NamedTuple):
 
 
 class _Refused(Exception):
-    """What is wrong with a file, for the message."""
+    """The reason why a file is not read."""
 
 
 class _Content(NamedTuple):
-    """An open file: its tensors, and how to get a storage's bytes."""
+    """The content of an open file."""
 
     tensors: dict[str, _Tensor]
     read_storage: Callable[[_Storage], bytes]
@@ -111,9 +91,9 @@ def list_tensors(path):
       UserError: it is of another format, is damaged, or holds anything but tensors
         under their names.
     """
-    with _opened(path) as content:
+    with _open_file(path) as content:
         return [
-            (name, tensor.shape, _STORAGES[tensor.storage.kind].type)
+            (name, tensor.shape, tensor.storage.type.name)
             for name, tensor in content.tensors.items()
         ]
 
@@ -131,21 +111,20 @@ def read(path, names):
     Raises:
       UserError: the file is damaged.
     """
-    with _opened(path) as content:
+    with _open_file(path) as content:
         by_storage = {}
         for name in names:
             storage = content.tensors[name].storage
             by_storage.setdefault(storage, []).append(name)
         for storage, held in by_storage.items():
-            dtype = _STORAGES[storage.kind].dtype
-            values = np.frombuffer(content.read_storage(storage), dtype)
+            values = np.frombuffer(content.read_storage(storage), storage.type.dtype)
             for name in held:
                 yield name, _as_float32(content.tensors[name], values)
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """Yields a `_Content`; what is wrong with the file becomes a `UserError`."""
+def _open_file(path):
+    """Opens a file: yields a `_Content`, and turns errors into a `UserError`."""
     try:
         with open(path, "rb") as reader:
             length = os.path.getsize(path)
@@ -160,12 +139,12 @@ def _opened(path):
                 raise _Refused("it is no file of PyTorch's torch.save")
     except _Refused as error:
         reason = str(error)
-    # The last: names in an archive that are not what their entry says.
+    # ValueError: the directory of the archive and its entries disagree on a name.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
         reason = "damaged: %s" % ascii(str(error))
     except EOFError:
         reason = "damaged: it ends too early"
-    except (OSError, RuntimeError) as error:  # The second: encrypted.
+    except (OSError, RuntimeError) as error:  # RuntimeError: encrypted.
         raise UserError("%s cannot be read: %s." % (path, ascii(str(error)))) from None
     else:
         return
@@ -201,29 +180,29 @@ def _read_archive(archive, file_length):
         raise _Refused("its numbers are not little-endian")
     if entries[pickles[0]].file_size > _MOST_PICKLE_BYTES:
         raise _Refused("data.pkl has more than %d bytes" % _MOST_PICKLE_BYTES)
-    found = _Machine(io.BytesIO(content("data.pkl"))).run()
+    found = _Unpickler(io.BytesIO(content("data.pkl"))).load()
     return _Content(
-        _checked_tensors(found, file_length),
+        _check_tensors(found, file_length),
         lambda storage: content("data/" + storage.key, _byte_length(storage)),
     )
 
 
 def _read_stream(reader, file_length):
-    """Reads what PyTorch wrote before 1.6."""
+    """Reads the format from before PyTorch 1.6."""
     head = io.BytesIO(reader.read(_MOST_PICKLE_BYTES))
     for wanted in (_MAGIC_NUMBER, _PROTOCOL_VERSION):
-        if _Machine(head).run() != wanted:
+        if _Unpickler(head).load() != wanted:
             raise _Refused("it is no file of PyTorch's torch.save")
-    facts = _Machine(head).run()
-    if not isinstance(facts, dict) or facts.get("little_endian") is not True:
+    machine = _Unpickler(head).load()
+    if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise _Refused("its numbers are not little-endian")
-    machine = _Machine(head)
-    tensors = _checked_tensors(machine.run(), file_length)
-    keys = _Machine(head).run()
+    unpickler = _Unpickler(head)
+    tensors = _check_tensors(unpickler.load(), file_length)
+    keys = _Unpickler(head).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise _Refused("it does not say which storages follow")
-    stored = {storage.key: storage for storage in machine.storages}
-    if len(stored) != len(machine.storages) or sorted(stored) != sorted(keys):
+        raise _Refused("its list of storages is damaged")
+    stored = {storage.key: storage for storage in unpickler.storages}
+    if len(stored) != len(unpickler.storages) or sorted(stored) != sorted(keys):
         raise _Refused("its storages are not those of its tensors")
     places, place = {}, head.tell()
     for key in keys:
@@ -244,11 +223,11 @@ def _read_stream(reader, file_length):
 
 
 def _byte_length(storage):
-    return storage.length * _STORAGES[storage.kind].dtype.itemsize
+    return storage.length * storage.type.dtype.itemsize
 
 
-def _checked_tensors(found, file_length):
-    """What a pickle made, which has to be a dict of tensors."""
+def _check_tensors(found, file_length):
+    """Returns an unpickled object, which must be a dict of tensors."""
     if not isinstance(found, dict):
         raise _Refused("it holds no dict")
     for name, tensor in found.items():
@@ -260,200 +239,118 @@ def _checked_tensors(found, file_length):
 
 
 def _as_float32(tensor, values):
-    """The array of a tensor, whose storage holds the 1-D `values`."""
+    """Returns the array of a tensor; `values` [length] are those of its storage."""
     strided = np.lib.stride_tricks.as_strided(
         values[tensor.offset :],
         tensor.shape,
         [stride * values.itemsize for stride in tensor.strides],
         writeable=False,
     )
-    if tensor.storage.kind == "BFloat16Storage":
-        # Shifted by a uint32, since a Python int makes int64 of a single number.
+    if tensor.storage.type.name == "BF16":
+        # By a uint32, because a Python int turns a scalar into int64.
         return (strided.astype(np.uint32) << np.uint32(16)).view(np.float32)
     with np.errstate(over="ignore"):
         return strided.astype(np.float32)
 
 
-class _Machine:
-    """Runs the instructions of a pickle that a dict of tensors consists of.
+class _Unpickler(pickle._Unpickler):
+    """Runs a pickle that consists of a dict of tensors.
+
+    The classes and functions that it names are replaced by those of this module. This
+    is the unpickler in Python: the one in C allocates memory for any index of its memo.
 
     Attributes:
-      storages: set of the `_Storage`s that it named.
+      storages: set of the `_Storage`s that the pickle refers to.
     """
 
     def __init__(self, stream):
-        """Takes a binary stream; `run` reads from it up to the pickle's end."""
-        self._stream = stream
+        """Takes a binary stream; `load` reads from it up to the pickle's end."""
+        super().__init__(stream)
         self.storages = set()
-        self._stack = []
-        self._marks = []  # lengths of the stack
-        self._memo = {}
 
-    def run(self):
-        """What the pickle makes."""
-        instructions = pickletools.genops(self._stream)
+    def load(self):
+        """Returns the object that the pickle describes."""
         try:
-            for code, argument, _ in instructions:
-                if code.name == "STOP":
-                    break
-                method = getattr(self, "_do_" + code.name.lower(), None)
-                if method is not None:
-                    method(argument)
-                elif code.name in _CONSTANTS:
-                    self._stack.append(_CONSTANTS[code.name])
-                elif code.name in _LITERALS:
-                    self._stack.append(argument)
-                elif code.name not in ("PROTO", "FRAME"):
-                    raise _Refused("its pickle has the instruction %s" % code.name)
-            return self._stack.pop()
-        except (IndexError, KeyError, ValueError, OverflowError) as error:
-            raise _Refused("its pickle is damaged (%s)" % error) from None
+            return super().load()
+        except _Refused:
+            raise
+        except Exception as error:
+            raise _Refused(
+                "its pickle is damaged or holds other objects than tensors (%s)"
+                % ascii(error)[:100]
+            ) from None
 
-    def _to_mark(self):
-        start = self._marks.pop()
-        values = self._stack[start:]
-        if start > len(self._stack):
-            raise IndexError("stack")
-        del self._stack[start:]
-        return values
-
-    def _do_mark(self, _):
-        self._marks.append(len(self._stack))
-
-    def _do_empty_dict(self, _):
-        self._stack.append({})
-
-    def _do_empty_list(self, _):
-        self._stack.append([])
-
-    def _do_append(self, _):
-        self._append([self._stack.pop()])
-
-    def _do_appends(self, _):
-        self._append(self._to_mark())
-
-    def _append(self, items):
-        if not isinstance(self._stack[-1], list):
-            raise _Refused("its pickle is damaged (nothing to append to)")
-        self._stack[-1].extend(items)
-
-    def _do_tuple(self, _):
-        self._stack.append(tuple(self._to_mark()))
-
-    def _do_tuple1(self, _):
-        self._stack.append((self._stack.pop(),))
-
-    def _do_tuple2(self, _):
-        last = self._stack.pop()
-        self._stack.append((self._stack.pop(), last))
-
-    def _do_tuple3(self, _):
-        last, middle = self._stack.pop(), self._stack.pop()
-        self._stack.append((self._stack.pop(), middle, last))
-
-    def _do_binput(self, index):
-        self._memo[index] = self._stack[-1]
-
-    _do_long_binput = _do_binput
-
-    def _do_memoize(self, _):
-        self._memo[len(self._memo)] = self._stack[-1]
-
-    def _do_binget(self, index):
-        self._stack.append(self._memo[index])
-
-    _do_long_binget = _do_binget
-
-    def _do_setitem(self, _):
-        value, key = self._stack.pop(), self._stack.pop()
-        self._set([key, value])
-
-    def _do_setitems(self, _):
-        self._set(self._to_mark())
-
-    def _set(self, items):
-        target = self._stack[-1]
-        keys = items[::2]
-        if not isinstance(target, dict) or not all(isinstance(k, str) for k in keys):
-            raise _Refused("its pickle holds something else than names and tensors")
-        if len(items) % 2 or any(key in target for key in keys):
-            raise _Refused("its pickle has a name without or with two values")
-        target.update(zip(keys, items[1::2]))
-
-    def _do_global(self, argument):
-        self._name(*argument.split(" ", 1))
-
-    def _do_stack_global(self, _):
-        name, module = self._stack.pop(), self._stack.pop()
-        self._name(module, name)
-
-    def _name(self, module, name):
-        # Whatever it names, it is compared and printed, and not imported.
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise _Refused("its pickle is damaged (a name is no text)")
-        if _Name(module, name) not in _KNOWN_NAMES:
+    def find_class(self, module, name):
+        """Returns the replacement of a class or function, which is never imported."""
+        full_name = "%s.%s" % (module, name)
+        if full_name not in _REPLACEMENTS:
             raise _Refused(
                 "its pickle asks for %s, which no tensor needs and which was not run"
-                % ascii("%s.%s" % (module, name))[:100]
+                % ascii(full_name)[:100]
             )
-        self._stack.append(_Name(module, name))
+        return _REPLACEMENTS[full_name]
 
-    def _do_binpersid(self, _):
-        found = self._stack.pop()
-        if not isinstance(found, tuple) or found[:1] != ("storage",):
-            raise _Refused("its pickle refers to something else than a storage")
-        # Before 1.6 a sixth says which part of another storage it is, if it is.
-        if len(found) == 6 and found[5] is None:
-            found = found[:5]
-        if len(found) != 5:
-            raise _Refused("a storage is damaged or is a part of another")
-        _, kind, key, _, length = found
+    def persistent_load(self, reference):
+        """Returns the `_Storage` that a reference describes."""
+        # Before 1.6 a sixth item describes a part of another storage, or is None.
+        if len(reference) == 6 and reference[5] is None:
+            reference = reference[:5]
+        tag, storage_type, key, _, length = reference
         if (
-            not isinstance(kind, _Name)
-            or kind.name not in _STORAGES
+            tag != "storage"
+            or not isinstance(storage_type, _StorageType)
             or not isinstance(key, str)
             or not _is_count(length)
         ):
             raise _Refused("a storage is damaged or holds no numbers")
-        storage = _Storage(kind.name, key, length)
+        storage = _Storage(storage_type, key, length)
         self.storages.add(storage)
-        self._stack.append(storage)
+        return storage
 
-    def _do_build(self, _):
-        # Of an OrderedDict that is a state_dict: versions of PyTorch's modules.
-        self._stack.pop()
-        if not isinstance(self._stack[-1], dict):
+    def load_empty_dict(self):
+        self.append(_Dict())
+
+    def load_build(self):
+        # The state of an OrderedDict: versions of PyTorch's modules.
+        self.stack.pop()
+        if not isinstance(self.stack[-1], _Dict):
             raise _Refused("its pickle sets the state of something else than a dict")
 
-    def _do_reduce(self, _):
-        arguments, function = self._stack.pop(), self._stack.pop()
-        if not isinstance(function, _Name) or not isinstance(arguments, tuple):
-            raise _Refused("its pickle is damaged (nothing to call)")
-        if function == _ORDERED_DICT and not arguments:
-            self._stack.append({})
-        elif function == _TENSOR and len(arguments) in (6, 7):
-            self._stack.append(_checked_tensor(*arguments[:4]))
-        elif function == _PARAMETER and isinstance(arguments[0], _Tensor):
-            self._stack.append(arguments[0])
-        else:
-            raise _Refused("its pickle calls %s otherwise than a tensor" % (function,))
+    dispatch: ClassVar = {
+        code[0]: pickle._Unpickler.dispatch[code[0]]
+        for code in (
+            pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.MARK,
+            pickle.NONE, pickle.NEWTRUE, pickle.NEWFALSE,
+            pickle.BININT, pickle.BININT1, pickle.BININT2, pickle.LONG1,
+            pickle.BINUNICODE, pickle.SHORT_BINUNICODE,
+            pickle.EMPTY_LIST, pickle.APPEND, pickle.APPENDS,
+            pickle.EMPTY_TUPLE, pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2,
+            pickle.TUPLE3, pickle.SETITEM, pickle.SETITEMS,
+            pickle.BINPUT, pickle.LONG_BINPUT, pickle.MEMOIZE,
+            pickle.BINGET, pickle.LONG_BINGET,
+            pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.BINPERSID, pickle.REDUCE,
+        )
+    }  # fmt: skip
+    dispatch[pickle.EMPTY_DICT[0]] = load_empty_dict
+    dispatch[pickle.BUILD[0]] = load_build
 
 
-_CONSTANTS: dict[str, Any] = {
-    "NONE": None,
-    "NEWTRUE": True,
-    "NEWFALSE": False,
-    "EMPTY_TUPLE": (),
-}
-_LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
+class _Dict(dict):
+    """A dict whose keys are distinct names."""
+
+    def __setitem__(self, name, value):
+        # Before the key is hashed, which recurses into nested tuples.
+        if not isinstance(name, str) or name in self:
+            raise _Refused("its pickle holds a name twice or something else than names")
+        super().__setitem__(name, value)
 
 
 def _is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _checked_tensor(storage, offset, shape, strides):
-    """A `_Tensor` all of whose elements lie in its storage."""
+def _make_tensor(storage, offset, shape, strides, gradient, hooks, metadata=None):
+    """Returns a `_Tensor` all of whose elements lie in its storage."""
     if (
         not isinstance(storage, _Storage)
         or not isinstance(shape, tuple)
@@ -469,3 +366,11 @@ def _checked_tensor(storage, offset, shape, strides):
     if not size:
         raise _Refused("a tensor is empty")
     return _Tensor(storage, offset, shape, strides)
+
+
+_REPLACEMENTS: dict[str, Any] = {
+    "collections.OrderedDict": lambda: _Dict(),
+    "torch._utils._rebuild_tensor_v2": _make_tensor,
+    "torch._utils._rebuild_parameter": lambda tensor, gradient, hooks: tensor,
+    **_STORAGE_TYPES,
+}
