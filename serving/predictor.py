@@ -49,7 +49,7 @@ class _Tasks(NamedTuple):
     """The tasks at one moment; never changed, another takes its place."""
 
     packages: dict[str, adapter_package.AdapterPackage]  # by the task's name
-    stack: multitask.Stack | None  # of these, in this order; None: no task
+    stack: multitask.PackageStack | None  # of these, in this order; None: no task
     tokenizer: tokenization.FullTokenizer | None  # of their case
 
 
@@ -97,10 +97,8 @@ class Predictor:
         }
         frozen = variable_shapes.frozen_shapes(self._config)
         self._given = base.given
-        self._init_checkpoint = init_checkpoint
-        self._fingerprints = {
-            tuple(frozen): checkpoints.base_fingerprint(init_checkpoint, frozen)
-        }
+        self._checkpoint = checkpoints.Checkpoint(init_checkpoint)
+        self._checkpoint.base_fingerprint(frozen)  # Reads all, so damage is found.
         self._graph = _Graph(self._config, init_checkpoint)
         self._tasks = _Tasks({}, None, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
@@ -142,7 +140,7 @@ class Predictor:
                 "position embeddings end at %d: the package is damaged"
                 % (package, found.config["max_seq_length"], longest)
             )
-        found = multitask.completed(found, self._init_checkpoint, self._fingerprints)
+        found = multitask.fill_missing_weights(found, self._checkpoint)
         with self._changing:
             self._replace([*self._tasks.packages.values(), found])
         return found.task
@@ -172,7 +170,7 @@ class Predictor:
         if not packages:
             self._tasks = _Tasks({}, None, None)
             return
-        stack = multitask.stack(packages)
+        stack = multitask.stack_packages(packages)
         # The packages of a stack agree in it.
         tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
         by_name = {package.task: package for package in packages}
@@ -309,13 +307,13 @@ class _Graph:
             self._inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
             self._inputs.append(tf.placeholder(tf.int32, [None]))
         self._values = {}  # placeholder of a table, by the table's name
-        self._tables = {}  # variable, see `multitask.Stack.tables`
+        self._tables = {}  # variable, see `multitask.PackageStack.tables`
         self._built = {}  # `multitask.Outputs` by the activations that it knows
         self._outputs = None  # the one of the loaded stack
         self._loaded = None  # the stack that the tables hold
 
     def load(self, stack):
-        """Puts a `multitask.Stack` into the tables, unless it is there."""
+        """Puts a `multitask.PackageStack` into the tables, unless it is there."""
         if stack is self._loaded:
             return
         tables = stack.tables()
@@ -326,7 +324,7 @@ class _Graph:
             if activations not in self._built:
                 # All of them share the frozen variables.
                 with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                    self._built[activations] = multitask.build(
+                    self._built[activations] = multitask.build_graph(
                         self._config, self._tables, *self._inputs, activations
                     )
             if self._session is None:

@@ -1,24 +1,22 @@
-"""A SavedModel of a base and the adapter packages of many tasks.
+"""A SavedModel of a base model and the adapter packages of many tasks.
 
-It holds the base once, and beside it what each task trained; TensorFlow alone loads it.
-The signature "serving_default" takes a batch whose rows may be of different tasks:
+It holds the base model once, and the trained weights of each task; TensorFlow alone
+loads it. The signature "serving_default" takes a batch with examples of any tasks:
 
     input_ids, input_mask, segment_ids   int32 [batch, length], made as in training
     task                                 string [batch], names of the packages' tasks
 
-A request of other shapes or of values out of range is refused with a message that names
-the input. The answer is, C being the most labels that any task has:
+and gives, C being the largest number of labels of a task:
 
     scores     float32 [batch, C], probabilities, 0 beyond the task's own labels;
                regression: the score in column 0
     label_id   int32 [batch], the most probable label; regression: 0
     label      string [batch], the same as text; regression: empty
 
-assets/ holds vocab.txt and tasks.json: what a client needs to make the inputs and to
-read the outputs.
+`multitask.check_inputs` says which requests fail. assets/ holds vocab.txt and
+tasks.json: what a client needs to make the inputs and to read the outputs.
 """
 
-import contextlib
 import json
 import os
 import tempfile
@@ -30,7 +28,7 @@ from absl import logging
 
 import modeling
 from errors import UserError
-from serving import multitask, requests
+from serving import multitask
 from system import files
 from weights import adapter_package, bases, checkpoints, variable_shapes
 
@@ -38,11 +36,7 @@ DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 SIGNATURE = "serving_default"
 TASKS_NAME = "tasks.json"
 VOCABULARY_NAME = "vocab.txt"
-# Where TensorFlow Serving looks for requests to run before it takes any.
-WARM_UP_PATH = os.path.join("assets.extra", "tf_serving_warmup_requests")
 
-_WARM_UP_TASKS = 32  # rows of a warm-up request, at most
-_SHORT = 16  # word pieces of the short one
 _NO_GPU = tf.ConfigProto(device_count={"GPU": 0})
 
 
@@ -52,8 +46,8 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
     Args:
       adapters: list of FOLDER or NAME=FOLDER, see `multitask.read_package`.
       base: the `bases.Base` that they belong to.
-      output: folder of the versions, which is made if need be.
-      frozen_dtype: how the base's weights are stored, one of `DTYPES`.
+      output: folder of the versions; created if missing.
+      frozen_dtype: dtype in which the base model's weights are stored, one of `DTYPES`.
       described: see `multitask.read_package`.
 
     Returns:
@@ -65,8 +59,8 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
     """
     folder = _next_version(output)
     content = _read(adapters, base, described)
-    need = _bytes_of(content, DTYPES[frozen_dtype])
-    # TensorFlow Serving takes a name that is not a number for no version.
+    need = _count_bytes(content, DTYPES[frozen_dtype])
+    # The working folder's name is not a number, so TensorFlow Serving does not load it.
     with files.atomic_folder(folder, need) as partial:
         _write(partial, content, DTYPES[frozen_dtype])
     logging.info(
@@ -74,112 +68,81 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
         folder,
         len(content.stack.tasks),
         ", ".join(content.stack.tasks),
-        _bytes_under(folder) / 1e6,
+        need / 1e6,
     )
     return folder
 
 
-# --- what goes in ---------------------------------------------------------------
+# --- reading --------------------------------------------------------------------
 
 
 class _Content(NamedTuple):
-    """All that a SavedModel is made of, checked."""
+    """The checked content of a SavedModel."""
 
     bert_config: modeling.BertConfig
     vocab_file: str
-    frozen: dict[str, np.ndarray]  # the base's weights, by the variable's name
-    base: dict[str, object]  # what `checkpoints.base_fingerprint` gives
+    frozen: dict[str, np.ndarray]  # weights of the base model, by variable name
+    base: dict[str, object]  # from `checkpoints.base_fingerprint`
     packages: list[adapter_package.AdapterPackage]
-    stack: multitask.Stack
+    stack: multitask.PackageStack
 
 
 def _read(adapters, base, described):
-    """Reads and checks the packages, and checks the base.
-
-    Raises:
-      UserError: something cannot be read, or does not belong to the rest.
-    """
+    """Reads and checks packages and base model; returns a `_Content`."""
     found = bases.read(base)
     packages = [multitask.read_package(value, described) for value in adapters]
-    multitask.check_together(packages)
+    multitask.check_compatible(packages)
     for package in packages:
         adapter_package.check_fit(package, found.given)
     logging.info("Read %d adapter packages; reading the base.", len(packages))
-    values: dict[str, np.ndarray] = {}
+    checkpoint = checkpoints.Checkpoint(base.init_checkpoint)
     frozen = variable_shapes.frozen_shapes(found.bert_config)
-    fingerprints = {
-        tuple(frozen): checkpoints.base_fingerprint(
-            base.init_checkpoint, frozen, values
-        )
-    }
-    stack = multitask.stack(
-        [
-            multitask.completed(package, base.init_checkpoint, fingerprints)
-            for package in packages
-        ]
-    )
     return _Content(
-        found.bert_config,
-        base.vocab_file,
-        values,
-        fingerprints[tuple(frozen)],
-        packages,
-        stack,
+        bert_config=found.bert_config,
+        vocab_file=base.vocab_file,
+        base=checkpoint.base_fingerprint(frozen),
+        packages=packages,
+        stack=multitask.stack_packages(
+            [multitask.fill_missing_weights(p, checkpoint) for p in packages]
+        ),
+        frozen=dict(checkpoint.iterate_values(frozen)),
     )
-
-
-# --- where it goes --------------------------------------------------------------
 
 
 def _next_version(output):
-    """The path of a version that is not there yet.
+    """The path of the next version, which does not exist.
 
     Raises:
-      UserError: the folder cannot be one of versions.
+      UserError: `output` is a file or on another machine.
     """
     if "://" in output:
         raise UserError(
-            "--output=%s: it must be a folder of this machine; copy the finished "
-            "version where it is to be served" % output
+            "--output=%s: it must be a local folder; copy the finished version to the "
+            "server" % output
         )
     if os.path.exists(output) and not os.path.isdir(output):
         raise UserError("--output=%s is a file: give a folder" % output)
     names = os.listdir(output) if os.path.isdir(output) else []
-    # TensorFlow Serving takes each folder of this kind for a version.
+    # As TensorFlow Serving recognizes versions.
     versions = [int(name) for name in names if name.isdecimal()]
     return os.path.join(output, str(max(versions, default=0) + 1))
 
 
-def _bytes_of(content, frozen_dtype):
-    """What the weights take, by far the most of a SavedModel."""
+def _count_bytes(content, frozen_dtype):
+    """The size of all weights, which are nearly all of a SavedModel."""
     frozen = sum(value.size for value in content.frozen.values())
     trained = sum(value.nbytes for value in content.stack.weights.values())
     return frozen * frozen_dtype.size + trained
 
 
-def _bytes_under(folder):
-    return sum(
-        os.path.getsize(os.path.join(path, name))
-        for path, _, names in os.walk(folder)
-        for name in names
-    )
-
-
 # --- the graph ------------------------------------------------------------------
 
 
-class _Interface(NamedTuple):
-    """The named tensors of the signature."""
-
-    inputs: dict[str, tf.Tensor]
-    outputs: dict[str, tf.Tensor]
-
-
-def _build(content, frozen_dtype):
+def _build_graph(content, frozen_dtype):
     """Builds the graph, its variables all zero.
 
     Returns:
-      An `_Interface`.
+      Inputs and outputs of the signature, dicts from name to tensor.
     """
     stack = content.stack
     inputs = {
@@ -192,16 +155,16 @@ def _build(content, frozen_dtype):
         for name, value in stack.tables().items()
         if name not in stack.weights
     }
-    # A scope of their own: they are no variables of a model of one task.
+    # A separate scope: these are not the variables of a single-task model.
     with tf.variable_scope("tasks", use_resource=True):
         for name, value in stack.weights.items():
             tables[name] = modeling.get_variable(
                 name, value.shape, tf.zeros_initializer()
             )
-    checked = multitask.checked_inputs(inputs, content.bert_config)
-    task_ids = _task_ids(checked["task"], stack.tasks)
+    checked = multitask.check_inputs(inputs, content.bert_config)
+    task_ids = _look_up_tasks(checked["task"], stack.tasks)
     with tf.variable_scope("", custom_getter=_frozen_getter(frozen_dtype)):
-        found = multitask.build(
+        model = multitask.build_graph(
             content.bert_config,
             tables,
             checked["input_ids"],
@@ -210,21 +173,19 @@ def _build(content, frozen_dtype):
             task_ids,
             stack.used_activations(),
         )
-    # One text for each output of each task, as their heads' rows in the tables.
+    # One text per output of each task, as the rows of the head's tables.
     texts = [text for labels in stack.labels for text in (labels or [""])]
     first = tf.cumsum(tables["num_labels"], exclusive=True)
-    label = tf.gather(tf.constant(texts), tf.gather(first, task_ids) + found.predicted)
-    outputs = {"scores": found.scores, "label_id": found.predicted, "label": label}
-    found.scores.set_shape([None, stack.num_labels.max()])
-    return _Interface(
-        inputs, {name: tf.identity(value, name) for name, value in outputs.items()}
-    )
+    label = tf.gather(tf.constant(texts), tf.gather(first, task_ids) + model.predicted)
+    outputs = {"scores": model.scores, "label_id": model.predicted, "label": label}
+    model.scores.set_shape([None, stack.num_labels.max()])
+    return inputs, {name: tf.identity(value, name) for name, value in outputs.items()}
 
 
-def _task_ids(names, known):
-    """Ids of tasks by name: stable for clients, whatever else is exported beside them.
+def _look_up_tasks(names, known):
+    """Ids of tasks by name.
 
-    A comparison with all names, since a look-up table would have to be initialized by
+    By comparison with all names, since a look-up table would have to be initialized by
     whoever loads the model.
 
     Args:
@@ -232,7 +193,7 @@ def _task_ids(names, known):
       known: list of the names, in the order of their ids.
 
     Returns:
-      Int32 [B]. An unknown name ends the run with an error that gives it.
+      Int32 [B], which fails with the name of an unknown task.
     """
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
@@ -257,14 +218,14 @@ class _StoredTable:
         self._variable = variable
 
     def sparse_read(self, indices, name=None):
-        """What `tf.gather` calls: float32 [..., E]."""
+        """Float32 [..., E]; `tf.gather` calls this."""
         return tf.cast(self._variable.sparse_read(indices, name), tf.float32)
 
 
 def _frozen_getter(dtype):
-    """For a variable scope: variables of the given dtype, read as float32."""
+    """A custom getter: variables are stored in the dtype and read as float32."""
 
-    def getter(getter, name, *args, **kwargs):
+    def get(getter, name, *args, **kwargs):
         built = tf.get_default_graph().get_operations()
         kwargs.update(dtype=dtype, initializer=tf.zeros_initializer())
         variable = getter(name, *args, **kwargs)
@@ -272,27 +233,27 @@ def _frozen_getter(dtype):
             return variable
         if name.endswith("/word_embeddings"):
             return _StoredTable(variable)
-        # Not before the graph has come to here: else all weights would be cast at the
-        # start of a run, and be in memory twice.
+        # Delay the cast until the graph needs it: otherwise all weights are cast at the
+        # start of a run, and are in memory twice.
         with tf.control_dependencies(built[-1:]):
             return tf.cast(variable, tf.float32)
 
-    return getter
+    return get
 
 
-# --- what comes out -------------------------------------------------------------
+# --- writing --------------------------------------------------------------------
 
 
 def _write(folder, content, frozen_dtype):
-    """Writes the SavedModel: graph, weights, assets, requests to warm up with."""
-    with contextlib.ExitStack() as cleanup:
-        assets = cleanup.enter_context(tempfile.TemporaryDirectory())
-        paths = _write_assets(assets, content)
-        graph = cleanup.enter_context(tf.Graph().as_default())
-        interface = _build(content, frozen_dtype)
-        for path in paths:
+    """Writes the SavedModel: graph, weights, assets."""
+    with (
+        tempfile.TemporaryDirectory() as assets,
+        tf.Graph().as_default() as graph,
+        tf.Session(graph=graph, config=_NO_GPU) as session,
+    ):
+        inputs, outputs = _build_graph(content, frozen_dtype)
+        for path in _write_assets(assets, content):
             tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(path))
-        session = cleanup.enter_context(tf.Session(graph=graph, config=_NO_GPU))
         _load_weights(session, content)
         logging.info("Writing the model.")
         builder = tf.saved_model.Builder(folder)
@@ -300,19 +261,16 @@ def _write(folder, content, frozen_dtype):
             session,
             [tf.saved_model.tag_constants.SERVING],
             signature_def_map={
-                SIGNATURE: tf.saved_model.predict_signature_def(
-                    interface.inputs, interface.outputs
-                )
+                SIGNATURE: tf.saved_model.predict_signature_def(inputs, outputs)
             },
             assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS),
             strip_default_attrs=True,
         )
         builder.save()
-    _write_warm_up(os.path.join(folder, WARM_UP_PATH), content)
 
 
 def _write_assets(folder, content):
-    """Writes the files of the assets; returns their paths."""
+    """Writes the assets; returns their paths."""
     tasks = [
         {
             "name": package.task,
@@ -327,15 +285,14 @@ def _write_assets(folder, content):
         }
         for package in content.packages
     ]
-    described = {
-        # The packages agree in these.
+    shared = {  # by all packages
         "do_lower_case": content.packages[0].config["do_lower_case"],
         "base": content.base,
         "tasks": tasks,
     }
     tasks_path = os.path.join(folder, TASKS_NAME)
     with open(tasks_path, "w", encoding="utf-8") as writer:
-        writer.write(json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+        writer.write(json.dumps(shared, indent=2, ensure_ascii=False) + "\n")
     vocabulary_path = os.path.join(folder, VOCABULARY_NAME)
     tf.io.gfile.copy(content.vocab_file, vocabulary_path)
     return [tasks_path, vocabulary_path]
@@ -352,21 +309,3 @@ def _load_weights(session, content):
         dtype = variable.dtype.base_dtype.as_numpy_dtype
         feed[variable.initializer.inputs[1]] = value.astype(dtype, copy=False)
     session.run([variable.initializer for variable in variables.values()], feed)
-
-
-def _write_warm_up(path, content):
-    """Writes two requests, a short and a long one, with a row for each task."""
-    tasks = content.stack.tasks[:_WARM_UP_TASKS]
-    longest = max(package.config["max_seq_length"] for package in content.packages)
-    os.makedirs(os.path.dirname(path))
-    with tf.io.TFRecordWriter(path) as writer:
-        for length in (min(_SHORT, longest), longest):
-            ones = np.ones([len(tasks), length], np.int32)
-            inputs = {
-                "input_ids": ones,
-                "input_mask": ones,
-                "segment_ids": np.zeros_like(ones),
-                "task": tasks,
-            }
-            request = requests.prediction_log(SIGNATURE, inputs)
-            writer.write(request.SerializeToString())

@@ -35,7 +35,7 @@ def read_packages(folder, base, tasks=FOUR_TASKS):
 
 def run(packages, base, batch, task_ids, activations=None):
     """Builds the graph with the packages' tables and runs it once."""
-    stack = multitask.stack(packages)
+    stack = multitask.stack_packages(packages)
     config = packages[0].bert_config
     frozen = variable_shapes.frozen_shapes(config)
     values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
@@ -46,7 +46,7 @@ def run(packages, base, batch, task_ids, activations=None):
         }
         inputs = {name: tf.placeholder(tf.int32, [None, None]) for name in batch}
         ids = tf.placeholder(tf.int32, [None])
-        outputs = multitask.build(
+        outputs = multitask.build_graph(
             config,
             tables,
             task_ids=ids,
@@ -165,7 +165,7 @@ def test_added_tasks_change_no_bit_of_the_others(tmp_path, batch_size, length):
 
 def test_tables_hold_no_padding(tmp_path, base):
     packages = read_packages(tmp_path, base)
-    stack = multitask.stack(packages)
+    stack = multitask.stack_packages(packages)
     assert sum(value.size for value in stack.weights.values()) == sum(
         package.config["parameters"] for package in packages
     )
@@ -177,7 +177,7 @@ def test_tables_hold_no_padding(tmp_path, base):
 def test_one_name_for_two_packages_is_refused(tmp_path, base):
     package = read_packages(tmp_path, base, FOUR_TASKS[:1])[0]
     with pytest.raises(UserError, match="both of the task pair"):
-        multitask.stack([package, package._replace(path="another")])
+        multitask.stack_packages([package, package._replace(path="another")])
 
 
 def test_packages_of_two_bases_are_refused(tmp_path, base):
@@ -187,16 +187,16 @@ def test_packages_of_two_bases_are_refused(tmp_path, base):
         *read_packages(tmp_path, other, FOUR_TASKS[1:2]),
     ]
     with pytest.raises(UserError, match=r"pair and .*score do not share a base.*sha"):
-        multitask.stack(packages)
+        multitask.stack_packages(packages)
 
 
 def test_packages_of_two_cases_are_refused(tmp_path, base):
     first, second = read_packages(tmp_path, base, FOUR_TASKS[:2])
     cased = second._replace(config=dict(second.config, do_lower_case=False))
     with pytest.raises(UserError, match="do_lower_case"):
-        multitask.stack([first, cased])
+        multitask.stack_packages([first, cased])
 
 
 def test_no_package_is_refused():
     with pytest.raises(UserError, match="no adapter package"):
-        multitask.stack([])
+        multitask.stack_packages([])
