@@ -22,6 +22,7 @@ from system import disk
 MOST_JSON_BYTES = 1 << 22  # A model's config is a thousandth of that.
 
 _MOST_LEVELS = 32  # of JSON within JSON
+_READ_REMEDY = "ask its owner for the right to read it, or give another"
 _TOO_DEEP = "JSON of more than %d objects or lists within each other" % _MOST_LEVELS
 _MOST_DIGITS = 300  # of a whole number in JSON: Python takes long over longer ones
 
@@ -53,10 +54,11 @@ def read(path, most_bytes, remedy):
         with tf.io.gfile.GFile(path, "rb") as reader:
             return reader.read()
     except (OSError, tf.errors.OpError) as error:
-        raise _unreadable(path, " ".join(str(error).split()), remedy) from None
+        raise _unreadable(path, error, remedy) from None
 
 
 def _unreadable(path, reason, remedy):
+    reason = " ".join(str(reason).split()).replace(path + "; ", "")
     return UserError("%s cannot be read (%s): %s" % (path, reason, remedy))
 
 
@@ -167,7 +169,7 @@ def digest(path):
             while block := reader.read(1 << 20):
                 found.update(block)
     except tf.errors.OpError as error:
-        raise _unreadable(path, error.message, "give one that can be read") from None
+        raise _unreadable(path, error, _READ_REMEDY) from None
     return found.hexdigest()
 
 
@@ -342,6 +344,9 @@ def list_folder(folder, pattern="*"):
 
     Returns:
       Sorted list of paths; empty if there is no such folder.
+
+    Raises:
+      UserError: the folder cannot be read.
     """
     try:
         # TensorFlow's takes names of UTF-8 alone.
@@ -349,6 +354,8 @@ def list_folder(folder, pattern="*"):
         names = os.listdir(folder or ".") if is_local else tf.io.gfile.listdir(folder)
     except (FileNotFoundError, NotADirectoryError, tf.errors.NotFoundError):
         return []
+    except (OSError, tf.errors.OpError) as error:
+        raise _unreadable(folder, error, _READ_REMEDY) from None
     names = sorted(name.rstrip("/") for name in names)
     return [os.path.join(folder, name) for name in fnmatch.filter(names, pattern)]
 

@@ -278,10 +278,6 @@ def check_task(task):
     """
     entries = _task_entries(task)
     source = task.config_file or task.name
-    try:
-        package_checks.TASK_SCHEMA.check(entries, "task")
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
     size, most = len(json.dumps(entries)), package_checks.MOST_TASK_BYTES
     if size > most:
         raise UserError(
@@ -289,6 +285,10 @@ def check_task(task):
             "package, at most %d are allowed: shorten the labels"
             % (source, len(task.labels), size, most)
         )
+    try:
+        package_checks.TASK_SCHEMA.check(entries, "task")
+    except ValueError as error:
+        raise UserError("%s: %s" % (source, error)) from None
 
 
 def _task_entries(task):

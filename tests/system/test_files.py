@@ -77,6 +77,30 @@ def test_what_is_no_small_file(tmp_path):
     assert "it is a folder, no file" in refused(path)
 
 
+def test_files_that_this_user_may_not_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    for name in ("a.json", "folder"):
+        (pathlib.Path.mkdir if name == "folder" else pathlib.Path.touch)(
+            tmp_path / name
+        )
+        os.chmod(name, 0)
+    is_root = os.geteuid() == 0
+    if is_root:  # Who may read everything.
+        os.seteuid(12345)
+    try:
+        for read, path in (
+            (lambda path: files.read_json(path, REMEDY), "a.json"),
+            (files.digest, "a.json"),
+            (files.list_folder, "folder"),
+        ):
+            with pytest.raises(UserError, match=path + " cannot be read .*denied"):
+                read(path)
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
 def test_what_dead_processes_left_is_cleared(tmp_path):
     path = tmp_path / "out[1]"  # Brackets are no pattern.
     with files.working_folder(str(path)) as mine:
