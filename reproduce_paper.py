@@ -187,7 +187,7 @@ def make_study(experiment, values):
     if values.tasks is not None:
         tasks = tuple(glue_data.get_task(name).name for name in values.tasks)
         for name in tasks:
-            if grid.rows(name) is None:
+            if grid.example_counts(name) is None:
                 raise UserError("--tasks: %s has no rows to train on" % name)
     tasks = (*dict.fromkeys(tasks), *_task_files(values.task_configs))
     if not tasks:

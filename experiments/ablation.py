@@ -1,20 +1,14 @@
-"""Figure 6, left and middle: trained adapters are taken out of each span of layers."""
+"""Figure 6, left and middle: adapters of spans of layers removed after training."""
 
 import numpy as np
 
-from experiments import pages, plots, selection
-from experiments.grid import (
-    PAPER,
-    SMALL,
-    Experiment,
-    adapters,
-    small_adapters,
-    sweep,
-    title,
-)
+from experiments import grid, pages, plots, selection
 from model import layer_ranges
 
-_METHODS = {PAPER: (adapters(("3e-4",), epochs=(20,)),), SMALL: (small_adapters(),)}
+_METHODS = {
+    grid.PAPER: (grid.adapters(("3e-4",), epochs=(20,)),),
+    grid.SMALL: (grid.small_adapters(),),
+}
 
 
 def _spans(layers):
@@ -25,7 +19,7 @@ def _spans(layers):
 
 
 def _jobs(study):
-    trained = sweep(study, _METHODS[study.preset])
+    trained = grid.sweep(study, _METHODS[study.preset])
     without = [
         job._replace(without=text)
         for job in trained
@@ -45,54 +39,48 @@ def _change(study, trained, text):
     return after / before - 1
 
 
+def _percent(value):
+    return pages.NONE if np.isnan(value) else "%.1f %%" % (100 * value)
+
+
 def _report(study):
-    page = pages.start_report(study, "Figure 6: adapters taken out")
+    page = pages.start_report(study, "Figure 6: adapters removed")
     page.text(
         "Relative change of the accuracy on the dev set, mean over seeds, without "
-        "training anew. Seeds that collapsed count: they have nothing to lose."
+        "further training. Collapsed seeds count: they have nothing to lose."
     )
     maps, rows = {}, []
     for task in study.tasks:
         trained = [j for j in study.jobs if j.task == task and not j.without]
         values = np.full((study.layers, study.layers), np.nan)
         for first, last, text in _spans(study.layers):
-            changes = [_change(study, job, text) for job in trained]
-            found = selection.summarize(changes)
+            found = selection.summarize(_change(study, job, text) for job in trained)
             if found is not None:
                 values[first, last] = found.mean
         if np.isnan(values).all():
             continue
-        maps[title(task)] = values
-        single = np.diag(values)
-        accuracy = selection.summary(trained, study.results, lambda r: r.accuracy)
-        rows.append(
-            [
-                title(task),
-                pages.spread(accuracy),
-                "%.1f %%" % (100 * np.nanmin(single)),
-                _percent(values[0, study.layers // 2 - 1]),
-                _percent(values[study.layers // 2, -1]),
-                _percent(values[0, -1]),
-            ]
+        maps[grid.title(task)] = values
+        accuracy = selection.summarize_jobs(
+            trained, study.results, lambda result: result.accuracy
         )
+        half = study.layers // 2
+        changes = (
+            np.nanmin(np.diag(values)), values[0, half - 1], values[half, -1],
+            values[0, -1],
+        )  # fmt: skip
+        row = [grid.title(task), pages.mean_text(accuracy), *map(_percent, changes)]
+        rows.append(row)
     if maps:
-        page.figure(
-            "ablation",
-            "Relative change of accuracy, in per cent",
-            plots.heat_maps(
-                maps,
-                "last layer taken out",
-                "first layer taken out",
-                "relative change of accuracy",
-            ),
+        figure = plots.heat_maps(
+            maps,
+            "last layer removed",
+            "first layer removed",
+            "relative change of accuracy",
         )
-    page.table(
-        [
-            "task", "accuracy with all", "worst single layer", "lower half taken out",
-            "upper half taken out", "all taken out",
-        ],
-        rows,
-    )  # fmt: skip
+        page.figure("ablation", "Relative change of accuracy, in per cent", figure)
+    header = ("task", "accuracy with all", "worst single layer", "lower half removed",
+              "upper half removed", "all removed")  # fmt: skip
+    page.table(header, rows)
     page.text(
         "The paper, BERT-base: a single layer costs at most 2 %, all layers bring the "
         "accuracy down to that of the most frequent label (37 % on MNLI, 69 % on "
@@ -101,15 +89,11 @@ def _report(study):
     return page
 
 
-def _percent(value):
-    return pages.NONE if np.isnan(value) else "%.1f %%" % (100 * value)
-
-
-EXPERIMENT = Experiment(
-    about="Adapters of spans of layers taken out of trained models (heat maps).",
+EXPERIMENT = grid.Experiment(
+    about="Adapters of spans of layers removed from trained models (heat maps).",
     base="BERT-base",
-    tasks={PAPER: ("mnli", "cola"), SMALL: ("mrpc", "cola")},
-    seeds={PAPER: (1, 2, 3), SMALL: (1,)},
+    tasks={grid.PAPER: ("mnli", "cola"), grid.SMALL: ("mrpc", "cola")},
+    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1,)},
     jobs=_jobs,
     report=_report,
 )

@@ -1,15 +1,17 @@
-"""Grids as data: a job is one cell with one seed, one run of `run_classifier.py`.
+"""Grids as data: a job is one grid point with one seed, one run of `run_classifier.py`.
 
-What differs between jobs stands in a `Job`, and its name is made of that. So a cell
-that two experiments share is trained once, as long as they share a working folder.
+A `Job` has all that differs between jobs, and its name is made of it. A job that two
+experiments share is therefore run once, as long as they share a working folder.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
 import glue_data
 import modeling
+import optimization
 
 PAPER, SMALL = "paper", "small"
 PRESETS = (PAPER, SMALL)
@@ -26,14 +28,14 @@ PAPER_EPOCHS = (3, 20)
 # Of the paper's text; the published program has 1e-3.
 PAPER_SCALE = "1e-2"
 
-# Passes that suit a small encoder, some 500 to 800 steps of the small tasks; of a task
-# that is not listed `_SMALL_EPOCHS`. The second is for methods that sweep epochs, as
-# the paper does for adapters; on CoLA they are far behind after the first.
+# Epochs that suit a small encoder, some 500 to 800 steps of the small tasks. The second
+# is for methods that sweep epochs, as the paper does for adapters: on CoLA they are far
+# behind after the first.
 _EPOCHS_OF_SMALL = {
     **{"cola": (3, 10), "mrpc": (5,), "sts-b": (3, 10)},
     **{"sst-2": (1,), "qqp": (1,), "mnli": (1,), "qnli": (1,)},
 }
-_SMALL_EPOCHS = (10,)
+_SMALL_EPOCHS = (10,)  # of other tasks
 SMALL_SCALE = "1e-3"
 
 
@@ -55,7 +57,7 @@ class Job(NamedTuple):
 
     @property
     def name(self):
-        """What it is called in folders and on command lines."""
+        """The name in folders and on command lines."""
         method = self.policy.replace(":", "")
         if self.adapter_size:
             method += "%d-init%s" % (self.adapter_size, self.init_scale)
@@ -65,26 +67,26 @@ class Job(NamedTuple):
         return name + ("-without%s" % self.without if self.without else "")
 
     @property
-    def cell(self):
+    def setting(self):
         """The job without its seed: equal for all seeds of one setting."""
         return self._replace(seed=0)
 
     @property
     def trained(self):
-        """The job whose adapters this one evaluates; of a training itself."""
+        """The job whose adapters this one evaluates; itself if it trains."""
         return self._replace(without="")
 
 
 class Method(NamedTuple):
-    """What trains, and what is swept to find its best settings."""
+    """A training policy, and the settings that are swept for it."""
 
     policy: str
     learning_rates: tuple[str, ...]
-    epochs: tuple[int, ...] = ()  # () stands for the small preset's, the first or all
+    epochs: tuple[int, ...] = ()  # (): the small preset's for the task
     adapter_sizes: tuple[int, ...] = (0,)
     init_scale: str = ""
     is_corrected: bool = False
-    sweeps_epochs: bool = False  # whether it is all
+    sweeps_epochs: bool = False  # all of the small preset's epochs, not the first
 
     def jobs(self, task, seeds):
         """The jobs for one task, a list."""
@@ -107,14 +109,19 @@ def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE, is_corrected=Fals
     return Method(modeling.ADAPTERS, rates, epochs, sizes, scale, is_corrected)
 
 
+def top_layers(counts, *rest):
+    """A `Method` for each number of top layers; `rest` as of `Method`."""
+    return [Method("%s:%d" % (optimization.TOP_K, k), *rest) for k in counts]
+
+
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):
-    """The `Method` for a small encoder: one pass is few steps, so moments count."""
+    """The `Method` for a small encoder: with few steps bias correction matters."""
     method = adapters(rates, sizes, scale=SMALL_SCALE, is_corrected=True)
     return method._replace(sweeps_epochs=sweeps_epochs)
 
 
 class Study(NamedTuple):
-    """An experiment that is asked for: its jobs, and what is known of them."""
+    """An experiment with the user's choices: its jobs and their results."""
 
     preset: str
     tasks: tuple[str, ...]
@@ -127,7 +134,7 @@ class Study(NamedTuple):
 
 
 class Experiment(NamedTuple):
-    """What a module of an experiment gives as `EXPERIMENT`."""
+    """An experiment, which its module defines as `EXPERIMENT`."""
 
     about: str  # one sentence
     base: str  # what the paper uses
@@ -139,14 +146,8 @@ class Experiment(NamedTuple):
 
 def sweep(study, methods):
     """The jobs of methods on all tasks of a study, a list without repetitions."""
-    return list(
-        dict.fromkeys(
-            job
-            for task in study.tasks
-            for method in methods
-            for job in method.jobs(task, study.seeds)
-        )
-    )
+    jobs = (m.jobs(task, study.seeds) for task in study.tasks for m in methods)
+    return list(dict.fromkeys(itertools.chain.from_iterable(jobs)))
 
 
 def title(task):
@@ -154,10 +155,10 @@ def title(task):
     return glue_data.GLUE_TASKS[task].title if task in glue_data.GLUE_TASKS else task
 
 
-def rows(task) -> tuple[int, int] | None:
-    """Rows of a task of GLUE: those trained on, and all others.
+def example_counts(task) -> tuple[int, int] | None:
+    """Examples of a task of GLUE: those of the training set, and all others.
 
-    None for other tasks, and for one without rows to train on.
+    None for other tasks, and for one without a training set.
     """
     row = glue_data.GLUE_TASKS.get(task)
     if row is None or row.train is None:
@@ -166,19 +167,19 @@ def rows(task) -> tuple[int, int] | None:
 
 
 def steps(job, batch_size=BATCH_SIZE) -> int | None:
-    """Training steps of a job; None where the task's rows are not known."""
-    found = rows(job.task)
+    """Training steps of a job; None where the task's examples are not counted."""
+    found = example_counts(job.task)
     if found is None:
         return None
     return 0 if job.without else int(found[0] / batch_size * job.epochs)
 
 
-def work(job) -> float | None:
-    """What a job costs, in rows that go forth and back; None as for `steps`.
+def cost(job) -> float | None:
+    """The cost of a job in trained examples; None as for `steps`.
 
-    A row that is only scored is taken for a third of one that is trained on.
+    A forward pass alone is taken for a third of one with its backward pass.
     """
-    found = rows(job.task)
+    found = example_counts(job.task)
     if found is None:
         return None
     train, others = found

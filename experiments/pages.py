@@ -2,22 +2,21 @@
 
 import collections
 import os
-from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 from errors import printable
-from experiments import plots, results, selection
+from experiments import grid, plots, results, selection
 from system import files
 
 REPORT = "report.md"
-NONE = "-"  # stands for a number that is not there
+NONE = "-"  # stands for a missing number
 
-_MOST_LISTED = 20  # jobs that failed
+_MOST_LISTED = 20  # jobs that are not ok
 
 
 class Page:
-    """A report in the making."""
+    """A report, part by part."""
 
     def __init__(self, title):
         """Begins with a heading."""
@@ -28,16 +27,16 @@ class Page:
         self._parts.append("## %s" % text)
 
     def text(self, text):
-        """A paragraph."""
+        """Adds a paragraph."""
         self._parts.append(text)
 
     def table(self, header, rows):
-        """A table; cells are texts."""
+        """Adds a table; its fields are texts."""
         lines = [header, ["---"] * len(header), *rows]
         self._parts.append("\n".join("| %s |" % " | ".join(row) for row in lines))
 
     def figure(self, name, caption, figure):
-        """A matplotlib figure, which lies beside the page as PNG and SVG."""
+        """Adds a matplotlib figure, written beside the page as PNG and SVG."""
         self._figures[name] = figure
         self._parts.append(
             "![%s](%s.png)\n\n%s ([SVG](%s.svg))" % (caption, name, caption, name)
@@ -70,8 +69,8 @@ def points(score, digits=1):
     return NONE if score is None else "%.*f" % (digits, 100 * score)
 
 
-def spread(summary, sign=False):
-    """A `selection.Summary` times 100, with its standard error."""
+def mean_text(summary, sign=False):
+    """The mean of a `selection.Summary` times 100, with its standard error."""
     if summary is None:
         return NONE
     text = ("%+.1f" if sign else "%.1f") % (100 * summary.mean)
@@ -80,13 +79,16 @@ def spread(summary, sign=False):
     return text
 
 
-def count(number):
+def count_text(number):
     """A number of parameters."""
     return NONE if number is None else "{:,}".format(int(number))
 
 
-def setting_text(job):
-    """The swept settings of a job."""
+def setting_text(jobs):
+    """The swept settings of jobs that differ in their seeds; there may be none."""
+    if not jobs:
+        return NONE
+    job = jobs[0]
     parts = ["learning rate %s" % job.learning_rate, "%d epochs" % job.epochs]
     if job.adapter_size:
         parts.append("size %d" % job.adapter_size)
@@ -95,11 +97,11 @@ def setting_text(job):
     return ", ".join(parts)
 
 
-def counts_text(jobs, known):
+def status_text(jobs, known):
     """How many of the jobs have ended, and which did not end well."""
-    counts = selection.counts(jobs, known)
+    counts = selection.count_jobs(jobs, known)
     parts = ["%d of %d ended" % (counts.expected - counts.missing, counts.expected)]
-    for name in ("collapsed", "diverged", "failed"):
+    for name in results.STATUSES[1:]:
         if getattr(counts, name):
             parts.append("%d %s" % (getattr(counts, name), name))
     return ", ".join(parts)
@@ -113,44 +115,7 @@ def mean_of(values):
     return sum(values) / len(values)
 
 
-# --- common parts of all reports ------------------------------------------------
-
-
-class Curve(NamedTuple):
-    """The best setting for each value of an axis."""
-
-    rows: list[list[str]]  # of each value: its text, mean and error, ended jobs
-    line: plots.Line | None  # None where no job has a score
-    baseline: float | None  # the baseline's score, times 100
-
-
-def best_by_value(study, jobs, values, value_of, name):
-    """Selects the best setting for each value of an axis.
-
-    Args:
-      study: a `grid.Study`.
-      jobs: those of one line.
-      values: texts of numbers, along the axis.
-      value_of: function from a job to its value.
-      name: of the line.
-
-    Returns:
-      A `Curve`.
-    """
-    rows, x, y, errors, baseline = [], [], [], [], None
-    for value in values:
-        candidates = [job for job in jobs if value_of(job) == value]
-        best = selection.best_cell(candidates, study.results)
-        found = selection.summary(best, study.results)
-        counts = counts_text(candidates, study.results)
-        rows.append([value, spread(found), counts])
-        if found is not None:
-            x.append(float(value))
-            y.append(100 * found.mean)
-            errors.append(100 * (found.error or 0))
-            baseline = 100 * study.results[best[0]].baseline
-    line = plots.Line(name, x, y, errors) if x else None
-    return Curve(rows, line, baseline)
+# --- common parts of reports ----------------------------------------------------
 
 
 def start_report(study, title):
@@ -162,12 +127,57 @@ def start_report(study, title):
         "run: it predicts a single class, or its training loss did not fall below that "
         "of the labels' frequencies. Its score counts in means. A diverged or failed "
         "run has no score. The baseline predicts the majority class, or the mean for "
-        "regression." % counts_text(study.jobs, study.results)
+        "regression." % status_text(study.jobs, study.results)
     )
-    missing = selection.counts(study.jobs, study.results).missing
+    missing = selection.count_jobs(study.jobs, study.results).missing
     if missing:
         page.text("**The report is incomplete: %d jobs are missing.**" % missing)
     return page
+
+
+def add_curves(page, study, name, caption, axis, values, value_of, line_of):
+    """Adds a plot and a table of the best score at each value of an axis.
+
+    Args:
+      page: a `Page`.
+      study: a `grid.Study`.
+      name: of the figure's files.
+      caption: below the figure.
+      axis: names of the axis in the table and in the plot.
+      values: texts of numbers, along the axis.
+      value_of: function from a job to its value.
+      line_of: function from a job to the name of its line.
+    """
+    panels, baselines, rows = {}, {}, []
+    for task in study.tasks:
+        by_line = collections.defaultdict(list)
+        for job in study.jobs:
+            if job.task == task:
+                by_line[line_of(job)].append(job)
+        for line, jobs in by_line.items():
+            x, y, errors = [], [], []
+            for value in values:
+                candidates = [job for job in jobs if value_of(job) == value]
+                best = selection.best_setting(candidates, study.results)
+                found = selection.summarize_jobs(best, study.results)
+                status = status_text(candidates, study.results)
+                rows.append([grid.title(task), line, value, mean_text(found), status])
+                if found is not None:
+                    x.append(float(value))
+                    y.append(100 * found.mean)
+                    errors.append(100 * (found.error or 0))
+                    baseline = 100 * study.results[best[0]].baseline
+                    baselines[grid.title(task)] = baseline
+            if x:
+                panel = panels.setdefault(grid.title(task), [])
+                panel.append(plots.Line(line, x, y, errors))
+    if panels:
+        figure = plots.lines(panels, axis[1], "score, times 100", baselines)
+        page.figure(name, caption, figure)
+    header = ["task", "", axis[0], "score", "runs"]
+    if len({line for _, line, *_ in rows}) == 1:
+        header, *rows = ([row[0], *row[2:]] for row in (header, *rows))
+    page.table(header, rows)
 
 
 def finish_report(study, page, command):
@@ -180,15 +190,9 @@ def finish_report(study, page, command):
             by_method[job.task, job.policy, job.is_corrected].append(job)
     for (task, policy, is_corrected), jobs in by_method.items():
         seconds = [study.results[job].seconds for job in jobs if job in study.results]
-        rows.append(
-            [
-                task,
-                policy,
-                "corrected" if is_corrected else "plain",
-                counts_text(jobs, study.results),
-                "%.1f" % (sum(seconds) / 3600),
-            ]
-        )
+        moments = "corrected" if is_corrected else "plain"
+        status = status_text(jobs, study.results)
+        rows.append([task, policy, moments, status, "%.1f" % (sum(seconds) / 3600)])
     page.table(["task", "policy", "Adam's moments", "training runs", "hours"], rows)
     # Failed jobs come first.
     lines = [

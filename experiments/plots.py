@@ -1,4 +1,4 @@
-"""The paper's kinds of figures, told apart by colour, marker and line."""
+"""The paper's kinds of figures; lines differ in colour, marker and dashes."""
 
 import io
 import math
@@ -107,7 +107,7 @@ def heat_maps(maps, x_label, y_label, bar_label):
     """Heat maps of relative changes, one beside the other, on one scale of colours.
 
     Args:
-      maps: dict from a title to a float array [L, L]; NaN: no such cell.
+      maps: dict from a title to a float array [L, L]; NaN: no value.
       x_label: what columns are.
       y_label: what rows are.
       bar_label: what the colours are.
@@ -147,28 +147,28 @@ def heat_maps(maps, x_label, y_label, bar_label):
     return figure
 
 
-def shares_and_scores(labels, groups, baseline, score_label):
-    """Beside each other: the share of seeds that learned, and each seed's score.
+def fractions_and_scores(labels, groups, baseline, score_label):
+    """Beside each other: the fraction of seeds that learned, and each seed's score.
 
     Args:
-      labels: what stands below the groups of bars.
-      groups: dict from a name to a list of (share, list of scores), one a label.
-      baseline: score of the baseline; None: not known.
-      score_label: what the scores are.
+      labels: below the groups of bars.
+      groups: dict from a name to a list of (fraction, list of scores), one a label.
+      baseline: score of the baseline.
+      score_label: of the axis of the scores.
 
     Returns:
       A figure.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    shares = _axes(figure, (1, 2, 1), "")
+    fractions = _axes(figure, (1, 2, 1), "")
     scores = _axes(figure, (1, 2, 2), "")
     width = 0.8 / len(groups)
     for number, (name, cells) in enumerate(groups.items()):
         colour, marker, _ = _STYLES[number % len(_STYLES)]
         middle = (number - (len(groups) - 1) / 2) * width
         at = [place + middle for place in range(len(labels))]
-        shares.bar(
-            at, [share or 0 for share, _ in cells], width=0.9 * width, color=colour,
+        fractions.bar(
+            at, [fraction for fraction, _ in cells], width=0.9 * width, color=colour,
             hatch=("", "//")[number % 2], edgecolor="white", label=name,
         )  # fmt: skip
         x = [
@@ -178,21 +178,19 @@ def shares_and_scores(labels, groups, baseline, score_label):
         ]
         y = [score for _, seeds in cells for score in seeds]
         scores.plot(x, y, marker, color=colour, markersize=5, alpha=0.8)
-    if baseline is not None:
-        scores.axhline(baseline, color="0.4", linestyle="--", linewidth=1)
-        scores.annotate(
-            "baseline", (0.02, baseline), fontsize=8, color="0.3",
-            xycoords=("axes fraction", "data"), textcoords="offset points",
-            xytext=(0, 3),
-        )  # fmt: skip
-    shares.set_ylim(0, 1.05)
-    shares.set_ylabel("share of seeds that learned")
+    scores.axhline(baseline, color="0.4", linestyle="--", linewidth=1)
+    scores.annotate(
+        "baseline", (0.02, baseline), fontsize=8, color="0.3",
+        xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(0, 3),
+    )  # fmt: skip
+    fractions.set_ylim(0, 1.05)
+    fractions.set_ylabel("fraction of seeds that learned")
     scores.set_ylabel(score_label)
-    for axes in (shares, scores):
+    for axes in (fractions, scores):
         axes.set_xticks(range(len(labels)), labels)
         axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.set_xlabel("learning rate")
-    handles, names = shares.get_legend_handles_labels()
+    handles, names = fractions.get_legend_handles_labels()
     figure.legend(
         handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9
     )

@@ -391,7 +391,7 @@ def _ended_jobs(sweep):
 def seconds_left(jobs, known) -> float | None:
     """How long the jobs that are not done will take one at a time.
 
-    From those that are done, by `grid.work`; a task of unknown size counts as the mean.
+    From those that are done, by `grid.cost`; a task of unknown size counts as the mean.
 
     Args:
       jobs: list of `grid.Job`.
@@ -405,9 +405,9 @@ def seconds_left(jobs, known) -> float | None:
         return None
     seconds = sum(known[job].seconds for job in done)
     left = [job for job in jobs if not is_done(job, known)]
-    sized = [job for job in done if grid.work(job)]
+    sized = [job for job in done if grid.cost(job)]
     if not sized:
         return seconds / len(done) * len(left)
-    rate = sum(known[job].seconds for job in sized) / sum(map(grid.work, sized))
+    rate = sum(known[job].seconds for job in sized) / sum(map(grid.cost, sized))
     mean = seconds / len(done)
-    return sum(rate * (grid.work(job) or 0) or mean for job in left)
+    return sum(rate * (grid.cost(job) or 0) or mean for job in left)

@@ -1,4 +1,4 @@
-"""What is chosen and computed from results: by the dev set alone, never by test rows.
+"""Selects settings and averages scores: by the dev set alone, never by test examples.
 
 The score of a collapsed seed, mostly the baseline's, counts in means as any other. A
 diverged or failed seed has no score: it is counted beside the mean.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import results as results_lib
+from experiments.results import STATUSES
 
 # Lines of figures 1 and 3.
 PERCENTILES = (20, 50, 80)
@@ -25,7 +25,7 @@ class Summary(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many jobs came to what."""
+    """Numbers of jobs by status."""
 
     expected: int
     ok: int
@@ -35,13 +35,12 @@ class Counts(NamedTuple):
 
     @property
     def missing(self):
-        """Those that have not ended."""
-        ended = self.ok + self.collapsed + self.diverged + self.failed
-        return self.expected - ended
+        """Jobs that have not ended."""
+        return self.expected - sum(self[1:])
 
 
 def summarize(scores) -> Summary | None:
-    """Mean and standard error of scores, those that are None left out.
+    """Mean and standard error of scores, None left out.
 
     The standard error is the deviation with n - 1, over the root of n.
 
@@ -57,69 +56,59 @@ def summarize(scores) -> Summary | None:
     return Summary(statistics.mean(known), error, known)
 
 
-def dev_score(result):
-    """The headline on the dev set, what everything is selected by."""
-    return result.score
-
-
-def summary(jobs, results, of=dev_score):
-    """The `Summary` of jobs, or None.
+def summarize_jobs(jobs, known, score_of=lambda result: result.score):
+    """The `Summary` of jobs of one setting, or None.
 
     Args:
-      jobs: jobs of one cell.
-      results: dict from `Job` to `results.Result`.
-      of: function from a `Result` to a score or None.
+      jobs: jobs that differ in their seeds.
+      known: dict from `Job` to `results.Result`.
+      score_of: function from a `Result` to a score or None; by default the headline
+        on the dev set.
     """
-    return summarize(of(results[job]) for job in jobs if job in results)
+    return summarize(score_of(known[job]) for job in jobs if job in known)
 
 
-def cells(jobs):
-    """Jobs by their cell, a dict in the order of the grid."""
-    found: dict = {}
-    for job in jobs:
-        found.setdefault(job.cell, []).append(job)
-    return found
-
-
-def best_run(jobs, results):
+def best_run(jobs, known):
     """The job with the highest score on the dev set: what the paper submits.
 
     Returns:
       A `Job`, the first of equals; None where no job has a score.
     """
-    scored = [job for job in jobs if job in results and results[job].score is not None]
-    return max(scored, key=lambda job: results[job].score, default=None)
+    scored = [job for job in jobs if job in known and known[job].score is not None]
+    return max(scored, key=lambda job: known[job].score, default=None)
 
 
-def best_cell(jobs, results, of=dev_score):
+def best_setting(jobs, known):
     """The jobs of the setting with the highest mean on the dev set over its seeds.
 
-    A setting that lacks the score of a seed comes after all that lack fewer: a mean
+    A setting that lacks the score of a seed ranks below all that lack fewer: a mean
     over the lucky seeds alone would win too often.
 
     Args:
       jobs: all jobs of a sweep for one task.
-      results: dict from `Job` to `results.Result`.
-      of: function from a `Result` to the score on the dev set, or None.
+      known: dict from `Job` to `results.Result`.
 
     Returns:
       List of jobs, the first setting of equals; [] where no job has a score.
     """
+    by_setting: dict = {}
+    for job in jobs:
+        by_setting.setdefault(job.setting, []).append(job)
     best, best_key = [], None
-    for cell in cells(jobs).values():
-        found = summary(cell, results, of)
+    for seeds in by_setting.values():
+        found = summarize_jobs(seeds, known)
         if found is None:
             continue
-        key = (len(found.scores) - len(cell), found.mean)
+        key = (len(found.scores) - len(seeds), found.mean)
         if best_key is None or key > best_key:
-            best, best_key = cell, key
+            best, best_key = seeds, key
     return best
 
 
-def counts(jobs, results):
+def count_jobs(jobs, known):
     """The `Counts` of jobs."""
-    found = [results[job].status for job in jobs if job in results]
-    return Counts(len(jobs), *map(found.count, results_lib.STATUSES))
+    found = [known[job].status for job in jobs if job in known]
+    return Counts(len(jobs), *map(found.count, STATUSES))
 
 
 def percentiles(values):
@@ -137,9 +126,7 @@ def difference(first, second) -> Summary | None:
     return Summary(first.mean - second.mean, error, ())
 
 
-def parameters(jobs, results, name="trained"):
-    """A count of parameters of the first of the jobs that has it; None if none has."""
-    for job in jobs:
-        if job in results and name in results[job].parameters:
-            return results[job].parameters[name]
-    return None
+def parameter_count(jobs, known, name="trained"):
+    """A count of parameters, of the first job that has it; None if none has."""
+    found = (known[job].parameters.get(name) for job in jobs if job in known)
+    return next((count for count in found if count is not None), None)

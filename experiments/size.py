@@ -4,20 +4,7 @@ from typing import NamedTuple
 
 import modeling
 import optimization
-from experiments import pages, plots, selection
-from experiments.grid import (
-    GLUE,
-    PAPER,
-    PAPER_EPOCHS,
-    PAPER_RATES,
-    SMALL,
-    Experiment,
-    Method,
-    adapters,
-    small_adapters,
-    sweep,
-    title,
-)
+from experiments import grid, pages, plots, selection
 
 _ADAPTERS, _TOP, _NORMS = "adapters", "top layers", "layer norms"
 _FAMILIES = {
@@ -28,150 +15,140 @@ _FAMILIES = {
 
 
 def _methods(preset):
-    if preset == SMALL:
+    if preset == grid.SMALL:
         rest = (("1e-4",), (), (0,), "", True)
-        norms = Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True)
-        by_adapters, layers = small_adapters(sizes=(1, 8, 64, 256)), (1, 2, 3)
+        norms = grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True)
+        adapters, layers = grid.small_adapters(sizes=(1, 8, 64, 256)), (1, 2, 3)
     else:
-        rest = (PAPER_RATES, PAPER_EPOCHS)
-        norms = Method(modeling.LAYER_NORM, *rest)
+        rest = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
+        norms = grid.Method(modeling.LAYER_NORM, *rest)
         sizes = tuple(2**n for n in range(10))
-        by_adapters = adapters(PAPER_RATES, sizes, PAPER_EPOCHS)
+        adapters = grid.adapters(grid.PAPER_RATES, sizes, grid.PAPER_EPOCHS)
         layers = tuple(range(1, 13))
-    top = (Method("%s:%d" % (optimization.TOP_K, k), *rest) for k in layers)
-    return Method(optimization.FULL, *rest), *top, norms, by_adapters
+    top = grid.top_layers(layers, *rest)
+    return grid.Method(optimization.FULL, *rest), *top, norms, adapters
 
 
 def _jobs(study):
-    return sweep(study, _methods(study.preset))
+    return grid.sweep(study, _methods(study.preset))
 
 
-def _variants(study, task, family):
-    """The jobs of each size or number of layers, dict from its name to jobs."""
-    found: dict = {}
-    for job in study.jobs:
-        kind, _, layers = job.policy.partition(":")
-        if job.task == task and kind == _FAMILIES[family]:
-            name = {_ADAPTERS: job.adapter_size, _TOP: layers}.get(family, "")
-            found.setdefault(("%s %s" % (family, name)).strip(), []).append(job)
-    return found
-
-
-class _Point(NamedTuple):
-    """A size, or a number of layers, for one task."""
+class _Variant(NamedTuple):
+    """An adapter size, or a number of layers, for one task."""
 
     name: str
     trained: int  # parameters
     summary: selection.Summary  # of the best setting
-    runs: str  # what all runs came to, in words
+    status: str  # of all its jobs
 
 
-def _points(study, task, family):
-    """The `_Point` of each variant that has scores."""
-    for name, jobs in _variants(study, task, family).items():
-        best = selection.best_cell(jobs, study.results)
-        trained = selection.parameters(best, study.results)
+def _variants(study, task, family):
+    """The `_Variant`s of a family that have scores."""
+    by_name: dict = {}
+    for job in study.jobs:
+        kind, _, layers = job.policy.partition(":")
+        if job.task == task and kind == _FAMILIES[family]:
+            value = {_ADAPTERS: job.adapter_size, _TOP: layers}.get(family, "")
+            by_name.setdefault(("%s %s" % (family, value)).strip(), []).append(job)
+    for name, jobs in by_name.items():
+        best = selection.best_setting(jobs, study.results)
+        trained = selection.parameter_count(best, study.results)
         if trained is not None:
-            summary = selection.summary(best, study.results)
-            runs = pages.counts_text(jobs, study.results)
-            yield _Point(name, trained, summary, runs)
-
-
-def _jobs_of_full(study, task):
-    return [j for j in study.jobs if j.task == task and j.policy == optimization.FULL]
+            summary = selection.summarize_jobs(best, study.results)
+            yield _Variant(
+                name, trained, summary, pages.status_text(jobs, study.results)
+            )
 
 
 def _full(study, task):
-    jobs = _jobs_of_full(study, task)
-    best = selection.best_cell(jobs, study.results)
-    return selection.summary(best, study.results)
+    """The jobs of full fine-tuning for a task, and the best setting's `Summary`."""
+    jobs = [j for j in study.jobs if (j.task, j.policy) == (task, optimization.FULL)]
+    best = selection.best_setting(jobs, study.results)
+    return jobs, selection.summarize_jobs(best, study.results)
 
 
-def _across_tasks(study, page):
+def _add_all_tasks(study, page):
     """Figures 1 and 3: the score minus that of full fine-tuning, over all tasks."""
-    apart: dict = {}
-    tasks = [task for task in study.tasks if _full(study, task) is not None]
+    found: dict = {}
+    tasks = [task for task in study.tasks if _full(study, task)[1] is not None]
     for task in tasks:
-        full = _full(study, task)
+        full = _full(study, task)[1]
         for family in _FAMILIES:
-            for point in _points(study, task, family):
-                difference = 100 * (point.summary.mean - full.mean)
-                found = apart.setdefault((family, point.name), [])
-                found.append((point.trained, difference))
-    # A percentile over other tasks than its neighbour's says nothing.
-    whole = {key: each for key, each in apart.items() if len(each) == len(tasks)}
+            for variant in _variants(study, task, family):
+                difference = 100 * (variant.summary.mean - full.mean)
+                by_name = found.setdefault(family, {})
+                by_name.setdefault(variant.name, []).append(
+                    (variant.trained, difference)
+                )
     lines, rows = [], []
-    for family in _FAMILIES:
+    for family, by_name in found.items():
         x, bands = [], []
-        for (of, name), found in whole.items():
-            if of == family:
-                # Heads differ a little from task to task.
-                x.append(sum(trained for trained, _ in found) / len(found))
-                bands.append(selection.percentiles([d for _, d in found]))
-                texts = ["%+.1f" % value for value in bands[-1]]
-                rows.append([name, pages.count(x[-1]), *texts])
+        for name, pairs in by_name.items():
+            # Percentiles over different tasks are not comparable.
+            if len(pairs) < len(tasks):
+                continue
+            # Heads differ a little from task to task.
+            x.append(sum(trained for trained, _ in pairs) / len(pairs))
+            bands.append(selection.percentiles([d for _, d in pairs]))
+            texts = ["%+.1f" % value for value in bands[-1]]
+            rows.append([name, pages.count_text(x[-1]), *texts])
         if x:
             low, middle, high = zip(*bands)
             lines.append(plots.Line(family, x, middle, None, low, high))
     if not lines:
         return
     page.heading("All tasks (figures 1 and 3)")
-    panel = ", ".join(map(title, tasks)) if len(tasks) < 4 else "%d tasks" % len(tasks)
-    page.figure(
-        "size_all_tasks",
-        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks",
-        plots.lines(
-            {panel: lines},
-            "trained parameters for each task",
-            "score minus full fine-tuning, points",
-            {panel: 0},
-            "full fine-tuning",
-        ),
+    titles = ", ".join(map(grid.title, tasks))
+    panel = titles if len(tasks) < 4 else "%d tasks" % len(tasks)
+    figure = plots.lines(
+        {panel: lines},
+        "trained parameters for each task",
+        "score minus full fine-tuning, points",
+        {panel: 0},
+        "full fine-tuning",
     )
+    caption = (
+        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks"
+    )
+    page.figure("size_all_tasks", caption, figure)
     names = ["%dth" % p for p in selection.PERCENTILES]
     page.table(["", "trained", *names], rows)
 
 
-def _by_task(study, page):
-    """Figure 4: each task for itself."""
+def _add_each_task(study, page):
+    """Figure 4: each task by itself."""
     page.heading("Each task (figure 4)")
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
-        name_of_task = title(task)
-        full = _full(study, task)
-        row = [name_of_task, "full fine-tuning", pages.NONE, pages.spread(full), "0"]
-        jobs = _jobs_of_full(study, task)
-        rows.append([*row, pages.counts_text(jobs, study.results)])
-        panel = []
-        for family in _FAMILIES:
-            found = list(_points(study, task, family))
-            for point in found:
-                apart = selection.difference(point.summary, full)
-                row = [name_of_task, point.name, pages.count(point.trained)]
-                row += [pages.spread(point.summary), pages.spread(apart, sign=True)]
-                rows.append([*row, point.runs])
-            if found:
-                panel.append(
-                    plots.Line(
-                        family,
-                        [point.trained for point in found],
-                        [100 * point.summary.mean for point in found],
-                        [100 * (point.summary.error or 0) for point in found],
-                    )
-                )
-        if panel:
-            panels[name_of_task] = panel
+        title = grid.title(task)
+        jobs, full = _full(study, task)
+        status = pages.status_text(jobs, study.results)
+        score = pages.mean_text(full)
+        rows.append([title, "full fine-tuning", pages.NONE, score, "0", status])
         if full is not None:
-            baselines[name_of_task] = 100 * full.mean
+            baselines[title] = 100 * full.mean
+        for family in _FAMILIES:
+            variants = list(_variants(study, task, family))
+            for name, trained, summary, status in variants:
+                texts = [pages.count_text(trained), pages.mean_text(summary)]
+                difference = selection.difference(summary, full)
+                texts.append(pages.mean_text(difference, sign=True))
+                rows.append([title, name, *texts, status])
+            if variants:
+                line = plots.Line(
+                    family,
+                    [variant.trained for variant in variants],
+                    [100 * variant.summary.mean for variant in variants],
+                    [100 * (variant.summary.error or 0) for variant in variants],
+                )
+                panels.setdefault(title, []).append(line)
     if panels:
-        page.figure(
-            "size_by_task",
-            "Score on the dev set, mean and standard error over seeds",
-            plots.lines(
-                panels, "trained parameters", "score, times 100",
-                baselines, "full fine-tuning",
-            ),
+        figure = plots.lines(
+            panels, "trained parameters", "score, times 100", baselines,
+            "full fine-tuning",
         )  # fmt: skip
+        caption = "Score on the dev set, mean and standard error over seeds"
+        page.figure("size_by_task", caption, figure)
     page.table(["task", "", "trained", "score", "minus full", "all runs"], rows)
     page.text(
         "The paper, MNLI-m, BERT-base: top layer alone (9M parameters) 77.8, adapters "
@@ -186,16 +163,16 @@ def _report(study):
         "For each size, and each number of layers, the setting with the highest mean "
         "on the dev set."
     )
-    _across_tasks(study, page)
-    _by_task(study, page)
+    _add_all_tasks(study, page)
+    _add_each_task(study, page)
     return page
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = grid.Experiment(
     about="Adapter sizes, top layers and layer norms against full fine-tuning.",
     base="BERT-base",
-    tasks={PAPER: GLUE, SMALL: ("mrpc", "cola")},
-    seeds={PAPER: (1, 2, 3), SMALL: (1, 2)},
+    tasks={grid.PAPER: grid.GLUE, grid.SMALL: ("mrpc", "cola")},
+    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
     jobs=_jobs,
     report=_report,
 )

@@ -1,117 +1,104 @@
-"""Table 2: further tasks, each described by a file; test rows are scored at the end."""
+"""Table 2: further tasks, each described by a file; test sets are scored at the end."""
 
+import modeling
 import optimization
-from experiments import pages, selection
-from experiments.grid import (
-    PAPER,
-    SMALL,
-    Experiment,
-    Method,
-    adapters,
-    small_adapters,
-    sweep,
-)
+from experiments import grid, pages, selection
 
 _RATES = ("1e-5", "3e-5", "1e-4", "3e-3")
 _EPOCHS = (20, 50, 100)
-_TOP = (1, 2, 3, 5, 7, 9, 11, 12)
-
-
-def _top(layers, *rest):
-    return tuple(Method("%s:%d" % (optimization.TOP_K, k), *rest) for k in layers)
-
-
 _METHODS = {
-    PAPER: (
-        Method(optimization.FULL, _RATES, _EPOCHS),
-        *_top(_TOP, _RATES, _EPOCHS),
-        adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
+    grid.PAPER: (
+        grid.Method(optimization.FULL, _RATES, _EPOCHS),
+        *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
+        grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
     ),
-    SMALL: (
-        Method(optimization.FULL, ("1e-4",), is_corrected=True),
-        *_top((1, 2), ("1e-4",), (), (0,), "", True),
-        small_adapters(sizes=(8, 64)),
+    grid.SMALL: (
+        grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
+        *grid.top_layers((1, 2), ("1e-4",), (), (0,), "", True),
+        grid.small_adapters(sizes=(8, 64)),
     ),
 }
-# Mean test accuracy, and total parameters of 17 tasks in models.
-_PAPER = {
-    "full": ("73.7", "17x"),
-    "top_k": ("74.0", "9.9x"),
-    "adapters": ("73.3", "1.19x"),
-}
-_NAMES = {
-    "full": "full fine-tuning",
-    "top_k": "the best number of top layers",
-    "adapters": "adapters of the best size",
+# By policy: a name, and the paper's mean test accuracy and total parameters of 17 tasks
+# in models.
+_LINES = {
+    optimization.FULL: ("full fine-tuning", "73.7", "17x"),
+    optimization.TOP_K: ("the best number of top layers", "74.0", "9.9x"),
+    modeling.ADAPTERS: ("adapters of the best size", "73.3", "1.19x"),
 }
 
 
 def _jobs(study):
-    return sweep(study, _METHODS[study.preset])
+    return grid.sweep(study, _METHODS[study.preset])
+
+
+def _total_parameters(ratios):
+    """Parameters of all tasks as a multiple of the base model's, as text.
+
+    Args:
+      ratios: trained parameters of each task as a multiple; None: not known.
+    """
+    mean = pages.mean_of(ratios)
+    if mean is None:
+        return pages.NONE
+    # Each task has a whole model, or they share one base model.
+    return "%.3gx" % (mean * len(ratios) + (0 if mean >= 1 else 1))
 
 
 def _report(study):
     page = pages.start_report(study, "Table 2: further tasks")
     page.text(
-        "Settings are chosen by the mean on the dev set over seeds; the score is the "
+        "Settings are selected by the mean on the dev set over seeds; the score is the "
         "mean on the test set of the same runs."
     )
-    rows, tests, sizes = [], {}, {}
-    for task in study.tasks:
-        for kind, name in _NAMES.items():
+    rows, totals = [], []
+    for policy, (name, *paper) in _LINES.items():
+        tests, ratios = [], []
+        for task in study.tasks:
             jobs = [
                 job
                 for job in study.jobs
-                if job.task == task and job.policy.partition(":")[0] == kind
+                if (job.task, job.policy.partition(":")[0]) == (task, policy)
             ]
-            best = selection.best_cell(jobs, study.results)
-            dev = selection.summary(best, study.results)
-            test = selection.summary(best, study.results, lambda r: r.test_score)
-            tests.setdefault(kind, []).append(test and test.mean)
-            trained = selection.parameters(best, study.results)
-            base = selection.parameters(best, study.results, "base")
-            sizes.setdefault(kind, []).append(base and trained and trained / base)
-            rows.append(
-                [
-                    task,
-                    name,
-                    pages.setting_text(best[0]) if best else pages.NONE,
-                    pages.spread(dev),
-                    pages.spread(test),
-                    pages.count(trained),
-                    pages.counts_text(jobs, study.results),
-                ]
+            best = selection.best_setting(jobs, study.results)
+            dev = selection.summarize_jobs(best, study.results)
+            test = selection.summarize_jobs(
+                best, study.results, lambda result: result.test_score
             )
+            trained = selection.parameter_count(best, study.results)
+            base = selection.parameter_count(best, study.results, "base")
+            tests.append(test and test.mean)
+            ratios.append(base and trained and trained / base)
+            setting, status = (
+                pages.setting_text(best),
+                pages.status_text(jobs, study.results),
+            )
+            scores = pages.mean_text(dev), pages.mean_text(test)
+            rows.append(
+                [task, name, setting, *scores, pages.count_text(trained), status]
+            )
+        score = pages.points(pages.mean_of(tests))
+        totals.append([name, score, _total_parameters(ratios), *paper])
+    rows.sort(key=lambda row: study.tasks.index(row[0]))
     page.table(
         ["task", "method", "setting", "dev", "test", "trained", "all runs"], rows
     )
     page.heading("All tasks")
-    rows = []
-    for kind, name in _NAMES.items():
-        score = pages.mean_of(tests.get(kind, ()))
-        share = pages.mean_of(sizes.get(kind, ()))
-        times = pages.NONE
-        if share is not None:
-            # A model of its own for each task, or one base and what each task trained.
-            total = share * len(study.tasks) + (0 if share >= 1 else 1)
-            times = "%.3gx" % total
-        rows.append([name, pages.points(score), times, *_PAPER[kind]])
-    page.table(
-        ["", "mean test score", "total parameters", "paper, 17 tasks", "paper, total"],
-        rows,
-    )
+    header = ("", "mean test score", "total parameters", "paper, 17 tasks",
+              "paper, total")  # fmt: skip
+    page.table(header, totals)
     page.text(
-        "Total parameters: the base once, and what each task trains, heads included, "
-        "as a multiple of the base; of full fine-tuning a whole model for each task."
+        "Total parameters: the base model once, and what each task trains, heads "
+        "included, as a multiple of the base model; of full fine-tuning a whole model "
+        "for each task."
     )
     return page
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = grid.Experiment(
     about="Tasks of --task_configs: full fine-tuning, top layers, adapters.",
     base="BERT-base",
-    tasks={PAPER: (), SMALL: ()},
-    seeds={PAPER: (1, 2, 3), SMALL: (1, 2)},
+    tasks={grid.PAPER: (), grid.SMALL: ()},
+    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
     jobs=_jobs,
     report=_report,
 )
