@@ -58,12 +58,9 @@ def test_label_orders_and_first_metrics():
     assert "adversarial" in GLUE_TASKS["wnli"].note
 
 
-@pytest.mark.parametrize("spelling", ["sts-b", "STS-B", "stsb", " Sts-B"])
-def test_get_task(spelling):
-    assert get_task(spelling) is GLUE_TASKS["sts-b"]
-
-
-def test_get_unknown_task():
+def test_get_task():
+    for spelling in ("sts-b", "STS-B", "stsb", " Sts-B"):
+        assert get_task(spelling) is GLUE_TASKS["sts-b"]
     with pytest.raises(UserError, match=r"Task not found: boolq.*cola.*wnli"):
         get_task("boolq")
 
@@ -75,9 +72,13 @@ def test_get_unknown_task():
 def test_every_layout_is_read(name):
     task = GLUE_TASKS[name]
     for split, rows in zip(task.splits, FIXTURE_ROWS[name]):
-        examples = read_examples(task, str(GLUE / task.title), split)
+        path = GLUE / task.title / split.filename
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        examples = read_examples(task, str(path.parent), split)
         assert len(examples) == rows - 2 * split.skips_broken_lines
         for example in examples:
+            for text in (example.text_a, example.text_b or ""):
+                assert text in lines[example.line - 1]
             assert example.text_a
             assert (example.text_b is not None) == (split.text_b is not None)
             assert "\t" not in example.text_a
@@ -132,16 +133,21 @@ def test_regression_labels_stay_text():
     assert {row[3] for row in rows_of("sts-b", 2)} == {"0"}
 
 
-def test_broken_qqp_lines_are_counted_and_said(monkeypatch):
-    said = []
-    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: said.append(text % a))
+@pytest.fixture
+def warnings(monkeypatch):
+    logged = []
+    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: logged.append(text % a))
+    return logged
+
+
+def test_broken_qqp_lines_are_skipped_with_a_warning(warnings):
     rows_of("qqp", 0)
-    (message,) = said
+    (message,) = warnings
     assert "skipped 2 broken lines of 8" in message
     assert message.endswith("line 4, 5")
     assert os.path.join("QQP", "train.tsv") in message
     rows_of("qqp", 1)
-    assert len(said) == 1
+    assert len(warnings) == 1
 
 
 def changed(tmp_path, task_name, split_number, change):
@@ -179,14 +185,10 @@ def swap(old, new):
          r"train\.tsv, line 3: label, field 2: '2' is not one of '0', '1'$"),
         ("cola", 0, line(2, b"zz01\t1\tText."),
          r"line 2: 3 tab-separated fields, expected 4"),
-        ("cola", 0, line(2, b"a\t1\t\tText\tx"),
-         r"line 2: 5 tab-separated fields, expected 4"),
-        ("cola", 0, line(2, b""), r"line 2: a blank line"),
         ("cola", 0, lambda data: data + b"\n", r"line 7: .*blank line"),
         ("cola", 0, lambda _: b"", r"train\.tsv is empty"),
         ("rte", 0, lambda data: data.split(b"\n")[0], r"train\.tsv has no data rows"),
-        ("rte", 0, swap(b"not_entailment", b"neutral"),
-         r"line 2: label, field 4: 'neutral' is not one of 'entailment', 'not_ent"),
+        ("rte", 0, swap(b"not_entailment", b"neutral"), r"line 2: .* 4: 'neutral' is"),
         ("rte", 0, swap(b"sentence2\tlabel", b"hypothesis\tgold"),
          r"line 1: .*no column 'sentence2', 'label'; it has 'index', 'sentence1', 'h"),
         ("rte", 2, line(3, b"2\ta\tb"), r"line 3: index, field 1: '2', expected 1"),
@@ -202,8 +204,6 @@ def swap(old, new):
         ("sts-b", 0, swap(b"5.000", b"high"), r"line 2: label, field 10: 'high'"),
         ("sts-b", 0, swap(b"5.000", "\u0663".encode()), r"field 10: '\u0663' is not"),
         ("sts-b", 0, swap(b"5.000", b"1_0e-1"), r"field 10: '1_0e-1' is not a number"),
-        ("sts-b", 0, swap(b"5.000", b"1e39"), r"line 2: label, field 10: '1e39' is"),
-        ("sts-b", 0, swap(b"5.000", b"1e"), r"field 10: '1e' is not a number"),
         ("rte", 0, swap(b"index\t", b"sentence1\t"),
          r"line 1: the header has the column 'sentence1' twice"),
         ("rte", 0, line(1, b"\t".join(b"c%d" % i for i in range(10**5))),
@@ -211,7 +211,6 @@ def swap(old, new):
         ("rte", 0, line(2, b"0\ta\tb\t" + b"x" * 10**5), r"field 4: 'x{70,80} is not"),
         ("sst-2", 0, swap(b"rain", b"r\xe4in"),
          r"train\.tsv, line 5: not UTF-8 .*0xe4"),
-        ("mrpc", 0, swap(b"kettle sang", b"kettle \xff"), r"line 2: not UTF-8"),
     ],
 )  # fmt: skip
 def test_bad_files(tmp_path, task, split, change, message):
@@ -243,18 +242,10 @@ def test_a_file_without_the_right_to_read_it(monkeypatch):
         read_examples(task, str(GLUE / "RTE"), task.train)
 
 
-def test_a_file_that_a_spreadsheet_quoted_is_taken_with_a_warning(
-    tmp_path, monkeypatch
-):
-    said = []
-    monkeypatch.setattr(
-        tasks.console,
-        "warn",
-        lambda text, *values: said.append(text % values),
-    )
+def test_a_file_that_a_spreadsheet_quoted_is_read_with_a_warning(tmp_path, warnings):
     changed(tmp_path, "rte", 0, line(2, b'0\t"a ""b"""\t"c"\tentailment'))
-    assert len(said) == 1
-    assert "train.tsv: 1 row with " in said[0]
+    (message,) = warnings
+    assert "train.tsv: 1 row with " in message
 
 
 def test_columns_are_found_by_name(tmp_path):

@@ -2,9 +2,7 @@
 
 import pytest
 
-import glue_data
 from inputs import data_report, features, tasks
-from tests.places import GLUE
 
 CLEAN = [("a", "0"), ("b", "1"), ("c", "1"), ("d", "0")]
 
@@ -121,14 +119,3 @@ def test_listed_labels_that_are_written_differently():
     similar, padded = problems(rows, labels=("x", "X "))
     assert similar.startswith("labels: 'x', 'X ' differ in case")
     assert padded.startswith("labels: 'X ' with white space")
-
-
-@pytest.mark.parametrize("name", glue_data.GLUE_TASKS)
-def test_the_lines_are_those_of_the_files(name):
-    task = glue_data.GLUE_TASKS[name]
-    for split in task.splits:
-        path = GLUE / task.title / split.filename
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-        for example in tasks.read_examples(task, str(path.parent), split):
-            assert example.text_a in lines[example.line - 1]
-            assert (example.text_b or "") in lines[example.line - 1]

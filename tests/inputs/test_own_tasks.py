@@ -1,4 +1,4 @@
-"""Files that describe tasks: what they give, and what each mistake is told."""
+"""Task files: the tasks that they describe, and messages about mistakes."""
 
 import json
 
@@ -54,23 +54,16 @@ def test_labels_and_metrics_that_are_not_given(write, tmp_path):
         ('Where, please, is "it"?', None, "late", 2),
         ("Two\nlines", None, "bill", 3),
     ]
-    assert [split.filename for split in task.splits] == [
-        *("train.csv", "dev.csv", "test.csv")
-    ]
-    assert [split.has_labels for split in task.splits] == [True, True, False]
+    assert [(split.filename, split.has_labels) for split in task.splits] == [
+        ("train.csv", True), ("dev.csv", True), ("test.csv", False)
+    ]  # fmt: skip
 
 
-def test_labels_that_are_numbers_are_in_their_order(write):
-    rows = "message,topic\n" + "".join("x,%d\n" % n for n in (10, 9, 100, 9))
-    assert load(write(SOUND, train_csv=rows)).labels == ("9", "10", "100")
-
-
-def test_many_labels_of_any_script(write, tmp_path):
-    labels = ["класс %d" % n for n in range(157)]
-    rows = "message,topic\n" + "".join("x,%s\n" % label for label in labels)
-    task = load(write(SOUND, train_csv=rows))
-    assert task.labels == tuple(sorted(labels))
-    assert len(examples(task, tmp_path, task.train)) == 157
+def test_order_of_labels(write):
+    for labels in (["9", "10", "100"], sorted("класс %d" % n for n in range(157))):
+        rows = "".join("x,%s\n" % label for label in [*reversed(labels), labels[0]])
+        task = load(write(SOUND, train_csv="message,topic\n" + rows))
+        assert task.labels == tuple(labels)
 
 
 def test_pairs_of_jsonl(write, tmp_path):
@@ -104,43 +97,37 @@ def test_another_folder_for_the_data(write, tmp_path):
     assert task.labels == ("bill", "late") and folder == str(tmp_path / "rows")
 
 
-def test_a_record_gives_the_same_task(write):
+def test_entries_of_a_task_are_parsed_to_the_same_task(write):
     for document, rows in (
         (SOUND, {"train_csv": ROWS}),
         ({**SOUND, "dev": None, "dev_share": 0.5, "seed": 3}, {"train_csv": ROWS}),
         ({**SOUND, "test_labels": True, "max_seq_length": 9}, {"train_csv": ROWS}),
     ):
         task = load(write(document, **rows))
-        record = json.loads(json.dumps(own_tasks.task_entries(task)))
-        assert own_tasks.parse_task(record, task.config_file) == task
+        entries = json.loads(json.dumps(own_tasks.task_entries(task)))
+        assert own_tasks.parse_task(entries, task.config_file) == task
 
 
-def test_a_share_of_the_training_rows(write, tmp_path):
-    rows = "message,topic\n" + "".join(
-        "text %d,%s\n" % (n, "rare" if n % 5 == 0 else "common") for n in range(200)
-    )
+def test_a_dev_set_held_out_of_the_training_set(write, tmp_path):
+    labels = ["rare" if n % 5 == 0 else "common" for n in range(200)] + ["single"]
+    lines = ["text %d,%s\n" % item for item in enumerate(labels)]
     document = {**SOUND, "dev": None, "dev_share": 0.25}
     found = {}
     for seed in (1, 1, 2):
-        task = load(write({**document, "seed": seed}, train_csv=rows))
-        train = examples(task, tmp_path, task.train)
-        dev = examples(task, tmp_path, task.dev[0])
-        # Each row once, the labels in their shares, the rows in their order.
+        path = write(
+            {**document, "seed": seed}, train_csv="".join(["message,topic\n", *lines])
+        )
+        task = load(path)
+        train, dev = (examples(task, tmp_path, task.splits[n]) for n in (0, 1))
+        # Each example once and in order, stratified by label.
         assert sorted(train + dev, key=lambda row: row[3]) == [
-            ("text %d" % n, None, "rare" if n % 5 == 0 else "common", n + 2)
-            for n in range(200)
+            ("text %d" % n, None, label, n + 2) for n, label in enumerate(labels)
         ]
         assert train == sorted(train, key=lambda row: row[3])
-        assert [row[2] for row in dev].count("rare") == 10
-        assert [row[2] for row in dev].count("common") == 40
+        counts = [[row[2] for row in dev].count(label) for label in task.labels]
+        assert dict(zip(task.labels, counts)) == {"common": 40, "rare": 10, "single": 0}
         assert found.setdefault(seed, dev) == dev
     assert found[1] != found[2]
-
-
-def test_a_label_of_one_row_stays_in_training(write, tmp_path):
-    rows = "message,topic\n" + "x,a\n" * 10 + "y,b\n"
-    task = load(write({**SOUND, "dev": None, "dev_share": 0.2}, train_csv=rows))
-    assert [row[2] for row in examples(task, tmp_path, task.dev[0])] == ["a", "a"]
 
 
 # What a task's file has instead of `SOUND`'s, and what the message has to name.
@@ -206,21 +193,18 @@ def test_mistakes(write, tmp_path, mistake):
     ],
     ids=range(8),
 )
-def test_rows_that_are_no_tasks(write, rows, message):
+def test_training_sets_that_are_refused(write, rows, message):
     with pytest.raises(UserError, match=message):
         load(write(SOUND, train_csv=rows))
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [
-        ("good", "good "),
-        ("good", "Good"),
-        ("gr\u00f6\u00dfe", "gro\u0308\u00dfe"),
-        ("1", "1.0", "01"),
-        ("very good", "very  good"),
-    ],
-)
+SIMILAR = [
+    *(("good", "good "), ("good", "Good"), ("very good", "very  good")),
+    *(("gr\u00f6\u00dfe", "gro\u0308\u00dfe"), ("1", "1.0", "01")),
+]
+
+
+@pytest.mark.parametrize("labels", SIMILAR)
 def test_labels_that_are_written_differently(write, labels):
     rows = "message,topic\n" + "".join("x,%s\n" % each for each in ("bad", *labels))
     with pytest.raises(UserError) as caught:
@@ -265,9 +249,8 @@ def test_a_share_that_holds_out_nothing(write, tmp_path, rows):
     content = "message,topic\n" + "x,1.5\n" * rows
     document = {**SOUND, "dev": None, "dev_share": 0.05, "regression": True}
     task = load(write(document, train_csv=content))
-    with pytest.raises(
-        UserError, match="dev_share.* 8 examples" if rows else "no data"
-    ):
+    message = "dev_share.* 8 examples" if rows else "no data"
+    with pytest.raises(UserError, match=message):
         examples(task, tmp_path, task.dev[0])
 
 
