@@ -27,6 +27,13 @@ _TOKENIZER_NAME = "tokenizer.json"
 _SPECIAL_TOKENS_NAME = "special_tokens_map.json"
 _ADDED_TOKENS_NAME = "added_tokens.json"
 _SENTENCE_CONFIG_NAME = "sentence_bert_config.json"
+_SETTINGS_NAMES = (
+    CONFIG_NAME,
+    _TOKENIZER_NAME,
+    _SPECIAL_TOKENS_NAME,
+    _ADDED_TOKENS_NAME,
+    _SENTENCE_CONFIG_NAME,
+)
 
 # Without what differs from Google's program in all tokenizers there: words of 101 to
 # 200 characters ([UNK] there), special tokens in a text (never split there), final
@@ -91,33 +98,25 @@ def read(folder, model_config, config_path):
         tokenizer gives other ids than BERT's.
     """
     settings = {}
-    for name in (
-        CONFIG_NAME,
-        _TOKENIZER_NAME,
-        _SPECIAL_TOKENS_NAME,
-        _ADDED_TOKENS_NAME,
-        _SENTENCE_CONFIG_NAME,
-    ):
+    for name in _SETTINGS_NAMES:
         path = os.path.join(folder, name)
         settings[name] = hf_files.read_json(path) if os.path.lexists(path) else {}
-    path, json_path = (os.path.join(folder, n) for n in (VOCAB_NAME, _TOKENIZER_NAME))
+    config, content = settings[CONFIG_NAME], settings[_TOKENIZER_NAME]
+    config.setdefault("tokenizer_class", model_config.get("tokenizer_class"))
     vocab_size = model_config["vocab_size"]
-    has_json = bool(settings[_TOKENIZER_NAME])
-    if has_json:
-        tokenizer, added = _load_tokenizer(settings, json_path)
-    else:
-        _check_class(folder, settings[CONFIG_NAME], model_config, config_path)
+    path = os.path.join(folder, VOCAB_NAME)
     if os.path.isfile(path):
-        content = files.read(path, tokenization.MOST_VOCAB_BYTES, "fetch it anew")
-    elif has_json:
-        path, content = json_path, _vocab_lines(tokenizer, vocab_size, json_path)
+        lines = files.read(path, tokenization.MOST_VOCAB_BYTES, "fetch it again")
+    elif content:
+        path = os.path.join(folder, _TOKENIZER_NAME)
+        lines = _vocab_lines(content, vocab_size, path)
     else:
         raise UserError(
             "There is neither %s nor %s in --input_dir=%s. Only encoders with a "
             "vocabulary of BERT's kind can be converted."
             % (VOCAB_NAME, _TOKENIZER_NAME, folder)
         )
-    ids = tokenization.parse_vocab(content, path)
+    ids = tokenization.parse_vocab(lines, path)
     tokenization.require_tokens(ids, path)
     features.check_vocabulary(path, ids, vocab_size, config_path)
     if len(ids) < vocab_size:
@@ -129,16 +128,13 @@ def read(folder, model_config, config_path):
             vocab_size,
             vocab_size - len(ids),
         )
-    if has_json:
-        _check_same_ids(ids, path, tokenizer)
-    else:
-        tokenizer, added = _load_tokenizer(settings, path, ids)
+    tokenizer = _load_tokenizer(folder, settings, ids)
+    _check_same_ids(ids, path, tokenizer)
     is_lowered = bool(settings[_SENTENCE_CONFIG_NAME].get("do_lower_case"))
+    added = _added_tokens(settings)
     lower_case = _fitting_case(folder, ids, tokenizer, added, is_lowered)
-    is_stated = (
-        has_json or is_lowered or settings[CONFIG_NAME].get("do_lower_case") is not None
-    )
-    return Vocabulary(path, content, ids, lower_case if is_stated else None)
+    is_stated = content or is_lowered or config.get("do_lower_case") is not None
+    return Vocabulary(path, lines, ids, lower_case if is_stated else None)
 
 
 def log_case(vocabulary):
@@ -192,65 +188,68 @@ def warn_of_case(model_name, do_lower_case):
 # --- tokenizers -----------------------------------------------------------------
 
 
-def _check_class(folder, config, model_config, config_path):
-    """Refuses a vocab.txt whose tokenizer is not BERT's, by its class."""
-    name, path = model_config.get("tokenizer_class"), config_path
-    if "tokenizer_class" in config:
-        name, path = config["tokenizer_class"], os.path.join(folder, CONFIG_NAME)
-    if name is not None and not _TOKENIZER_CLASS.fullmatch(str(name)):
-        raise UserError(
-            "%s: tokenizer_class is %s, and without a %s only BertTokenizer and its "
-            "relatives can be converted. Choose another encoder for --input_dir."
-            % (path, printable(json.dumps(name), 100), _TOKENIZER_NAME)
-        )
-
-
-def _load_tokenizer(settings, path, ids=None):
-    """Loads a tokenizer as transformers does.
+def _load_tokenizer(folder, settings, ids):
+    """Loads the tokenizer of a folder as transformers does.
 
     Args:
+      folder: its path, for messages.
       settings: dict from file name to content.
-      path: its main file, for messages.
-      ids: dict from token to id, the vocabulary of a folder without tokenizer.json.
+      ids: dict from token to id, the vocabulary.
 
     Returns:
-      A tokenizer without truncation and padding, and the texts that it never splits.
+      A tokenizer without truncation and padding.
 
     Raises:
       UserError: the files are damaged, or the tokenizer is of another kind.
     """
     content, config = settings[_TOKENIZER_NAME], settings[CONFIG_NAME]
-    special = {**settings[_SPECIAL_TOKENS_NAME], **config}
-    changes = {
-        changed: config[entry]
-        for entry, changed in _NORMALIZER_ENTRIES.items()
-        if config.get(entry) is not None
-    }
     try:
-        added = _added_tokens(settings)
+        changes = _changed_settings(config, has_file=bool(content))
         if content:
             _check_parts(content)
             content["normalizer"].update(changes)
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
         else:
-            if not special.get("do_basic_tokenize", True):
-                changes = dict.fromkeys(_NORMALIZER_ENTRIES.values(), False)
+            special = {**settings[_SPECIAL_TOKENS_NAME], **config}
             for name in ("cls_token", "sep_token", "unk_token"):
                 if special.get(name) is not None:
                     changes[name] = _token_text(special[name])
             tokenizer = tokenizers.BertWordPieceTokenizer(dict(ids), **changes)
-        tokenizer.add_special_tokens(added)
+        tokenizer.add_special_tokens(_added_tokens(settings))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         for text in PROBE_TEXTS:
             tokenizer.encode(text)  # Fails without a token for unknown words.
     except Exception as error:  # The library raises no other class.
         raise UserError(
-            "%s and the JSON files beside it do not make BERT's tokenizer: %s. Fetch "
-            "them again, or choose another encoder for --input_dir."
-            % (path, printable(str(error)))
+            "The JSON files in --input_dir=%s do not make BERT's tokenizer: %s. Fetch "
+            "them again, or choose another encoder." % (folder, printable(str(error)))
         ) from None
-    return tokenizer, added
+    return tokenizer
+
+
+def _changed_settings(config, has_file):
+    """Settings of the normalizer that tokenizer_config.json replaces.
+
+    Raises:
+      ValueError: the class of the tokenizer is not BERT's.
+    """
+    name = config["tokenizer_class"]
+    if name is not None and not _TOKENIZER_CLASS.fullmatch(str(name)):
+        if has_file:
+            return {}  # Of a general class, which tokenizer.json alone defines.
+        raise ValueError(
+            "tokenizer_class is %r in %s or config.json, and without a %s only "
+            "BertTokenizer and classes derived from it can be converted"
+            % (name, CONFIG_NAME, _TOKENIZER_NAME)
+        )
+    if not (has_file or config.get("do_basic_tokenize", True)):
+        return dict.fromkeys(_NORMALIZER_ENTRIES.values(), False)
+    return {
+        changed: config[entry]
+        for entry, changed in _NORMALIZER_ENTRIES.items()
+        if config.get(entry) is not None
+    }
 
 
 def _check_parts(content):
@@ -285,17 +284,21 @@ def _token_text(token):
     return token.get("content") if isinstance(token, dict) else token
 
 
-def _vocab_lines(tokenizer, vocab_size, path):
-    """The vocabulary of a tokenizer as lines of a vocab.txt."""
-    ids = tokenizer.get_vocab(with_added_tokens=False)
-    if len(set(ids.values())) != len(ids) or max(ids.values(), default=0) >= vocab_size:
+def _vocab_lines(content, vocab_size, path):
+    """The vocabulary of a tokenizer.json as lines of a vocab.txt."""
+    model = content.get("model")
+    vocab = model.get("vocab") if isinstance(model, dict) else None
+    ids = list(vocab.values()) if isinstance(vocab, dict) else [None]
+    if not all(type(i) is int and 0 <= i < vocab_size for i in ids) or (
+        len(set(ids)) < len(ids)
+    ):
         raise UserError(
             "%s: the tokens in its vocab must have different ids from 0 to %d, the "
             "vocab_size in config.json less 1. Use the two files of the same encoder."
             % (path, vocab_size - 1)
         )
-    lines = [""] * (max(ids.values(), default=-1) + 1)
-    for token, index in ids.items():
+    lines = [""] * (max(ids, default=0) + 1)
+    for token, index in vocab.items():
         if _is_line(token):
             lines[index] = token
     return "".join(line + "\n" for line in lines).encode("utf-8")
@@ -303,7 +306,7 @@ def _vocab_lines(tokenizer, vocab_size, path):
 
 def _is_line(token):
     """Whether a token can be a line of vocab.txt; another one leaves its line empty."""
-    return token.split() == [token]
+    return token.split() == [token] and token == token.encode(errors="ignore").decode()
 
 
 # --- comparison -----------------------------------------------------------------
