@@ -33,122 +33,75 @@ _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
 _LAYERS = {grid.PAPER: 12, grid.SMALL: 6}
 _GPUS = "/proc/driver/nvidia/gpus"
-# Flags of this run alone, which a listed command lacks.
+# Flags that the command of --list and of the report lacks.
 _NOT_LISTED = (
     *("list", "dry_run", "shard", "jobs", "job", "report_only"),
     *("launcher", "cpus_per_job", "gpus_per_job"),
 )
 
 
-def _range(least, most):
-    return {"lower_bound": least, "upper_bound": most}
+_TEXTS = {
+    "preset": "The paper's grid, or a small one for a small encoder on CPU.",
+    "tasks": "GLUE tasks instead of the preset's, such as MRPC,RTE.",
+    "task_configs": "Files of further tasks, see docs/tasks.md; table2 has no others.",
+    "seeds": "Seeds 1 to this, instead of the preset's.",
+    "work_dir": "Folder of all jobs, results and reports.",
+    "glue_dir": "Folder of the tasks' folders, as of glue_data.",
+    "run_flags": "More flags of run_classifier.py for all jobs, such as "
+    '"--xla=true --precision=bfloat16".',
+    "launcher": "Where jobs run: on this machine, or on the Ray cluster that the "
+    "environment variable RAY_ADDRESS names.",
+    "jobs": "Jobs that run at a time.",
+    "gpus": "GPUs of this machine, of those that CUDA_VISIBLE_DEVICES lists: each job "
+    "that runs sees one of them. 0: all jobs see all.",
+    "cpus_per_job": "CPUs of a job on Ray.",
+    "gpus_per_job": "GPUs of a job on Ray; with 0.5 two share one.",
+    "shard": "Run a part of the jobs: 0/4 is the first of four parts.",
+    "job": "Run the one job of this name, as --list prints it.",
+    "list": "Print each job as a command.",
+    "dry_run": "Print how many jobs are left, and how long they will take.",
+    "report_only": "Run nothing: report on existing results.",
+}
 
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
+
+    def define(kind, name, *values, **rest):
+        return kind(name, *values, _TEXTS[name], flag_values=flag_values, **rest)
+
+    # Each seed takes memory for all jobs of the grid.
+    from_0 = {"lower_bound": 0, "upper_bound": 1000}
+    from_1 = {"lower_bound": 1, "upper_bound": 1000}
     return {
         "What": (
-            flags.DEFINE_enum(
-                "preset",
-                None,
-                grid.PRESETS,
-                "The paper's grid, or a small one for a small encoder on CPU.",
-                **to,
-            ),
-            flags.DEFINE_list(
-                "tasks",
-                None,
-                "Tasks of GLUE in the place of the preset's, such as MRPC,RTE.",
-                **to,
-            ),
-            command_line.DEFINE_path_list(
-                "task_configs",
-                "Files of further tasks, see docs/tasks.md; table2 has no others.",
-                **to,
-            ),
-            flags.DEFINE_integer(
-                "seeds",
-                None,
-                "Seeds 1 to this, in the place of the preset's.",
-                # Each takes memory for all jobs of the grid.
-                **_range(1, 1000),
-                **to,
-            ),
+            define(flags.DEFINE_enum, "preset", None, grid.PRESETS),
+            define(flags.DEFINE_list, "tasks", None),
+            define(command_line.DEFINE_path_list, "task_configs"),
+            define(flags.DEFINE_integer, "seeds", None, **from_1),
         ),
         "Files": (
-            command_line.DEFINE_path(
-                "work_dir",
-                "Folder of all jobs, results and reports.",
-                flag_values,
-                has_checkpoint=True,
-            ),
-            command_line.DEFINE_path(
-                "glue_dir", "Folder of the tasks' folders, as of glue_data.", **to
-            ),
+            define(command_line.DEFINE_path, "work_dir", has_checkpoint=True),
+            define(command_line.DEFINE_path, "glue_dir"),
             *command_line.base_flags(flag_values),
-            flags.DEFINE_string(
-                "run_flags",
-                "",
-                'More flags of run_classifier.py for all jobs, such as "--xla=true '
-                '--precision=bfloat16".',
-                **to,
-            ),
+            define(flags.DEFINE_string, "run_flags", ""),
         ),
         "How": (
-            flags.DEFINE_enum(
-                "launcher",
-                "local",
-                ("local", "ray"),
-                "Where jobs run: on this machine, or on the Ray cluster that the "
-                "environment variable RAY_ADDRESS names.",
-                **to,
-            ),
-            flags.DEFINE_integer(
-                "jobs", 1, "Jobs that run at a time.", **_range(1, 1000), **to
-            ),
-            flags.DEFINE_integer(
-                "gpus",
-                0,
-                "GPUs of this machine, of those that CUDA_VISIBLE_DEVICES lists: each "
-                "job that runs sees one of them. 0: all jobs see all.",
-                **_range(0, 1000),
-                **to,
-            ),
-            flags.DEFINE_float(
-                "cpus_per_job", 1, "CPUs of a job on Ray.", **_range(0, 1000), **to
-            ),
-            flags.DEFINE_float(
-                "gpus_per_job",
-                0,
-                "GPUs of a job on Ray; with 0.5 two share one.",
-                **_range(0, 1000),
-                **to,
-            ),
-            flags.DEFINE_string(
-                "shard",
-                None,
-                "Run a part of the jobs: 0/4 is the first of four parts.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "job", None, "Run the one job of this name, as --list writes it.", **to
-            ),
-            flags.DEFINE_bool("list", False, "Print each job as a command.", **to),
-            flags.DEFINE_bool(
-                "dry_run",
-                False,
-                "Say how many jobs there are, and how long they will take.",
-                **to,
-            ),
-            flags.DEFINE_bool(
-                "report_only", False, "Run nothing: report on what there is.", **to
-            ),
+            define(flags.DEFINE_enum, "launcher", "local", ("local", "ray")),
+            define(flags.DEFINE_integer, "jobs", 1, **from_1),
+            define(flags.DEFINE_integer, "gpus", 0, **from_0),
+            define(flags.DEFINE_float, "cpus_per_job", 1, **from_0),
+            define(flags.DEFINE_float, "gpus_per_job", 0, **from_0),
+            define(flags.DEFINE_string, "shard", None),
+            define(flags.DEFINE_string, "job", None),
+            define(flags.DEFINE_bool, "list", False),
+            define(flags.DEFINE_bool, "dry_run", False),
+            define(flags.DEFINE_bool, "report_only", False),
         ),
     }
 
 
-# --- what is asked for ----------------------------------------------------------
+# --- the user's choices ---------------------------------------------------------
 
 
 def _task_files(paths):
@@ -171,14 +124,7 @@ def _task_files(paths):
 
 
 def make_study(experiment, values):
-    """The study that the flags ask for, without results.
-
-    Args:
-      experiment: a `grid.Experiment`.
-      values: this program's `FlagValues`.
-
-    Returns:
-      A `grid.Study`.
+    """The `grid.Study` of a `grid.Experiment` with the flags' values, without results.
 
     Raises:
       UserError: a flag is wrong or missing.
@@ -188,29 +134,36 @@ def make_study(experiment, values):
         tasks = tuple(glue_data.get_task(name).name for name in values.tasks)
         for name in tasks:
             if grid.example_counts(name) is None:
-                raise UserError("--tasks: %s has no rows to train on" % name)
+                raise UserError("--tasks: %s has no training set" % name)
     tasks = (*dict.fromkeys(tasks), *_task_files(values.task_configs))
     if not tasks:
         raise UserError(
-            "--task_configs is required: this experiment is of further tasks, each "
-            "described by a file (docs/tasks.md)"
+            "--task_configs is required: the tasks of this experiment are described by "
+            "files (docs/tasks.md)"
         )
     layers = _LAYERS[values.preset]
     if values.bert_config_file:
         config = modeling.BertConfig.from_json_file(values.bert_config_file)
         layers = config.num_hidden_layers
-    study = grid.Study(
-        preset=values.preset,
-        tasks=tasks,
-        layers=layers,
-        seeds=(
-            tuple(range(1, values.seeds + 1))
-            if values.seeds
-            else experiment.seeds[values.preset]
-        ),
-        work_dir=values.work_dir,
-    )
+    seeds = experiment.seeds[values.preset]
+    if values.seeds:
+        seeds = tuple(range(1, values.seeds + 1))
+    study = grid.Study(values.preset, tasks, layers, seeds, values.work_dir)
     return study._replace(jobs=tuple(experiment.jobs(study)))
+
+
+def _select_jobs(study, values):
+    """The jobs of a study that --shard and --job name."""
+    jobs = study.jobs
+    if values.shard:
+        jobs = select_shard(jobs, values.shard)
+    if values.job:
+        jobs = [job for job in jobs if job.name == values.job]
+        if not jobs:
+            raise UserError(
+                "--job=%.200s: there is no such job; --list prints all" % values.job
+            )
+    return jobs
 
 
 def select_shard(jobs, text):
@@ -234,26 +187,12 @@ def select_shard(jobs, text):
     return [job for job in jobs if job.trained in selected]
 
 
-def _find_job(jobs, name):
-    for job in jobs:
-        if job.name == name:
-            return [job]
-    raise UserError("--job=%.200s: there is no such job; --list prints all" % name)
-
-
-def _command(name, values, without=()):
-    """The command line of this run, but for some flags."""
-    words = ["python", "reproduce_paper.py", name]
-    for holder in _flags_in_order(values):
-        if holder.present and holder.name not in without:
-            words.append(holder.serialize())
-    return shlex.join(words)
-
-
-def _flags_in_order(values):
-    own = flags.FlagValues()
-    groups = define_flags(own)
-    return [values[holder.name] for group in groups.values() for holder in group]
+def _command(name, values):
+    """The command line of this run, without the flags of `_NOT_LISTED`."""
+    groups = define_flags(flags.FlagValues()).values()
+    given = (values[holder.name] for group in groups for holder in group)
+    words = [f.serialize() for f in given if f.present and f.name not in _NOT_LISTED]
+    return shlex.join(["python", "reproduce_paper.py", name, *words])
 
 
 def _gpu_names(count):
@@ -307,15 +246,8 @@ def check_files(settings, tasks):
         path = os.path.join(data_dir, task.train.filename)
         if name not in settings.task_files and not tf.io.gfile.exists(path):
             raise UserError(
-                "--glue_dir=%s has no %s/%s: python glue_data.py --data_dir=%s "
-                "--tasks=%s fetches it"
-                % (
-                    settings.glue_dir,
-                    task.title,
-                    task.train.filename,
-                    settings.glue_dir,
-                    task.title,
-                )
+                "--glue_dir: there is no %s: python glue_data.py --data_dir=%s "
+                "--tasks=%s fetches it" % (path, settings.glue_dir, task.title)
             )
 
 
@@ -334,7 +266,7 @@ def _check_writable(folder):
         ) from None
 
 
-# --- what is done ---------------------------------------------------------------
+# --- running --------------------------------------------------------------------
 
 
 def _duration(seconds):
@@ -367,7 +299,7 @@ def plan_text(jobs, known, settings):
 def _write_report(name, experiment, study, values):
     """Writes the report on all jobs of the study."""
     page = experiment.report(study)
-    pages.finish_report(study, page, _command(name, values, _NOT_LISTED))
+    pages.finish_report(study, page, _command(name, values))
     folder = os.path.join(study.work_dir, name)
     path = page.write(folder)
     results.write_archive(folder, study.results)
@@ -413,14 +345,10 @@ def _exit_status(jobs, known):
 def _run_experiment(name, experiment, values):
     """Does what the flags of an experiment ask for; returns the exit status."""
     study = make_study(experiment, values)
-    jobs = list(study.jobs)
-    if values.shard:
-        jobs = select_shard(jobs, values.shard)
-    if values.job:
-        jobs = _find_job(jobs, values.job)
+    jobs = _select_jobs(study, values)
     if values.list:
         for job in jobs:
-            print("%s --job=%s" % (_command(name, values, _NOT_LISTED), job.name))
+            print("%s --job=%s" % (_command(name, values), job.name))
         return 0
     command_line.check_required(values, ["work_dir"])
     settings = _sweep_settings(values)
@@ -453,13 +381,6 @@ def _run_experiment(name, experiment, values):
     return status
 
 
-def _help_text(values, groups):
-    width = max(40, shutil.get_terminal_size((88, 24)).columns)
-    about = [__doc__, "EXPERIMENT is one of"]
-    about += ["  %-14s %s" % (name, each.about) for name, each in EXPERIMENTS.items()]
-    return command_line.help_text("\n".join(about), groups, values, width)
-
-
 @reports_user_errors
 def main(argv):
     """Runs one experiment.
@@ -476,7 +397,10 @@ def main(argv):
     values = flags.FlagValues()
     groups = define_flags(values)
     if not argv[1:] or _HELP.intersection(argv[1:]):
-        print(_help_text(values, groups), end="")
+        about = ["  %-14s %s" % (n, each.about) for n, each in EXPERIMENTS.items()]
+        text = "\n".join([__doc__, "EXPERIMENT is one of", *about])
+        width = max(40, shutil.get_terminal_size((88, 24)).columns)
+        print(command_line.help_text(text, groups, values, width), end="")
         return 0 if argv[1:] else 1
     name = argv[1]
     if name not in EXPERIMENTS:
