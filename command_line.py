@@ -134,7 +134,7 @@ def task_config_flag(flag_values):
 
 
 def base_flags(flag_values):
-    """Defines the flags of a base model, in the order of `bases.Base`."""
+    """Defines the flags of a base model, in the order of `base_model.BaseFiles`."""
     return (
         DEFINE_path(
             "init_checkpoint",

@@ -17,7 +17,7 @@ import glue_data
 from errors import UserError, reports_user_errors
 from exchange import conversion
 from system import console
-from weights import bases, package_conversion
+from weights import base_model, package_conversion
 
 # Flags of a direction: those it needs and those it takes, beside --output_dir.
 _BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
@@ -153,7 +153,7 @@ def main(argv):
             _base(values), values.output_dir, values.adapters, values.do_lower_case
         )
     elif values.to == "package":
-        given = package_conversion.Given(
+        given = package_conversion.PackageOptions(
             _task(values),
             values.task_name,
             values.labels,
@@ -182,7 +182,7 @@ def _task(values):
 
 
 def _base(values):
-    return bases.Base(*(values[name].value for name in _BASE))
+    return base_model.BaseFiles(*(values[name].value for name in _BASE))
 
 
 def _check_flags(values):

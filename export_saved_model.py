@@ -16,7 +16,7 @@ from errors import reports_user_errors
 from inputs import own_tasks
 from serving import saved_model
 from system import console
-from weights import bases
+from weights import base_model
 
 _REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file", "output")
 
@@ -63,7 +63,7 @@ def main(argv):
     command_line.refuse_words(argv, "--output=FOLDER")
     values = flags.FLAGS
     command_line.check_required(values, _REQUIRED)
-    base = bases.Base(
+    base = base_model.BaseFiles(
         values.init_checkpoint, values.bert_config_file, values.vocab_file
     )
     described = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)

@@ -25,7 +25,7 @@ from model import layer_ranges
 from system import console, files
 from weights import (
     adapter_package,
-    bases,
+    base_model,
     checkpoints,
     package_conversion,
     package_report,
@@ -47,19 +47,19 @@ def export(values, packages):
     task = None
     if values.task_name or values.task_config:
         task, _ = glue_data.select_task(values.task_name, values.task_config)
-    given = package_conversion.Given(
+    given = package_conversion.PackageOptions(
         task,
         do_lower_case=values.do_lower_case,
         max_seq_length=values.max_seq_length,
     )
-    base = bases.Base(
+    base = base_model.BaseFiles(
         values.init_checkpoint, values.bert_config_file, values.vocab_file
     )
     package = package_conversion.export(
         values.checkpoint, values.output.rstrip("/"), given, base
     )
     print("Wrote %s:" % package.path)
-    print("\n".join(package_report.summary(package)))
+    print("\n".join(package_report.format_summary(package)))
 
 
 def info(values, packages):
@@ -77,9 +77,9 @@ def info(values, packages):
         ]
         print(json.dumps(entries, indent=2, sort_keys=True))
     elif len(packages) == 1 and found:
-        print("\n".join(package_report.summary(found[0])))
+        print("\n".join(package_report.format_summary(found[0])))
     elif found:
-        print("\n".join(package_report.table(found)))
+        print("\n".join(package_report.format_table(found)))
     if broken:
         raise UserError(*broken)
 
@@ -96,8 +96,8 @@ def verify(values, packages):
     for folder in packages:
         try:
             package = adapter_package.read(folder)
-            problems = adapter_package.misfits(package, given)
-            problems += package_conversion.base_misfits(
+            problems = adapter_package.find_mismatches(package, given)
+            problems += package_conversion.find_base_mismatches(
                 package, values.init_checkpoint, fingerprints
             )
         except UserError as error:

@@ -397,7 +397,7 @@ def make_model_fn(plan):
         mean_label = float(np.mean([float(row.label) for row in rows]))
     adapters_checkpoint = None
     if plan.start_package is not None:
-        adapters_checkpoint = run_package.as_checkpoint(
+        adapters_checkpoint = run_package.write_checkpoint(
             plan.start_package, FLAGS.output_dir, FLAGS.use_tpu
         )
     return classifier.model_fn_builder(
@@ -444,7 +444,7 @@ def main(argv):
     with signals.handled():
         try:
             plan = make_plan()
-            with disk.explained(FLAGS.output_dir):
+            with disk.explain_errors(FLAGS.output_dir):
                 _run(plan)
         finally:
             if FLAGS.output_dir:

@@ -25,7 +25,7 @@ from errors import reports_user_errors
 from serving import saved_model
 from system import files
 from training import classifier
-from weights import adapter_package, bases, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 FLAGS = flags.FLAGS
 
@@ -278,7 +278,7 @@ def main(argv):
             return os.path.join(folder, name)
 
         paths = [write_package(at("package%d" % i), i) for i in range(_TASKS)]
-        base_files = bases.Base(
+        base_files = base_model.BaseFiles(
             FLAGS.init_checkpoint, FLAGS.bert_config_file, FLAGS.vocab_file
         )
         many = {

@@ -142,7 +142,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
     """Writes a base in Hugging Face's layout.
 
     Args:
-      base: a `bases.Base`.
+      base: a `base_model.BaseFiles`.
       output_dir: the folder to make.
       adapters: package whose layer norms take the place of the base's, or None.
       do_lower_case: whether its tokenizer lower-cases; None: as the package says, or
@@ -188,8 +188,8 @@ def import_adapter(input_dir, base, given, output_dir, new_head_seed=None):
 
     Args:
       input_dir: folder in that library's format.
-      base: a `bases.Base`.
-      given: a `package_conversion.Given`.
+      base: a `base_model.BaseFiles`.
+      given: a `package_conversion.PackageOptions`.
       output_dir: the folder to make.
       new_head_seed: seed of a new head; None: take the folder's.
 

@@ -12,7 +12,7 @@ from model import layer_ranges
 from training import classifier
 from weights import (
     adapter_package,
-    bases,
+    base_model,
     checkpoints,
     package_conversion,
     variable_shapes,
@@ -22,25 +22,25 @@ README_NAME = "README.md"
 _METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}
 
 
-# --- bases ----------------------------------------------------------------------
+# --- the base model -------------------------------------------------------------
 
 
 def read_base(base, do_lower_case):
     """Reads a base, its layer norms included.
 
     Args:
-      base: a `bases.Base`, complete.
+      base: a `base_model.BaseFiles`, complete.
       do_lower_case: what its text is to be, to hold against the vocabulary; None: the
         default, true.
 
     Returns:
-      Its `bases.Found` and a dict from variable to float32 array.
+      Its `base_model.BaseModel` and a dict from variable to float32 array.
 
     Raises:
       UserError: the checkpoint, config, vocabulary and case are not of one BERT
         without adapters.
     """
-    found = bases.read(base)
+    found = base_model.read(base)
     bert_config = found.bert_config
     tokenization.check_case(
         do_lower_case is not False,
@@ -69,9 +69,9 @@ def merge_layer_norms(base, values, found, package):
     """Puts a package's layer norms in the place of the base's.
 
     Args:
-      base: a `bases.Base`.
+      base: a `base_model.BaseFiles`.
       values: dict from variable to array, changed.
-      found: the base's `bases.Found`.
+      found: the base's `base_model.BaseModel`.
       package: an `adapter_package.AdapterPackage`.
 
     Raises:
@@ -85,8 +85,10 @@ def merge_layer_norms(base, values, found, package):
             "checkpoint of base and package with python manage_adapters.py merge, "
             "--init_checkpoint" % (package.path, package.encoder_weights[0])
         )
-    adapter_package.check_fit(package, found.given)
-    for misfit in package_conversion.base_misfits(package, base.init_checkpoint):
+    adapter_package.check_fit(package, found.identity)
+    for misfit in package_conversion.find_base_mismatches(
+        package, base.init_checkpoint
+    ):
         raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
     values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
 
@@ -99,9 +101,10 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
 
     Args:
       folder: in that library's format.
-      base: the `bases.Base` that it was trained on; its layer norms become the
-        package's.
-      given: a `package_conversion.Given` with the task's name and the longest input.
+      base: the `base_model.BaseFiles` that it was trained on; its layer norms become
+        the package's.
+      given: `package_conversion.PackageOptions` with the task's name and the longest
+        input.
       output: folder to make.
       new_head_seed: seed of a new head; None: take the folder's.
 
@@ -129,7 +132,7 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
         metrics=[],
         bert_config=bert_config.to_dict(),
         adapter_size=adapter.size,
-        vocabulary=found.given["vocabulary"],
+        vocabulary=found.identity["vocabulary"],
         do_lower_case=do_lower_case,
         max_seq_length=given.max_seq_length,
         activation=adapter.activation,

@@ -231,7 +231,7 @@ class _Sweep:
 
     def _start_job(self, job):
         try:
-            with disk.explained(self.settings.work_dir):
+            with disk.explain_errors(self.settings.work_dir):
                 tf.io.gfile.makedirs(results.job_folder(self.settings.work_dir, job))
                 lock = self._lock_path(job)
                 if run_lock.lock_file(lock) is False:
@@ -291,7 +291,7 @@ class _Sweep:
                 if job in self.known:
                     seconds = self.known[job].seconds + result.seconds
                     result = result._replace(seconds=round(seconds, 1))
-                with disk.explained(folder):
+                with disk.explain_errors(folder):
                     _copy_features(folder, _features_folder(job, self.settings))
                 results.write(self.settings.work_dir, job, result)
                 self.known[job] = result

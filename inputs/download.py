@@ -110,7 +110,7 @@ def fetch_file(url, path, sha256=None):
 
     Raises:
       UserError: the download failed, is larger than `MAX_BYTES` or has another hash.
-      disk.NoSpaceError: there is no space for the file.
+      disk.WriteError: there is no space for the file.
       OSError: the file cannot be written.
     """
     if not url.lower().startswith(("http://", "https://")):
@@ -121,10 +121,10 @@ def fetch_file(url, path, sha256=None):
         folder, "", registry={name: sha256}, urls={name: url}, retry_if_failed=RETRIES
     )
     try:
-        with disk.explained(folder):
+        with disk.explain_errors(folder):
             source.fetch(name, downloader=_download)
         return
-    except disk.NoSpaceError:
+    except disk.WriteError:
         raise
     except requests.RequestException as error:
         reason = _failure_reason(error)
@@ -146,7 +146,7 @@ def extract_files(archive, filenames, folder):
 
     Raises:
       UserError: the archive is damaged, lacks a file or holds more than `MAX_BYTES`.
-      disk.NoSpaceError: the files need more than is free.
+      disk.WriteError: the files need more than is free.
       OSError: a file cannot be written.
     """
     try:

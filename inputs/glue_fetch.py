@@ -176,7 +176,7 @@ def _fetch_sources(task, folder, base_url):
         download.log_line("%s: fetching %s" % (task.title, url))
         try:
             download.fetch_file(url, path)
-        except disk.NoSpaceError:
+        except disk.WriteError:
             raise
         except UserError as error:
             raise UserError(
@@ -198,7 +198,7 @@ def _fetch_folder(task, final, base_url):
             problems, warnings = check_folder(task, folder)
             if problems:
                 raise UserError("; ".join(problems))
-        except disk.NoSpaceError:
+        except disk.WriteError:
             raise
         except UserError as error:
             raise UserError(

@@ -81,7 +81,7 @@ def read_package(value, described=None):
         raise UserError("--adapters=%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
     if package.task in (described or {}):
-        package = adapter_package.described(package, described[package.task])
+        package = adapter_package.update_task(package, described[package.task])
     if package.encoder_weights:
         raise UserError(
             "--adapters=%s holds weights of the encoder itself, such as %s, which "

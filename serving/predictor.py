@@ -22,7 +22,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from serving import multitask
-from weights import adapter_package, bases, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 BATCH_SIZE = 32
 
@@ -87,8 +87,8 @@ class Predictor:
         if batch_size < 1:
             raise UserError("--batch_size=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
-        base = bases.read(
-            bases.Base(init_checkpoint, bert_config_file, vocab_file), _REMEDY
+        base = base_model.read(
+            base_model.BaseFiles(init_checkpoint, bert_config_file, vocab_file), _REMEDY
         )
         self._config = base.bert_config
         self._tokenizers = {
@@ -96,7 +96,7 @@ class Predictor:
             for do_lower_case in (True, False)
         }
         frozen = variable_shapes.frozen_shapes(self._config)
-        self._given = base.given
+        self._given = base.identity
         self._checkpoint = checkpoints.Checkpoint(init_checkpoint)
         self._checkpoint.base_fingerprint(frozen)  # Reads all, so damage is found.
         self._graph = _Graph(self._config, init_checkpoint)

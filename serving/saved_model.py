@@ -30,7 +30,7 @@ import modeling
 from errors import UserError
 from serving import multitask
 from system import files
-from weights import adapter_package, bases, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 SIGNATURE = "serving_default"
@@ -45,7 +45,7 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
 
     Args:
       adapters: list of FOLDER or NAME=FOLDER, see `multitask.read_package`.
-      base: the `bases.Base` that they belong to.
+      base: the `base_model.BaseFiles` that they belong to.
       output: folder of the versions; created if missing.
       frozen_dtype: dtype in which the base model's weights are stored, one of `DTYPES`.
       described: see `multitask.read_package`.
@@ -89,11 +89,11 @@ class _Content(NamedTuple):
 
 def _read(adapters, base, described):
     """Reads and checks packages and base model; returns a `_Content`."""
-    found = bases.read(base)
+    found = base_model.read(base)
     packages = [multitask.read_package(value, described) for value in adapters]
     multitask.check_compatible(packages)
     for package in packages:
-        adapter_package.check_fit(package, found.given)
+        adapter_package.check_fit(package, found.identity)
     logging.info("Read %d adapter packages; reading the base.", len(packages))
     checkpoint = checkpoints.Checkpoint(base.init_checkpoint)
     frozen = variable_shapes.frozen_shapes(found.bert_config)

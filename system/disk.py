@@ -21,7 +21,7 @@ _NO_SPACE = _pattern_of(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASON = re.compile("(%s)|%s" % (_NO_SPACE, _pattern_of(errno.EROFS, errno.EIO)))
 
 
-class NoSpaceError(UserError):
+class WriteError(UserError):
     """The disk is full, read-only or broken: nobody's input is wrong."""
 
 
@@ -53,15 +53,15 @@ def _file_of(error, reason):
 
 
 @contextlib.contextmanager
-def explained(folder, need=None):
-    """Turns the errors of a full, read-only or broken disk into a `NoSpaceError`.
+def explain_errors(folder, need=None):
+    """Turns the errors of a full, read-only or broken disk into a `WriteError`.
 
     Args:
       folder: where it is written.
       need: bytes of the file, where they are known.
 
     Raises:
-      NoSpaceError: with the file and, if the disk is full, the bytes that it needs and
+      WriteError: with the file and, if the disk is full, the bytes that it needs and
         the free ones.
     """
     try:
@@ -79,14 +79,14 @@ def explained(folder, need=None):
         message = "%s cannot be written (%s)" % (file or folder, reason.group())
         if not reason.group(1):
             message += ": give a folder that can be written"
-            raise NoSpaceError(message) from None
+            raise WriteError(message) from None
         if need is not None:
             message += ", it needs %s" % size_text(need)
         if "://" not in folder:
             # Some of it goes to the folder for temporary files first.
             place = file if os.path.isabs(file) else folder
             message += ", %s are free there" % size_text(free_bytes(place))
-        raise NoSpaceError(
+        raise WriteError(
             message + ": what was there before is whole; make space and give the same "
             "command again"
         ) from None
@@ -101,11 +101,11 @@ def check_space(folder, need, what):
       what: what takes them, for the message.
 
     Raises:
-      NoSpaceError: less is free.
+      WriteError: less is free.
     """
     free = free_bytes(folder)
     if free < need:
-        raise NoSpaceError(
+        raise WriteError(
             "%s needs %s, and %s are free in %s: make space there and give the same "
             "command again" % (what, size_text(need), size_text(free), folder)
         )

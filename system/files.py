@@ -378,7 +378,7 @@ def _real_path(path):
 def _writing(path, target, need):
     """Turns errors about files at `target` and beside it into a `UserError`."""
     try:
-        with disk.explained(target, need):
+        with disk.explain_errors(target, need):
             yield
     except (OSError, tf.errors.OpError) as error:
         if target not in str(error):

@@ -12,7 +12,7 @@ from scipy.special import erf
 
 from exchange import conversion
 from training import classifier
-from weights import bases, checkpoints
+from weights import base_model, checkpoints
 
 NAME = "mine"
 SIZE = 4
@@ -167,12 +167,12 @@ def write_adapter(
 
 
 def write_base(folder, seed=0):
-    """Writes a base as checkpoint; returns a `bases.Base`."""
+    """Writes a base as checkpoint; returns a `base_model.BaseFiles`."""
     folder.mkdir()
     source = write_encoder(folder / "hf", weights=random_weights(CONFIG, seed))
     output = folder / "checkpoint"
     conversion.convert(source, str(output))
-    return bases.Base(
+    return base_model.BaseFiles(
         str(output / "bert_model.ckpt"),
         str(output / "bert_config.json"),
         str(output / "vocab.txt"),

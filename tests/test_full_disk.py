@@ -16,7 +16,7 @@ from inputs import feature_cache, features, submission_file
 from serving import saved_model
 from system import disk, files
 from tests import hf_layout, small_disk, small_packages
-from weights import adapter_package, bases, package_conversion, run_record
+from weights import adapter_package, base_model, package_conversion, run_record
 
 PAIR = small_packages.FOUR_TASKS[0]
 
@@ -50,7 +50,7 @@ def check(folder, size, make, message):
     """
     before = contents(folder)
     message = r"%s/.*%s, .* are free there: what was" % (folder, message)
-    with small_disk.files_end_at(size), pytest.raises(disk.NoSpaceError, match=message):
+    with small_disk.files_end_at(size), pytest.raises(disk.WriteError, match=message):
         make()
     assert contents(folder) == before
     make()
@@ -62,7 +62,9 @@ def test_a_saved_model(tmp_path, base, package, size):
     check(
         tmp_path,
         size,
-        lambda: saved_model.export([package], bases.Base(**base), str(tmp_path)),
+        lambda: saved_model.export(
+            [package], base_model.BaseFiles(**base), str(tmp_path)
+        ),
         r"it needs 26.7 kB",
     )
     assert (tmp_path / "1" / "saved_model.pb").exists()
@@ -84,7 +86,7 @@ def test_an_encoder_for_hugging_face(tmp_path, base):
     check(
         tmp_path,
         5000,
-        lambda: conversion.write_encoder(bases.Base(**base), target),
+        lambda: conversion.write_encoder(base_model.BaseFiles(**base), target),
         r"out cannot be written \(File too large\), it needs [0-9.]+ kB",
     )
 
@@ -162,7 +164,7 @@ def test_predictions(tmp_path, base, package):
     given = dict(base, adapters=package, input=source, output=target)
     values(["", "--overwrite", *("--%s=%s" % item for item in given.items())])
     before = contents(tmp_path)
-    with small_disk.files_end_at(100), pytest.raises(disk.NoSpaceError) as caught:
+    with small_disk.files_end_at(100), pytest.raises(disk.WriteError) as caught:
         predict.run(values)
     for part in (str(target), " cannot be written (File too large), ", " are free "):
         assert part in str(caught.value)

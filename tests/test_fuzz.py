@@ -59,7 +59,9 @@ def package(tmp_path, written):
 def check_package(folder):
     found = read_or_refuse(adapter_package.read, str(folder))
     if found is not None:
-        lines = package_report.summary(found) + package_report.table([found, found])
+        lines = package_report.format_summary(found) + package_report.format_table(
+            [found, found]
+        )
         assert all(line.isprintable() for line in lines)
         assert all(np.isfinite(value).all() for value in found.weights.values())
 
@@ -166,7 +168,7 @@ def test_records_beside_a_checkpoint(run_folder, written, data):
         package_conversion.export,
         str(run_folder / "model.ckpt-10"),
         str(output),
-        package_conversion.Given(),
+        package_conversion.PackageOptions(),
     )
     if output.exists():
         check_package(output)

@@ -256,7 +256,7 @@ def prepare_summaries(folder, write_graph):
         writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
     # It writes in a thread; an error there comes again in the next call.
     threading.excepthook = _thread_ended
-    events, explained = writer.event_writer, disk.explained(folder)
+    events, explained = writer.event_writer, disk.explain_errors(folder)
     events.add_event = explained(events.add_event)
     events.flush = explained(events.flush)
 
@@ -296,7 +296,7 @@ class SaveHook(estimator.SessionRunHook):
             variable.shape.num_elements() * variable.dtype.size
             for variable in tf.global_variables()
         )
-        save = disk.explained(self._output_dir, need)(saver.save)
+        save = disk.explain_errors(self._output_dir, need)(saver.save)
 
         def save_or_clear(session, path, *args, global_step, **kwargs):
             prefix = "%s-%d" % (path, global_step)

@@ -69,7 +69,7 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
     if flags.init_checkpoint:
         base = checkpoints.Checkpoint(flags.init_checkpoint)
     # Ablated adapters too: folder, record and package are those of the whole model.
-    variables = variable_shapes.of_model(
+    variables = variable_shapes.model_variables(
         config, flags.adapter_size, num_outputs(task), policy
     )
     identity = _make_identity(flags, task, config, package, policy, base)
@@ -117,7 +117,7 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
 
 def _write_record(flags, identity, settings, counts):
     try:
-        with disk.explained(flags.output_dir):
+        with disk.explain_errors(flags.output_dir):
             tf.io.gfile.makedirs(flags.output_dir)
             if flags.do_train:
                 run_lock.take(flags.output_dir)

@@ -69,7 +69,7 @@ def train(model_fn, run, step_reached=None):
         diagnostics = run.diagnostics
         if diagnostics.training is None:
             diagnostics = diagnostics._replace(training=diagnose())
-        if tf.io.gfile.exists(run_package.folder_of(settings.output_dir)):
+        if tf.io.gfile.exists(run_package.package_folder(settings.output_dir)):
             return diagnostics
     else:
         _train_on(model_fn, run, step_reached, watch, diagnose)

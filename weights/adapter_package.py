@@ -87,12 +87,12 @@ class AdapterPackage(NamedTuple):
     @property
     def policy(self):
         """The `optimization.TrainPolicy`: what it holds."""
-        return package_checks.policy_of(self.config)
+        return package_checks.package_policy(self.config)
 
     @property
     def encoder_weights(self):
         """Names of weights that are not adapters, layer norms or head, sorted."""
-        variables = variable_shapes.of_model(self.bert_config, 1, 1, self.policy)
+        variables = variable_shapes.model_variables(self.bert_config, 1, 1, self.policy)
         return sorted(set(self.weights) - set(variables.new()))
 
     @property
@@ -192,7 +192,7 @@ def write(
     _write(folder, config, weights)
 
 
-def described(package, task):
+def update_task(package, task):
     """A package whose task's columns and metrics are those of a row.
 
     Args:
@@ -347,7 +347,7 @@ def _shapes(config):
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
     task = config["task"]
     outputs = 1 if task["is_regression"] else len(task["labels"])
-    policy = package_checks.policy_of(config)
+    policy = package_checks.package_policy(config)
     return (
         variable_shapes.trained_shapes(
             bert_config, config["adapter"]["size"], outputs, policy
@@ -367,16 +367,16 @@ def check_fit(package, given):
 
     Args:
       package: an `AdapterPackage`.
-      given: see `misfits`.
+      given: see `find_mismatches`.
 
     Raises:
       UserError: what differs, with both values and the flag to change.
     """
-    for misfit in misfits(package, given):
+    for misfit in find_mismatches(package, given):
         raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
 
 
-def misfits(package, given):
+def find_mismatches(package, given):
     """How a package differs from what it is to be used with.
 
     Args:

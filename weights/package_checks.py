@@ -101,7 +101,7 @@ SCHEMA = schema.Object(
 )
 
 
-def damaged(path, reason):
+def damage_error(path, reason):
     """The `UserError` of a file that is not as it was written."""
     return UserError(
         "%s is damaged (%s): copy the adapter package again"
@@ -131,7 +131,7 @@ def parse_config(data, path):
     try:
         config = files.parse_json_object(data, finite=True)
     except ValueError as error:
-        raise damaged(path, error) from None
+        raise damage_error(path, error) from None
     if config.get("format") != FORMAT:
         raise UserError(
             '%s is not of an adapter package of this program (its "format" is not '
@@ -149,7 +149,7 @@ def parse_config(data, path):
             )
         )
     if config.get(DIGEST) != config_digest(config):
-        raise damaged(path, "its content is not what was written")
+        raise damage_error(path, "its content is not what was written")
     check_config(config, path)
     return {**dict.fromkeys(SCHEMA.optional), **config}
 
@@ -167,9 +167,9 @@ def check_config(config, path):
     try:
         SCHEMA.check(config)
         _check_combinations(config)
-        policy_of(config)
+        package_policy(config)
     except ValueError as error:
-        raise damaged(path, error) from None
+        raise damage_error(path, error) from None
     modeling.BertConfig.from_dict(config["bert_config"]).validate(path)
 
 
@@ -188,7 +188,7 @@ def _check_combinations(config):
         raise schema.SchemaError("max_seq_length", config["max_seq_length"], allowed)
 
 
-def policy_of(config):
+def package_policy(config):
     """The `optimization.TrainPolicy` that a config describes.
 
     Args:
@@ -221,14 +221,14 @@ def check_counts(config, trained, frozen, path):
     Raises:
       UserError: naming the entry.
     """
-    parameters = count(trained)
+    parameters = count_parameters(trained)
     most_bytes = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
     for name, value, fits in (
         ("parameters", config["parameters"], config["parameters"] == parameters),
         (
             "base.parameters",
             config["base"]["parameters"],
-            config["base"]["parameters"] == count(frozen),
+            config["base"]["parameters"] == count_parameters(frozen),
         ),
         (
             "weights.bytes",
@@ -237,10 +237,12 @@ def check_counts(config, trained, frozen, path):
         ),
     ):
         if not fits:
-            raise damaged(path, "%s is %d, not that of such a model" % (name, value))
+            raise damage_error(
+                path, "%s is %d, not that of such a model" % (name, value)
+            )
 
 
-def count(shapes):
+def count_parameters(shapes):
     """Number of parameters of variables, a dict from name to shape."""
     return sum(math.prod(shape) for shape in shapes.values())
 
@@ -265,7 +267,7 @@ def parse_weights(data, config, shapes, path):
         stated["bytes"],
         stated[DIGEST],
     ):
-        raise damaged(
+        raise damage_error(
             path,
             "its %d bytes are not the %d that its config describes"
             % (len(data), stated["bytes"]),
@@ -273,7 +275,7 @@ def parse_weights(data, config, shapes, path):
     try:
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise damaged(path, error) from None
+        raise damage_error(path, error) from None
     check_weights(weights, shapes, path)
     return weights
 
@@ -291,14 +293,14 @@ def check_weights(weights, shapes, path):
     """
     for name in sorted(set(shapes) ^ set(weights)):
         where = "is missing" if name in shapes else "does not belong there"
-        raise damaged(path, "%.200r %s" % (name, where))
+        raise damage_error(path, "%.200r %s" % (name, where))
     for name, shape in shapes.items():
         value = weights[name]
         if list(value.shape) != shape or value.dtype != np.float32:
-            raise damaged(
+            raise damage_error(
                 path,
                 "%s is %s %s, expected float32 %s"
                 % (name, value.dtype, list(value.shape), shape),
             )
         if not np.isfinite(value).all():
-            raise damaged(path, "%s is not finite" % name)
+            raise damage_error(path, "%s is not finite" % name)

@@ -19,7 +19,7 @@ from inputs import features, own_tasks, tasks
 from system import files
 from weights import (
     adapter_package,
-    bases,
+    base_model,
     checkpoints,
     diagnosis,
     run_record,
@@ -36,7 +36,7 @@ _CONFIG_REMEDY = (
 # --- from a checkpoint to a package ---------------------------------------------
 
 
-class Given(NamedTuple):
+class PackageOptions(NamedTuple):
     """What the user says of weights; None: what lies beside them says, or a default."""
 
     task: tasks.Task | None = None
@@ -61,9 +61,9 @@ def export(checkpoint, output, given, base=None):
     Args:
       checkpoint: path without file endings, of this program or the original.
       output: folder to make.
-      given: a `Given`.
-      base: a `bases.Base` or None. Its checkpoint is needed where `checkpoint` holds
-        trained variables alone, its other files where no run.json lies beside that.
+      given: `PackageOptions`.
+      base: `base_model.BaseFiles` or None. Its checkpoint is needed where `checkpoint`
+        holds trained variables alone, its other files where no run.json lies beside it.
 
     Returns:
       The `adapter_package.AdapterPackage`, read back.
@@ -74,7 +74,7 @@ def export(checkpoint, output, given, base=None):
     """
     if tf.io.gfile.exists(output):
         raise UserError("--output=%s is there already: give a new folder" % output)
-    base = base or bases.Base()
+    base = base or base_model.BaseFiles()
     source = checkpoints.Checkpoint(
         checkpoint,
         "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
@@ -113,7 +113,7 @@ def export(checkpoint, output, given, base=None):
     _check_head(checkpoint, shapes, trained, description.task_name)
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, [], remedy=_CONFIG_REMEDY)
-    bases.check_shapes(holder, bert_config, _CONFIG_REMEDY)
+    base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     adapter_package.write(
         output,
         description,
@@ -191,8 +191,8 @@ def _describe(given, base, record, sizes):
     """The `adapter_package.Description`.
 
     Args:
-      given: a `Given`.
-      base: a `bases.Base`.
+      given: a `PackageOptions`.
+      base: a `base_model.BaseFiles`.
       record: a `_Record`.
       sizes: what `_adapter_sizes` gives.
     """
@@ -299,7 +299,7 @@ def _check_head(checkpoint, shapes, trained, task_name):
 # --- against a base -------------------------------------------------------------
 
 
-def base_misfits(package, checkpoint, fingerprints=None):
+def find_base_mismatches(package, checkpoint, fingerprints=None):
     """How a package differs from a base.
 
     Args:
@@ -317,13 +317,13 @@ def base_misfits(package, checkpoint, fingerprints=None):
     key = json.dumps(shapes)
     if key not in fingerprints:
         try:
-            bases.check_shapes(
+            base_model.check_shapes(
                 checkpoint, package.bert_config, "give the base that it was trained on"
             )
             fingerprints[key] = checkpoints.base_fingerprint(checkpoint, shapes)
         except UserError as error:
             return [str(error)]
-    return adapter_package.misfits(package, {"base": fingerprints[key]})
+    return adapter_package.find_mismatches(package, {"base": fingerprints[key]})
 
 
 # --- from base and package to a checkpoint --------------------------------------
@@ -354,7 +354,7 @@ def merge(folder, init_checkpoint, output):
             "computes them with gelu; use the package itself, --adapters"
             % (folder, package.activation)
         )
-    for misfit in base_misfits(package, init_checkpoint):
+    for misfit in find_base_mismatches(package, init_checkpoint):
         raise UserError("%s does not fit: %s" % (folder, misfit))
     frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     merged = {

@@ -19,7 +19,7 @@ _TABLE = (
 _LONGEST = 1000  # text of one entry
 
 
-def summary(package):
+def format_summary(package):
     """All that matters of one package, as lines."""
     config, bert = package.config, package.bert_config
     adapter, base = config["adapter"], config["base"]
@@ -90,7 +90,7 @@ def _texts(package):
     return "one, in the column %s" % columns[0]
 
 
-def table(packages):
+def format_table(packages):
     """One line for each package, below a line of titles."""
     rows = [
         (

@@ -22,7 +22,7 @@ class PackageSettings(NamedTuple):
     base_checkpoint: checkpoints.Checkpoint | None
 
 
-def folder_of(output_dir):
+def package_folder(output_dir):
     """Where a run's own package lies."""
     return os.path.join(output_dir, adapter_package.FOLDER)
 
@@ -57,7 +57,7 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     )
     checkpoint = checkpoints.Checkpoint(checkpoint)
     adapter_package.write(
-        folder_of(output_dir),
+        package_folder(output_dir),
         description,
         dict(checkpoint.iterate_values(names)),
         (settings.base_checkpoint or checkpoint).base_fingerprint(
@@ -81,7 +81,7 @@ def add_scores(output_dir, global_step, dev_scores, diagnostics):
     Raises:
       UserError: the package is damaged.
     """
-    folder = folder_of(output_dir)
+    folder = package_folder(output_dir)
     if not tf.io.gfile.exists(files.stored_at(folder)):
         return
     package = adapter_package.read(folder)
@@ -89,7 +89,7 @@ def add_scores(output_dir, global_step, dev_scores, diagnostics):
         adapter_package.add_scores(package, dev_scores, diagnostics)
 
 
-def as_checkpoint(package, output_dir, use_tpu):
+def write_checkpoint(package, output_dir, use_tpu):
     """Writes a package's weights as a checkpoint, which ends with the program.
 
     Args:

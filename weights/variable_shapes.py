@@ -27,7 +27,7 @@ class VariableSet(NamedTuple):
         ]
 
 
-def of_model(
+def model_variables(
     bert_config, adapter_size, num_outputs, policy=optimization.ADAPTER_TUNING
 ):
     """All variables of a model.
@@ -59,9 +59,9 @@ def trained_shapes(
 ):
     """Names and shapes of the trained variables, sorted by name.
 
-    Takes what `of_model` takes; returns a dict from name to list of ints.
+    Takes what `model_variables` takes; returns a dict from name to list of ints.
     """
-    variables = of_model(bert_config, adapter_size, num_outputs, policy)
+    variables = model_variables(bert_config, adapter_size, num_outputs, policy)
     return {name: variables.shapes[name] for name in sorted(variables.trained())}
 
 
@@ -76,7 +76,7 @@ def frozen_shapes(bert_config, policy=optimization.ADAPTER_TUNING):
       Dict from name to list of ints.
     """
     # Adapters and head are never frozen, so their sizes do not matter.
-    variables = of_model(bert_config, 1, 1, policy)
+    variables = model_variables(bert_config, 1, 1, policy)
     frozen = variables.shapes.keys() - variables.trained()
     return {name: variables.shapes[name] for name in sorted(frozen)}
 

@@ -33,10 +33,10 @@ from errors import UserError
 from exchange import adapterhub_format, conversion, packages
 from glue_data import GLUE_TASKS
 from tests import programs, small_packages
-from weights import adapter_package, bases, package_conversion
+from weights import adapter_package, base_model, package_conversion
 
-LETTERS = package_conversion.Given(name="letters", max_seq_length=9)
-SCORES = package_conversion.Given(GLUE_TASKS["sts-b"], max_seq_length=9)
+LETTERS = package_conversion.PackageOptions(name="letters", max_seq_length=9)
+SCORES = package_conversion.PackageOptions(GLUE_TASKS["sts-b"], max_seq_length=9)
 BATCH = random_batch(CONFIG)
 HEAD_ALONE = optimization.TrainPolicy("head")
 
@@ -670,14 +670,14 @@ def test_export_and_import_again(tmp_path, base):
 def test_layer_norms_travel_with_the_base(tmp_path):
     """Package -> AdapterHub, with the base of its layer norms -> package."""
     flags = small_packages.write_base(tmp_path / "base")
-    base = bases.Base(**flags)
+    base = base_model.BaseFiles(**flags)
     task = small_packages.FOUR_TASKS[2]
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     conversion.export_adapter(folder, str(tmp_path / "in"))
     conversion.write_encoder(base, str(tmp_path / "hf"), folder)
     conversion.convert(str(tmp_path / "hf"), str(tmp_path / "merged"))
     merged = base._replace(init_checkpoint=str(tmp_path / "merged" / "bert_model.ckpt"))
-    given = package_conversion.Given(name=task.name, max_seq_length=16)
+    given = package_conversion.PackageOptions(name=task.name, max_seq_length=16)
     before = adapter_package.read(folder)
     after = imported(tmp_path, merged, given, "again")
     assert after.config["weights"] == before.config["weights"]
@@ -695,8 +695,8 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     config = json.loads((tmp_path / "in" / "adapter_config.json").read_text())["config"]
     assert config["leave_out"] == [0]
     assert "layers\n1)" in (tmp_path / "in" / "README.md").read_text()
-    given = package_conversion.Given(name=task.name, max_seq_length=16)
-    after = imported(tmp_path, bases.Base(**flags), given, "again").weights
+    given = package_conversion.PackageOptions(name=task.name, max_seq_length=16)
+    after = imported(tmp_path, base_model.BaseFiles(**flags), given, "again").weights
     before = adapter_package.read(folder).weights
     for name in after:
         if "/adapters/" in name:
@@ -714,7 +714,9 @@ def test_layers_of_its_own_are_not_lost_in_a_base(tmp_path):
     task = small_packages.Task("top", 1, ("a", "b"), policy=top)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     with pytest.raises(UserError, match=r"manage_adapters\.py merge"):
-        conversion.write_encoder(bases.Base(**flags), str(tmp_path / "hf"), folder)
+        conversion.write_encoder(
+            base_model.BaseFiles(**flags), str(tmp_path / "hf"), folder
+        )
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ import tokenization
 from errors import UserError
 from exchange import conversion, hf_files, hugging_face
 from tests import programs, small_packages, small_run
-from weights import adapter_package, bases, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 
 def converted_bert(folder, batch):
@@ -627,10 +627,10 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
 
 def converted_base(folder, config=None, weights=None, tokens=TOKENS):
-    """An encoder turned into a checkpoint, a `bases.Base`."""
+    """An encoder turned into a checkpoint, a `base_model.BaseFiles`."""
     source = write_encoder(folder / "in", config, weights, tokens)
     conversion.convert(source, str(folder / "ours"))
-    return bases.Base(
+    return base_model.BaseFiles(
         *(
             str(folder / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
@@ -714,7 +714,7 @@ def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
 def packaged(tmp_path):
     """A base and the folder of a package on it, cased."""
     flags = small_packages.write_base(tmp_path / "base")
-    base = bases.Base(**flags)
+    base = base_model.BaseFiles(**flags)
     folder = small_packages.write_package(
         tmp_path / "package",
         flags,

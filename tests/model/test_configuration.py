@@ -68,7 +68,9 @@ def test_the_memory_is_that_of_the_frozen_and_normed_weights(monkeypatch):
     config = configuration.BertConfig.from_dict(SIZES)
     trained = variable_shapes.trained_shapes(config, 1, 1)
     norms = {name: shape for name, shape in trained.items() if "/LayerNorm/" in name}
-    count = package_checks.count({**variable_shapes.frozen_shapes(config), **norms})
+    count = package_checks.count_parameters(
+        {**variable_shapes.frozen_shapes(config), **norms}
+    )
     monkeypatch.setattr(configuration, "_MOST_GB", 4 * count / 10**9)
     config.validate("a.json")
     monkeypatch.setattr(configuration, "_MOST_GB", (4 * count - 1) / 10**9)
@@ -86,7 +88,9 @@ def test_adapters_wider_than_the_model(monkeypatch):
     assert not warnings
     config.check_adapter_size(17)
     shapes = variable_shapes.trained_shapes(config, 17, 1)
-    count = package_checks.count({n: s for n, s in shapes.items() if "/adapters/" in n})
+    count = package_checks.count_parameters(
+        {n: s for n, s in shapes.items() if "/adapters/" in n}
+    )
     assert "have {:,} parameters".format(count) in warnings[0]
     config.check_adapter_size(256)
     with pytest.raises(UserError, match=r"--adapter_size=257 .*at most 256"):

@@ -10,7 +10,7 @@ from adapterhub_layout import package_logits, write_base
 import glue_data
 from exchange import conversion
 from tests import small_packages
-from weights import adapter_package, bases, package_conversion
+from weights import adapter_package, base_model, package_conversion
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ LABELS = {"id2label": {0: "a", 1: "b", 2: "c"}}
 def test_import(tmp_path, base, settings, safe):
     config = adapters.DoubleSeqBnConfig(**{"reduction_factor": 3, **settings})
     model, saved = made_there(tmp_path / "base" / "hf", config, safe, **LABELS)
-    given = package_conversion.Given(name="letters", max_seq_length=9)
+    given = package_conversion.PackageOptions(name="letters", max_seq_length=9)
     output = str(tmp_path / "package")
     conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
@@ -93,7 +93,9 @@ def test_import(tmp_path, base, settings, safe):
 def test_import_of_one_output(tmp_path, base):
     config = adapters.DoubleSeqBnConfig(reduction_factor=3)
     model, saved = made_there(tmp_path / "base" / "hf", config, num_labels=1)
-    given = package_conversion.Given(glue_data.get_task("sts-b"), max_seq_length=9)
+    given = package_conversion.PackageOptions(
+        glue_data.get_task("sts-b"), max_seq_length=9
+    )
     output = str(tmp_path / "package")
     conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
@@ -119,7 +121,7 @@ def test_import_of_one_output(tmp_path, base):
 )
 def test_others_are_refused(tmp_path, base, settings):
     _, saved = made_there(tmp_path / "base" / "hf", settings, safe=False)
-    given = package_conversion.Given(
+    given = package_conversion.PackageOptions(
         name="letters", labels=["a", "b", "c"], max_seq_length=9
     )
     with pytest.raises(conversion.UserError, match="cannot be represented"):
@@ -141,7 +143,7 @@ def test_others_are_refused(tmp_path, base, settings):
 )
 def test_export(tmp_path, task):
     flags = small_packages.write_base(tmp_path / "base")
-    base = bases.Base(**flags)
+    base = base_model.BaseFiles(**flags)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     conversion.write_encoder(base, str(tmp_path / "merged"), folder)
     conversion.write_encoder(base, str(tmp_path / "plain"))

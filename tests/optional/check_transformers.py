@@ -12,7 +12,7 @@ import tokenization
 from exchange import conversion
 from tests import small_packages
 from tests.exchange.test_conversion import converted_bert
-from weights import adapter_package, bases, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 
 def theirs(folder, batch):
@@ -29,7 +29,7 @@ def test_base(tmp_path, activation):
     config = dict(hf_layout.CONFIG, hidden_act=activation)
     source = hf_layout.write_encoder(tmp_path / "in", config)
     conversion.convert(source, str(tmp_path / "ours"))
-    base = bases.Base(
+    base = base_model.BaseFiles(
         *(
             str(tmp_path / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
@@ -52,7 +52,7 @@ def test_base(tmp_path, activation):
 
 def test_layer_norms_of_a_package(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
-    base = bases.Base(**flags)
+    base = base_model.BaseFiles(**flags)
     task = small_packages.FOUR_TASKS[0]
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     package = adapter_package.read(folder)
@@ -80,7 +80,7 @@ def test_tokenizer(tmp_path, lower):
     tokens = [*hf_layout.TOKENS[:-2], "B", "é"]
     source = hf_layout.write_encoder(tmp_path / "in", tokens=tokens)
     conversion.convert(source, str(tmp_path / "ours"))
-    base = bases.Base(
+    base = base_model.BaseFiles(
         *(
             str(tmp_path / "ours" / name)
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")

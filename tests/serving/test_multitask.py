@@ -12,7 +12,7 @@ from tests import small_packages
 from tests.small_packages import FOUR_TASKS, Task
 from weights import (
     adapter_package,
-    bases,
+    base_model,
     checkpoints,
     package_conversion,
     variable_shapes,
@@ -89,9 +89,11 @@ def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch)
     output = str(tmp_path / "output")
     for consume in (
         predictor.Predictor(**base).add,
-        lambda value: saved_model.export([value], bases.Base(**base), output),
+        lambda value: saved_model.export([value], base_model.BaseFiles(**base), output),
         lambda value: conversion.export_adapter(value, output),
-        lambda value: conversion.write_encoder(bases.Base(**base), output, value),
+        lambda value: conversion.write_encoder(
+            base_model.BaseFiles(**base), output, value
+        ),
     ):
         with pytest.raises(UserError, match=r"bert/.*/bias"):
             consume(folder)

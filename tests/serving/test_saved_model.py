@@ -16,7 +16,7 @@ from optimization import TrainPolicy
 from serving import saved_model
 from tests import programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, bases, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 TASKS = [task.name for task in FOUR_TASKS]
 ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
@@ -44,7 +44,7 @@ def packages(folder, base):
 def exported(folder, base, packages):
     """A SavedModel of them."""
     return saved_model.export(
-        packages, bases.Base(**base), output=str(folder / "models")
+        packages, base_model.BaseFiles(**base), output=str(folder / "models")
     )
 
 
@@ -77,7 +77,9 @@ def test_tasks_that_trained_less_are_scored_beside_the_others(tmp_path, base, pa
     folders = small_packages.write_packages(tmp_path, base, tasks)
     # One of less comes first: what all agree in is none of its own.
     folders = [folders[2], packages[0], *folders[:2]]
-    model = saved_model.export(folders, bases.Base(**base), str(tmp_path / "models"))
+    model = saved_model.export(
+        folders, base_model.BaseFiles(**base), str(tmp_path / "models")
+    )
     inputs = inputs_of(["norms", "only", "pair", "upper", "norms", "upper"])
     check_against_single_tasks(run(model, inputs), folders, base, inputs)
     with open(os.path.join(model, "assets", saved_model.TASKS_NAME)) as reader:
@@ -199,7 +201,7 @@ def test_an_added_task_changes_no_bit_of_the_others(tmp_path, base, packages, ex
     )
     more = saved_model.export(
         [packages[0], added, *packages[1:]],
-        bases.Base(**base),
+        base_model.BaseFiles(**base),
         output=str(tmp_path / "models"),
     )
     for names in (ROWS, ["three"]):
@@ -313,14 +315,19 @@ def test_versions_are_numbered_and_written_whole(tmp_path, base, packages):
     output = tmp_path / "models"
     (output / "7").mkdir(parents=True)
     (output / "notes").mkdir()
-    made = saved_model.export(packages[:1], bases.Base(**base), output=str(output))
+    made = saved_model.export(
+        packages[:1], base_model.BaseFiles(**base), output=str(output)
+    )
     assert made == str(output / "8")
     assert sorted(os.listdir(output)) == ["7", "8", "notes"]
 
 
 def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
     small = saved_model.export(
-        packages, bases.Base(**base), output=str(tmp_path), frozen_dtype="bfloat16"
+        packages,
+        base_model.BaseFiles(**base),
+        output=str(tmp_path),
+        frozen_dtype="bfloat16",
     )
     prefix = os.path.join("variables", "variables")
     full, half = (
@@ -356,7 +363,10 @@ def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
     tmp_path, base, packages
 ):
     made = saved_model.export(
-        packages[:1], bases.Base(**base), output=str(tmp_path), frozen_dtype="bfloat16"
+        packages[:1],
+        base_model.BaseFiles(**base),
+        output=str(tmp_path),
+        frozen_dtype="bfloat16",
     )
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.saved_model.load(session, ["serve"], made)
@@ -392,15 +402,19 @@ def test_bfloat16_weights_are_cast_when_the_graph_has_come_to_them(
 
 def test_a_package_may_be_called_otherwise(tmp_path, base, packages):
     made = saved_model.export(
-        [packages[0], "other=" + packages[0]], bases.Base(**base), output=str(tmp_path)
+        [packages[0], "other=" + packages[0]],
+        base_model.BaseFiles(**base),
+        output=str(tmp_path),
     )
     outputs = run(made, dict(inputs_of(["pair"] * 2), task=["pair", "other"]))
     assert outputs["scores"].shape == (2, 2)
     with pytest.raises(UserError, match=r"both of the task pair.*--adapters=NAME="):
-        saved_model.export([packages[0]] * 2, bases.Base(**base), output=str(tmp_path))
+        saved_model.export(
+            [packages[0]] * 2, base_model.BaseFiles(**base), output=str(tmp_path)
+        )
     with pytest.raises(UserError, match="a name is needed"):
         saved_model.export(
-            ["=" + packages[0]], bases.Base(**base), output=str(tmp_path)
+            ["=" + packages[0]], base_model.BaseFiles(**base), output=str(tmp_path)
         )
     assert os.listdir(tmp_path) == ["1"]
 
@@ -411,7 +425,7 @@ def test_another_base_is_refused(tmp_path, base, packages):
         UserError, match=r"pair does not fit: its base.*init_checkpoint"
     ):
         saved_model.export(
-            packages, bases.Base(**other), output=str(tmp_path / "models")
+            packages, base_model.BaseFiles(**other), output=str(tmp_path / "models")
         )
     assert not (tmp_path / "models").exists()
 
@@ -422,7 +436,7 @@ def test_another_vocabulary_is_refused(tmp_path, base, packages):
     given = dict(base, vocab_file=str(vocab_file))
     with pytest.raises(UserError, match="its vocabulary"):
         saved_model.export(
-            packages, bases.Base(**given), output=str(tmp_path / "models")
+            packages, base_model.BaseFiles(**given), output=str(tmp_path / "models")
         )
 
 
@@ -430,7 +444,7 @@ def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
     (tmp_path / "file").write_text("")
     for output in (str(tmp_path / "file"), "gs://bucket/models"):
         with pytest.raises(UserError, match="--output=" + output):
-            saved_model.export(packages, bases.Base(**base), output=output)
+            saved_model.export(packages, base_model.BaseFiles(**base), output=output)
 
 
 def test_the_program_exports_and_says_what_is_missing(tmp_path, base, packages):

@@ -36,7 +36,7 @@ def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path):
     ids=lambda error: type(error).__name__,
 )
 def test_errors_of_all_kinds(error):
-    with pytest.raises(UserError) as caught, disk.explained("/a"):
+    with pytest.raises(UserError) as caught, disk.explain_errors("/a"):
         raise error
     assert str(caught.value).startswith("/a/b cannot be written (")
     assert "\n" not in str(caught.value)
@@ -44,7 +44,7 @@ def test_errors_of_all_kinds(error):
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EIO])
 def test_space_is_the_remedy_only_for_a_lack_of_it(number):
-    with pytest.raises(UserError) as caught, disk.explained("/a", 100):
+    with pytest.raises(UserError) as caught, disk.explain_errors("/a", 100):
         raise OSError(number, os.strerror(number), "/a/b")
     assert "space" not in str(caught.value)
     assert "give a folder that can be written" in str(caught.value)
@@ -52,7 +52,7 @@ def test_space_is_the_remedy_only_for_a_lack_of_it(number):
 
 def test_other_errors_stay_what_they_are():
     error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
-    with pytest.raises(tf.errors.ResourceExhaustedError), disk.explained("/a"):
+    with pytest.raises(tf.errors.ResourceExhaustedError), disk.explain_errors("/a"):
         raise error
 
 

@@ -17,7 +17,7 @@ from errors import UserError
 from inputs import own_tasks
 from serving import saved_model
 from tests import small_run
-from weights import adapter_package, bases
+from weights import adapter_package, base_model
 
 LABELS = ("cats", "mats & rats", "雨")
 
@@ -140,7 +140,7 @@ def test_a_package_without_its_columns(output, base, folder):
     del description["task"]["text_columns"]
     old = str(folder / "old")
     adapter_package._write(old, description, package.weights)
-    files = bases.Base(*(base[name] for name in bases.Base._fields))
+    files = base_model.BaseFiles(*(base[name] for name in base_model.BaseFiles._fields))
     described = own_tasks.load_tasks([str(folder / "kinds.json")])
     made = saved_model.export([old], files, str(folder / "models"), described=described)
     (task,) = read(pathlib.Path(made) / "assets" / "tasks.json")["tasks"]

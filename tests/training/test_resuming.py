@@ -40,7 +40,7 @@ def tensors(output_dir):
 
 def result_bytes(output_dir):
     """Predictions, if there are any, and the files of the adapter package, by name."""
-    package = run_package.folder_of(str(output_dir))
+    package = run_package.package_folder(str(output_dir))
     paths = [os.path.join(package, name) for name in sorted(os.listdir(package))]
     paths += tf.io.gfile.glob(os.path.join(str(output_dir), "test_results.tsv"))
     found = {}

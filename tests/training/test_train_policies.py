@@ -17,7 +17,7 @@ from tests import graph_variables, small_packages, small_run
 from training import classifier, flag_checks
 from weights import (
     adapter_package,
-    bases,
+    base_model,
     checkpoints,
     package_conversion,
     variable_shapes,
@@ -293,7 +293,7 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
     frozen = variable_shapes.frozen_shapes(config(), policy)
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
-    known = variable_shapes.of_model(config(), 5, CLASSES, policy)
+    known = variable_shapes.model_variables(config(), 5, CLASSES, policy)
     assert known.shapes == variables.shapes
     for collection in {*known.collections, *variables.collections}:
         names = known.collections[collection]
@@ -453,8 +453,8 @@ def test_a_run_leaves_a_package_that_scores_as_it_did(
     exported = package_conversion.export(
         tf.train.latest_checkpoint(str(output)),
         str(output / "exported"),
-        package_conversion.Given(),
-        bases.Base(init_checkpoint=setting["init_checkpoint"]),
+        package_conversion.PackageOptions(),
+        base_model.BaseFiles(init_checkpoint=setting["init_checkpoint"]),
     )
     assert set(exported.weights) == set(package.weights)
     assert exported.config["base"] == package.config["base"]
@@ -485,7 +485,7 @@ def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, ca
     assert "x" in message
     with pytest.raises(UserError, match="no package; use it as --init_checkpoint"):
         package_conversion.export(
-            checkpoint, str(output / "p"), package_conversion.Given()
+            checkpoint, str(output / "p"), package_conversion.PackageOptions()
         )
 
 

@@ -216,13 +216,13 @@ def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
         for name, shape in shapes.items()
     }
     frozen = variable_shapes.frozen_shapes(BERT_BASE)
-    assert package_checks.count(shapes) == 2_419_202
-    assert package_checks.count(frozen) == 109_482_240 - 38_400
+    assert package_checks.count_parameters(shapes) == 2_419_202
+    assert package_checks.count_parameters(frozen) == 109_482_240 - 38_400
     description = adapter_package.Description(
         "mrpc", ["0", "1"], False, ["f1"], BERT_BASE.to_dict(), 64, SHA256, True, 128
     )
     folder = str(tmp_path / "package")
-    base = {"sha256": SHA256, "parameters": package_checks.count(frozen)}
+    base = {"sha256": SHA256, "parameters": package_checks.count_parameters(frozen)}
     adapter_package.write(folder, description, weights, base, 1)
     assert sum(map(len, contents(folder).values())) < 10_000_000
     read = adapter_package.read(folder).weights
@@ -765,12 +765,12 @@ def test_what_a_killed_program_moved_away_comes_back(folder, monkeypatch):
 
 def test_what_a_killed_program_moved_away_is_found(folder, tmp_path):
     before = adapter_package.read(folder)
-    summary = package_report.summary(before)
+    summary = package_report.format_summary(before)
     os.rename(folder, folder + ".replaced")
     for path in (folder, folder + "/"):
         found = adapter_package.read(path)
         assert found.config == before.config
-    assert package_report.summary(found._replace(path=folder)) == summary
+    assert package_report.format_summary(found._replace(path=folder)) == summary
     assert multitask.read_package("other=" + folder).task == "other"
     # What is written next takes its place.
     adapter_package.add_scores(found, {"dev": {"f1": 0.5}}, diagnosis.Diagnostics())
@@ -875,7 +875,7 @@ def test_sizes_that_do_not_fit_are_told_with_both_values(fitting, size, value):
 
 
 def _assert_misfit(package, given, parts):
-    (misfit,) = adapter_package.misfits(package, given)
+    (misfit,) = adapter_package.find_mismatches(package, given)
     with pytest.raises(UserError) as error:
         adapter_package.check_fit(package, given)
     assert misfit in str(error.value)

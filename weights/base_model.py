@@ -10,7 +10,7 @@ from system import files
 from weights import checkpoints, variable_shapes
 
 
-class Base(NamedTuple):
+class BaseFiles(NamedTuple):
     """The files of a base, as the user gives them."""
 
     init_checkpoint: str | None = None  # path without file endings
@@ -18,24 +18,24 @@ class Base(NamedTuple):
     vocab_file: str | None = None
 
 
-class Found(NamedTuple):
+class BaseModel(NamedTuple):
     """A base whose files fit each other."""
 
     bert_config: modeling.BertConfig
     vocab: dict[str, int]
-    # What a package has to agree with, see `adapter_package.misfits`.
-    given: dict[str, object]
+    # What a package has to agree with, see `adapter_package.find_mismatches`.
+    identity: dict[str, object]
 
 
 def read(base, remedy=None):
     """Reads a base, all but its weights.
 
     Args:
-      base: a `Base`, complete.
+      base: `BaseFiles`, all three.
       remedy: what to do where its checkpoint lacks something, for the message.
 
     Returns:
-      A `Found`.
+      A `BaseModel`.
 
     Raises:
       UserError: a file cannot be read, or they are not of one base.
@@ -46,11 +46,11 @@ def read(base, remedy=None):
         base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
     )
     check_shapes(base.init_checkpoint, bert_config, remedy)
-    given = {
+    identity = {
         "bert_config": bert_config.to_dict(),
         "vocabulary": files.digest(base.vocab_file),
     }
-    return Found(bert_config, vocab, given)
+    return BaseModel(bert_config, vocab, identity)
 
 
 def check_shapes(checkpoint, bert_config, remedy=None):
