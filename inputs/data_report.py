@@ -63,7 +63,7 @@ def describe_task(task):
     if label is not None:
         parts.append("label %r" % (label,))
     if task.is_regression:
-        parts.append("a number")
+        parts.append("regression")
     elif task.labels:
         parts.append("%d labels (%s)" % (len(task.labels), tasks.format_labels(task)))
     return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])

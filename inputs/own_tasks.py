@@ -1,4 +1,4 @@
-"""Tasks from JSON files, which say what `glue_data.GLUE_TASKS` says of GLUE's.
+"""Tasks of users, from JSON files.
 
     {"name": "reviews", "train": "train.csv", "dev": "dev.csv", "text_a": "review",
      "label": "verdict", "metrics": ["macro_f1", "accuracy"]}

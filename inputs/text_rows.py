@@ -98,7 +98,7 @@ def file_kind(path, flag):
     ending = os.path.splitext(path)[1].lower()
     if ending not in KINDS:
         raise UserError(
-            "--%s=%s: the kind of a file is told by its ending; allowed are %s"
+            "--%s=%s: the name of the file must end in one of %s"
             % (flag, path, ", ".join(KINDS))
         )
     return KINDS[ending]
@@ -255,10 +255,10 @@ def read_rows(lines, kind, columns, tasks, source):
     records = read_records(lines, TSV if kind == LINES else kind)
     if kind == LINES:
         names = [*(["task"] if columns.task else []), "text_a", "text_b"]
-        columns = Columns(
-            task=columns.task and "task", layouts=_PLAIN_COLUMNS, pairs=columns.pairs
-        )
-    elif kind != JSONL:
+        columns = columns._replace(task=columns.task and "task", layouts=_PLAIN_COLUMNS)
+    elif columns.text_a:
+        columns = columns._replace(layouts=((columns.text_a, columns.text_b),))
+    if kind in (TSV, CSV):
         names = _read_header(records, columns, source)
     for line, fields, problem in records:
         if not problem and kind != JSONL:
@@ -303,8 +303,7 @@ def _find_width_problem(fields, names, kind):
 
 def _find_layout(columns, names):
     """The columns of the two texts among `names`; None if they are missing."""
-    layouts = [columns[:2]] if columns.text_a else columns.layouts
-    for text_a, text_b in layouts:
+    for text_a, text_b in columns.layouts:
         if text_a in names and (text_b is None or text_b in names):
             return text_a, text_b
     return None
@@ -339,14 +338,10 @@ def _make_row(line, values, columns, tasks):
 
 def _describe_missing(columns, names):
     """A message that the texts' columns are not among `names`."""
-    if columns.text_a:
-        wanted = [name for name in columns[:2] if name and name not in names]
-        wanted = "no column %s" % ", ".join(map(repr, wanted))
-    else:
-        wanted = "no column of a known name (%s)" % ", ".join(
-            dict.fromkeys(name for pair in columns.layouts for name in pair if name)
-        )
-    return "%s, there are %s" % (wanted, list_names(names) or "none")
+    missing = [name for pair in columns.layouts for name in pair if name]
+    missing = [name for name in dict.fromkeys(missing) if name not in names]
+    there = list_names(names) or "none"
+    return "no column %s, there are %s" % (", ".join(map(repr, missing)), there)
 
 
 def list_names(names):

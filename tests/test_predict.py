@@ -213,7 +213,7 @@ BAD_ROWS = {
     ),
     "jsonl": (
         b'{"text": "a cat"}\n{"text": 1}\n{"tex": "a"}\n{"text"\n{"text": "music"}\n',
-        {2: "text is 1", 3: "no column of a known name", 4: "not JSON"},
+        {2: "text is 1", 3: "no column 'text_a', ", 4: "not JSON"},
         [1, 5],
     ),
 }

@@ -193,7 +193,7 @@ GOOD = {
         (JSONL, b"[" * 100000 + b"\n", "JSON"),
         (JSONL, b'"text"\n', "no JSON object"),
         (JSONL, b'{"text": "a", "text": "b"}\n', "'text' twice"),
-        (JSONL, b'{"txt": "a"}\n', "no column of a known name"),
+        (JSONL, b'{"txt": "a"}\n', "no column 'text_a', "),
         (JSONL, b'{"text": 3}\n', "text is 3, not a text"),
         (JSONL, b'{"text": null}\n', "text is None, not a text"),
         (JSONL, b'{"text": ""}\n', "text is empty"),
@@ -263,7 +263,7 @@ def test_columns_by_name():
     ("content", "columns", "message"),
     [
         ("", Columns(), "rows is empty: a header"),
-        ("id,title\n", Columns(), "rows, line 1: .* no column of a known name .* there "
+        ("id,title\n", Columns(), "rows, line 1: .* no column .* there "
          "are 'id', 'title'; name them, --text_a_column"),
         ("text,title\n", Columns("text", "titel"), "no column 'titel', there are"),
         ("text,title\n", Columns(task="task"), "no column 'task' for the task, .*; "
