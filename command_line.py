@@ -19,7 +19,7 @@ flags.disclaim_key_flags()  # A flag belongs to the program that defines it.
 
 
 class _PathParser(flags.ArgumentParser):
-    """Marks a flag as a path; see `settle_paths`."""
+    """Marks a flag as a path; see `expand_paths`."""
 
     def __init__(self, has_checkpoint):
         super().__init__()
@@ -38,7 +38,7 @@ _PATH_PARSERS = (_PathParser, _PathListParser)
 def DEFINE_path(
     name, text, flag_values=flags.FLAGS, has_checkpoint=False, multiple=False
 ):
-    """Defines a flag whose value is a path; `settle_paths` expands and checks it.
+    """Defines a flag whose value is a path; `expand_paths` expands and checks it.
 
     Args:
       name: the flag's name.
@@ -91,8 +91,8 @@ def help_text(description, groups, flag_values, width):
     return "\n".join(lines) + "\n"
 
 
-def base_and_package_flags(flag_values):
-    """Defines the flags of programs that run adapter packages on their base.
+def define_package_flags(flag_values):
+    """Defines the flags of adapter packages and their base model.
 
     Args:
       flag_values: the `FlagValues` to define them in.
@@ -100,7 +100,6 @@ def base_and_package_flags(flag_values):
     Returns:
       Tuple of what `flags.DEFINE_*` returned.
     """
-
     return (
         DEFINE_path(
             "adapters",
@@ -109,11 +108,11 @@ def base_and_package_flags(flag_values):
             flag_values,
             multiple=True,
         ),
-        *base_flags(flag_values),
+        *define_base_flags(flag_values),
     )
 
 
-def task_configs_flag(flag_values):
+def define_task_configs(flag_values):
     """Defines `--task_config` of programs that take several packages."""
     return DEFINE_path(
         "task_config",
@@ -124,7 +123,7 @@ def task_configs_flag(flag_values):
     )
 
 
-def task_config_flag(flag_values):
+def define_task_config(flag_values):
     """Defines `--task_config`."""
     return DEFINE_path(
         "task_config",
@@ -133,7 +132,7 @@ def task_config_flag(flag_values):
     )
 
 
-def base_flags(flag_values):
+def define_base_flags(flag_values):
     """Defines the flags of a base model, in the order of `base_model.BaseFiles`."""
     return (
         DEFINE_path(
@@ -150,19 +149,25 @@ def base_flags(flag_values):
     )
 
 
-def refuse_words(argv, example):
-    """Refuses words that are no flags.
+def refuse_positional_arguments(argv, arguments):
+    """Refuses a command line with arguments that are no flags.
 
     Args:
-      argv: what the parser left, the program's name first.
-      example: a flag with its value, for the message.
+      argv: the command line.
+      arguments: the positional arguments in it.
 
     Raises:
-      UserError: there is such a word.
+      UserError: there is a positional argument.
     """
-    if argv[1:]:
+    if arguments:
+        before = argv[argv.index(arguments[0]) - 1]
+        is_flag = before.startswith("-") and "=" not in before
         raise UserError(
-            "%r is no flag: give values with =, such as %s" % (argv[1], example)
+            "%r is no flag: give values with =, such as %s=%s"
+            % (
+                arguments[0],
+                *((before, arguments[0]) if is_flag else ("--FLAG", "VALUE")),
+            )
         )
 
 
@@ -269,7 +274,7 @@ def check_path(what, path):
         ) from None
 
 
-def settle_paths(flag_values):
+def expand_paths(flag_values):
     """Expands `~` and `$NAME` in the paths of a program's flags, and checks them.
 
     The shell expands nothing after "=".
@@ -298,10 +303,11 @@ def settle_paths(flag_values):
                 check_no_pattern(name, path)
 
 
-def flags_parser(description, groups, flag_values):
-    """For `app.run`: parses the command line, or prints the help and ends with 0.
+def make_parser(description, groups, flag_values):
+    """Makes the parser of a program's command line, for `app.run`.
 
-    Paths are settled, see `settle_paths`.
+    The parser prints the help and exits with 0, or parses the flags, refuses positional
+    arguments and expands paths, see `expand_paths`.
 
     Args:
       description: see `help_text`.
@@ -309,36 +315,38 @@ def flags_parser(description, groups, flag_values):
       flag_values: see `help_text`.
 
     Returns:
-      A function from a list of arguments, the program's name first, to the list of
-      those that are no flags.
+      A function of the command line that returns the list of the program's name.
     """
 
     def parse(argv):
         if _HELP_FLAGS.intersection(argv[1:]):
             width = max(40, shutil.get_terminal_size((88, 24)).columns)
             print(help_text(description, groups, flag_values, width), end="")
-            print("--verbosity=1 shows all that is logged, not what matters alone;")
+            print("--verbosity=1 prints the whole log.")
             print("--helpfull lists the flags of the libraries too.")
             sys.exit(0)
-        for word in argv[1:]:
-            check_utf_8(word, word)
-        words = app.parse_flags_with_usage(argv)
-        settle_paths(flag_values)
-        return words
+        for argument in argv[1:]:
+            check_utf_8(argument, argument)
+        program, *arguments = app.parse_flags_with_usage(argv)
+        refuse_positional_arguments(argv, arguments)
+        expand_paths(flag_values)
+        return [program]
 
     return reports_user_errors(parse)
 
 
-def run_program(main, parse_flags=None):
+def run_program(main, description="", groups=None, flag_values=flags.FLAGS):
     """Runs a program on its command line, and exits.
 
     Args:
       main: a function of `argv` that returns the exit status, or None for 0.
-      parse_flags: what `flags_parser` returns; None: `main` parses `argv` itself.
+      description: see `help_text`.
+      groups: see `help_text`; None: `main` parses `argv` itself.
+      flag_values: see `help_text`.
     """
     console.protect_standard_streams()
     tf.logging.set_verbosity(tf.logging.ERROR)  # The next line logs a warning.
     tf.disable_v2_behavior()
-    if parse_flags is None:
+    if groups is None:
         sys.exit(main(sys.argv))
-    app.run(main, flags_parser=parse_flags)
+    app.run(main, flags_parser=make_parser(description, groups, flag_values))

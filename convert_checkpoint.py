@@ -73,7 +73,7 @@ def define_flags(values=flags.FLAGS):
                 values,
             ),
         ),
-        "The base, for huggingface and package": command_line.base_flags(values),
+        "The base, for huggingface and package": command_line.define_base_flags(values),
         "For --to=package": _package_flags(to),
         "For --to=package and --to=huggingface": (
             flags.DEFINE_bool(
@@ -112,7 +112,7 @@ def _package_flags(to):
             "Its task: one of GLUE, or any other name together with --labels.",
             **to,
         ),
-        command_line.task_config_flag(**to),
+        command_line.define_task_config(**to),
         flags.DEFINE_list(
             "labels",
             None,
@@ -136,11 +136,6 @@ def _package_flags(to):
 @reports_user_errors
 def main(argv):
     """Converts what the flags name."""
-    if len(argv) > 1:
-        raise UserError(
-            "Unexpected argument %r: everything is given by flags, see --help."
-            % argv[1]
-        )
     console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     _check_flags(values)
@@ -216,8 +211,5 @@ def _check_flags(values):
 if __name__ == "__main__":
     groups = define_flags()
     command_line.run_program(
-        main,
-        command_line.flags_parser(
-            "python convert_checkpoint.py: " + __doc__, groups, flags.FLAGS
-        ),
+        main, "python convert_checkpoint.py: " + __doc__, groups, flags.FLAGS
     )

@@ -33,7 +33,7 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Required": (
-            *command_line.base_and_package_flags(flag_values),
+            *command_line.define_package_flags(flag_values),
             command_line.DEFINE_path(
                 "output",
                 "Folder of the model's versions, on this machine. The new one gets the "
@@ -41,7 +41,7 @@ def define_flags(flag_values):
                 **to,
             ),
         ),
-        "Tasks": (command_line.task_configs_flag(flag_values),),
+        "Tasks": (command_line.define_task_configs(flag_values),),
         "Size": (
             flags.DEFINE_enum(
                 "frozen_dtype",
@@ -60,7 +60,6 @@ def define_flags(flag_values):
 def main(argv):
     """Exports what the flags name."""
     console.start(flags.FLAGS.verbosity)
-    command_line.refuse_words(argv, "--output=FOLDER")
     values = flags.FLAGS
     command_line.check_required(values, _REQUIRED)
     base = base_model.BaseFiles(
@@ -74,6 +73,4 @@ def main(argv):
 
 if __name__ == "__main__":
     groups = define_flags(flags.FLAGS)
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, groups, flags.FLAGS)
-    )
+    command_line.run_program(main, __doc__, groups, flags.FLAGS)

@@ -33,7 +33,6 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    command_line.refuse_words(argv, "--output_dir=FOLDER")
     command_line.check_required(FLAGS, ["output_dir"])
     fetched = encoder_fetch.fetch(encoder_fetch.MINILM, FLAGS.output_dir)
     print(
@@ -47,6 +46,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
-    )
+    command_line.run_program(main, __doc__, define_flags(FLAGS), FLAGS)

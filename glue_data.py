@@ -244,7 +244,6 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    command_line.refuse_words(argv, "--tasks=MRPC,CoLA")
     command_line.check_required(flags.FLAGS, ["data_dir"])
     data_dir = flags.FLAGS.data_dir
     if "://" in data_dir:
@@ -264,6 +263,4 @@ def main(argv):
 if __name__ == "__main__":
     # Not at import: `run_classifier.py` imports this module and has a --data_dir.
     groups = define_flags(flags.FLAGS)
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, groups, flags.FLAGS)
-    )
+    command_line.run_program(main, __doc__, groups, flags.FLAGS)

@@ -138,7 +138,6 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    command_line.refuse_words(argv, "--zip=submission.zip")
     command_line.check_required(flags.FLAGS, ["output_dirs", "zip"])
     names = build_zip(flags.FLAGS.output_dirs, flags.FLAGS.zip)
     print("%s holds %d files: %s" % (flags.FLAGS.zip, len(names), ", ".join(names)))
@@ -146,6 +145,4 @@ def main(argv):
 
 if __name__ == "__main__":
     groups = define_flags(flags.FLAGS)
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, groups, flags.FLAGS)
-    )
+    command_line.run_program(main, __doc__, groups, flags.FLAGS)

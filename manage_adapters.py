@@ -155,7 +155,7 @@ def _export_flags(values):
                 "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
                 flag_values=values,
             ),
-            command_line.task_config_flag(values),
+            command_line.define_task_config(values),
             command_line.DEFINE_path(
                 "bert_config_file", "bert_config.json of the model.", values
             ),
@@ -335,7 +335,7 @@ def main(argv):
         raise UserError("%s needs %s; %s" % (name, " and ".join(missing), see))
     for folder in packages:
         command_line.check_path(folder, folder)
-    command_line.settle_paths(values)
+    command_line.expand_paths(values)
     command.run(values, packages)
 
 

@@ -59,8 +59,8 @@ def define_flags(flag_values):
     """
     to = {"flag_values": flag_values}
     return {
-        "Required": command_line.base_and_package_flags(flag_values),
-        "Tasks": (command_line.task_configs_flag(flag_values),),
+        "Required": command_line.define_package_flags(flag_values),
+        "Tasks": (command_line.define_task_configs(flag_values),),
         "Input": _input_flags(to),
         "Output": (
             command_line.DEFINE_path(
@@ -473,12 +473,9 @@ def run(values):
 @reports_user_errors
 def main(argv):
     console.start(flags.FLAGS.verbosity)
-    command_line.refuse_words(argv, "--input=FILE")
     return run(flags.FLAGS)
 
 
 if __name__ == "__main__":
     groups = define_flags(flags.FLAGS)
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__.rstrip(), groups, flags.FLAGS)
-    )
+    command_line.run_program(main, __doc__.rstrip(), groups, flags.FLAGS)

@@ -83,7 +83,7 @@ def define_flags(flag_values):
         "Files": (
             define(command_line.DEFINE_path, "work_dir", has_checkpoint=True),
             define(command_line.DEFINE_path, "glue_dir"),
-            *command_line.base_flags(flag_values),
+            *command_line.define_base_flags(flag_values),
             define(flags.DEFINE_string, "run_flags", ""),
         ),
         "How": (
@@ -414,10 +414,10 @@ def main(argv):
         raise UserError(
             "%s; python reproduce_paper.py --help says more" % error
         ) from None
-    command_line.refuse_words(words, "--preset=small")
+    command_line.refuse_positional_arguments(argv, words[1:])
     command_line.check_required(values, ["preset"])
-    command_line.settle_paths(values)
-    with signals.handled():
+    command_line.expand_paths(values)
+    with signals.exit_on_signal():
         return _run_experiment(name, EXPERIMENTS[name], values)
 
 

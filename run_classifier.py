@@ -70,7 +70,7 @@ FLAG_GROUPS = {
             "Task of GLUE, in any case: %s; help lists them with columns and metrics."
             % ", ".join(glue_data.GLUE_TASKS),
         ),
-        command_line.task_config_flag(FLAGS),
+        command_line.define_task_config(FLAGS),
         command_line.DEFINE_path("vocab_file", "vocab.txt of the pre-trained BERT."),
         command_line.DEFINE_path(
             "output_dir",
@@ -432,7 +432,6 @@ def make_model_fn(plan):
 def main(argv):
     console.start(FLAGS.verbosity)
     tf.logging.set_verbosity(tf.logging.INFO)
-    command_line.refuse_words(argv, "--do_lower_case=false")
     if FLAGS.task_name == "help":
         for task in glue_data.GLUE_TASKS.values():
             print("%-6s %s" % (task.name, data_report.describe_task(task)))
@@ -441,7 +440,7 @@ def main(argv):
         _check_data()
         return
     estimators.keep_freed_memory()
-    with signals.handled():
+    with signals.exit_on_signal():
         try:
             plan = make_plan()
             with disk.explain_errors(FLAGS.output_dir):
@@ -492,8 +491,5 @@ def _run_process(argv):
 
 if __name__ == "__main__":
     command_line.run_program(
-        _run_process,
-        command_line.flags_parser(
-            "python run_classifier.py: " + __doc__, FLAG_GROUPS, FLAGS
-        ),
+        _run_process, "python run_classifier.py: " + __doc__, FLAG_GROUPS, FLAGS
     )

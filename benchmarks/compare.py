@@ -116,7 +116,6 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    command_line.refuse_words(argv, "--epochs=5")
     command_line.check_required(FLAGS, _REQUIRED)
     for precision in FLAGS.precisions:
         ratios = []
@@ -143,6 +142,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
-    )
+    command_line.run_program(main, __doc__, define_flags(FLAGS), FLAGS)

@@ -252,7 +252,7 @@ def define_flags(flag_values):
     to = {"flag_values": flag_values}
     return {
         "Flags": (
-            *command_line.base_flags(flag_values),
+            *command_line.define_base_flags(flag_values),
             flags.DEFINE_integer(
                 "adapter_size", 64, "Width of the adapters' bottleneck.", **to
             ),
@@ -268,7 +268,6 @@ def define_flags(flag_values):
 @reports_user_errors
 def main(argv):
     """Writes the models, and prints what they take."""
-    command_line.refuse_words(argv, "--rounds=5")
     required = ("init_checkpoint", "bert_config_file", "vocab_file")
     command_line.check_required(FLAGS, required)
     tf.get_logger().setLevel("ERROR")
@@ -310,6 +309,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
-    )
+    command_line.run_program(main, __doc__, define_flags(FLAGS), FLAGS)

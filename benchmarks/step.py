@@ -337,7 +337,6 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    command_line.refuse_words(argv, "--seq_length=56")
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimators.keep_freed_memory()
     config = read_config(FLAGS.config)
@@ -383,6 +382,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    command_line.run_program(
-        main, command_line.flags_parser(__doc__, define_flags(FLAGS), FLAGS)
-    )
+    command_line.run_program(main, __doc__, define_flags(FLAGS), FLAGS)

@@ -346,7 +346,7 @@ def run(jobs, settings, at_a_time=1, start=Process):
     sweep = _Sweep(jobs, settings, at_a_time, start)
     received: list = []
     with (
-        signals.handlers(lambda number, frame: received.append(number)),
+        signals.install_handlers(lambda number, frame: received.append(number)),
         tqdm(total=len(jobs), unit="job", disable=None, smoothing=0) as bar,
         _ended_jobs(sweep),
     ):

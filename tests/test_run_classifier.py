@@ -358,7 +358,7 @@ def test_help_shows_every_flag_once_with_its_default():
 
 
 def test_help_ends_with_0_and_starts_nothing(capsys):
-    parse = command_line.flags_parser("About.", run_classifier.FLAG_GROUPS, FLAGS)
+    parse = command_line.make_parser("About.", run_classifier.FLAG_GROUPS, FLAGS)
     with pytest.raises(SystemExit) as ended:
         parse(["run_classifier.py", "--do_train=true", "--help"])
     assert ended.value.code == 0

@@ -979,7 +979,7 @@ def processes(originals, tmp_path_factory):
     [
         ("unparsable", ("--train_batch_size=abc", "int")),
         ("unknown", ("Unknown command line flag 'no_such_flag'",)),
-        ("positional", ("'False'", "--do_lower_case=false")),
+        ("positional", ("'False'", "--do_lower_case=False")),
         ("user error", ("MRPC/test.tsv is not there", "--data_dir")),
     ],
 )

@@ -193,7 +193,7 @@ def train(model_fn, settings, input_fn, watch, stop):
 
     Raises:
       UserError: the loss or a gradient was not finite.
-      signals.Ended: a signal was received; there is a checkpoint of the last step.
+      signals.StoppedBySignal: after a checkpoint of the last step.
     """
 
     def train_there(placement, hooks):
@@ -222,7 +222,7 @@ def train(model_fn, settings, input_fn, watch, stop):
                 raise
             raise _diverged(settings.output_dir, watch) from None
 
-    with signals.awaited() as request:
+    with signals.record_signal() as request:
         distribution.run(
             settings.distribution_strategy,
             session_config(settings.shards),
@@ -232,10 +232,10 @@ def train(model_fn, settings, input_fn, watch, stop):
         )
     distribution.remove_worker_files(settings.output_dir, settings.cluster)
     if request.number is not None:
-        raise signals.Ended(
+        raise signals.StoppedBySignal(
             request.number,
-            "stopped after step %d of %d, with a checkpoint; the same command goes on "
-            "from there" % (request.step, settings.num_train_steps),
+            "stopped after step %d of %d, with a checkpoint; the same command "
+            "resumes from there" % (request.step, settings.num_train_steps),
         )
 
 

@@ -37,29 +37,26 @@ _REPEAT_SECONDS = 1.0
 # Seconds within which Python handles a signal, unless its main thread is in TensorFlow.
 GRACE = 5.0
 
-# The graph collection with this machine's wish to stop, and the mean of all machines'.
+# The graph collection with whether this machine stops, and its mean over all machines.
 _STOP = "stop"
 
 
-class Ended(BaseException):
-    """A signal ends the program.
+class StoppedBySignal(BaseException):
+    """A signal ends the program; no `Exception`, so that nothing catches it as one."""
 
-    Not an `Exception`, since nothing may take it for an error and go on.
-    """
-
-    def __init__(self, number, where):
-        """Keeps what is to be said.
+    def __init__(self, number, status):
+        """Creates the exception.
 
         Args:
-          number: the signal's.
-          where: what was stopped, and what is left of it.
+          number: the signal's number.
+          status: what was stopped and what is kept, for the message.
         """
-        super().__init__("%s: %s" % (STOP_SIGNALS[number], where))
+        super().__init__("%s: %s" % (STOP_SIGNALS[number], status))
         self.status = 128 + number
 
 
 @contextlib.contextmanager
-def handlers(handle):
+def install_handlers(handle):
     """Installs `handle(number, frame)` for all stop signals that are not ignored."""
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     for number, handler in before.items():
@@ -102,7 +99,7 @@ def _first_handler(handle, may_exit):
     thread.start()
     earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        with handlers(receive):
+        with install_handlers(receive):
             yield
     finally:
         signal.set_wakeup_fd(earlier)
@@ -143,32 +140,32 @@ def _exit(number):
 
 
 @contextlib.contextmanager
-def handled():
-    """Has a signal, or `Ended`, exit from what runs inside, with one line."""
+def exit_on_signal():
+    """Exits with one line when a signal or `StoppedBySignal` ends the `with` block."""
 
     def end(number):
-        raise Ended(number, "ended; the same command goes on with what is finished")
+        raise StoppedBySignal(number, "stopped; the same command resumes")
 
     try:
         with _first_handler(end, lambda: True):
             yield
-    except Ended as ended:
-        console.say("%s", ended)
-        sys.exit(ended.status)
+    except StoppedBySignal as stopped:
+        console.say("%s", stopped)
+        sys.exit(stopped.status)
 
 
-class Request:
-    """A signal that is waited for, and where the training stood at its end."""
+class StopRequest:
+    """A request to stop training, and the step at which training stopped."""
 
-    number: int | None = None
+    number: int | None = None  # of the signal
     step: int | None = None
     has_session: bool = False  # whether a step can be running
 
 
 @contextlib.contextmanager
-def awaited():
-    """Yields the `Request` that a signal fills in, and does nothing else, inside."""
-    request = Request()
+def record_signal():
+    """Yields a `StopRequest` that records a signal during the `with` block."""
+    request = StopRequest()
 
     def note(number):
         request.number = number
@@ -178,29 +175,29 @@ def awaited():
 
 
 def add_stop_flag():
-    """Lets the replicas agree, in the current graph, on the step to stop after.
+    """Adds tensors by which all replicas stop after the same step.
 
-    A signal may reach one machine alone, and none may go on without the others.
+    A signal can reach one machine alone, and the others cannot train without it.
     """
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        wish = tf.placeholder_with_default(0.0, [])
-        (mean,) = optimization.mean_of_replicas([wish])
-        for tensor in (wish, mean):
+        is_asked = tf.placeholder_with_default(0.0, [])
+        (mean,) = optimization.mean_of_replicas([is_asked])
+        for tensor in (is_asked, mean):
             tf.add_to_collection(_STOP, tensor)
 
 
 class StopHook(estimator.SessionRunHook):
-    """Ends the training after the running step, with a checkpoint, when asked to.
+    """Stops training after the running step, when a signal was recorded.
 
-    The Estimator's own hook writes the checkpoint at the end.
+    The Estimator's own hook then writes a checkpoint.
     """
 
     def __init__(self, request):
-        """Keeps the `Request`."""
+        """Creates the hook of a `StopRequest`."""
         self._request = request
 
     def begin(self):
-        # Those of the first replica on this machine.
+        # The tensors of this machine's first replica.
         self._flag = tf.get_collection(_STOP)[:2]
         self._global_step = tf.train.get_global_step()
 
@@ -212,16 +209,17 @@ class StopHook(estimator.SessionRunHook):
         del run_context
         if not self._flag:
             return None
-        wish, mean = self._flag
-        is_asked = self._request.number is not None
-        return estimator.SessionRunArgs(mean, feed_dict={wish: float(is_asked)})
+        is_asked, mean = self._flag
+        value = float(self._request.number is not None)
+        return estimator.SessionRunArgs(mean, feed_dict={is_asked: value})
 
     def after_run(self, run_context, run_values):
         request = self._request
         if self._flag:
             if run_values.results == 0:
                 return
-            request.number = request.number or signal.SIGTERM  # of another machine
+            # Another machine was asked to stop.
+            request.number = request.number or signal.SIGTERM
         if request.number is not None:
             console.say(
                 "%s: writing a checkpoint; a second signal ends without it",
