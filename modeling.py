@@ -1,4 +1,4 @@
-"""The BERT graph and the adapters inside it; no loss, no head.
+"""BERT with adapters, up to its pooled output.
 
 BERT: Devlin et al., 2018 (arXiv:1810.04805). Adapters: Houlsby et al., 2019
 (arXiv:1902.00751), section 2.1. Variable names, shapes and collections are those
@@ -17,12 +17,11 @@ from collections.abc import Callable, Container
 from typing import NamedTuple
 
 import numpy as np
-import six
 import tensorflow.compat.v1 as tf
 
 from model import activations, configuration, gradients, random_seeds
 
-# Names that the original's modeling.py has too.
+# The original's modeling.py has these names.
 BertConfig = configuration.BertConfig
 gelu = activations.gelu
 get_activation = activations.get_activation
@@ -35,11 +34,10 @@ LAYER_NORM = "layer_norm"
 HEAD = "head"
 TRAINED_COLLECTIONS = (ADAPTERS, LAYER_NORM, HEAD)
 
-# What belongs to none of them: embeddings, kernels and biases of BERT.
+# Embeddings, kernels and biases of BERT, which are in none of them.
 OTHER = "other"
 
-# What the layer normalization of the original's TensorFlow adds to the variance.
-LAYER_NORM_EPSILON = 1e-12
+LAYER_NORM_EPSILON = 1e-12  # of tf.contrib.layers.layer_norm
 
 # Added to the attention scores of padding: exp(-10000) is exactly 0 in float32.
 MASKED_SCORE = -10000.0
@@ -194,39 +192,39 @@ def feedforward_adapter(
 ):
     """A bottleneck adapter: x + gelu(x W1 + b1) W2 + b2.
 
-    Houlsby et al., section 2.1 and figure 2. Its near-zero initial matrices make it
-    start as a near-identity. The GELU is always the tanh-approximated one, as in the
-    original program, whatever the model's `hidden_act`.
+    Houlsby et al., section 2.1 and figure 2. Near-zero initial matrices make it a
+    near-identity. As in the original program, the GELU is the tanh approximation,
+    whatever the model's `hidden_act`.
 
     Args:
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
-      init_scale: standard deviation of the truncated normal of the initial W1, W2.
-      activation: one of `activations.ADAPTER_ACTIVATIONS`; all but "gelu" are for
-        adapters that were trained elsewhere.
+      init_scale: standard deviation of the truncated normal that initializes W1, W2.
+      activation: one of `activations.ADAPTER_ACTIVATIONS`; others than "gelu" are for
+        imported adapters.
 
     Returns:
       Float [rows, H].
     """
     H = get_shape_list(input_tensor, expected_rank=2)[1]
-    collections = (ADAPTERS,)
-    weights, biases = [], []
+
+    def projection(index, n_in, n_out):
+        name, collections = "weights%d" % index, (ADAPTERS,)
+        weights = normal_variable(name, [n_in, n_out], init_scale, collections)
+        name, zeros = "biases%d" % index, tf.zeros_initializer()
+        return weights, get_variable(name, [1, n_out], zeros, collections)
+
     with tf.variable_scope("adapters"):
-        for index, (n_in, n_out) in enumerate([(H, hidden_size), (hidden_size, H)], 1):
-            name, shape = "weights%d" % index, [n_in, n_out]
-            weights.append(normal_variable(name, shape, init_scale, collections))
-            name, shape = "biases%d" % index, [1, n_out]
-            zeros = tf.zeros_initializer()
-            biases.append(get_variable(name, shape, zeros, collections))
         return bottleneck(
             input_tensor,
-            *zip(weights, biases),
+            projection(1, H, hidden_size),
+            projection(2, hidden_size, H),
             activations.ADAPTER_ACTIVATIONS[activation],
         )
 
 
 def bottleneck(x, down, up, activation):
-    """x + activation(x W1 + b1) W2 + b2, with weights for all or for each example.
+    """x + activation(x W1 + b1) W2 + b2, with weights shared or by example.
 
     Args:
       x: float [rows, H], or [B, P, H] with P positions of each example.
@@ -242,11 +240,11 @@ def bottleneck(x, down, up, activation):
 
 
 def get_adapter(function_string):
-    """The adapter that a name stands for.
+    """Looks an adapter up by name.
 
     Args:
-      function_string: "feedforward_adapter"; None or "" for no adapter; anything
-        that is not a string is returned as it is.
+      function_string: "feedforward_adapter"; None or "" for no adapter; a function is
+        returned unchanged.
 
     Returns:
       A function from a float [rows, H] tensor to another, or None.
@@ -256,7 +254,7 @@ def get_adapter(function_string):
     """
     if not function_string:
         return None
-    if not isinstance(function_string, six.string_types):
+    if not isinstance(function_string, str):
         return function_string
     if function_string == "feedforward_adapter":
         return feedforward_adapter
@@ -282,9 +280,9 @@ def get_variable(name, shape, initializer, collections=()):
 
 
 def normal_variable(name, shape, stddev, collections=()):
-    """Like `get_variable`, at first drawn from a truncated normal distribution.
+    """Like `get_variable`, initialized from a truncated normal distribution.
 
-    From the graph's seed, if it has one, and the variable's name.
+    Its values follow from the graph's seed, if there is one, and the variable's name.
     """
     seed = random_seeds.variable_seed(name)
     initializer = tf.truncated_normal_initializer(stddev=stddev, seed=seed)
@@ -292,9 +290,9 @@ def normal_variable(name, shape, stddev, collections=()):
 
 
 def truncated_normal(random, shape, stddev):
-    """Draws from a normal distribution what `normal_variable` is initialized with.
+    """Draws from the distribution that initializes `normal_variable`, in NumPy.
 
-    Values beyond two standard deviations are drawn again, as TensorFlow does.
+    Values beyond two standard deviations are drawn again.
 
     Args:
       random: a `np.random.RandomState`.
@@ -311,14 +309,14 @@ def truncated_normal(random, shape, stddev):
 
 
 def base_name(variable):
-    """A variable's name, the same for all its replicas, without ":0"."""
+    """A variable's name without ":0", the same for all replicas."""
     return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
 
 
 def collection_by_name():
-    """Dict from a variable's base name to which of the three collections it is in.
+    """Dict from base name to collection of the variables in `TRAINED_COLLECTIONS`.
 
-    Of the current graph, in training order.
+    They are those of the current graph, in training order.
     """
     return {
         base_name(variable): collection
@@ -330,15 +328,14 @@ def collection_by_name():
 def dropout(input_tensor, dropout_prob, seed=None):
     """Sets elements to 0 with the given probability and scales up the others.
 
-    16 random bits decide for each element, so the probability is met to 2^-17; the
-    scale is that of the probability met. What is dropped follows from the seed alone,
-    so a step that is recomputed, or resumed by another process, drops the same
-    elements.
+    The probability is rounded to 16 bits, since random bits are what dropout costs.
+    The elements follow from the seed alone, so that a step drops the same ones when it
+    is recomputed, or resumed by another process.
 
     Args:
       input_tensor: float tensor of any shape.
       dropout_prob: the probability of dropping an element; None or 0.0: none.
-      seed: int32 [2]; None: of this step and place, `random_seeds.step_seeds`.
+      seed: int32 [2]; None: from `random_seeds.step_seeds`.
 
     Returns:
       Float tensor of the same shape.
@@ -361,15 +358,16 @@ def dropout(input_tensor, dropout_prob, seed=None):
 
 
 def _recompute(layer, scope, trains, hidden, *fixed):
-    """Calls a layer and keeps only its input for the backward pass (Chen et al., 2016,
-    arXiv:1604.06174).
+    """Calls a layer, and recomputes it in the backward pass.
+
+    Only its inputs are kept in memory (Chen et al., 2016, arXiv:1604.06174).
 
     Args:
-      layer: function of a float tensor, and of more that need no gradient.
-      scope: the variable scope that it is called in.
+      layer: function of `hidden` and `fixed`.
+      scope: the variable scope of the layer.
       trains: see `Options`.
-      hidden: the float tensor.
-      *fixed: the other inputs.
+      hidden: float tensor.
+      *fixed: tensors that need no gradient.
 
     Returns:
       The layer's output.
@@ -379,8 +377,7 @@ def _recompute(layer, scope, trains, hidden, *fixed):
     trained = [
         variable
         for variable in tf.trainable_variables(re.escape(scope.name) + "/")
-        for name in [base_name(variable)]
-        if trains(name, collections.get(name, OTHER))
+        if trains(name := base_name(variable), collections.get(name, OTHER))
     ]
 
     def gradient(dy):
@@ -427,34 +424,31 @@ def layer_norm(input_tensor, name=None):
     Returns:
       Float tensor of the same shape.
     """
-    width = input_tensor.shape.as_list()[-1]
-    kept_in = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
+    shape = input_tensor.shape[-1:]
+    collections = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
     with tf.variable_scope(name or "LayerNorm"):
-        beta = get_variable("beta", [width], tf.zeros_initializer(), kept_in)
-        gamma = get_variable("gamma", [width], tf.ones_initializer(), kept_in)
+        beta = get_variable("beta", shape, tf.zeros_initializer(), collections)
+        gamma = get_variable("gamma", shape, tf.ones_initializer(), collections)
         return _normalize(
             input_tensor, tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma)
         )
 
 
 class Options(NamedTuple):
-    """What the original's graph has no choice of; the defaults are its own."""
+    """Options beyond the original's; the defaults give the original's graph."""
 
-    # What frozen kernels and attention are multiplied in: float32, bfloat16 or float16.
-    # All else, variables too, is float32.
+    # dtype of products with frozen kernels and of attention: float32, bfloat16 or
+    # float16. Everything else is float32.
     precision: tf.DType = tf.float32
-    # Keep only the input of each layer for the backward pass and compute the rest again
-    # there: less memory, more time.
+    # Recompute each layer in the backward pass: less memory, more time.
     recompute_activations: bool = False
-    # From float [..., H] to the same shape, in the variable scopes that this is called
-    # in.
-    layer_norm_fn: Callable = layer_norm
-    # Compute the last layer at the first position only, which is all that the pooled
-    # output depends on.
+    layer_norm_fn: Callable = layer_norm  # from float [..., H] to the same shape
+    # Compute the last layer at the first position only, on which alone the pooled
+    # output depends. Saves 10/12 of the layer's products, on any device.
     pooled_output_only: bool = False
-    adapter_layers: Container[int] | None = None  # with adapters; None: all
-    # Whether a variable is trained, from its base name and its collection, or `OTHER`:
-    # what is computed again gives no other's gradient.
+    adapter_layers: Container[int] | None = None  # layers with adapters; None: all
+    # Whether a variable is trained, from its base name and its collection or `OTHER`;
+    # recomputed layers give no gradient to others.
     trains: Callable = lambda name, collection: collection != OTHER
 
 
@@ -503,7 +497,7 @@ def embedding_lookup(
     word_embedding_name="word_embeddings",
     use_one_hot_embeddings=False,
 ):
-    """Looks word pieces up in the embedding table.
+    """Embeds word pieces.
 
     Args:
       input_ids: int32 [B, S].
@@ -595,15 +589,14 @@ def transformer_layer(
     adapter_fn=None,
     seeds=None,
 ):
-    """One layer of the encoder, at the positions that are asked for.
+    """One layer of the encoder: self-attention, then the feed-forward sublayer.
 
-    Self-attention (Vaswani et al., 2017, arXiv:1706.03762), then the feed-forward
-    sublayer. Each ends with dense, dropout, adapter, residual sum and layer norm, in
-    this order.
+    Vaswani et al., 2017 (arXiv:1706.03762). Each sublayer ends with dense, dropout,
+    adapter, residual sum and layer norm, in this order.
 
     Args:
       queries_from: float [B, F, H], the positions of `hidden` to compute.
-      hidden: float [B, T, H], the output of the layer below at all positions.
+      hidden: float [B, T, H], the output of the layer below.
       mask_scores: float [B, 1, 1, T], added to the attention scores.
       config: a `BertConfig`.
       options: an `Options`.
@@ -618,8 +611,8 @@ def transformer_layer(
     )
     H = config.hidden_size
     B, F, _ = get_shape_list(queries_from, expected_rank=3)
-    # All that follows works on [B * F, H] matrices: reshaping back and forth between
-    # rank 3 and rank 2 is not free on TPU.
+    # The rest works on [B * F, H] matrices: reshaping between rank 3 and rank 2 is not
+    # free on TPU.
     residual = tf.reshape(queries_from, [-1, H])
 
     def sublayer_output(x, residual, seed):
@@ -650,14 +643,14 @@ def transformer_layer(
 
 
 def attention(queries_from, hidden, mask_scores, config, options, seed=None):
-    """Multi-head attention from some positions to all.
+    """Multi-head attention.
 
     Args:
       queries_from: float [B, F, H].
       hidden: float [B, T, H].
       mask_scores: float [B, 1, 1, T], added to the scores.
       config: a `BertConfig`.
-      options: an `Options`; the softmax is float32 whatever the precision.
+      options: an `Options`; softmax is always float32.
       seed: int32 [2], for dropout; None: as `dropout` says.
 
     Returns:
@@ -688,8 +681,8 @@ def get_shape_list(tensor, expected_rank=None, name=None):
 
     Args:
       tensor: a tensor.
-      expected_rank: an int, or a list of those that are allowed; None: any.
-      name: of the tensor, for the message; None: its own.
+      expected_rank: an int, or a list of allowed ones; None: any.
+      name: the tensor's name in the message; None: its own.
 
     Raises:
       ValueError: the rank is not an expected one.
@@ -698,7 +691,7 @@ def get_shape_list(tensor, expected_rank=None, name=None):
     allowed = [expected_rank] if isinstance(expected_rank, int) else expected_rank
     if allowed is not None and rank not in allowed:
         raise ValueError(
-            "tensor %s has rank %s (shape %s) where rank %s is needed"
+            "tensor %s has rank %s (shape %s), expected rank %s"
             % (name or tensor.name, rank, tensor.shape, expected_rank)
         )
     static = tensor.shape.as_list()

@@ -1,8 +1,7 @@
-"""Activation functions of tensors, by their names in configs."""
+"""Activation functions by their names in configs."""
 
 import math
 
-import six
 import tensorflow.compat.v1 as tf
 
 from model import gradients
@@ -34,10 +33,8 @@ def gelu(x):
     return gradients.override_gradient(x * gate, [x], gradient)
 
 
-# Of the feed-forward sublayers.
 ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
 
-# "gelu" is the tanh-approximated one here too; "gelu_erf" is exact.
 ADAPTER_ACTIVATIONS = {
     "linear": tf.identity,
     "relu": tf.nn.relu,
@@ -49,12 +46,19 @@ ADAPTER_ACTIVATIONS = {
 }
 
 
+def is_activation(value):
+    """Whether `get_activation` takes a value."""
+    if isinstance(value, str):
+        return not value or value.lower() in ACTIVATIONS
+    return value is None or callable(value)
+
+
 def get_activation(activation_string):
-    """The activation that a name stands for.
+    """Looks an activation of the feed-forward sublayers up by name.
 
     Args:
       activation_string: "linear", "relu", "gelu" or "tanh", in any case; None or ""
-        for linear; anything that is not a string is returned as it is.
+        for linear; a function is returned unchanged.
 
     Returns:
       A function of a tensor, or None for linear.
@@ -64,12 +68,11 @@ def get_activation(activation_string):
     """
     if not activation_string:
         return None
-    if not isinstance(activation_string, six.string_types):
-        return activation_string
-    name = activation_string.lower()
-    if name not in ACTIVATIONS:
+    if not is_activation(activation_string):
         raise ValueError(
             "unknown activation %r: allowed are %s"
-            % (activation_string, ", ".join(sorted(ACTIVATIONS)))
+            % (activation_string, ", ".join(ACTIVATIONS))
         )
-    return ACTIVATIONS[name]
+    if isinstance(activation_string, str):
+        return ACTIVATIONS[activation_string.lower()]
+    return activation_string

@@ -1,19 +1,17 @@
-"""The sizes of a BERT model: `bert_config.json`, read and checked.
+"""The sizes of a BERT model: reads and checks `bert_config.json`.
 
 BERT: Devlin et al., 2018 (arXiv:1810.04805).
 """
 
 import copy
 import json
-import math
 
 import tensorflow.compat.v1 as tf
 
 from errors import UserError, printable
 from model import activations
-from system import files, wording
+from system import files, schema, wording
 
-# The sizes that a BERT config has to state, each a whole number of at least 1.
 CONFIG_SIZES = (
     "vocab_size",
     "hidden_size",
@@ -23,22 +21,29 @@ CONFIG_SIZES = (
     "max_position_embeddings",
     "type_vocab_size",
 )
-_SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-# All that a BERT config can state.
-FIELDS = (*CONFIG_SIZES, "hidden_act", *_SHARES, "initializer_range")
-
-# Of memory, for all weights in float32. The largest of Google's take 1.3.
-_MOST_GB = 160
-# The largest of Google's have 24. A training's graph takes about 3.3 MB a layer.
+# Google's largest models have 24 layers. A training graph takes 3.3 MB for each.
 _MOST_LAYERS = 1000
-_GRAPH_BYTES_PER_LAYER = 3_300_000
-# The widest of the paper's take two thirds of the hidden size.
-_MOST_TIMES_HIDDEN_SIZE = 16
+SCHEMA = schema.Object(
+    {
+        **dict.fromkeys(CONFIG_SIZES, schema.integer(1, 10**9)),
+        "num_hidden_layers": schema.integer(1, _MOST_LAYERS),
+        "hidden_act": schema.Value(
+            activations.is_activation, "one of " + ", ".join(activations.ACTIVATIONS)
+        ),
+        "hidden_dropout_prob": schema.number(least=0, below=1),
+        "attention_probs_dropout_prob": schema.number(least=0, below=1),
+        "initializer_range": schema.number(above=0),
+    }
+)
+FIELDS = tuple(SCHEMA.required)
+
+_MOST_GB = 160  # of all weights in float32; those of Google's largest models take 1.3
+_MOST_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
 _BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in float32
 
 
 class BertConfig:
-    """The sizes of a BERT model, as `bert_config.json` holds them."""
+    """The content of a `bert_config.json`."""
 
     def __init__(
         self,
@@ -54,7 +59,7 @@ class BertConfig:
         type_vocab_size=16,
         initializer_range=0.02,
     ):
-        """Keeps the sizes; the defaults are BERT-base's.
+        """Stores the sizes; the defaults are BERT-base's.
 
         Args:
           vocab_size: number of word pieces.
@@ -85,7 +90,7 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, json_object):
-        """A config from a dict; entries that are none of `FIELDS` are left out."""
+        """A config from a dict; entries other than `FIELDS` are ignored."""
         config = cls(vocab_size=None)
         for key in FIELDS:
             if key in json_object:
@@ -94,11 +99,10 @@ class BertConfig:
 
     @classmethod
     def from_json_file(cls, json_file):
-        """A config from a `bert_config.json`; a note names the entries left out.
+        """A config from a file; ignored entries are logged.
 
         Raises:
-          UserError: the file is missing, is not a JSON object, or describes no
-            possible model.
+          UserError: the file is missing, is not a JSON object, or see `validate`.
         """
         entries = files.read_json(
             json_file,
@@ -106,12 +110,12 @@ class BertConfig:
         )
         config = cls.from_dict(entries)
         config.validate(json_file)
-        left_out = sorted(set(entries) - set(FIELDS))
-        if left_out:
+        ignored = sorted(set(entries) - set(FIELDS))
+        if ignored:
             tf.logging.info(
-                "%s: left out, no entries of BERT's: %s",
+                "%s: ignored, not entries of BERT: %s",
                 json_file,
-                printable(", ".join(left_out), 1000),
+                printable(", ".join(ignored), 1000),
             )
         return config
 
@@ -124,45 +128,15 @@ class BertConfig:
         Raises:
           UserError: naming the field, its value and what is allowed.
         """
-        for field in CONFIG_SIZES:
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(
-                    "%s: %s is %.80r, it must be a whole number of at least 1"
-                    % (source, field, value)
-                )
-        for field in _SHARES:
-            value = getattr(self, field)
-            if not _is_number(value) or not 0 <= value < 1:
-                raise UserError(
-                    "%s: %s is %.80r, it must be a number from 0 up to but not "
-                    "including 1" % (source, field, value)
-                )
-        value = self.initializer_range
-        if not _is_number(value) or not 0 < value < math.inf:
-            raise UserError(
-                "%s: initializer_range is %.80r, it must be a finite number above 0"
-                % (source, value)
-            )
+        try:
+            SCHEMA.check({field: getattr(self, field) for field in FIELDS})
+        except ValueError as error:
+            raise UserError("%s: %s" % (source, error)) from None
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 "%s: hidden_size %.80r is not a multiple of num_attention_heads %.80r"
                 % (source, self.hidden_size, self.num_attention_heads)
             )
-        self._check_memory(source)
-        value = self.hidden_act
-        if not (value is None or isinstance(value, str) or callable(value)):
-            raise UserError(
-                "%s: hidden_act is %.80r, it must be one of %s"
-                % (source, value, ", ".join(sorted(activations.ACTIVATIONS)))
-            )
-        try:
-            activations.get_activation(value)
-        except ValueError as error:
-            raise UserError("%s: hidden_act: %s" % (source, error)) from None
-
-    def _check_memory(self, source):
-        """Refuses a model that no machine holds, before anything is made of it."""
         H, wide = self.hidden_size, self.intermediate_size
         rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
         layer = 4 * H * (H + 1) + H * wide + wide + wide * H + H + 4 * H
@@ -177,18 +151,6 @@ class BertConfig:
                     wording.thousands(4 * weights // 10**9),
                     _MOST_GB,
                     ", ".join(sizes),
-                )
-            )
-        if self.num_hidden_layers > _MOST_LAYERS:
-            graph = self.num_hidden_layers * _GRAPH_BYTES_PER_LAYER
-            raise UserError(
-                "%s: num_hidden_layers is %d, at most %d are allowed: the graph of so "
-                "many takes %s GB of memory"
-                % (
-                    source,
-                    self.num_hidden_layers,
-                    _MOST_LAYERS,
-                    wording.thousands(graph // 10**9),
                 )
             )
 

@@ -12,6 +12,7 @@ checks:
 
 import json
 import math
+import sys
 import unicodedata
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -155,7 +156,7 @@ def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
     return Value(
         lambda value: (
             is_number(value)
-            and math.isfinite(value)
+            and abs(value) <= sys.float_info.max
             and least <= value <= most
             and above < value < below
         ),

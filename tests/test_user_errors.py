@@ -442,7 +442,7 @@ MODEL_CASES = (
     ),
     Case(
         "a config without vocab_size",
-        ("bert/bert_config.json", "vocab_size", "at least 1"),
+        ("bert/bert_config.json", "vocab_size", "a whole number"),
         spoil=config(vocab_size=None),
     ),
     Case(
@@ -461,13 +461,13 @@ MODEL_CASES = (
         spoil=replace("bert/bert_config.json", "{", '{"hidden_size": 32,'),
     ),
     Case(
-        "a hidden size of 2^40",
-        ("bert/bert_config.json", "GB of memory, and at most 160", "hidden_size 10995"),
-        spoil=config(hidden_size=2**40),
+        "a hidden size of a million",
+        ("bert/bert_config.json", "GB of memory, and at most 160", "hidden_size 10000"),
+        spoil=config(hidden_size=10**6),
     ),
     Case(
         "a million layers",
-        ("num_hidden_layers is 1000000, at most 1000", "takes 3,300 GB of memory"),
+        ("num_hidden_layers is 1000000", "from 1 to 1000"),
         spoil=config(num_hidden_layers=10**6),
     ),
     Case(
@@ -482,16 +482,16 @@ MODEL_CASES = (
             spoil=config(**{field: value}),
         )
         for field, value, allowed in (
-            ("num_hidden_layers", 0, "at least 1"),
+            ("num_hidden_layers", 0, "from 1 to 1000"),
             ("intermediate_size", "32", "a whole number"),
-            ("hidden_dropout_prob", 1.0, "from 0 up to"),
+            ("hidden_dropout_prob", 1.0, "below 1"),
             ("initializer_range", -0.1, "above 0"),
             ("initializer_range", float("inf"), "above 0"),
         )
     ),
     Case(
         "an unknown activation",
-        ("bert/bert_config.json", "hidden_act", "'swish'", "gelu", "relu", "tanh"),
+        ("bert/bert_config.json", "hidden_act", "swish", "gelu", "relu", "tanh"),
         spoil=config(hidden_act="swish"),
     ),
     Case(
