@@ -21,6 +21,7 @@ from glue_data import GLUE_TASKS
 from inputs import submission_file
 from inputs.tasks import find_label_problem
 from system import files
+from system.wording import pluralize
 
 _MAX_BYTES = 1 << 25  # QQP's test set is the largest: 391,000 rows of ten bytes.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # A fixed date makes equal files an equal zip.
@@ -43,7 +44,8 @@ def _find_problem(task, split, data):
     for row, line in enumerate(lines[1:]):
         fields = line.split("\t")
         if len(fields) != 2:
-            problem = "%d tab-separated fields, expected 2" % len(fields)
+            found = pluralize(len(fields), "tab-separated field")
+            problem = "%s, expected 2" % found
         elif fields[0] != str(row):
             problem = "index %.80r, expected %d" % (fields[0], row)
         elif task.is_regression and not _DECIMAL.fullmatch(fields[1]):

@@ -19,6 +19,7 @@ from errors import UserError
 from inputs import text_lines, text_rows
 from inputs.features import InputExample
 from system import console
+from system.wording import pluralize
 
 Column = str | int
 
@@ -212,8 +213,8 @@ def _find_row_problem(task, split, row, width, number):
             return problem
     elif len(row.fields) != width:
         separator = "tab" if split.kind == text_rows.TSV else "comma"
-        problem = "%d %s-separated fields, expected %d"
-        return problem % (len(row.fields), separator, width)
+        found = pluralize(len(row.fields), separator + "-separated field")
+        return "%s, expected %d" % (found, width)
     if split.has_labels:
         problem = find_label_problem(task, _label_text(row.fields[split.label]))
         place = "label"

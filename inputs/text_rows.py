@@ -50,7 +50,7 @@ BLANK = "a blank line"
 _ESCAPE = 0xDC00
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_OF_CSV = re.compile(r"\0|\r(?!\n?\Z)")
-_ESCAPED = re.compile("[\udc00\udc0d]")
+_UNESCAPE = {_ESCAPE + ord(char): char for char in "\0\r"}
 
 
 class Columns(NamedTuple):
@@ -203,7 +203,7 @@ def _csv_records(lines):
             fields = []
         else:
             problem = _encoding_problem("".join(taken)) if fields else BLANK
-            fields = [_ESCAPED.sub(_unescape, field) for field in fields]
+            fields = [field.translate(_UNESCAPE) for field in fields]
         yield Record(line, fields, problem)
         line += len(taken)
 
@@ -218,10 +218,6 @@ def _take_lines(again, texts, taken):
 
 def _escape(match):
     return chr(_ESCAPE + ord(match[0]))
-
-
-def _unescape(match):
-    return chr(ord(match[0]) - _ESCAPE)
 
 
 def _csv_problem(error, first, last):
@@ -292,12 +288,12 @@ def _read_header(records, columns, source):
 
 def _find_width_problem(fields, names, kind):
     if kind == LINES and not len(names) - 1 <= len(fields) <= len(names):
-        return "%d tab-separated fields, expected %s, or these and text_b" % (
-            len(fields),
-            " and ".join(names[:-1]),
-        )
+        found = wording.pluralize(len(fields), "tab-separated field")
+        needed = " and ".join(names[:-1])
+        return "%s, expected %s, or these and text_b" % (found, needed)
     if kind != LINES and len(fields) != len(names):
-        return "%d fields, the header has %d" % (len(fields), len(names))
+        found = wording.pluralize(len(fields), "field")
+        return "%s, the header has %d" % (found, len(names))
     return ""
 
 
