@@ -16,7 +16,7 @@ import tokenization
 from errors import UserError, reports_user_errors
 from inputs import data_report, features, tasks
 from model import layer_ranges
-from system import console, disk, files
+from system import console, disk, files, wording
 from training import (
     classifier,
     dev_steps,
@@ -26,6 +26,8 @@ from training import (
     run_checks,
     run_lock,
     run_text,
+    scoring,
+    settings,
     signals,
     task_inputs,
     task_runs,
@@ -266,23 +268,23 @@ FLAG_GROUPS = {
 
 
 class Plan(NamedTuple):
-    """All that is known once the checks have passed."""
+    """A run that has passed every check."""
 
     config: modeling.BertConfig
-    step_reached: int | None  # of the checkpoint in output_dir
-    start_package: adapter_package.AdapterPackage | None  # --adapters
+    initial: run_checks.InitialState
+    package: adapter_package.AdapterPackage | None  # --adapters
     variant: classifier.Variant
     run: task_inputs.TaskRun
 
 
 def make_plan():
-    """Runs every check and reads every row that this run will need.
+    """Checks everything, and reads all examples that the run needs.
 
     Returns:
       A `Plan`.
 
     Raises:
-      UserError: the first thing that is wrong.
+      UserError: the first problem.
     """
     flag_checks.check_flags(FLAGS)
     strategy = FLAGS.distribution_strategy
@@ -290,7 +292,6 @@ def make_plan():
     distribution.check_batch(
         strategy, cluster, FLAGS.train_batch_size, FLAGS.gradient_accumulation_steps
     )
-    is_chief = cluster is None or cluster.is_chief
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
@@ -303,102 +304,92 @@ def make_plan():
     examples = {
         split.name: tasks.read_examples(task, FLAGS.data_dir, split) for split in needed
     }
-    num_train_steps = num_warmup_steps = None
+    run_settings = settings.from_flags(
+        settings.Run,
+        FLAGS,
+        devices=settings.from_flags(
+            settings.Devices,
+            FLAGS,
+            cluster=cluster,
+            shards=flag_checks.count_shards(FLAGS),
+        ),
+    )
     if FLAGS.do_train:
-        count = len(examples[task.train.name])
-        num_train_steps = int(count / FLAGS.train_batch_size * FLAGS.num_train_epochs)
-        num_warmup_steps = int(num_train_steps * FLAGS.warmup_proportion)
-        if num_train_steps < 1:
-            raise UserError(
-                "no training step: %d examples / --train_batch_size=%d * "
-                "--num_train_epochs=%g is below 1"
-                % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
-            )
+        run_settings = _add_steps(run_settings, len(examples[task.train.name]))
     variant = run_checks.make_variant(FLAGS, task, config, package)
-    start = run_checks.check_model(
-        FLAGS, task, config, tokenizer, package, variant, is_chief
+    initial = run_checks.check_model(
+        FLAGS, task, config, tokenizer, package, variant, run_settings.is_chief
+    )
+    inputs = settings.from_flags(
+        settings.Inputs, FLAGS, length_multiple=XLA_LENGTHS if FLAGS.xla else 1
     )
     run = task_inputs.TaskRun(
         task=task,
-        examples=examples,
-        data_dir=FLAGS.data_dir,
-        vocab_file=FLAGS.vocab_file,
-        do_lower_case=FLAGS.do_lower_case,
-        tokenizer=tokenizer,
-        max_seq_length=FLAGS.max_seq_length,
-        dynamic_padding=FLAGS.dynamic_padding,
-        length_multiple=XLA_LENGTHS if FLAGS.xla else 1,
-        settings=estimators.RunSettings(
-            output_dir=FLAGS.output_dir,
-            train_batch_size=FLAGS.train_batch_size,
-            eval_batch_size=FLAGS.eval_batch_size,
-            predict_batch_size=FLAGS.predict_batch_size,
-            save_checkpoints_steps=FLAGS.save_checkpoints_steps,
-            num_train_steps=num_train_steps,
-            seed=FLAGS.seed,
-            use_tpu=FLAGS.use_tpu,
-            tpu_name=FLAGS.tpu_name,
-            tpu_zone=FLAGS.tpu_zone,
-            gcp_project=FLAGS.gcp_project,
-            master=FLAGS.master,
-            num_tpu_cores=FLAGS.num_tpu_cores,
-            iterations_per_loop=FLAGS.iterations_per_loop,
-            distribution_strategy=FLAGS.distribution_strategy,
-            cluster=cluster,
-            shards=flag_checks.shards(FLAGS),
-            write_graph=FLAGS.write_graph,
-        ),
-        package=_package_settings(task, config, package, variant.policy, start.base),
-        num_warmup_steps=num_warmup_steps,
-        leaves_out_infinite=FLAGS.precision == "float16",
-        training=start.training,
-        diagnostics=start.diagnostics,
+        inputs=task_inputs.TaskInputs(task, examples, tokenizer, inputs, run_settings),
+        settings=run_settings,
+        package=_package_settings(task, config, package, variant.policy, initial),
+        training=initial.training,
+        diagnostics=initial.diagnostics,
+        dev_evaluation=settings.from_flags(settings.DevEvaluation, FLAGS),
         plots=FLAGS.plots,
-        dev_steps=dev_steps.Settings(FLAGS.eval_steps, FLAGS.keep_best),
-        written={},
         ablated=layer_ranges.format_layers(variant.ablated_layers),
     )
-    return Plan(config, start.step_reached, package, variant, run)
+    return Plan(config, initial, package, variant, run)
 
 
-def _package_settings(task, config, start, policy, base):
-    """The `run_package.PackageSettings` of what this run trains."""
-    description = adapter_package.Description(
+def _add_steps(run_settings, examples):
+    """The `settings.Run` with the steps of training on a number of examples."""
+    steps = int(examples / FLAGS.train_batch_size * FLAGS.num_train_epochs)
+    if steps < 1:
+        raise UserError(
+            "no training step: %s / --train_batch_size=%d * --num_train_epochs=%g is "
+            "below 1"
+            % (
+                wording.pluralize(examples, "example"),
+                FLAGS.train_batch_size,
+                FLAGS.num_train_epochs,
+            )
+        )
+    return run_settings._replace(
+        num_train_steps=steps, num_warmup_steps=int(steps * FLAGS.warmup_proportion)
+    )
+
+
+def _package_settings(task, config, package, policy, initial):
+    """The `run_package.PackageSettings` of the package that this run writes."""
+    description = settings.from_flags(
+        adapter_package.Description,
+        FLAGS,
         task_name=task.name,
         labels=list(task.labels),
         is_regression=task.is_regression,
         metrics=list(task.metrics),
         bert_config=config.to_dict(),
-        adapter_size=FLAGS.adapter_size,
         vocabulary=files.digest(FLAGS.vocab_file),
-        do_lower_case=FLAGS.do_lower_case,
-        max_seq_length=FLAGS.max_seq_length,
-        adapter_init_scale=FLAGS.adapter_init_scale,
-        settings=run_checks.training_settings(FLAGS, task) if FLAGS.do_train else None,
+        settings=initial.training if FLAGS.do_train else None,
         text_columns=list(task.text_columns),
         policy=policy,
     )
-    if start is not None:
+    if package is not None:
         description = description._replace(
-            activation=start.activation,
-            adapter_init_scale=start.config["adapter"].get("init_scale"),
+            activation=package.activation,
+            adapter_init_scale=package.config["adapter"].get("init_scale"),
         )
-    # Checkpoints that hold all variables hold the base too.
+    # Checkpoints with all variables hold the base model too.
     is_trained = FLAGS.checkpoint_content == checkpoints.TRAINED
-    return run_package.PackageSettings(description, base if is_trained else None)
+    base = initial.base if is_trained else None
+    return run_package.PackageSettings(description, base)
 
 
 def make_model_fn(plan):
     """The `model_fn` of this run."""
-    run = plan.run
-    mean_label = 0.0
+    run, mean_label, adapters_checkpoint = plan.run, 0.0, None
     if run.task.is_regression and FLAGS.do_train:
-        rows = run.examples[run.task.train.name]
-        mean_label = float(np.mean([float(row.label) for row in rows]))
-    adapters_checkpoint = None
-    if plan.start_package is not None:
+        examples = run.inputs.examples[run.task.train.name]
+        mean_label = float(np.mean(scoring.read_labels(run.task, examples)))
+    if plan.package is not None:
         adapters_checkpoint = run_package.write_checkpoint(
-            plan.start_package, FLAGS.output_dir, FLAGS.use_tpu
+            plan.package, FLAGS.output_dir, FLAGS.use_tpu
         )
     return classifier.model_fn_builder(
         bert_config=plan.config,
@@ -406,23 +397,20 @@ def make_model_fn(plan):
         init_checkpoint=FLAGS.init_checkpoint,
         learning_rate=FLAGS.learning_rate,
         num_train_steps=run.settings.num_train_steps,
-        num_warmup_steps=run.num_warmup_steps,
+        num_warmup_steps=run.settings.num_warmup_steps,
         use_tpu=FLAGS.use_tpu,
         use_one_hot_embeddings=FLAGS.use_tpu,
         variant=plan.variant._replace(
             initial_score=mean_label,
-            computation=classifier.Computation(
-                precision=FLAGS.precision,
-                xla=FLAGS.xla,
-                recompute_activations=FLAGS.recompute_activations,
-                gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-                shards=run.settings.shards,
+            computation=settings.from_flags(
+                classifier.Computation, FLAGS, shards=run.settings.devices.shards
             ),
         ),
-        training=classifier.Training(
+        training=settings.from_flags(
+            classifier.Training,
+            FLAGS,
             bias_correction=FLAGS.adam_bias_correction,
             adapters_checkpoint=adapters_checkpoint,
-            checkpoint_content=FLAGS.checkpoint_content,
             summary_dir=FLAGS.output_dir,
         ),
     )
@@ -460,18 +448,18 @@ def _check_data():
 
 
 def _run(plan):
-    """Does what a `Plan` says."""
+    """Trains, evaluates and predicts."""
     run = plan.run
     if run.settings.is_chief:
         console.log_to(os.path.join(FLAGS.output_dir, console.LOG_NAME))
-        run_text.say_task(run.task, plan.config, run.settings, FLAGS.precision)
+        run_text.log_task(run.task, plan.config, run.settings.devices, FLAGS.precision)
         if run.ablated:
             console.say("Without the adapters of layers %s", run.ablated)
-        task_runs.say_data(run)
+        task_runs.log_data(run)
     model_fn = make_model_fn(plan)
     diagnostics = run.diagnostics
     if FLAGS.do_train:
-        diagnostics = task_runs.train(model_fn, run, plan.step_reached)
+        diagnostics = task_runs.train(model_fn, run, plan.initial.step_reached)
     if not run.settings.is_chief:
         return
     estimator = estimators.make_estimator(model_fn, run.settings)
@@ -479,8 +467,8 @@ def _run(plan):
         diagnostics = task_runs.evaluate(estimator, run, diagnostics)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
-    run_text.say_best(dev_steps.read_best(FLAGS.output_dir), FLAGS.output_dir)
-    run_text.say_files(FLAGS.output_dir, run.task, run.result_name)
+    run_text.log_best(dev_steps.read_best(FLAGS.output_dir), FLAGS.output_dir)
+    run_text.log_files(FLAGS.output_dir, run.task, run.result_name)
     diagnosis.show_warnings(diagnostics.warnings, run.training)
 
 

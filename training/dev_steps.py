@@ -1,12 +1,11 @@
-"""Evaluations in the middle of a training, and the best checkpoint of them.
+"""Evaluations on the dev sets while training, and the best checkpoint.
 
-Each stands as one line in `eval_steps.jsonl`. The training stops for it and goes on
-with the same steps as without: its end is the same, bit for bit on one device.
+Each is one line of `eval_steps.jsonl`. They do not change the training: on one device
+it ends with the same weights as without, bit for bit.
 """
 
 import json
 import os
-from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
@@ -31,41 +30,35 @@ BEST_SCHEMA = schema.Object(
     others=schema.ANY,
 )
 
-_REMEDY = "delete the folder to choose anew from the next evaluation on"
+_REMEDY = "delete the folder to select the best of the evaluations from now on"
 
 
-class Settings(NamedTuple):
-    """When to evaluate, and what to keep."""
-
-    every: int = 0  # steps; 0: never
-    keep_best: str | None = None  # a metric of the task; None: nothing is kept
-
-
-def stops(settings, reached, last):
-    """The steps to stop at, from the first after `reached` to the last."""
-    if not settings.every:
-        return [last]
-    first = (reached // settings.every + 1) * settings.every
-    return [*range(first, last, settings.every), last]
+def stop_steps(eval_steps, step_reached, last_step):
+    """Steps after which training pauses, from the first after `step_reached` on."""
+    if not eval_steps:
+        return [last_step]
+    first = (step_reached // eval_steps + 1) * eval_steps
+    return [*range(first, last_step, eval_steps), last_step]
 
 
-def check(output_dir, settings):
-    """Refuses a folder of other files, a damaged best, or one by another metric.
+def check(output_dir, keep_best):
+    """Refuses a damaged best, one by another metric, and a folder of other files.
+
+    Args:
+      output_dir: the run's folder.
+      keep_best: the metric to keep the best by, or None.
 
     Raises:
-      UserError: saying which.
+      UserError: naming the folder or file.
     """
-    files.check_replaceable(os.path.join(output_dir, BEST_FOLDER), _is_best)
-    best = read_best(output_dir)
-    if best and settings.keep_best and best["metric"] != settings.keep_best:
+    best, folder = read_best(output_dir), os.path.join(output_dir, BEST_FOLDER)
+    if not keep_best:
+        return
+    files.check_replaceable(folder, _is_best)
+    if best and best["metric"] != keep_best:
         raise UserError(
             "--keep_best=%s: %s keeps the best by %s; give that, or %s"
-            % (
-                settings.keep_best,
-                os.path.join(output_dir, BEST_FOLDER),
-                best["metric"],
-                _REMEDY,
-            )
+            % (keep_best, folder, best["metric"], _REMEDY)
         )
 
 
@@ -74,7 +67,7 @@ def _is_best(names):
 
 
 def read_best(output_dir):
-    """The entries of `BEST_SCHEMA`, a dict, for what is kept; None: nothing is."""
+    """The content of best.json, see `BEST_SCHEMA`; None if there is none."""
     folder = os.path.join(output_dir, BEST_FOLDER)
     files.restore(folder)
     path = os.path.join(folder, BEST_NAME)
@@ -84,42 +77,43 @@ def read_best(output_dir):
 
 
 def is_due(run, step):
-    """Whether a step that a training has reached has still to be evaluated."""
-    every, last = run.dev_steps.every, run.settings.num_train_steps
+    """Whether the evaluation after a step, the last that was trained, is missing."""
+    every, last = run.dev_evaluation.eval_steps, run.settings.num_train_steps
     if not every or not step or (step % every and step != last):
         return False
-    return step not in [entry["global_step"] for entry in _history(run)]
+    return step not in [entry["global_step"] for entry in _read_history(run)]
 
 
 def evaluate(estimator, run, diagnostics):
-    """Scores the dev sets with the last checkpoint, and keeps it if it is the best.
+    """Evaluates the last checkpoint on the dev sets, and keeps it if it is the best.
 
     Args:
       estimator: the Estimator.
       run: a `task_inputs.TaskRun`.
-      diagnostics: a `diagnosis.Diagnostics`.
+      diagnostics: the `diagnosis.Diagnostics` of the checkpoint.
     """
     entry: dict = {"sets": {}}
+    run = run._replace(plots=False)
     for split in run.task.dev:
-        result, scored = scoring.score_dev(estimator, run._replace(plots=False), split)
+        result, scored = scoring.evaluate_split(estimator, run, split)
         entry["global_step"] = int(result.pop("global_step"))
         entry["sets"][split.name] = {
             **{name: float(value) for name, value in result.items()},
             **scored.scores,
         }
     step = entry["global_step"]
-    run_text.say_dev_step(entry, run.task)
-    _draw(estimator.eval_dir(), run.task, entry)
-    if run.dev_steps.keep_best:
+    run_text.log_dev_scores(entry, run.task)
+    _write_summary(estimator.eval_dir(), run.task, entry)
+    if run.dev_evaluation.keep_best:
         _keep_if_best(run, entry, diagnostics)
-    earlier = [other for other in _history(run) if other["global_step"] < step]
+    earlier = [other for other in _read_history(run) if other["global_step"] < step]
     lines = [json.dumps(each, sort_keys=True) for each in (*earlier, entry)]
     path = os.path.join(run.settings.output_dir, HISTORY_NAME)
     files.write_whole(path, "".join(line + "\n" for line in lines))
 
 
-def _history(run):
-    """The evaluations so far, a list; what cannot be read is left out."""
+def _read_history(run):
+    """The evaluations so far, a list; lines that cannot be read are left out."""
     path = os.path.join(run.settings.output_dir, HISTORY_NAME)
     if not tf.io.gfile.exists(path):
         return []
@@ -128,14 +122,14 @@ def _history(run):
         try:
             entry = files.parse_json_object(line)
         except ValueError:
-            continue  # Of a file that somebody else has written to.
+            continue
         if isinstance(entry.get("global_step"), int):
             found.append(entry)
     return found
 
 
-def _draw(folder, task, entry):
-    """Adds the task's own scores to the curves beside those of the Estimator."""
+def _write_summary(folder, task, entry):
+    """Writes the task's scores for TensorBoard, beside those of the Estimator."""
     writer = tf.summary.FileWriterCache.get(folder)
     summary = tf.Summary()
     for split in task.dev:
@@ -147,8 +141,8 @@ def _draw(folder, task, entry):
 
 
 def _keep_if_best(run, entry, diagnostics):
-    """Puts checkpoint, package and record into the folder of the best, if they are."""
-    settings, metric = run.settings, run.dev_steps.keep_best
+    """Writes checkpoint, package and record into best/, if the score is the best."""
+    settings, metric = run.settings, run.dev_evaluation.keep_best
     first = run.task.dev[0].name
     score = entry["sets"][first][metric]
     best = read_best(settings.output_dir)
@@ -160,7 +154,7 @@ def _keep_if_best(run, entry, diagnostics):
         "set": first,
         "score": score,
         "global_step": entry["global_step"],
-        "evaluated_every": run.dev_steps.every,
+        "evaluated_every": run.dev_evaluation.eval_steps,
     }
     dev_scores = {
         name: {each: found[each] for each in run.task.metrics}
@@ -168,7 +162,7 @@ def _keep_if_best(run, entry, diagnostics):
     }
     description = run.package.description._replace(
         selection="best by %s on %s, of evaluations every %d steps"
-        % (metric, first, run.dev_steps.every)
+        % (metric, first, run.dev_evaluation.eval_steps)
     )
     with files.atomic_folder(folder, is_own=_is_best) as partial:
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
@@ -179,4 +173,4 @@ def _keep_if_best(run, entry, diagnostics):
         files.write_whole(
             os.path.join(partial, BEST_NAME), json.dumps(record, indent=2) + "\n"
         )
-    console.say("  the best so far by %s, kept in %s", metric, folder)
+    console.say("  best %s so far, kept in %s", metric, folder)

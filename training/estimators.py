@@ -4,7 +4,6 @@ import ctypes
 import os
 import threading
 import weakref
-from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 import tensorflow.compat.v2 as tf2
@@ -17,33 +16,33 @@ from training import distribution, progress, signals
 from training.estimator_compat import estimator
 from weights import checkpoints
 
-# By this the host of a TPU says that a loss or a gradient is not finite.
+# Assertion text by which the TPU host call reports a loss or gradient.
 _NOT_FINITE = "not finite"
 
 CHECKPOINTS_KEPT = 5  # the newest ones
 
-# Steps between two reports of the Estimator's own.
+# Steps between two log entries of the Estimator.
 LOG_STEPS = 100
 
 # TensorFlow's name for the thread that writes an event file.
 _EVENT_THREAD = "EventLoggerThread"
 
-# The number of cores on which a batch in shards was seen to be faster.
-_LANE_CORES = 2
+# Shards were measured, and faster, on machines with this number of cores only.
+_SHARDED_CORES = 2
 
 
 def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
-    """The `TPUEstimatorSpec` of training, and what its `progress.ProgressHook` reads.
+    """The `TPUEstimatorSpec` of training; adds the tensors of `progress.ProgressHook`.
 
     Scalars for TensorBoard: "learning_rate" and "gradient_norm"; the Estimator adds
-    "loss" itself. On TPU they are sent to the host, which writes all three.
+    "loss". On TPU the host writes all three.
 
     Args:
       loss: float scalar tensor.
       step: an `optimization.TrainStep`.
-      scaffold_fn: what `checkpoints.warm_start` gives.
-      use_tpu: whether the graph is to run on TPU.
-      summary_dir: where the scalars go when the host writes them for a TPU.
+      scaffold_fn: the result of `checkpoints.warm_start`.
+      use_tpu: whether the graph runs on TPU.
+      summary_dir: folder of the scalars that a TPU's host writes.
 
     Returns:
       A `TPUEstimatorSpec`.
@@ -59,7 +58,7 @@ def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
         progress.report(loss, step)
     return estimator.tpu.TPUEstimatorSpec(
         mode=estimator.ModeKeys.TRAIN,
-        # The Estimator adds the losses of the replicas up.
+        # The Estimator sums the losses of the replicas.
         loss=loss / tf.distribute.get_strategy().num_replicas_in_sync,
         train_op=step.train_op,
         scaffold_fn=scaffold_fn,
@@ -69,7 +68,7 @@ def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
 
 def _host_call(loss, step, summary_dir):
     def write(global_step, loss, learning_rate, gradient_norm):
-        # One value a core: the first core's stands for all but the loss.
+        # One value per core; learning rate and norm are the same on all.
         writer = tf2.summary.create_file_writer(summary_dir)
         seen = tf.concat([loss, gradient_norm], axis=0)
         check = tf.debugging.Assert(
@@ -92,34 +91,6 @@ def _host_call(loss, step, summary_dir):
     return write, [tf.reshape(tf.cast(tensor, tf.float32), [1]) for tensor in tensors]
 
 
-class RunSettings(NamedTuple):
-    """What an Estimator of this program is made of."""
-
-    output_dir: str
-    train_batch_size: int
-    eval_batch_size: int
-    predict_batch_size: int
-    save_checkpoints_steps: int
-    num_train_steps: int | None
-    seed: int
-    use_tpu: bool
-    tpu_name: str | None
-    tpu_zone: str | None
-    gcp_project: str | None
-    master: str | None
-    num_tpu_cores: int
-    iterations_per_loop: int
-    distribution_strategy: str = distribution.NONE  # one of `distribution.STRATEGIES`
-    cluster: distribution.Cluster | None = None  # of several machines
-    shards: int = 1  # see `cpu_shards`
-    write_graph: bool = False  # for TensorBoard and other tools
-
-    @property
-    def is_chief(self):
-        """Whether this machine writes, evaluates and predicts."""
-        return self.cluster is None or self.cluster.is_chief
-
-
 # Settings by their numbers in glibc's malloc.h.
 _MALLOC_SETTINGS = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: freed bytes that are kept
@@ -130,11 +101,11 @@ _MALLOC_SETTINGS = {
 
 
 def keep_freed_memory():
-    """Has this process keep the memory that it frees, where it runs on glibc.
+    """Has glibc's allocator, where it is used, keep the memory that is freed.
 
-    By default every large tensor is given back to the system and the next one is asked
-    for page by page: tens of thousands of page faults in a training step, which took a
-    tenth to a fifth of its processor time.
+    By default the memory of each large tensor is returned to the system and requested
+    again page by page: tens of thousands of page faults in a training step, 10 to 20 %
+    of its processor time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -146,15 +117,14 @@ def cpu_shards(batch_sizes):
     """The number of intra-batch shards on this machine's CPU, one core for each.
 
     Each shard is computed by one core. Without shards all cores share each operation,
-    and wait for each other after it.
-    The threads of an operation belong to the process, whatever its sessions ask for, so
-    a process uses shards for all that it computes or for nothing.
+    and wait for each other after it. The threads of operations belong to the process,
+    not to a session, so all batches of a process are in shards or none.
 
     Args:
-      batch_sizes: those of all batches that the process computes.
+      batch_sizes: sizes of all batches that the process computes.
 
     Returns:
-      The number of shards; 1: none.
+      The number of shards; 1: the batch is not split.
     """
     if tf.config.list_physical_devices("GPU"):
         return 1
@@ -162,11 +132,11 @@ def cpu_shards(batch_sizes):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count()
-    return cores if cores == _LANE_CORES and min(batch_sizes) >= cores else 1
+    return cores if cores == _SHARDED_CORES and min(batch_sizes) >= cores else 1
 
 
 def session_config(shards=1):
-    """The `tf.ConfigProto` for CPU and GPU; `shards` as `cpu_shards` gives them."""
+    """The `tf.ConfigProto` for CPU and GPU; `shards` is the result of `cpu_shards`."""
     config = tf.ConfigProto(allow_soft_placement=True)
     if shards > 1:
         config.intra_op_parallelism_threads = 1
@@ -185,24 +155,26 @@ def train(model_fn, settings, input_fn, watch, stop):
     """Trains up to a step, on all devices and machines of the settings.
 
     Args:
-      model_fn: what `classifier.model_fn_builder` gives.
-      settings: a `RunSettings`.
-      input_fn: what `features.input_fn_builder` gives.
-      watch: a `progress.ProgressHook`, the same for all parts of a training.
-      stop: the step to end with, at most the last of the settings.
+      model_fn: the result of `classifier.model_fn_builder`.
+      settings: a `settings.Run`.
+      input_fn: the result of `features.input_fn_builder`.
+      watch: a `progress.ProgressHook`, the same for all parts of a run.
+      stop: the step to stop after, at most `num_train_steps`.
 
     Raises:
       UserError: the loss or a gradient was not finite.
       signals.StoppedBySignal: after a checkpoint of the last step.
     """
 
-    def train_there(placement, hooks):
+    devices = settings.devices
+
+    def train_on(placement, hooks):
         trained = make_estimator(model_fn, settings, placement)
-        if not settings.use_tpu:
-            # Before the Estimator's own hook for the loss, which knows less.
+        if not devices.use_tpu:
+            # Before the Estimator's hook for the loss, whose error says less.
             hooks = [*hooks, watch]
-            if settings.cluster is None:
-                # The Estimator's own would save a step before `watch` has its loss.
+            if devices.cluster is None:
+                # The Estimator's would save a step before `watch` has its loss.
                 hooks.append(
                     tf.train.CheckpointSaverHook(
                         settings.output_dir,
@@ -210,8 +182,8 @@ def train(model_fn, settings, input_fn, watch, stop):
                         save_graph_def=settings.write_graph,
                     )
                 )
-        sees_losses = settings.is_chief and not settings.use_tpu
-        save = SaveHook(settings.output_dir, watch if sees_losses else None)
+        has_losses = settings.is_chief and not devices.use_tpu
+        save = SaveHook(settings.output_dir, watch if has_losses else None)
         hooks = [*hooks, save, signals.StopHook(request)]
         try:
             trained.train(input_fn, hooks=hooks, max_steps=stop)
@@ -224,13 +196,13 @@ def train(model_fn, settings, input_fn, watch, stop):
 
     with signals.record_signal() as request:
         distribution.run(
-            settings.distribution_strategy,
-            session_config(settings.shards),
-            settings.cluster,
+            devices.distribution_strategy,
+            session_config(devices.shards),
+            devices.cluster,
             stop,
-            train_there,
+            train_on,
         )
-    distribution.remove_worker_files(settings.output_dir, settings.cluster)
+    distribution.remove_worker_files(settings.output_dir, devices.cluster)
     if request.number is not None:
         raise signals.StoppedBySignal(
             request.number,
@@ -240,22 +212,22 @@ def train(model_fn, settings, input_fn, watch, stop):
 
 
 def prepare_summaries(folder, write_graph):
-    """Makes the writer of a folder's event file, which the Estimator then finds.
+    """Makes the cached writer of a folder's event file, which the Estimator uses.
 
     Args:
       folder: its path.
-      write_graph: whether the event file is to hold the Estimator's graph.
+      write_graph: whether the event file holds the Estimator's graph.
     """
-    # When it is made it writes the graph that is the default: an empty one.
+    # A new writer writes the default graph: here an empty one.
     with tf.Graph().as_default():
         writer = tf.summary.FileWriterCache.get(folder)
-    if writer in _prepared_writers:  # It is kept for the whole process.
+    if writer in _prepared_writers:
         return
     _prepared_writers.add(writer)
     if not write_graph:
         writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
-    # It writes in a thread; an error there comes again in the next call.
-    threading.excepthook = _thread_ended
+    # An error in its thread is raised again by the next call.
+    threading.excepthook = _hide_writer_error
     events, explained = writer.event_writer, disk.explain_errors(folder)
     events.add_event = explained(events.add_event)
     events.flush = explained(events.flush)
@@ -264,7 +236,7 @@ def prepare_summaries(folder, write_graph):
 _prepared_writers = weakref.WeakSet()
 
 
-def _thread_ended(failure):
+def _hide_writer_error(failure):
     if failure.thread is None or failure.thread.name != _EVENT_THREAD:
         threading.__excepthook__(failure)
 
@@ -341,42 +313,43 @@ def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
     """The `TPUEstimator`, which on CPU and GPU is an ordinary Estimator.
 
     Args:
-      model_fn: what `classifier.model_fn_builder` gives.
-      settings: a `RunSettings`.
-      placement: where it trains; it evaluates and predicts on one device.
+      model_fn: the result of `classifier.model_fn_builder`.
+      settings: a `settings.Run`.
+      placement: a `distribution.Placement` for training; evaluation and prediction use
+        one device.
 
     Returns:
       A `TPUEstimator`.
     """
-    cluster = None
-    if settings.use_tpu and settings.tpu_name:
+    devices, cluster = settings.devices, None
+    if devices.use_tpu and devices.tpu_name:
         cluster = tf.distribute.cluster_resolver.TPUClusterResolver(
-            settings.tpu_name,
-            zone=settings.tpu_zone,
-            project=settings.gcp_project,
+            devices.tpu_name,
+            zone=devices.tpu_zone,
+            project=devices.gcp_project,
         )
     run_config = estimator.tpu.RunConfig(
         cluster=cluster,
-        master=placement.master or settings.master,
+        master=placement.master or devices.master,
         train_distribute=placement.strategy,
         model_dir=settings.output_dir,
         keep_checkpoint_max=CHECKPOINTS_KEPT,
         checkpoint_save_graph_def=settings.write_graph,
         tf_random_seed=settings.seed,
         save_checkpoints_steps=settings.save_checkpoints_steps,
-        # Only the chief writes into the folder; this makes a writer of its own.
+        # Only the chief writes event files.
         log_step_count_steps=LOG_STEPS if settings.is_chief else None,
-        session_config=None if settings.use_tpu else session_config(settings.shards),
-        # A short training shows its course too.
+        session_config=None if devices.use_tpu else session_config(devices.shards),
+        # At least 50 points per curve.
         save_summary_steps=max(1, min(100, (settings.num_train_steps or 100) // 50)),
         tpu_config=estimator.tpu.TPUConfig(
-            iterations_per_loop=settings.iterations_per_loop,
-            num_shards=settings.num_tpu_cores,
+            iterations_per_loop=devices.iterations_per_loop,
+            num_shards=devices.num_tpu_cores,
             per_host_input_for_training=estimator.tpu.InputPipelineConfig.PER_HOST_V2,
         ),
     )
     return estimator.tpu.TPUEstimator(
-        use_tpu=settings.use_tpu,
+        use_tpu=devices.use_tpu,
         model_fn=model_fn,
         config=run_config,
         train_batch_size=settings.train_batch_size,

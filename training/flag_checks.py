@@ -131,8 +131,7 @@ def check_keep_best(flags, task):
             "--keep_best=%s: the metrics of %s are %s"
             % (flags.keep_best, task.title, ", ".join(task.metrics))
         )
-    settings = dev_steps.Settings(flags.eval_steps, flags.keep_best)
-    dev_steps.check(flags.output_dir, settings)
+    dev_steps.check(flags.output_dir, flags.keep_best)
 
 
 def find_task(flags):
@@ -160,16 +159,10 @@ def find_task(flags):
     return task
 
 
-def shards(flags):
-    """The number of shards of a batch: `estimators.cpu_shards`, if allowed.
+def count_shards(flags):
+    """The number of intra-batch shards, see `estimators.cpu_shards`.
 
-    XLA compiles for all cores, and replicas are side by side already.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`, checked.
-
-    Returns:
-      The number of shards; 1: none.
+    XLA uses all cores for one batch; replicas run in parallel already.
     """
     if flags.use_tpu or flags.xla or flags.distribution_strategy != distribution.NONE:
         return 1
@@ -182,7 +175,7 @@ def shards(flags):
 
 def _batches_without_training(flags):
     """The names of the batch flags that evaluation and prediction will use."""
-    if flags.do_eval:
+    if flags.do_eval or flags.eval_steps:
         return ["eval_batch_size", "predict_batch_size"]  # Scores need predictions.
     return ["predict_batch_size"] if flags.do_predict else []
 

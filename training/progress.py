@@ -1,4 +1,4 @@
-"""What is seen of a training while it runs: progress, and whether it goes wrong."""
+"""Progress of a training run, and its losses."""
 
 import collections
 import math
@@ -15,8 +15,8 @@ from system import console, files, wording
 from training.estimator_compat import estimator
 from weights import diagnosis
 
-# Where there is no terminal, a line at each tenth of the training; but not so many
-# seconds after the one before, and never so many without one.
+# Seconds between two lines where there is no terminal: one for each tenth of the steps,
+# but not sooner than the first and not later than the second.
 SHORTEST_INTERVAL = 15.0
 LONGEST_INTERVAL = 600.0
 
@@ -28,7 +28,7 @@ _MIN_STEPS = 100
 _LOSSES = ".losses"
 _MOST_LOSS_BYTES = 1 << 28
 
-# The graph collection with what a step reports.
+# The graph collection of the tensors that `report` names.
 _REPORT = "training_report"
 
 
@@ -40,22 +40,22 @@ _BAR = (
 
 
 class ProgressSettings(NamedTuple):
-    """What the progress report needs to know beforehand."""
+    """What a `ProgressHook` has to know."""
 
     batch_size: int  # examples of one step
     num_train_steps: int
     num_warmup_steps: int = 0
-    # What a loss has to be below: `diagnosis.baseline_loss` of the training labels.
+    # The `diagnosis.baseline_loss` of the training labels.
     baseline_loss: float = math.inf
-    leaves_out_infinite: bool = False  # such steps are left out (loss scaling)
+    skips_infinite: bool = False  # steps with infinite gradients, for loss scaling
 
 
 class NotFiniteError(RuntimeError):
-    """A loss or a gradient is not a number any more."""
+    """The loss or the norm of the gradients is not finite."""
 
 
 def report(loss, step):
-    """Marks what `ProgressHook` reads in the current graph.
+    """Adds the tensors that `ProgressHook` reads to the current graph's collection.
 
     Args:
       loss: float scalar tensor.
@@ -74,12 +74,12 @@ class ProgressHook(estimator.SessionRunHook):
     """
 
     def __init__(self, settings, stream=None, losses=()):
-        """Keeps what is reported.
+        """Makes the hook, which is used for all parts of a run.
 
         Args:
           settings: a `ProgressSettings`.
           stream: text stream; standard error by default.
-          losses: those of the steps before, as `read_losses` gives them.
+          losses: those of the steps before, the result of `read_losses`.
         """
         self._settings = settings
         self._stream = stream
@@ -91,7 +91,7 @@ class ProgressHook(estimator.SessionRunHook):
         self.last_values: dict | None = None  # of the last step
 
     def begin(self):
-        # The first replica's: they are means over all of them.
+        # Those of the first replica: they are means over all replicas.
         tensors = tf.get_collection(_REPORT)[:3]
         self._fetches = dict(zip(("loss", "learning_rate", "gradient_norm"), tensors))
         self._global_step = tf.train.get_or_create_global_step()
@@ -119,7 +119,7 @@ class ProgressHook(estimator.SessionRunHook):
         del run_context
         self.last_values = values = run_values.results
         self.steps_done += 1
-        if not self._settings.leaves_out_infinite and not (
+        if not self._settings.skips_infinite and not (
             math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
         ):
             if self._bar is not None:
@@ -129,7 +129,7 @@ class ProgressHook(estimator.SessionRunHook):
         self._check_learning()
         now = time.monotonic()
         if self.steps_done == self._first_step + 1:
-            # The first step also warms up; rates are counted from here.
+            # The first step includes the start of the session.
             self._started = now
         if self._bar is not None:
             self._bar.update(1)
@@ -218,11 +218,12 @@ class ProgressHook(estimator.SessionRunHook):
             data = np.array(self._losses, "<f4").tobytes()
             files.write_whole(checkpoint + _LOSSES, data)
 
-    def last_loss(self):
-        """The `diagnosis.TrainingLoss` at the end; None where no step was seen."""
+    def diagnose(self):
+        """Warnings about the loss of the last steps; None if no step was seen."""
         if not self._losses:
             return None
-        return diagnosis.TrainingLoss(self._mean_loss(), len(self._losses))
+        loss = diagnosis.TrainingLoss(self._mean_loss(), len(self._losses))
+        return diagnosis.check_loss(loss, self._settings.baseline_loss)
 
 
 def read_losses(checkpoint):

@@ -17,6 +17,7 @@ from weights import (
     adapter_package,
     checkpoints,
     diagnosis,
+    run_package,
     run_record,
     variable_shapes,
 )
@@ -95,7 +96,9 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
             _check_head(flags, task)
         _show_base(base, report)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
-    run_text.show_trained_variables(variables, counts, policy)
+    run_text.log_trained_variables(variables, counts, policy)
+    if flags.do_train:
+        adapter_package.check_replaceable(run_package.package_folder(flags.output_dir))
     if is_chief:
         _write_record(flags, identity, settings, counts)
     else:

@@ -1,4 +1,4 @@
-"""What a run of `run_classifier.py` says to the person who started it."""
+"""Messages of a run of `run_classifier.py`."""
 
 import os
 
@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from model import layer_ranges
-from system import console
+from system import console, wording
 from training import distribution
 from weights import adapter_package, checkpoints, run_record
 
@@ -18,53 +18,47 @@ _GROUPS = {
 }
 
 
-def say_task(task, config, settings, precision):
-    """Says what is run, and on what.
+def log_task(task, config, devices, precision):
+    """Logs task, model and devices.
 
     Args:
       task: a `tasks.Task`.
       config: a `modeling.BertConfig`.
-      settings: a `estimators.RunSettings`.
+      devices: a `settings.Devices`.
       precision: one of `classifier.PRECISIONS`.
     """
-    outputs = "a score" if task.is_regression else "%d labels" % len(task.labels)
     console.say(
-        "Task %s, %s; BERT of %d layers, hidden size %d",
+        "Task %s, %s; BERT of %s, hidden size %d",
         task.title,
-        outputs,
-        config.num_hidden_layers,
+        "a score" if task.is_regression else "%d labels" % len(task.labels),
+        wording.pluralize(config.num_hidden_layers, "layer"),
         config.hidden_size,
     )
-    if settings.use_tpu:
-        device = "TPU, %d cores" % settings.num_tpu_cores
+    if devices.use_tpu:
+        text = "TPU, %s" % wording.pluralize(devices.num_tpu_cores, "core")
     elif tf.config.list_physical_devices("GPU"):
-        names = ", ".join(distribution.local_devices())
-        device = "GPU: %s" % names
+        text = "GPU: %s" % ", ".join(distribution.local_devices())
     else:
-        device = "CPU, %d cores" % (os.cpu_count() or 1)
-    if settings.distribution_strategy != distribution.NONE:
-        device += ", --distribution_strategy=" + settings.distribution_strategy
-    console.say("Computed on: %s, in %s", device, precision)
+        text = "CPU, %s" % wording.pluralize(os.cpu_count() or 1, "core")
+    if devices.distribution_strategy != distribution.NONE:
+        text += ", --distribution_strategy=" + devices.distribution_strategy
+    console.say("Computed on: %s, in %s", text, precision)
 
 
-def show_trained_variables(variables, counts, policy):
-    """Shows how much is trained, and logs each trained variable.
+def log_trained_variables(variables, counts, policy):
+    """Logs how much is trained, and each trained variable.
 
     Args:
       variables: a `variable_shapes.VariableSet`.
-      counts: what `checkpoints.parameter_counts` gives.
+      counts: the result of `checkpoints.parameter_counts`.
       policy: an `optimization.TrainPolicy`.
     """
     for collection, names in variables.collections.items():
         for name in names:
-            console.detail(
-                "Trained: %s, %s, shape = %s",
-                collection,
-                name,
-                variables.shapes[name],
-            )
+            shape = variables.shapes[name]
+            console.detail("Trained: %s, %s, shape = %s", collection, name, shape)
     parts = [
-        "{:,} {}".format(counts[collection], name)
+        "%s %s" % (wording.thousands(counts[collection]), name)
         for collection, name in _GROUPS.items()
         if counts.get(collection)
     ]
@@ -73,67 +67,61 @@ def show_trained_variables(variables, counts, policy):
         layers = layer_ranges.format_layers(policy.adapter_layers)
         where = " (adapters in layers %s)" % layers
     console.say(
-        "Trains by --train_policy=%s%s: %s = %s of %s parameters, %.2f %% of the "
-        "base's %s%s",
+        "Trained by --train_policy=%s%s: %s = %s of %s parameters, %.2f %% of the "
+        "base model's %s%s",
         policy.text,
         where,
         " + ".join(parts),
-        "{:,}".format(counts["trained"]),
-        "{:,}".format(counts["total"]),
+        wording.thousands(counts["trained"]),
+        wording.thousands(counts["total"]),
         100.0 * counts["share"],
-        "{:,}".format(counts["base"]),
+        wording.thousands(counts["base"]),
         "; all else is frozen" if counts["trained"] < counts["total"] else "",
     )
 
 
-def say_training(settings, num_warmup_steps, rows, by_flag):
-    """Says how it will be trained.
+def log_training(settings, examples, by_flag):
+    """Logs steps, batch size, learning rate and seed.
 
     Args:
-      settings: a `estimators.RunSettings`.
-      num_warmup_steps: steps of the warm-up.
-      rows: number of training rows.
-      by_flag: the training's settings by their flags' names.
+      settings: a `settings.Run`.
+      examples: number of training examples.
+      by_flag: settings of the training by their flags' names.
     """
     steps, batch_size = settings.num_train_steps, settings.train_batch_size
     console.say(
-        "Training: %d steps of %d rows (%.3g epochs), learning rate %g after %d steps "
-        "of warm-up, Adam's moments %scorrected, seed %d",
-        steps,
-        batch_size,
-        steps * batch_size / rows,
+        "Training: %s of %s (%.3g epochs), learning rate %g after %s of warm-up, "
+        "Adam's moments %scorrected, seed %d",
+        wording.pluralize(steps, "step"),
+        wording.pluralize(batch_size, "example"),
+        steps * batch_size / examples,
         by_flag["learning_rate"],
-        num_warmup_steps,
+        wording.pluralize(settings.num_warmup_steps, "step"),
         "" if by_flag["adam_bias_correction"] else "not ",
         by_flag["seed"],
     )
 
 
-def say_scores(split, step, count, scores, baseline):
-    """Says a dev set's scores beside the baseline's.
+def log_scores(split, step, scored):
+    """Logs the scores of a split beside the baseline's.
 
     Args:
       split: a `tasks.Split`.
       step: the global step of the weights.
-      count: number of rows.
-      scores: dict from metric to float.
-      baseline: the same, of always giving one answer.
+      scored: a `scoring.SplitScores`.
     """
-    console.say("Scores on %s, %d rows, step %d:", split.name, count, step)
-    for name, score in scores.items():
+    count = wording.pluralize(len(scored.labels), "example")
+    console.say("Scores on %s, %s, step %d:", split.name, count, step)
+    for name, score in scored.scores.items():
         console.say(
-            "  %-15s %.4f    (always the same answer: %.4f)",
-            name,
-            score,
-            baseline[name],
+            "  %-15s %.4f    (baseline: %.4f)", name, score, scored.baseline[name]
         )
-    if all(score <= baseline[name] for name, score in scores.items()):
-        # Its answers differ from each other, and its training loss may be low.
-        console.warn("%s: no score is above that of always the same answer", split.name)
+    if all(score <= scored.baseline[name] for name, score in scored.scores.items()):
+        console.warn("%s: no score is above the baseline", split.name)
 
 
-def say_dev_step(entry, task):
-    """Says what an evaluation within a training gave, a line for each dev set.
+def log_dev_scores(entry, task):
+    """Logs an evaluation while training, a line for each dev set.
 
     Args:
       entry: dict with "global_step" and "sets", see `dev_steps`.
@@ -146,13 +134,13 @@ def say_dev_step(entry, task):
         )
 
 
-def say_best(best, output_dir):
-    """Says which step is kept as the best; `best` as `dev_steps.read_best` gives it."""
+def log_best(best, output_dir):
+    """Logs which checkpoint is the best, the result of `dev_steps.read_best`."""
     if best is None:
         return
     console.say(
-        "Kept as the best by %s: step %d, %.4f on %s, in %s; its package is there too. "
-        "All else is of the last step",
+        "Best %s: step %d, %.4f on %s, kept in %s with its package; all other files "
+        "are those of the last step",
         best["metric"],
         best["global_step"],
         best["score"],
@@ -161,13 +149,13 @@ def say_best(best, output_dir):
     )
 
 
-def say_files(output_dir, task, result_name):
+def log_files(output_dir, task, result_name):
     """Lists the files that a run has written.
 
     Args:
       output_dir: its folder.
       task: a `tasks.Task`.
-      result_name: see `task_inputs.TaskRun`.
+      result_name: the method of `task_inputs.TaskRun`.
     """
     probabilities = "each test example's probabilities, or score"
     predicted = "each test example's label, in the format of the evaluation server"

@@ -1,4 +1,4 @@
-"""Predictions of a set of rows, and their scores."""
+"""Predictions for a split, and their scores."""
 
 import os
 from typing import Any, NamedTuple
@@ -7,45 +7,58 @@ import numpy as np
 
 from errors import UserError
 from inputs import metrics
+from system import wording
 from training import plots
-from training.task_inputs import make_input_fn
 from weights import checkpoints
 
 
-class Scored(NamedTuple):
-    """A set whose labels were held against its predictions."""
+class SplitScores(NamedTuple):
+    """Scores of the predictions for a split with labels."""
 
     scores: dict[str, float]
-    baseline: dict[str, float]  # of always giving one answer
-    gold: np.ndarray  # class ids int [examples], or scores float
-    answers: np.ndarray  # the same, as predicted
-    classes: dict[str, Any]  # what tells classes apart; {} for regression
+    baseline: dict[str, float]  # of the majority class; regression: of the mean
+    labels: np.ndarray  # class ids int [examples], or scores float
+    predictions: np.ndarray  # of the same kind
+    by_class: dict[str, Any]  # entries of reports; {} for regression
 
 
 def score(run, split, probabilities):
-    """Holds the labels of a split against its predictions; draws what is to be drawn.
+    """Scores predictions, and draws the confusion matrix where `run.plots` is set.
 
     Args:
       run: a `task_inputs.TaskRun`.
       split: a `tasks.Split` with labels.
-      probabilities: what `predict` gives.
+      probabilities: the result of `predict`.
 
     Returns:
-      A `Scored`.
+      A `SplitScores`.
     """
     task = run.task
-    gold, answers = gold_of(task, run.examples[split.name]), decide(task, probabilities)
-    return Scored(
-        metrics.compute(task.metrics, gold, answers),
-        metrics.compute(task.metrics, gold, _one_answer(task, gold)),
-        gold,
-        answers,
-        _classes(run, split, gold, answers),
+    labels = read_labels(task, run.inputs.examples[split.name])
+    predictions = decide(task, probabilities)
+    if task.is_regression:
+        constant = np.full_like(labels, labels.mean())
+        by_class = {}
+    else:
+        constant = np.full_like(labels, np.bincount(labels).argmax())
+        by_class = _score_by_class(run, split, labels, predictions)
+    return SplitScores(
+        metrics.compute(task.metrics, labels, predictions),
+        metrics.compute(task.metrics, labels, constant),
+        labels,
+        predictions,
+        by_class,
     )
 
 
 def predict(estimator, run, split, kind):
-    """Predictions for the real examples of a split.
+    """Predictions for the examples of a split, without padding examples.
+
+    Args:
+      estimator: the Estimator.
+      run: a `task_inputs.TaskRun`.
+      split: a `tasks.Split`.
+      kind: the kind of its features, see `task_inputs.TaskInputs.write_features`.
 
     Returns:
       Float array [examples, C] of probabilities; [examples] of scores for regression.
@@ -53,80 +66,71 @@ def predict(estimator, run, split, kind):
     Raises:
       UserError: one is not finite.
     """
-    settings = run.settings
-    input_fn, _ = make_input_fn(run, split, kind, settings.predict_batch_size)
-    count = len(run.examples[split.name])
+    count = len(run.inputs.examples[split.name])
     rows = []
-    for prediction in estimator.predict(input_fn=input_fn):
+    for prediction in estimator.predict(run.inputs.make_input_fn(split, kind)):
         rows.append(prediction["probabilities"])
         if len(rows) == count:
             break
     if len(rows) != count:
         raise RuntimeError("%d predictions for %d examples" % (len(rows), count))
     probabilities = np.array(rows)
-    if not np.isfinite(probabilities).all():
+    finite = np.isfinite(probabilities).reshape(count, -1).all(axis=1)
+    if not finite.all():
         raise UserError(
-            "%d of %d predictions for %s are not finite, so nothing is written: the "
-            "weights of %s give no numbers; train anew with a lower --learning_rate"
+            "%d of %s for %s are not finite, so nothing is written: nothing can be "
+            "computed with the weights of %s; train again with a lower --learning_rate"
             % (
-                np.sum(~np.isfinite(probabilities).reshape(count, -1).all(axis=1)),
-                count,
+                np.sum(~finite),
+                wording.pluralize(count, "prediction"),
                 split.name,
-                checkpoints.latest(settings.output_dir) or "--init_checkpoint",
+                checkpoints.latest(run.settings.output_dir) or "--init_checkpoint",
             )
         )
     return probabilities
 
 
-def score_dev(estimator, run, split, name=None):
+def evaluate_split(estimator, run, split, name=None):
     """Evaluates a dev set in the graph, and scores its predictions.
 
     Args:
       estimator: the Estimator.
       run: a `task_inputs.TaskRun`.
       split: one of its dev sets.
-      name: of the evaluation's folder; None: the usual one.
+      name: of the folder for TensorBoard; None: the Estimator's default.
 
     Returns:
-      What the Estimator gives, a dict, and a `Scored`.
+      The Estimator's results, a dict, and a `SplitScores`.
     """
-    settings = run.settings
-    input_fn, count = make_input_fn(run, split, "eval", settings.eval_batch_size)
-    steps = count // settings.eval_batch_size if settings.use_tpu else None
+    input_fn, steps = run.inputs.make_input_fn(split, "eval"), None
+    if run.settings.devices.use_tpu:
+        count = run.inputs.write_features(split, "eval").count
+        steps = count // run.settings.eval_batch_size
     result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
     return result, score(run, split, predict(estimator, run, split, "eval"))
 
 
 def decide(task, probabilities):
-    """Class ids int [examples], or the scores themselves for regression."""
+    """Class ids int [examples]; for regression the scores themselves."""
     return probabilities if task.is_regression else np.argmax(probabilities, axis=-1)
 
 
-def gold_of(task, examples):
+def read_labels(task, examples):
     """The labels of examples: class ids int [examples], or scores float."""
     if task.is_regression:
         return np.array([float(example.label) for example in examples])
     return np.array([task.labels.index(example.label) for example in examples])
 
 
-def _classes(run, split, gold, answers):
-    """The entries of a report that tell classes apart; {} for regression."""
-    if run.task.is_regression:
-        return {}
-    labels = list(run.task.labels)
-    table = metrics.class_report(gold, answers, len(labels))
+def _score_by_class(run, split, labels, predictions):
+    names = list(run.task.labels)
+    table = metrics.class_report(labels, predictions, len(names))
     if run.plots:
         path = os.path.join(
             run.settings.output_dir,
             run.result_name("confusion_matrix_%s.png" % split.name),
         )
-        title = "%s, %s: %d rows" % (run.task.title, split.name, len(gold))
-        plots.confusion_matrix(path, title, labels, table["confusion_matrix"])
-    return {"labels": labels, **table}
-
-
-def _one_answer(task, gold):
-    """The baseline: the labels' mean, or the most frequent label, for each row."""
-    if task.is_regression:
-        return np.full_like(gold, gold.mean())
-    return np.full_like(gold, np.bincount(gold).argmax())
+        count = wording.pluralize(len(labels), "example")
+        title = "%s, %s: %s" % (run.task.title, split.name, count)
+        plots.confusion_matrix(path, title, names, table["confusion_matrix"])
+    return {"labels": names, **table}

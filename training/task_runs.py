@@ -8,57 +8,60 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from inputs import data_report, features, submission_file
-from system import console, disk, files
+from system import console, disk, files, wording
 from training import dev_steps, estimators, progress, run_text, scoring
-from training.task_inputs import make_input_fn, write_features
 from weights import checkpoints, diagnosis, run_package, run_record
 
 
-def say_data(run):
-    """Writes the features of all splits and says what the rows are."""
-    task, settings = run.task, run.settings
-    kinds = (
-        ("train", (task.train,) if task.train else (), settings.train_batch_size),
-        ("eval", task.dev, settings.eval_batch_size),
-        ("predict", task.test, settings.predict_batch_size),
-    )
+def log_data(run):
+    """Writes the features of all splits, and logs a report of their examples."""
+    task, inputs = run.task, run.inputs
     text_counts: dict[str, features.TextCounts] = {}
-    for kind, splits, batch_size in kinds:
+    train = (task.train,) if task.train else ()
+    for kind, splits in (("train", train), ("eval", task.dev), ("predict", task.test)):
         for split in splits:
-            if split.name in run.examples:
-                counts = write_features(run, split, kind, batch_size)[2]
+            if split.name in inputs.examples:
+                counts = inputs.write_features(split, kind).text_counts
                 text_counts[split.name] = counts
-    data_report.log_report(task, run.examples, text_counts, run.max_seq_length)
+    max_seq_length = inputs.settings.max_seq_length
+    data_report.log_report(task, inputs.examples, text_counts, max_seq_length)
 
 
 def train(model_fn, run, step_reached=None):
-    """Trains up to the last step, if it has not been reached.
+    """Trains up to the last step, unless it has been reached.
 
     The chief writes the adapter package.
 
+    Args:
+      model_fn: the result of `classifier.model_fn_builder`.
+      run: a `task_inputs.TaskRun`.
+      step_reached: the step of the last checkpoint in `output_dir`, or None.
+
     Returns:
-      The diagnostics of the weights, a `diagnosis.Diagnostics`.
+      The `diagnosis.Diagnostics` of the trained weights.
     """
-    settings = run.settings
-    rows = run.examples[run.task.train.name]
-    labels = scoring.gold_of(run.task, rows)
+    settings, task = run.settings, run.task
+    labels = scoring.read_labels(task, run.inputs.examples[task.train.name])
     progress_settings = progress.ProgressSettings(
         settings.train_batch_size,
         settings.num_train_steps,
-        run.num_warmup_steps,
-        diagnosis.baseline_loss(labels, run.task.is_regression),
-        run.leaves_out_infinite,
+        settings.num_warmup_steps,
+        diagnosis.baseline_loss(labels, task.is_regression),
+        skips_infinite=run.training["precision"] == "float16",
     )
     losses = []
     if step_reached is not None:
         losses = progress.read_losses(checkpoints.latest(settings.output_dir))
     watch = progress.ProgressHook(progress_settings, losses=losses)
 
-    def diagnose():
-        return diagnosis.check_loss(watch.last_loss(), progress_settings.baseline_loss)
+    def evaluate_step():
+        estimator = estimators.make_estimator(model_fn, settings)
+        estimators.prepare_summaries(estimator.eval_dir(), write_graph=False)
+        diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
+        dev_steps.evaluate(estimator, run, diagnostics)
 
     if dev_steps.is_due(run, step_reached):
-        _evaluate_step(model_fn, run, diagnose())
+        evaluate_step()
     if step_reached is not None and step_reached >= settings.num_train_steps:
         console.say(
             "Training in %s has already reached step %d of %d: nothing to train",
@@ -68,24 +71,24 @@ def train(model_fn, run, step_reached=None):
         )
         diagnostics = run.diagnostics
         if diagnostics.training is None:
-            diagnostics = diagnostics._replace(training=diagnose())
+            diagnostics = diagnostics._replace(training=watch.diagnose())
         if tf.io.gfile.exists(run_package.package_folder(settings.output_dir)):
             return diagnostics
     else:
-        _train_on(model_fn, run, step_reached, watch, diagnose)
-        diagnostics = diagnosis.Diagnostics(training=diagnose())
+        _train_from(step_reached, model_fn, run, watch, evaluate_step)
+        diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
+        for warning in diagnostics.warnings:
+            console.warn("%s", warning)
     if settings.is_chief:
         run_record.write_diagnostics(settings.output_dir, diagnostics)
         run_package.write(settings.output_dir, run.package, diagnostics)
     return diagnostics
 
 
-def _train_on(model_fn, run, step_reached, watch, diagnose):
-    """Trains from a step on."""
-    settings = run.settings
-    rows = run.examples[run.task.train.name]
-    input_fn, _ = make_input_fn(run, run.task.train, "train", settings.train_batch_size)
-    run_text.say_training(settings, run.num_warmup_steps, len(rows), run.training)
+def _train_from(step_reached, model_fn, run, watch, evaluate_step):
+    settings, split = run.settings, run.task.train
+    input_fn = run.inputs.make_input_fn(split, "train")
+    run_text.log_training(settings, len(run.inputs.examples[split.name]), run.training)
     if step_reached is not None:
         console.say(
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
@@ -95,29 +98,21 @@ def _train_on(model_fn, run, step_reached, watch, diagnose):
         checkpoints.remove_unfinished(settings.output_dir)
         _warn_of_space(settings)
         estimators.prepare_summaries(settings.output_dir, settings.write_graph)
-    reached = step_reached or 0
-    for stop in dev_steps.stops(run.dev_steps, reached, settings.num_train_steps):
+    every, last = run.dev_evaluation.eval_steps, settings.num_train_steps
+    for stop in dev_steps.stop_steps(every, step_reached or 0, last):
         estimators.train(model_fn, settings, input_fn, watch, stop)
-        if run.dev_steps.every:
-            _evaluate_step(model_fn, run, diagnose())
-    for finding in diagnose() or ():
-        console.warn("%s", finding)
-
-
-def _evaluate_step(model_fn, run, findings):
-    """Scores the dev sets with the last checkpoint of a training that goes on."""
-    estimator = estimators.make_estimator(model_fn, run.settings)
-    estimators.prepare_summaries(estimator.eval_dir(), write_graph=False)
-    dev_steps.evaluate(estimator, run, diagnosis.Diagnostics(training=findings))
+        if every:
+            evaluate_step()
 
 
 def _warn_of_space(settings):
-    """Compares what the training's checkpoints will take with what is free."""
+    """Warns where the run's checkpoints will need more space than is free."""
     record = run_record.read(settings.output_dir)
     size = checkpoints.checkpoint_bytes(
         record["parameters"], record["identity"]["checkpoint_content"]
     )
-    # At the start, at each interval and at the end; one is deleted after the next.
+    # At the start, at each interval and at the end; the next one is written before the
+    # oldest is deleted.
     written = 2 + (settings.num_train_steps - 1) // settings.save_checkpoints_steps
     count = min(written, estimators.CHECKPOINTS_KEPT + 1)
     there = sum(
@@ -137,43 +132,46 @@ def evaluate(estimator, run, diagnostics):
     Args:
       estimator: the Estimator.
       run: a `task_inputs.TaskRun`.
-      diagnostics: a `diagnosis.Diagnostics`.
+      diagnostics: the `diagnosis.Diagnostics` of the weights.
 
     Returns:
-      What is known now; ablation says nothing against weights.
+      The diagnostics with those of the evaluation, unless adapters are ablated.
     """
     task = run.task
     lines: dict[str, Any] = {}
     report: dict[str, Any] = {}
-    findings: list[str] = []
-    # The folder of the curves.
-    name = run.result_name("")[1:] or None
-    estimators.prepare_summaries(estimator.eval_dir(name), write_graph=False)
+    warnings: list[str] = []
+    folder = run.result_name("")[1:] or None  # for TensorBoard
+    estimators.prepare_summaries(estimator.eval_dir(folder), write_graph=False)
     for split in task.dev:
-        result, scored = scoring.score_dev(estimator, run, split, name)
-        step = result.pop("global_step")
-        count = len(run.examples[split.name])
-        lines["global_step"] = step
+        result, scored = scoring.evaluate_split(estimator, run, split, folder)
+        step = lines["global_step"] = result.pop("global_step")
         for key, value in [*result.items(), *scored.scores.items()]:
             lines[key + split.suffix] = value
         report[split.name] = {
-            "examples": count,
-            "scores": scored.scores,
-            "baseline": scored.baseline,
-            **scored.classes,
+            **_report_entries(scored),
             **{key: float(value) for key, value in result.items()},
         }
-        run_text.say_scores(split, step, count, scored.scores, scored.baseline)
-        problems = diagnosis.check_predictions(
-            split.name, scored.answers, scored.gold, task.labels, task.is_regression
+        run_text.log_scores(split, step, scored)
+        found = diagnosis.check_predictions(
+            split.name, scored.predictions, scored.labels, task.labels
         )
-        beside = diagnosis.format_scores(scored.scores, scored.baseline)
-        findings += ["%s; %s" % (problem, beside) for problem in problems]
+        scores = diagnosis.format_scores(scored.scores, scored.baseline)
+        warnings += ["%s; %s" % (warning, scores) for warning in found]
     if task.note:
         console.say("Note: %s", task.note)
-    found = diagnostics._replace(evaluation=findings)
-    _write_results(run, int(step), lines, report, found)
-    return diagnostics if run.ablated else found
+    evaluated = diagnostics._replace(evaluation=warnings)
+    _write_results(run, int(step), lines, report, evaluated)
+    return diagnostics if run.ablated else evaluated
+
+
+def _report_entries(scored):
+    return {
+        "examples": len(scored.labels),
+        "scores": scored.scores,
+        "baseline": scored.baseline,
+        **scored.by_class,
+    }
 
 
 def _write_results(run, step, lines, report, diagnostics):
@@ -190,12 +188,9 @@ def _write_results(run, step, lines, report, diagnostics):
     }
     if run.ablated:
         record["ablated_adapter_layers"] = run.ablated
-    files.write_whole(
-        os.path.join(output_dir, run.result_name("eval_results.json")),
-        json.dumps(record, indent=2, sort_keys=True) + "\n",
-    )
+    _write_json(run, "eval_results.json", record)
     if run.ablated:
-        return  # Record and package are of all adapters.
+        return  # Record and package are those of the whole model.
     run_record.write_diagnostics(output_dir, diagnostics)
     scores = {name: entry["scores"] for name, entry in report.items()}
     run_package.add_scores(output_dir, step, scores, diagnostics)
@@ -203,14 +198,13 @@ def _write_results(run, step, lines, report, diagnostics):
 
 def write_predictions(estimator, run):
     """Predicts the test sets; writes `test_results.tsv` and the server's files."""
-    settings = run.settings
-    task = run.task
+    output_dir, task = run.settings.output_dir, run.task
     for split in task.test:
         probabilities = scoring.predict(estimator, run, split, "predict")
         name = run.result_name("test_results%s.tsv" % split.suffix)
         rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
         files.write_whole(
-            os.path.join(settings.output_dir, name),
+            os.path.join(output_dir, name),
             "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
         )
         submission = run.result_name(split.submission_file)
@@ -218,11 +212,11 @@ def write_predictions(estimator, run):
             task,
             split,
             scoring.decide(task, probabilities),
-            os.path.join(settings.output_dir, submission),
+            os.path.join(output_dir, submission),
         )
         console.say(
-            "Predicted %d rows of %s: %s, %s",
-            len(run.examples[split.name]),
+            "Predicted %s of %s: %s, %s",
+            wording.pluralize(len(rows), "example"),
             split.name,
             name,
             submission,
@@ -234,18 +228,14 @@ def write_predictions(estimator, run):
 def _score_test(estimator, run, split, probabilities):
     """Scores a test set that has labels; writes `test_scores.json`."""
     scored = scoring.score(run, split, probabilities)
-    count = len(run.examples[split.name])
     step = int(estimator.get_variable_value(tf.GraphKeys.GLOBAL_STEP))
-    run_text.say_scores(split, step, count, scored.scores, scored.baseline)
-    record = {
-        "task": run.task.name,
-        "global_step": step,
-        "examples": count,
-        "scores": scored.scores,
-        "baseline": scored.baseline,
-        **scored.classes,
-    }
+    run_text.log_scores(split, step, scored)
+    record = {"task": run.task.name, "global_step": step, **_report_entries(scored)}
+    _write_json(run, "test_scores.json", record)
+
+
+def _write_json(run, name, record):
     files.write_whole(
-        os.path.join(run.settings.output_dir, run.result_name("test_scores.json")),
+        os.path.join(run.settings.output_dir, run.result_name(name)),
         json.dumps(record, indent=2, sort_keys=True) + "\n",
     )

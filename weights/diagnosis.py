@@ -46,18 +46,16 @@ def baseline_loss(labels, is_regression):
     return float(-np.sum(frequencies * np.log(frequencies)))
 
 
-def check_loss(loss: TrainingLoss | None, baseline):
+def check_loss(loss: TrainingLoss, baseline):
     """Judges a run by its training loss.
 
     Args:
-      loss: a `TrainingLoss`, or None if it was not seen.
+      loss: a `TrainingLoss`.
       baseline: the `baseline_loss` of the training labels.
 
     Returns:
-      List of warnings, texts; None if the loss was not seen.
+      List of warnings, texts.
     """
-    if loss is None:
-        return None
     if loss.mean < MAX_LOSS_RATIO * baseline:
         return []
     return [
@@ -67,21 +65,20 @@ def check_loss(loss: TrainingLoss | None, baseline):
     ]
 
 
-def check_predictions(name, predictions, labels, label_names, is_regression):
+def check_predictions(name, predictions, labels, label_names):
     """Judges a model by its predictions for a dev set.
 
     Args:
       name: the set's name.
       predictions: 1-D array, class ids or scores.
       labels: 1-D array of the same kind.
-      label_names: label strings in the order of their ids.
-      is_regression: whether they are scores.
+      label_names: label strings in the order of their ids; empty for regression.
 
     Returns:
       List of warnings, texts.
     """
     count = len(predictions)
-    if is_regression:
+    if not label_names:
         spread, expected = float(np.std(predictions)), float(np.std(labels))
         if count < 2 or expected == 0 or spread >= _MIN_SPREAD_RATIO * expected:
             return []

@@ -67,7 +67,7 @@ def test_plain_lines_come_at_tenths_and_at_intervals(monkeypatch, lines):
         str(4 * i) for i in range(1, 11)
     ]
     # Of the last tenth: 36.25 to 39.25.
-    assert hook.last_loss() == (pytest.approx(37.75), 4)
+    assert hook._mean_loss() == pytest.approx(37.75)
     monkeypatch.setattr(progress, "LONGEST_INTERVAL", 0.0)
     tf.reset_default_graph()
     _train(steps=40)
@@ -107,7 +107,7 @@ def test_what_is_not_finite_ends_the_training(loss):
     with pytest.raises(progress.NotFiniteError):
         _train(loss=loss)
     tf.reset_default_graph()
-    _train(loss=loss, leaves_out_infinite=True)
+    _train(loss=loss, skips_infinite=True)
 
 
 def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):

@@ -1,10 +1,11 @@
 """What a run says of its scores."""
 
+import numpy as np
 import pytest
 
 import glue_data
 from system import console
-from training import run_text
+from training import run_text, scoring
 
 DEV = glue_data.get_task("MRPC").splits[1]
 BASELINE = {"f1": 0.8122, "accuracy": 0.6838}
@@ -22,6 +23,8 @@ BASELINE = {"f1": 0.8122, "accuracy": 0.6838}
 def test_scores_of_chance_are_warned_of(scores, is_warned, monkeypatch):
     said = []
     monkeypatch.setattr(console, "warn", lambda text, *args: said.append(text % args))
-    run_text.say_scores(DEV, 778, 408, scores, BASELINE)
+    labels = np.zeros(408)
+    scored = scoring.SplitScores(scores, BASELINE, labels, labels, {})
+    run_text.log_scores(DEV, 778, scored)
     assert len(said) == is_warned
     assert all(each.startswith("dev: no score is above") for each in said)

@@ -21,6 +21,7 @@ import optimization
 from inputs import features
 from tests import graph_variables, small_run
 from training import classifier, estimators, flag_checks
+from training import settings as run_settings
 from weights import checkpoints
 
 # Not above: where TensorFlow has no Estimator, estimator_compat has to come first.
@@ -140,7 +141,10 @@ def bert_config(dropout=0.1):
 
 
 def settings(folder, **changes):
-    values = estimators.RunSettings(
+    devices = run_settings.Devices(
+        use_tpu=True, master=MASTER, num_tpu_cores=CORES, iterations_per_loop=5
+    )
+    return run_settings.Run(
         output_dir=str(folder),
         train_batch_size=BATCH["train"],
         eval_batch_size=BATCH["eval"],
@@ -148,15 +152,8 @@ def settings(folder, **changes):
         save_checkpoints_steps=10,
         num_train_steps=20,
         seed=1,
-        use_tpu=True,
-        tpu_name=None,
-        tpu_zone=None,
-        gcp_project=None,
-        master=MASTER,
-        num_tpu_cores=CORES,
-        iterations_per_loop=5,
+        devices=devices._replace(**changes),
     )
-    return values._replace(**changes)
 
 
 def model_fn(
