@@ -1,14 +1,14 @@
 """Predicts rows of text with adapter packages that share one base.
 
     python predict.py --adapters=output/mrpc/adapters --init_checkpoint=... \\
-      --bert_config_file=... --vocab_file=... --input=pairs.csv --output=answers.csv
+      --bert_config_file=... --vocab_file=... --input=pairs.csv --output=predictions.csv
 
-Rows come from a TSV, CSV or JSONL file, or as lines from standard input, and are
-answered in their order: label and probability of each label, or score. A row that
-cannot be read is reported with its line and left out.
+Rows come from a TSV, CSV or JSONL file, or as lines from standard input. Predictions
+are written in the order of the rows: the label and the probability of each label, or
+the score. A row that cannot be read is reported with its line and left out.
 
-Exit status: 0, every row was predicted; 2, rows were left out; 1, an error, and no
-output file is written.
+Exit status: 0: every row was predicted; 2: rows were left out; 1: an error, no output
+file is written.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -22,8 +22,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -39,9 +37,9 @@ from system import console, files
 
 ROWS_LEFT_OUT = 2  # exit status
 
-# Rows in memory; those of similar length among them share a batch.
+# Rows in memory at once; rows of similar length among them share a batch.
 CHUNK_ROWS = 4096
-# Rows of standard input are predicted so long after the first of them has come.
+# How long rows of standard input are collected, from the first one on.
 STREAM_WAIT_SECONDS = 0.3
 _STANDARD_INPUT = "standard input"
 _REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file")
@@ -65,8 +63,7 @@ def define_flags(flag_values):
         "Output": (
             command_line.DEFINE_path(
                 "output",
-                "File to write, .tsv, .csv or .jsonl. Not given: TSV to standard "
-                "output.",
+                "File to write: .tsv, .csv or .jsonl; else TSV on standard output.",
                 **to,
             ),
             flags.DEFINE_bool(
@@ -77,7 +74,7 @@ def define_flags(flag_values):
             flags.DEFINE_integer(
                 "batch_size",
                 predictor.BATCH_SIZE,
-                "Most rows to compute at once.",
+                "Maximum number of rows in a batch.",
                 **to,
             ),
         ),
@@ -91,30 +88,30 @@ def _input_flags(to):
     return (
         command_line.DEFINE_path(
             "input",
-            "File of rows, with the columns' names on its first line: .tsv "
-            "(nothing is quoted) or .csv; or .jsonl. Not given: lines from "
-            "standard input, each a text, or two texts with a tab between them; "
-            "with several --adapters the task and a tab stand before them.",
+            "File of rows: .tsv (without quoting) or .csv, with a header line, or "
+            ".jsonl. By default lines of standard input, each a text, or two texts "
+            "separated by a tab; with several --adapters preceded by the task and a "
+            "tab.",
             **to,
         ),
         flags.DEFINE_string(
             "text_a_column",
             None,
-            "Column of the text, or the first text of a pair. Not given: that of the "
-            "packages, or the first of these that is there: %s." % known,
+            "Column of the text, or of the first text of a pair. By default that of "
+            "the packages, or the first of these that exists: %s." % known,
             **to,
         ),
         flags.DEFINE_string(
             "text_b_column",
             None,
-            "Column of the second text, beside --text_a_column; none if not given.",
+            "Column of the second text; none by default. Needs --text_a_column.",
             **to,
         ),
         flags.DEFINE_string(
             "task_column",
             None,
-            'Column of the row\'s task. Not given: "task" with several --adapters; '
-            "with one all rows are of its task.",
+            'Column of the row\'s task: by default "task" with several --adapters, and '
+            "none with one.",
             **to,
         ),
         flags.DEFINE_bool(
@@ -127,11 +124,7 @@ def _input_flags(to):
 
 
 def _check_flags(values):
-    """Refuses values that nothing can be predicted with.
-
-    Raises:
-      UserError: naming the flag, its value and what is allowed.
-    """
+    """Checks the flags' values; raises a `UserError` that names the flag."""
     command_line.check_required(values, _REQUIRED)
     if values.text_b_column and not values.text_a_column:
         raise UserError(
@@ -173,26 +166,93 @@ def _check_output(path, overwrite):
 # --- input ----------------------------------------------------------------------
 
 
-class _Source(NamedTuple):
-    """Where the rows come from."""
+class _RowReader:
+    """Reads the rows to predict, and reports those that cannot be read.
 
-    name: str
-    kind: str  # one of `text_rows`
-    read_lines: Callable  # returns an iterable of lines, bytes
-    is_stream: bool  # whether it can be read once only, and may be slow
+    Attributes:
+      is_stream: whether the rows can be read only once, and may come slowly.
+      num_bad: number of the rows that were reported.
+    """
+
+    def __init__(self, values, model):
+        """Opens --input, or standard input.
+
+        Args:
+          values: the flags.
+          model: a `predictor.Predictor` with its tasks.
+        """
+        path = values.input
+        self._name = path or _STANDARD_INPUT
+        self._kind = text_rows.file_kind(path, "input") if path else text_rows.LINES
+        self._strict = values.strict
+        self._tasks = model.tasks
+        self._columns = text_rows.Columns(
+            values.text_a_column,
+            values.text_b_column,
+            values.task_column or ("task" if len(model.tasks) > 1 else None),
+            (*model.column_names(), *text_rows.KNOWN_COLUMNS),
+            {name: model.takes_pairs(name) for name in model.tasks},
+        )
+        self.is_stream = not (path or values.strict)
+        self.num_bad = 0
+        if path:
+            self._read_lines = lambda: text_lines.file_lines(path, "--input=" + path)
+        else:
+            self._read_lines = _open_standard_input(values.strict)
+
+    def read(self, report=True):
+        """Reads all rows from the first one on.
+
+        Args:
+          report: whether rows that cannot be read are reported and counted.
+
+        Yields:
+          The `text_rows.Row`s that can be read.
+
+        Raises:
+          UserError: the input cannot be read, or with --strict a row.
+        """
+        lines = self._read_lines()
+        for row in text_rows.read_rows(
+            lines, self._kind, self._columns, self._tasks, self._name
+        ):
+            if not row.problem:
+                yield row
+            elif report:
+                message = "%s, line %d: %s" % (self._name, row.line, row.problem)
+                if self._strict:
+                    raise UserError(message + " (--strict: nothing is predicted)")
+                tqdm.write("left out: " + message, file=sys.stderr)
+                self.num_bad += 1
+
+    def check(self):
+        """Reports the rows that cannot be read; returns the number of the others."""
+        count, quoted = 0, 0
+        for row in self.read():
+            count += 1
+            quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
+        self.check_count(count)
+        if self._kind == text_rows.TSV and quoted:
+            note = text_rows.describe_quotes(self._name, quoted)
+            sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
+        return count
+
+    def check_count(self, count):
+        """Refuses an input whose rows all were reported: `count`, the others, is 0."""
+        if self.num_bad and not count:
+            raise UserError(
+                "none of the %d rows of %s can be read: nothing is predicted"
+                % (self.num_bad, self._name)
+            )
 
 
-def _open_source(path, strict):
-    """The `_Source` of --input."""
-    if path:
-        kind, name = text_rows.file_kind(path, "input"), "--input=" + path
-        return _Source(path, kind, lambda: text_lines.file_lines(path, name), False)
+def _open_standard_input(strict):
+    """Returns a function that reads the lines of standard input; strict: repeatedly."""
     if sys.stdin.isatty():
         sys.stderr.write("Reading lines from standard input, up to Ctrl-D\n")
-    # Not sys.stdin, which Python closes at its end: a thread may still wait in it.
+    # Python closes sys.stdin when it ends, and a thread may still wait for lines then.
     stream = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
     if strict:
-        # All rows are checked before the first is predicted.
         stream = _copy_to_file(stream)
 
     def read_lines():
@@ -200,189 +260,31 @@ def _open_source(path, strict):
             stream.seek(0)
         return text_lines.stream_lines(stream, _STANDARD_INPUT)
 
-    return _Source(_STANDARD_INPUT, text_rows.LINES, read_lines, not strict)
+    return read_lines
 
 
 def _copy_to_file(stream):
-    """A copy of a stream in a temporary file without a name."""
-    kept = tempfile.TemporaryFile()  # noqa: SIM115
+    """Returns a temporary file with the content of a stream."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
     try:
-        shutil.copyfileobj(stream, kept)
-        kept.flush()
+        shutil.copyfileobj(stream, file)
+        file.flush()
     except OSError as error:
         raise UserError(
             "standard input cannot be kept in %s to check all rows first, as --strict "
             "does (%s): make space there, or name another folder in TMPDIR"
             % (tempfile.gettempdir(), error.strerror)
         ) from None
-    return kept
+    return file
 
 
-class _Problems:
-    """Reports rows that cannot be read, and counts them."""
-
-    def __init__(self, source, strict):
-        self._source = source
-        self._strict = strict
-        self.count = 0
-
-    def report(self, row):
-        """Reports a row; or raises a `UserError` that does, with --strict."""
-        message = "%s, line %d: %s" % (self._source, row.line, row.problem)
-        if self._strict:
-            raise UserError(message + " (--strict: nothing is predicted)")
-        tqdm.write("left out: " + message, file=sys.stderr)
-        self.count += 1
-
-    def check_any_left(self, count):
-        """Refuses an input of whose rows none can be read.
-
-        Args:
-          count: number of the rows that can be read.
-
-        Raises:
-          UserError: there are rows, and none of these.
-        """
-        if self.count and not count:
-            raise UserError(
-                "none of the %d rows of %s can be read: nothing is predicted"
-                % (self.count, self._source)
-            )
-
-
-# --- output ---------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _open_output(path, overwrite):
-    """Gives a function that writes bytes; a file appears whole or not at all.
-
-    Args:
-      path: the file; None or "" for standard output.
-      overwrite: whether the file may be there.
-    """
-    if not path:
-        # `errors` reports what goes wrong there.
-        yield _write_to_standard_output
-        return
-    with (
-        files.atomic_file(path, overwrite=overwrite) as partial,
-        tf.io.gfile.GFile(partial, "wb") as writer,
-    ):
-        yield writer.write
-
-
-def _write_to_standard_output(data):
-    sys.stdout.buffer.write(data)
-    sys.stdout.flush()
-
-
-def _output_columns(model):
-    """Names of the output's columns; label columns are those of all tasks."""
-    labels = [label for task in model.tasks for label in model.labels(task)]
-    is_classified = ["label", "probability"] if labels else []
-    has_scores = not all(model.labels(task) for task in model.tasks)
-    return [
-        "line",
-        "task",
-        *is_classified,
-        *(["score"] if has_scores else []),
-        *dict.fromkeys(map(_label_column, labels)),
-    ]
-
-
-def _label_column(label):
-    return "probability_" + label
-
-
-def _output_values(row, prediction):
-    """Dict from a column's name to its value, for those that a prediction has."""
-    values = {"line": row.line, "task": row.task}
-    if prediction.score is not None:
-        return dict(values, score=_brief(prediction.score))
-    values.update(label=prediction.label, probability=_brief(prediction.probability))
-    for label, probability in prediction.probabilities.items():
-        values[_label_column(label)] = _brief(probability)
-    return values
-
-
-def _brief(number):
-    """The number with the digits that a float32 has."""
-    return float(str(np.float32(number)))
-
-
-# --- the program ----------------------------------------------------------------
-
-
-def _load_model(values):
-    model = predictor.Predictor(
-        values.init_checkpoint,
-        values.bert_config_file,
-        values.vocab_file,
-        values.batch_size,
-    )
-    described = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
-    for package in values.adapters:
-        model.add(package, described)
-    return model
-
-
-def _row_reader(values, source, model):
-    """A function that gives the sound rows, from the first on.
-
-    Args:
-      values: the flags.
-      source: a `_Source`.
-      model: the `predictor.Predictor`.
-
-    Returns:
-      A function of what is to be called with each row that cannot be read.
-    """
-    tasks = model.tasks
-    task_column = values.task_column or ("task" if len(tasks) > 1 else None)
-    columns = text_rows.Columns(
-        values.text_a_column,
-        values.text_b_column,
-        task_column,
-        (*model.column_names(), *text_rows.KNOWN_COLUMNS),
-        {name: model.takes_pairs(name) for name in tasks},
-    )
-
-    def rows(report):
-        found = text_rows.read_rows(
-            source.read_lines(), source.kind, columns, tasks, source.name
-        )
-        for row in found:
-            if row.problem:
-                report(row)
-            else:
-                yield row
-
-    return rows
-
-
-def _check_rows(rows, source, problems):
-    """Reports the rows that cannot be read, before the first prediction.
-
-    Returns:
-      The number of the others.
-
-    Raises:
-      UserError: there are rows, but none can be read.
-    """
-    total, quoted = 0, 0
-    for row in rows(problems.report):
-        total += 1
-        quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
-    problems.check_any_left(total)
-    if source.kind == text_rows.TSV and quoted:
-        note = text_rows.describe_quotes(source.name, quoted)
-        sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
-    return total
+def _chunk_file(rows):
+    """Lists of up to `CHUNK_ROWS` rows of an iterator."""
+    return iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
 
 
 def _chunk_stream(rows):
-    """Groups rows of a stream, which a thread reads.
+    """Groups rows that a thread reads, so that slow ones do not hold up others.
 
     Args:
       rows: iterator that may wait for its next row.
@@ -416,13 +318,84 @@ def _chunk_stream(rows):
             raise error
 
 
-def _chunk_file(rows):
-    """Lists of up to `CHUNK_ROWS` rows of an iterator."""
-    return iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
+# --- output ---------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _open_output(path, overwrite):
+    """Gives a function that writes bytes; a file appears when it is complete.
+
+    Args:
+      path: of the file; None or "" for standard output.
+      overwrite: whether a file at `path` is replaced.
+    """
+    if not path:
+        yield _write_to_standard_output  # `errors` reports its errors.
+        return
+    with (
+        files.atomic_file(path, overwrite=overwrite) as partial,
+        tf.io.gfile.GFile(partial, "wb") as writer,
+    ):
+        yield writer.write
+
+
+def _write_to_standard_output(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
+
+
+def _output_columns(model):
+    """Names of the output's columns, with one for each label of any task."""
+    labels = [label for task in model.tasks for label in model.labels(task)]
+    is_classified = ["label", "probability"] if labels else []
+    has_scores = not all(model.labels(task) for task in model.tasks)
+    return [
+        "line",
+        "task",
+        *is_classified,
+        *(["score"] if has_scores else []),
+        *dict.fromkeys(map(_label_column, labels)),
+    ]
+
+
+def _label_column(label):
+    return "probability_" + label
+
+
+def _output_values(row, prediction):
+    """The values of a row of the output: dict from column name to value."""
+    values = {"line": row.line, "task": row.task}
+    if prediction.score is not None:
+        return dict(values, score=_shorten(prediction.score))
+    values.update(label=prediction.label, probability=_shorten(prediction.probability))
+    for label, probability in prediction.probabilities.items():
+        values[_label_column(label)] = _shorten(probability)
+    return values
+
+
+def _shorten(number):
+    """A number with the digits of a float32."""
+    return float(str(np.float32(number)))
+
+
+# --- the program ----------------------------------------------------------------
+
+
+def _load_model(values):
+    model = predictor.Predictor(
+        values.init_checkpoint,
+        values.bert_config_file,
+        values.vocab_file,
+        values.batch_size,
+    )
+    tasks = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
+    for package in values.adapters:
+        model.add(package, tasks)
+    return model
 
 
 def run(values):
-    """Does what the flags say.
+    """Predicts the rows of the input.
 
     Args:
       values: an `absl.flags.FlagValues` with the flags of `define_flags`, parsed.
@@ -431,7 +404,7 @@ def run(values):
       The exit status.
 
     Raises:
-      UserError: something is wrong for all rows, or with --strict for one.
+      UserError: nothing can be predicted, or with --strict one row cannot be read.
     """
     _check_flags(values)
     kind = text_rows.TSV
@@ -440,16 +413,13 @@ def run(values):
     model = _load_model(values)
     names = _output_columns(model)
     text_rows.check_writable(kind, [*model.tasks, *names])
-    source = _open_source(values.input, values.strict)
-    problems = _Problems(source.name, values.strict)
-    rows = _row_reader(values, source, model)
-    if source.is_stream:
-        total, chunks = None, _chunk_stream(rows(problems.report))
+    reader = _RowReader(values, model)
+    if reader.is_stream:
+        total, chunks = None, _chunk_stream(reader.read())
     else:
-        total = _check_rows(rows, source, problems)
-        chunks = _chunk_file(rows(lambda row: None))  # They have been reported.
+        total, chunks = reader.check(), _chunk_file(reader.read(report=False))
     count = 0
-    # On a terminal it would stand among the predictions.
+    # A progress bar would mix with predictions on a terminal.
     hidden = True if not values.output and sys.stdout.isatty() else None
     with (
         _open_output(values.output, values.overwrite) as write,
@@ -465,9 +435,9 @@ def run(values):
             )
             write(b"".join(lines))
             count += len(chunk)
-        problems.check_any_left(count)
-    sys.stderr.write("%d rows predicted, %d left out\n" % (count, problems.count))
-    return ROWS_LEFT_OUT if problems.count else 0
+        reader.check_count(count)
+    sys.stderr.write("%d rows predicted, %d left out\n" % (count, reader.num_bad))
+    return ROWS_LEFT_OUT if reader.num_bad else 0
 
 
 @reports_user_errors

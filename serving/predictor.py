@@ -1,4 +1,4 @@
-"""Text in, label and probability out: many tasks in one process, on one loaded base.
+"""Predicts texts for many tasks in one process, with one base model in memory.
 
     model = predictor.Predictor(
         init_checkpoint="bert_model.ckpt",
@@ -8,8 +8,8 @@
     task = model.add("output/mrpc/adapters")
     model.predict(task, [("A cat sat.", "There sat a cat."), ("It rained.", "No.")])
 
-The base is loaded once. Adapter packages come and go while it runs; what a package adds
-to memory is its own size.
+The base model is loaded once. Adapter packages can be added and removed at any time;
+each takes as much memory as its own weights.
 """
 
 import threading
@@ -27,8 +27,8 @@ from weights import adapter_package, base_model, checkpoints, variable_shapes
 BATCH_SIZE = 32
 
 _REMEDY = (
-    "give the base's checkpoint without file endings, --init_checkpoint, and its own "
-    "bert_config.json, --bert_config_file"
+    "give the base model's checkpoint without file endings, init_checkpoint, and its "
+    "own bert_config.json, bert_config_file"
 )
 
 # `features.convert_single_example` logs examples of smaller numbers.
@@ -36,7 +36,7 @@ _NOT_LOGGED = 5
 
 
 class Prediction(NamedTuple):
-    """The answer to one row, of a classification or of a regression."""
+    """The prediction for one row, of a classification or regression."""
 
     task: str
     label: str | None  # the most probable one; None: regression
@@ -46,7 +46,7 @@ class Prediction(NamedTuple):
 
 
 class _Tasks(NamedTuple):
-    """The tasks at one moment; never changed, another takes its place."""
+    """The tasks at one moment; immutable, so that threads can keep using it."""
 
     packages: dict[str, adapter_package.AdapterPackage]  # by the task's name
     stack: multitask.PackageStack | None  # of these, in this order; None: no task
@@ -54,7 +54,7 @@ class _Tasks(NamedTuple):
 
 
 class _Encoded(NamedTuple):
-    """One row as numbers, without padding."""
+    """The features of one row, without padding."""
 
     package: adapter_package.AdapterPackage
     task_id: int
@@ -63,29 +63,28 @@ class _Encoded(NamedTuple):
 
 
 class Predictor:
-    """A base, and the tasks that have been added to it.
+    """A base model and the tasks that have been added to it.
 
-    Any thread may call any method at any time. A prediction answers with the tasks that
-    were there when it was called, whatever is added and removed meanwhile. Batches are
-    computed one at a time, those of several callers in turn.
+    All methods are thread-safe. A prediction uses the tasks that existed when it was
+    called, whatever is added or removed meanwhile. Batches are computed one at a time.
     """
 
     def __init__(
         self, init_checkpoint, bert_config_file, vocab_file, batch_size=BATCH_SIZE
     ):
-        """Checks the files of the base; the first prediction loads it.
+        """Checks the files of the base model; the first prediction loads it.
 
         Args:
-          init_checkpoint: path of the base's checkpoint, without file endings.
+          init_checkpoint: path of the checkpoint, without file endings.
           bert_config_file: path of its bert_config.json.
           vocab_file: path of its vocab.txt.
-          batch_size: most rows to compute at once.
+          batch_size: maximum number of rows in a batch.
 
         Raises:
           UserError: a file cannot be read, or they do not fit each other.
         """
         if batch_size < 1:
-            raise UserError("--batch_size=%d: at least 1 is needed" % batch_size)
+            raise UserError("batch_size=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
         base = base_model.read(
             base_model.BaseFiles(init_checkpoint, bert_config_file, vocab_file), _REMEDY
@@ -106,38 +105,34 @@ class Predictor:
 
     @property
     def tasks(self):
-        """Names of the tasks, in the order in which they were added."""
+        """Names of the tasks in the order in which they were added."""
         return list(self._tasks.packages)
 
     def labels(self, task):
-        """Label strings of a task in the order of their ids; [] for regression.
-
-        Raises:
-          UserError: there is no such task.
-        """
+        """Label strings of a task in the order of their ids; [] for regression."""
         return list(_find(self._tasks, task).labels)
 
     def add(self, package, described=None):
         """Adds the task of an adapter package.
 
         Args:
-          package: FOLDER, or NAME=FOLDER to call the task otherwise than it does.
+          package: FOLDER, or NAME=FOLDER to give the task another name.
           described: see `multitask.read_package`.
 
         Returns:
           The task's name.
 
         Raises:
-          UserError: the package is damaged, belongs to another base or vocabulary, is
-            of another case than the tasks that are here, or its name is taken.
+          UserError: the package is damaged, its base model, vocabulary or do_lower_case
+            differ from those of the other tasks, or its name is taken.
         """
         found = multitask.read_package(package, described)
         adapter_package.check_fit(found, self._given)
         longest = self._config.max_position_embeddings
         if found.config["max_seq_length"] > longest:
             raise UserError(
-                "--adapters=%s asks for a sequence length of %d, but the base's "
-                "position embeddings end at %d: the package is damaged"
+                "the package %s has a max_seq_length of %d, but the base model has %d "
+                "position embeddings: the package is damaged"
                 % (package, found.config["max_seq_length"], longest)
             )
         found = multitask.fill_missing_weights(found, self._checkpoint)
@@ -146,21 +141,17 @@ class Predictor:
         return found.task
 
     def takes_pairs(self, name):
-        """Whether a task takes two texts; None if its package does not say."""
+        """Whether a task takes pairs of texts; None if its package lacks the entry."""
         return _find(self._tasks, name).takes_pairs
 
     def column_names(self):
-        """Names of the texts' columns in the tasks' own files, each layout once."""
+        """Distinct names of the texts' columns in the tasks' files, tuples of names."""
         found = [package.text_columns for package in self._tasks.packages.values()]
         named = [tuple(each) for each in found if each and isinstance(each[0], str)]
         return list(dict.fromkeys(named))
 
     def remove(self, name):
-        """Removes a task.
-
-        Raises:
-          UserError: there is no such task.
-        """
+        """Removes a task."""
         with self._changing:
             _find(self._tasks, name)
             packages = self._tasks.packages.values()
@@ -171,7 +162,7 @@ class Predictor:
             self._tasks = _Tasks({}, None, None)
             return
         stack = multitask.stack_packages(packages)
-        # The packages of a stack agree in it.
+        # All packages of a stack have the same do_lower_case.
         tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
         by_name = {package.task: package for package in packages}
         self._tasks = _Tasks(by_name, stack, tokenizer)
@@ -180,8 +171,8 @@ class Predictor:
         """Predicts rows of one task.
 
         Args:
-          task: the task's name.
-          rows: iterable of texts, or of pairs of texts for a task of pairs.
+          task: name of the task.
+          rows: iterable of texts, or of pairs of texts.
 
         Returns:
           List of `Prediction`, in the order of the rows.
@@ -194,19 +185,19 @@ class Predictor:
         )
 
     def predict_mixed(self, rows, on_batch=None):
-        """Predicts rows of any tasks; rows of similar length share a batch.
+        """Predicts rows of several tasks; rows of similar length share a batch.
 
         Args:
           rows: iterable of (task, text_a, text_b); text_b is None for a single text.
-          on_batch: function that is called with the number of rows of each batch that
-            has been computed, for a report of progress; or None.
+          on_batch: function that is called with the number of rows of each computed
+            batch, for progress bars; or None.
 
         Returns:
           List of `Prediction`, in the order of the rows.
 
         Raises:
-          UserError: a row's task is not there, and nothing is computed; or a task's
-            scores are no numbers.
+          UserError: a row's task does not exist, and nothing is computed; or scores
+            are not finite.
         """
         tasks = self._tasks
         ids = {name: task_id for task_id, name in enumerate(tasks.packages)}
@@ -231,26 +222,18 @@ class Predictor:
 
 
 def _check_finite(scores, batch):
-    """Refuses an answer that is no number.
-
-    Raises:
-      UserError: naming the task.
-    """
+    """Raises a `UserError` that names the task if scores are not finite."""
     for row, is_number in zip(batch, np.isfinite(scores).all(axis=1)):
         if not is_number:
             raise UserError(
-                "task %s gives scores that are no numbers: the weights of its adapter "
-                "package %s are too large to compute with; train it again"
+                "the scores of task %s are not finite: the weights of its adapter "
+                "package %s overflow; train it again"
                 % (row.package.task, row.package.path)
             )
 
 
 def _find(tasks, name):
-    """The package of a task.
-
-    Raises:
-      UserError: there is no such task.
-    """
+    """The package of a task; raises a `UserError` if there is none."""
     if name not in tasks.packages:
         raise UserError(
             "there is no task %r, there are: %s"
@@ -260,14 +243,14 @@ def _find(tasks, name):
 
 
 def _encode(tasks, task_id, task, text_a, text_b):
-    """The `_Encoded` of a row, cut as in training."""
+    """The `_Encoded` of a row, truncated as in training."""
     package = _find(tasks, task)
     if package.takes_pairs not in (None, bool(text_b)):
         raise UserError(
-            "the task %s takes %s a row, and that is not what the row of %.80r has"
+            "the task %s takes %s, unlike the row with %.80r"
             % (task, "two texts" if package.takes_pairs else "one text", text_a)
         )
-    # The label stands for none; nothing looks at it.
+    # Any label, which is not used.
     label = package.labels[0] if package.labels else "0"
     example = features.convert_single_example(
         _NOT_LOGGED,
@@ -292,9 +275,9 @@ def _prediction(package, scores, label_id):
 
 
 class _Graph:
-    """Graph and session: the base, made when first needed, and tables for the tasks.
+    """Graph and session: the base model, and tables of the tasks' weights.
 
-    One thread at a time may use it.
+    It is not thread-safe.
     """
 
     def __init__(self, config, checkpoint):
@@ -322,7 +305,7 @@ class _Graph:
             if not self._tables:
                 self._make_tables(tables)
             if activations not in self._built:
-                # All of them share the frozen variables.
+                # All outputs share the frozen variables.
                 with tf.variable_scope("", reuse=tf.AUTO_REUSE):
                     self._built[activations] = multitask.build_graph(
                         self._config, self._tables, *self._inputs, activations
@@ -338,7 +321,7 @@ class _Graph:
         self._loaded = stack
 
     def _make_tables(self, tables):
-        """Makes variables of as many rows as the tasks of the moment need."""
+        """Creates the tables as variables with any number of rows."""
         for name, value in tables.items():
             shape = [None, *value.shape[1:]]
             self._values[name] = tf.placeholder(value.dtype, shape)
@@ -353,9 +336,9 @@ class _Graph:
             )
 
     def _start(self):
-        """A session with the base, which is all that is in the graph's collection."""
+        """Creates a session with the base model's variables, the global ones."""
         config = tf.ConfigProto()
-        # The process may have other work for a GPU.
+        # The process may use the GPU for other work.
         config.gpu_options.allow_growth = True
         session = tf.Session(config=config)
         tf.train.Saver(tf.global_variables()).restore(session, self._checkpoint)

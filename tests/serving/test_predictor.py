@@ -293,16 +293,8 @@ def test_scores_that_are_no_numbers_are_refused_by_the_tasks_name(
     model = load(base, paths["three"], "large=" + folder)
     rows = texts(2)
     assert np.isfinite(numbers(model.predict("three", rows))).all()
-    with pytest.raises(UserError, match=r"task large gives .*no numbers.*/large are"):
+    with pytest.raises(UserError, match=r"task large are not finite.*/large "):
         model.predict_mixed([("three", *rows[0]), ("large", *rows[1])])
-
-
-def test_another_vocabulary_is_refused(tmp_path, base, paths):
-    words = [*small_run.VOCABULARY[:-1], "noise"]
-    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in words))
-    given = dict(base, vocab_file=str(tmp_path / "vocab.txt"))
-    with pytest.raises(UserError, match=r"its vocabulary is .* --vocab_file"):
-        predictor.Predictor(**given).add(paths["mrpc"])
 
 
 def test_packages_of_different_case_are_refused(tmp_path, base, paths):
@@ -330,14 +322,14 @@ def test_a_sequence_length_beyond_the_positions_is_refused(tmp_path, base, monke
     monkeypatch.setattr(
         adapter_package, "read", lambda _: package._replace(config=config)
     )
-    with pytest.raises(UserError, match=r"1000000000000.* end at 32"):
+    with pytest.raises(UserError, match=r"1000000000000.* 32 position"):
         predictor.Predictor(**base).add(folder)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 0}, r"--batch_size=0"),
+        ({"batch_size": 0}, r"batch_size=0"),
         ({"vocab_file": "none.txt"}, r"none.txt"),
         ({"bert_config_file": "none.json"}, r"none.json"),
         ({"init_checkpoint": "none.ckpt"}, r"no checkpoint at none.ckpt"),
@@ -346,20 +338,6 @@ def test_a_sequence_length_beyond_the_positions_is_refused(tmp_path, base, monke
 def test_files_that_are_not_there(base, changes, message):
     with pytest.raises(UserError, match=message):
         predictor.Predictor(**dict(base, **changes))
-
-
-def test_a_vocabulary_larger_than_the_embeddings_is_refused(tmp_path, base):
-    words = [*small_run.VOCABULARY, "noise"]
-    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in words))
-    with pytest.raises(UserError, match=r"has 15 entries but vocab_size .* is 14"):
-        predictor.Predictor(**dict(base, vocab_file=str(tmp_path / "vocab.txt")))
-
-
-def test_config_and_checkpoint_of_different_models_are_refused(tmp_path, base):
-    wide = small_packages.write_base(tmp_path / "wide", hidden_size=24)
-    given = dict(base, bert_config_file=wide["bert_config_file"])
-    with pytest.raises(UserError, match=r"has shape .*--bert_config_file"):
-        predictor.Predictor(**given)
 
 
 def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
