@@ -229,9 +229,8 @@ def _find_row_problem(task, split, row, width, number):
 
 
 def _find_json_problem(split, values):
-    for name in (split.text_a, split.text_b, split.label):
-        if name is None:
-            continue
+    columns = (split.text_a, split.text_b, split.label)
+    for name in (column for column in columns if column is not None):
         if name not in values:
             return "no %r, there are %s" % (name, text_rows.list_names(values))
         value = values[name]
@@ -336,7 +335,7 @@ def read_examples(task, data_dir, split):
         _warn_of_header_as_example(path, task, split, examples)
     if split.holdout is None:
         return examples
-    selected = _select_examples(examples, split.holdout)
+    selected = _select_examples(examples, split.holdout, not task.is_regression)
     if not selected:
         raise UserError(
             '%s: "dev_share" of %g holds out none of the %d examples of %s: give a '
@@ -361,9 +360,7 @@ def _warn_of_header_as_example(path, task, split, examples):
     label = examples[0].label
     is_single = sum(example.label == label for example in examples) == 1
     if is_single and not task.is_regression:
-        text = (
-            "%s, line 1: only this line has the label %.80r. If it is a header, give "
-        )
+        text = "%s, line 1: no other line has the label %.80r. If it is a header, give "
         console.warn(text + '"header": true in %s', path, label, task.config_file)
 
 
@@ -378,15 +375,13 @@ def _warn_of_example_as_header(path, task, split, columns, header):
         console.warn(text + 'give "header": false in %s', path, label, task.config_file)
 
 
-def _select_examples(examples, holdout):
+def _select_examples(examples, holdout, is_stratified):
     """The examples of one side of a `Holdout`, in their order.
 
     round(fraction * n) of each label's n examples are held out, so labels keep their
-    frequencies, and a rare label may stay in training alone. A regression is not
-    stratified.
+    frequencies, and a rare label may stay in training alone.
     """
     by_label: dict[str, list[int]] = {}
-    is_stratified = len({example.label for example in examples}) <= MOST_LABELS
     for number, example in enumerate(examples):
         by_label.setdefault(example.label if is_stratified else "", []).append(number)
     random = np.random.RandomState(holdout.seed)

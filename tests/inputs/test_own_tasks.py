@@ -244,6 +244,14 @@ def test_a_header_taken_for_an_example(write, tmp_path, warnings):
     assert "line 1" in warning and "'label'" in warning and '"header": true' in warning
 
 
+def test_a_dev_set_of_a_regression_is_not_stratified(write, tmp_path):
+    rows = "message,topic\n" + "".join("x,%d\n" % n for n in range(40))
+    document = {**SOUND, "dev": None, "dev_share": 0.25, "regression": True}
+    task = load(write(document, train_csv=rows))
+    train, dev = (examples(task, tmp_path, task.splits[n]) for n in (0, 1))
+    assert (len(train), len(dev)) == (30, 10) and not set(train) & set(dev)
+
+
 @pytest.mark.parametrize("rows", [0, 8])
 def test_a_share_that_holds_out_nothing(write, tmp_path, rows):
     content = "message,topic\n" + "x,1.5\n" * rows
