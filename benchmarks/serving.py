@@ -247,20 +247,24 @@ def print_times(many, small, one, separate):
         print("%-44s %9.1f ms %8.1f rows/s" % (title, 1e3 * latency, batch / seconds))
 
 
+_TEXTS = {
+    "adapter_size": "Width of the adapters' bottleneck.",
+    "seq_length": "Word pieces of each example.",
+    "batch_size": "Examples in a batch, for throughput.",
+    "rounds": "How often each model is timed.",
+}
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
+    defaults = {"adapter_size": 64, "seq_length": 128, "batch_size": 32, "rounds": 20}
     return {
         "Flags": (
             *command_line.define_base_flags(flag_values),
-            flags.DEFINE_integer(
-                "adapter_size", 64, "Width of the adapters' bottleneck.", **to
+            *(
+                flags.DEFINE_integer(name, value, _TEXTS[name], flag_values=flag_values)
+                for name, value in defaults.items()
             ),
-            flags.DEFINE_integer("seq_length", 128, "Word pieces of each row.", **to),
-            flags.DEFINE_integer(
-                "batch_size", 32, "Rows of a batch, for throughput.", **to
-            ),
-            flags.DEFINE_integer("rounds", 20, "How often each model is timed.", **to),
         )
     }
 

@@ -3,9 +3,9 @@
     python -m benchmarks.step --config=minilm --seq_length=128
     python -m benchmarks.step --train_policy=adapters --train_policy=full
 
-Random ids, no input pipeline: what is timed is the graph. The limit is what the same
-machine reaches, between the steps of the same run, in the plain matrix products of the
-model's sizes; the ratio to it is what can be compared between machines.
+The graph is timed on random ids, without an input pipeline. The limit is the rate of
+the model's plain matrix products, timed between the steps; the ratio to it can be
+compared between machines.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -39,26 +39,26 @@ _NO_REWRITING = tf.ConfigProto()
 _NO_REWRITING.graph_options.rewrite_options.disable_meta_optimizer = True
 
 
-class Work(NamedTuple):
-    """Floating point operations of a step, nominal: all positions of all layers.
+class FlopCount(NamedTuple):
+    """Nominal floating point operations of a step: all positions of all layers.
 
-    A product [m, k] x [k, n] counts 2 m k n. Backward, a frozen kernel costs one more
-    product, a trained one two, and so does each product of attention.
+    A product [m, k] x [k, n] counts 2 m k n. In the backward pass a frozen kernel costs
+    one product, a trained one two, and so does each product of attention.
     """
 
     forward: float
     backward: float
 
 
-def nominal_work(config, batch_size, seq_length, adapter_size):
-    """The `Work` of one batch; embeddings, pooler and head are not counted."""
+def count_flops(config, batch_size, seq_length, adapter_size):
+    """The `FlopCount` of one batch; embeddings, pooler and head are not counted."""
     H, wide = config.hidden_size, config.intermediate_size
     rows = batch_size * seq_length
     frozen = 2.0 * rows * (4 * H * H + 2 * H * wide)
     attention = 2.0 * 2.0 * rows * seq_length * H
     adapters = 2.0 * 2.0 * 2.0 * rows * H * adapter_size
     layers = config.num_hidden_layers
-    return Work(
+    return FlopCount(
         forward=layers * (frozen + attention + adapters),
         backward=layers * (frozen + 2.0 * (attention + adapters)),
     )
@@ -79,14 +79,14 @@ def read_config(name):
     )
 
 
-class Timed:
-    """A graph with one operation to run again and again."""
+class TimedGraph:
+    """A graph with one operation that is run repeatedly."""
 
     def __init__(self, build, config=None):
         """Builds and initializes.
 
         Args:
-          build: function without arguments that returns what to run.
+          build: function without arguments that returns the operation.
           config: a `tf.ConfigProto`, or None.
         """
         self._graph = tf.Graph()
@@ -98,10 +98,10 @@ class Timed:
                 [tf.global_variables_initializer(), tf.local_variables_initializer()]
             )
         self.seconds = []
-        self.processor_seconds = []  # of all threads, whoever else uses the machine
+        self.processor_seconds = []  # of all threads of this process
 
     def run(self, times=1, timed=True):
-        """Runs it, keeping the seconds that each run took."""
+        """Runs the operation and records the seconds of each run."""
         for _ in range(times):
             started, used = time.perf_counter(), time.process_time()
             self._session.run(self._fetch)
@@ -128,7 +128,7 @@ class Timed:
 
 
 def shards():
-    """The number of shards, given or chosen: see `estimators.cpu_shards`."""
+    """The number of shards, by default as in training: `estimators.cpu_shards`."""
     if FLAGS.shards is not None:
         return FLAGS.shards
     rows = FLAGS.batch_size // FLAGS.gradient_accumulation_steps
@@ -144,7 +144,7 @@ def read_policy(text, num_layers):
 
 
 def step_builder(config, mode, policy=optimization.ADAPTER_TUNING):
-    """A function that builds a step on random ids and returns what to run."""
+    """A function that builds a step on random ids and returns its operation."""
     random = np.random.RandomState(0)
     shape = (FLAGS.batch_size, FLAGS.seq_length)
 
@@ -205,20 +205,20 @@ def products_builder(config):
             {n: variable("input_%d_%d" % (shard, n), [rows, n]) for n in (H, wide)}
             for shard in range(shards())
         ]
-        done = [[] for _ in inputs]
+        last = [[] for _ in inputs]
         for layer in range(config.num_hidden_layers):
             for index, shape in enumerate([(H, H)] * 4 + [(H, wide), (wide, H)]):
                 kernel = variable("kernel_%d_%d" % (layer, index), shape)
                 for shard, of_width in enumerate(inputs):
-                    # One after the other, as in the model.
-                    with tf.control_dependencies(done[shard]):
-                        done[shard] = [tf.matmul(of_width[shape[0]], kernel).op]
-        return tf.group(*done)
+                    # In sequence, as in the model.
+                    with tf.control_dependencies(last[shard]):
+                        last[shard] = [tf.matmul(of_width[shape[0]], kernel).op]
+        return tf.group(*last)
 
     return build
 
 
-def report(title, work, seconds, limit):
+def print_rates(title, flops, seconds, limit):
     """Prints one line of figures from the median of the timings."""
     step = float(np.median(seconds))
     print(
@@ -229,8 +229,8 @@ def report(title, work, seconds, limit):
             1e3 * step,
             FLAGS.batch_size / step,
             FLAGS.batch_size * FLAGS.seq_length / step,
-            work / step / 1e9,
-            work / step / limit,
+            flops / step / 1e9,
+            flops / step / limit,
             len(seconds),
         ),
         flush=True,
@@ -238,12 +238,12 @@ def report(title, work, seconds, limit):
 
 
 def compare_policies(config):
-    """Prints what a training step of each policy takes, timed in turns."""
+    """Prints the time of a training step of each policy, measured in turns."""
     policies = [
         read_policy(text, config.num_hidden_layers) for text in FLAGS.train_policy
     ]
     models = [
-        Timed(
+        TimedGraph(
             step_builder(config, estimator.ModeKeys.TRAIN, policy),
             estimators.session_config(shards()),
         )
@@ -272,65 +272,45 @@ def compare_policies(config):
         )
 
 
+_TEXTS = {
+    "config": "minilm, bert-base, bert-large, or the path of a bert_config.json.",
+    "batch_size": "Examples in a batch.",
+    "seq_length": "Word pieces of each example.",
+    "adapter_size": "Width of the adapters' bottleneck.",
+    "precision": "Of products with frozen weights.",
+    "xla": "Compile the step.",
+    "recompute_activations": "Recompute activations in the backward pass.",
+    "gradient_accumulation_steps": "Micro-batches of a training batch.",
+    "shards": "Intra-batch shards; as in training if not given.",
+    "seconds": "How long each of training and prediction is timed.",
+    "train_policy": "As in run_classifier.py; adapters:3-5 has adapters only in these "
+    "layers. Training steps of several policies are timed in turns, without the matrix "
+    "products.",
+    "trace": "Also list this many kinds of operations of a step, by their time.",
+}
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
+
+    def define(kind, name, *values, **rest):
+        return kind(name, *values, _TEXTS[name], flag_values=flag_values, **rest)
+
+    precisions = list(classifier.PRECISIONS)
     return {
         "Flags": (
-            flags.DEFINE_string(
-                "config",
-                "minilm",
-                "minilm, bert-base, bert-large, or the path of a bert_config.json.",
-                **to,
-            ),
-            flags.DEFINE_integer("batch_size", 32, "Examples in a batch.", **to),
-            flags.DEFINE_integer(
-                "seq_length", 128, "Word pieces of each example.", **to
-            ),
-            flags.DEFINE_integer(
-                "adapter_size", 64, "Width of the adapters' bottleneck.", **to
-            ),
-            flags.DEFINE_enum(
-                "precision",
-                "float32",
-                list(classifier.PRECISIONS),
-                "Of frozen weights' products.",
-                **to,
-            ),
-            flags.DEFINE_bool("xla", False, "Compile the step.", **to),
-            flags.DEFINE_bool(
-                "recompute_activations", False, "Compute layers again going back.", **to
-            ),
-            flags.DEFINE_integer(
-                "gradient_accumulation_steps", 1, "Parts of a training batch.", **to
-            ),
-            flags.DEFINE_integer(
-                "shards",
-                None,
-                "Parts of a batch side by side; chosen as in training if not given.",
-                lower_bound=1,
-                **to,
-            ),
-            flags.DEFINE_float(
-                "seconds",
-                20.0,
-                "How long each of training and evaluation is timed.",
-                **to,
-            ),
-            flags.DEFINE_multi_string(
-                "train_policy",
-                [modeling.ADAPTERS],
-                "What trains, as in training; adapters:3-5 has adapters in these "
-                "layers alone. Training steps of several are timed in turns, and not "
-                "the matrix products.",
-                **to,
-            ),
-            flags.DEFINE_integer(
-                "trace",
-                0,
-                "Also list this many kinds of operations of a step, by their time.",
-                **to,
-            ),
+            define(flags.DEFINE_string, "config", "minilm"),
+            define(flags.DEFINE_integer, "batch_size", 32),
+            define(flags.DEFINE_integer, "seq_length", 128),
+            define(flags.DEFINE_integer, "adapter_size", 64),
+            define(flags.DEFINE_enum, "precision", "float32", precisions),
+            define(flags.DEFINE_bool, "xla", False),
+            define(flags.DEFINE_bool, "recompute_activations", False),
+            define(flags.DEFINE_integer, "gradient_accumulation_steps", 1),
+            define(flags.DEFINE_integer, "shards", None, lower_bound=1),
+            define(flags.DEFINE_float, "seconds", 20.0),
+            define(flags.DEFINE_multi_string, "train_policy", [modeling.ADAPTERS]),
+            define(flags.DEFINE_integer, "trace", 0),
         )
     }
 
@@ -343,7 +323,7 @@ def main(argv):
     if FLAGS.train_policy != [modeling.ADAPTERS]:
         compare_policies(config)
         return
-    work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
+    total = count_flops(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
     print(
         "%s, batch %d, length %d, adapters %d, shards %d, TensorFlow %s"
         % (
@@ -356,23 +336,25 @@ def main(argv):
         )
     )
     for title, mode, flops in (
-        ("training", estimator.ModeKeys.TRAIN, work.forward + work.backward),
-        ("prediction", estimator.ModeKeys.PREDICT, work.forward),
+        ("training", estimator.ModeKeys.TRAIN, total.forward + total.backward),
+        ("prediction", estimator.ModeKeys.PREDICT, total.forward),
     ):
-        model = Timed(step_builder(config, mode), estimators.session_config(shards()))
+        model = TimedGraph(
+            step_builder(config, mode), estimators.session_config(shards())
+        )
         model.run(3, timed=False)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        products = Timed(products_builder(config), _NO_REWRITING)
+        products = TimedGraph(products_builder(config), _NO_REWRITING)
         products.run(2, timed=False)
         end = time.perf_counter() + FLAGS.seconds
         while time.perf_counter() < end:
             model.run(2)
             products.run(2)
-        product_work = nominal_work(config, FLAGS.batch_size, FLAGS.seq_length, 0)
+        products_flops = count_flops(config, FLAGS.batch_size, FLAGS.seq_length, 0)
         attention = 4.0 * FLAGS.batch_size * FLAGS.seq_length**2 * config.hidden_size
-        frozen = product_work.forward - config.num_hidden_layers * attention
+        frozen = products_flops.forward - config.num_hidden_layers * attention
         limit = frozen / float(np.median(products.seconds))
-        report(title, flops, model.seconds, limit)
+        print_rates(title, flops, model.seconds, limit)
         print(
             "           limit %.1f GFLOP/s, peak memory so far %.2f GB"
             % (limit / 1e9, peak * 1024 / 1e9)

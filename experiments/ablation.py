@@ -91,7 +91,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="Adapters of spans of layers removed from trained models (heat maps).",
-    base="BERT-base",
     tasks={grid.PAPER: ("mnli", "cola"), grid.SMALL: ("mrpc", "cola")},
     seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1,)},
     jobs=_jobs,

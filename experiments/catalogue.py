@@ -1,4 +1,4 @@
-"""Every experiment of this room: a module is one that has an `EXPERIMENT`."""
+"""Every experiment: a module of this package that defines `EXPERIMENT`."""
 
 import importlib
 import os

@@ -31,19 +31,16 @@ PAPER_SCALE = "1e-2"
 # Epochs that suit a small encoder, some 500 to 800 steps of the small tasks. The second
 # is for methods that sweep epochs, as the paper does for adapters: on CoLA they are far
 # behind after the first.
-_EPOCHS_OF_SMALL = {
+_SMALL_EPOCHS = {
     **{"cola": (3, 10), "mrpc": (5,), "sts-b": (3, 10)},
-    **{"sst-2": (1,), "qqp": (1,), "mnli": (1,), "qnli": (1,)},
+    **dict.fromkeys(("sst-2", "qqp", "mnli", "qnli"), (1,)),
 }
-_SMALL_EPOCHS = (10,)  # of other tasks
+_OTHER_EPOCHS = (10,)
 SMALL_SCALE = "1e-3"
 
 
 class Job(NamedTuple):
-    """One run.
-
-    Numbers that stand in names are texts, as they are to be written.
-    """
+    """One run. Numbers in names are texts, so that they are written as given."""
 
     task: str  # a key of `glue_data.GLUE_TASKS`, or the name of a task's file
     policy: str  # --train_policy
@@ -90,7 +87,7 @@ class Method(NamedTuple):
 
     def jobs(self, task, seeds):
         """The jobs for one task, a list."""
-        small = _EPOCHS_OF_SMALL.get(task, _SMALL_EPOCHS)
+        small = _SMALL_EPOCHS.get(task, _OTHER_EPOCHS)
         epochs = self.epochs or (small if self.sweeps_epochs else small[:1])
         return [
             Job(
@@ -137,7 +134,6 @@ class Experiment(NamedTuple):
     """An experiment, which its module defines as `EXPERIMENT`."""
 
     about: str  # one sentence
-    base: str  # what the paper uses
     tasks: dict[str, tuple[str, ...]]  # by preset; () where files have to be given
     seeds: dict[str, tuple[int, ...]]  # by preset
     jobs: Callable  # of a `Study` without jobs; gives a list of `Job`

@@ -36,7 +36,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="The adapters' initial standard deviation, 1e-7 to 1.",
-    base="BERT-base",
     tasks={grid.PAPER: ("mnli", "cola"), grid.SMALL: ("cola",)},
     seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
     jobs=_jobs,

@@ -135,12 +135,7 @@ def find_task(name, settings):
 
 
 def input_digests(name, settings):
-    """Digests of the files that the jobs of a task read: a dict from flag or file name.
-
-    Args:
-      name: the task's.
-      settings: a `SweepSettings` that names files that are there.
-    """
+    """Digests of the files that a task's jobs read: a dict from flag or file name."""
     task, data_dir = find_task(name, settings)
     paths = {flag: settings.flags[flag] for flag in BASE if flag != "init_checkpoint"}
     if task.config_file:

@@ -51,7 +51,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="The best score at each learning rate, adapters and full fine-tuning.",
-    base="BERT-base",
     tasks={grid.PAPER: ("mnli", "cola"), grid.SMALL: ("cola",)},
     seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1,)},
     jobs=_jobs,

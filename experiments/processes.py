@@ -25,16 +25,14 @@ _REMEDY = "delete its folder, and the job is run again"
 LOCK = "job.lock"
 OUTPUT = "output.txt"  # the end of what a failed job wrote
 
-# Another process has the job; no result says so.
-HELD = "not run"
+HELD = "not run"  # Another process trains in the folder; no `result.json` has this.
 
-# run_classifier.py says by these messages that a run diverged, and that another process
-# trains in the folder.
+# Messages of run_classifier.py.
 _DIVERGED = re.compile(r"the training diverged|predictions .* are not finite")
 _HELD = "is held by the training of"
 
-# What a run leaves for its next start; the job has ended. Adapters stay, as a package.
-_LEFT_OVER = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)
+# Removed when a job has ended. Adapters stay, as a package.
+_TEMPORARY = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)
 
 
 # --- features -------------------------------------------------------------------
@@ -47,8 +45,8 @@ def _features_folder(job, settings):
 def _copy_features(source, target):
     """Copies files of features and their keys, where the target lacks them.
 
-    They are copies and no links, since a run writes into its own. The key comes last: a
-    file whose key is of another is tokenized anew, see `feature_cache`.
+    A run writes into its files, so these are no links. The key comes last, because it
+    makes a file valid, see `feature_cache`.
     """
     for key in files.list_folder(source, "*.tf_record.key"):
         key_there = os.path.join(target, os.path.basename(key))
@@ -145,13 +143,7 @@ class Process:
     """A job that runs on this machine."""
 
     def __init__(self, job, settings, number):
-        """Starts it.
-
-        Args:
-          job: the `grid.Job`.
-          settings: a `job_flags.SweepSettings`.
-          number: among the jobs that run at a time, from 0.
-        """
+        """Starts a `grid.Job`; `number` is its place among those that run, from 0."""
         self.job, self.number = job, number
         self._settings, self._begun = settings, time.monotonic()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
@@ -196,17 +188,12 @@ def read_tail(file):
 
 
 def is_done(job, known):
-    """Whether a job needs no run.
-
-    Args:
-      job: a `grid.Job`.
-      known: dict from `Job` to `results.Result`.
-    """
+    """Whether a job has a result that is kept; `known` is a dict from `Job`."""
     return job in known and known[job].status not in results.REPEATED
 
 
 class _Sweep:
-    """Jobs that wait, jobs that run, and what is known of all."""
+    """Waiting and running jobs, and the results so far."""
 
     def __init__(self, jobs, settings, at_a_time, start):
         self.settings, self._at_a_time, self._start = settings, at_a_time, start
@@ -232,7 +219,8 @@ class _Sweep:
     def _start_job(self, job):
         try:
             with disk.explain_errors(self.settings.work_dir):
-                tf.io.gfile.makedirs(results.job_folder(self.settings.work_dir, job))
+                folder = results.job_folder(self.settings.work_dir, job)
+                tf.io.gfile.makedirs(folder)
                 lock = self._lock_path(job)
                 if run_lock.lock_file(lock) is False:
                     holder = run_lock.read_holder(lock) or "another process"
@@ -241,10 +229,7 @@ class _Sweep:
                 if not self._needs_run(job):
                     run_lock.unlock_file(lock)
                     return
-                _copy_features(
-                    _features_folder(job, self.settings),
-                    results.job_folder(self.settings.work_dir, job),
-                )
+                _copy_features(_features_folder(job, self.settings), folder)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
                 "--work_dir=%s cannot be written (%s)" % (self.settings.work_dir, error)
@@ -258,19 +243,17 @@ class _Sweep:
         return run_lock.lock_path(folder, LOCK)
 
     def _needs_run(self, job):
-        """Whether a job still is to be run, by all that others have done meanwhile."""
+        """Whether a job still is to be run, after reading what others have written."""
         trained = job.trained
         for each in {job, trained}:
             self._read_again(each)
         if is_done(job, self.known):
             return False
-        if trained != job and not (
-            trained in self.known
-            and self.known[trained].status in (results.OK, results.COLLAPSED)
-        ):
+        if trained != job:
             status = self.known[trained].status if trained in self.known else "missing"
-            console.warn("%s is left out: %s is %s", job.name, trained.name, status)
-            return False
+            if status not in (results.OK, results.COLLAPSED):
+                console.warn("%s is left out: %s is %s", job.name, trained.name, status)
+                return False
         return True
 
     def _read_again(self, job):
@@ -311,7 +294,7 @@ class _Sweep:
             files.write_whole(os.path.join(folder, OUTPUT), tail)
         if result.status in results.REPEATED:
             return
-        for pattern in _LEFT_OVER:
+        for pattern in _TEMPORARY:
             for path in files.list_folder(folder, pattern):
                 files.remove(path)
 
@@ -389,16 +372,10 @@ def _ended_jobs(sweep):
 
 
 def seconds_left(jobs, known) -> float | None:
-    """How long the jobs that are not done will take one at a time.
+    """Seconds that the jobs that are not done will take, one at a time.
 
-    From those that are done, by `grid.cost`; a task of unknown size counts as the mean.
-
-    Args:
-      jobs: list of `grid.Job`.
-      known: dict from `Job` to `results.Result`.
-
-    Returns:
-      Seconds; None where no job has ended yet.
+    Estimated from those that are done, by `grid.cost`; a task of unknown size counts as
+    the mean. None where no job has ended yet.
     """
     done = [job for job in jobs if job in known and known[job].score is not None]
     if not done:

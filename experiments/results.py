@@ -29,14 +29,6 @@ REPEATED = (FAILED, INTERRUPTED)
 _REMEDY = "delete it, and the job is run again"
 _MAX_ARCHIVE_BYTES = 1 << 28
 
-_JOB = schema.Object(
-    {
-        **dict.fromkeys(("task", "policy", "learning_rate"), schema.LINE),
-        **dict.fromkeys(("epochs", "seed", "adapter_size"), schema.integer()),
-        **dict.fromkeys(("init_scale", "without"), schema.LINE),
-        "is_corrected": schema.BOOLEAN,
-    }
-)
 _SCORES = schema.Object({}, others=schema.number())
 _SET = schema.Object(
     {"scores": _SCORES, "baseline": _SCORES},
@@ -50,7 +42,7 @@ SCHEMA = schema.Object(
         "seconds": schema.number(0),
         "flags": schema.Object({}, others=schema.ANY),
         "metric": schema.LINE,
-        "sets": schema.List(schema.List(schema.ANY, 2, 2)),  # pairs, see `_sets`
+        "sets": schema.List(schema.List(schema.ANY, 2, 2)),  # pairs, see `_parse`
         "test_scores": _SCORES,
         "parameters": schema.Object({}, others=schema.number()),
     },
@@ -144,11 +136,13 @@ def read_archive(folder):
     for number, line in enumerate(lines, 1):
         try:
             record = files.parse_json_object(line)
-            _JOB.check(record.get("job"), "job")
-            result = _parse(record)
+            found[Job(**record["job"]).name] = _parse(record)
+        except (KeyError, TypeError) as error:
+            raise UserError(
+                "%s, line %d: no job (%s)" % (path, number, error)
+            ) from None
         except ValueError as error:
             raise UserError("%s, line %d: %s" % (path, number, error)) from None
-        found[Job(**record["job"]).name] = result
     return found
 
 

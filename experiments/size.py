@@ -170,7 +170,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="Adapter sizes, top layers and layer norms against full fine-tuning.",
-    base="BERT-base",
     tasks={grid.PAPER: grid.GLUE, grid.SMALL: ("mrpc", "cola")},
     seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
     jobs=_jobs,

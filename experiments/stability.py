@@ -86,7 +86,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="The fraction of training runs that learn, with and without bias correction.",
-    base="BERT-base",
     tasks={grid.PAPER: ("mrpc", "rte", "cola"), grid.SMALL: ("mrpc",)},
     seeds={grid.PAPER: (1, 2, 3, 4, 5), grid.SMALL: (1, 2, 3)},
     jobs=_jobs,

@@ -204,7 +204,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="GLUE: full fine-tuning and adapters, selected on the dev sets.",
-    base="BERT-large",
     tasks={grid.PAPER: grid.GLUE, grid.SMALL: ("mrpc", "rte", "cola", "sts-b")},
     seeds={grid.PAPER: (1, 2, 3, 4, 5), grid.SMALL: (1, 2, 3)},
     jobs=_jobs,

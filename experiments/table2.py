@@ -96,7 +96,6 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="Tasks of --task_configs: full fine-tuning, top layers, adapters.",
-    base="BERT-base",
     tasks={grid.PAPER: (), grid.SMALL: ()},
     seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
     jobs=_jobs,

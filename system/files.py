@@ -402,7 +402,7 @@ def _working_path(path):
     for left in list_with_prefix(prefix, "*"):
         process = left[len(prefix) :]
         # isdecimal alone takes the digits of other scripts.
-        if process.isascii() and process.isdecimal() and not _is_another(int(process)):
+        if process.isascii() and process.isdecimal() and not is_running(int(process)):
             remove(left)
     return "%s%d" % (prefix, os.getpid())
 
@@ -421,7 +421,7 @@ def remove(path):
         tf.io.gfile.remove(path)
 
 
-def _is_another(process):
+def is_running(process):
     """Whether a number is that of a running process other than this one."""
     if process == os.getpid():
         return False

@@ -23,29 +23,41 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import text_lines
+from system import files, schema
 
 FILE_NAME = "training.lock"
 
 _MAX_BYTES = 10000  # of a record
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
+_RECORD = schema.Object(
+    {
+        "host": schema.LINE,
+        "process": schema.integer(1, 2**31 - 1),
+        "since": schema.LINE,
+    },
+    others=schema.ANY,
+)
+
 # Locks of this process, by path.
 _locks: dict[str, filelock.FileLock] = {}
 
 
 class Holder(NamedTuple):
-    """The process that holds a lock."""
+    """The process that holds a lock; its fields are the entries of the record."""
 
     host: str
     process: int
     since: str
 
     def __str__(self):
-        return "process %d on host %.200s since %.40s" % (
-            self.process,
-            self.host,
-            self.since,
-        )
+        text = "process %d on host %.200s since %.40s"
+        return text % (self.process, self.host, self.since)
+
+
+def lock_path(folder, name=FILE_NAME):
+    """The path of a folder's lock file; file:// is left out, for `filelock`."""
+    return os.path.join(folder, name).removeprefix("file://")
 
 
 def _own_record():
@@ -66,13 +78,11 @@ def read_holder(path) -> Holder | None:
     with tf.io.gfile.GFile(path, "rb") as reader:
         text = reader.read(_MAX_BYTES)
     try:
-        record = json.loads(text)
-        holder = Holder(*(record[name] for name in Holder._fields))
-        if [type(value) for value in holder] == [str, int, str] and holder.process > 0:
-            return holder
-    except (ValueError, KeyError, TypeError, RecursionError):
-        pass  # Empty, as a full disk leaves it, or another file.
-    return None
+        record = files.parse_json_object(text)
+        _RECORD.check(record)
+    except ValueError:
+        return None  # Empty, as a full disk leaves it, or another file.
+    return Holder(*(record[name] for name in Holder._fields))
 
 
 def lock_file(path) -> bool | None:
@@ -82,8 +92,7 @@ def lock_file(path) -> bool | None:
       path: what `lock_path` gives.
 
     Returns:
-      True; False where another process has the lock; None where there are no locks, as
-      in buckets.
+      True; False where another process has the lock; None where there are no locks.
 
     Raises:
       OSError: the file cannot be written.
@@ -120,24 +129,6 @@ def unlock_file(path):
         lock.release()
 
 
-def lock_path(folder, name=FILE_NAME):
-    """The path of a folder's lock file; file:// is left out, for `filelock`."""
-    return os.path.join(folder, name).removeprefix("file://")
-
-
-def _is_running(process):
-    """Whether a process of this host runs, other than this one."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass  # It is another user's.
-    return True
-
-
 def _refuse(path, holder, remedy=""):
     raise UserError(
         "--output_dir=%s is held by the training of %s: %swait for its end, or give "
@@ -146,25 +137,18 @@ def _refuse(path, holder, remedy=""):
     )
 
 
-def _check_record(path, is_lockable):
-    """Refuses the record of a process that runs, or may run.
-
-    Args:
-      path: the lock file.
-      is_lockable: whether the file's lock tells more about processes of this host.
-    """
+def _check_record(path, has_locks):
+    """Refuses the record of another host, and without locks of a running process."""
     holder = read_holder(path)
     if holder is None:
         return
     if holder.host != socket.gethostname():
-        _refuse(
-            path,
-            holder,
-            "this host cannot see whether it still runs: if it does not, delete %s; "
-            "else " % path,
-        )
-    if not is_lockable and _is_running(holder.process):
-        _refuse(path, holder, "if that is no training, delete %s; else " % path)
+        remedy = "this host cannot see whether it still runs: if it does not"
+    elif not has_locks and files.is_running(holder.process):
+        remedy = "if that is no training"
+    else:
+        return
+    _refuse(path, holder, "%s, delete %s; else " % (remedy, path))
 
 
 def take(output_dir):
@@ -180,14 +164,13 @@ def take(output_dir):
     path = lock_path(output_dir)
     _check_record(path, "://" not in path)
     is_locked = lock_file(path)
-    if is_locked:
-        return
     if is_locked is False:
         _refuse(path, read_holder(path))
-    _check_record(path, False)
-    with tf.io.gfile.GFile(path, "wb") as writer:
-        writer.write(_own_record())
-    _check_record(path, False)
+    if is_locked is None:
+        _check_record(path, False)
+        with tf.io.gfile.GFile(path, "wb") as writer:
+            writer.write(_own_record())
+        _check_record(path, False)
 
 
 def release(output_dir):
