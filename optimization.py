@@ -1,4 +1,4 @@
-"""Which variables move, and how: the schedule and Adam with decoupled decay."""
+"""Which variables are trained, and how: the schedule, and Adam with decoupled decay."""
 
 import math
 import re
@@ -15,14 +15,11 @@ ADAPTER_WEIGHT_DECAY = 0.01
 NO_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 CLIP_NORM = 1.0
 
-# The checkpoint's variable of a training with bias correction, and of no other.
+# Variables of checkpoints of runs with bias correction, and of runs in float16.
 UPDATES = "adam_updates"
-
-# Those of a training in float16, and of no other.
 LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"
 
-
-# Names of policies; those of the others are the collections' that they train.
+# The other policies have the names of collections.
 FULL, TOP_K = "full", "top_k"
 POLICIES = (modeling.ADAPTERS, FULL, TOP_K, modeling.LAYER_NORM, modeling.HEAD)
 
@@ -63,11 +60,11 @@ class TrainPolicy(NamedTuple):
     @property
     def description(self):
         """The trained variables, in words."""
+        layers = layer_ranges.format_layers(self.top_layers)
         return {
             modeling.ADAPTERS: "adapters, layer norms, head",
             FULL: "everything",
-            TOP_K: "layers %s, pooler, head"
-            % layer_ranges.format_layers(self.top_layers),
+            TOP_K: "layers %s, pooler, head" % layers,
             modeling.LAYER_NORM: "layer norms, head",
             modeling.HEAD: "head",
         }[self.name]
@@ -134,7 +131,7 @@ def parse_policy(text, adapter_layers, num_layers):
 
 
 class TrainStep(NamedTuple):
-    """What `create_optimizer` builds."""
+    """The update of the trained variables."""
 
     train_op: tf.Operation  # one update, global step included
     learning_rate: tf.Tensor  # float32 scalar
@@ -144,9 +141,8 @@ class TrainStep(NamedTuple):
 def trainable_variables(policy=ADAPTER_TUNING):
     """The variables of the current graph that a policy trains.
 
-    Adapters, layer norms, head, and then all others. `tf.trainable_variables()` by
-    itself is of no use here: TensorFlow puts every variable that was made with
-    `trainable=True` into it, the frozen ones too.
+    Adapters, layer norms and head come first. `tf.trainable_variables()` has the frozen
+    variables too.
     """
     collections = modeling.collection_by_name()
     of_name = {}
@@ -161,8 +157,7 @@ def trainable_variables(policy=ADAPTER_TUNING):
 
 
 def dense_gradients(loss, variables):
-    """The gradients of a loss: dense tensors, of embeddings too, in the variables'
-    shapes; zero where a variable has no influence."""
+    """The gradients of a loss as dense tensors; zero where there is none."""
     return [
         tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
         for variable, gradient in zip(variables, tf.gradients(loss, variables))
@@ -173,15 +168,14 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
     """The learning rate of an update.
 
     1. Warm-up, step < num_warmup_steps: init_lr * step / num_warmup_steps.
-    2. After it: linear decay to 0 over all steps, counted from step 0, so that the
-       rate drops to init_lr * (1 - num_warmup_steps / num_train_steps) at its end.
+    2. Then: linear decay to 0 over all steps, counted from step 0, so that the rate
+       drops to init_lr * (1 - num_warmup_steps / num_train_steps) after warm-up.
 
     Args:
       init_lr: the peak learning rate.
-      num_train_steps: steps of the whole training.
+      num_train_steps: steps of the whole run.
       num_warmup_steps: steps of the warm-up; 0: none.
-      step: int scalar tensor, the number of the update, counted from 1: see
-        `create_optimizer`.
+      step: int scalar tensor, the number of the update, counted from 1.
 
     Returns:
       Float32 scalar tensor.
@@ -199,8 +193,7 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
 def state_variable(
     name, shape=(), dtype=tf.float32, initializer=None, use_resource=True
 ):
-    """A variable of the checkpoint that has no gradient, at first zero; replicas agree
-    on its value."""
+    """A variable that is saved and not trained, zero by default, equal in replicas."""
     return tf.get_variable(
         name,
         shape=shape,
@@ -213,14 +206,14 @@ def state_variable(
 
 
 def mean_of_replicas(tensors):
-    """The means of tensors over the replicas of a distribution strategy, if any."""
+    """Averages tensors over the replicas of a distribution strategy, if any."""
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return tensors
 
     def mean(strategy, values):
-        # The context's own `all_reduce` looks for the variables that gradients depend
-        # on, and does not find those of the other replicas.
+        # The context's `all_reduce` looks for the variables that gradients depend on,
+        # and does not find those of other replicas.
         return strategy.extended.batch_reduce_to(
             tf.distribute.ReduceOp.MEAN, [(value, value) for value in values]
         )
@@ -228,7 +221,14 @@ def mean_of_replicas(tensors):
     return context.merge_call(mean, args=(tensors,))
 
 
-def create_optimizer(
+def create_optimizer(loss, init_lr, num_train_steps, num_warmup_steps, use_tpu):
+    """The original's function: the training operation, see `build_train_step`."""
+    return build_train_step(
+        loss, init_lr, num_train_steps, num_warmup_steps, use_tpu
+    ).train_op
+
+
+def build_train_step(
     loss,
     init_lr,
     num_train_steps,
@@ -241,19 +241,19 @@ def create_optimizer(
 ):
     """Builds the update of the trained variables.
 
-    Gradients are clipped to a global norm of 1 over the trained variables only; on
-    TPU each core clips its own before they are summed, as in the original program.
-    Replicas of a distribution strategy average them before, so that their update is
-    that of one device with all examples.
+    Gradients are clipped to a global norm of 1 over the trained variables. As in the
+    original program, each core of a TPU clips its gradients before they are summed.
+    Replicas of a distribution strategy average them before clipping, as one device
+    would with all examples.
 
     Args:
       loss: float scalar tensor.
       init_lr: the peak learning rate.
-      num_train_steps: steps of the whole training.
+      num_train_steps: steps of the whole run.
       num_warmup_steps: steps of the warm-up.
       use_tpu: whether gradients are summed over TPU cores.
-      gradients: those of `trainable_variables(policy)`; None: computed from the loss.
-      scale: the `batch_gradients.LossScale` that they were computed with, or None.
+      gradients: of `trainable_variables(policy)`; None: computed from the loss.
+      scale: the `batch_gradients.LossScale` of the gradients, or None.
       bias_correction: see `AdamWeightDecayOptimizer`.
       policy: a `TrainPolicy`.
 
@@ -261,9 +261,9 @@ def create_optimizer(
       A `TrainStep`.
     """
     global_step = tf.train.get_or_create_global_step()
-    # The original's graph leaves open whether the schedule reads the global step
-    # before or after its increment. As recorded on CPU it read it after, in every
-    # step, so the first update has rate init_lr / num_warmup_steps and the last 0.
+    # The original's graph leaves open whether the schedule reads the global step before
+    # or after its increment. On CPU it was recorded to read it after, so that the first
+    # update has the rate init_lr / num_warmup_steps and the last one 0.
     learning_rate = learning_rate_schedule(
         init_lr, num_train_steps, num_warmup_steps, global_step + 1
     )
@@ -279,7 +279,7 @@ def create_optimizer(
         adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
         exclude_from_weight_decay=NO_WEIGHT_DECAY,
         bias_correction=bias_correction,
-        # One core of a TPU does not know of the others' gradients.
+        # A core of a TPU does not know the gradients of the others.
         is_finite=None if use_tpu else tf.math.is_finite(gradient_norm),
     )
     if use_tpu:
@@ -287,10 +287,9 @@ def create_optimizer(
     update = optimizer.apply_gradients(zip(gradients, variables))
     if scale is not None:
         with tf.control_dependencies([update]):
-            update = scale.updated(tf.math.is_finite(gradient_norm))
-    # The optimizer leaves the step alone, as BERT's does: it is counted here. One that
-    # is not finite ends the training and does not count, so that no checkpoint is
-    # written after it; with a loss scale it only lowers that.
+            update = scale.update(tf.math.is_finite(gradient_norm))
+    # A step whose gradients are not finite lowers the loss scale. Without one it ends
+    # the run, and is not counted, so that no checkpoint is written after it.
     counts = 1 if scale is not None else tf.cast(adam.is_finite, global_step.dtype)
     with tf.control_dependencies([update]):
         train_op = tf.group(tf.assign_add(global_step, counts))
@@ -298,31 +297,22 @@ def create_optimizer(
 
 
 def _bias(beta, t):
-    """1 - beta^t without the rounding of beta, which would be 5e-5 of it for 0.999."""
+    """1 - beta^t; rounding 0.999 to float32 would change the result by 5e-5."""
     return -tf.math.expm1(t * math.log(beta))
 
 
-def _fused_update(variable, base_name, decay, **settings):
-    """Updates a variable and its moments by one operation, after its decay.
+def _apply_adam(variable, base_name, decay, **settings):
+    """Subtracts the fraction `decay` of a variable, then updates it and its moments.
 
-    Written out as formulas, thousands of small operations, a training step of
+    The update is one operation. With the formulas written out, a training step of
     BERT-base on an H200 took 43.5 ms instead of 33.7.
-
-    Args:
-      variable: a resource or reference variable.
-      base_name: its name.
-      decay: float scalar tensor, the part of its value to subtract, or None.
-      **settings: the operation's other inputs.
-
-    Returns:
-      The operation.
     """
     is_resource = hasattr(variable, "handle")
     m, v = (
         state_variable(base_name + suffix, variable.shape, use_resource=is_resource)
         for suffix in ("/adam_m", "/adam_v")
     )
-    # The variable's own methods would wait for the other replicas.
+    # Methods of the variable would wait for the other replicas.
     if is_resource:
         variables = {"var": variable.handle, "m": m.handle, "v": v.handle}
         subtract, apply = tf.raw_ops.AssignSubVariableOp, tf.raw_ops.ResourceApplyAdam
@@ -340,17 +330,15 @@ def _fused_update(variable, base_name, decay, **settings):
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
     """Adam with decoupled weight decay, as BERT was trained with.
 
-    Differs from Kingma and Ba, 2014 (arXiv:1412.6980), in two ways: the moments
-    are not corrected for their bias towards zero, unless that is asked for; and the
-    decay of a weight is added to its update, not to the loss (Loshchilov and
-    Hutter, 2017, arXiv:1711.05101), since the moments would otherwise mix the
-    gradient of the penalty with that of the data.
+    It differs from Kingma and Ba, 2014 (arXiv:1412.6980), in two ways: by default the
+    moments are not corrected for their bias towards zero; and weight decay is added to
+    the update, not to the loss (Loshchilov and Hutter, 2017, arXiv:1711.05101), where
+    its gradient would enter the moments.
 
-    Uncorrected, the first updates are too large: after t of them the means of the
-    gradients and of their squares are (1 - 0.9^t) and (1 - 0.999^t) of what they
-    should be, so that an update is up to 6.6 times (t = 12) the corrected one. At
-    higher learning rates that decides whether a training learns at all:
-    `benchmarks/README.md`.
+    Without the correction the first updates are too large: the moments are (1 - 0.9^t)
+    and (1 - 0.999^t) of their unbiased values after t updates, so that an update is up
+    to 6.6 times (t = 12) the corrected one. At higher learning rates this decides
+    whether a run learns at all: `benchmarks/README.md`.
     """
 
     def __init__(
@@ -366,23 +354,22 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         bias_correction=False,
         is_finite=None,
     ):
-        """Keeps the settings.
+        """Stores the settings.
 
         Args:
           learning_rate: float scalar, tensor or number.
-          weight_decay_rate: decay of each weight, times the learning rate.
-          adapter_weight_decay_rate: the same for the adapters' weights.
+          weight_decay_rate: decay of weights, times the learning rate.
+          adapter_weight_decay_rate: the same for weights of adapters.
           beta_1: decay of the mean of the gradients.
           beta_2: decay of the mean of the squared gradients.
           epsilon: added to the root of the second moment.
-          exclude_from_weight_decay: regular expressions; a variable whose name
-            matches one of them does not decay.
+          exclude_from_weight_decay: regular expressions; variables whose name
+            matches one do not decay.
           name: name scope of the update.
-          bias_correction: divide the moments by 1 - beta^t in update t, as in
-            algorithm 1 of Kingma and Ba. The variable `UPDATES` holds t, which is not
-            the global step: skipped steps do not count.
-          is_finite: bool scalar tensor, whether the gradients are finite; None: their
-            global norm is computed to find out.
+          bias_correction: divide the moments by 1 - beta^t in update t (Kingma and Ba,
+            algorithm 1). The variable `UPDATES` holds t; skipped steps do not count.
+          is_finite: bool scalar tensor, whether the gradients are finite; None:
+            computed from their global norm.
         """
         super().__init__(False, name)
         self.learning_rate = learning_rate
@@ -396,9 +383,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.bias_correction = bias_correction
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
-        """Updates each variable that has a gradient; leaves `global_step` alone.
+        """Updates each variable that has a gradient; ignores `global_step`.
 
-        Where a gradient is not finite nothing changes. The moments are the variables
+        If a gradient is not finite, no variable changes. The moments are the variables
         `<name>/adam_m` and `<name>/adam_v`.
         """
         adapters = {
@@ -406,13 +393,13 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             for variable in tf.get_collection(modeling.ADAPTERS)
         }
         grads_and_vars = [
-            pair for pair in grads_and_vars if all(part is not None for part in pair)
+            (g, v) for g, v in grads_and_vars if g is not None and v is not None
         ]
         if self.is_finite is None:
             norm = tf.global_norm([gradient for gradient, _ in grads_and_vars])
             self.is_finite = tf.math.is_finite(norm)
 
-        def kept_if_infinite(new, old):
+        def if_finite(new, old):
             return tf.where(self.is_finite, new, old)
 
         rate, epsilon = self.learning_rate, self.epsilon
@@ -421,12 +408,12 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             count = state_variable(UPDATES)
             t = count + 1.0
             bias_m, bias_v = _bias(self.beta_1, t), _bias(self.beta_2, t)
-            # The fused update adds epsilon to the root of the uncorrected moment.
+            # The operation adds epsilon to the root of the uncorrected moment.
             rate *= tf.sqrt(bias_v) / bias_m
             epsilon *= tf.sqrt(bias_v)
-            updates.append(count.assign(kept_if_infinite(t, count)))
+            updates.append(count.assign(if_finite(t, count)))
 
-        # The fused update computes 1 - beta_2 in float32: for 0.999 it is 1.3e-5 too
+        # The operation computes 1 - beta_2 in float32: for 0.999 it is 1.3e-5 too
         # small. Gradients scaled by the root of that error make `adam_v` exact; the
         # rate, divided by the scale, takes it out of the update.
         rounded = np.float32(1.0) - np.float32(self.beta_2)
@@ -438,22 +425,18 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             "beta1_power": tf.constant(0.0),  # no correction but the one above
             "beta2_power": tf.constant(0.0),
             "lr": taken * rate / scale,
-            "beta1": kept_if_infinite(self.beta_1, 1.0),
-            "beta2": kept_if_infinite(self.beta_2, 1.0),
+            "beta1": if_finite(self.beta_1, 1.0),
+            "beta2": if_finite(self.beta_2, 1.0),
             "epsilon": tf.convert_to_tensor(epsilon),
         }
         taken_rate, taken_scale = taken * self.learning_rate, taken * scale
         for gradient, variable in grads_and_vars:
             base_name = modeling.base_name(variable)
             decay = self._decay_rate(base_name, adapters)
+            decay = taken_rate * decay if decay else None
+            gradient = tf.math.multiply_no_nan(gradient, taken_scale)
             updates.append(
-                _fused_update(
-                    variable,
-                    base_name,
-                    taken_rate * decay if decay else None,
-                    grad=tf.math.multiply_no_nan(gradient, taken_scale),
-                    **settings,
-                )
+                _apply_adam(variable, base_name, decay, grad=gradient, **settings)
             )
         return tf.group(*updates, name=name)
 

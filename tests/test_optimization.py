@@ -53,7 +53,7 @@ def trained():
             settings["num_labels"],
             use_one_hot_embeddings=False,
         )
-        step = optimization.create_optimizer(
+        step = optimization.build_train_step(
             output.loss,
             settings["init_lr"],
             settings["num_train_steps"],
@@ -166,7 +166,7 @@ def test_adam_without_bias_correction_and_epsilon_outside_the_root():
 def test_gradients_are_clipped_to_norm_one():
     variable = modeling.get_variable("x", [2], tf.zeros_initializer(), (modeling.HEAD,))
     loss = tf.reduce_sum(variable * tf.constant([300.0, 400.0]))
-    step = optimization.create_optimizer(loss, 0.1, 10, 0, use_tpu=False)
+    step = optimization.build_train_step(loss, 0.1, 10, 0, use_tpu=False)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         norm, _ = session.run([step.gradient_norm, step.train_op])

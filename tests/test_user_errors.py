@@ -483,7 +483,7 @@ MODEL_CASES = (
         )
         for field, value, allowed in (
             ("num_hidden_layers", 0, "from 1 to 1000"),
-            ("intermediate_size", "32", "a whole number"),
+            ("intermediate_size", 3.5, "a whole number"),
             ("hidden_dropout_prob", 1.0, "below 1"),
             ("initializer_range", -0.1, "above 0"),
             ("initializer_range", float("inf"), "above 0"),

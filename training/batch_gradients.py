@@ -26,7 +26,7 @@ class LossScale:
             optimization.FINITE_STEPS, dtype=tf.int64
         )
 
-    def updated(self, is_finite):
+    def update(self, is_finite):
         """The operation that follows a step; `is_finite` is a bool scalar tensor."""
         value, count = self.value.read_value(), self._finite_steps + 1
         enough = count >= self.DOUBLED_AFTER

@@ -248,7 +248,7 @@ def model_fn_builder(
         if mode == estimator.ModeKeys.TRAIN:
             with compiled:
                 loss, gradients, scale = _gradients(model, features, variant)
-                step = optimization.create_optimizer(
+                step = optimization.build_train_step(
                     loss,
                     learning_rate,
                     num_train_steps,

@@ -59,7 +59,7 @@ class Training:
                 parts,
                 scale,
             )
-            self.step = optimization.create_optimizer(
+            self.step = optimization.build_train_step(
                 loss, RATE, STEPS, WARMUP, False, computed, scale, bias_correction=True
             )
             self.saver = tf.train.Saver()

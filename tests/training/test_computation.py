@@ -318,7 +318,7 @@ def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
     monkeypatch.setattr(batch_gradients.LossScale, "DOUBLED_AFTER", 3)
     scale = batch_gradients.LossScale()
     finite = tf.placeholder(tf.bool, [])
-    update = scale.updated(finite)
+    update = scale.update(finite)
     course = []
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
