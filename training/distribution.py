@@ -2,7 +2,7 @@
 
 Each replica computes its share of the global batch; the optimizer averages the
 gradients before it clips them, so that the update is that of one device with the whole
-batch (`optimization.create_optimizer`). Evaluation and prediction run on one device of
+batch (`optimization.build_train_step`). Evaluation and prediction run on one device of
 the chief.
 """
 
