@@ -357,28 +357,27 @@ def _add_steps(run_settings, examples):
 
 def _package_settings(task, config, package, policy, initial):
     """The `run_package.PackageSettings` of the package that this run writes."""
-    description = settings.from_flags(
-        adapter_package.Description,
-        FLAGS,
-        task_name=task.name,
-        labels=list(task.labels),
-        is_regression=task.is_regression,
-        metrics=list(task.metrics),
-        bert_config=config.to_dict(),
-        vocabulary=files.digest(FLAGS.vocab_file),
-        settings=initial.training if FLAGS.do_train else None,
-        text_columns=list(task.text_columns),
-        policy=policy,
-    )
+    adapters = {"init_scale": FLAGS.adapter_init_scale}
     if package is not None:
-        description = description._replace(
-            activation=package.activation,
-            adapter_init_scale=package.config["adapter"].get("init_scale"),
-        )
+        adapters = {
+            "init_scale": package.config["adapter"]["init_scale"],
+            "activation": package.activation,
+        }
+    package_config = adapter_package.make_config(
+        adapter_package.describe_task(task),
+        config,
+        files.digest(FLAGS.vocab_file),
+        FLAGS.do_lower_case,
+        FLAGS.max_seq_length,
+        FLAGS.adapter_size,
+        policy,
+        settings=initial.training if FLAGS.do_train else None,
+        **adapters,
+    )
     # Checkpoints with all variables hold the base model too.
     is_trained = FLAGS.checkpoint_content == checkpoints.TRAINED
     base = initial.base if is_trained else None
-    return run_package.PackageSettings(description, base)
+    return run_package.PackageSettings(package_config, base)
 
 
 def make_model_fn(plan):

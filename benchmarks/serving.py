@@ -98,20 +98,22 @@ def write_package(folder, seed):
         )
         for name, shape in shapes.items()
     }
-    description = adapter_package.Description(
-        task_name="task%d" % seed,
-        labels=_LABELS,
-        is_regression=False,
-        metrics=["accuracy"],
-        bert_config=config.to_dict(),
-        adapter_size=FLAGS.adapter_size,
-        vocabulary=files.digest(FLAGS.vocab_file),
+    package_config = adapter_package.make_config(
+        {
+            "name": "task%d" % seed,
+            "labels": _LABELS,
+            "is_regression": False,
+            "metrics": ["accuracy"],
+        },
+        config,
+        files.digest(FLAGS.vocab_file),
         do_lower_case=True,
         max_seq_length=FLAGS.seq_length,
+        adapter_size=FLAGS.adapter_size,
     )
     frozen = variable_shapes.frozen_shapes(config)
     base = checkpoints.base_fingerprint(FLAGS.init_checkpoint, frozen)
-    adapter_package.write(folder, description, weights, base, global_step=1)
+    adapter_package.write(folder, package_config, weights, base, global_step=1)
     return folder
 
 

@@ -125,24 +125,21 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     if adapter.model_name:
         origin += ", trained on %s" % adapter.model_name
         hf_tokenizer.warn_of_case(adapter.model_name, do_lower_case)
-    description = adapter_package.Description(
-        task_name=given.task.name if given.task else given.name,
-        labels=[],
-        is_regression=False,
-        metrics=[],
-        bert_config=bert_config.to_dict(),
-        adapter_size=adapter.size,
-        vocabulary=found.identity["vocabulary"],
-        do_lower_case=do_lower_case,
-        max_seq_length=given.max_seq_length,
+    if new_head_seed is None:
+        task, head = _imported_head(folder, bert_config, given)
+    else:
+        task = _describe_task(given)
+        head = _new_head(bert_config, task, new_head_seed)
+    config = adapter_package.make_config(
+        task,
+        bert_config,
+        found.identity["vocabulary"],
+        do_lower_case,
+        given.max_seq_length,
+        adapter.size,
         activation=adapter.activation,
         origin=printable(origin),
     )
-    if new_head_seed is None:
-        description, head = _imported_head(folder, bert_config, given, description)
-    else:
-        description = _with_task(description, given)
-        head = _new_head(bert_config, description, new_head_seed)
     notes = [
         "Its layer norms are those of --init_checkpoint.",
         *adapter.notes,
@@ -167,7 +164,7 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     }
     adapter_package.write(
         output,
-        description,
+        config,
         weights,
         checkpoints.base_fingerprint(
             base.init_checkpoint, variable_shapes.frozen_shapes(bert_config)
@@ -177,8 +174,8 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     return adapter_package.read(output), notes
 
 
-def _with_task(description, given, is_regression=False):
-    """The description with the task that is given; labels in the task's order."""
+def _describe_task(given, is_regression=False):
+    """The package's entry "task"; its labels are in the task's order."""
     task = given.task
     if task is not None:
         labels = list(task.labels)
@@ -188,13 +185,7 @@ def _with_task(description, given, is_regression=False):
                 "order of the head's outputs"
                 % (",".join(given.labels), task.name, ", ".join(labels) or "none")
             )
-        return description._replace(
-            task_name=task.model_of or task.name,
-            labels=labels,
-            is_regression=task.is_regression,
-            metrics=list(task.metrics),
-            text_columns=list(task.text_columns),
-        )
+        return adapter_package.describe_task(task, task.model_of)
     labels = given.labels or []
     if labels and is_regression:
         raise UserError(
@@ -212,13 +203,17 @@ def _with_task(description, given, is_regression=False):
             "--labels=%s: each label has to be there once, and none can be empty"
             % ",".join(labels)
         )
-    return description._replace(
-        labels=labels, is_regression=is_regression, metrics=_METRICS[is_regression]
-    )
+    return {
+        "name": given.name,
+        "labels": labels,
+        "is_regression": is_regression,
+        "metrics": _METRICS[is_regression],
+        "text_columns": None,
+    }
 
 
-def _imported_head(folder, bert_config, given, description):
-    """The description with its task, and the head's variables in its order."""
+def _imported_head(folder, bert_config, given):
+    """The package's entry "task", and the head's variables in its order."""
     head = adapterhub_format.read_head(folder, bert_config.hidden_size)
     if head is None:
         raise UserError(
@@ -241,13 +236,14 @@ def _imported_head(folder, bert_config, given, description):
                 "%s; leave the flag out"
                 % (",".join(given.labels), folder, printable(",".join(head.labels)))
             )
-    description = _with_task(description, given, is_regression)
-    wanted = len(description.labels) or 1
-    if count != wanted or description.is_regression != is_regression:
+    entries = _describe_task(given, is_regression)
+    labels = entries["labels"]
+    wanted = len(labels) or 1
+    if count != wanted or entries["is_regression"] != is_regression:
         raise UserError(
             "the head in --input_dir=%s has %d outputs, task %s needs %d: give the "
             "task and labels that it was trained on, --task_name and --labels"
-            % (folder, count, description.task_name, wanted)
+            % (folder, count, entries["name"], wanted)
         )
     order = [0]
     if not is_regression:
@@ -258,19 +254,19 @@ def _imported_head(folder, bert_config, given, description):
                 % (
                     folder,
                     printable(", ".join(head.labels or ["nothing"])),
-                    ", ".join(description.labels),
-                    ",".join(description.labels),
+                    ", ".join(labels),
+                    ",".join(labels),
                 )
             )
-        order = [given.labels.index(label) for label in description.labels]
-    return description, {
+        order = [given.labels.index(label) for label in labels]
+    return entries, {
         "output_weights": head.weights[order],
         "output_bias": head.bias[order],
     }
 
 
-def _new_head(bert_config, description, seed):
-    count = len(description.labels) or 1
+def _new_head(bert_config, task, seed):
+    count = len(task["labels"]) or 1
     shape = [count, bert_config.hidden_size]
     return {
         "output_weights": modeling.truncated_normal(

@@ -82,23 +82,26 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
         value = random.standard_normal(shape) * 0.3
         value *= not re.search(zeros, name)
         weights[name] = (value + name.endswith("gamma")).astype(np.float32)
-    description = adapter_package.Description(
-        task_name=task.name,
-        labels=list(task.labels or ()),
-        is_regression=task.labels is None,
-        metrics=["accuracy"],
-        bert_config=config.to_dict(),
-        adapter_size=task.size,
-        vocabulary=files.digest(base["vocab_file"]),
-        do_lower_case=do_lower_case,
+    package_config = adapter_package.make_config(
+        {
+            "name": task.name,
+            "labels": list(task.labels or ()),
+            "is_regression": task.labels is None,
+            "metrics": ["accuracy"],
+            "text_columns": None,
+        },
+        config,
+        files.digest(base["vocab_file"]),
+        do_lower_case,
         max_seq_length=24,
-        activation=task.activation,
+        adapter_size=task.size,
         policy=task.policy,
+        activation=task.activation,
     )
     fingerprint = checkpoints.base_fingerprint(
         base["init_checkpoint"], variable_shapes.frozen_shapes(config, task.policy)
     )
-    adapter_package.write(str(folder), description, weights, fingerprint, 10)
+    adapter_package.write(str(folder), package_config, weights, fingerprint, 10)
     return str(folder)
 
 

@@ -160,14 +160,15 @@ def _keep_if_best(run, entry, diagnostics):
         name: {each: found[each] for each in run.task.metrics}
         for name, found in entry["sets"].items()
     }
-    description = run.package.description._replace(
+    config = dict(
+        run.package.config,
         selection="best by %s on %s, of evaluations every %d steps"
-        % (metric, first, run.dev_evaluation.eval_steps)
+        % (metric, first, run.dev_evaluation.eval_steps),
     )
     with files.atomic_folder(folder, is_own=_is_best) as partial:
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
-        if description.policy.name != optimization.FULL:
-            package = run.package._replace(description=description)
+        if config["train_policy"] != optimization.FULL:
+            package = run.package._replace(config=config)
             run_package.write(partial, package, diagnostics, dev_scores)
         run_record.copy(settings.output_dir, partial)
         files.write_whole(

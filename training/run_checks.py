@@ -119,6 +119,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
 
 
 def _write_record(flags, identity, settings, counts):
+    if flags.do_train:
+        adapter_package.check_replaceable(run_package.package_folder(flags.output_dir))
     try:
         with disk.explain_errors(flags.output_dir):
             tf.io.gfile.makedirs(flags.output_dir)

@@ -1,9 +1,8 @@
-"""Adapter packages: what one task adds to a base, as two small files in a folder.
+"""Adapter packages: what one task adds to a base model, as a folder of two small files.
 
-`adapter.safetensors` holds the trained variables (adapters, layer norms and head, or
-what else the policy trains) under their names, float32. `adapter_config.json` says what
-they belong to, and holds the SHA-256 of the weights' file and of itself, so that damage
-to either is found.
+`adapter.safetensors` holds the trained variables by name, in float32.
+`adapter_config.json` describes them, see `package_checks.SCHEMA`; its SHA-256 sums
+reveal damage to either file.
 """
 
 import contextlib
@@ -31,24 +30,22 @@ FOLDER = "adapters"  # of a run, in its output_dir
 
 _REMEDY = (
     "an adapter package is a folder with %s and %s, such as OUTPUT_DIR/%s of a "
-    "training; if it is one, copy it again" % (CONFIG_NAME, WEIGHTS_NAME, FOLDER)
+    "training run; if it is one, copy it again" % (CONFIG_NAME, WEIGHTS_NAME, FOLDER)
 )
-
-
 _MOST_READS = 5  # of a package that is being replaced
 
 
 class AdapterPackage(NamedTuple):
-    """A package that has been read and found whole."""
+    """A package that has been read and checked."""
 
     path: str
-    config: dict[str, Any]  # adapter_config.json
-    weights: dict[str, np.ndarray]  # float32, by the variable's name
+    config: dict[str, Any]  # the entries of `package_checks.SCHEMA`
+    weights: dict[str, np.ndarray]  # variable name -> float32 array
     file_bytes: int  # length of both files together
 
     @property
     def bert_config(self):
-        """The `modeling.BertConfig` of the base."""
+        """The `modeling.BertConfig` of the base model."""
         return modeling.BertConfig.from_dict(self.config["bert_config"])
 
     @property
@@ -58,7 +55,7 @@ class AdapterPackage(NamedTuple):
 
     @property
     def labels(self):
-        """Label strings in the order of their ids; [] for regression."""
+        """Labels in the order of their ids; [] for regression."""
         return self.config["task"]["labels"]
 
     @property
@@ -68,25 +65,25 @@ class AdapterPackage(NamedTuple):
 
     @property
     def text_columns(self):
-        """Columns of the task's two texts in its files, names or numbers.
+        """Columns of both texts in the task's files: names, numbers, or None for none.
 
-        None where they are not known; the second is None where it takes one text.
+        None if the package does not name them.
         """
         return self.config["task"].get("text_columns")
 
     @property
     def takes_pairs(self):
-        """Whether a row has two texts; None where that is not known."""
+        """Whether an example has two texts; None if that is not known."""
         return None if self.text_columns is None else self.text_columns[1] is not None
 
     @property
     def diagnostics(self):
-        """Warnings about its weights, a `diagnosis.Diagnostics`."""
-        return diagnosis.from_json(self.config.get("health"))
+        """Warnings about the model, a `diagnosis.Diagnostics`."""
+        return diagnosis.from_json(self.config["health"])
 
     @property
     def policy(self):
-        """The `optimization.TrainPolicy`: what it holds."""
+        """The `optimization.TrainPolicy` of its training run."""
         return package_checks.package_policy(self.config)
 
     @property
@@ -97,7 +94,7 @@ class AdapterPackage(NamedTuple):
 
     @property
     def adapter_size(self):
-        """The bottleneck's width; 0 without adapters."""
+        """Size of the bottleneck; 0 without adapters."""
         return self.config["adapter"]["size"]
 
     @property
@@ -106,165 +103,73 @@ class AdapterPackage(NamedTuple):
         return self.config["adapter"]["activation"]
 
 
-class Description(NamedTuple):
-    """What a package's weights belong to."""
-
-    task_name: str
-    labels: list[str]
-    is_regression: bool
-    metrics: list[str]
-    bert_config: dict[str, Any]
-    adapter_size: int  # without adapters any
-    vocabulary: str  # SHA-256 of the vocabulary's file
-    do_lower_case: bool
-    max_seq_length: int
-    adapter_init_scale: float | None = None  # where it is known
-    activation: str = "gelu"
-    settings: dict[str, Any] | None = None  # of the training
-    text_columns: list | None = None  # of the two texts, where they are known
-    selection: str | None = None  # which of a training's steps, if not the last
-    origin: str | None = None  # where the weights were trained, if not here
-    policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
-
-
 # --- writing --------------------------------------------------------------------
 
 
-def write(
-    folder, description, weights, base, global_step, dev_scores=None, diagnostics=None
+def make_config(
+    task,
+    bert_config,
+    vocabulary,
+    do_lower_case,
+    max_seq_length,
+    adapter_size,
+    policy=optimization.ADAPTER_TUNING,
+    activation="gelu",
+    init_scale=None,
+    **optional,
 ):
-    """Writes a package, whole or not at all; an earlier one there is replaced.
+    """The entries of `package_checks.SCHEMA` that do not depend on the weights.
 
     Args:
-      folder: its path.
-      description: a `Description`.
-      weights: dict from name to float32 array, exactly the trained variables.
-      base: what `checkpoints.base_fingerprint` gives.
-      global_step: updates that the weights have seen.
-      dev_scores: dict from dev set to dict from metric to float, or None.
-      diagnostics: a `diagnosis.Diagnostics`, or None.
+      task: dict, see `describe_task`.
+      bert_config: a `modeling.BertConfig`.
+      vocabulary: SHA-256 of the vocabulary file.
+      do_lower_case: whether text is lower-cased.
+      max_seq_length: longest input in word pieces.
+      adapter_size: size of the bottleneck; any, if the policy has no adapters.
+      policy: an `optimization.TrainPolicy`.
+      activation: of the adapters, one of `activations.ADAPTER_ACTIVATIONS`.
+      init_scale: standard deviation of the adapters' initial weights; None: not known.
+      **optional: "settings", "selection" and "origin".
 
-    Raises:
-      UserError: a weight is not finite, or the folder cannot be written or holds
-        something else.
+    Returns:
+      Dict.
     """
-    for name, value in weights.items():
-        if not np.isfinite(value).all():
-            raise UserError(
-                "%s is not finite: the training diverged, no adapter package is "
-                "written to %s; try a smaller --learning_rate" % (name, folder)
-            )
-    policy = description.policy
-    num_layers = description.bert_config["num_hidden_layers"]
-    config = {
+    return {
         "format": package_checks.FORMAT,
         "format_version": package_checks.FORMAT_VERSION,
         "program_version": VERSION,
-        "task": {
-            "name": description.task_name,
-            "labels": list(description.labels),
-            "is_regression": description.is_regression,
-            "metrics": list(description.metrics),
-            "text_columns": description.text_columns,
-        },
-        "bert_config": description.bert_config,
+        "task": task,
+        "bert_config": bert_config.to_dict(),
         "adapter": {
-            "size": description.adapter_size if policy.has_adapters else 0,
-            "layers": policy.layers_with_adapters(num_layers),
-            "init_scale": description.adapter_init_scale
-            if policy.has_adapters
-            else None,
-            "activation": description.activation,
+            "size": adapter_size if policy.has_adapters else 0,
+            "layers": policy.layers_with_adapters(bert_config.num_hidden_layers),
+            "init_scale": init_scale if policy.has_adapters else None,
+            "activation": activation,
         },
         "train_policy": policy.text,
-        "vocabulary": description.vocabulary,
-        "do_lower_case": description.do_lower_case,
-        "max_seq_length": description.max_seq_length,
-        "settings": description.settings,
-        "origin": description.origin,
-        "selection": description.selection,
-        "global_step": int(global_step),
-        "dev_scores": _as_json(dev_scores),
-        "health": diagnostics.to_json() if diagnostics else None,
-        "parameters": sum(value.size for value in weights.values()),
-        "base": base,
+        "vocabulary": vocabulary,
+        "do_lower_case": do_lower_case,
+        "max_seq_length": max_seq_length,
+        **dict.fromkeys(package_checks.SCHEMA.optional),
+        **optional,
     }
-    _write(folder, config, weights)
 
 
-def update_task(package, task):
-    """A package whose task's columns and metrics are those of a row.
+def describe_task(task, name=None):
+    """The entries of `package_checks.TASK_SCHEMA`, a dict.
 
     Args:
-      package: an `AdapterPackage`.
-      task: a `tasks.Task` of the same name.
-
-    Raises:
-      UserError: it has other labels.
+      task: a `tasks.Task`.
+      name: another name for it, or None.
     """
-    if package.labels != list(task.labels):
-        raise UserError(
-            "--task_config=%s has the labels %s, the package %s of this task has %s: "
-            "give the file that it was trained with"
-            % (
-                task.config_file,
-                json.dumps(list(task.labels), ensure_ascii=False),
-                package.path,
-                json.dumps(package.labels, ensure_ascii=False),
-            )
-        )
-    entries = dict(
-        package.config["task"],
-        text_columns=list(task.text_columns),
-        metrics=list(task.metrics),
-    )
-    return package._replace(config=dict(package.config, task=entries))
-
-
-def add_scores(package, dev_scores, diagnostics):
-    """Writes a package anew with its dev scores and diagnostics; see `write`."""
-    config = dict(
-        package.config, dev_scores=_as_json(dev_scores), health=diagnostics.to_json()
-    )
-    _write(package.path, config, package.weights)
-
-
-def _as_json(dev_scores):
-    """JSON has no NaN, which is the score of predictions that are no numbers."""
-    if dev_scores is None:
-        return None
     return {
-        name: {
-            metric: value if math.isfinite(value) else None
-            for metric, value in scores.items()
-        }
-        for name, scores in dev_scores.items()
+        "name": name or task.name,
+        "labels": list(task.labels),
+        "is_regression": task.is_regression,
+        "metrics": list(task.metrics),
+        "text_columns": list(task.text_columns),
     }
-
-
-def _write(folder, config, weights):
-    folder = folder.rstrip("/")
-    weights_path = os.path.join(folder, WEIGHTS_NAME)
-    config_path = os.path.join(folder, CONFIG_NAME)
-    data = safetensors.numpy.save(
-        {name: np.ascontiguousarray(weights[name], "<f4") for name in sorted(weights)}
-    )
-    digest = package_checks.DIGEST
-    config = {key: value for key, value in config.items() if key != digest}
-    config["weights"] = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
-    config[digest] = package_checks.config_digest(config)
-    text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    # What is written can be read.
-    config = package_checks.parse_config(text.encode("utf-8"), config_path)
-    trained, frozen = _shapes(config)
-    package_checks.check_counts(config, trained, frozen, config_path)
-    package_checks.check_weights(weights, trained, weights_path)
-    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
-    need = sum(map(len, contents.values()))
-    with files.atomic_folder(folder, need, _is_package) as partial:
-        for name, content in contents.items():
-            with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
-                writer.write(content)
 
 
 def check_task(task):
@@ -276,7 +181,7 @@ def check_task(task):
     Raises:
       UserError: naming the entry and the file of the task.
     """
-    entries = _task_entries(task)
+    entries = describe_task(task)
     source = task.config_file or task.name
     size, most = len(json.dumps(entries)), package_checks.MOST_TASK_BYTES
     if size > most:
@@ -291,14 +196,104 @@ def check_task(task):
         raise UserError("%s: %s" % (source, error)) from None
 
 
-def _task_entries(task):
-    return {
-        "name": task.name,
-        "labels": list(task.labels),
-        "is_regression": task.is_regression,
-        "metrics": list(task.metrics),
-        "text_columns": list(task.text_columns),
+def write(
+    folder, config, weights, base, global_step, dev_scores=None, diagnostics=None
+):
+    """Writes a package atomically; an earlier one in the folder is replaced.
+
+    Args:
+      folder: its path.
+      config: see `make_config`.
+      weights: dict from variable name to float32 array, exactly the trained variables.
+      base: fingerprint of the base model, see `checkpoints.base_fingerprint`.
+      global_step: the step of the weights.
+      dev_scores: dict from dev set to dict from metric to float, or None.
+      diagnostics: a `diagnosis.Diagnostics`, or None.
+
+    Raises:
+      UserError: a weight is not finite, or the folder cannot be written or holds
+        other files.
+    """
+    for name, value in weights.items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                "%s is not finite: the training diverged, no adapter package is "
+                "written to %s; try a smaller --learning_rate" % (name, folder)
+            )
+    config = {
+        **config,
+        "global_step": int(global_step),
+        "parameters": sum(value.size for value in weights.values()),
+        "base": base,
     }
+    _write(folder, _with_scores(config, dev_scores, diagnostics), weights)
+
+
+def update_task(package, task):
+    """A package with the text columns and metrics of its task's file.
+
+    Args:
+      package: an `AdapterPackage`.
+      task: a `tasks.Task` of the same name.
+
+    Raises:
+      UserError: it has other labels.
+    """
+    entries = describe_task(task, package.task)
+    if package.labels != entries["labels"]:
+        raise UserError(
+            "--task_config=%s has the labels %s, the package %s of this task has %s: "
+            "give the file that it was trained with"
+            % (
+                task.config_file,
+                json.dumps(entries["labels"], ensure_ascii=False),
+                package.path,
+                json.dumps(package.labels, ensure_ascii=False),
+            )
+        )
+    entries["is_regression"] = package.is_regression
+    return package._replace(config=dict(package.config, task=entries))
+
+
+def add_scores(package, dev_scores, diagnostics):
+    """Writes a package again with its dev scores and diagnostics, see `write`."""
+    config = _with_scores(package.config, dev_scores, diagnostics)
+    _write(package.path, config, package.weights)
+
+
+def _with_scores(config, dev_scores, diagnostics):
+    scores = dev_scores and {
+        name: {
+            # JSON has no NaN.
+            metric: value if math.isfinite(value) else None
+            for metric, value in of_set.items()
+        }
+        for name, of_set in dev_scores.items()
+    }
+    health = diagnostics.to_json() if diagnostics else None
+    return dict(config, dev_scores=scores, health=health)
+
+
+def _write(folder, config, weights):
+    data = safetensors.numpy.save(
+        {name: np.ascontiguousarray(weights[name], "<f4") for name in sorted(weights)}
+    )
+    digest = package_checks.DIGEST
+    config = {key: value for key, value in config.items() if key != digest}
+    config["weights"] = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
+    config[digest] = package_checks.config_digest(config)
+    text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
+    # `read` must accept the files.
+    path = os.path.join(folder, CONFIG_NAME)
+    config = package_checks.parse_config(contents[CONFIG_NAME], path)
+    path = os.path.join(folder, WEIGHTS_NAME)
+    package_checks.check_weights(weights, package_checks.trained_shapes(config), path)
+    need = sum(map(len, contents.values()))
+    with files.atomic_folder(folder, need, _is_package) as partial:
+        for name, content in contents.items():
+            with tf.io.gfile.GFile(os.path.join(partial, name), "wb") as writer:
+                writer.write(content)
 
 
 def check_replaceable(folder):
@@ -330,40 +325,35 @@ def read(folder):
 
 
 def _read(folder):
-    found_in = files.stored_at(folder)
-    config_path = os.path.join(found_in, CONFIG_NAME)
+    path = files.stored_at(folder)
+    config_path, weights_path = (
+        os.path.join(path, name) for name in (CONFIG_NAME, WEIGHTS_NAME)
+    )
     config_data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
     config = package_checks.parse_config(config_data, config_path)
-    trained, frozen = _shapes(config)
-    package_checks.check_counts(config, trained, frozen, config_path)
-    weights_path = os.path.join(found_in, WEIGHTS_NAME)
     data = files.read(weights_path, config["weights"]["bytes"], _REMEDY)
-    weights = package_checks.parse_weights(data, config, trained, weights_path)
+    weights = package_checks.parse_weights(data, config, weights_path)
     return AdapterPackage(folder, config, weights, len(config_data) + len(data))
 
 
-def _shapes(config):
-    """Trained and frozen variables of a config that has been checked."""
-    bert_config = modeling.BertConfig.from_dict(config["bert_config"])
-    task = config["task"]
-    outputs = 1 if task["is_regression"] else len(task["labels"])
-    policy = package_checks.package_policy(config)
-    return (
-        variable_shapes.trained_shapes(
-            bert_config, config["adapter"]["size"], outputs, policy
-        ),
-        variable_shapes.frozen_shapes(bert_config, policy),
-    )
+# --- matching -------------------------------------------------------------------
 
-
-# --- fitting --------------------------------------------------------------------
-
-# The rest of a bert_config, such as dropout, does not decide whether weights fit.
-_FITTING = (*modeling.CONFIG_SIZES, "hidden_act")
+# Entries of a bert_config that weights depend on; dropout is none.
+_MATCHED = (*modeling.CONFIG_SIZES, "hidden_act")
+_FLAGS = {
+    "bert_config": "bert_config_file",
+    "vocabulary": "vocab_file",
+    "do_lower_case": "do_lower_case",
+    "train_policy": "train_policy",
+    "adapter_layers": "adapter_layers",
+    "adapter_size": "adapter_size",
+    "labels": "task_name",
+    "base": "init_checkpoint",
+}
 
 
 def check_fit(package, given):
-    """Refuses a package that does not belong to what a run was given.
+    """Refuses a package that does not match what a run was given.
 
     Args:
       package: an `AdapterPackage`.
@@ -372,16 +362,16 @@ def check_fit(package, given):
     Raises:
       UserError: what differs, with both values and the flag to change.
     """
-    for misfit in find_mismatches(package, given):
-        raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
+    for mismatch in find_mismatches(package, given):
+        raise UserError("--adapters=%s does not fit: %s" % (package.path, mismatch))
 
 
 def find_mismatches(package, given):
-    """How a package differs from what it is to be used with.
+    """Differences between a package and what it is to be used with.
 
     Args:
       package: an `AdapterPackage`.
-      given: dict with any of "base" (what `checkpoints.base_fingerprint` gives),
+      given: dict with any of "base" (see `checkpoints.base_fingerprint`),
         "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "train_policy",
         "adapter_layers" (list), "adapter_size", "labels" (list; [] for regression).
 
@@ -389,32 +379,27 @@ def find_mismatches(package, given):
       List of texts, each with both values and the flag to change.
     """
     config = package.config
-    wanted = {
-        "bert_config": (config["bert_config"], "bert_config_file"),
-        "vocabulary": (config["vocabulary"], "vocab_file"),
-        "do_lower_case": (config["do_lower_case"], "do_lower_case"),
-        "train_policy": (config["train_policy"], "train_policy"),
-        "adapter_layers": (config["adapter"]["layers"], "adapter_layers"),
-        "adapter_size": (package.adapter_size, "adapter_size"),
-        "labels": (package.labels, "task_name"),
-        "base": (config["base"], "init_checkpoint"),
+    expected = {
+        **config,
+        "adapter_layers": config["adapter"]["layers"],
+        "adapter_size": package.adapter_size,
+        "labels": package.labels,
     }
-    found = []
-    for key, (expected, flag) in wanted.items():
-        value = given.get(key, expected)
-        if isinstance(expected, dict):
-            keys = ("sha256",) if key == "base" else _FITTING
-            differ = [k for k in keys if expected.get(k) != value.get(k)]
-            expected = {k: expected.get(k) for k in differ}
-            value = {k: value.get(k) for k in differ}
-        if value != expected:
-            found.append(
+    mismatches = []
+    for key, flag in _FLAGS.items():
+        ours, theirs = expected[key], given.get(key, expected[key])
+        if isinstance(ours, dict):
+            keys = (package_checks.DIGEST,) if key == "base" else _MATCHED
+            differ = [k for k in keys if ours.get(k) != theirs.get(k)]
+            ours, theirs = ({k: d.get(k) for k in differ} for d in (ours, theirs))
+        if ours != theirs:
+            mismatches.append(
                 "its %s is %s, given is %s; give the one that it was trained with, --%s"
                 % (
                     key,
-                    json.dumps(expected, sort_keys=True),
-                    json.dumps(value, sort_keys=True),
+                    json.dumps(ours, sort_keys=True),
+                    json.dumps(theirs, sort_keys=True),
                     flag,
                 )
             )
-    return found
+    return mismatches

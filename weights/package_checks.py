@@ -1,7 +1,7 @@
-"""What is checked of an adapter package's two files before anything of it is used.
+"""The format of an adapter package's two files, and their checks.
 
-Packages come from strangers: nothing of a file is believed before it is checked, and
-what is allocated is bounded by the file's length.
+Packages come from strangers: no entry is used before it is checked, and memory is
+bounded by the length of the files.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ import optimization
 from errors import UserError, printable
 from model import activations
 from system import files, schema
-from weights import diagnosis
+from weights import diagnosis, variable_shapes
 
 FORMAT = "adapter-bert"
 FORMAT_VERSION = 1
@@ -102,7 +102,7 @@ SCHEMA = schema.Object(
 
 
 def damage_error(path, reason):
-    """The `UserError` of a file that is not as it was written."""
+    """The `UserError` about a file that is not as it was written."""
     return UserError(
         "%s is damaged (%s): copy the adapter package again"
         % (path, printable(str(reason)))
@@ -110,16 +110,16 @@ def damage_error(path, reason):
 
 
 def config_digest(config):
-    """SHA-256 of all entries but itself, however they are laid out in the file."""
+    """SHA-256 of all entries but the SHA-256 itself; layout does not matter."""
     rest = {key: value for key, value in config.items() if key != DIGEST}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode("utf-8")).hexdigest()
 
 
 def parse_config(data, path):
-    """The config that a file holds.
+    """Parses and checks `adapter_config.json`.
 
     Args:
-      data: the file's bytes, at most `MOST_CONFIG_BYTES`.
+      data: the file's content, bytes.
       path: the file, for messages.
 
     Returns:
@@ -134,8 +134,9 @@ def parse_config(data, path):
         raise damage_error(path, error) from None
     if config.get("format") != FORMAT:
         raise UserError(
-            '%s is not of an adapter package of this program (its "format" is not '
-            '"%s"); convert_checkpoint.py reads those of AdapterHub' % (path, FORMAT)
+            '%s does not belong to an adapter package of this program (its "format" '
+            'is not "%s"); convert_checkpoint.py reads those of AdapterHub'
+            % (path, FORMAT)
         )
     if config.get("format_version") != FORMAT_VERSION:
         raise UserError(
@@ -158,7 +159,7 @@ def check_config(config, path):
     """Refuses a config that describes no possible package.
 
     Args:
-      config: dict, all of it.
+      config: dict.
       path: its file, for messages.
 
     Raises:
@@ -171,6 +172,7 @@ def check_config(config, path):
     except ValueError as error:
         raise damage_error(path, error) from None
     modeling.BertConfig.from_dict(config["bert_config"]).validate(path)
+    _check_counts(config, path)
 
 
 def _check_combinations(config):
@@ -192,10 +194,10 @@ def package_policy(config):
     """The `optimization.TrainPolicy` that a config describes.
 
     Args:
-      config: dict, its entries of the right kinds.
+      config: dict with entries of `SCHEMA`.
 
     Raises:
-      ValueError: no package is of such a policy, or its layers are not the model's.
+      ValueError: there are no packages of the policy, or the model lacks its layers.
     """
     layers = config["adapter"]["layers"]
     num_layers = config["bert_config"]["num_hidden_layers"]
@@ -209,37 +211,42 @@ def package_policy(config):
     return policy
 
 
-def check_counts(config, trained, frozen, path):
-    """Refuses numbers of parameters and bytes that such a package cannot have.
+def trained_shapes(config):
+    """Names and shapes of a package's weights, see `variable_shapes`."""
+    task = config["task"]
+    return variable_shapes.trained_shapes(
+        modeling.BertConfig.from_dict(config["bert_config"]),
+        config["adapter"]["size"],
+        len(task["labels"]) or 1,
+        package_policy(config),
+    )
 
-    Args:
-      config: what `parse_config` gives.
-      trained: dict from name to shape of the trained variables.
-      frozen: the same of the frozen ones.
-      path: the config's file, for messages.
 
-    Raises:
-      UserError: naming the entry.
-    """
+def frozen_shapes(config):
+    """Names and shapes of the base model's frozen variables, see `variable_shapes`."""
+    bert_config = modeling.BertConfig.from_dict(config["bert_config"])
+    return variable_shapes.frozen_shapes(bert_config, package_policy(config))
+
+
+def _check_counts(config, path):
+    trained = trained_shapes(config)
     parameters = count_parameters(trained)
-    most_bytes = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
-    for name, value, fits in (
-        ("parameters", config["parameters"], config["parameters"] == parameters),
+    for entry, value, expected in (
+        ("parameters", config["parameters"], parameters),
         (
             "base.parameters",
             config["base"]["parameters"],
-            config["base"]["parameters"] == count_parameters(frozen),
-        ),
-        (
-            "weights.bytes",
-            config["weights"]["bytes"],
-            config["weights"]["bytes"] <= most_bytes,
+            count_parameters(frozen_shapes(config)),
         ),
     ):
-        if not fits:
+        if value != expected:
             raise damage_error(
-                path, "%s is %d, not that of such a model" % (name, value)
+                path, "%s is %d, such a model has %d" % (entry, value, expected)
             )
+    most = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
+    if config["weights"]["bytes"] > most:
+        reason = "weights.bytes is %d, at most %d for such a model"
+        raise damage_error(path, reason % (config["weights"]["bytes"], most))
 
 
 def count_parameters(shapes):
@@ -247,45 +254,40 @@ def count_parameters(shapes):
     return sum(math.prod(shape) for shape in shapes.values())
 
 
-def parse_weights(data, config, shapes, path):
-    """The weights that a file holds.
+def parse_weights(data, config, path):
+    """Parses and checks `adapter.safetensors`.
 
     Args:
-      data: the file's bytes.
-      config: what `parse_config` gives.
-      shapes: dict from name to shape of the trained variables.
+      data: the file's content, bytes.
+      config: what `parse_config` returns.
       path: the file, for messages.
 
     Returns:
-      Dict from name to float32 array.
+      Dict from variable name to float32 array.
 
     Raises:
-      UserError: they are not those that the config describes.
+      UserError: the weights are not the ones that the config describes.
     """
-    stated = config["weights"]
-    if (len(data), hashlib.sha256(data).hexdigest()) != (
-        stated["bytes"],
-        stated[DIGEST],
-    ):
+    if hashlib.sha256(data).hexdigest() != config["weights"][DIGEST]:
         raise damage_error(
             path,
             "its %d bytes are not the %d that its config describes"
-            % (len(data), stated["bytes"]),
+            % (len(data), config["weights"]["bytes"]),
         )
     try:
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise damage_error(path, error) from None
-    check_weights(weights, shapes, path)
+    check_weights(weights, trained_shapes(config), path)
     return weights
 
 
 def check_weights(weights, shapes, path):
-    """Refuses weights that are not those of the given variables.
+    """Refuses weights that are not of the given shapes, or not finite.
 
     Args:
-      weights: dict from name to array.
-      shapes: dict from name to shape, in ints.
+      weights: dict from variable name to array.
+      shapes: dict from variable name to list of ints.
       path: their file, for messages.
 
     Raises:

@@ -22,6 +22,7 @@ from weights import (
     base_model,
     checkpoints,
     diagnosis,
+    package_checks,
     run_record,
     variable_shapes,
 )
@@ -84,39 +85,18 @@ def export(checkpoint, output, given, base=None):
     step = int(source.read_value(_STEP)) if _STEP in shapes else 0
     record = _read_record(os.path.dirname(checkpoint), step)
     sizes = _adapter_sizes(checkpoint, shapes, record)
-    description = _describe(given, base, record, sizes)
-    if not record.identity:
-        description = description._replace(
-            origin="checkpoint %s" % os.path.basename(checkpoint)
-        )
-    bert_config = modeling.BertConfig.from_dict(description.bert_config)
-    config_file = base.bert_config_file or run_record.FILE_NAME
-    bert_config.validate(config_file)
-    features.check_seq_length(
-        description.max_seq_length, bert_config.max_position_embeddings
-    )
-    if base.vocab_file:
-        features.check_vocabulary(
-            base.vocab_file,
-            tokenization.load_vocab(base.vocab_file),
-            bert_config.vocab_size,
-            config_file,
-        )
-    trained = variable_shapes.trained_shapes(
-        bert_config,
-        description.adapter_size,
-        len(description.labels) or 1,
-        description.policy,
-    )
-    frozen = variable_shapes.frozen_shapes(bert_config, description.policy)
+    config = _make_config(given, base, record, sizes, checkpoint)
+    bert_config = modeling.BertConfig.from_dict(config["bert_config"])
+    trained = package_checks.trained_shapes(config)
+    frozen = package_checks.frozen_shapes(config)
     holder = _find_base(checkpoint, base.init_checkpoint, shapes, frozen)
-    _check_head(checkpoint, shapes, trained, description.task_name)
+    _check_head(checkpoint, shapes, trained, config["task"]["name"])
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, [], remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     adapter_package.write(
         output,
-        description,
+        config,
         dict(source.iterate_values(trained)),
         checkpoints.base_fingerprint(holder, frozen),
         step,
@@ -176,67 +156,68 @@ def _adapter_sizes(checkpoint, shapes, record):
     return found
 
 
-def _policy(identity, sizes, num_layers):
-    """The `optimization.TrainPolicy` of a checkpoint."""
-    # Layers above the model's are told of when the base is looked at.
-    layers = sorted(layer for layer in sizes if layer < num_layers)
-    return optimization.parse_policy(
-        identity.get("train_policy", modeling.ADAPTERS),
-        layers,
-        num_layers,
-    )
-
-
-def _describe(given, base, record, sizes):
-    """The `adapter_package.Description`.
+def _make_config(given, base, record, sizes, checkpoint):
+    """The config of the package, see `adapter_package.make_config`.
 
     Args:
-      given: a `PackageOptions`.
-      base: a `base_model.BaseFiles`.
+      given: `PackageOptions`.
+      base: `base_model.BaseFiles`.
       record: a `_Record`.
-      sizes: what `_adapter_sizes` gives.
+      sizes: what `_adapter_sizes` returns.
+      checkpoint: path without file endings.
     """
-    name = labels = bert_config = vocabulary = None
-    if given.task:
-        name = given.task.model_of or given.task.name
-        labels = list(given.task.labels)
+    identity = record.identity
+    bert_config = vocab = vocabulary = None
     if base.bert_config_file:
         bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
         bert_config = bert_config.to_dict()
     if base.vocab_file:
-        tokenization.load_vocab(base.vocab_file)  # Says so where it is none.
+        vocab = tokenization.load_vocab(base.vocab_file)
         vocabulary = files.digest(base.vocab_file)
-    identity = record.identity
-    name = _agree("task_name", "task", name, identity)
-    task = given.task
+    bert_config = modeling.BertConfig.from_dict(
+        _agree("bert_config_file", "bert_config", bert_config, identity)
+    )
+    config_file = base.bert_config_file or run_record.FILE_NAME
+    bert_config.validate(config_file)
+    if vocab:
+        features.check_vocabulary(
+            base.vocab_file, vocab, bert_config.vocab_size, config_file
+        )
+    length = _agree(
+        "max_seq_length", "max_seq_length", given.max_seq_length, identity, 128
+    )
+    features.check_seq_length(length, bert_config.max_position_embeddings)
+    num_layers = bert_config.num_hidden_layers
+    origin = None if identity else "checkpoint %s" % os.path.basename(checkpoint)
+    return adapter_package.make_config(
+        _describe_task(given.task, identity),
+        bert_config,
+        _agree("vocab_file", "vocabulary", vocabulary, identity),
+        _agree("do_lower_case", "do_lower_case", given.do_lower_case, identity, True),
+        length,
+        adapter_size=sizes[min(sizes)] if sizes else 0,
+        policy=optimization.parse_policy(
+            identity.get("train_policy", modeling.ADAPTERS),
+            # `base_model.check_shapes` refuses more layers than the model has.
+            sorted(layer for layer in sizes if layer < num_layers),
+            num_layers,
+        ),
+        activation=identity.get("activation", "gelu"),
+        init_scale=(record.settings or {}).get("adapter_init_scale"),
+        settings=record.settings,
+        origin=origin,
+    )
+
+
+def _describe_task(task, identity):
+    """The package's entry "task" for the given task, or the one in the run's record."""
+    name = _agree("task_name", "task", task and (task.model_of or task.name), identity)
     if task is None and "task_config" in identity:
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None:
         task = glue_data.get_task(name)
-    if labels is None:
-        labels = list(task.labels)
-    labels = _agree("task_name", "labels", labels, identity)
-    bert_config = _agree("bert_config_file", "bert_config", bert_config, identity)
-    return adapter_package.Description(
-        task_name=name,
-        labels=labels,
-        is_regression=task.is_regression,
-        metrics=list(task.metrics),
-        bert_config=bert_config,
-        adapter_size=sizes[min(sizes)] if sizes else 0,
-        vocabulary=_agree("vocab_file", "vocabulary", vocabulary, identity),
-        do_lower_case=_agree(
-            "do_lower_case", "do_lower_case", given.do_lower_case, identity, True
-        ),
-        max_seq_length=_agree(
-            "max_seq_length", "max_seq_length", given.max_seq_length, identity, 128
-        ),
-        adapter_init_scale=(record.settings or {}).get("adapter_init_scale"),
-        activation=identity.get("activation", "gelu"),
-        settings=record.settings,
-        text_columns=list(task.text_columns),
-        policy=_policy(identity, sizes, bert_config["num_hidden_layers"]),
-    )
+    _agree("task_name", "labels", list(task.labels), identity)
+    return adapter_package.describe_task(task, name)
 
 
 def _agree(flag, entry, given, identity, default=None):

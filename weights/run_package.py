@@ -1,67 +1,60 @@
-"""The adapter package of a run: what it starts from, and what it leaves behind."""
+"""The adapter package of a run: the one it starts from, and the one it writes."""
 
 import atexit
 import os
 import shutil
 import tempfile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import modeling
 import optimization
 from system import console, files
-from weights import adapter_package, checkpoints, variable_shapes
+from weights import adapter_package, checkpoints, package_checks
 
 
 class PackageSettings(NamedTuple):
-    """What the package of a training is made of, beside its weights."""
+    """What a run's package consists of besides the weights."""
 
-    description: adapter_package.Description
-    # With the frozen weights; None: the run's own checkpoint.
+    config: dict[str, Any]  # see `adapter_package.make_config`
+    # Checkpoint with the frozen weights; None: the run's own.
     base_checkpoint: checkpoints.Checkpoint | None
 
 
 def package_folder(output_dir):
-    """Where a run's own package lies."""
+    """The folder of a run's own package."""
     return os.path.join(output_dir, adapter_package.FOLDER)
 
 
 def write(output_dir, settings, diagnostics, dev_scores=None):
-    """Writes the package of the last checkpoint; says so where there is none.
+    """Writes the package of the last checkpoint, unless the whole model was trained.
 
     Args:
       output_dir: the run's folder.
-      settings: a `PackageSettings`.
+      settings: `PackageSettings`.
       diagnostics: a `diagnosis.Diagnostics`.
-      dev_scores: dict from dev set to dict from metric to float, where they are known.
+      dev_scores: dict from dev set to dict from metric to float, or None.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written.
     """
     checkpoint = checkpoints.latest(output_dir)
-    description = settings.description
-    config = modeling.BertConfig.from_dict(description.bert_config)
-    policy = description.policy
-    if policy.name == optimization.FULL:
+    config = settings.config
+    if config["train_policy"] == optimization.FULL:
         console.say(
-            "No adapter package: --train_policy=full trains the whole model, and the "
-            "checkpoint %s is what it leaves; it is a BERT with a head, to be given as "
+            "No adapter package: --train_policy=full trains the whole model. The "
+            "checkpoint %s is a BERT with a head, which can be given as "
             "--init_checkpoint",
             checkpoint,
         )
         return
-    outputs = 1 if description.is_regression else len(description.labels)
-    names = variable_shapes.trained_shapes(
-        config, description.adapter_size, outputs, policy
-    )
     checkpoint = checkpoints.Checkpoint(checkpoint)
     adapter_package.write(
         package_folder(output_dir),
-        description,
-        dict(checkpoint.iterate_values(names)),
+        config,
+        dict(checkpoint.iterate_values(package_checks.trained_shapes(config))),
         (settings.base_checkpoint or checkpoint).base_fingerprint(
-            variable_shapes.frozen_shapes(config, policy)
+            package_checks.frozen_shapes(config)
         ),
         int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP)),
         dev_scores,
@@ -70,7 +63,7 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
 
 
 def add_scores(output_dir, global_step, dev_scores, diagnostics):
-    """Adds dev scores to the run's own package, where it is of the same step.
+    """Adds dev scores to the run's own package, if it is of the same step.
 
     Args:
       output_dir: the run's folder.
@@ -90,12 +83,12 @@ def add_scores(output_dir, global_step, dev_scores, diagnostics):
 
 
 def write_checkpoint(package, output_dir, use_tpu):
-    """Writes a package's weights as a checkpoint, which ends with the program.
+    """Writes a package's weights as a checkpoint, removed when the program ends.
 
     Args:
       package: an `adapter_package.AdapterPackage`.
-      output_dir: the run's folder; a TPU can read from there alone.
-      use_tpu: whether the graph is to run on TPU.
+      output_dir: the run's folder, the only one that a TPU can read.
+      use_tpu: whether the graph runs on TPU.
 
     Returns:
       The path without file endings.
@@ -112,7 +105,7 @@ def write_checkpoint(package, output_dir, use_tpu):
 
 
 def temporary_folder():
-    """A folder of this machine that ends with the program."""
+    """A local folder that is removed when the program ends."""
     folder = tempfile.mkdtemp(prefix="adapter_bert_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

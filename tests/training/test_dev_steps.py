@@ -130,9 +130,7 @@ def test_only_a_better_one_takes_the_place(output, monkeypatch):
         task=types.SimpleNamespace(
             dev=[types.SimpleNamespace(name="dev")], metrics=("accuracy",)
         ),
-        package=run_package.PackageSettings(
-            adapter_package.Description(*[None] * 9), None
-        ),
+        package=run_package.PackageSettings({"train_policy": None}, None),
     )
 
     def keep(score):

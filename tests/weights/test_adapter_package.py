@@ -133,17 +133,19 @@ def test_what_is_written_is_read(tmp_path, base):
         name: random.standard_normal(shape).astype(np.float32)
         for name, shape in shapes.items()
     }
-    description = adapter_package.Description(
-        task_name="colour",
-        labels=["rouge", "été", "bleu"],
-        is_regression=False,
-        metrics=["accuracy", "f1"],
-        bert_config=config.to_dict(),
-        adapter_size=4,
+    entries = adapter_package.make_config(
+        {
+            "name": "colour",
+            "labels": ["rouge", "été", "bleu"],
+            "is_regression": False,
+            "metrics": ["accuracy", "f1"],
+        },
+        config,
         vocabulary="5" * 64,
         do_lower_case=False,
         max_seq_length=20,
-        adapter_init_scale=0.01,
+        adapter_size=4,
+        init_scale=0.01,
         activation="swish",
         settings={"learning_rate": 3e-05, "seed": 1},
         origin="elsewhere",
@@ -152,7 +154,7 @@ def test_what_is_written_is_read(tmp_path, base):
     fingerprint = checkpoints.base_fingerprint(base["init_checkpoint"], frozen)
     scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
     folder = str(tmp_path / "new" / "package")
-    adapter_package.write(folder, description, weights, fingerprint, 77, scores)
+    adapter_package.write(folder, entries, weights, fingerprint, 77, scores)
     package = adapter_package.read(folder)
     assert package.path == folder
     assert set(package.weights) == set(weights)
@@ -218,12 +220,11 @@ def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
     frozen = variable_shapes.frozen_shapes(BERT_BASE)
     assert package_checks.count_parameters(shapes) == 2_419_202
     assert package_checks.count_parameters(frozen) == 109_482_240 - 38_400
-    description = adapter_package.Description(
-        "mrpc", ["0", "1"], False, ["f1"], BERT_BASE.to_dict(), 64, SHA256, True, 128
-    )
+    task = adapter_package.describe_task(glue_data.get_task("mrpc"))
+    config = adapter_package.make_config(task, BERT_BASE, SHA256, True, 128, 64)
     folder = str(tmp_path / "package")
     base = {"sha256": SHA256, "parameters": package_checks.count_parameters(frozen)}
-    adapter_package.write(folder, description, weights, base, 1)
+    adapter_package.write(folder, config, weights, base, 1)
     assert sum(map(len, contents(folder).values())) < 10_000_000
     read = adapter_package.read(folder).weights
     assert all(np.array_equal(read[name], weights[name]) for name in shapes)
