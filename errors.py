@@ -1,7 +1,7 @@
-"""The one exception for wrong user input, and how a program ends on it.
+"""The exception for wrong user input, and how a program ends on it.
 
-What comes from a file is shown, never obeyed: messages and log lines reach the terminal
-as printable text.
+Messages and log lines quote text from files in printable form, so that control
+characters in it do not reach the terminal.
 """
 
 import functools
@@ -15,7 +15,7 @@ _logger = logging.getLogger(_LOGGERS[0])
 
 
 def printable(text, most=300):
-    """Text from a file as one line that a terminal shows and does not obey.
+    """Escapes line ends and control characters of a text.
 
     Args:
       text: any string.
@@ -26,7 +26,7 @@ def printable(text, most=300):
 
 
 def _printable_line(line):
-    """A line; of an endless one both ends, where a message has its file and reason."""
+    """Shortens a long line in its middle: file and reason are at the ends."""
     if len(line) > _LONGEST_LINE:
         half = _LONGEST_LINE // 2
         line = "%s...%s" % (line[:half], line[-half:])
@@ -34,29 +34,29 @@ def _printable_line(line):
 
 
 class UserError(ValueError):
-    """The user's input is wrong, and the message says all they need to know.
+    """The user's input is wrong.
 
-    The message names what was given, what is allowed, and which flag, file and
-    line to change. Programs print it without a traceback; it is a `ValueError` because
-    that is what the original program raised in the same places.
+    The message names what was given, what is allowed, and which flag, file and line to
+    change. Programs print it without a traceback. It is a `ValueError`, as the original
+    program raises in the same places.
     """
 
     def __init__(self, message, *more):
-        """Makes the message printable, whatever it quotes.
+        """Makes the message printable.
 
         Args:
-          message: its line; a line end in it comes from what it quotes.
-          *more: lines below it.
+          message: the first line; a line end in it belongs to quoted text.
+          *more: further lines.
         """
         super().__init__("\n  ".join(map(_printable_line, (message, *more))))
 
 
 def close_standard_output():
-    """Lets what is left in its buffer go: Python would try again as it ends."""
+    """Discards buffered output, which Python would try to write again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _is_of_standard_output(error):
+def _concerns_standard_output(error):
     if error.filename is not None:
         return False
     try:
@@ -93,16 +93,16 @@ def reports_user_errors(main):
       main: a function of `argv`, as `absl.app.run` calls it.
 
     Returns:
-      A function of `argv` that returns what `main` returns, or writes
-      `error: <message>` to standard error and exits with status 1; with 130, as shells
-      have it, on Ctrl-C. Standard output that cannot be written is such a message too,
-      or none where its reader has gone, as `head` does. What `main` logs is printable.
+      A function of `argv` that returns what `main` returns. On a `UserError` it writes
+      `error: <message>` to standard error and exits with status 1; so it does if
+      standard output cannot be written, without a message if the reader has left, as
+      `head` does. On Ctrl-C it exits with 130. Log messages of `main` are printable.
     """
 
     @functools.wraps(main)
     def wrapped(argv):
         for name in _LOGGERS:
-            logging.getLogger(name).addFilter(_make_printable)  # Once, called often.
+            logging.getLogger(name).addFilter(_make_printable)  # No second time.
         try:
             try:
                 return main(argv)
@@ -113,7 +113,7 @@ def reports_user_errors(main):
             report_error(error)
             sys.exit(1)
         except Exception as error:
-            if not isinstance(error, OSError) or not _is_of_standard_output(error):
+            if not isinstance(error, OSError) or not _concerns_standard_output(error):
                 _logger.debug("ended by an error", exc_info=True)
                 raise
             close_standard_output()

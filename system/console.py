@@ -1,8 +1,7 @@
-"""What a program says: some lines for a person on the screen, everything in a log.
+"""Output of a program: selected lines on the screen, everything in a log file.
 
-`say` and `warn` are for the person. What libraries and this program report beside that,
-and `detail`, goes with times to the log file alone, and with `--verbosity=1` to the
-screen too.
+`say` and `warn` write to both. `detail`, and what libraries log below the level of an
+error, are written to the log file, and with `--verbosity=1` to the screen.
 """
 
 import collections
@@ -20,14 +19,14 @@ from system import startup
 
 LOG_NAME = "log.txt"
 
-# Records that are kept until the log file is known.
-_MOST_KEPT = 10000
+# Records that are buffered until the log file is opened.
+_BUFFER_SIZE = 10000
 
-# Those of this program, and those of libraries.
+# Loggers of this program, and of libraries.
 _OURS = ("adapter_bert", "absl")
 _LIBRARIES = ("tensorflow", "py.warnings")
 
-# TensorFlow's notes on its own parts of TensorFlow 1: what this program is made of.
+# TensorFlow's warnings about TensorFlow 1, which this program uses throughout.
 _DEPRECATION = re.compile(
     r"is deprecated|are deprecated|Instructions for updating|params are not passed"
 )
@@ -36,7 +35,7 @@ _logger = logging.getLogger(_OURS[0])
 
 
 class _LossyFile(io.FileIO):
-    """A file that keeps the first error of writing to it and raises none."""
+    """A file whose writes raise nothing; the first error is stored."""
 
     error: OSError | None = None
 
@@ -49,11 +48,10 @@ class _LossyFile(io.FileIO):
 
 
 def protect_standard_streams():
-    """Lets a program outlive its screen, and print any text on it.
+    """Makes writing to the screen safe.
 
-    Standard error can be closed, full, or without a reader: writing to it raises
-    nothing from now on. Characters that a stream's encoding lacks are escaped on
-    standard output and standard error.
+    Standard error raises nothing from now on when it is closed, full or has no reader.
+    Both streams escape characters that their encoding lacks.
     """
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -71,44 +69,32 @@ def protect_standard_streams():
 
 
 class _Screen(logging.Handler):
-    """Standard error; leaves progress bars whole."""
+    """Writes records to standard error, above a progress bar."""
 
     def __init__(self, shows_all):
         super().__init__()
         self._shows_all = shows_all
-        self._is_lost = False
+        self._is_failure_logged = False
 
     def emit(self, record):
-        is_ours = record.name in _OURS
-        if not self._shows_all and record.levelno < (
-            logging.INFO if is_ours else logging.ERROR
-        ):
+        least = logging.INFO if record.name in _OURS else logging.ERROR
+        if not self._shows_all and record.levelno < least:
             return
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             text = "%s: %s" % (record.levelname.lower(), text)
         tqdm.write(text, file=sys.stderr)
-        self._log_loss()
-
-    def _log_loss(self):
-        """Logs, once, that standard error cannot be written."""
-        error = _standard_error_failure()
-        if error is not None and not self._is_lost:
-            self._is_lost = True
-            detail("standard error cannot be written (%s): see this log", error)
-
-
-def _standard_error_failure():
-    """The first `OSError` of writing to protected standard error, or None."""
-    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
-    return raw.error if isinstance(raw, _LossyFile) else None
+        raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+        if isinstance(raw, _LossyFile) and raw.error and not self._is_failure_logged:
+            self._is_failure_logged = True
+            detail("standard error cannot be written (%s)", raw.error)
 
 
 class _LogFile(logging.Handler):
-    """A file in an output directory, wherever TensorFlow can write; with times.
+    """Writes records with times to a file, local or in a bucket.
 
-    What is logged before the directory is known is kept for it. A log that cannot be
-    written ends no run.
+    Records are buffered until `open` is called. A file that cannot be written is
+    closed; the run continues.
     """
 
     def __init__(self):
@@ -116,31 +102,31 @@ class _LogFile(logging.Handler):
         self.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(message)s (%(module)s)")
         )
-        self._kept = collections.deque(maxlen=_MOST_KEPT)
+        self._buffer = collections.deque(maxlen=_BUFFER_SIZE)
         self._file = None
         self._is_remote = False
 
     def open(self, path):
         self._is_remote = "://" in path
         if os.path.exists(path) and not os.path.isfile(path):
-            self._kept = collections.deque(maxlen=0)  # A pipe waits for a reader.
+            self._buffer = collections.deque(maxlen=0)  # A pipe would block.
             return
         self._file = tf.io.gfile.GFile(path, "a")
-        while self._kept:
-            self.emit(self._kept.popleft())
+        while self._buffer:
+            self.emit(self._buffer.popleft())
 
     def emit(self, record):
         if self._file is None:
-            self._kept.append(record)
+            self._buffer.append(record)
             return
         try:
             self._file.write(self.format(record) + "\n")
-            # An object store writes the whole file anew with each flush.
+            # In a bucket each flush writes the whole file again.
             if not self._is_remote:
                 self._file.flush()
         except (tf.errors.OpError, ValueError):
             self._file = None
-            self._kept = collections.deque(maxlen=0)
+            self._buffer = collections.deque(maxlen=0)
 
     def close(self):
         if self._file is not None:
@@ -149,7 +135,7 @@ class _LogFile(logging.Handler):
         super().close()
 
 
-def _is_of_use(record):
+def _is_relevant(record):
     return not _DEPRECATION.search(record.getMessage())
 
 
@@ -157,10 +143,10 @@ _handlers: list = []
 
 
 def start(verbosity=0):
-    """Sends what is said and logged from now on where it belongs.
+    """Sets up logging to the screen and to a log file.
 
     Args:
-      verbosity: 1 shows on the screen what otherwise stands in the log file alone.
+      verbosity: 1 writes all records to the screen, not only to the log file.
     """
     logging.captureWarnings(True)
     while _handlers:
@@ -168,7 +154,7 @@ def start(verbosity=0):
         for name in _OURS + _LIBRARIES:
             logging.getLogger(name).removeHandler(handler)
         handler.close()
-    tf.get_logger().handlers.clear()  # Its own prints everything.
+    tf.get_logger().handlers.clear()  # TensorFlow's prints everything.
     _handlers.extend([_Screen(verbosity >= 1), _LogFile()])
     for name in _OURS + _LIBRARIES:
         logger = logging.getLogger(name)
@@ -177,28 +163,28 @@ def start(verbosity=0):
         for handler in _handlers:
             logger.addHandler(handler)
     for handler in _handlers:
-        handler.addFilter(_is_of_use)
+        handler.addFilter(_is_relevant)
     for note in startup.import_notes:
         detail("%s", note)
 
 
 def log_to(path):
-    """Opens the log file, at its end, for all that was and will be logged."""
+    """Opens the log file for appending, and writes the records so far."""
     for handler in _handlers:
         if isinstance(handler, _LogFile):
             handler.open(path)
 
 
 def say(text, *values):
-    """A line for the person."""
+    """Writes a line to the screen and the log file."""
     _logger.info(text, *values)
 
 
 def warn(text, *values):
-    """A line for the person that begins with "warning: "."""
+    """Writes a line that begins with "warning: " on the screen."""
     _logger.warning(text, *values)
 
 
 def detail(text, *values):
-    """A line for the log."""
+    """Writes a line to the log file."""
     _logger.debug(text, *values)
