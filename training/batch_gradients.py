@@ -1,4 +1,4 @@
-"""Loss and gradients of a batch: in parts, and in the range of float16."""
+"""Loss and gradients of a batch: gradient accumulation and loss scaling."""
 
 import tensorflow.compat.v1 as tf
 
@@ -6,17 +6,16 @@ import optimization
 
 
 class LossScale:
-    """Keeps gradients in the range of float16 (Micikevicius et al., 2018,
-    arXiv:1710.03740, section 3.2).
+    """Dynamic loss scaling for float16 (Micikevicius et al., 2018, arXiv:1710.03740).
 
-    The loss is multiplied by a power of two before, the gradients are divided by it
-    after the backward pass. A step whose gradients are not finite is left out and
-    halves the scale; many finite ones in a row double it. The scale and their number
-    are in the checkpoint, so that a resumed training goes on with the same.
+    The loss is multiplied by a power of two before the backward pass, and the gradients
+    are divided by it. A step with gradients that are not finite is skipped and halves
+    the scale; `DOUBLED_AFTER` finite steps in a row double it. The checkpoint holds the
+    scale and the number of finite steps.
     """
 
     INITIAL = 2.0**15
-    DOUBLED_AFTER = 1000  # finite steps in a row
+    DOUBLED_AFTER = 1000
 
     def __init__(self):
         self.value = optimization.state_variable(
@@ -27,34 +26,28 @@ class LossScale:
         )
 
     def update(self, is_finite):
-        """The operation that follows a step; `is_finite` is a bool scalar tensor."""
+        """The update after a step; `is_finite` is a bool scalar tensor."""
         value, count = self.value.read_value(), self._finite_steps + 1
-        enough = count >= self.DOUBLED_AFTER
-        grown = tf.where(enough, 2.0 * value, value)
+        is_doubled = count >= self.DOUBLED_AFTER
+        larger = tf.where(is_doubled, 2.0 * value, value)
         smaller = tf.maximum(1.0, 0.5 * value)
+        restarts = tf.logical_or(is_doubled, tf.logical_not(is_finite))
         return tf.group(
-            self.value.assign(tf.where(is_finite, grown, smaller)),
-            self._finite_steps.assign(
-                tf.where(
-                    tf.logical_and(is_finite, tf.logical_not(enough)),
-                    count,
-                    tf.zeros_like(count),
-                )
-            ),
+            self.value.assign(tf.where(is_finite, larger, smaller)),
+            self._finite_steps.assign(tf.where(restarts, tf.zeros_like(count), count)),
         )
 
 
 def mean_gradients(
     loss_fn, batch, parts=1, scale=None, policy=optimization.ADAPTER_TUNING
 ):
-    """Loss and gradients of a batch, computed in equal parts, one after the other.
+    """Computes the loss and gradients of a batch in equal parts, one after the other.
 
-    The parts' means are the means of the whole batch: the same update as in one part,
-    in the memory of one part.
+    The result is that of the whole batch, in the memory of one part.
 
     Args:
-      loss_fn: function from a batch to a float scalar tensor, the mean of its losses.
-      batch: dict of tensors with equal first dimensions, which `parts` divides.
+      loss_fn: function from a batch to its mean loss, a float scalar tensor.
+      batch: dict of tensors with equal first dimensions, divisible by `parts`.
       parts: number of parts.
       scale: a `LossScale`, or None.
       policy: an `optimization.TrainPolicy`.
@@ -66,7 +59,7 @@ def mean_gradients(
     pieces = {name: tf.split(value, parts) for name, value in batch.items()}
     losses, sums = [], None
     for i in range(parts):
-        # The next part waits, so that two are never in memory at once.
+        # Each part waits for the one before, so that one at a time is in memory.
         with tf.control_dependencies(sums or []):
             piece = {name: tf.identity(value[i]) for name, value in pieces.items()}
         with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):

@@ -17,15 +17,13 @@ HEAD_INITIALIZER_RANGE = 0.02
 
 
 class Computation(NamedTuple):
-    """How a graph computes, not what: but for rounding and random numbers."""
+    """How a graph computes; affects rounding and random numbers only."""
 
-    precision: str = "float32"  # one of PRECISIONS
-    xla: bool = False  # compile the step; on TPU that is always done
+    precision: str = "float32"  # one of `PRECISIONS`
+    xla: bool = False  # compile the step; TPU always does
     recompute_activations: bool = False
-    gradient_accumulation_steps: int = 1  # parts of a training batch
-    shards: int = (
-        1  # parts of any batch, computed side by side: `estimators.cpu_shards`
-    )
+    gradient_accumulation_steps: int = 1
+    shards: int = 1  # intra-batch shards, see `estimators.cpu_shards`
 
 
 PLAIN = Computation()
@@ -33,33 +31,31 @@ PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.floa
 
 
 class Variant(NamedTuple):
-    """What the original's model has no choice of; the defaults are its own."""
+    """Options of the model beyond the original's; the defaults give its model."""
 
     adapter_fn: str | Callable | None = "feedforward_adapter"  # see `BertModel`
     is_regression: bool = False  # whether the label is a number
-    # Regression: where the head's bias starts. Give the labels' mean: Adam moves a bias
-    # by a learning rate a step, too slowly to get there, and what gets there instead is
-    # the pooled output, which then is the same for any text.
+    # Regression: initial value of the head's bias. Give the labels' mean: Adam moves a
+    # bias too slowly to reach it, so that the pooled output does, and becomes the same
+    # for any text.
     initial_score: float = 0.0
     computation: Computation = PLAIN
     policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
-    ablated_layers: tuple[int, ...] = ()  # without the adapters that the policy gives
+    ablated_layers: tuple[int, ...] = ()  # layers whose adapters are left out
 
 
 class Training(NamedTuple):
-    """What else the original's `model_fn` has no choice of; its own by default."""
+    """Options of training beyond the original's; the defaults are its own."""
 
     bias_correction: bool = False  # see `optimization.AdamWeightDecayOptimizer`
-    # Checkpoint of trained variables to start from, which go before those of
-    # `init_checkpoint`.
+    # Checkpoint of trained variables; takes precedence over `init_checkpoint`.
     adapters_checkpoint: str | None = None
-    # What the Estimator's checkpoints hold, one of `checkpoints.CONTENTS`.
-    checkpoint_content: str = checkpoints.ALL
-    summary_dir: str | None = None  # where a TPU's host writes the scalars
+    checkpoint_content: str = checkpoints.ALL  # one of `checkpoints.CONTENTS`
+    summary_dir: str | None = None  # where a TPU's host writes scalars
 
 
 class ModelOutput(NamedTuple):
-    """What the head gives for a batch; B examples, C classes."""
+    """Outputs of the head for a batch of B examples with C classes."""
 
     loss: tf.Tensor  # float32 scalar, mean over the batch
     per_example_loss: tf.Tensor  # float32 [B]
@@ -80,8 +76,8 @@ def create_model(
 ):
     """BERT with adapters, and a linear head on its pooled output.
 
-    Cross-entropy over the classes as in the original program; for regression the
-    squared error, with a head of one output (as BERT was tuned on STS-B).
+    The loss is cross-entropy as in the original program; for regression it is the
+    squared error of a single output (as BERT was tuned on STS-B).
 
     Args:
       bert_config: a `modeling.BertConfig`.
@@ -137,7 +133,7 @@ def create_model(
         tf.constant_initializer(variant.initial_score),
         collections=(modeling.HEAD,),
     )
-    # Not "loss": the Estimator's scalar for TensorBoard has this name.
+    # Not "loss": the Estimator's scalar for TensorBoard is called so.
     with tf.name_scope("head"):
         logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
         if variant.is_regression:
@@ -154,12 +150,12 @@ def create_model(
 
 
 def _in_shards(function, inputs, shards):
-    """Applies a function to parts of a batch, in no order, and joins the results.
+    """Applies a function to shards of a batch and concatenates the results.
 
     Args:
-      function: from tensors [rows, ...] to one tensor [rows, ...]; makes variables.
+      function: from tensors [rows, ...] to a tensor [rows, ...]; creates variables.
       inputs: tensors [B, ...].
-      shards: number of parts, equal but for one row; empty ones where B is smaller.
+      shards: number of shards, whose sizes differ by one row at most.
 
     Returns:
       Tensor [B, ...].
@@ -168,16 +164,15 @@ def _in_shards(function, inputs, shards):
         return function(*inputs)
     B = modeling.get_shape_list(inputs[0])[0]
     sizes = [(B + i) // shards for i in range(shards)]
-    parts = zip(*(tf.split(x, sizes) for x in inputs))
-    joined = []
-    for part in parts:
-        with tf.variable_scope(tf.get_variable_scope(), reuse=bool(joined) or None):
-            joined.append(function(*part))
-    return tf.concat(joined, axis=0)
+    outputs = []
+    for shard in zip(*(tf.split(x, sizes) for x in inputs)):
+        with tf.variable_scope(tf.get_variable_scope(), reuse=bool(outputs) or None):
+            outputs.append(function(*shard))
+    return tf.concat(outputs, axis=0)
 
 
 def adapter_function(adapter_size, adapter_init_scale, activation="gelu"):
-    """The adapter of the paper with the given bottleneck and initial scale."""
+    """The paper's adapter with the given bottleneck width and initial scale."""
     return functools.partial(
         modeling.feedforward_adapter,
         hidden_size=adapter_size,
@@ -198,16 +193,16 @@ def model_fn_builder(
     variant=None,
     training=None,
 ):
-    """The `model_fn` of a classifier or a regression, for `TPUEstimator`.
+    """Builds the `model_fn` of a classifier or regression for `TPUEstimator`.
 
     Args:
       bert_config: a `modeling.BertConfig`.
       num_labels: number of classes; 1 for regression.
       init_checkpoint: checkpoint to start from, or None.
       learning_rate: peak learning rate.
-      num_train_steps: steps of the whole training; None when not training.
+      num_train_steps: steps of the whole run; None when not training.
       num_warmup_steps: steps of the warm-up; None when not training.
-      use_tpu: whether the graph is to run on TPU.
+      use_tpu: whether the graph runs on TPU.
       use_one_hot_embeddings: see `modeling.BertModel`.
       variant: a `Variant`; None: the original's model.
       training: a `Training`; None: the original's.
@@ -237,12 +232,12 @@ def model_fn_builder(
                 variant,
             )
 
-    start = functools.partial(
+    warm_start = functools.partial(
         checkpoints.warm_start, init_checkpoint, use_tpu, training.adapters_checkpoint
     )
 
     def model_fn(features, labels, mode, params):
-        del labels, params  # The label is one of the features.
+        del labels, params  # The labels are among the features.
         is_compiled = variant.computation.xla and not use_tpu
         compiled = tf.xla.experimental.jit_scope(compile_ops=is_compiled)
         if mode == estimator.ModeKeys.TRAIN:
@@ -260,11 +255,11 @@ def model_fn_builder(
                     variant.policy,
                 )
             return estimators.train_spec(
-                loss, step, start(), use_tpu, training.summary_dir
+                loss, step, warm_start(), use_tpu, training.summary_dir
             )
         with compiled:
             output = model(features, is_training=False)
-        return _inference_spec(mode, output, features, variant, start())
+        return _inference_spec(mode, output, features, variant, warm_start())
 
     return model_fn
 
@@ -286,7 +281,7 @@ def _inference_spec(mode, output, features, variant, scaffold_fn):
 
 
 def _gradients(model, features, variant):
-    """The loss, its gradients, and the scale of the loss, if it has one."""
+    """The loss, its gradients, and the `LossScale` or None."""
     computation, scale = variant.computation, None
     if computation.precision == "float16":
         scale = batch_gradients.LossScale()
@@ -301,7 +296,7 @@ def _gradients(model, features, variant):
 
 
 def _eval_metrics(output, features, is_regression):
-    """The original's `eval_accuracy` and `eval_loss`, padding examples left out."""
+    """The original's `eval_accuracy` and `eval_loss`, without padding examples."""
 
     def metric_fn(per_example_loss, label_ids, logits, is_real_example):
         weights = tf.cast(is_real_example, tf.float32)
