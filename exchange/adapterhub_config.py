@@ -10,7 +10,7 @@ import json
 import math
 
 from errors import UserError, printable
-from exchange import hf_files
+from system import schema
 
 # Names there -> in `activations.ADAPTER_ACTIVATIONS`; "gelu" is exact there, and
 # approximated by tanh here.
@@ -215,7 +215,7 @@ def expected(config, name, bert_config, path):
     scaling = config.get("scaling", 1.0)
     scaling_shapes = {"learned": (1,), "channel": (H,)}
     if not (isinstance(scaling, str) and scaling in scaling_shapes) and not (
-        hf_files.is_number(scaling) and math.isfinite(scaling)
+        schema.is_number(scaling) and math.isfinite(scaling)
     ):
         raise refusal(
             path, "scaling", scaling, 'a number, "learned" or "channel" can be'
@@ -255,7 +255,7 @@ def _bottleneck(factor, layer, width, path):
     value = factor
     if isinstance(factor, dict):
         value = factor.get(str(layer), factor.get("default"))
-    if not hf_files.is_number(value) or not 0 < value < math.inf:
+    if not schema.is_number(value) or not 0 < value < math.inf:
         raise UserError(
             "%s: reduction_factor is %s, layer %d needs a number above 0 there. Give "
             "the adapter_config.json that lies beside the weights."

@@ -38,11 +38,6 @@ def read_json(path):
     return files.read_json(path, "fetch it anew", _MOST_JSON_BYTES)
 
 
-def is_number(value):
-    """Says whether a JSON value is a number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def enumerate_problems(problems, limit=8):
     """Returns up to `limit` problems as text, and the number of those left out."""
     text = "%d found: %s" % (len(problems), "; ".join(problems[:limit]))

@@ -17,6 +17,7 @@ from absl import logging
 import modeling
 from errors import UserError, printable
 from exchange import hf_files, hf_tokenizer
+from system import schema
 
 CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
@@ -86,7 +87,7 @@ def read_config(path):
         if source.get(field):
             refuse(field, "false")
     epsilon = source.get("layer_norm_eps", modeling.LAYER_NORM_EPSILON)
-    if not hf_files.is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
+    if not schema.is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
         refuse("layer_norm_eps", "a number above 0, at most %g" % _LARGEST_EPSILON)
     absent = [field for field in modeling.CONFIG_SIZES if field not in source]
     if absent:

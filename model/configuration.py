@@ -194,7 +194,3 @@ class BertConfig:
     def to_json_string(self):
         """The config as JSON text, keys sorted, with a final newline."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
-
-def _is_number(value):
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
