@@ -297,7 +297,7 @@ def make_plan():
     )
     task = flag_checks.find_task(FLAGS)
     flag_checks.check_keep_best(FLAGS, task)
-    needed = flag_checks.splits_needed(task, FLAGS)
+    needed = flag_checks.select_splits(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None

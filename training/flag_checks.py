@@ -1,16 +1,32 @@
-"""What the flags of `run_classifier.py` ask for, and which values they cannot have."""
+"""Checks of the flags of `run_classifier.py` against each other and the task."""
 
 import command_line
 import glue_data
 import optimization
 from errors import UserError
 from model import layer_ranges
+from system import schema
 from training import dev_steps, distribution, estimators
 from weights import adapter_package, checkpoints
 
-_MOST_EPOCHS = 10_000
-_MOST_INT = 2**31 - 1  # TensorFlow counts rows and steps in integers of 32 bits too.
-REQUIRED = ("bert_config_file", "vocab_file", "output_dir")
+_REQUIRED = ("bert_config_file", "vocab_file", "output_dir")
+_MAX_INT = 2**31 - 1  # TensorFlow counts some things in integers of 32 bits.
+_RANGES = {
+    "train_batch_size": schema.integer(1, _MAX_INT),
+    "eval_batch_size": schema.integer(1, _MAX_INT),
+    "predict_batch_size": schema.integer(1, _MAX_INT),
+    "adapter_size": schema.integer(1),  # more: `BertConfig.check_adapter_size`
+    "save_checkpoints_steps": schema.integer(1, _MAX_INT),
+    "iterations_per_loop": schema.integer(1, _MAX_INT),
+    "num_tpu_cores": schema.integer(1, _MAX_INT),
+    "gradient_accumulation_steps": schema.integer(1, _MAX_INT),
+    "eval_steps": schema.integer(0, _MAX_INT),
+    "learning_rate": schema.number(above=0),
+    "num_train_epochs": schema.number(above=0, most=10_000),
+    "adapter_init_scale": schema.number(above=0),
+    "warmup_proportion": schema.number(0, 1),
+    "seed": schema.integer(0, _MAX_INT),
+}
 
 
 def check_flags(flags):
@@ -22,50 +38,18 @@ def check_flags(flags):
     Raises:
       UserError: naming the flag, its value and what is allowed.
     """
-    command_line.check_required(flags, REQUIRED)
+    command_line.check_required(flags, _REQUIRED)
     if not flags.do_train and not flags.do_eval and not flags.do_predict:
         raise UserError(
-            "At least one of `do_train`, `do_eval` or `do_predict` must be True: say "
-            "what to do with --do_train=true, --do_eval=true or --do_predict=true"
+            "At least one of `do_train`, `do_eval` or `do_predict` must be True: give "
+            "--do_train=true, --do_eval=true or --do_predict=true"
         )
-    for name in (
-        "train_batch_size",
-        "eval_batch_size",
-        "predict_batch_size",
-        "adapter_size",
-        "save_checkpoints_steps",
-        "iterations_per_loop",
-        "num_tpu_cores",
-        "gradient_accumulation_steps",
-    ):
-        if flags[name].value < 1:
-            raise UserError("--%s=%d: at least 1 is needed" % (name, flags[name].value))
-        # --adapter_size is held against the model.
-        if name != "adapter_size" and flags[name].value > _MOST_INT:
+    for name, allowed in _RANGES.items():
+        value = flags[name].value
+        if not allowed.accepts(value):
             raise UserError(
-                "--%s=%.40r: at most %d is allowed"
-                % (name, flags[name].value, _MOST_INT)
+                "--%s=%.40r: it must be %s" % (name, value, allowed.allowed)
             )
-    _check_dev_steps(flags)
-    for name in ("learning_rate", "num_train_epochs", "adapter_init_scale"):
-        if not 0 < flags[name].value < float("inf"):
-            raise UserError(
-                "--%s=%r: a finite number above 0 is needed" % (name, flags[name].value)
-            )
-    if flags.num_train_epochs > _MOST_EPOCHS:
-        raise UserError(
-            "--num_train_epochs=%r: at most %d are allowed; the paper's are 3 to 20"
-            % (flags.num_train_epochs, _MOST_EPOCHS)
-        )
-    if not 0 <= flags.warmup_proportion <= 1:
-        raise UserError(
-            "--warmup_proportion=%r: a number from 0 to 1 is needed"
-            % flags.warmup_proportion
-        )
-    if not 0 <= flags.seed < 2**31:
-        raise UserError(
-            "--seed=%d: a whole number from 0 to %d is needed" % (flags.seed, 2**31 - 1)
-        )
     parts = flags.gradient_accumulation_steps
     if flags.do_train and flags.train_batch_size % parts:
         raise UserError(
@@ -74,49 +58,36 @@ def check_flags(flags):
             % (flags.train_batch_size, parts)
         )
     if flags.adapters and not flags.init_checkpoint:
-        raise UserError("--adapters needs the base beside it, --init_checkpoint")
+        raise UserError("--adapters needs its base model, --init_checkpoint")
     if flags.checkpoint_content == checkpoints.TRAINED and (
         flags.allow_random_base or not flags.init_checkpoint
     ):
         raise UserError(
-            "--checkpoint_content=%s needs the base beside it whenever a checkpoint is "
+            "--checkpoint_content=%s needs the base model whenever a checkpoint is "
             "used: give --init_checkpoint, and no --allow_random_base"
             % checkpoints.TRAINED
         )
+    _check_dev_evaluation(flags)
     if flags.use_tpu:
         _check_tpu_flags(flags)
-        if flags.distribution_strategy != distribution.NONE:
-            raise UserError(
-                "--distribution_strategy=%s is for GPUs; --use_tpu=true distributes "
-                "by itself" % flags.distribution_strategy
-            )
 
 
-def _check_dev_steps(flags):
-    """Refuses evaluations within a training that there cannot be.
-
-    Raises:
-      UserError: naming the flag.
-    """
-    if not 0 <= flags.eval_steps <= _MOST_INT:
-        raise UserError(
-            "--eval_steps=%.40r: 0 for none, or at most %d, is needed"
-            % (flags.eval_steps, _MOST_INT)
-        )
+def _check_dev_evaluation(flags):
     if flags.keep_best and not flags.eval_steps:
         raise UserError(
-            "--keep_best=%s needs the evaluations to choose from, --eval_steps"
+            "--keep_best=%s needs evaluations while training, --eval_steps"
             % flags.keep_best
         )
     if flags.eval_steps and not flags.do_train:
         raise UserError(
-            "--eval_steps=%d is of a training: give --do_train=true, or leave it out"
+            "--eval_steps=%d needs --do_train=true: it evaluates while training"
             % flags.eval_steps
         )
     if flags.eval_steps and flags.distribution_strategy == distribution.MULTI_WORKER:
         raise UserError(
-            "--eval_steps=%d: several machines do not stop for an evaluation; run one "
-            "with --do_eval=true on a copy of --output_dir" % flags.eval_steps
+            "--eval_steps=%d is not possible with --distribution_strategy=%s: run "
+            "--do_eval=true on a copy of --output_dir"
+            % (flags.eval_steps, distribution.MULTI_WORKER)
         )
 
 
@@ -124,7 +95,7 @@ def check_keep_best(flags, task):
     """Refuses a --keep_best that is no metric of the task, or not that of the folder.
 
     Raises:
-      UserError: saying which are.
+      UserError: naming the metrics.
     """
     if flags.keep_best and flags.keep_best not in task.metrics:
         raise UserError(
@@ -169,23 +140,24 @@ def count_shards(flags):
     batch_sizes = []
     if flags.do_train:
         batch_sizes += [flags.train_batch_size // flags.gradient_accumulation_steps]
-    batch_sizes += [flags[name].value for name in _batches_without_training(flags)]
+    batch_sizes += [flags[name].value for name in _inference_batches(flags)]
     return estimators.cpu_shards(batch_sizes)
 
 
-def _batches_without_training(flags):
-    """The names of the batch flags that evaluation and prediction will use."""
+def _inference_batches(flags):
+    """Names of the batch flags of evaluation and prediction."""
     if flags.do_eval or flags.eval_steps:
         return ["eval_batch_size", "predict_batch_size"]  # Scores need predictions.
     return ["predict_batch_size"] if flags.do_predict else []
 
 
 def _check_tpu_flags(flags):
-    """Refuses what a TPU cannot do.
-
-    Raises:
-      UserError: no TPU is named, or a batch does not divide over its cores.
-    """
+    """Refuses flags that do not go with a TPU."""
+    if flags.distribution_strategy != distribution.NONE:
+        raise UserError(
+            "--distribution_strategy=%s is for GPUs; --use_tpu=true needs none"
+            % flags.distribution_strategy
+        )
     if not flags.tpu_name and not flags.master:
         raise UserError(
             "--use_tpu=true needs the TPU: its name, --tpu_name, or address, --master"
@@ -204,7 +176,7 @@ def _check_tpu_flags(flags):
                 parts,
             )
         )
-    for name in _batches_without_training(flags):
+    for name in _inference_batches(flags):
         if flags[name].value % flags.num_tpu_cores:
             raise UserError(
                 "--%s=%d does not divide over --num_tpu_cores=%d: give a multiple of it"
@@ -212,20 +184,13 @@ def _check_tpu_flags(flags):
             )
 
 
-def splits_needed(task, flags):
-    """The splits of a task that this run reads.
-
-    Args:
-      task: a `tasks.Task`.
-      flags: the program's `absl.flags.FlagValues`.
-
-    Returns:
-      A list of `tasks.Split`.
+def select_splits(task, flags):
+    """The splits that a run reads, a list of `tasks.Split`.
 
     Raises:
       UserError: the task has no such set.
     """
-    needed = []
+    selected = []
     train, dev, test = '"train"', '"dev" or "dev_share"', '"test"'
     for wanted, flag, splits, entries in (
         (flags.do_train, "do_train", (task.train,) if task.train else (), train),
@@ -233,34 +198,28 @@ def splits_needed(task, flags):
         (flags.eval_steps and not flags.do_eval, "eval_steps", task.dev, dev),
         (flags.do_predict, "do_predict", task.test, test),
     ):
-        if wanted and not splits:
+        if not wanted:
+            continue
+        if not splits:
             if task.config_file:
                 remedy = "name one in %s, %s" % (task.config_file, entries)
             else:
                 remedy = (
-                    "it is predicted with the model of %s (--do_predict=true with the "
-                    "--output_dir of that task)" % task.model_of
+                    "use the model of %s (--do_predict=true with the --output_dir of "
+                    "that task)" % task.model_of
                 )
             raise UserError(
                 "--%s: task %s has no set for it; %s" % (flag, task.title, remedy)
             )
-        needed += splits if wanted else ()
-    return needed
+        selected += splits
+    return selected
 
 
 def parse_policy(train_policy, adapter_layers, num_layers):
-    """The policy that two flags ask for.
-
-    Args:
-      train_policy: value of --train_policy.
-      adapter_layers: value of --adapter_layers, or None.
-      num_layers: the encoder's.
-
-    Returns:
-      An `optimization.TrainPolicy`.
+    """The `optimization.TrainPolicy` of the values of two flags.
 
     Raises:
-      UserError: the flags are wrong, or do not fit each other or the model.
+      UserError: they are wrong, or do not fit each other or the number of layers.
     """
     layers = adapter_layers and layer_ranges.parse_layers(
         "adapter_layers", adapter_layers, num_layers

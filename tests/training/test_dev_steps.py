@@ -173,29 +173,6 @@ def test_an_evaluation_that_was_missed_is_made_up_for(model, output, tmp_path, c
     assert "Best accuracy: step" in text
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"eval_steps": -1}, "--eval_steps=-1: 0 for none"),
-        ({"keep_best": "f1"}, "needs the evaluations to choose from, --eval_steps"),
-        ({"eval_steps": 2, "do_train": False, "do_eval": True}, "is of a training"),
-        (
-            {"eval_steps": 2, "keep_best": "loss"},
-            "the metrics of MRPC are f1",
-        ),
-        (
-            {"eval_steps": 2, "distribution_strategy": "multi_worker"},
-            "several machines",
-        ),
-    ],
-)
-def test_what_cannot_be(model, tmp_path, capsys, settings, message):
-    with pytest.raises(SystemExit):
-        small_run.run(output_dir=str(tmp_path / "out"), **{**model, **settings})
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-
-
 def test_the_best_of_another_metric_is_refused(output):
     with pytest.raises(UserError, match=r"best keeps the best by accuracy; give that"):
         dev_steps.check(str(output), "f1")
