@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import shutil
+import uuid
 
 import tensorflow.compat.v1 as tf
 from absl import flags
@@ -253,7 +254,8 @@ def check_files(settings, tasks):
 
 def _check_writable(folder):
     """Refuses a folder in --work_dir that cannot be written, before jobs run."""
-    path = os.path.join(folder, ".writable")
+    # Several sweeps may share the folder.
+    path = os.path.join(folder, ".writable-%s" % uuid.uuid4())
     try:
         tf.io.gfile.makedirs(folder)
         with tf.io.gfile.GFile(path, "w") as writer:

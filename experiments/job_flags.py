@@ -32,9 +32,13 @@ OWN_FLAGS = {
     "keep_best",  # Results are those of the last checkpoint.
 }
 
-# Flags of files whose digests say more than their paths, and of paths in --work_dir.
+# Flags of files, which are compared by their digests.
 _INPUTS = {*BASE, "data_dir", "task_config"}
-_OUTPUTS = {"output_dir", "adapters"}
+# Paths in --work_dir, and where and how loudly a job runs: they change no result.
+_NOT_COMPARED = {
+    *("output_dir", "adapters", "verbosity", "master"),
+    *("tpu_name", "tpu_zone", "gcp_project"),
+}
 
 
 class SweepSettings(NamedTuple):
@@ -154,7 +158,7 @@ def input_digests(name, settings):
 def _differences(job, result, settings):
     """Texts of what differs between a result's flags and inputs and those of now."""
     then, now = result.flags, make_flags(job, settings)
-    names = {*then, *now} - _OUTPUTS
+    names = {*then, *now} - _NOT_COMPARED
     digests = settings.digests.get(job.task)
     if result.inputs and digests:
         names -= _INPUTS

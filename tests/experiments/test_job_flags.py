@@ -69,7 +69,7 @@ def test_results_of_other_settings_are_refused(then, now, named):
 
 def test_results_of_the_same_settings_pass():
     job_flags.check_same_settings({JOB: made_with(SETTINGS)}, SETTINGS)
-    moved = SETTINGS._replace(work_dir="elsewhere")
+    moved = with_flags({"tpu_name": "b"})._replace(work_dir="elsewhere")
     without = JOB._replace(without="0")
     known = {JOB: made_with(SETTINGS), without: made_with(SETTINGS, without)}
     job_flags.check_same_settings(known, moved)
