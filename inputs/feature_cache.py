@@ -68,14 +68,10 @@ def build_features(examples, label_list, max_seq_length, tokenizer, output_file,
       UserError: the file cannot be written.
     """
     key_file = output_file + ".key"
-    if tf.io.gfile.exists(output_file) and tf.io.gfile.exists(key_file):
-        counts = _read_counts(output_file, key_file, key)
-        if counts is not None:
-            tf.logging.info("Features of %s are up to date, reused", output_file)
-            return counts
-        tf.logging.info(
-            "Features of %s are out of date or damaged, built again", output_file
-        )
+    counts = _read_counts(output_file, key_file, key)
+    if counts is not None:
+        tf.logging.info("Features of %s are up to date, reused", output_file)
+        return counts
     try:
         if tf.io.gfile.exists(key_file):
             tf.io.gfile.remove(key_file)
@@ -107,5 +103,5 @@ def _read_counts(output_file, key_file, key):
             and stored["sha256"] == files.digest(output_file)
         )
     except (ValueError, KeyError, TypeError, tf.errors.OpError):
-        return None  # Damaged, unreadable, or of an earlier version.
+        return None  # Missing, damaged, unreadable, or of an earlier version.
     return counts if is_same else None

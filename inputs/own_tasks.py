@@ -244,26 +244,20 @@ def _find_labels(task, folder):
             )
         lines[example.label].append(example.line)
     for group in tasks.similar_labels(lines):
-        shown = [
+        counts = ", ".join(
             "%.80r (%d, first on line %d)" % (label, len(lines[label]), lines[label][0])
             for label in group
-        ]
+        )
         raise UserError(
-            "%s: labels that differ in case, white space, Unicode form or number "
-            "format alone: %s. Write them alike; if they are different classes, list "
-            'all labels in %s, "labels"' % (path, ", ".join(shown), task.config_file)
+            "%s: labels that differ in case, white space, Unicode or number format "
+            "alone: %s. Write them alike; if they are different classes, list all "
+            'labels in %s, "labels"' % (path, counts, task.config_file)
         )
     if not 2 <= len(lines) <= tasks.MOST_LABELS:
         raise UserError(
-            '%s: column %r of %s, the "label", has %d different values; a task has 2 '
-            'to %d labels ("regression": true is for numbers)'
-            % (
-                task.config_file,
-                task.train.label,
-                task.train.filename,
-                len(lines),
-                tasks.MOST_LABELS,
-            )
+            '%s: the column %r, the "label" of %s, has %d different values; allowed '
+            'are 2 to %d ("regression": true is for numbers)'
+            % (path, task.train.label, task.config_file, len(lines), tasks.MOST_LABELS)
         )
     if all(map(tasks.is_number, lines)):
         return tuple(sorted(lines, key=lambda label: (float(label), label)))

@@ -268,33 +268,31 @@ def _read_header(records, columns, source):
     header = next(records, None)
     if header is None:
         raise UserError("%s is empty: a header, the columns' names, is needed" % source)
-    problem, names = header.problem, header.fields
-    layout = None if problem else _find_layout(columns, names)
-    if not problem and layout is None:
-        problem = "the header has %s; name them, --text_a_column and --text_b_column"
-        problem %= _describe_missing(columns, names)
-    elif not problem and columns.task is not None and columns.task not in names:
-        problem = (
-            "the header has no column %r for the task, there are %s; name it, "
-            "--task_column" % (columns.task, list_names(names))
-        )
-    elif not problem:
-        doubled = [n for n in (*layout, columns.task) if names.count(n) > 1]
-        problem = doubled and "the header has the column %r twice" % doubled[0]
+    problem = header.problem or _find_header_problem(columns, header.fields)
     if problem:
         raise UserError("%s, line %d: %s" % (source, header.line, problem))
-    return names
+    return header.fields
+
+
+def _find_header_problem(columns, names):
+    layout = _find_layout(columns, names)
+    if layout is None:
+        problem = "the header has %s; name them, --text_a_column and --text_b_column"
+        return problem % _describe_missing(columns, names)
+    if columns.task is not None and columns.task not in names:
+        problem = "the header has no column %r for the task, there are %s; name it, "
+        return problem % (columns.task, list_names(names)) + "--task_column"
+    doubled = [name for name in (*layout, columns.task) if names.count(name) > 1]
+    return "the header has the column %r twice" % doubled[0] if doubled else ""
 
 
 def _find_width_problem(fields, names, kind):
-    if kind == LINES and not len(names) - 1 <= len(fields) <= len(names):
-        found = wording.pluralize(len(fields), "tab-separated field")
-        needed = " and ".join(names[:-1])
-        return "%s, expected %s, or these and text_b" % (found, needed)
-    if kind != LINES and len(fields) != len(names):
-        found = wording.pluralize(len(fields), "field")
-        return "%s, the header has %d" % (found, len(names))
-    return ""
+    least = len(names) - (kind == LINES)  # text_b is optional
+    if least <= len(fields) <= len(names):
+        return ""
+    expected = "%d" % least if kind != LINES else "%d or %d" % (least, len(names))
+    found = wording.pluralize(len(fields), "field")
+    return "%s, expected %s (%s)" % (found, expected, list_names(names))
 
 
 def _find_layout(columns, names):

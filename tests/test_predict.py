@@ -203,7 +203,7 @@ def test_a_package_under_another_name(base, packages, monkeypatch, capsysbinary)
 BAD_ROWS = {
     "tsv": (
         b"text_a\ttext_b\na cat\ta mat\na\xff\tb\nrain\n\train\nmusic\t\n",
-        {3: "not UTF-8", 4: "1 field, the header has 2", 5: "text_a is empty"},
+        {3: "not UTF-8", 4: "1 field, expected 2", 5: "text_a is empty"},
         [2, 6],
     ),
     "csv": (

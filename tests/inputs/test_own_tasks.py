@@ -183,7 +183,7 @@ def test_mistakes(write, tmp_path, mistake):
     ("rows", "message"),
     [
         ("message,topic\nx,\ny,a\n", "line 2: the label is ''"),
-        ("message,topic\nx,a\ny,a\n", "train.csv.* has 1 different"),
+        ("message,topic\nx,a\ny,a\n", "train.csv: .* has 1 different"),
         ("message,topic\n" + "x,%d\n" * 1001 % (*range(1001),), "has 1001 "),
         ("message,topic\nx,a,b\n", "line 2: 3 comma-separated fields, expected 2"),
         ("message,topic\n\nx,a\n", "line 2: a blank line"),

@@ -42,7 +42,7 @@ def test_a_row_of_csv_may_have_several_lines():
     content = 'text_a,text_b\n"one\ntwo\r\n",b\nc,d\n"e\n\nf",\nonly one\n'
     rows = read(content, CSV)
     assert rows[:3] == [row(2, "one\ntwo\r\n", "b"), row(5, "c", "d"), row(6, "e\n\nf")]
-    assert problems(rows) == [(9, "1 field, the header has 2")]
+    assert problems(rows) == [(9, "1 field, expected 2 ('text_a', 'text_b')")]
 
 
 def test_what_has_no_word_piece_is_empty():
@@ -142,7 +142,7 @@ def test_plain_lines():
     rows = read("y\ta\nx\tb\tc\na b\n", LINES, columns, ("x", "y"))
     assert rows[:2] == [row(1, "a", None, "y"), row(2, "b", "c", "x")]
     assert problems(rows) == [
-        (3, "1 tab-separated field, expected task and text_a, or these and text_b")
+        (3, "1 field, expected 2 or 3 ('task', 'text_a', 'text_b')")
     ]
 
 
@@ -177,12 +177,12 @@ GOOD = {
 @pytest.mark.parametrize(
     ("kind", "bad", "problem"),
     [
-        (TSV, b"a\n", "1 field, the header has 2"),
-        (TSV, b"a\tb\tc\n", "3 fields, the header has 2"),
+        (TSV, b"a\n", "1 field, expected 2"),
+        (TSV, b"a\tb\tc\n", "3 fields, expected 2"),
         (TSV, b"\n", "a blank line"),
         (TSV, b"  \tb\n", "text_a is empty"),
         (TSV, b"a\xff\tb\n", "not UTF-8 (byte 0xff)"),
-        (CSV, b"a\n", "1 field, the header has 2"),
+        (CSV, b"a\n", "1 field, expected 2"),
         (CSV, b"\n", "a blank line"),
         (CSV, b",b\n", "text_a is empty"),
         (CSV, b"a,\xc3\n", "not UTF-8 (byte 0xc3)"),
@@ -198,7 +198,7 @@ GOOD = {
         (JSONL, b'{"text": null}\n', "text is None, not a text"),
         (JSONL, b'{"text": ""}\n', "text is empty"),
         (JSONL, b'{"text": "\xe9"}\n', "not UTF-8"),
-        (LINES, b"a\tb\tc\n", "3 tab-separated fields, expected text_a"),
+        (LINES, b"a\tb\tc\n", "3 fields, expected 1 or 2"),
         (LINES, b"\n", "a blank line"),
         (LINES, b" \n", "text_a is empty"),
         (LINES, b"\x80\n", "not UTF-8"),
