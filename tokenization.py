@@ -1,9 +1,8 @@
-"""Text to word pieces to ids, exactly as BERT does it.
+"""BERT's tokenization: text to word pieces to ids.
 
-A text is cleaned and cut at white space, each of the words is folded (case and
-accents) and cut at punctuation, and each part becomes the longest word pieces
-that the vocabulary has, from left to right. All that follows the first cut looks
-at one word at a time, so `FullTokenizer` computes it once per distinct word.
+A text is cleaned and split at white space. Each word is normalized (case and accents),
+split at punctuation, and then into the longest word pieces of the vocabulary, from left
+to right. `FullTokenizer` does this once per distinct word.
 """
 
 import collections
@@ -15,20 +14,19 @@ from absl import logging
 from errors import UserError
 from system import files
 
-MOST_VOCAB_BYTES = 1 << 24  # Those of a hundred languages have a tenth of that.
+MOST_VOCAB_BYTES = 1 << 24  # vocabularies of a hundred languages: a tenth of that
 
 UNKNOWN_TOKEN = "[UNK]"
 PADDING_TOKEN = "[PAD]"
-# Without these the model's inputs cannot be written down at all.
 REQUIRED_TOKENS = ("[CLS]", "[SEP]", UNKNOWN_TOKEN)
 
-# When a vocabulary says which case it was made for: `fitting_lower_case`.
+# For `detect_lower_case`.
 _LEAST_LETTER_PIECES = 1000
-_LEAST_LETTER_SHARE = 0.5  # of all pieces; below it most text has no case
+_LEAST_LETTER_FRACTION = 0.5  # of all pieces; below it most text has no case
 _LEAST_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual
 _MOST_CAPITALS_IF_UNCASED = 0.002
 
-# Names of Google's releases, as they stand in .../<name>/bert_model.ckpt.
+# Google's releases, by <name> in .../<name>/bert_model.ckpt.
 _LOWER_CASE_MODELS = (
     "uncased_L-24_H-1024_A-16",
     "uncased_L-12_H-768_A-12",
@@ -42,8 +40,8 @@ _CASED_MODELS = (
 )
 _RELEASE_PATH = re.compile(r".*?([A-Za-z0-9_-]+)/bert_model\.ckpt")
 
-# Blocks of Chinese characters, first and last code point. Hangul, Hiragana and
-# Katakana are written with spaces or in words and stay as they are.
+# Blocks of Chinese characters, first and last code point; not Hangul, Hiragana and
+# Katakana, which form words.
 _CJK_BLOCKS = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -55,23 +53,21 @@ _CJK_BLOCKS = (
     (0x2F800, 0x2FA1F),
 )
 
-# Bounds of the word memo: entries, and characters in a word worth keeping.
-_MEMO_ENTRIES = 1 << 18
-_MEMO_WORD_LENGTH = 64
+# Bounds of `FullTokenizer`'s cache of words.
+_MOST_CACHED_WORDS = 1 << 18
+_LONGEST_CACHED_WORD = 64
 
 
 def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
     """Checks `--do_lower_case` against the name of a Google release.
-
-    Only a path `.../<name>/bert_model.ckpt` with one of the seven known names
-    says anything; every other path passes.
 
     Args:
       do_lower_case: bool.
       init_checkpoint: path of the checkpoint, or None.
 
     Raises:
-      UserError: the named model was trained with the other setting.
+      UserError: the path is `.../<name>/bert_model.ckpt`, and the release of this name
+        was trained with the other setting.
     """
     match = _RELEASE_PATH.match(init_checkpoint) if init_checkpoint else None
     if match is None:
@@ -91,26 +87,25 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
 
 
 def _letter_pieces(vocab):
-    """The pieces with letters of two cases, and those of them with a capital one."""
+    """Pieces with letters of two cases, and pieces with a capital letter."""
     letters = [
         piece
         for piece in vocab
-        # Tokens such as [CLS] and <S> are not cut from text.
+        # Tokens such as [CLS] and <S> do not occur in text.
         if piece.lower() != piece.upper() and (piece[0] + piece[-1]) not in ("[]", "<>")
     ]
     return letters, [piece for piece in letters if piece != piece.lower()]
 
 
-def fitting_lower_case(vocab):
-    """Says which `do_lower_case` a vocabulary was made for.
+def detect_lower_case(vocab):
+    """Detects which `do_lower_case` a vocabulary was made for.
 
     Args:
       vocab: mapping of pieces to ids.
 
     Returns:
-      False if too many pieces have capital letters for one of lower-cased text; True
-      if next to none have; None if this leaves doubt: in between, in small
-      vocabularies and in those of scripts without case.
+      False if many pieces have capital letters; True if hardly any have; None if it is
+      unclear: in between, in small vocabularies and in scripts without case.
     """
     letters, capitals = _letter_pieces(vocab)
     if len(letters) < _LEAST_LETTER_PIECES:
@@ -118,25 +113,25 @@ def fitting_lower_case(vocab):
     if len(capitals) >= _LEAST_CAPITALS_IF_CASED * len(letters):
         return False
     few_capitals = len(capitals) <= _MOST_CAPITALS_IF_UNCASED * len(letters)
-    if few_capitals and len(letters) >= _LEAST_LETTER_SHARE * len(vocab):
+    if few_capitals and len(letters) >= _LEAST_LETTER_FRACTION * len(vocab):
         return True
     return None
 
 
 def check_case(do_lower_case, is_given, vocab, vocab_file):
-    """Holds `--do_lower_case` against the pieces of the vocabulary.
+    """Checks `--do_lower_case` against the pieces of the vocabulary.
 
     Args:
       do_lower_case: bool.
-      is_given: whether the user chose it; else it is a default.
+      is_given: whether the user set it; a wrong value is then a warning only.
       vocab: mapping of pieces to ids.
       vocab_file: its path, for the message.
 
     Raises:
-      UserError: a default does not fit; a choice that does not gets a warning.
+      UserError: the default does not fit.
     """
-    fitting = fitting_lower_case(vocab)
-    if fitting in (None, bool(do_lower_case)):
+    detected = detect_lower_case(vocab)
+    if detected in (None, bool(do_lower_case)):
         return
     letters, capitals = map(len, _letter_pieces(vocab))
     if do_lower_case:
@@ -149,16 +144,16 @@ def check_case(do_lower_case, is_given, vocab, vocab_file):
         % (bool(do_lower_case), vocab_file, letters, capitals, reason)
     )
     if is_given:
-        logging.warning("%s. As the flag says so, the run goes on.", problem)
+        logging.warning("%s. The flag is obeyed.", problem)
         return
     raise UserError(
-        "%s. That is the default: give --do_lower_case=%s, or --do_lower_case=%s to go "
-        "on all the same." % (problem, fitting, bool(do_lower_case))
+        "%s. It is the default: give --do_lower_case=%s, or --do_lower_case=%s to use "
+        "it anyway." % (problem, detected, bool(do_lower_case))
     )
 
 
 def convert_to_unicode(text):
-    """Returns `text` as `str`; bytes are read as UTF-8, invalid ones are left out."""
+    """Decodes UTF-8 bytes without invalid ones; returns `str` unchanged."""
     if isinstance(text, str):
         return text
     if isinstance(text, bytes):
@@ -167,7 +162,7 @@ def convert_to_unicode(text):
 
 
 def printable_text(text):
-    """Returns `text`, `str` or bytes, as a `str` fit for `print` and the log."""
+    """Text, `str` or bytes, as `str` for `print` and the log."""
     return convert_to_unicode(text)
 
 
@@ -188,15 +183,14 @@ def load_vocab(vocab_file):
 
 
 def parse_vocab(content, source):
-    """Reads a vocabulary: one token a line, the id is the line's number from 0.
+    """Reads a vocabulary: one token per line, whose id is the line's number from 0.
 
-    The last line of a token gives its id, as in Google's program and in transformers:
-    some published vocabularies have a token twice, and the ids of its first lines are
-    then never used. `features.check_vocabulary` tells of them.
+    If a token has several lines, as in some published vocabularies, the last one gives
+    its id, as in Google's program and in transformers.
 
     Args:
       content: bytes, UTF-8; white space around a token is dropped.
-      source: where they come from, for the messages.
+      source: where they come from, for messages.
 
     Returns:
       An `OrderedDict` token -> id.
@@ -209,7 +203,7 @@ def parse_vocab(content, source):
             "The vocabulary %s is empty. Give the vocab.txt that came with the "
             "checkpoint, one token a line, --vocab_file." % source
         )
-    # Only "\n" ends a line: tokens of some vocabularies hold other separators.
+    # Only "\n" ends a line: tokens of some vocabularies contain other separators.
     lines = content.rstrip().split(b"\n")  # Blank lines at the end are no tokens.
     vocab = collections.OrderedDict()
     for index, line in enumerate(lines):
@@ -225,12 +219,7 @@ def parse_vocab(content, source):
 
 
 def require_tokens(vocab, source):
-    """Refuses a vocabulary that lacks a token of `REQUIRED_TOKENS`.
-
-    Args:
-      vocab: mapping of tokens to ids.
-      source: where it comes from, for the message.
-    """
+    """Raises a `UserError` if one of `REQUIRED_TOKENS` is not in a vocabulary."""
     missing = [token for token in REQUIRED_TOKENS if token not in vocab]
     if missing:
         raise UserError(
@@ -261,7 +250,7 @@ def whitespace_tokenize(text):
 
 
 class FullTokenizer:
-    """From a text to the word pieces of one vocabulary.
+    """Splits text into the word pieces of a vocabulary.
 
     Attributes:
       vocab: `OrderedDict` token -> id.
@@ -273,32 +262,31 @@ class FullTokenizer:
 
         Args:
           vocab_file: path of the vocabulary, see `load_vocab`.
-          do_lower_case: fold case and strip accents, as uncased models need it.
+          do_lower_case: lower-case the text and strip accents, for uncased models.
 
         Raises:
-          UserError: the vocabulary is unusable or lacks a token of
-            `REQUIRED_TOKENS`.
+          UserError: the vocabulary is unusable or lacks one of `REQUIRED_TOKENS`.
         """
         self.vocab = load_vocab(vocab_file)
         require_tokens(self.vocab, vocab_file)
         self.inv_vocab = {index: token for token, index in self.vocab.items()}
         self.basic_tokenizer = BasicTokenizer(do_lower_case=do_lower_case)
         self.wordpiece_tokenizer = WordpieceTokenizer(vocab=self.vocab)
-        self._memo = {}
+        self._cache = {}
 
     def tokenize(self, text):
         """Returns the word pieces of `text` (`str` or UTF-8 bytes), a list of str."""
-        pieces = []
-        memo = self._memo
+        pieces, cache = [], self._cache
         for word in _clean_words(text):
-            known = memo.get(word)
-            if known is None:
-                known = self._tokenize_word(word)
-                if len(word) <= _MEMO_WORD_LENGTH:
-                    if len(memo) >= _MEMO_ENTRIES:
-                        memo.clear()
-                    memo[word] = known
-            pieces.extend(known)
+            cached = cache.get(word)
+            if cached is None:
+                cached = self._tokenize_word(word)
+                if (
+                    len(word) <= _LONGEST_CACHED_WORD
+                    and len(cache) < _MOST_CACHED_WORDS
+                ):
+                    cache[word] = cached
+            pieces.extend(cached)
         return pieces
 
     def convert_tokens_to_ids(self, tokens):
@@ -310,18 +298,15 @@ class FullTokenizer:
         return convert_by_vocab(self.inv_vocab, ids)
 
     def _tokenize_word(self, word):
-        """Returns the pieces of one cleaned word, a tuple of str."""
-        pieces = []
-        for part in self.basic_tokenizer.split_word(word):
-            pieces.extend(self.wordpiece_tokenizer.tokenize(part))
-        return tuple(pieces)
+        parts = self.basic_tokenizer.split_word(word)
+        return self.wordpiece_tokenizer.tokenize(" ".join(parts))
 
 
 class BasicTokenizer:
-    """From a text to words: cleaning, case folding, cuts at punctuation."""
+    """Splits text into words, at white space and punctuation."""
 
     def __init__(self, do_lower_case=True):
-        """Sets whether `tokenize` folds case and strips accents."""
+        """See `FullTokenizer`."""
         self.do_lower_case = do_lower_case
 
     def tokenize(self, text):
@@ -332,7 +317,7 @@ class BasicTokenizer:
         return words
 
     def split_word(self, word):
-        """Returns the parts of one word that has no white space and is cleaned."""
+        """Returns the parts of one cleaned word, a list of str."""
         if self.do_lower_case:
             word = word.lower()
             if not word.isascii():
@@ -341,15 +326,15 @@ class BasicTokenizer:
 
 
 class WordpieceTokenizer:
-    """From words to the longest pieces that a vocabulary has."""
+    """Splits words into the longest pieces of a vocabulary."""
 
     def __init__(self, vocab, unk_token=UNKNOWN_TOKEN, max_input_chars_per_word=200):
-        """Keeps the vocabulary.
+        """Stores the vocabulary.
 
         Args:
           vocab: mapping or set of pieces; those within a word begin with "##".
-          unk_token: what becomes of a word that the pieces cannot spell.
-          max_input_chars_per_word: longer words become `unk_token` unseen.
+          unk_token: replaces words that the pieces cannot spell.
+          max_input_chars_per_word: longer words become `unk_token` too.
         """
         self.vocab = vocab
         self.unk_token = unk_token
@@ -357,10 +342,7 @@ class WordpieceTokenizer:
         self._longest_piece = max(map(len, vocab), default=0)
 
     def tokenize(self, text):
-        """Returns the pieces of `text`'s words, greedily the longest first.
-
-        Args:
-          text: words separated by white space, as `BasicTokenizer` gives them.
+        """Splits words, which are separated by white space, greedily.
 
         Returns:
           A list of str: `"unaffable"` gives `["un", "##aff", "##able"]`.
@@ -390,10 +372,9 @@ class WordpieceTokenizer:
 
 
 class _CharacterTable(dict):
-    """A table for `str.translate` that asks `rule` once for each character."""
+    """A table for `str.translate` that caches a function of a character."""
 
     def __init__(self, rule):
-        """Keeps `rule`: a function of a character that returns what replaces it."""
         super().__init__()
         self._rule = rule
 
@@ -403,12 +384,11 @@ class _CharacterTable(dict):
 
 
 def _clean_words(text):
-    """Returns the words of `text`, cleaned, Chinese characters on their own."""
+    """Returns the cleaned words of a text; Chinese characters are words."""
     return convert_to_unicode(text).translate(_CLEANED).split()
 
 
-# The names of the three character classes are the original's: other programs import
-# them.
+# Other programs import these three character classes by the original's names.
 
 
 def _is_whitespace(char):
@@ -431,10 +411,10 @@ def _is_punctuation(char):
 
 
 def _clean_character(char):
-    """Replaces white space, drops what is no text, separates Chinese characters."""
+    """Normalizes white space, drops control characters, separates Chinese ones."""
     if _is_whitespace(char):
         return " "
-    # NUL, and what stands for undecodable input.
+    # NUL, and the replacement for undecodable input.
     if char in "\0\ufffd" or _is_control(char):
         return ""
     if any(first <= ord(char) <= last for first, last in _CJK_BLOCKS):
@@ -443,12 +423,12 @@ def _clean_character(char):
 
 
 def _separate_punctuation(char):
-    """Puts spaces around a punctuation character; returns others unchanged."""
+    """Puts spaces around punctuation."""
     return " %s " % char if _is_punctuation(char) else char
 
 
 def _strip_accents(text):
-    """Returns `text` decomposed (NFD) and without its combining marks."""
+    """Decomposes a text (NFD) and drops combining marks."""
     return "".join(
         char
         for char in unicodedata.normalize("NFD", text)

@@ -143,7 +143,7 @@ def log_case(vocabulary):
     Args:
       vocabulary: a `Vocabulary`.
     """
-    fitting = tokenization.fitting_lower_case(vocabulary.ids)
+    fitting = tokenization.detect_lower_case(vocabulary.ids)
     folder = os.path.dirname(vocabulary.path)
     stated = vocabulary.lower_case
     if stated is None and fitting is None:

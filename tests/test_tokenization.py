@@ -140,16 +140,16 @@ def test_equals_the_plain_rules_on_random_texts(tokenizer):
     assert len(pieces_seen) > 500
 
 
-def test_memo_is_bounded_and_changes_nothing(monkeypatch):
-    monkeypatch.setattr(tokenization, "_MEMO_ENTRIES", 5)
+def test_cache_is_bounded_and_changes_nothing(monkeypatch):
+    monkeypatch.setattr(tokenization, "_MOST_CACHED_WORDS", 5)
     tokenizer = tokenization.FullTokenizer(VOCAB_FILE)
     for _ in range(2):
         for case in GOLDEN[:100]:
             assert tokenizer.tokenize(case["text"]) == case["uncased_tokens"]
-            assert len(tokenizer._memo) <= 5
+            assert len(tokenizer._cache) <= 5
     tokenizer = tokenization.FullTokenizer(VOCAB_FILE)
     tokenizer.tokenize("kept " + "long" * 50)
-    assert list(tokenizer._memo) == ["kept"]
+    assert list(tokenizer._cache) == ["kept"]
 
 
 def test_returned_list_is_the_callers_own():
@@ -409,16 +409,16 @@ def pieces(capital=0, small=0, chinese=0):
     ],
 )
 def test_case_that_a_vocabulary_was_made_for(counts, fitting):
-    assert tokenization.fitting_lower_case(pieces(**counts)) is fitting
+    assert tokenization.detect_lower_case(pieces(**counts)) is fitting
 
 
 def test_case_of_berts_own_vocabulary():
     vocab = tokenization.load_vocab(VOCAB_FILE)
-    assert tokenization.fitting_lower_case(vocab) is True
+    assert tokenization.detect_lower_case(vocab) is True
     # As of a cased one: every third word has a capital.
     words = [token.capitalize() if i % 3 else token for i, token in enumerate(vocab)]
     cased = {token: index for index, token in enumerate(words)}
-    assert tokenization.fitting_lower_case(cased) is False
+    assert tokenization.detect_lower_case(cased) is False
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,7 @@ def test_the_most_used_config_without_its_layer_norm(tmp_path, base):
 
 def test_case_that_the_vocabulary_contradicts(tmp_path, base, monkeypatch):
     write_adapter(tmp_path / "in")
-    monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: False)
+    monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
     refused(tmp_path, base, ["--do_lower_case=True does not fit", base.vocab_file])
     given = LETTERS._replace(do_lower_case=True)
     assert imported(tmp_path, base, given).config["do_lower_case"] is True

@@ -704,7 +704,7 @@ def test_case_there(tmp_path, given, wanted):
 
 def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
     base = converted_base(tmp_path)
-    monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: False)
+    monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
     not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True to go")
     # What was given on the command line is the user's own word.
     conversion.write_encoder(base, str(tmp_path / "out"), None, True)

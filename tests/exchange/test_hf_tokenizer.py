@@ -255,7 +255,7 @@ def test_classes_that_are_refused(folder, name):
 def test_case_is_logged(folder, logged, monkeypatch, stated, fitting, parts):
     if stated is not None:
         write_json(folder, do_lower_case=stated)
-    monkeypatch.setattr(tokenization, "fitting_lower_case", lambda vocab: fitting)
+    monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: fitting)
     hf_tokenizer.log_case(read(folder))
     assert len(logged) == (2 if stated and fitting is False else 1)
     for part in parts:
