@@ -1,6 +1,5 @@
-"""What the terminal gets of messages that quote a stranger's bytes."""
+"""Messages in printable form, and how a program ends on an error."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import tensorflow.compat.v1 as tf
 from absl import logging as absl_logging
 
 import errors
+from system import console
 from tests.places import ROOT
 
 HOSTILE = "\x1b[2J\x9b31m\u202e\ud800\r\b"
@@ -28,39 +28,20 @@ def test_a_message_echoes_no_long_line_whole():
     assert message == "a%s...%sb\n  try again" % ("x" * 1999, "x" * 1999)
 
 
-@pytest.fixture
-def records():
-    """What the two loggers of the programs hand on."""
-    found = []
-
-    class Keeper(logging.Handler):
-        def emit(self, record):
-            found.append(record.getMessage())
-
-    keeper = Keeper()
-    loggers = [logging.getLogger(name) for name in ("absl", "tensorflow")]
-    before = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(keeper)
-        logger.setLevel(logging.INFO)
-    yield found
-    for logger, level in zip(loggers, before):
-        logger.removeHandler(keeper)
-        logger.setLevel(level)
-
-
-def test_what_a_program_logs_is_printable(records, capsys):
+def test_what_a_program_logs_is_printable(capsys):
     @errors.reports_user_errors
     def main(argv):
-        absl_logging.info("left out: %s", argv[0])
-        tf.logging.warning("%s is %d\n%%s", argv[0], 5)
+        absl_logging.info("skipped: %s", argv[0])
+        tf.logging.error("%s is %d\n%%s", argv[0], 5)
         raise errors.UserError(argv[0])
 
+    console.start()
     with pytest.raises(SystemExit) as ended:
         main([HOSTILE])
     assert ended.value.code == 1
-    assert capsys.readouterr().err.endswith("error: %s\n" % SHOWN)
-    assert records == ["left out: " + SHOWN, SHOWN + " is 5\n%s"]
+    assert capsys.readouterr().err == (
+        "skipped: %s\nerror: %s is 5\n%%s\nerror: %s\n" % (SHOWN, SHOWN, SHOWN)
+    )
 
 
 _PROGRAM = """

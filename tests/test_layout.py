@@ -1,6 +1,7 @@
-"""The layers of docs/development.md: every import goes down."""
+"""The layers of docs/development.md: every import goes down, and names what exists."""
 
 import ast
+import functools
 
 import pytest
 
@@ -30,119 +31,109 @@ LAYERS = [
         "reproduce_paper",
     },
 ]
-BESIDE = {"tests", "benchmarks"}
 LAYER_OF = {place: layer for layer, places in enumerate(LAYERS) for place in places}
-PACKAGES = sorted(path.parent.name for path in ROOT.glob("[a-z]*/__init__.py"))
 
-
-def name_of(path):
-    """ "inputs.tasks" for inputs/tasks.py."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(part for part in parts if part != "__init__")
-
-
-MODULES = {
-    name_of(path): path for pattern in ("*.py", "[a-z]*/*.py")
-    for path in ROOT.glob(pattern) if path.parent.name not in BESIDE
-}  # fmt: skip
-
-
-def imported(tree):
-    """Names of the project's modules that a syntax tree imports."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = ["%s.%s" % (node.module, alias.name) for alias in node.names]
-        else:
-            continue
-        for name in names:
-            # "from modeling import BertConfig" names what is in a module.
-            while name and name not in MODULES:
-                name = name.rpartition(".")[0]
-            if name:
-                yield name
-
-
-def tree_of(name):
-    return ast.parse(MODULES[name].read_text())
-
-
-def test_every_module_has_its_place():
-    assert {name.partition(".")[0] for name in MODULES} == set(LAYER_OF)
-    assert set(PACKAGES) == {name.partition(".")[0] for name in MODULES if "." in name}
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_imports_go_down(name):
-    place = name.partition(".")[0]
-    for other in imported(tree_of(name)):
-        there = other.partition(".")[0]
-        assert there == place or LAYER_OF[there] < LAYER_OF[place], other
-
-
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_nothing_is_imported_within_a_function(name):
-    for node in ast.walk(tree_of(name)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            inner = [n for n in ast.walk(node) if isinstance(n, ast.stmt)]
-            assert not any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in inner)
-
-
-def test_no_module_imports_itself_by_way_of_others():
-    below = {name: set(imported(tree_of(name))) - {name} for name in MODULES}
-    done: set[str] = set()
-    while len(done) < len(below):
-        ready = {name for name in below if name not in done and below[name] <= done}
-        assert ready, "in a circle: %s" % sorted(set(below) - done)
-        done |= ready
-
-
-# Code that the tests do not run: it needs other libraries, or measures.
+# By name, such as "inputs.tasks"; helpers of tests as the tests import them too.
+PATHS = {
+    ".".join(path.relative_to(folder).with_suffix("").parts): path
+    for folder in (ROOT / "tests", ROOT)
+    for pattern in ("*.py", "[a-z]*/*.py", "[a-z]*/[a-z]*/*.py")
+    for path in folder.glob(pattern)
+}
+MODULES = sorted(
+    name.removesuffix(".__init__")
+    for name in PATHS
+    if name.partition(".")[0] in LAYER_OF and "test" not in name
+)
+# Code that no test runs: it needs other libraries, or measures.
 NOT_RUN = sorted([*ROOT.glob("tests/optional/*.py"), *ROOT.glob("benchmarks/*.py")])
 
 
-def source_of(name):
-    """The file of a module of the project or its tests; None for a library's."""
-    if name in MODULES:
-        return MODULES[name]
-    path = name.replace(".", "/") + ".py"
-    for place in (ROOT, ROOT / "tests"):
-        if (place / path).exists():
-            return place / path
-    return None
+def find_path(name):
+    """The file of a module; None for a library's."""
+    return PATHS.get(name) or PATHS.get(name + ".__init__")
 
 
-def names_in(path):
-    """The names that a module has."""
-    for node in ast.walk(ast.parse(path.read_text())):
+@functools.cache
+def parse(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported_names(tree):
+    """Pairs of local and full name of all that a syntax tree imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((each.asname or each.name, each.name) for each in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for each in node.names:
+                yield each.asname or each.name, "%s.%s" % (node.module, each.name)
+
+
+def imported_modules(name):
+    """The project's modules that a module imports."""
+    for _, other in imported_names(parse(find_path(name))):
+        # "from modeling import BertConfig" imports a name of a module.
+        while other and other not in MODULES:
+            other = other.rpartition(".")[0]
+        if other:
+            yield other
+
+
+def test_every_module_has_a_layer():
+    assert {name.partition(".")[0] for name in MODULES} == set(LAYER_OF)
+    beside = {"tests", "benchmarks"}
+    assert {path.parent.name for path in ROOT.glob("[a-z]*/*.py")} - beside <= set(
+        LAYER_OF
+    )
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_and_stand_at_the_top(name):
+    place = name.partition(".")[0]
+    for other in imported_modules(name):
+        there = other.partition(".")[0]
+        assert there == place or LAYER_OF[there] < LAYER_OF[place], other
+    for node in ast.walk(parse(find_path(name))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            kinds = {type(inner) for inner in ast.walk(node)}
+            assert not kinds & {ast.Import, ast.ImportFrom}, node.name
+
+
+def test_there_are_no_import_cycles():
+    below = {name: set(imported_modules(name)) - {name} for name in MODULES}
+    done: set[str] = set()
+    while len(done) < len(below):
+        ready = {name for name in below if name not in done and below[name] <= done}
+        assert ready, "in a cycle: %s" % sorted(set(below) - done)
+        done |= ready
+
+
+def has_name(module, name):
+    """Whether a module of the project, or any library's, has a name."""
+    path = find_path(module)
+    if path is None:
+        return module.partition(".")[0] not in {*LAYER_OF, "tests"}
+    for node in ast.walk(parse(path)):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            yield node.name
+            names = {node.name}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            yield from (alias.asname or alias.name for alias in node.names)
+            names = {node.id}
+        else:
+            continue
+        if name in names:
+            return True
+    return name in dict(imported_names(parse(path)))
 
 
 @pytest.mark.parametrize("path", NOT_RUN, ids=lambda path: path.name)
 def test_names_in_code_that_is_not_run_exist(path):
-    tree = ast.parse(path.read_text())
     modules = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules.update({a.asname or a.name: a.name for a in node.names})
-        elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                name = "%s.%s" % (node.module, alias.name)
-                if source_of(name):
-                    modules[alias.asname or alias.name] = name
-                elif source_of(node.module):
-                    assert alias.name in names_in(source_of(node.module)), name
-                else:
-                    top = node.module.partition(".")[0]
-                    assert top not in LAYER_OF and not top.startswith("test"), name
-    for node in ast.walk(tree):
+    for local, full in imported_names(parse(path)):
+        if find_path(full) or "." not in full:
+            modules[local] = full
+        else:
+            assert has_name(*full.rpartition(".")[::2]), full
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            source = source_of(modules.get(node.value.id, ""))
-            if source:
-                assert node.attr in names_in(source), ast.unparse(node)
+            module = modules.get(node.value.id)
+            assert not module or has_name(module, node.attr), ast.unparse(node)
