@@ -237,7 +237,7 @@ def _find_labels(task, folder):
     path = os.path.join(folder, task.train.filename)
     lines: dict[str, list[int]] = collections.defaultdict(list)
     for example in tasks.iterate_examples(task, folder, task.train):
-        if not example.label.strip() or not example.label.isprintable():
+        if not example.label.strip() or not schema.PRINTABLE.accepts(example.label):
             raise UserError(
                 "%s, line %d: the label is %.80r; it must be a printable text"
                 % (path, example.line, example.label)

@@ -119,14 +119,20 @@ def _is_line(value):
     )
 
 
+def _is_printable(value):
+    # A character that this Python does not know may be of a later version of Unicode.
+    return (
+        isinstance(value, str)
+        and value != ""
+        and all(c.isprintable() or unicodedata.category(c) == "Cn" for c in value)
+    )
+
+
 ANY = Value(lambda value: True, "anything")
 BOOLEAN = Value(lambda value: isinstance(value, bool), "true or false")
 TEXT = Value(lambda value: isinstance(value, str), "a text")
 LINE = Value(_is_line, "a text of one line without control characters")
-PRINTABLE = Value(
-    lambda value: isinstance(value, str) and value.isprintable() and value != "",
-    "a text of printable characters",
-)
+PRINTABLE = Value(_is_printable, "a text of printable characters")
 
 
 def integer(least=0, most=2**63 - 1):

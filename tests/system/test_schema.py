@@ -85,3 +85,10 @@ def test_required_entries():
     for name in ENTRIES:
         with pytest.raises(ValueError, match="%s is missing" % name):
             SCHEMA.check({key: ENTRIES[key] for key in ENTRIES if key != name})
+
+
+def test_what_is_printable_does_not_depend_on_the_version_of_unicode():
+    for text in ("a b", "雨", "\u0378"):  # U+0378 is not assigned.
+        assert schema.PRINTABLE.accepts(text)
+    for text in ("", "a\nb", "\x1b", "\u200b", "\ud800", "\u00a0"):
+        assert not schema.PRINTABLE.accepts(text)
