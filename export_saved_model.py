@@ -1,9 +1,9 @@
-"""Writes one SavedModel of a base and the adapter packages of many tasks, for serving.
+"""Exports a base model and the adapter packages of many tasks as one SavedModel.
 
     python export_saved_model.py --adapters=DIR --adapters=DIR ... \\
       --bert_config_file=FILE --init_checkpoint=PREFIX --vocab_file=FILE --output=DIR
 
-`serving/saved_model.py` says what it takes and answers.
+`serving/saved_model.py` describes its inputs and outputs.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -36,8 +36,8 @@ def define_flags(flag_values):
             *command_line.define_package_flags(flag_values),
             command_line.DEFINE_path(
                 "output",
-                "Folder of the model's versions, on this machine. The new one gets the "
-                "number after the highest there; the others stay as they are.",
+                "Local folder of the model's versions. The new version gets the next "
+                "number; others are kept.",
                 **to,
             ),
         ),
@@ -47,9 +47,9 @@ def define_flags(flag_values):
                 "frozen_dtype",
                 "float32",
                 sorted(saved_model.DTYPES),
-                "How the base's weights are stored. bfloat16 halves them, on disk and "
-                "in memory, and rounds them to 8 bits, so scores change a little. All "
-                "is computed in float32 either way.",
+                "dtype in which the base model's weights are stored. bfloat16 halves "
+                "their size and rounds them to 8 bits, so scores change a little. "
+                "Computation is in float32 either way.",
                 **to,
             ),
         ),
@@ -58,7 +58,7 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    """Exports what the flags name."""
+    """Exports the packages."""
     console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     command_line.check_required(values, _REQUIRED)

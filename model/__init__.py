@@ -1,4 +1,4 @@
-"""What `modeling.py` is made of: configuration, activations, reproducible random bits.
+"""Parts of `modeling.py`: configuration, activations, gradients, random seeds.
 
 Imports `errors` and `system`. Start reading at `configuration`, then `modeling.py`.
 """

@@ -1,4 +1,4 @@
-"""Layers of a model as text, such as 0,2-3; counted from 0."""
+"""Layers of a model as text such as "0,2-3", counted from 0."""
 
 import re
 
@@ -6,35 +6,35 @@ from errors import UserError
 
 
 def parse_layers(flag, text, num_layers):
-    """The layers that a flag names.
+    """Reads layers from a flag's value.
 
     Args:
-      flag: its name.
-      text: such as "8-11" or "0,2-3".
-      num_layers: the model's.
+      flag: name of the flag, for the message.
+      text: its value, such as "8-11" or "0,2-3".
+      num_layers: number of layers of the model.
 
     Returns:
       Tuple of ints, ascending.
 
     Raises:
-      UserError: the text is of another form, or the model has no such layer.
+      UserError: the text has another format, or the model no such layer.
     """
-    found = set()
+    layers = set()
     for part in text.split(","):
         match = re.fullmatch(r"\s*([0-9]{1,9})\s*(?:-\s*([0-9]{1,9})\s*)?", part)
         first, last = (int(n or match[1]) for n in match.groups()) if match else (1, 0)
         if not first <= last < num_layers:
             raise UserError(
-                "--%s=%.80s: %r is no layer, or range of layers, of this model; they "
+                "--%s=%.80s: %r is no layer or range of layers of this model; layers "
                 "are counted from 0 to %d, such as %s"
                 % (flag, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
             )
-        found.update(range(first, last + 1))
-    return tuple(sorted(found))
+        layers.update(range(first, last + 1))
+    return tuple(sorted(layers))
 
 
 def format_layers(layers):
-    """Layers, ascending, as `parse_layers` reads them."""
+    """Formats ascending layers for `parse_layers`."""
     parts = []
     for layer in layers:
         if parts and parts[-1][1] == layer - 1:

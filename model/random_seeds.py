@@ -1,7 +1,7 @@
-"""Seeds that follow from what they are for: a variable, or a place in a training step.
+"""Seeds that follow from a variable's name, or from a training step.
 
-TensorFlow by itself counts the random operations of a graph and the runs of a session.
-A training that is resumed, or computed in shards, would then draw other numbers.
+TensorFlow's own seeds count the random operations of a graph and the runs of a session,
+so that a resumed run, or one with another number of shards, would draw other numbers.
 """
 
 import zlib
@@ -12,14 +12,13 @@ from tensorflow.python.tpu import tpu_function
 
 
 def variable_seed(name):
-    """The seed of a variable's initial value, beside that of the graph.
+    """The operation seed of a variable's initializer.
 
     Args:
-      name: of the variable, without its scope.
+      name: name of the variable in the current scope.
 
     Returns:
-      An int, from the scope and the name; None where the graph has no seed, so that
-      TensorFlow draws one.
+      An int that follows from scope and name; None if the graph has no seed.
     """
     if tf.get_default_graph().seed is None:
         return None
@@ -27,15 +26,13 @@ def variable_seed(name):
 
 
 def step_seeds(count):
-    """Seeds for stateless random numbers, others in each training step.
+    """Seeds for stateless random operations, different in each training step.
 
-    They follow from the graph's seed, the global step, the place of the call in the
-    graph and the replica, and from nothing else: the same step of the same training
-    draws the same, however often it was interrupted before. Each call is a place of
-    its own: a layer, a shard, a part of a batch.
+    They follow from the graph's seed, the global step, the replica, and the number and
+    name scope of the call, so that a step draws the same numbers in a resumed run.
 
     Args:
-      count: how many.
+      count: number of seeds.
 
     Returns:
       Int32 tensor [count, 2].
@@ -43,7 +40,7 @@ def step_seeds(count):
     graph = tf.get_default_graph()
     place = "%s/%s" % (graph.seed, graph.unique_name("random_seeds"))
     hashes = [[_hash("%s/%d" % (place, i)) % 2**31] for i in range(count)]
-    # The variable, where this makes it, is not to be called after the scope.
+    # A global step that is created here must not get the scope's name.
     root = tf.VariableScope(reuse=tf.AUTO_REUSE)
     with tf.variable_scope(root, auxiliary_name_scope=False):
         step = tf.train.get_or_create_global_step()
@@ -56,7 +53,7 @@ def _hash(text):
 
 
 def _replica():
-    """The number of the replica: machines and TPU cores run one graph."""
+    """The index of the replica or TPU core."""
     if tpu_function.get_tpu_context().number_of_shards is not None:
         return tf.cast(xla.replica_id(), tf.int32)
     return tf.distribute.get_replica_context().replica_id_in_sync_group

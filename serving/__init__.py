@@ -1,4 +1,4 @@
-"""Many tasks on one base in one graph: `Predictor`, and a SavedModel for servers.
+"""Many tasks on one base model in one graph: `Predictor`, and a SavedModel for servers.
 
-Imports `weights` and what is below it. Start reading at `multitask`.
+Imports `weights` and lower layers. Start reading at `multitask`.
 """
