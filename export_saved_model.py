@@ -65,9 +65,9 @@ def main(argv):
     base = base_model.BaseFiles(
         values.init_checkpoint, values.bert_config_file, values.vocab_file
     )
-    described = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
+    known_tasks = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
     saved_model.export(
-        values.adapters, base, values.output, values.frozen_dtype, described
+        values.adapters, base, values.output, values.frozen_dtype, known_tasks
     )
 
 

@@ -59,12 +59,12 @@ class Outputs(NamedTuple):
     predicted: tf.Tensor  # int32 [B], the most probable label's id; regression: 0
 
 
-def read_package(value, described=None):
+def read_package(value, known_tasks=None):
     """Reads an adapter package and shows its warnings.
 
     Args:
       value: FOLDER, or NAME=FOLDER to give the task another name.
-      described: dict from a task's own name to a `tasks.Task` with its columns and
+      known_tasks: dict from a task's own name to a `tasks.Task` with its columns and
         metrics; or None.
 
     Returns:
@@ -80,8 +80,8 @@ def read_package(value, described=None):
     elif not name:
         raise UserError("--adapters=%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
-    if package.task in (described or {}):
-        package = adapter_package.update_task(package, described[package.task])
+    if package.task in (known_tasks or {}):
+        package = adapter_package.update_task(package, known_tasks[package.task])
     if package.encoder_weights:
         raise UserError(
             "--adapters=%s holds weights of the encoder itself, such as %s, which "

@@ -112,12 +112,12 @@ class Predictor:
         """Label strings of a task in the order of their ids; [] for regression."""
         return list(_find(self._tasks, task).labels)
 
-    def add(self, package, described=None):
+    def add(self, package, known_tasks=None):
         """Adds the task of an adapter package.
 
         Args:
           package: FOLDER, or NAME=FOLDER to give the task another name.
-          described: see `multitask.read_package`.
+          known_tasks: see `multitask.read_package`.
 
         Returns:
           The task's name.
@@ -126,7 +126,7 @@ class Predictor:
           UserError: the package is damaged, its base model, vocabulary or do_lower_case
             differ from those of the other tasks, or its name is taken.
         """
-        found = multitask.read_package(package, described)
+        found = multitask.read_package(package, known_tasks)
         adapter_package.check_fit(found, self._given)
         longest = self._config.max_position_embeddings
         if found.config["max_seq_length"] > longest:

@@ -40,7 +40,7 @@ VOCABULARY_NAME = "vocab.txt"
 _NO_GPU = tf.ConfigProto(device_count={"GPU": 0})
 
 
-def export(adapters, base, output, frozen_dtype="float32", described=None):
+def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
     """Writes the next version of a SavedModel, DIR/1 or the next free number.
 
     Args:
@@ -48,7 +48,7 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
       base: the `base_model.BaseFiles` that they belong to.
       output: folder of the versions; created if missing.
       frozen_dtype: dtype in which the base model's weights are stored, one of `DTYPES`.
-      described: see `multitask.read_package`.
+      known_tasks: see `multitask.read_package`.
 
     Returns:
       The version's folder.
@@ -58,7 +58,7 @@ def export(adapters, base, output, frozen_dtype="float32", described=None):
         written. `output` then has no new version.
     """
     folder = _next_version(output)
-    content = _read(adapters, base, described)
+    content = _read(adapters, base, known_tasks)
     need = _count_bytes(content, DTYPES[frozen_dtype])
     # The working folder's name is not a number, so TensorFlow Serving does not load it.
     with files.atomic_folder(folder, need) as partial:
@@ -87,10 +87,10 @@ class _Content(NamedTuple):
     stack: multitask.PackageStack
 
 
-def _read(adapters, base, described):
+def _read(adapters, base, known_tasks):
     """Reads and checks packages and base model; returns a `_Content`."""
     found = base_model.read(base)
-    packages = [multitask.read_package(value, described) for value in adapters]
+    packages = [multitask.read_package(value, known_tasks) for value in adapters]
     multitask.check_compatible(packages)
     for package in packages:
         adapter_package.check_fit(package, found.identity)

@@ -141,13 +141,15 @@ def test_a_package_without_its_columns(output, base, folder):
     old = str(folder / "old")
     adapter_package._write(old, description, package.weights)
     files = base_model.BaseFiles(*(base[name] for name in base_model.BaseFiles._fields))
-    described = own_tasks.load_tasks([str(folder / "kinds.json")])
-    made = saved_model.export([old], files, str(folder / "models"), described=described)
+    known_tasks = own_tasks.load_tasks([str(folder / "kinds.json")])
+    made = saved_model.export(
+        [old], files, str(folder / "models"), known_tasks=known_tasks
+    )
     (task,) = read(pathlib.Path(made) / "assets" / "tasks.json")["tasks"]
     assert task["text_columns"] == ["said", None]
-    more = {"kinds": described["kinds"]._replace(labels=(*LABELS, "more"))}
+    more = {"kinds": known_tasks["kinds"]._replace(labels=(*LABELS, "more"))}
     with pytest.raises(UserError, match="give the file that it was trained with"):
-        saved_model.export([old], files, str(folder / "models"), described=more)
+        saved_model.export([old], files, str(folder / "models"), known_tasks=more)
 
 
 def test_a_package_from_the_checkpoint(output, folder):
