@@ -1,8 +1,8 @@
-"""The programs as processes that pay once for their imports.
+"""Runs programs as processes that share the time for their imports.
 
-A process that has imported TensorFlow and the rooms forks for each command, which then
-runs its program's file as Python does. What a program imports by itself, and in which
-order, is for tests that start Python.
+A process that has imported TensorFlow and the packages forks for each command, and the
+fork runs the program's file as Python does. A test of a program's own imports has to
+start Python.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -37,7 +37,7 @@ class Command(NamedTuple):
     arguments: list
     cwd: str = str(ROOT)
     input: str = ""
-    environment: dict = {}  # noqa: RUF012 (nobody changes it)  variables to set
+    environment: dict = {}  # noqa: RUF012 (not mutated)  variables to set
     patches: dict = {}  # noqa: RUF012  constants to change, by module and name
     as_built: bool = False  # whether graphs are run as in this process: conftest.py
     signal_number: int | None = None  # what the program sends itself
@@ -51,11 +51,11 @@ def run(program, *arguments, **others):
     Returns:
       A `subprocess.CompletedProcess`, with text.
     """
-    return side_by_side([Command(program, list(arguments), **others)])[0]
+    return run_parallel([Command(program, list(arguments), **others)])[0]
 
 
-def side_by_side(commands):
-    """Runs `Command`s at the same time; returns what `run` does for each."""
+def run_parallel(commands):
+    """Runs `Command`s in parallel; returns a list of what `run` returns."""
     with tempfile.TemporaryDirectory() as folder:
         server = _server()
         server.stdin.write(json.dumps([folder, commands]) + "\n")
@@ -96,15 +96,15 @@ def _serve():
         for index, fields in enumerate(commands):
             child = os.fork()
             if not child:
-                _become(Command(*fields), folder, index)
+                _run_command(Command(*fields), folder, index)
                 return  # Python ends as it does after a program.
             children.append(child)
         ends = [os.waitpid(child, 0)[1] for child in children]
         print(json.dumps([os.waitstatus_to_exitcode(end) for end in ends]), flush=True)
 
 
-def _become(command, folder, index):
-    """Does in a forked process what the command asks."""
+def _run_command(command, folder, index):
+    """Runs a command in a forked process."""
     signal.alarm(MOST_SECONDS)
     with open(_path(folder, index, "stdin"), "w+") as stream:
         stream.write(command.input)

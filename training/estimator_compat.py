@@ -1,9 +1,8 @@
-"""The Estimator, on a TensorFlow that still has it and on one that dropped it.
+"""The Estimator, on TensorFlow with and without `tf.estimator`.
 
-TensorFlow 2.15 is the last that brings the Estimator as `tf.estimator`; there this
-module hands that on and does nothing else. Later the package tensorflow-estimator
-2.15.0 still works once it finds what it imports: this module puts stand-ins in the
-places of what was removed, before the package is first imported.
+TensorFlow 2.15 is the last with `tf.estimator`, which this module then exports. Later
+versions work with the package tensorflow-estimator 2.15.0: this module registers
+substitutes for the modules that it imports and that were removed.
 """
 
 import importlib
@@ -13,41 +12,41 @@ import types
 import tensorflow.compat.v1 as tf
 
 WITH_ESTIMATOR = "2.15"
-WITHOUT_ESTIMATOR = ("2.21",)  # those that the tests were run with
+WITHOUT_ESTIMATOR = ("2.21",)  # versions that are tested
 
 
 def _unavailable(what):
     def function(*_, **__):
         raise NotImplementedError(
-            "%s is not there on TensorFlow %s: it went with its Estimator; use "
-            "TensorFlow %s" % (what, tf.version.VERSION, WITH_ESTIMATOR)
+            "%s was removed from TensorFlow %s with its Estimator; use TensorFlow %s"
+            % (what, tf.version.VERSION, WITH_ESTIMATOR)
         )
 
     return function
 
 
 def _init_run_config(config, tf_config):
-    """Reads TF_CONFIG; `distribution.py` starts the machines of a cluster itself."""
+    """Reads TF_CONFIG; `distribution.py` starts the servers of a cluster."""
     config._distribute_coordinator_mode = None
     config._init_distributed_setting_from_environment_var(tf_config)
     config._maybe_overwrite_session_config_for_distributed_training()
 
 
 class _Embedding:
-    """For the names that are only compared with or inherited from."""
+    """Substitute for names that are only compared with or inherited from."""
 
     __init__ = _unavailable("Embedding on TPU through the Estimator")
 
 
 class _NoShutdown(tf.train.SessionRunHook):
-    """Takes the place of the hook that shut TPU workers down, and of its actions."""
+    """Substitute for the hook that shuts TPU workers down, and for its actions."""
 
     def __init__(self, *_, **__):
         pass
 
 
 class _NoExport:
-    """Stands for the decorator that entered names into TensorFlow's public API."""
+    """Substitute for the decorator that adds names to TensorFlow's public API."""
 
     def __init__(self, *_, **__):
         pass
@@ -56,7 +55,7 @@ class _NoExport:
         return symbol
 
     def export_constant(self, module_name, name):
-        """Does nothing: constants need no name in the public API."""
+        """Does nothing."""
 
 
 _EMBEDDING_NAMES = (
@@ -72,9 +71,8 @@ _EMBEDDING_NAMES = (
     "TPUEmbedding",
 )
 
-_STAND_INS = {
-    # Ran the Estimator on several machines; of it only the reading of TF_CONFIG for a
-    # single one is needed.
+_SUBSTITUTES = {
+    # The Estimator on several machines; only TF_CONFIG of a single one is needed.
     "tensorflow.python.distribute.estimator_training": {
         "init_run_config": _init_run_config,
         "should_run_distribute_coordinator": lambda config: False,
@@ -82,10 +80,10 @@ _STAND_INS = {
         "estimator_train": _unavailable("The distribute coordinator"),
         "estimator_evaluate": _unavailable("The distribute coordinator"),
     },
-    # Embedding tables on TPU, which nothing here has.
+    # Embedding tables on TPU, which are not used here.
     "tensorflow.python.tpu.tpu_embedding": dict.fromkeys(_EMBEDDING_NAMES, _Embedding),
     "tensorflow.python.tpu.tpu_embedding_gradient": {},
-    # Watched the TPU workers' heartbeat: one that hangs is no longer noticed.
+    # The heartbeat of TPU workers: one that hangs is not noticed.
     "tensorflow.python.tpu.session_support": {
         "start_worker_watchdog": lambda *_, **__: None,
         "GracefulShutdownHook": _NoShutdown,
@@ -93,7 +91,7 @@ _STAND_INS = {
         "ShutdownAllWorkers": _NoShutdown,
         "ShutdownLameWorkers": _NoShutdown,
     },
-    # Decorates with names of an API that TensorFlow no longer knows.
+    # Decorators with names of the removed API.
     "tensorflow_estimator.python.estimator.estimator_export": {
         "estimator_export": _NoExport
     },
@@ -106,18 +104,17 @@ def _load():
         return tf.estimator
     if version not in WITHOUT_ESTIMATOR:
         raise ImportError(
-            "TensorFlow %s was not tried with this program: install %s or %s, as "
+            "TensorFlow %s is not supported: install %s or %s, as "
             "requirements.txt does"
             % (tf.version.VERSION, WITH_ESTIMATOR, " or ".join(WITHOUT_ESTIMATOR))
         )
-    for name, content in _STAND_INS.items():
-        module = types.ModuleType(name, "Stand-in from estimator_compat.py.")
+    for name, content in _SUBSTITUTES.items():
+        module = types.ModuleType(name, "Substitute, see estimator_compat.py.")
         vars(module).update(content)
         sys.modules[name] = module
         package, _, attribute = name.rpartition(".")
         if package in sys.modules:
             setattr(sys.modules[package], attribute, module)
-    # Only now can it be imported.
     return importlib.import_module(
         "tensorflow_estimator.python.estimator.api._v1.estimator"
     )
@@ -125,7 +122,7 @@ def _load():
 
 estimator = _load()
 
-# It would have Ctrl-C end a training on TPU without a checkpoint; see `signals`.
+# Disable a hook by which Ctrl-C ends training on TPU without a checkpoint: `signals`.
 importlib.import_module(
     "tensorflow_estimator.python.estimator.tpu.tpu_estimator"
 ).InstallSignalHandlerHook = tf.train.SessionRunHook

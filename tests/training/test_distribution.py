@@ -331,7 +331,7 @@ def on_machines(setting, output_dir, count=2, **last):
         )
         commands.append(command)
     commands[-1] = commands[-1]._replace(**last)
-    return programs.side_by_side(commands)
+    return programs.run_parallel(commands)
 
 
 def test_a_signal_ends_the_wait_for_a_machine_that_is_missing(tmp_path, setting):
