@@ -1,4 +1,4 @@
-"""What an output directory belongs to (`run.json`), and who may go on in it."""
+"""The record of a run, `run.json`, and checks of its output directory."""
 
 import json
 import os
@@ -13,9 +13,7 @@ from weights import checkpoints, diagnosis
 
 FILE_NAME = "run.json"
 
-_REMEDY = (
-    "delete it to go on with the checkpoints beside it, or give another --output_dir"
-)
+_REMEDY = "delete it to use the checkpoints beside it, or give another --output_dir"
 
 _TEXT = schema.Value(lambda value: isinstance(value, str), "a text")
 _ENTRIES = schema.Object({}, others=schema.ANY)
@@ -42,7 +40,7 @@ SCHEMA = schema.Object(
     others=schema.ANY,
 )
 
-# Flags of the entries that are not called by their flag's name.
+# Entries whose flag has another name.
 _FLAGS = {
     "task": "task_name",
     "labels": "task_name",
@@ -59,17 +57,18 @@ def write(output_dir, identity, training, parameters):
 
     Args:
       output_dir: the run's folder.
-      identity: dict of all that must agree for the folder's weights to fit a run.
-      training: dict of all that must agree to go on with its training; None keeps
-        what the file holds.
-      parameters: what `checkpoints.parameter_counts` gives.
+      identity: dict of the settings that the folder's weights depend on.
+      training: dict of the settings that a resumed training depends on; None keeps
+        those of the file.
+      parameters: the result of `checkpoints.parameter_counts`.
     """
-    record = {"identity": identity, "training": training, "parameters": parameters}
     kept = read(output_dir) or {}
-    if training is None:
-        record["training"] = kept.get("training")
-    if "health" in kept:
-        record["health"] = kept["health"]
+    record = {
+        **{key: kept[key] for key in ("training", "health") if key in kept},
+        "identity": identity,
+        "parameters": parameters,
+    }
+    record["training"] = record.get("training") if training is None else training
     _write(output_dir, record)
 
 
@@ -95,12 +94,12 @@ def write_diagnostics(output_dir, diagnostics):
 
 
 def read_diagnostics(output_dir):
-    """What `write_diagnostics` has written last."""
+    """The recorded `diagnosis.Diagnostics`."""
     return diagnosis.from_json((read(output_dir) or {}).get("health"))
 
 
 def read(output_dir):
-    """The content of `run.json`; None where there is none.
+    """The content of `run.json`, see `SCHEMA`; None if there is none.
 
     Raises:
       UserError: the file is damaged.
@@ -110,19 +109,17 @@ def read(output_dir):
         return None
     record = files.read_json(path, _REMEDY, schema=SCHEMA)
     identity = record["identity"]
-    # Earlier versions kept entries that are none of BERT's.
     config = modeling.BertConfig.from_dict(identity["bert_config"])
     config.validate(path)
+    # Earlier versions kept other entries of the config, and had no train_policy.
     identity["bert_config"] = config.to_dict()
-    # And had no choice of what trains.
-    layers = range(config.num_hidden_layers)
     identity.setdefault("train_policy", optimization.ADAPTER_TUNING.text)
-    identity.setdefault("adapter_layers", list(layers))
+    identity.setdefault("adapter_layers", list(range(config.num_hidden_layers)))
     return record
 
 
 def check(output_dir, identity, training, shapes, trained, content=checkpoints.ALL):
-    """Refuses an output directory that another run has used.
+    """Refuses an output directory of another run.
 
     Args:
       output_dir: the folder; it need not exist.
@@ -130,34 +127,33 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
       training: see `write`; None when this run does not train.
       shapes: dict from name to shape of the model's variables.
       trained: names of the trained variables.
-      content: what checkpoints hold, one of `checkpoints.CONTENTS`.
+      content: content of checkpoints, one of `checkpoints.CONTENTS`.
 
     Returns:
-      The global step of the folder's last checkpoint; None where there is none.
+      The global step of the folder's last checkpoint; None if there is none.
 
     Raises:
-      UserError: it is no folder, or what differs, with both values, and what to do.
+      UserError: it is no folder, or of another run: what differs, with both values.
     """
     _check_folder(output_dir)
     path = checkpoints.latest(output_dir)
-    record = read(output_dir)
-    if record is not None:
-        # Without a checkpoint too: results of another model would be overwritten.
-        _compare(output_dir, "its model", record["identity"], identity)
+    record = read(output_dir) or {"identity": {}}
+    # Without a checkpoint too: results of another model would be overwritten.
+    _compare(output_dir, "its model", record["identity"], identity)
     if path is None:
         _check_no_checkpoint_is_left(output_dir)
         return None
-    if record is not None and training is not None and record.get("training"):
-        _compare(output_dir, "its training", record["training"], training)
-    remedy = (
-        "it is the last one in --output_dir=%s; give a new --output_dir, or the flags "
-        "of the run that wrote it" % output_dir
-    )
-    if "adapters" in identity and "adapters" not in (record or {}).get("identity", {}):
+    if training is not None:
+        _compare(output_dir, "its training", record.get("training") or {}, training)
+    if "adapters" in identity and "adapters" not in record["identity"]:
         raise UserError(
             "--output_dir=%s holds a checkpoint that was not trained from --adapters, "
             "and that would be used instead; give a new --output_dir" % output_dir
         )
+    remedy = (
+        "it is the last one in --output_dir=%s; give a new --output_dir, or the flags "
+        "of the run that wrote it" % output_dir
+    )
     if content == checkpoints.TRAINED:
         shapes = {name: shapes[name] for name in trained}
     checkpoint = checkpoints.Checkpoint(path, remedy)
@@ -169,7 +165,7 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
         )
     checkpoint.check_values(
         "name an earlier one of --output_dir=%s in its file `checkpoint`, or "
-        "give a new --output_dir" % output_dir,
+        "give a new --output_dir" % output_dir
     )
     if training is not None:
         _check_training_state(output_dir, checkpoint.shapes, training)
@@ -187,14 +183,14 @@ def _check_training_state(output_dir, shapes, training):
         if name not in shapes:
             raise UserError(
                 "--output_dir=%s holds a checkpoint of --precision=float16 without %s, "
-                "as earlier versions wrote them, so its training cannot go on; give a "
-                "new --output_dir, or leave --do_train out to use its weights"
+                "as earlier versions wrote them, and cannot be resumed; give a new "
+                "--output_dir, or leave --do_train out to use its weights"
                 % (output_dir, name)
             )
 
 
 def _check_folder(output_dir):
-    """Refuses a path that is, or lies below, a file, or that has one in it."""
+    """Refuses a file in the place of the folder, its parents or its eval/."""
     path = output_dir
     while path and not tf.io.gfile.exists(path):
         path = os.path.dirname(path)
@@ -212,10 +208,9 @@ def _check_folder(output_dir):
 
 
 def _check_no_checkpoint_is_left(output_dir):
-    """Refuses checkpoints that the file `checkpoint` does not lead to.
+    """Refuses to overwrite checkpoints that the file `checkpoint` does not name.
 
-    Training would begin anew and replace them. One of step 0 alone is what is left of a
-    run that was killed while it wrote its first: nothing was trained.
+    One of step 0 alone is left by a run that was killed before anything was trained.
     """
     left = files.list_folder(output_dir, "model.ckpt-*.index")
     names = [os.path.basename(path)[: -len(".index")] for path in left]
@@ -235,7 +230,7 @@ def _compare(output_dir, what, then, now):
         if key in then and then[key] != now[key]:
             raise UserError(
                 "--output_dir=%s holds another run, %s differs in %s: %s there, %s "
-                "now; give a new --output_dir, or the same --%s to go on with that run"
+                "now; give a new --output_dir, or the same --%s to use that run"
                 % (
                     output_dir,
                     what,
