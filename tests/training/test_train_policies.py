@@ -224,61 +224,32 @@ def test_what_trains_is_float32(tmp_path, precision):
 
 # --- counts -------------------------------------------------------------------------
 
-SIZES = {  # hidden size, layers
-    "minilm": (384, 6),
-    "base": (768, 12),
-    "large": (1024, 24),
-}
-# Two labels, adapters of 64; "upper": adapters in the upper half.
+# Hidden size and layers of MiniLM, BERT-base and BERT-large, and the parameters
+# trained with two labels and adapters of 64; "upper": adapters in the upper half.
+SIZES = ((384, 6), (768, 12), (1024, 24))
 COUNTS = {
-    "minilm": {
-        "adapters": 605_954,
-        "upper": 302_978,
-        "full": 22_713_986,
-        "top_k:1": 1_923_074,
-        "top_k:3": 5_472_002,
-        "layer_norm": 10_754,
-        "head": 770,
-    },
-    "base": {
-        "adapters": 2_419_202,
-        "upper": 1_209_602,
-        "full": 109_483_778,
-        "top_k:1": 7_680_002,
-        "top_k:3": 21_855_746,
-        "layer_norm": 39_938,
-        "head": 1_538,
-    },
-    "large": {
-        "adapters": 6_446_082,
-        "upper": 3_223_042,
-        "full": 335_143_938,
-        "top_k:1": 13_647_874,
-        "top_k:3": 38_840_322,
-        "layer_norm": 102_402,
-        "head": 2_050,
-    },
+    "adapters": (605_954, 2_419_202, 6_446_082),
+    "upper": (302_978, 1_209_602, 3_223_042),
+    "full": (22_713_986, 109_483_778, 335_143_938),
+    "top_k:1": (1_923_074, 7_680_002, 13_647_874),
+    "top_k:3": (5_472_002, 21_855_746, 38_840_322),
+    "layer_norm": (10_754, 39_938, 102_402),
+    "head": (770, 1_538, 2_050),
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_counts_in_numbers(size):
-    H, layers = SIZES[size]
-    of_size = modeling.BertConfig(
-        30522,
-        hidden_size=H,
-        num_hidden_layers=layers,
-        num_attention_heads=H // 64,
-        intermediate_size=4 * H,
-        type_vocab_size=2,
-    )
-    found = {}
-    for text in COUNTS[size]:
+@pytest.mark.parametrize("text", COUNTS)
+def test_counts_in_numbers(text):
+    found = []
+    for H, layers in SIZES:
+        of_size = modeling.BertConfig(
+            30522, H, layers, H // 64, 4 * H, type_vocab_size=2
+        )
         upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
         policy = flag_checks.parse_policy("adapters" if upper else text, upper, layers)
         shapes = variable_shapes.trained_shapes(of_size, 64, 2, policy)
-        found[text] = sum(int(np.prod(shape)) for shape in shapes.values())
-    assert found == COUNTS[size]
+        found.append(sum(int(np.prod(shape)) for shape in shapes.values()))
+    assert tuple(found) == COUNTS[text]
 
 
 @each_policy
@@ -303,18 +274,6 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
     assert counts["trained"] == sum(int(np.prod(s)) for s in trained.values())
 
 
-def test_full_has_the_variables_of_bert_and_a_head():
-    variables = graph_variables.of_model(
-        config(), CLASSES, classifier.Variant(policy=optimization.TrainPolicy("full"))
-    )
-    modeling.BertModel(config(), False, tf.zeros([1, 2], tf.int32), adapter_fn=None)
-    assert set(variables.shapes) == {
-        *(v.op.name for v in tf.global_variables()),
-        "output_weights",
-        "output_bias",
-    }
-
-
 # --- flags --------------------------------------------------------------------------
 
 
@@ -334,23 +293,20 @@ def test_layers_are_read(text, layers):
         ("all", None, "adapters, full, top_k:N, layer_norm, head"),
         ("top_k", None, "top_k:N"),
         ("head:2", None, "head:2"),
-        ("top_k:0", None, "the model has 6 layers, so N can be 1 to 6"),
-        ("top_k:7", None, "the model has 6 layers"),
-        ("top_k:-1", None, "the model has 6 layers"),
+        ("top_k:0", None, "1 to 6"),
+        ("top_k:7", None, "1 to 6"),
+        ("top_k:-1", None, "1 to 6"),
         ("full", "1-2", "full has no adapters, and adapter_layers is 1-2"),
         ("adapters", "2-6", "counted from 0 to 5"),
-        ("adapters", "3-2", "'3-2' is no layer"),
-        ("adapters", "1,", "'' is no layer"),
-        ("adapters", "x", "'x' is no layer"),
+        ("adapters", "3-2", "'3-2'"),
+        ("adapters", "1,", "''"),
+        ("adapters", "x", "'x'"),
     ],
 )
 def test_choices_that_cannot_be(text, layers, part):
     with pytest.raises(UserError) as error:
         flag_checks.parse_policy(text, layers, 6)
     assert part in str(error.value)
-
-
-def test_all_layers_named_are_the_default():
     assert flag_checks.parse_policy("adapters", "0-5", 6) == optimization.TrainPolicy()
 
 
@@ -423,7 +379,7 @@ def test_a_run_leaves_a_package_that_scores_as_it_did(
 ):
     flags = {**flags, "do_predict": True}
     output = run("a", do_train=True, checkpoint_content="trained", **flags)
-    assert "Trains by --train_policy=" + says in capsys.readouterr().err
+    assert "--train_policy=" + says in capsys.readouterr().err
     package = adapter_package.read(str(output / "adapters"))
     assert package.weights
     for name in package.weights:
@@ -537,9 +493,9 @@ def test_adapters_are_left_out_where_that_is_asked_for(
     assert (output / "eval_results_without_1.txt").exists()
 
     for changes, part in (
-        ({"do_train": True}, "takes trained adapters out for evaluation"),
-        ({"adapters": None, "train_policy": "head"}, "adapters in layers none alone"),
-        ({"adapters": None, "adapter_layers": "1"}, "adapters in layers 1 alone"),
+        ({"do_train": True}, "--ablate_adapter_layers=0"),
+        ({"adapters": None, "train_policy": "head"}, "none have adapters"),
+        ({"adapters": None, "adapter_layers": "1"}, "layers 1 have adapters"),
         ({"ablate_adapter_layers": "2"}, "--ablate_adapter_layers=2"),
     ):
         message = fails("d", **{"ablate_adapter_layers": "0", **flags, **changes})
