@@ -90,16 +90,13 @@ def verify(values, packages):
     if values.vocab_file:
         tokenization.load_vocab(values.vocab_file)  # Says so where it is none.
         given["vocabulary"] = files.digest(values.vocab_file)
-    checkpoints.read_shapes(values.init_checkpoint)
-    fingerprints: dict[str, dict] = {}
+    base = checkpoints.Checkpoint(values.init_checkpoint)
     wrong = 0
     for folder in packages:
         try:
             package = adapter_package.read(folder)
             problems = adapter_package.find_mismatches(package, given)
-            problems += package_conversion.find_base_mismatches(
-                package, values.init_checkpoint, fingerprints
-            )
+            problems += package_conversion.find_base_mismatches(package, base)
         except UserError as error:
             problems = [str(error)]
         wrong += bool(problems)

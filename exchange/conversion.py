@@ -164,7 +164,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
         do_lower_case = case
     found, values = packages.read_base(base, do_lower_case)
     if package:
-        packages.merge_layer_norms(base, values, found, package)
+        packages.merge_layer_norms(values, found, package)
 
     with files.atomic_folder(output_dir, _bytes_of(values)) as folder:
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))

@@ -13,7 +13,6 @@ from training import classifier
 from weights import (
     adapter_package,
     base_model,
-    checkpoints,
     package_conversion,
     variable_shapes,
 )
@@ -52,8 +51,7 @@ def read_base(base, do_lower_case):
     shapes = variable_shapes.frozen_shapes(bert_config)
     for name in names:
         shapes.setdefault(name, [bert_config.hidden_size])  # Layer norms.
-    checkpoint = checkpoints.Checkpoint(base.init_checkpoint)
-    report = checkpoint.check_fit(shapes, [])
+    report = found.checkpoint.check_fit(shapes, [])
     more = [name for name in report.left_over if name.startswith("bert/")]
     if more:
         raise UserError(
@@ -62,14 +60,13 @@ def read_base(base, do_lower_case):
             "(manage_adapters.py export makes a package of a tuned checkpoint)"
             % (base.init_checkpoint, more[0])
         )
-    return found, dict(checkpoint.iterate_values(names))
+    return found, dict(found.checkpoint.iterate_values(names))
 
 
-def merge_layer_norms(base, values, found, package):
+def merge_layer_norms(values, found, package):
     """Puts a package's layer norms in the place of the base's.
 
     Args:
-      base: a `base_model.BaseFiles`.
       values: dict from variable to array, changed.
       found: the base's `base_model.BaseModel`.
       package: an `adapter_package.AdapterPackage`.
@@ -86,10 +83,8 @@ def merge_layer_norms(base, values, found, package):
             "--init_checkpoint" % (package.path, package.encoder_weights[0])
         )
     adapter_package.check_fit(package, found.identity)
-    for misfit in package_conversion.find_base_mismatches(
-        package, base.init_checkpoint
-    ):
-        raise UserError("--adapters=%s does not fit: %s" % (package.path, misfit))
+    for mismatch in package_conversion.find_base_mismatches(package, found.checkpoint):
+        raise UserError("--adapters=%s does not fit: %s" % (package.path, mismatch))
     values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
 
 
@@ -166,9 +161,7 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
         output,
         config,
         weights,
-        checkpoints.base_fingerprint(
-            base.init_checkpoint, variable_shapes.frozen_shapes(bert_config)
-        ),
+        found.checkpoint.base_fingerprint(variable_shapes.frozen_shapes(bert_config)),
         0,
     )
     return adapter_package.read(output), notes

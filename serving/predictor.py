@@ -22,7 +22,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from serving import multitask
-from weights import adapter_package, base_model, checkpoints, variable_shapes
+from weights import adapter_package, base_model, variable_shapes
 
 BATCH_SIZE = 32
 
@@ -96,7 +96,7 @@ class Predictor:
         }
         frozen = variable_shapes.frozen_shapes(self._config)
         self._given = base.identity
-        self._checkpoint = checkpoints.Checkpoint(init_checkpoint)
+        self._checkpoint = base.checkpoint
         self._checkpoint.base_fingerprint(frozen)  # Reads all, so damage is found.
         self._graph = _Graph(self._config, init_checkpoint)
         self._tasks = _Tasks({}, None, None)

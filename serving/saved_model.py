@@ -30,7 +30,7 @@ import modeling
 from errors import UserError
 from serving import multitask
 from system import files
-from weights import adapter_package, base_model, checkpoints, variable_shapes
+from weights import adapter_package, base_model, variable_shapes
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 SIGNATURE = "serving_default"
@@ -95,17 +95,16 @@ def _read(adapters, base, known_tasks):
     for package in packages:
         adapter_package.check_fit(package, found.identity)
     logging.info("Read %d adapter packages; reading the base.", len(packages))
-    checkpoint = checkpoints.Checkpoint(base.init_checkpoint)
     frozen = variable_shapes.frozen_shapes(found.bert_config)
     return _Content(
         bert_config=found.bert_config,
         vocab_file=base.vocab_file,
-        base=checkpoint.base_fingerprint(frozen),
+        base=found.checkpoint.base_fingerprint(frozen),
         packages=packages,
         stack=multitask.stack_packages(
-            [multitask.fill_missing_weights(p, checkpoint) for p in packages]
+            [multitask.fill_missing_weights(p, found.checkpoint) for p in packages]
         ),
-        frozen=dict(checkpoint.iterate_values(frozen)),
+        frozen=dict(found.checkpoint.iterate_values(frozen)),
     )
 
 

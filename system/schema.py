@@ -129,6 +129,7 @@ def _is_printable(value):
 
 
 ANY = Value(lambda value: True, "anything")
+NUMBER = Value(is_number, "a number")  # NaN and infinities are some, for Python
 BOOLEAN = Value(lambda value: isinstance(value, bool), "true or false")
 TEXT = Value(lambda value: isinstance(value, str), "a text")
 LINE = Value(_is_line, "a text of one line without control characters")

@@ -144,7 +144,7 @@ def _check_base(flags, base, variables, package, identity):
     if package is not None:
         trained = set(variables.trained())
         shapes = {name: shapes[name] for name in shapes if name not in trained}
-    report = base.check_fit(shapes, variables.new(), flags.allow_random_base)
+    report = base.check_fit(shapes, variables.task_specific(), flags.allow_random_base)
     if package is not None:
         _check_package(package, identity, base)
     base.check_values(

@@ -90,7 +90,7 @@ class AdapterPackage(NamedTuple):
     def encoder_weights(self):
         """Names of weights that are not adapters, layer norms or head, sorted."""
         variables = variable_shapes.model_variables(self.bert_config, 1, 1, self.policy)
-        return sorted(set(self.weights) - set(variables.new()))
+        return sorted(set(self.weights) - set(variables.task_specific()))
 
     @property
     def adapter_size(self):

@@ -1,4 +1,4 @@
-"""The base that packages belong to: its three files, held against each other."""
+"""The base model that packages belong to: its three files, checked together."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from weights import checkpoints, variable_shapes
 
 
 class BaseFiles(NamedTuple):
-    """The files of a base, as the user gives them."""
+    """The files of a base model."""
 
     init_checkpoint: str | None = None  # path without file endings
     bert_config_file: str | None = None
@@ -19,45 +19,46 @@ class BaseFiles(NamedTuple):
 
 
 class BaseModel(NamedTuple):
-    """A base whose files fit each other."""
+    """A base model whose files fit each other."""
 
+    checkpoint: checkpoints.Checkpoint
     bert_config: modeling.BertConfig
     vocab: dict[str, int]
-    # What a package has to agree with, see `adapter_package.find_mismatches`.
-    identity: dict[str, object]
+    identity: dict[str, object]  # what `adapter_package.find_mismatches` compares
 
 
 def read(base, remedy=None):
-    """Reads a base, all but its weights.
+    """Reads a base model, the values of its weights excepted.
 
     Args:
       base: `BaseFiles`, all three.
-      remedy: what to do where its checkpoint lacks something, for the message.
+      remedy: what to do about a checkpoint that does not fit, for the message.
 
     Returns:
       A `BaseModel`.
 
     Raises:
-      UserError: a file cannot be read, or they are not of one base.
+      UserError: a file cannot be read, or the files belong to different models.
     """
     bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
     vocab = tokenization.load_vocab(base.vocab_file)
     features.check_vocabulary(
         base.vocab_file, vocab, bert_config.vocab_size, base.bert_config_file
     )
-    check_shapes(base.init_checkpoint, bert_config, remedy)
+    checkpoint = checkpoints.Checkpoint(base.init_checkpoint)
+    check_shapes(checkpoint, bert_config, remedy)
     identity = {
         "bert_config": bert_config.to_dict(),
         "vocabulary": files.digest(base.vocab_file),
     }
-    return BaseModel(bert_config, vocab, identity)
+    return BaseModel(checkpoint, bert_config, vocab, identity)
 
 
 def check_shapes(checkpoint, bert_config, remedy=None):
-    """Refuses a base of other sizes, more layers among them.
+    """Refuses a checkpoint of a base model of other sizes or with more layers.
 
     Args:
-      checkpoint: path without file endings.
+      checkpoint: a `checkpoints.Checkpoint`.
       bert_config: a `modeling.BertConfig`.
       remedy: what to do, for the message.
 
@@ -65,7 +66,6 @@ def check_shapes(checkpoint, bert_config, remedy=None):
       UserError: the first variable that does not fit.
     """
     shapes = variable_shapes.frozen_shapes(bert_config)
-    checkpoint = checkpoints.Checkpoint(checkpoint)
     checkpoint.check_fit(shapes, [], remedy=remedy)
     more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
     if more in checkpoint.shapes:
@@ -75,6 +75,6 @@ def check_shapes(checkpoint, bert_config, remedy=None):
             % (
                 checkpoint.path,
                 bert_config.num_hidden_layers,
-                remedy or "give the base's own config, --bert_config_file",
+                remedy or "give the config of the base model, --bert_config_file",
             )
         )

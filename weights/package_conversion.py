@@ -1,4 +1,4 @@
-"""Adapter packages from and to full checkpoints, and against the base's."""
+"""Adapter packages from and to full checkpoints."""
 
 import json
 import math
@@ -16,7 +16,7 @@ import optimization
 import tokenization
 from errors import UserError
 from inputs import features, own_tasks, tasks
-from system import files
+from system import files, schema
 from weights import (
     adapter_package,
     base_model,
@@ -24,7 +24,6 @@ from weights import (
     diagnosis,
     package_checks,
     run_record,
-    variable_shapes,
 )
 
 _ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
@@ -38,22 +37,22 @@ _CONFIG_REMEDY = (
 
 
 class PackageOptions(NamedTuple):
-    """What the user says of weights; None: what lies beside them says, or a default."""
+    """Entries of a package that the user gives; None: from a file, or the default."""
 
     task: tasks.Task | None = None
-    name: str | None = None  # of a task that no row describes
+    name: str | None = None  # of a task without a `tasks.Task`
     labels: list[str] | None = None  # in the order of the head's outputs
     do_lower_case: bool | None = None
     max_seq_length: int | None = None
 
 
 class _Record(NamedTuple):
-    """What lies beside a checkpoint of this program."""
+    """The files of a run beside its checkpoint."""
 
-    identity: dict[str, Any]  # of run.json; {} where there is none
-    settings: dict[str, Any] | None  # of the training
-    scores: dict[str, Any] | None  # on the dev sets, of this very step
-    diagnostics: diagnosis.Diagnostics  # of this very step
+    identity: dict[str, Any]  # of run.json; {} without one
+    settings: dict[str, Any] | None  # of the training run
+    scores: dict[str, Any] | None  # by dev set and metric, of the checkpoint's step
+    diagnostics: diagnosis.Diagnostics  # of the checkpoint's step
 
 
 def export(checkpoint, output, given, base=None):
@@ -63,18 +62,18 @@ def export(checkpoint, output, given, base=None):
       checkpoint: path without file endings, of this program or the original.
       output: folder to make.
       given: `PackageOptions`.
-      base: `base_model.BaseFiles` or None. Its checkpoint is needed where `checkpoint`
-        holds trained variables alone, its other files where no run.json lies beside it.
+      base: `base_model.BaseFiles` or None. Its checkpoint is needed if `checkpoint`
+        has trained variables only, its other files if there is no run.json.
 
     Returns:
       The `adapter_package.AdapterPackage`, read back.
 
     Raises:
-      UserError: the checkpoint is unreadable or does not fit what is given, or the
-        output is there already.
+      UserError: the checkpoint cannot be read or does not fit what is given, or the
+        output exists.
     """
     if tf.io.gfile.exists(output):
-        raise UserError("--output=%s is there already: give a new folder" % output)
+        raise UserError("--output=%s exists: give a new folder" % output)
     base = base or base_model.BaseFiles()
     source = checkpoints.Checkpoint(
         checkpoint,
@@ -89,7 +88,7 @@ def export(checkpoint, output, given, base=None):
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
     trained = package_checks.trained_shapes(config)
     frozen = package_checks.frozen_shapes(config)
-    holder = _find_base(checkpoint, base.init_checkpoint, shapes, frozen)
+    holder = _find_base(source, base.init_checkpoint, frozen)
     _check_head(checkpoint, shapes, trained, config["task"]["name"])
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, [], remedy=_CONFIG_REMEDY)
@@ -98,12 +97,27 @@ def export(checkpoint, output, given, base=None):
         output,
         config,
         dict(source.iterate_values(trained)),
-        checkpoints.base_fingerprint(holder, frozen),
+        holder.base_fingerprint(frozen),
         step,
         record.scores,
         record.diagnostics,
     )
     return adapter_package.read(output)
+
+
+_RESULTS_SCHEMA = schema.Object(
+    {
+        "global_step": schema.integer(),
+        "sets": schema.Object(
+            {},
+            others=schema.Object(
+                {"scores": schema.Object({}, others=schema.NUMBER)}, others=schema.ANY
+            ),
+        ),
+    },
+    optional={"health": diagnosis.SCHEMA},
+    others=schema.ANY,
+)
 
 
 def _read_record(folder, step):
@@ -112,35 +126,26 @@ def _read_record(folder, step):
     path = os.path.join(folder, "eval_results.json")
     if record and tf.io.gfile.exists(path):
         remedy = "evaluate again with --do_eval=true, or delete it"
-        results = files.read_json(path, remedy)
-        try:
-            sets = results["sets"]
-            if results["global_step"] == step:
-                scores = {
-                    name: {metric: float(score) for metric, score in found.items()}
-                    for name, found in ((name, sets[name]["scores"]) for name in sets)
-                }
-                diagnostics = diagnosis.from_json(results.get("health"))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError("%s is damaged (%r): %s" % (path, error, remedy)) from None
+        results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
+        if results["global_step"] == step:
+            scores = {name: each["scores"] for name, each in results["sets"].items()}
+            diagnostics = diagnosis.from_json(results.get("health"))
     return _Record(
         record.get("identity", {}), record.get("training"), scores, diagnostics
     )
 
 
 def _adapter_sizes(checkpoint, shapes, record):
-    """Dict from a layer with adapters to their size.
+    """Sizes of the adapters by layer.
 
     Raises:
-      UserError: there are none, and nothing says that there need not be; or all of
-        the model was trained.
+      UserError: there are none, although the policy has some, or the policy is full.
     """
     policy = record.identity.get("train_policy", modeling.ADAPTERS)
     if policy == optimization.FULL:
         raise UserError(
-            "--checkpoint=%s is of --train_policy=full: all of it was trained, so it "
-            "is a BERT of its own and no package; use it as --init_checkpoint"
-            % checkpoint
+            "--checkpoint=%s is of --train_policy=full: the whole model was trained, "
+            "which is no package; use it as --init_checkpoint" % checkpoint
         )
     pattern = re.compile(re.escape(_ADAPTER).replace("%s", "([0-9]{1,9})"))
     found = {}
@@ -150,7 +155,7 @@ def _adapter_sizes(checkpoint, shapes, record):
             found[int(match[1])] = shape[1]
     if not found and policy == modeling.ADAPTERS:
         raise UserError(
-            "--checkpoint=%s holds no adapters (no %s): give one of a training with "
+            "--checkpoint=%s holds no adapters (no %s): give one of a run with "
             "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER % 0)
         )
     return found
@@ -174,6 +179,7 @@ def _make_config(given, base, record, sizes, checkpoint):
     if base.vocab_file:
         vocab = tokenization.load_vocab(base.vocab_file)
         vocabulary = files.digest(base.vocab_file)
+    vocabulary = _agree("vocab_file", "vocabulary", vocabulary, identity)
     bert_config = modeling.BertConfig.from_dict(
         _agree("bert_config_file", "bert_config", bert_config, identity)
     )
@@ -192,7 +198,7 @@ def _make_config(given, base, record, sizes, checkpoint):
     return adapter_package.make_config(
         _describe_task(given.task, identity),
         bert_config,
-        _agree("vocab_file", "vocabulary", vocabulary, identity),
+        vocabulary,
         _agree("do_lower_case", "do_lower_case", given.do_lower_case, identity, True),
         length,
         adapter_size=sizes[min(sizes)] if sizes else 0,
@@ -221,16 +227,16 @@ def _describe_task(task, identity):
 
 
 def _agree(flag, entry, given, identity, default=None):
-    """What is given, or else what the run's record says, or else the default.
+    """The given value, else the one in the run's record, else the default.
 
     Raises:
-      UserError: the two differ, or there is none of the three.
+      UserError: given and recorded value differ, or there is no value.
     """
     if given is None:
         value = identity.get(entry, default)
         if value is None:
             raise UserError(
-                "--%s is needed: no %s lies beside --checkpoint that says it"
+                "--%s is needed: there is no %s beside --checkpoint that has it"
                 % (flag, run_record.FILE_NAME)
             )
         return value
@@ -249,21 +255,21 @@ def _agree(flag, entry, given, identity, default=None):
     return given
 
 
-def _find_base(checkpoint, init_checkpoint, shapes, frozen):
-    """The checkpoint that holds the frozen variables."""
-    if set(frozen) & set(shapes):
+def _find_base(source, init_checkpoint, frozen):
+    """The `checkpoints.Checkpoint` that holds the frozen variables."""
+    if set(frozen) & set(source.shapes):
         if init_checkpoint:
             raise UserError(
-                "--checkpoint=%s holds its base itself: leave out --init_checkpoint"
-                % checkpoint
+                "--checkpoint=%s holds the base model too: leave out --init_checkpoint"
+                % source.path
             )
-        return checkpoint
+        return source
     if not init_checkpoint:
         raise UserError(
-            "--checkpoint=%s holds trained variables alone: give the base that it was "
-            "trained on, --init_checkpoint" % checkpoint
+            "--checkpoint=%s holds trained variables only: give the base model that it "
+            "was trained on, --init_checkpoint" % source.path
         )
-    return init_checkpoint
+    return checkpoints.Checkpoint(init_checkpoint)
 
 
 def _check_head(checkpoint, shapes, trained, task_name):
@@ -277,55 +283,48 @@ def _check_head(checkpoint, shapes, trained, task_name):
         )
 
 
-# --- against a base -------------------------------------------------------------
+# --- against a base model -------------------------------------------------------
 
 
-def find_base_mismatches(package, checkpoint, fingerprints=None):
-    """How a package differs from a base.
+def find_base_mismatches(package, base):
+    """Differences between a package and a base model.
 
     Args:
       package: an `adapter_package.AdapterPackage`.
-      checkpoint: path of the base without file endings.
-      fingerprints: dict that keeps what was read of the base from one call to the
-        next; None: nothing is kept.
+      base: the `checkpoints.Checkpoint` of the base model.
 
     Returns:
-      List of texts, with both values; empty where the package fits.
+      List of texts, with both values; empty if the package fits.
     """
-    fingerprints = {} if fingerprints is None else fingerprints
-    policy = package.policy
-    shapes = variable_shapes.frozen_shapes(package.bert_config, policy)
-    key = json.dumps(shapes)
-    if key not in fingerprints:
-        try:
-            base_model.check_shapes(
-                checkpoint, package.bert_config, "give the base that it was trained on"
-            )
-            fingerprints[key] = checkpoints.base_fingerprint(checkpoint, shapes)
-        except UserError as error:
-            return [str(error)]
-    return adapter_package.find_mismatches(package, {"base": fingerprints[key]})
+    try:
+        base_model.check_shapes(
+            base, package.bert_config, "give the base model that it was trained on"
+        )
+        fingerprint = base.base_fingerprint(
+            package_checks.frozen_shapes(package.config)
+        )
+    except UserError as error:
+        return [str(error)]
+    return adapter_package.find_mismatches(package, {"base": fingerprint})
 
 
-# --- from base and package to a checkpoint --------------------------------------
+# --- from package to checkpoint -------------------------------------------------
 
 
 def merge(folder, init_checkpoint, output):
-    """Writes base and package as one checkpoint, as a training would have saved it.
-
-    It holds the model's variables and the step, no optimizer slots.
+    """Writes base model and package as one checkpoint, without optimizer slots.
 
     Args:
       folder: the package.
-      init_checkpoint: path of the base without file endings.
+      init_checkpoint: path of the base model without file endings.
       output: path to write, without file endings.
 
     Returns:
       The `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: the package is damaged or does not fit the base, a checkpoint cannot
-        hold it, or the output is there already or cannot be written.
+      UserError: the package is damaged or does not fit the base model, a checkpoint
+        cannot hold it, or the output exists or cannot be written.
     """
     _check_output(output)
     package = adapter_package.read(folder)
@@ -335,18 +334,18 @@ def merge(folder, init_checkpoint, output):
             "computes them with gelu; use the package itself, --adapters"
             % (folder, package.activation)
         )
-    for misfit in find_base_mismatches(package, init_checkpoint):
-        raise UserError("%s does not fit: %s" % (folder, misfit))
-    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
+    base = checkpoints.Checkpoint(init_checkpoint)
+    for mismatch in find_base_mismatches(package, base):
+        raise UserError("%s does not fit: %s" % (folder, mismatch))
     merged = {
-        **dict(checkpoints.iterate_values(init_checkpoint, frozen)),
+        **dict(base.iterate_values(package_checks.frozen_shapes(package.config))),
         **package.weights,
         _STEP: np.array(package.config["global_step"], np.int64),
     }
     need = sum(value.nbytes for value in merged.values())
     with files.working_folder(output, need) as folder:
         checkpoints.write(os.path.join(folder, os.path.basename(output)), merged)
-        # The index comes last: without it there is no checkpoint.
+        # Sorted: the index comes last, and without it there is no checkpoint.
         for path in files.list_folder(folder):
             name = os.path.basename(path)
             tf.io.gfile.rename(path, os.path.join(os.path.dirname(output), name))
@@ -354,15 +353,14 @@ def merge(folder, init_checkpoint, output):
 
 
 def _check_output(prefix):
-    """Refuses a checkpoint's path that is taken or is that of a folder."""
     command_line.check_no_pattern("output", prefix)
     if not os.path.basename(prefix) or tf.io.gfile.isdir(prefix):
         raise UserError(
             "--output=%s is a folder: give a checkpoint's path in it, such as %s"
             % (prefix, os.path.join(prefix, "model.ckpt"))
         )
-    taken = files.list_with_prefix(prefix, ".[id]*")
-    if taken:
+    existing = files.list_with_prefix(prefix, ".[id]*")
+    if existing:
         raise UserError(
-            "--output=%s: %s is there already; give a new path" % (prefix, taken[0])
+            "--output=%s: %s exists; give a new path" % (prefix, existing[0])
         )

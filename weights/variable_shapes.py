@@ -9,17 +9,15 @@ import optimization
 class VariableSet(NamedTuple):
     """Names and shapes of a model's variables, without optimizer slots and step."""
 
-    shapes: dict[str, list[int]]  # of all
-    # Trained ones: collection -> names, `modeling.OTHER` if there are any. The rest is
-    # frozen.
-    collections: dict[str, list[str]]
+    shapes: dict[str, list[int]]  # of all variables
+    collections: dict[str, list[str]]  # names of the trained ones, by collection
 
     def trained(self):
-        """The names of the trained variables."""
+        """Names of the trained variables."""
         return [name for names in self.collections.values() for name in names]
 
-    def new(self):
-        """The names of those that a base need not hold."""
+    def task_specific(self):
+        """Names of the trained variables that a checkpoint of BERT may lack."""
         return [
             name
             for collection in modeling.TRAINED_COLLECTIONS
@@ -34,55 +32,47 @@ def model_variables(
 
     Args:
       bert_config: a `modeling.BertConfig`.
-      adapter_size: the bottleneck's width; without adapters any.
-      num_outputs: labels; 1 for regression.
+      adapter_size: size of the bottleneck; any, if the policy has no adapters.
+      num_outputs: number of labels; 1 for regression.
       policy: an `optimization.TrainPolicy`.
 
     Returns:
       A `VariableSet`.
     """
-    shapes = _shapes_by_collection(bert_config, policy, adapter_size, num_outputs)
+    by_collection = _shapes_by_collection(
+        bert_config, policy, adapter_size, num_outputs
+    )
     trained = {
-        collection: [name for name in of_name if policy.trains(name, collection)]
-        for collection, of_name in shapes.items()
+        collection: [name for name in shapes if policy.trains(name, collection)]
+        for collection, shapes in by_collection.items()
     }
     if not trained[modeling.OTHER]:
         del trained[modeling.OTHER]
-    return VariableSet(
-        shapes={n: shape for each in shapes.values() for n, shape in each.items()},
-        collections=trained,
-    )
+    shapes = {n: shape for each in by_collection.values() for n, shape in each.items()}
+    return VariableSet(shapes, trained)
 
 
 def trained_shapes(
     bert_config, adapter_size, num_outputs, policy=optimization.ADAPTER_TUNING
 ):
-    """Names and shapes of the trained variables, sorted by name.
+    """Shapes of the trained variables: dict from name to list of ints, sorted by name.
 
-    Takes what `model_variables` takes; returns a dict from name to list of ints.
+    The arguments are those of `model_variables`.
     """
     variables = model_variables(bert_config, adapter_size, num_outputs, policy)
     return {name: variables.shapes[name] for name in sorted(variables.trained())}
 
 
 def frozen_shapes(bert_config, policy=optimization.ADAPTER_TUNING):
-    """Names and shapes of the frozen variables, sorted by name: the base.
-
-    Args:
-      bert_config: a `modeling.BertConfig`.
-      policy: an `optimization.TrainPolicy`.
-
-    Returns:
-      Dict from name to list of ints.
-    """
-    # Adapters and head are never frozen, so their sizes do not matter.
+    """Shapes of the base model's frozen variables, see `trained_shapes`."""
+    # The sizes of adapters and head do not matter: they are never frozen.
     variables = model_variables(bert_config, 1, 1, policy)
     frozen = variables.shapes.keys() - variables.trained()
     return {name: variables.shapes[name] for name in sorted(frozen)}
 
 
 def _shapes_by_collection(bert_config, policy, adapter_size, num_outputs):
-    """All of a model's variables: collection -> name -> shape."""
+    """Shapes of all variables: collection -> name -> list of ints."""
     H, wide = bert_config.hidden_size, bert_config.intermediate_size
     layer_norms, adapters = {}, {}
     other = {
