@@ -3,11 +3,12 @@
     python -m benchmarks.serving --init_checkpoint=DIR/bert_model.ckpt \\
       --bert_config_file=DIR/bert_config.json --vocab_file=DIR/vocab.txt
 
-The tasks are made up, of random weights; what is timed is the graph, on random ids. All
-models are timed in turns, in one process. Resident memory is what models add to that of
-a fresh process with TensorFlow alone. Linux only.
+The tasks have random weights, and the graphs are timed on random ids: all models in
+turns, in one process. Memory is the resident memory that models add to a new process
+with TensorFlow. Linux only.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -29,11 +30,11 @@ from weights import adapter_package, base_model, checkpoints, variable_shapes
 
 FLAGS = flags.FLAGS
 
-_TASKS = 16  # rows of a batch are of these in turn
+_TASKS = 16  # The examples of a batch belong to these in turn.
 _COUNTS = (1, 4, _TASKS)
 _LABELS = ["0", "1"]
 
-# Prints the bytes that the models named as arguments add to a process, by a short run.
+# Prints the bytes that loading and running the models given as arguments adds.
 _MEMORY = """
 import sys
 import numpy as np
@@ -64,7 +65,7 @@ print(resident() - before)
 
 
 class Size(NamedTuple):
-    """What models take."""
+    """Disk and memory of models."""
 
     title: str
     disk: int  # bytes
@@ -81,9 +82,9 @@ class Model:
             loaded = tf.saved_model.load(self._session, ["serve"], folder)
         self._signature = loaded.signature_def[saved_model.SIGNATURE]
 
-    def run(self, rows):
-        """Runs a batch: dict from the inputs' names to arrays; returns the scores."""
-        feed = {info.name: rows[name] for name, info in self._signature.inputs.items()}
+    def run(self, batch):
+        """Runs a batch, a dict from the inputs' names to arrays; returns the scores."""
+        feed = {info.name: batch[name] for name, info in self._signature.inputs.items()}
         return self._session.run(self._signature.outputs["scores"].name, feed)
 
 
@@ -118,7 +119,7 @@ def write_package(folder, seed):
 
 
 def write_single(folder, package):
-    """Writes a SavedModel of one task's whole model, base included."""
+    """Writes a SavedModel of one task's whole model."""
     config = package.bert_config
     values = dict(
         checkpoints.iterate_values(
@@ -151,7 +152,7 @@ def write_single(folder, package):
     return folder
 
 
-def size(title, folders):
+def measure_size(title, folders):
     """The `Size` of models that are loaded into one process."""
     arguments = ["task0=" + folder for folder in folders]
     printed = subprocess.run(
@@ -170,8 +171,8 @@ def size(title, folders):
     return Size(title, disk, int(printed))
 
 
-def random_rows(count):
-    """Inputs of a batch whose rows are of the tasks in turn."""
+def random_batch(count):
+    """Inputs of a batch whose examples belong to the tasks in turn."""
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     shape = [count, FLAGS.seq_length]
     return {
@@ -182,12 +183,12 @@ def random_rows(count):
     }
 
 
-def calls_by_task(models, rows):
-    """A call for each task that the rows are of, to its own model."""
+def run_by_task(models, batch):
+    """Runs the examples of each task on its own model."""
     for i, model in enumerate(models):
-        own = rows["task"] == "task%d" % i
+        own = batch["task"] == "task%d" % i
         if own.any():
-            model.run({name: value[own] for name, value in rows.items()})
+            model.run({name: value[own] for name, value in batch.items()})
 
 
 def time_in_turns(functions):
@@ -217,36 +218,35 @@ def print_times(many, small, one, separate):
 
     Args:
       many: the `Model` of all tasks.
-      small: the same, its base in bfloat16.
-      one: the `Model` of all tasks where there is one only.
-      separate: list of `Model`, one a task.
+      small: the same, with the base model in bfloat16.
+      one: the `Model` of a single task, exported in the same way.
+      separate: list of single-task `Model`s, one for each task.
     """
     batch = FLAGS.batch_size
     titles = (
         "one model of %d tasks" % _TASKS,
-        "the same, base in bfloat16",
+        "the same, base model in bfloat16",
         "one model of 1 task",
-        "single-task model, its own rows",
+        "single-task model, examples of its task",
         "%d single-task models" % _TASKS,
     )
-    print("\n%-44s %12s %14s" % ("", "1 row", "%d rows" % batch))
+    print("\n%-44s %12s %14s" % ("", "1 example", "%d examples" % batch))
     times = []
     for count in (1, batch):
-        rows = random_rows(count)
-        of_first = dict(rows, task=np.array(["task0"] * count))
-        times.append(
-            time_in_turns(
-                [
-                    lambda rows=rows: many.run(rows),
-                    lambda rows=rows: small.run(rows),
-                    lambda rows=of_first: one.run(rows),
-                    lambda rows=of_first: separate[0].run(rows),
-                    lambda rows=rows: calls_by_task(separate, rows),
-                ]
-            )
+        inputs = random_batch(count)
+        of_first = dict(inputs, task=np.array(["task0"] * count))
+        runs = (
+            functools.partial(many.run, inputs),
+            functools.partial(small.run, inputs),
+            functools.partial(one.run, of_first),
+            functools.partial(separate[0].run, of_first),
+            functools.partial(run_by_task, separate, inputs),
         )
+        times.append(time_in_turns(runs))
     for title, latency, seconds in zip(titles, *times):
-        print("%-44s %9.1f ms %8.1f rows/s" % (title, 1e3 * latency, batch / seconds))
+        print(
+            "%-44s %9.1f ms %8.1f examples/s" % (title, 1e3 * latency, batch / seconds)
+        )
 
 
 _TEXTS = {
@@ -273,7 +273,7 @@ def define_flags(flag_values):
 
 @reports_user_errors
 def main(argv):
-    """Writes the models, and prints what they take."""
+    """Writes the models, and prints their sizes and times."""
     required = ("init_checkpoint", "bert_config_file", "vocab_file")
     command_line.check_required(FLAGS, required)
     tf.get_logger().setLevel("ERROR")
@@ -298,12 +298,14 @@ def main(argv):
         print_sizes(
             [
                 *(
-                    size("one model, tasks: %d" % count, [many[count]])
+                    measure_size("one model, tasks: %d" % count, [many[count]])
                     for count in _COUNTS
                 ),
-                size("one model, tasks: %d, base in bfloat16" % _TASKS, [small]),
-                size("single-task model", separate[:1]),
-                size("single-task models: %d" % _TASKS, separate),
+                measure_size(
+                    "one model, tasks: %d, base model in bfloat16" % _TASKS, [small]
+                ),
+                measure_size("single-task model", separate[:1]),
+                measure_size("single-task models: %d" % _TASKS, separate),
             ]
         )
         print_times(
