@@ -1,9 +1,9 @@
-"""Adapters in the format of AdapterHub's library `adapters`: reading and writing.
+"""Reads and writes adapters in the format of AdapterHub's library `adapters`, 1.3.0.
 
-Such a folder holds `adapter_config.json` with `adapter.safetensors` or
-`pytorch_adapter.bin`, and maybe a head, `head_config.json` with
-`model_head.safetensors` or `pytorch_model_head.bin`. Layout and meaning are those of
-adapters 1.3.0; `adapterhub_config` says which adapters can be read.
+A folder holds `adapter_config.json` with `adapter.safetensors` or
+`pytorch_adapter.bin`, and optionally a head: `head_config.json` with
+`model_head.safetensors` or `pytorch_model_head.bin`. `adapterhub_config` checks which
+adapters are supported.
 """
 
 import json
@@ -16,6 +16,7 @@ import safetensors.numpy
 
 from errors import UserError, printable
 from exchange import adapterhub_config, hf_files
+from system import schema
 
 CONFIG_NAME = "adapter_config.json"
 HEAD_CONFIG_NAME = "head_config.json"
@@ -23,9 +24,9 @@ _WEIGHTS_NAMES = ("adapter.safetensors", "pytorch_adapter.bin")
 _HEAD_WEIGHTS_NAMES = ("model_head.safetensors", "pytorch_model_head.bin")
 _VERSION = "adapters.1.3.0"
 _MODEL_CLASS = "BertAdapterModel"
-_STATIC_CLASS = "BertForSequenceClassification"
+_MODEL_WITH_HEAD = "BertForSequenceClassification"
 
-_ACTIVATIONS_THERE = {
+_ACTIVATIONS = {
     "relu": "relu",
     "gelu_erf": "gelu",
     "gelu": "gelu_new",
@@ -34,7 +35,7 @@ _ACTIVATIONS_THERE = {
     "sigmoid": "sigmoid",
     "linear": "linear",
 }
-_SCOPES_OF_OLD = (
+_OLD_SCOPES = (
     "attention_text_task_adapters",
     "attention_text_lang_adapters",
     "layer_text_task_adapters",
@@ -57,19 +58,19 @@ class Head(NamedTuple):
 
     weights: np.ndarray  # float32 [C, H]
     bias: np.ndarray  # float32 [C]
-    labels: list[str] | None  # in the order of the outputs, where it says so
+    labels: list[str] | None  # in the order of the outputs; None: not stated
 
 
 class Adapter(NamedTuple):
-    """What a folder holds, as variables of this project."""
+    """The adapters of a folder, as variables of this project."""
 
     name: str
     version: str
-    model_name: str | None  # the model that it was trained on, where this is stated
+    model_name: str | None  # the model that it was trained on; None: not stated
     size: int
     activation: str  # one of `activations.ADAPTER_ACTIVATIONS`
-    weights: dict[str, np.ndarray]  # float32, of adapters alone, by variable
-    notes: list[str]  # how they differ from what the folder holds, for the user
+    weights: dict[str, np.ndarray]  # float32, variables of the adapters
+    changes: list[str]  # see `adapterhub_config.describe_changes`
 
 
 # --- reading --------------------------------------------------------------------
@@ -80,13 +81,13 @@ def read(folder, bert_config):
 
     Args:
       folder: its path.
-      bert_config: the `modeling.BertConfig` of the base.
+      bert_config: `modeling.BertConfig` of the base model.
 
     Returns:
       An `Adapter`.
 
     Raises:
-      UserError: the folder is damaged, or holds what cannot be represented here.
+      UserError: the folder is damaged, or its adapters are not supported.
     """
     path = os.path.join(folder, CONFIG_NAME)
     stated = hf_files.read_json(path)
@@ -95,11 +96,11 @@ def read(folder, bert_config):
     adapterhub_config.check_model(stated, bert_config, path)
     if not isinstance(name, str) or not isinstance(config, dict):
         raise UserError(
-            '%s is not of AdapterHub: "name" has to be text and "config" an object. '
-            "Give the folder that save_adapter made, --input_dir." % path
+            '%s is not of AdapterHub: "name" must be a text and "config" an object. '
+            "Give a folder that save_adapter wrote, --input_dir." % path
         )
     activation = adapterhub_config.check_config(stated, config, path)
-    shapes, sizes = adapterhub_config.expected(config, name, bert_config, path)
+    shapes, sizes = adapterhub_config.expected_shapes(config, name, bert_config, path)
     found = _read_weights(folder, _WEIGHTS_NAMES, path)
     adapterhub_config.refuse_invertible(stated, config, found, path)
     _check_shapes(found, shapes, folder)
@@ -110,18 +111,16 @@ def read(folder, bert_config):
         model_name=model_name if isinstance(model_name, str) and model_name else None,
         size=size,
         activation=activation,
-        weights=_weights(found, config, name, sizes, size, bert_config, folder),
-        notes=adapterhub_config.notes(config, sizes, size, bert_config),
+        weights=_convert_weights(found, config, name, sizes, size, bert_config, folder),
+        changes=adapterhub_config.describe_changes(config, sizes, size, bert_config),
     )
 
 
 def _read_weights(folder, names, config_path):
-    """The tensors of the first of two files, by name without "bert." before it."""
+    """Reads the first of two files: dict from name, without "bert.", to array."""
     present = [name for name in names if os.path.isfile(os.path.join(folder, name))]
     if not present:
-        raise UserError(
-            "There is neither %s beside %s." % (" nor ".join(names), config_path)
-        )
+        raise UserError("There is no %s beside %s." % (" or ".join(names), config_path))
     tensors = hf_files.list_tensors(folder, present[:1])
     for tensor in tensors:
         if tensor.type not in hf_files.FLOAT_TYPES:
@@ -138,7 +137,7 @@ def _read_weights(folder, names, config_path):
     for tensor, value in hf_files.read_tensors(tensors):
         name = tensor.name
         name = name[len("bert.") :] if name.startswith("bert.") else name
-        for scope in _SCOPES_OF_OLD:
+        for scope in _OLD_SCOPES:
             name = name.replace(scope, "adapters")
         if name in renamed:
             raise UserError("%s holds %s twice." % (tensor.path, printable(name)))
@@ -147,10 +146,10 @@ def _read_weights(folder, names, config_path):
 
 
 def _check_shapes(found, shapes, folder):
-    """Refuses weights that are not those that the config describes."""
+    """Refuses weights other than those that the config describes."""
     problems = ["%s is missing" % name for name in shapes if name not in found]
     problems += [
-        "%s is no part of it" % printable(name)
+        "%s is not part of it" % printable(name)
         for name in sorted(found)
         if name not in shapes
     ]
@@ -162,44 +161,43 @@ def _check_shapes(found, shapes, folder):
     ]
     if problems:
         raise UserError(
-            "The weights in %s are not those that its config and --bert_config_file "
-            "describe. Give the base that they were trained on, or fetch them anew. %s"
+            "The weights in %s do not fit its config and --bert_config_file. Give the "
+            "base model that they were trained on, or fetch them again. %s"
             % (folder, hf_files.enumerate_problems(problems))
         )
 
 
-def _weights(found, config, name, sizes, size, bert_config, folder):
-    """The adapters' variables, narrow and missing ones filled up with zeros.
+def _convert_weights(found, config, name, sizes, size, bert_config, folder):
+    """Returns the adapters' variables; missing and smaller ones are padded with zeros.
 
-    Scaling goes into the second matrix and bias: s (h W + b) = h (s W) + s b.
+    The scaling becomes part of the second layer: s (h W + b) = h (s W) + s b.
     """
     H = bert_config.hidden_size
     weights = {}
     for layer in range(bert_config.num_hidden_layers):
         for sublayer in adapterhub_config.SUBLAYERS:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            here = "bert/%s/adapters/" % scope
-            weights[here + "weights1"] = np.zeros([H, size], np.float32)
-            weights[here + "biases1"] = np.zeros([1, size], np.float32)
-            weights[here + "weights2"] = np.zeros([size, H], np.float32)
-            weights[here + "biases2"] = np.zeros([1, H], np.float32)
-            if scope not in sizes:
-                continue
-            there, used = adapterhub_config.name_there(scope, name), sizes[scope]
-            scaling = found.get(there + "scaling", config.get("scaling", 1.0))
-            # In float64, so that a scaling of 1 and powers of 2 are exact.
-            scaling = np.asarray(scaling, np.float64)
-            weights[here + "weights1"][:, :used] = found[
-                there + "adapter_down.0.weight"
-            ].T
-            weights[here + "biases1"][0, :used] = found[there + "adapter_down.0.bias"]
-            with np.errstate(over="ignore"):
-                weights[here + "weights2"][:used] = (
-                    found[there + "adapter_up.weight"].T * scaling
-                )
-                weights[here + "biases2"][0] = (
-                    found[there + "adapter_up.bias"] * scaling
-                )
+            down, down_bias = np.zeros([H, size]), np.zeros([1, size])
+            up, up_bias = np.zeros([size, H]), np.zeros([1, H])
+            if scope in sizes:
+                prefix = adapterhub_config.tensor_prefix(scope, name)
+                used = sizes[scope]
+                down[:, :used] = found[prefix + "adapter_down.0.weight"].T
+                down_bias[0, :used] = found[prefix + "adapter_down.0.bias"]
+                # In float64, so that scaling by 1 and by powers of 2 is exact.
+                scaling = found.get(prefix + "scaling", config.get("scaling", 1.0))
+                scaling = np.asarray(scaling, np.float64)
+                up[:used] = found[prefix + "adapter_up.weight"].T * scaling
+                up_bias[0] = found[prefix + "adapter_up.bias"] * scaling
+            for variable, value in (
+                ("weights1", down),
+                ("biases1", down_bias),
+                ("weights2", up),
+                ("biases2", up_bias),
+            ):
+                with np.errstate(over="ignore"):
+                    value = value.astype(np.float32)
+                weights["bert/%s/adapters/%s" % (scope, variable)] = value
     if not all(np.isfinite(value).all() for value in weights.values()):
         raise UserError("The scaled weights in %s are beyond float32." % folder)
     return weights
@@ -210,21 +208,21 @@ def read_head(folder, hidden_size):
 
     Args:
       folder: its path.
-      hidden_size: the base's.
+      hidden_size: hidden size of the base model.
 
     Returns:
       A `Head`, or None if the folder has none.
 
     Raises:
-      UserError: the head is damaged, or cannot be represented here.
+      UserError: the head is damaged or not supported.
     """
     path = os.path.join(folder, HEAD_CONFIG_NAME)
     if not os.path.exists(path):
         return None
     stated = hf_files.read_json(path)
     config, name = stated.get("config"), stated.get("name")
-    if stated.get("model_class") == _STATIC_CLASS and config is None:
-        # Its one head is what the config describes here.
+    if stated.get("model_class") == _MODEL_WITH_HEAD and config is None:
+        # The config of its one head, which the file does not state.
         config = {
             "head_type": "classification",
             "num_labels": stated.get("num_labels"),
@@ -237,8 +235,8 @@ def read_head(folder, hidden_size):
         prefix = "heads.%s.1." % name
     if not isinstance(config, dict):
         raise UserError(
-            '%s: "config" has to be an object. Give the head_config.json that lies '
-            "beside the weights." % path
+            '%s: "config" must be an object. Give the head_config.json that belongs '
+            "to the weights." % path
         )
     _check_head(config, path)
     count = config["num_labels"]
@@ -257,55 +255,40 @@ def read_head(folder, hidden_size):
 
 def _check_head(config, path):
     remedy = (
-        "; a head made there by add_classification_head(NAME, num_labels=N, layers=1, "
-        "use_pooler=True) can be read, and --new_head leaves this one out and makes "
-        "one that has yet to be trained"
+        "; supported is a head made by add_classification_head(NAME, num_labels=N, "
+        "layers=1, use_pooler=True), and --new_head replaces this one by a new one"
     )
-    kind, count = config.get("head_type"), config.get("num_labels")
-    if kind != "classification":
-        raise adapterhub_config.refusal(
-            path,
-            "head_type",
-            kind,
-            "here a head gives one label or number for a text" + remedy,
-        )
-    if config.get("layers", 2) != 1:
-        raise adapterhub_config.refusal(
-            path,
-            "layers",
-            config.get("layers", 2),
-            "here a head is one layer, on the base's frozen pooler" + remedy,
-        )
-    if config.get("use_pooler", False) is not True:
-        raise adapterhub_config.refusal(
-            path,
-            "use_pooler",
-            config.get("use_pooler", False),
-            "here a head reads the pooler's output, not the last layer's" + remedy,
-        )
+    for entry, default, required, reason in (
+        ("head_type", None, "classification", "a head gives one label or score here"),
+        ("layers", 2, 1, "a head is one layer here"),
+        ("use_pooler", False, True, "a head reads the pooler's output here"),
+    ):
+        value = config.get(entry, default)
+        if type(value) is not type(required) or value != required:
+            raise adapterhub_config.unsupported(path, entry, value, reason + remedy)
     unknown = sorted(e for e in set(config) - _HEAD_ENTRIES if config[e])
     if unknown:
-        raise adapterhub_config.refusal(
+        raise adapterhub_config.unsupported(
             path,
             printable(unknown[0]),
             config[unknown[0]],
-            "it is not known here" + remedy,
+            "the entry is not known" + remedy,
         )
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise UserError(
-            "%s: num_labels is %s, it has to be a whole number of at least 1."
-            % (path, printable(json.dumps(count), 100))
-        )
+    count = config.get("num_labels")
+    try:
+        schema.integer(1).check(count, "num_labels")
+    except ValueError as error:
+        raise UserError("%s: %s." % (path, error)) from None
 
 
 def _head_labels(label2id, count, path):
-    """The labels in the order of their ids; None where they have no names."""
+    """The labels in the order of their ids; None for missing and default ones."""
     if not label2id:
         return None
     ids = label2id.values() if isinstance(label2id, dict) else ()
     if not all(type(i) is int for i in ids) or sorted(ids) != list(range(count)):
         raise UserError(
-            "%s: label2id is %s, it has to give the ids 0 to %d to that many labels."
+            "%s: label2id is %s, it must map labels to the ids 0 to %d."
             % (path, printable(json.dumps(label2id), 100), count - 1)
         )
     labels = sorted(label2id, key=label2id.get)
@@ -317,12 +300,12 @@ def _head_labels(label2id, count, path):
 # --- writing --------------------------------------------------------------------
 
 
-def files(package, head_dropout):
-    """The files of a package in this format, without its layer norms.
+def format_files(package, head_dropout):
+    """Returns the files of a package in this format, without its layer norms.
 
     Args:
       package: an `adapter_package.AdapterPackage`.
-      head_dropout: probability of dropout before the head, in training.
+      head_dropout: dropout probability before the head, in training.
 
     Returns:
       Dict from file name to bytes.
@@ -343,11 +326,11 @@ def files(package, head_dropout):
         "mh_adapter": True,
         "output_adapter": True,
         "reduction_factor": _reduction_factor(H, package.adapter_size),
-        "non_linearity": _ACTIVATIONS_THERE[package.activation],
+        "non_linearity": _ACTIVATIONS[package.activation],
         "residual_before_ln": True,
         "scaling": 1.0,
         "leave_out": [layer for layer in range(num_layers) if layer not in layers],
-        **{entry: value for entry, value, _ in adapterhub_config.NEEDED},
+        **{entry: value for entry, value, _ in adapterhub_config.REQUIRED},
     }
     labels = {label: i for i, label in enumerate(package.labels)}
     head_config = {
@@ -364,7 +347,7 @@ def files(package, head_dropout):
     for layer in layers:
         for sublayer in adapterhub_config.SUBLAYERS:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            there = "bert." + adapterhub_config.name_there(scope, name)
+            prefix = "bert." + adapterhub_config.tensor_prefix(scope, name)
             for variable, tensor in (
                 ("weights1", "adapter_down.0.weight"),
                 ("biases1", "adapter_down.0.bias"),
@@ -372,7 +355,7 @@ def files(package, head_dropout):
                 ("biases2", "adapter_up.bias"),
             ):
                 value = package.weights["bert/%s/adapters/%s" % (scope, variable)]
-                weights[there + tensor] = np.ascontiguousarray(
+                weights[prefix + tensor] = np.ascontiguousarray(
                     value.T if "weights" in variable else value[0]
                 )
     head = "heads.%s.1." % name
@@ -389,7 +372,7 @@ def files(package, head_dropout):
 
 
 def adapter_name(package):
-    """The package's task as a name that PyTorch's modules can have."""
+    """The name of a package's task, in characters that names in PyTorch can have."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in package.task)
 
 
@@ -398,7 +381,7 @@ def _json(content):
 
 
 def _reduction_factor(width, size):
-    """A factor of which the library's rule, int(width // factor), makes the size."""
+    """A factor with `int(width // factor) == size`, AdapterHub's rule."""
     if width % size == 0:
         return width // size
     factor = width / size

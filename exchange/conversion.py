@@ -1,4 +1,4 @@
-"""Encoders and adapters, from and to the formats of other libraries, as folders."""
+"""Converts folders of encoders and adapters between formats of libraries."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CHECKPOINT_NAME = "bert_model.ckpt"
 CONFIG_NAME = "bert_config.json"
 VOCAB_NAME = hf_tokenizer.VOCAB_NAME
 RECORD_NAME = "conversion.json"
-# Raise it when the same input would convert to something else.
+# To be raised when the same input is converted differently.
 _FORMAT = 1
 
 
@@ -25,38 +25,37 @@ _FORMAT = 1
 
 
 def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
-    """Converts one encoder; see the module's text for the files.
+    """Converts an encoder in Hugging Face's layout to a checkpoint.
 
     Args:
-      input_dir: the folder in Hugging Face's layout.
-      output_dir: the folder to make; it may exist if it is empty or holds this very
-        conversion.
-      init_missing_pooler: make a random pooler if the encoder has none.
+      input_dir: folder of the encoder.
+      output_dir: folder to make; it may exist if it is empty or holds this conversion.
+      init_missing_pooler: create a random pooler if the encoder has none.
       seed: seed of the random pooler, 0 to 2**32 - 1.
 
     Returns:
       True, or False if `output_dir` already held this conversion.
 
     Raises:
-      UserError: the input is damaged or is not a BERT that this project can run, or
-        `output_dir` holds something else. `output_dir` is then as it was.
+      UserError: the input is damaged or not a BERT of this project, or `output_dir`
+        has other content. `output_dir` is not changed then.
     """
     _check_input(input_dir)
-    output_dir = _local(output_dir)
+    output_dir = _resolve(output_dir)
     if not 0 <= seed < 2**32:
-        raise UserError("--seed=%d: it must lie between 0 and %d." % (seed, 2**32 - 1))
+        raise UserError("--seed=%d: it must be between 0 and %d." % (seed, 2**32 - 1))
     config_path = os.path.join(input_dir, hugging_face.CONFIG_NAME)
     config, stated = hugging_face.read_config(config_path)
     vocabulary = hf_tokenizer.read(input_dir, stated, config_path)
     weight_files = hf_files.find_weights(input_dir)
-    plan, missing = hugging_face.match_tensors(
+    matches, missing = hugging_face.match_tensors(
         hf_files.list_tensors(input_dir, weight_files), config
     )
     if missing and not init_missing_pooler:
         raise UserError(
             "The encoder in --input_dir=%s has no pooler (%s), and BERT's classifier "
-            "reads its output. Give an encoder that has one, or --init_missing_pooler "
-            "for a random one, which stays as it is during adapter tuning."
+            "reads its output. Give an encoder with a pooler, or --init_missing_pooler "
+            "for a random one, which adapter tuning does not train."
             % (input_dir, ", ".join(sorted(missing)))
         )
 
@@ -73,7 +72,9 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         "random_pooler_seed": seed if missing else None,
     }
     if _already_converted(output_dir, record):
-        logging.info("%s holds this conversion already: nothing to do.", output_dir)
+        logging.info(
+            "%s holds this conversion already: nothing is converted.", output_dir
+        )
         return False
     hf_tokenizer.log_case(vocabulary)
     model_name = stated.get("_name_or_path")
@@ -81,12 +82,12 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         logging.info("%s calls the encoder %s", config_path, printable(model_name))
         if vocabulary.lower_case is not None:
             hf_tokenizer.warn_of_case(model_name, vocabulary.lower_case)
-    values = dict(hugging_face.read_values(plan))
+    values = dict(hugging_face.read_values(matches))
     if missing:
         values.update(hugging_face.random_pooler(config, missing, seed))
         logging.warning("The pooler is random, from --seed=%d.", seed)
 
-    with files.atomic_folder(output_dir, _bytes_of(values)) as folder:
+    with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
         with open(os.path.join(folder, CONFIG_NAME), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
         with open(os.path.join(folder, VOCAB_NAME), "wb") as writer:
@@ -98,20 +99,15 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         }
         with open(os.path.join(folder, RECORD_NAME), "w", encoding="utf-8") as writer:
             writer.write(json.dumps(dict(record, outputs=outputs), indent=2) + "\n")
-    logging.info(
-        "Wrote %s: %d tensors, %d parameters.",
-        os.path.join(output_dir, CHECKPOINT_NAME),
-        len(values),
-        sum(value.size for value in values.values()),
-    )
+    _log_written(os.path.join(output_dir, CHECKPOINT_NAME), values)
     return True
 
 
 def _already_converted(output_dir, record):
-    """Says whether `output_dir` holds the conversion that `record` describes.
+    """Whether `output_dir` holds the conversion that `record` describes.
 
     Raises:
-      UserError: it holds something else.
+      UserError: it has other content.
     """
     if not os.path.lexists(output_dir):
         return False
@@ -128,7 +124,7 @@ def _already_converted(output_dir, record):
         ):
             return True
     except (UserError, OSError, tf.errors.OpError, KeyError, AttributeError):
-        pass  # Not a whole conversion; the message below covers it.
+        pass  # An incomplete conversion, for which the message below fits too.
     raise UserError(
         "--output_dir=%s is not empty and does not hold this conversion. Give another "
         "--output_dir, or remove that folder." % output_dir
@@ -139,18 +135,18 @@ def _already_converted(output_dir, record):
 
 
 def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
-    """Writes a base in Hugging Face's layout.
+    """Converts a base model to Hugging Face's layout.
 
     Args:
       base: a `base_model.BaseFiles`.
-      output_dir: the folder to make.
-      adapters: package whose layer norms take the place of the base's, or None.
-      do_lower_case: whether its tokenizer lower-cases; None: as the package says, or
-        else true.
+      output_dir: folder to make.
+      adapters: package whose layer norms replace those of the base model, or None.
+      do_lower_case: whether its tokenizer lower-cases; None: that of the package, or
+        True.
 
     Raises:
-      UserError: the input is damaged or does not fit, or `output_dir` is there or
-        cannot be written.
+      UserError: the input is damaged or does not fit, or `output_dir` exists or cannot
+        be written.
     """
     output_dir = _new_folder(output_dir)
     package = adapter_package.read(adapters) if adapters else None
@@ -162,45 +158,39 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
                 "%s: leave the flag out" % (do_lower_case, adapters, case)
             )
         do_lower_case = case
-    found, values = packages.read_base(base, do_lower_case)
+    found, values = packages.read_base_model(base, do_lower_case)
     if package:
         packages.merge_layer_norms(values, found, package)
 
-    with files.atomic_folder(output_dir, _bytes_of(values)) as folder:
+    with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
         hugging_face.write(
             folder, found.bert_config.to_dict(), values, do_lower_case is not False
         )
-    logging.info(
-        "Wrote %s: %d tensors, %d parameters%s.",
-        output_dir,
-        len(values),
-        sum(value.size for value in values.values()),
-        ", with the layer norms of %s" % adapters if adapters else "",
-    )
+    _log_written(output_dir, values)
 
 
 # --- from and to AdapterHub -----------------------------------------------------
 
 
-def import_adapter(input_dir, base, given, output_dir, new_head_seed=None):
-    """Writes the adapter package of an adapter that AdapterHub's library has saved.
+def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
+    """Converts an adapter of AdapterHub's library to a package.
 
     Args:
-      input_dir: folder in that library's format.
+      input_dir: see `packages.import_adapter`, as for the other arguments.
       base: a `base_model.BaseFiles`.
-      given: a `package_conversion.PackageOptions`.
-      output_dir: the folder to make.
-      new_head_seed: seed of a new head; None: take the folder's.
+      options: `package_conversion.PackageOptions`.
+      output_dir: folder to make.
+      new_head_seed: seed of a new head; None: the adapter's head is imported.
 
     Raises:
-      UserError: the input is damaged, cannot be represented or does not fit, or
-        `output_dir` is there or cannot be written.
+      UserError: the input is damaged, not supported or does not fit, or `output_dir`
+        exists or cannot be written.
     """
     _check_input(input_dir)
     output_dir = _new_folder(output_dir)
-    package, notes = packages.from_adapterhub(
-        input_dir, base, given, output_dir, new_head_seed
+    package, notes = packages.import_adapter(
+        input_dir, base, options, output_dir, new_head_seed
     )
     for note in notes:
         logging.info("%s", note)
@@ -215,17 +205,18 @@ def import_adapter(input_dir, base, given, output_dir, new_head_seed=None):
 
 
 def export_adapter(adapters, output_dir):
-    """Writes an adapter package in AdapterHub's format.
+    """Converts a package to AdapterHub's format.
 
     Args:
-      adapters: the package.
-      output_dir: the folder to make.
+      adapters: folder of the package.
+      output_dir: folder to make.
 
     Raises:
-      UserError: the package is damaged, or `output_dir` is there or cannot be written.
+      UserError: the package is damaged or not supported, or `output_dir` exists or
+        cannot be written.
     """
     output_dir = _new_folder(output_dir)
-    contents = packages.to_adapterhub(adapter_package.read(adapters))
+    contents = packages.format_adapter(adapter_package.read(adapters))
     need = sum(map(len, contents.values()))
     with files.atomic_folder(output_dir, need) as folder:
         for name, content in contents.items():
@@ -238,12 +229,12 @@ def export_adapter(adapters, output_dir):
 # --- folders --------------------------------------------------------------------
 
 
-def _local(path, flag="output_dir"):
-    """The real path of a folder of this machine."""
+def _resolve(path, flag="output_dir"):
+    """The real path of a local folder."""
     if "://" in path:
         raise UserError(
-            "--%s=%s: it must be a folder of this machine. Copy the files before "
-            "or after the conversion." % (flag, path)
+            "--%s=%s: it must be a local folder. Copy the files before or after the "
+            "conversion." % (flag, path)
         )
     real = os.path.realpath(path)
     command_line.check_utf_8("--%s=%s" % (flag, real), real)
@@ -251,20 +242,25 @@ def _local(path, flag="output_dir"):
 
 
 def _check_input(input_dir):
-    if not os.path.isdir(_local(input_dir, "input_dir")):
+    if not os.path.isdir(_resolve(input_dir, "input_dir")):
         raise UserError("--input_dir=%s is not a folder." % input_dir)
 
 
 def _new_folder(output_dir):
-    """The real path of a folder that is not there yet, or is empty."""
-    path = _local(output_dir)
+    """The real path of a folder that does not exist or is empty."""
+    path = _resolve(output_dir)
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise UserError(
-            "--output_dir=%s is there already: give a new folder, nothing is "
-            "overwritten." % output_dir
+            "--output_dir=%s exists, and nothing is overwritten: give a new folder."
+            % output_dir
         )
     return path
 
 
-def _bytes_of(values):
+def _count_bytes(values):
     return sum(value.nbytes for value in values.values())
+
+
+def _log_written(path, values):
+    count = sum(value.size for value in values.values())
+    logging.info("Wrote %s: %d tensors, %d parameters.", path, len(values), count)

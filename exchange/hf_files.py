@@ -1,7 +1,7 @@
-"""Reads the files of a folder in Hugging Face's layout: JSON, and tensors.
+"""Reads the files of a folder in Hugging Face's layout: JSON files and tensors.
 
-Weights lie in `model.safetensors` or in PyTorch's `pytorch_model.bin`, or in parts
-with an index beside them. Names, shapes and types are known before a value is read.
+Weights are stored in `model.safetensors` or in PyTorch's `pytorch_model.bin`, or in
+shards with an index. Names, shapes and types are read before any value.
 """
 
 import contextlib
@@ -13,10 +13,10 @@ import safetensors
 
 from errors import UserError, printable
 from exchange import torch_file
-from system import files
+from system import files, schema
 
 _INDEX_ENDING = ".index.json"
-# In this order; safetensors, because it is read faster and has no code to refuse.
+# The first that exists is read: safetensors are read faster and hold no code.
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SAFETENSORS_ENDING = ".safetensors"
 _MOST_JSON_BYTES = 1 << 26  # a tokenizer.json of 120,000 tokens has 4 MB
@@ -25,31 +25,31 @@ FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of a file, not yet read."""
+    """A tensor of a file, whose values have not been read."""
 
     path: str
     name: str
     shape: tuple[int, ...]
-    type: str  # as safetensors has it, such as "F32"
+    type: str  # as in safetensors, such as "F32"
 
 
 def read_json(path):
-    """Returns the JSON object in a file; trouble becomes a `UserError`."""
-    return files.read_json(path, "fetch it anew", _MOST_JSON_BYTES)
+    """Reads the JSON object in a file; raises a `UserError` if it is damaged."""
+    return files.read_json(path, "fetch it again", _MOST_JSON_BYTES)
 
 
 def enumerate_problems(problems, limit=8):
-    """Returns up to `limit` problems as text, and the number of those left out."""
+    """Formats up to `limit` problems and the number of the others."""
     text = "%d found: %s" % (len(problems), "; ".join(problems[:limit]))
     more = len(problems) - limit
     return text + ("; and %d more." % more if more > 0 else ".")
 
 
 def find_weights(folder):
-    """Returns the weights' file names in a folder, the index first if there is one.
+    """Returns the names of the weights' files in a folder; an index comes first.
 
     Raises:
-      UserError: there are none, or the index names a file that is not there.
+      UserError: there are no weights, or a file of the index is missing.
     """
     for name in _WEIGHTS_NAMES:
         if os.path.isfile(os.path.join(folder, name)):
@@ -59,40 +59,39 @@ def find_weights(folder):
             break
     else:
         raise UserError(
-            "There is neither %s nor %s in --input_dir=%s, and no %s of one in parts. "
-            "Weights in another format have to be saved as safetensors first."
-            % (*_WEIGHTS_NAMES, folder, "*" + _INDEX_ENDING)
+            "There is neither %s nor %s nor an index (%s) of shards in --input_dir=%s. "
+            "Save weights of another format as safetensors first."
+            % (*_WEIGHTS_NAMES, "*" + _INDEX_ENDING, folder)
         )
-    parts = sorted(set(_read_index(index_path).values()))
-    for part in parts:
-        # A part lies beside its index; a path elsewhere is no part of this encoder.
-        if os.path.basename(part) != part or not os.path.isfile(
-            os.path.join(folder, part)
-        ):
+    shards = sorted(set(_read_index(index_path).values()))
+    for shard in shards:
+        is_name = os.path.basename(shard) == shard  # Not a path to another folder.
+        if not is_name or not os.path.isfile(os.path.join(folder, shard)):
             raise UserError(
                 "%s names the file %.100r, which is not in that folder."
-                % (index_path, part)
+                % (index_path, shard)
             )
-    return [name + _INDEX_ENDING, *parts]
+    return [name + _INDEX_ENDING, *shards]
+
+
+_WEIGHT_MAP = schema.Value(
+    lambda v: isinstance(v, dict) and v and all(isinstance(x, str) for x in v.values()),
+    "an object of tensor names and file names",
+)
 
 
 def _read_index(path):
-    """Returns the index's dict tensor name -> file name."""
+    """Returns the index: dict from tensor name to file name."""
     weight_map = read_json(path).get("weight_map")
-    if (
-        not isinstance(weight_map, dict)
-        or not weight_map
-        or not all(isinstance(part, str) for part in weight_map.values())
-    ):
-        raise UserError(
-            '%s: "weight_map" has to be an object of tensor names and file names.'
-            % path
-        )
+    try:
+        _WEIGHT_MAP.check(weight_map, "weight_map")
+    except ValueError as error:
+        raise UserError("%s: %s. Fetch it again." % (path, error)) from None
     return weight_map
 
 
 def list_tensors(folder, weight_files):
-    """Returns every tensor of the weights' files, a list of `StoredTensor`.
+    """Lists the tensors of the weights' files, as `StoredTensor`s.
 
     Raises:
       UserError: a file is damaged, or the index and the files disagree.
@@ -114,34 +113,34 @@ def list_tensors(folder, weight_files):
         if stated != actual:
             name, part = min(stated ^ actual)
             raise UserError(
-                "%s and the files beside it disagree, for one on %s in %s. Fetch the "
-                "encoder anew." % (index_path, printable(name), printable(part))
+                "%s and its files disagree, for example on %s in %s. Fetch the "
+                "encoder again." % (index_path, printable(name), printable(part))
             )
     return tensors
 
 
 def _list_safetensors(path):
-    with _opened(path) as stored:
+    with _open_safetensors(path) as stored:
         for key in sorted(stored.keys()):
             view = stored.get_slice(key)
             yield StoredTensor(path, key, tuple(view.get_shape()), view.get_dtype())
 
 
 @contextlib.contextmanager
-def _opened(path):
-    """Opens a safetensors file; damage to it becomes a `UserError`."""
+def _open_safetensors(path):
+    """Opens a safetensors file; raises a `UserError` if it is damaged."""
     try:
         with safetensors.safe_open(path, framework="numpy") as stored:
             yield stored
     except (safetensors.SafetensorError, OSError) as error:
         raise UserError(
-            "%s is damaged or is no safetensors file (%s). Fetch it anew."
+            "%s is damaged or not a safetensors file (%s). Fetch it again."
             % (path, printable(str(error)))
         ) from error
 
 
 def read_tensors(tensors):
-    """Reads tensors, one at a time since an encoder may be large.
+    """Reads tensors one at a time, since an encoder may be large.
 
     Args:
       tensors: `StoredTensor`s, all of `FLOAT_TYPES`.
@@ -150,7 +149,7 @@ def read_tensors(tensors):
       Pairs of `StoredTensor` and float32 array, file by file.
 
     Raises:
-      UserError: a file is damaged, or a value is no finite float32.
+      UserError: a file is damaged, or a value is not a finite float32.
     """
     by_path = {}
     for tensor in tensors:
@@ -162,14 +161,14 @@ def read_tensors(tensors):
             if not np.isfinite(value).all():
                 raise UserError(
                     "%s: the tensor %s has values that are infinite, not a number or "
-                    "beyond float32. Fetch the file anew or choose another one."
+                    "beyond float32. Fetch the file again, or choose another one."
                     % (path, printable(name))
                 )
             yield named[name], value
 
 
 def _read_safetensors(path, names):
-    with _opened(path) as stored:
+    with _open_safetensors(path) as stored:
         for name in names:
             with np.errstate(over="ignore"):
                 value = stored.get_tensor(name).astype(np.float32, copy=False)

@@ -1,14 +1,14 @@
 """Reads and writes BERT encoders in Hugging Face's layout.
 
-Such a folder holds `config.json`, a vocabulary (`hf_tokenizer`) and weights
-(`hf_files`). Everything is checked against what the config says before a single
-weight is read.
+A folder holds `config.json`, a vocabulary (`hf_tokenizer`) and weights (`hf_files`).
+All tensors are checked against the config before any value is read.
 """
 
 import collections
 import json
 import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.numpy
@@ -29,7 +29,7 @@ _DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "initializer_range": 0.02,
 }
-# Hugging Face's names of activations -> the names in bert_config.json.
+# Activation in config.json -> in bert_config.json.
 _ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu",
@@ -38,23 +38,26 @@ _ACTIVATIONS = {
     "tanh": "tanh",
     "linear": "linear",
 }
-# The other way. "gelu" there is the exact one.
-_ACTIVATIONS_THERE = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
-# The exact one, of the error function; "gelu" in bert_config.json approximates it.
-_EXACT_GELU = "gelu"
-# The largest in use by BERT's relatives. A larger one would be another model.
+# Activation in bert_config.json -> in config.json, whose "gelu" is the exact one.
+_ACTIVATIONS_OUT = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
+_EXACT_GELU = "gelu"  # in config.json
+# Models related to BERT use at most this value.
 _LARGEST_EPSILON = 1e-5
 
 _POOLER_SCOPE = "bert/pooler/"
-# Every encoder has it, and what stands before it stands before all of the encoder.
+# A tensor of every encoder, by which the prefix of the encoder's tensors is found.
 _LANDMARK = "embeddings.word_embeddings.weight"
 _PARTS = ("embeddings.", "encoder.", "pooler.")
-# A buffer that only counts 0, 1, 2...
+# A buffer with the numbers 0, 1, 2, ..., which is not needed.
 _POSITIONS = "embeddings.position_ids"
 
-# Where a variable comes from: `names` are the source's possible names for it, the
-# first the usual one; `shape` is the source's; the kernels are stored transposed.
-Source = collections.namedtuple("Source", ["names", "shape", "transposed"])
+
+class Source(NamedTuple):
+    """The tensor in Hugging Face's layout that a variable is read from."""
+
+    names: tuple[str, ...]  # possible names, the usual one first
+    shape: tuple[int, ...]
+    transposed: bool  # as kernels are
 
 
 def read_config(path):
@@ -67,16 +70,14 @@ def read_config(path):
       Two dicts: the content of the `bert_config.json`, and that of the file.
 
     Raises:
-      UserError: the file is damaged, or names something that this project's BERT
-        does not do.
+      UserError: the file is damaged, or describes a model that is not supported.
     """
     source = hf_files.read_json(path)
 
     def refuse(field, allowed):
         raise UserError(
-            "%s: %s is %.100r, and only %s can be converted: it is no BERT encoder as "
-            "this project runs it. Choose another encoder for --input_dir."
-            % (path, field, source[field], allowed)
+            "%s: %s is %.100r, and only %s can be converted. Choose another encoder "
+            "for --input_dir." % (path, field, source[field], allowed)
         )
 
     if source.get("model_type", "bert") != "bert":
@@ -92,7 +93,7 @@ def read_config(path):
     absent = [field for field in modeling.CONFIG_SIZES if field not in source]
     if absent:
         raise UserError(
-            "%s lacks %s. Take the file from where the weights come from."
+            "%s lacks %s. Give the config.json that belongs to the weights."
             % (path, ", ".join(absent))
         )
     config = {field: source[field] for field in modeling.CONFIG_SIZES}
@@ -105,21 +106,22 @@ def read_config(path):
 
     if activation == _EXACT_GELU:
         logging.warning(
-            "%s: hidden_act %r is the exact GELU; here, as in Google's BERT, it runs "
-            "as the tanh approximation, which differs by less than 5e-4 per value.",
+            "%s: hidden_act %r is the exact GELU. It is computed by the tanh "
+            "approximation, as in Google's BERT, which differs by less than 5e-4 per "
+            "value.",
             path,
             activation,
         )
     if source.get("auto_map"):
         logging.warning(
-            "%s: auto_map names code that belongs to this encoder, which is not run: "
-            "make sure that the encoder is a plain BERT.",
+            "%s: auto_map names custom code, which is not run: make sure that the "
+            "encoder is a plain BERT.",
             path,
         )
     if not math.isclose(epsilon, modeling.LAYER_NORM_EPSILON):
         logging.warning(
-            "%s: layer_norm_eps is %g; bert_config.json cannot say so, and this "
-            "project's BERT uses %g. The outputs differ a little.",
+            "%s: layer_norm_eps is %g, for which bert_config.json has no entry: %g is "
+            "used. The outputs differ slightly.",
             path,
             epsilon,
             modeling.LAYER_NORM_EPSILON,
@@ -128,7 +130,7 @@ def read_config(path):
 
 
 def expected_sources(config):
-    """Lists the variables of a BERT and where each comes from.
+    """Lists the variables of a BERT and their sources.
 
     Args:
       config: dict, the content of a `bert_config.json`.
@@ -153,7 +155,7 @@ def expected_sources(config):
     def layer_norm(name):
         source = _source_name(name)
         for ours, theirs in (("beta", "bias"), ("gamma", "weight")):
-            # Files of the library's first years keep Google's suffixes.
+            # Old files have Google's suffixes.
             names = ("%s.%s" % (source, theirs), "%s.%s" % (source, ours))
             sources["bert/%s/%s" % (name, ours)] = Source(names, (hidden,), False)
 
@@ -175,72 +177,71 @@ def expected_sources(config):
 
 
 def _source_name(name):
-    """Returns the input's dotted name for a name within the "bert" scope."""
+    """The dotted name of a variable in the "bert" scope."""
     return name.replace("layer_", "layer.").replace("/", ".")
 
 
 def match_tensors(tensors, config):
-    """Pairs the input's tensors with the variables.
+    """Matches the input's tensors with the variables.
 
-    Names may have a prefix, such as "bert." or "0.auto_model.". What lies beside the
-    encoder, such as heads, is left out.
+    Names may have a prefix, such as "bert." or "0.auto_model.". Other tensors than the
+    encoder's, such as heads, are left out.
 
     Args:
       tensors: list of `hf_files.StoredTensor`.
       config: dict, the content of a `bert_config.json`.
 
     Returns:
-      (plan, missing): a dict variable name -> (`StoredTensor`, `Source`), and a dict
-      of the pooler's variables that the input lacks, name -> `Source`: both or none.
+      (matches, missing): a dict variable name -> (`StoredTensor`, `Source`), and a
+      dict of the pooler's variables if the input lacks them, name -> `Source`.
 
     Raises:
-      UserError: a tensor of the encoder is missing, unknown, twice there, or has
-        another shape or type than the config asks for. All cases stand in the one
-        message.
+      UserError: tensors of the encoder are missing, unknown, duplicate, or have other
+        shapes or types than the config requires. One message lists them.
     """
     layers = config["num_hidden_layers"]
     if layers > len(tensors):
         raise UserError(
-            "num_hidden_layers is %d in the config.json of --input_dir, and its "
-            "weights are %d tensors. Give the encoder's own config.json and weights."
+            "num_hidden_layers is %d in the config.json of --input_dir, which has %d "
+            "tensors. Give the config.json that belongs to the weights."
             % (layers, len(tensors))
         )
     sources = expected_sources(config)
-    left, beside = _inside(tensors)
-    plan, missing = {}, {}
-    problems = _repeated(beside, sources)
+    left, others = _split_encoder(tensors)
+    matches, missing = {}, {}
+    problems = _find_duplicates(others, sources)
     for variable, source in sources.items():
         found = next((name for name in source.names if name in left), None)
         if found is None:
             missing[variable] = source
         else:
-            plan[variable] = (left.pop(found), source)
-            problems += _misfits(*plan[variable])
+            matches[variable] = (left.pop(found), source)
+            problems += _find_mismatches(*matches[variable])
     if set(missing) != {name for name in sources if name.startswith(_POOLER_SCOPE)}:
         problems += ["%s is missing" % source.names[0] for source in missing.values()]
     problems += [
-        "%s is not a part of BERT" % printable(left[name].name) for name in sorted(left)
+        "%s is not part of BERT" % printable(left[name].name) for name in sorted(left)
     ]
     if problems:
         raise UserError(
-            "The tensors in --input_dir do not make the BERT that its config.json "
-            "describes. Give the encoder's own config.json and weights. %s"
+            "The tensors in --input_dir are not those of the BERT in its config.json. "
+            "Give the config.json that belongs to the weights. %s"
             % hf_files.enumerate_problems(problems)
         )
-    if beside:
+    if others:
         logging.info(
-            "Left out, not of the encoder: %s",
-            hf_files.enumerate_problems(list(map(printable, beside))),
+            "Tensors that are not part of the encoder are left out: %s",
+            hf_files.enumerate_problems(list(map(printable, others))),
         )
-    return plan, missing
+    return matches, missing
 
 
-def _misfits(tensor, source):
-    """What is wrong with the tensor of a variable, a list of texts."""
+def _find_mismatches(tensor, source):
+    """Differences between a tensor and its variable, a list of texts."""
     name, problems = printable(tensor.name), []
     if tensor.shape != source.shape:
         problems.append(
-            "%s has shape %s, by the config it is %s"
+            "%s has shape %s, the config requires %s"
             % (name, list(tensor.shape), list(source.shape))
         )
     if tensor.type not in hf_files.FLOAT_TYPES:
@@ -251,15 +252,15 @@ def _misfits(tensor, source):
     return problems
 
 
-def _inside(tensors):
-    """Tells the encoder's tensors from others.
+def _split_encoder(tensors):
+    """Separates the encoder's tensors from others.
 
     Args:
       tensors: list of `hf_files.StoredTensor`.
 
     Returns:
-      (inside, beside): dict from name without the prefix to tensor, and a list of the
-      others' names.
+      (encoder, others): dict from name without the prefix to tensor, and a list of
+      names.
 
     Raises:
       UserError: there is no encoder, or more than one.
@@ -272,51 +273,51 @@ def _inside(tensors):
     if len(landmarks) != 1:
         found = landmarks or [tensor.name for tensor in tensors[:3]]
         raise UserError(
-            "The weights in --input_dir have to hold one BERT encoder, with one tensor "
-            "called %s, whatever stands before that. They hold %d: %s. Give a folder "
-            "with one." % (_LANDMARK, len(landmarks), printable(", ".join(found)))
+            "The weights in --input_dir must hold one BERT encoder, with one tensor "
+            "whose name ends in %s. They hold %d: %s. Give a folder with one."
+            % (_LANDMARK, len(landmarks), printable(", ".join(found)))
         )
     prefix = landmarks[0][: -len(_LANDMARK)]
-    inside, beside = {}, []
+    encoder, others = {}, []
     for tensor in tensors:
         name = tensor.name[len(prefix) :]
-        # Without a prefix, heads are told by what they are not.
+        # Without a prefix, heads are recognized by other names than the encoder's.
         if tensor.name.startswith(prefix) and (prefix or name.startswith(_PARTS)):
-            inside[name] = tensor
+            encoder[name] = tensor
         else:
-            beside.append(tensor.name)
-    inside.pop(_POSITIONS, None)
-    return inside, beside
+            others.append(tensor.name)
+    encoder.pop(_POSITIONS, None)
+    return encoder, others
 
 
-def _repeated(beside, sources):
-    """Parts of an encoder that lie beside the encoder, a list of texts."""
+def _find_duplicates(others, sources):
+    """Tensors of the encoder that have no prefix or another one, a list of texts."""
     known = {name for source in sources.values() for name in source.names}
     problems = []
-    for name in beside:
+    for name in others:
         steps = name.split(".")
         same = known.intersection(".".join(steps[i:]) for i in range(len(steps)))
-        problems += ["%s is there with and without a prefix" % each for each in same]
+        problems += ["%s exists with and without a prefix" % each for each in same]
     return problems
 
 
-def read_values(plan):
-    """Reads what `match_tensors` planned, one at a time since it may be large.
+def read_values(matches):
+    """Reads the variables that `match_tensors` returned, one at a time.
 
     Yields:
       Pairs of variable name and float32 array.
 
     Raises:
-      UserError: a file is damaged, or a value is no finite float32.
+      UserError: a file is damaged, or a value is not a finite float32.
     """
-    variables = {tensor: (name, source) for name, (tensor, source) in plan.items()}
+    variables = {tensor: (name, source) for name, (tensor, source) in matches.items()}
     for tensor, value in hf_files.read_tensors(variables):
         name, source = variables[tensor]
         yield name, np.ascontiguousarray(value.T if source.transposed else value)
 
 
 def random_pooler(config, missing, seed):
-    """Returns a pooler as BERT initializes it: kernel by truncated normal, zero bias.
+    """Initializes a pooler as BERT does: truncated normal kernel, zero bias.
 
     Args:
       config: dict, the content of a `bert_config.json`.
@@ -342,13 +343,13 @@ def random_pooler(config, missing, seed):
 
 
 def write(folder, bert_config, values, do_lower_case):
-    """Writes an encoder into a folder and reads it back; all but its vocabulary.
+    """Writes an encoder without its vocabulary into a folder, and reads it back.
 
     Args:
       folder: an empty folder.
       bert_config: dict, the content of a `bert_config.json`.
-      values: dict variable name -> float32 array, all those of `expected_sources`.
-      do_lower_case: whether the tokenizer is to lower-case text.
+      values: dict variable name -> float32 array, for all of `expected_sources`.
+      do_lower_case: whether the tokenizer lower-cases text.
 
     Raises:
       UserError: a value is not finite, or the files do not hold what was written.
@@ -361,7 +362,7 @@ def write(folder, bert_config, values, do_lower_case):
     written = dict(
         config,
         architectures=["BertModel"],
-        hidden_act=_ACTIVATIONS_THERE.get(activation, activation),
+        hidden_act=_ACTIVATIONS_OUT.get(activation, activation),
         layer_norm_eps=modeling.LAYER_NORM_EPSILON,
         model_type="bert",
         pad_token_id=0,
@@ -386,17 +387,17 @@ def write(folder, bert_config, values, do_lower_case):
         )
         for name, source in sources.items()
     }
-    # The library refuses a file that does not say for which framework it is.
+    # transformers refuses files without a framework.
     safetensors.numpy.save_file(
         tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
     )
     del tensors
     stored_config, _ = read_config(os.path.join(folder, CONFIG_NAME))
-    plan, _ = match_tensors(hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config)
+    matches, _ = match_tensors(hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config)
     if (
         stored_config != config
-        or plan.keys() != sources.keys()
-        or any(not np.array_equal(v, values[name]) for name, v in read_values(plan))
+        or matches.keys() != sources.keys()
+        or any(not np.array_equal(v, values[name]) for name, v in read_values(matches))
     ):
         raise UserError(
             "%s does not hold what was written: check that disk, and convert again, or "

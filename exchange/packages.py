@@ -1,4 +1,4 @@
-"""Bases and adapter packages from and to the formats of other libraries."""
+"""Base models and adapter packages from and to the formats of other libraries."""
 
 import numpy as np
 
@@ -24,20 +24,19 @@ _METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}
 # --- the base model -------------------------------------------------------------
 
 
-def read_base(base, do_lower_case):
-    """Reads a base, its layer norms included.
+def read_base_model(base, do_lower_case):
+    """Reads a base model, its layer norms included.
 
     Args:
       base: a `base_model.BaseFiles`, complete.
-      do_lower_case: what its text is to be, to hold against the vocabulary; None: the
-        default, true.
+      do_lower_case: whether its text is lower-cased, which is checked against the
+        vocabulary; None: the default, True.
 
     Returns:
       Its `base_model.BaseModel` and a dict from variable to float32 array.
 
     Raises:
-      UserError: the checkpoint, config, vocabulary and case are not of one BERT
-        without adapters.
+      UserError: the files do not belong to one BERT without adapters.
     """
     found = base_model.read(base)
     bert_config = found.bert_config
@@ -55,32 +54,32 @@ def read_base(base, do_lower_case):
     more = [name for name in report.left_over if name.startswith("bert/")]
     if more:
         raise UserError(
-            "checkpoint %s holds more of a BERT than --bert_config_file describes, "
-            "such as %s; give the base's own config, and a base without adapters "
-            "(manage_adapters.py export makes a package of a tuned checkpoint)"
+            "checkpoint %s holds more variables than --bert_config_file describes, "
+            "such as %s; give the base model's own config, and a base model without "
+            "adapters (manage_adapters.py export makes a package of a tuned checkpoint)"
             % (base.init_checkpoint, more[0])
         )
     return found, dict(found.checkpoint.iterate_values(names))
 
 
 def merge_layer_norms(values, found, package):
-    """Puts a package's layer norms in the place of the base's.
+    """Replaces the layer norms of a base model by those of a package.
 
     Args:
-      values: dict from variable to array, changed.
-      found: the base's `base_model.BaseModel`.
+      values: dict from variable to array, changed in place.
+      found: the `base_model.BaseModel`.
       package: an `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: the package does not fit the base, or holds more of BERT than layer
-        norms.
+      UserError: the package does not fit the base model, or holds other weights of it
+        than layer norms.
     """
     if package.encoder_weights:
         raise UserError(
-            "--adapters=%s holds weights of the encoder itself, such as %s, and the "
-            "layer norms alone would be taken from it; leave it out, or make one "
-            "checkpoint of base and package with python manage_adapters.py merge, "
-            "--init_checkpoint" % (package.path, package.encoder_weights[0])
+            "--adapters=%s holds weights of the encoder itself, such as %s, and only "
+            "layer norms can be merged; leave it out, or make one checkpoint of base "
+            "model and package with manage_adapters.py merge, --init_checkpoint"
+            % (package.path, package.encoder_weights[0])
         )
     adapter_package.check_fit(package, found.identity)
     for mismatch in package_conversion.find_base_mismatches(package, found.checkpoint):
@@ -91,65 +90,63 @@ def merge_layer_norms(values, found, package):
 # --- from AdapterHub ------------------------------------------------------------
 
 
-def from_adapterhub(folder, base, given, output, new_head_seed=None):
+def import_adapter(folder, base, options, output, new_head_seed=None):
     """Writes the package of an adapter that AdapterHub's library has saved.
 
     Args:
-      folder: in that library's format.
-      base: the `base_model.BaseFiles` that it was trained on; its layer norms become
-        the package's.
-      given: `package_conversion.PackageOptions` with the task's name and the longest
-        input.
+      folder: path of the adapter.
+      base: `base_model.BaseFiles` of the model that it was trained on, whose layer
+        norms become the package's.
+      options: `package_conversion.PackageOptions`.
       output: folder to make.
-      new_head_seed: seed of a new head; None: take the folder's.
+      new_head_seed: seed of a new head; None: the adapter's head is imported.
 
     Returns:
-      The `adapter_package.AdapterPackage`, read back, and a list of texts: what the
-      user has to know of how it was imported.
+      The `adapter_package.AdapterPackage`, read back, and a list of texts about what
+      the import changed.
 
     Raises:
-      UserError: the folder is damaged, holds what cannot be represented or does not
-        fit the base or what is given.
+      UserError: the folder is damaged, is not supported, or does not fit the base model
+        or the options.
     """
-    found, values = read_base(base, given.do_lower_case)
+    found, values = read_base_model(base, options.do_lower_case)
     bert_config = found.bert_config
-    features.check_seq_length(given.max_seq_length, bert_config.max_position_embeddings)
+    features.check_seq_length(
+        options.max_seq_length, bert_config.max_position_embeddings
+    )
     adapter = adapterhub_format.read(folder, bert_config)
-    do_lower_case = given.do_lower_case is not False
+    do_lower_case = options.do_lower_case is not False
     origin = "adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version)
     if adapter.model_name:
         origin += ", trained on %s" % adapter.model_name
         hf_tokenizer.warn_of_case(adapter.model_name, do_lower_case)
     if new_head_seed is None:
-        task, head = _imported_head(folder, bert_config, given)
+        task, head = _import_head(folder, bert_config, options)
     else:
-        task = _describe_task(given)
+        task = _describe_task(options)
         head = _new_head(bert_config, task, new_head_seed)
     config = adapter_package.make_config(
         task,
         bert_config,
         found.identity["vocabulary"],
         do_lower_case,
-        given.max_seq_length,
+        options.max_seq_length,
         adapter.size,
         activation=adapter.activation,
         origin=printable(origin),
     )
-    notes = [
-        "Its layer norms are those of --init_checkpoint.",
-        *adapter.notes,
-    ]
+    notes = ["The layer norms are those of --init_checkpoint.", *adapter.changes]
     if adapter.model_name:
         notes.append(
             "The adapter was trained on %s: make sure that --init_checkpoint is that "
             "encoder." % printable(adapter.model_name)
         )
     if new_head_seed is not None:
-        notes.append("Its head is new and random: train it before use.")
+        notes.append("The head is new and random: train it before use.")
     if bert_config.hidden_act == "gelu":
         notes.append(
-            "The base computes its GELU by the tanh approximation, gelu_new there; "
-            "bert-base-uncased and most others on the hub have the exact one, which "
+            "The base model computes GELU by the tanh approximation (gelu_new). "
+            "bert-base-uncased and most models of the hub compute the exact one, which "
             "differs by less than 5e-4 per value."
         )
     weights = {
@@ -167,19 +164,19 @@ def from_adapterhub(folder, base, given, output, new_head_seed=None):
     return adapter_package.read(output), notes
 
 
-def _describe_task(given, is_regression=False):
+def _describe_task(options, is_regression=False):
     """The package's entry "task"; its labels are in the task's order."""
-    task = given.task
+    task = options.task
     if task is not None:
         labels = list(task.labels)
-        if given.labels is not None and sorted(given.labels) != sorted(labels):
+        if options.labels is not None and sorted(options.labels) != sorted(labels):
             raise UserError(
                 "--labels=%s are not the labels of --task_name=%s: give %s in the "
                 "order of the head's outputs"
-                % (",".join(given.labels), task.name, ", ".join(labels) or "none")
+                % (",".join(options.labels), task.name, ", ".join(labels) or "none")
             )
         return adapter_package.describe_task(task, task.model_of)
-    labels = given.labels or []
+    labels = options.labels or []
     if labels and is_regression:
         raise UserError(
             "--labels=%s: the head has one output, a number without labels; leave the "
@@ -187,17 +184,16 @@ def _describe_task(given, is_regression=False):
         )
     if not labels and not is_regression:
         raise UserError(
-            "--task_name=%s is none of GLUE (%s): give its labels in the order of the "
-            "head's outputs, --labels=A,B, or the file that describes it, --task_config"
-            % (given.name, ", ".join(sorted(glue_data.GLUE_TASKS)))
+            "--task_name=%s is not a task of GLUE (%s): give its labels in the order "
+            "of the head's outputs, --labels=A,B, or a task file, --task_config"
+            % (options.name, ", ".join(sorted(glue_data.GLUE_TASKS)))
         )
     if len(set(labels)) != len(labels) or not all(labels):
         raise UserError(
-            "--labels=%s: each label has to be there once, and none can be empty"
-            % ",".join(labels)
+            "--labels=%s: labels must be distinct and not empty" % ",".join(labels)
         )
     return {
-        "name": given.name,
+        "name": options.name,
         "labels": labels,
         "is_regression": is_regression,
         "metrics": _METRICS[is_regression],
@@ -205,31 +201,31 @@ def _describe_task(given, is_regression=False):
     }
 
 
-def _imported_head(folder, bert_config, given):
-    """The package's entry "task", and the head's variables in its order."""
+def _import_head(folder, bert_config, options):
+    """The package's entry "task", and the head's variables in its label order."""
     head = adapterhub_format.read_head(folder, bert_config.hidden_size)
     if head is None:
         raise UserError(
             "--input_dir=%s has no head (no %s): save it with with_head=True, or give "
-            "--new_head for one that has yet to be trained"
+            "--new_head for a new, untrained one"
             % (folder, adapterhub_format.HEAD_CONFIG_NAME)
         )
     count = len(head.bias)
     is_regression = count == 1
-    task = given.task
+    task = options.task
     if head.labels is not None and not is_regression:
-        if given.labels is None:
+        if options.labels is None:
             if task is None or sorted(task.labels) == sorted(head.labels):
-                given = given._replace(labels=head.labels)
-        elif given.labels != head.labels and sorted(given.labels) == sorted(
+                options = options._replace(labels=head.labels)
+        elif options.labels != head.labels and sorted(options.labels) == sorted(
             head.labels
         ):
             raise UserError(
                 "--labels=%s: the head in --input_dir=%s has its outputs in the order "
                 "%s; leave the flag out"
-                % (",".join(given.labels), folder, printable(",".join(head.labels)))
+                % (",".join(options.labels), folder, printable(",".join(head.labels)))
             )
-    entries = _describe_task(given, is_regression)
+    entries = _describe_task(options, is_regression)
     labels = entries["labels"]
     wanted = len(labels) or 1
     if count != wanted or entries["is_regression"] != is_regression:
@@ -240,18 +236,18 @@ def _imported_head(folder, bert_config, given):
         )
     order = [0]
     if not is_regression:
-        if given.labels is None:
+        if options.labels is None:
             raise UserError(
-                "the head in --input_dir=%s calls its outputs %s: give the labels %s "
+                "the labels of the head in --input_dir=%s are %s: give the labels %s "
                 "in the order of its outputs, such as --labels=%s"
                 % (
                     folder,
-                    printable(", ".join(head.labels or ["nothing"])),
+                    printable(", ".join(head.labels or ["unnamed"])),
                     ", ".join(labels),
                     ",".join(labels),
                 )
             )
-        order = [given.labels.index(label) for label in labels]
+        order = [options.labels.index(label) for label in labels]
     return entries, {
         "output_weights": head.weights[order],
         "output_bias": head.bias[order],
@@ -277,26 +273,26 @@ An adapter of Houlsby et al. in the format of AdapterHub's library `adapters`,
 written by Adapter-BERT %(version)s from the package with SHA-256
 %(sha256)s.
 
-Here are the adapters (size %(size)d, %(activation)s, after both sublayers of layers
+It holds the adapters (size %(size)d, %(activation)s, after both sublayers of layers
 %(layers)s) and the head (%(outputs)s).
 
-What is **not** here, because the format has no place for it:
+The format has no place for the following:
 
-- **The layer norms.** They were trained with the adapters; on a base with others the
-  scores are others. Write the base with those of this package, and load the adapter
-  into that:
+- **The layer norms.** They were trained with the adapters, and the scores depend on
+  them. Convert the base model with the layer norms of the package, and load the adapter
+  into the result:
 
       python convert_checkpoint.py --to=huggingface --adapters=PACKAGE \\
         --init_checkpoint=.../bert_model.ckpt --vocab_file=.../vocab.txt \\
         --bert_config_file=.../bert_config.json --output_dir=BASE
 
-- The pooler. The head reads its output, and it is a part of the base.
-- What else the package says: scores on the dev set, metrics (%(metrics)s), settings of
-  the training, case (%(case)s), longest input (%(length)d word pieces), SHA-256 of the
-  vocabulary, and that of the base, which the library does not check:
+- The pooler, which the head reads. It is part of the base model.
+- Other entries of the package: scores on the dev set, metrics (%(metrics)s), training
+  settings, case (%(case)s), max_seq_length (%(length)d), SHA-256 of the vocabulary and
+  of the base model, which the library does not check:
   %(base)s.
 
-To load it:
+Loading it:
 
     from adapters import BertAdapterModel
 
@@ -306,14 +302,14 @@ To load it:
 """
 
 
-def to_adapterhub(package):
-    """The files of a package in AdapterHub's format.
+def format_adapter(package):
+    """Converts a package to AdapterHub's format.
 
     Args:
       package: an `adapter_package.AdapterPackage`.
 
     Returns:
-      Dict from file name to bytes; `README_NAME` says what they lack.
+      Dict from file name to bytes; `README_NAME` lists what the format lacks.
 
     Raises:
       UserError: it has no adapters, or holds more than adapters, layer norms and head.
@@ -331,7 +327,7 @@ def to_adapterhub(package):
             % (package.path, package.policy.description, package.policy.text)
         )
     config = package.config
-    files = adapterhub_format.files(package, classifier.HEAD_DROPOUT)
+    files = adapterhub_format.format_files(package, classifier.HEAD_DROPOUT)
     readme = _README % {
         "name": adapterhub_format.adapter_name(package),
         "version": adapter_package.VERSION,

@@ -340,11 +340,11 @@ def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
         ),
         (
             lambda w: w.update({"embeddings.LayerNorm.gamma": w["pooler.dense.bias"]}),
-            ["embeddings.LayerNorm.gamma is not a part"],
+            ["embeddings.LayerNorm.gamma is not part"],
         ),
         (
             lambda w: w.update({"bert.pooler.dense.bias": w["pooler.dense.bias"]}),
-            ["pooler.dense.bias is there with and without"],
+            ["pooler.dense.bias exists with and without"],
         ),
         (
             lambda w: w.update({DENSE: w[DENSE].astype(np.int8)}),
@@ -386,7 +386,7 @@ def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, pr
     source = write_encoder(tmp_path / "in", weights={**weights, **HEADS})
     conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
-    (left_out,) = [text for text in told if text.startswith("Left out")]
+    (left_out,) = [text for text in told if "left out" in text]
     assert "5 found" in left_out and "\x1b" not in left_out
     for name in ("classifier.bias", "qa_outputs.weight", r"decoder\x1b[2J.bias"):
         assert name in left_out
@@ -405,7 +405,7 @@ def test_what_lies_inside_the_encoder_has_to_fit(tmp_path, prefix):
         tmp_path,
         [
             "2 found",
-            prefix + "encoder.layer.0.output.adapters.x.up\\x1b is not a part of BERT",
+            prefix + "encoder.layer.0.output.adapters.x.up\\x1b is not part of BERT",
             prefix + DENSE + " has shape [3, 20]",
         ],
     )
@@ -542,8 +542,8 @@ def test_config_that_is_no_json_object(tmp_path, content):
     [
         ("in/vocab.txt", "out", ["--input_dir", "not a folder"]),
         ("none", "out", ["--input_dir", "not a folder"]),
-        ("gs://x/in", "out", ["--input_dir", "folder of this machine"]),
-        ("in", "gs://x/out", ["--output_dir", "folder of this machine"]),
+        ("gs://x/in", "out", ["--input_dir", "local folder"]),
+        ("in", "gs://x/out", ["--output_dir", "local folder"]),
         ("in", "in", ["--output_dir", "not empty"]),
         ("in", "", ["--output_dir", "not empty"]),
         ("in", "in/vocab.txt", ["--output_dir", "not a folder"]),
@@ -705,7 +705,7 @@ def test_case_there(tmp_path, given, wanted):
 def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
     base = converted_base(tmp_path)
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
-    not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True to go")
+    not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True")
     # What was given on the command line is the user's own word.
     conversion.write_encoder(base, str(tmp_path / "out"), None, True)
 
@@ -778,9 +778,7 @@ def test_bases_that_are_refused(tmp_path, packaged):
     (tmp_path / "tuned").mkdir()
     tuned = str(tmp_path / "tuned" / "model.ckpt")
     checkpoints.write(tuned, values)
-    not_written(
-        tmp_path, base._replace(init_checkpoint=tuned), "a base without adapters"
-    )
+    not_written(tmp_path, base._replace(init_checkpoint=tuned), "without adapters")
     name = "bert/encoder/layer_0/output/dense/kernel"
     values = {n: v for n, v in values.items() if "adapters" not in n}
     values[name] = np.full_like(values[name], np.nan)
