@@ -1,5 +1,4 @@
-"""From files to batches: the rows of tasks, features, downloads, and the metrics.
+"""Tasks, examples, features and batches; downloads; metrics.
 
-Imports the model's floor (`tokenization`) and the ground. Start reading at `tasks`,
-then `features`.
+Imports `tokenization` and lower layers. Start reading at `tasks`, then `features`.
 """
