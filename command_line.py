@@ -1,4 +1,7 @@
-"""What the command lines of all programs share: help by group, paths, needed flags."""
+"""Command lines: flags that are paths, checks, help by group, the start of a program.
+
+Functions that check raise a `UserError` which names the flag and its value.
+"""
 
 import os
 import re
@@ -13,7 +16,6 @@ from errors import UserError, reports_user_errors
 from system import console
 
 _HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
-
 
 flags.disclaim_key_flags()  # A flag belongs to the program that defines it.
 
@@ -65,16 +67,13 @@ def DEFINE_path_list(name, text, flag_values):
 
 
 def help_text(description, groups, flag_values, width):
-    """Every flag, by group, with its default.
+    """Returns the help of a program: each flag, by group, with its default.
 
     Args:
-      description: text that stands first.
+      description: the first text.
       groups: dict from a group's title to what `flags.DEFINE_*` returned.
-      flag_values: the `FlagValues` that they were defined in.
+      flag_values: the `FlagValues` of the groups.
       width: columns to fill.
-
-    Returns:
-      The text, with a line end.
     """
     lines = [description]
     for title, group in groups.items():
@@ -92,14 +91,7 @@ def help_text(description, groups, flag_values, width):
 
 
 def define_package_flags(flag_values):
-    """Defines the flags of adapter packages and their base model.
-
-    Args:
-      flag_values: the `FlagValues` to define them in.
-
-    Returns:
-      Tuple of what `flags.DEFINE_*` returned.
-    """
+    """Defines the flags of adapter packages and their base model."""
     return (
         DEFINE_path(
             "adapters",
@@ -150,51 +142,29 @@ def define_base_flags(flag_values):
 
 
 def refuse_positional_arguments(argv, arguments):
-    """Refuses a command line with arguments that are no flags.
-
-    Args:
-      argv: the command line.
-      arguments: the positional arguments in it.
-
-    Raises:
-      UserError: there is a positional argument.
-    """
-    if arguments:
-        before = argv[argv.index(arguments[0]) - 1]
+    """Refuses the positional arguments of a command line, if there are any."""
+    for argument in arguments:
+        before = argv[argv.index(argument) - 1]
         is_flag = before.startswith("-") and "=" not in before
+        example = "%s=%s" % (before, argument) if is_flag else "--FLAG=VALUE"
         raise UserError(
-            "%r is no flag: give values with =, such as %s=%s"
-            % (
-                arguments[0],
-                *((before, arguments[0]) if is_flag else ("--FLAG", "VALUE")),
-            )
+            "%r is no flag: give values with =, such as %s" % (argument, example)
         )
 
 
 def check_required(flag_values, names):
-    """Refuses a command line without flags that are needed.
-
-    Args:
-      flag_values: the program's `FlagValues`.
-      names: names of the flags.
-
-    Raises:
-      UserError: naming the first that is missing, with its help.
-    """
+    """Refuses a command line in which a flag of `names` is missing."""
     for name in names:
         if not flag_values[name].value:
             raise UserError("--%s is required: %s" % (name, flag_values[name].help))
 
 
 def check_utf_8(what, text):
-    """Refuses text that is not UTF-8: TensorFlow takes no other.
+    """Refuses text that is not UTF-8, the only encoding that TensorFlow takes.
 
     Args:
-      what: what the message calls it.
-      text: a string, in which Python shows other bytes as lone surrogates.
-
-    Raises:
-      UserError: it has such bytes.
+      what: the name of the text in the message.
+      text: a string, in which other bytes are lone surrogates.
     """
     try:
         text.encode("utf-8")
@@ -213,15 +183,7 @@ def check_utf_8(what, text):
 
 
 def _expand(name, path):
-    """Replaces `~` and `$NAME` in a path, or NAME=PATH, as a shell does.
-
-    Args:
-      name: the flag's name.
-      path: its value.
-
-    Raises:
-      UserError: there is no home directory.
-    """
+    """Replaces `~` and `$NAME` in a flag's PATH or NAME=PATH, as a shell does."""
     parts = [os.path.expanduser(part) for part in path.partition("=")]
     if any(part == "~" or part.startswith("~/") for part in parts):
         raise UserError(
@@ -232,17 +194,13 @@ def _expand(name, path):
 
 
 def check_no_pattern(name, path):
-    """Refuses a checkpoint's path that TensorFlow would take for a pattern.
+    """Refuses characters that TensorFlow takes for a pattern in a checkpoint's path.
 
-    It finds the files of a checkpoint, also those that it deletes, by patterns that it
-    makes of their path.
+    It finds the files of a checkpoint, also to delete them, by a pattern with the path.
 
     Args:
       name: the flag's name.
       path: its value.
-
-    Raises:
-      UserError: the path has such a character.
     """
     found = re.search(r"[*?\[\\]", path)
     if found:
@@ -253,14 +211,11 @@ def check_no_pattern(name, path):
 
 
 def check_path(what, path):
-    """Refuses a path that TensorFlow cannot take.
+    """Refuses a path that is not UTF-8, or in a bucket that cannot be reached.
 
     Args:
-      what: what the message calls it.
-      path: a path, or NAME=PATH.
-
-    Raises:
-      UserError: it is not UTF-8, or in a bucket that cannot be asked for.
+      what: the name of the path in the message.
+      path: PATH or NAME=PATH.
     """
     check_utf_8(what, path)
     address = re.search(r"(^|=)(\w+://.*)", path)
@@ -277,13 +232,8 @@ def check_path(what, path):
 def expand_paths(flag_values):
     """Expands `~` and `$NAME` in the paths of a program's flags, and checks them.
 
-    The shell expands nothing after "=".
-
-    Args:
-      flag_values: the program's `FlagValues`, parsed.
-
-    Raises:
-      UserError: a path is empty, or see `check_path` and `check_no_pattern`.
+    The shell expands nothing after "=". Empty paths are refused; see also `check_path`
+    and `check_no_pattern`.
     """
     for name in flag_values:
         flag = flag_values[name]
@@ -307,15 +257,8 @@ def make_parser(description, groups, flag_values):
     """Makes the parser of a program's command line, for `app.run`.
 
     The parser prints the help and exits with 0, or parses the flags, refuses positional
-    arguments and expands paths, see `expand_paths`.
-
-    Args:
-      description: see `help_text`.
-      groups: see `help_text`.
-      flag_values: see `help_text`.
-
-    Returns:
-      A function of the command line that returns the list of the program's name.
+    arguments, expands paths, and returns the program's name in a list. The arguments
+    are those of `help_text`.
     """
 
     def parse(argv):

@@ -86,13 +86,7 @@ def local_devices():
 
 
 def parse_cluster(text):
-    """Parses the value of the environment variable TF_CONFIG.
-
-    Args:
-      text: the value, or None.
-
-    Returns:
-      A `Cluster`.
+    """Parses the value of TF_CONFIG, or None, to a `Cluster`.
 
     Raises:
       UserError: the value is missing or invalid.
@@ -125,11 +119,8 @@ def take_cluster(strategy):
 
     An Estimator that finds the variable starts a server and waits for all machines.
 
-    Args:
-      strategy: one of `STRATEGIES`.
-
     Returns:
-      The `Cluster` of "multi_worker"; None for other strategies.
+      The `Cluster` of the strategy "multi_worker"; None for other strategies.
 
     Raises:
       UserError: TF_CONFIG is invalid, or the port of this machine is in use.
@@ -378,9 +369,6 @@ def process_exit(strategy):
     """Ends the process at the end of the `with` block, if it is a multi_worker run.
 
     TensorFlow's server can wait for other machines without end when Python finalizes.
-
-    Args:
-      strategy: one of `STRATEGIES`.
     """
     if strategy != MULTI_WORKER:
         yield
