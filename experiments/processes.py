@@ -27,9 +27,8 @@ OUTPUT = "output.txt"  # the end of what a failed job wrote
 
 HELD = "not run"  # Another process trains in the folder; no `result.json` has this.
 
-# Messages of run_classifier.py.
+# In messages of run_classifier.py.
 _DIVERGED = re.compile(r"the training diverged|predictions .* are not finite")
-_HELD = "is held by the training of"
 
 # Removed when a job has ended. Adapters stay, as a package.
 _TEMPORARY = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)
@@ -63,7 +62,7 @@ def _copy_features(source, target):
 
 
 def failure_reason(tail):
-    """Why a process failed, from what it wrote: its message, or the last lines."""
+    """Why a process failed: the message at the end of its output, or the last lines."""
     lines = [line for line in tail.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return printable(" | ".join(errors[-1:] or lines[-3:]), _MOST_REASON)
@@ -99,7 +98,7 @@ def make_result(job, settings, status, tail, seconds) -> results.Result:
     if number in signals.STOP_SIGNALS:
         reason = "ended by %s" % signals.STOP_SIGNALS[number]
         return result._replace(status=results.INTERRUPTED, reason=reason)
-    if status and _HELD in tail:
+    if status and run_lock.HELD in tail:
         return result._replace(status=HELD)
     if status and _DIVERGED.search(tail):
         return result._replace(status=results.DIVERGED)
@@ -144,8 +143,7 @@ class Process:
 
     def __init__(self, job, settings, number):
         """Starts a `grid.Job`; `number` is its place among those that run, from 0."""
-        self.job, self.number = job, number
-        self._settings, self._begun = settings, time.monotonic()
+        self.job, self.number, self._begun = job, number, time.monotonic()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
         environment = dict(os.environ)
         # TensorFlow would take all memory of a GPU that several jobs may share.
@@ -171,13 +169,12 @@ class Process:
         if not self.has_ended():
             self._process.terminate()
 
-    def result(self):
-        """The result and the end of the output; waits for the end of the process."""
+    def wait(self):
+        """Waits for its end; returns status, end of the output and seconds."""
         status = self._process.wait()
         tail = read_tail(self._output)
         self._output.close()
-        seconds = time.monotonic() - self._begun
-        return make_result(self.job, self._settings, status, tail, seconds), tail
+        return status, tail, time.monotonic() - self._begun
 
 
 def read_tail(file):
@@ -264,9 +261,10 @@ class _Sweep:
 
     def finish_job(self, process):
         """Writes and reports the result of an ended process, and cleans up."""
-        job, (result, tail) = process.job, process.result()
+        job, (status, tail, seconds) = process.job, process.wait()
         folder = results.job_folder(self.settings.work_dir, job)
         try:
+            result = make_result(job, self.settings, status, tail, seconds)
             self._read_again(job)
             if is_done(job, self.known):
                 result = self.known[job]  # Another process's: no failure replaces it.

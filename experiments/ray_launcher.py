@@ -1,7 +1,7 @@
-"""Runs jobs on a Ray cluster, in the place of processes of this machine.
+"""Runs jobs on a Ray cluster instead of this machine.
 
-Ray is no requirement: `start` refuses where it is not installed. Each machine of the
-cluster needs this project and its Python under the same paths, and `--work_dir`.
+Ray is optional: `start` refuses if it is not installed. Each machine of the cluster
+needs this project and its Python under the same paths, and `--work_dir`.
 """
 
 import functools
@@ -22,16 +22,16 @@ except ImportError:
 
 
 def call(command, folder, tail_bytes, poll_seconds):
-    """Runs a command, on a worker; ends it, so that it saves, where it is cancelled.
+    """Runs a command on a worker; a cancellation ends it, with a checkpoint.
 
     Args:
-      command: list of words.
-      folder: where to run it.
-      tail_bytes: how much of its output is kept.
-      poll_seconds: how often it is looked at.
+      command: list of arguments.
+      folder: the working directory.
+      tail_bytes: bytes to keep of its output.
+      poll_seconds: seconds between looks at it.
 
     Returns:
-      Its status, the end of its output, and the seconds that it ran.
+      Status, end of the output and seconds.
     """
     begun = time.monotonic()
     with tempfile.TemporaryFile() as output:
@@ -61,18 +61,13 @@ class RayJob:
     """A job that a cluster runs; as `processes.Process`."""
 
     def __init__(self, job, settings, number, remote):
-        """Submits it.
-
-        Args:
-          job: the `grid.Job`.
-          settings: the `job_flags.SweepSettings`.
-          number: among the jobs that are submitted at a time, from 0.
-          remote: `call` as a remote function.
-        """
-        self.job, self.number, self._settings = job, number, settings
-        command = job_flags.make_command(job, settings)
+        """Submits a job; `remote` is `call` as a remote function."""
+        self.job, self.number = job, number
         self._reference = remote.remote(
-            command, os.getcwd(), processes.TAIL_BYTES, processes.POLL_SECONDS
+            job_flags.make_command(job, settings),
+            os.getcwd(),
+            processes.TAIL_BYTES,
+            processes.POLL_SECONDS,
         )
 
     def has_ended(self):
@@ -82,30 +77,26 @@ class RayJob:
         """Asks it to end; a training run writes a checkpoint first."""
         ray.cancel(self._reference)
 
-    def result(self):
-        """The result and the end of the output; waits for the end of the process."""
+    def wait(self):
+        """Waits for its end; returns status, end of the output and seconds."""
         try:
-            status, tail, seconds = ray.get(self._reference)
+            return ray.get(self._reference)
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
-            status, tail, seconds = -signal.SIGTERM, "", 0.0
+            return -signal.SIGTERM, "", 0.0
         except ray.exceptions.RayError as error:
             # The machine or its worker is gone, and the job is to be repeated.
-            status, tail, seconds = 1, "error: the worker is gone: %s" % error, 0.0
-        return (
-            processes.make_result(self.job, self._settings, status, tail, seconds),
-            tail,
-        )
+            return 1, "error: the worker is gone: %s" % error, 0.0
 
 
 def start(cpus, gpus):
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine.
 
     Args:
-      cpus: that each job needs.
-      gpus: that each job needs; may be a share of one.
+      cpus: CPUs of each job.
+      gpus: GPUs of each job; may be a fraction.
 
     Returns:
-      What `processes.run` takes as `start`.
+      A function that submits a job, for `processes.run`.
 
     Raises:
       UserError: Ray is not installed.
@@ -114,6 +105,6 @@ def start(cpus, gpus):
         raise UserError("--launcher=ray needs Ray: pip install ray")
     ray.init(include_dashboard=False, log_to_driver=False)
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
-    # By value: the workers need not import this module, and TensorFlow with it.
+    # By value, so that the workers do not import this module and TensorFlow.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     return functools.partial(RayJob, remote=ray.remote(**options)(call))

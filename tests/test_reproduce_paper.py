@@ -44,21 +44,19 @@ def started(monkeypatch, no_files):
         def __init__(self, job, settings, number):
             jobs.append(job)
             self.job, self.number = job, number
-            self._flags = job_flags.make_flags(job, settings)
 
         def has_ended(self):
             return True
 
-        def result(self):
-            score = 0.6 + 0.1 * self.job.seed
-            return result(score, parameters={}, flags=self._flags), ""
+        def wait(self):
+            return 0, "", 1.0
 
-    def run(jobs, settings, at_a_time, start):
-        del start
-        return real(jobs, settings, at_a_time, Ended)
+    def make_result(job, settings, *_):
+        flags = job_flags.make_flags(job, settings)
+        return result(0.6 + 0.1 * job.seed, flags=flags)
 
-    real = processes.run
-    monkeypatch.setattr(processes, "run", run)
+    monkeypatch.setattr(processes, "Process", Ended)
+    monkeypatch.setattr(processes, "make_result", make_result)
     return jobs
 
 

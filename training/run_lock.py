@@ -26,6 +26,7 @@ from inputs import text_lines
 from system import files, schema
 
 FILE_NAME = "training.lock"
+HELD = "is held by the training run of"  # Part of every refusal.
 
 _MAX_BYTES = 10000  # of a record
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -131,9 +132,8 @@ def unlock_file(path):
 
 def _refuse(path, holder, remedy=""):
     raise UserError(
-        "--output_dir=%s is held by the training of %s: %swait for its end, or give "
-        "another --output_dir"
-        % (os.path.dirname(path), holder or "another process", remedy)
+        "--output_dir=%s %s %s: %swait for its end, or give another --output_dir"
+        % (os.path.dirname(path), HELD, holder or "another process", remedy)
     )
 
 

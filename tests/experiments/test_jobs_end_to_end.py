@@ -31,7 +31,7 @@ class InThisProcess(processes.Process):
 
     def __init__(self, job, settings, number):
         del number
-        self.job, self.number, self._settings = job, 0, settings
+        self.job, self.number = job, 0
         words = job_flags.make_command(job, settings)[1:]
         if not flags.FLAGS.is_parsed():
             flags.FLAGS(["run_classifier.py"])
@@ -48,9 +48,8 @@ class InThisProcess(processes.Process):
     def has_ended(self):
         return True
 
-    def result(self):
-        status, tail = self._status, self._tail
-        return processes.make_result(self.job, self._settings, status, tail, 1.5), tail
+    def wait(self):
+        return self._status, self._tail, 1.5
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from experiments.grid import Job
 from system import console
 from tests.experiments.made_up import result
 from tests.experiments.made_up_program import Bench
+from training import run_lock
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
 JOBS = [JOB._replace(seed=seed) for seed in (1, 2, 3)]
@@ -67,10 +68,9 @@ def test_a_job_of_another_sweep_is_left_to_it(bench, capsys):
 
 def test_a_failure_replaces_no_result(bench):
     class Overtaken(processes.Process):
-        def result(self):
-            found = super().result()
+        def wait(self):
             results.write(bench.settings.work_dir, JOB, result(0.9))
-            return found
+            return super().wait()
 
     bench.behave(_1="sys.exit(1)")
     known = processes.run([JOB], bench.settings, start=Overtaken)
@@ -98,7 +98,7 @@ def test_a_failed_job_is_repeated_and_does_not_end_the_sweep(bench, capsys):
     assert not os.path.exists(output)
 
 
-_HELD = "error: --output_dir=x is held by the training of process 9: delete x/y"
+_HELD = "error: --output_dir=x %s process 9: delete x/y" % run_lock.HELD
 
 
 @pytest.mark.parametrize(
