@@ -160,15 +160,12 @@ def get_task(name):
 
 
 def select_task(task_name, task_config, data_dir=None):
-    """The task of `--task_name` or `--task_config`.
+    """The task of `--task_name` or of `--task_config`, and the folder of its files.
 
     Args:
       task_name: name of a GLUE task, or None.
-      task_config: file of another task, see `own_tasks`, or None.
+      task_config: a task file, see `own_tasks`, or None.
       data_dir: folder of the task's files; None: that of `task_config`.
-
-    Returns:
-      A `tasks.Task` and the folder of its files.
 
     Raises:
       UserError: there is no such task, or both or neither are given.

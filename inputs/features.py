@@ -101,16 +101,7 @@ def _tokenize(tokenizer, example):
 
 
 def count_texts(examples, tokenizer, max_seq_length):
-    """Counts the word pieces of examples without writing features.
-
-    Args:
-      examples: iterable of `InputExample`.
-      tokenizer: a `tokenization.FullTokenizer`.
-      max_seq_length: a longer example is truncated.
-
-    Returns:
-      A `TextCounts`.
-    """
+    """The `TextCounts` of an iterable of `InputExample`s."""
     counts = TextCounts()
     for example in examples:
         counts.add(*_tokenize(tokenizer, example), max_seq_length)
@@ -379,21 +370,15 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
         )
     if len(vocab) < entries:
         first = min(set(range(entries)).difference(vocab.values()))
-        console.warn(
-            "%s: %s, first line %d, with a token of a later line. The last line of a "
-            "token gives its id, as in Google's BERT.",
-            vocab_file,
-            wording.pluralize(entries - len(vocab), "line"),
-            first + 1,
-        )
+        text = "%s: %s, first line %d, with tokens of later lines, whose ids they get"
+        repeated = wording.pluralize(entries - len(vocab), "line")
+        console.warn(text, vocab_file, repeated, first + 1)
     if vocab.get(tokenization.PADDING_TOKEN) != 0:
-        console.warn(
-            "%s does not have %s on its first line, as BERT's vocabularies do. Padding "
-            "has id 0 all the same, and is masked. Make sure that this is the "
-            "checkpoint's own vocabulary.",
-            vocab_file,
-            tokenization.PADDING_TOKEN,
+        text = (
+            "%s does not have %s on its first line, as BERT's vocabularies do: is it "
         )
+        text += "the checkpoint's? (Padding has id 0 nevertheless, and is masked.)"
+        console.warn(text, vocab_file, tokenization.PADDING_TOKEN)
 
 
 def check_seq_length(max_seq_length, max_position_embeddings):

@@ -62,7 +62,7 @@ _DEFAULTS = {"regression": False, "header": True, "seed": 1, "test_labels": Fals
 
 
 def load_task(path, reserved=(), data_dir=None):
-    """Reads a task's file, and its labels where they are those of the training rows.
+    """Reads a task file, and the labels from its training set if they are not listed.
 
     Args:
       path: the file, local or `gs://`.
@@ -86,12 +86,7 @@ def load_task(path, reserved=(), data_dir=None):
 
 
 def load_tasks(paths, reserved=()):
-    """The tasks of several files, a dict from their names; see `load_task`.
-
-    Args:
-      paths: list of files, or None.
-      reserved: names that no task can have.
-    """
+    """The tasks of several files (or None), by their names; see `load_task`."""
     loaded = [load_task(path, reserved)[0] for path in paths or ()]
     return {task.name: task for task in loaded}
 
@@ -195,9 +190,7 @@ def _check_together(values, source):
         allowed = 'left out, since "regression" is true'
         raise _wrong(source, "labels", values["labels"], allowed)
     if values["dev_share"] is not None and (values["dev"] or not values["train"]):
-        allowed = (
-            'left out, since there is "dev"' if values["dev"] else 'beside "train"'
-        )
+        allowed = 'given with "train" and without "dev"'
         raise _wrong(source, "dev_share", values["dev_share"], allowed)
 
 
@@ -228,7 +221,7 @@ def _make_split(values, name):
 
 
 def _find_labels(task, folder):
-    """The labels of the training rows, sorted; as numbers, where all are."""
+    """The labels of the training set, sorted; as numbers if all are numbers."""
     if task.train is None:
         raise UserError(
             '%s names no "train" to find the labels in: give "labels"'

@@ -278,14 +278,9 @@ def _read_valid_rows(task, path, split):
     if number < len(broken):
         raise UserError("%s has no data rows" % path)
     if broken:
-        console.warn(
-            "%s: skipped %d broken lines of %d (wrong number of fields; a known fault "
-            "of the published file). The first: line %s",
-            path,
-            len(broken),
-            number + 1,
-            ", ".join(map(str, broken[:10])),
-        )
+        text = "%s: skipped %d broken lines of %d (a known fault of the file): line %s"
+        first = ", ".join(map(str, broken[:10]))
+        console.warn(text, path, len(broken), number + 1, first)
 
 
 def iterate_examples(task, data_dir, split):

@@ -83,17 +83,10 @@ class Record(NamedTuple):
 
 
 def file_kind(path, flag):
-    """The kind of a file, by the ending of its name.
-
-    Args:
-      path: the file's path.
-      flag: the flag that gave it, for the message.
-
-    Returns:
-      `TSV`, `CSV` or `JSONL`.
+    """The kind of a file by its ending: `TSV`, `CSV` or `JSONL`.
 
     Raises:
-      UserError: another ending.
+      UserError: another ending; the message names the flag that gave the path.
     """
     ending = os.path.splitext(path)[1].lower()
     if ending not in KINDS:
@@ -369,15 +362,12 @@ def format_row(kind, names, values):
     Args:
       kind: `TSV`, `CSV` or `JSONL`.
       names: names of the columns.
-      values: dict from column names to strings or numbers. A missing value is empty in
-        a table and omitted in JSON.
+      values: dict from names to strings or numbers; missing ones are empty, or omitted
+        in JSON.
     """
     if kind == JSONL:
-        text = json.dumps(
-            {name: values[name] for name in names if name in values},
-            ensure_ascii=False,
-        )
-        return (text + "\n").encode("utf-8")
+        found = {name: values[name] for name in names if name in values}
+        return (json.dumps(found, ensure_ascii=False) + "\n").encode("utf-8")
     return _format_fields(kind, [str(values.get(name, "")) for name in names])
 
 
