@@ -1,9 +1,9 @@
-"""Makes, shows, checks and merges adapter packages, the folders of tuned tasks.
+"""Exports, shows, verifies and merges adapter packages.
 
-python manage_adapters.py export ...   a package from a full checkpoint
-python manage_adapters.py info ...     what packages are
-python manage_adapters.py verify ...   whether packages fit a base
-python manage_adapters.py merge ...    base and package as one checkpoint
+python manage_adapters.py export ...   write the package of a checkpoint
+python manage_adapters.py info ...     show packages
+python manage_adapters.py verify ...   check packages against a base model
+python manage_adapters.py merge ...    write base model and package as one checkpoint
 python manage_adapters.py COMMAND --help
 """
 
@@ -34,15 +34,15 @@ from weights import (
 _HELP = {"-h", "-help", "--help", "--helpshort", "help"}
 
 
-# --- the commands ---------------------------------------------------------------
+# --- commands -----------------------------------------------------------------
 
 
 def export(values, packages):
     """Writes the package of a checkpoint."""
     if packages:
         raise UserError(
-            "export takes flags alone, %r is none; --checkpoint names what is exported"
-            % packages[0]
+            "export takes no positional arguments such as %r; --checkpoint names what "
+            "is exported" % packages[0]
         )
     task = None
     if values.task_name or values.task_config:
@@ -63,13 +63,13 @@ def export(values, packages):
 
 
 def info(values, packages):
-    """Prints one package in full, or several as a table."""
-    found, broken = [], []
+    """Prints a summary of one package, or a table of several."""
+    found, errors = [], []
     for folder in packages:
         try:
             found.append(adapter_package.read(folder))
         except UserError as error:
-            broken.append(str(error))
+            errors.append(str(error))
     if values.json:
         entries = [
             {"path": each.path, "bytes": each.file_bytes, "config": each.config}
@@ -80,15 +80,15 @@ def info(values, packages):
         print("\n".join(package_report.format_summary(found[0])))
     elif found:
         print("\n".join(package_report.format_table(found)))
-    if broken:
-        raise UserError(*broken)
+    if errors:
+        raise UserError(*errors)
 
 
 def verify(values, packages):
-    """Prints for each package that it fits the base, or what differs."""
+    """Prints for each package OK, or how it differs from the base model."""
     given = {}
     if values.vocab_file:
-        tokenization.load_vocab(values.vocab_file)  # Says so where it is none.
+        tokenization.load_vocab(values.vocab_file)  # Raises if it is no vocabulary.
         given["vocabulary"] = files.digest(values.vocab_file)
     base = checkpoints.Checkpoint(values.init_checkpoint)
     wrong = 0
@@ -109,7 +109,7 @@ def verify(values, packages):
 
 
 def merge(values, packages):
-    """Writes base and package as one checkpoint."""
+    """Writes base model and package as one checkpoint."""
     if len(packages) > 1:
         raise UserError(
             "merge takes one package, given are %d: a checkpoint holds one task"
@@ -118,19 +118,19 @@ def merge(values, packages):
     package = package_conversion.merge(
         packages[0], values.init_checkpoint, values.output
     )
-    wanted = ["--train_policy=" + package.policy.text]
+    needed = ["--train_policy=" + package.policy.text]
     if package.adapter_size:
-        wanted = ["--adapter_size=%d" % package.adapter_size]
+        needed = ["--adapter_size=%d" % package.adapter_size]
     if package.policy.adapter_layers:
         layers = layer_ranges.format_layers(package.policy.adapter_layers)
-        wanted.append("--adapter_layers=" + layers)
+        needed.append("--adapter_layers=" + layers)
     print(
-        "Wrote %s: base and task %s; give it as --init_checkpoint with %s"
-        % (values.output, package.task, " ".join(wanted))
+        "Wrote %s: base model and task %s; give it as --init_checkpoint with %s"
+        % (values.output, package.task, " ".join(needed))
     )
 
 
-# --- their flags ----------------------------------------------------------------
+# --- flags --------------------------------------------------------------------
 
 
 def _export_flags(values):
@@ -138,46 +138,47 @@ def _export_flags(values):
         "Required": (
             command_line.DEFINE_path(
                 "checkpoint",
-                "Checkpoint of a trained model, of this program or the original: the "
+                "Checkpoint of a tuned model, of this program or the original: the "
                 "path without endings, such as OUTPUT_DIR/model.ckpt-573.",
                 values,
                 has_checkpoint=True,
             ),
-            command_line.DEFINE_path("output", "Folder to make, the package.", values),
+            command_line.DEFINE_path(
+                "output", "Folder of the package, a new one.", values
+            ),
         ),
-        "Required where no run.json lies beside the checkpoint": (
+        "Required without a run.json beside the checkpoint": (
             flags.DEFINE_string(
                 "task_name",
                 None,
-                "Task of GLUE, in any case: %s." % ", ".join(glue_data.GLUE_TASKS),
+                "GLUE task, in upper or lower case: %s."
+                % ", ".join(glue_data.GLUE_TASKS),
                 flag_values=values,
             ),
             command_line.define_task_config(values),
             command_line.DEFINE_path(
                 "bert_config_file", "bert_config.json of the model.", values
             ),
-            command_line.DEFINE_path(
-                "vocab_file", "Vocabulary that it was trained with.", values
-            ),
+            command_line.DEFINE_path("vocab_file", "Vocabulary of the model.", values),
         ),
-        "Told by run.json too": (
+        "Default: the value in run.json": (
             flags.DEFINE_bool(
                 "do_lower_case",
                 None,
-                "Whether its text was lower-cased; true if nothing says so.",
+                "Whether text is lower-cased; true without a run.json.",
                 flag_values=values,
             ),
             flags.DEFINE_integer(
                 "max_seq_length",
                 None,
-                "Its longest input in word pieces; 128 if nothing says so.",
+                "Longest input in word pieces; 128 without a run.json.",
                 flag_values=values,
             ),
         ),
-        "Checkpoints of --checkpoint_content=trained": (
+        "Required for checkpoints of --checkpoint_content=trained": (
             command_line.DEFINE_path(
                 "init_checkpoint",
-                "Base of a checkpoint that holds trained variables alone.",
+                "Checkpoint of the base model.",
                 values,
                 has_checkpoint=True,
             ),
@@ -191,7 +192,7 @@ def _info_flags(values):
             flags.DEFINE_bool(
                 "json",
                 False,
-                "Print a JSON list of the packages' configs, for programs.",
+                "Print the packages' configs as a JSON list.",
                 flag_values=values,
             ),
         )
@@ -201,8 +202,8 @@ def _info_flags(values):
 def _base_flag(values):
     return command_line.DEFINE_path(
         "init_checkpoint",
-        "The base: a checkpoint with its frozen weights, the path without endings, "
-        "such as .../bert_model.ckpt.",
+        "Checkpoint of the base model: the path without endings, such as "
+        ".../bert_model.ckpt.",
         values,
         has_checkpoint=True,
     )
@@ -211,8 +212,8 @@ def _base_flag(values):
 def _verify_flags(values):
     return {
         "Required": (_base_flag(values),),
-        "Checked where it is given": (
-            command_line.DEFINE_path("vocab_file", "Vocabulary of the base.", values),
+        "Optional": (
+            command_line.DEFINE_path("vocab_file", "Vocabulary to check too.", values),
         ),
     }
 
@@ -224,7 +225,7 @@ def _merge_flags(values):
             command_line.DEFINE_path(
                 "output",
                 "Checkpoint to write: the path without endings, such as "
-                "merged/model.ckpt. Nothing is overwritten.",
+                "merged/model.ckpt. It must not exist.",
                 values,
             ),
         )
@@ -232,13 +233,13 @@ def _merge_flags(values):
 
 
 class Command(NamedTuple):
-    """What a word after the program's name does."""
+    """A command of the program."""
 
-    run: Callable  # of the flags' values and the list of packages
-    define_flags: Callable  # of `FlagValues`; returns the groups of its help
+    run: Callable  # takes the flags' values and the list of packages
+    define_flags: Callable  # takes `FlagValues`, returns the groups of the help
     required: tuple[str, ...]  # flags
-    packages: str  # how they are given; "" if none is taken
-    about: str
+    packages: str  # positional arguments, for the help; "" for none
+    help: str
 
 
 COMMANDS = {
@@ -248,46 +249,45 @@ COMMANDS = {
         ("checkpoint", "output"),
         "",
         "Writes the adapter package of a checkpoint. Adapter size and number of labels "
-        "are those of its shapes. Beside a checkpoint of this program lie run.json and "
-        "eval_results.json: task, config, vocabulary, settings and dev scores come "
-        "from there.",
+        "follow from its shapes; task, config, vocabulary, settings and dev scores "
+        "come from run.json and eval_results.json beside it.",
     ),
     "info": Command(
         info,
         _info_flags,
         (),
         "PACKAGE [PACKAGE ...]",
-        "Says what a package is, or prints a table of several: task, adapter size, "
-        "trained parameters, bytes, dev scores and base.",
+        "Prints a summary of one package, or a table of several: task, adapter size, "
+        "trained parameters, bytes, dev scores and base model.",
     ),
     "verify": Command(
         verify,
         _verify_flags,
         ("init_checkpoint",),
         "PACKAGE [PACKAGE ...]",
-        "Says OK, or what is damaged or differs from the base; ends with status 1 "
-        "unless all packages are OK.",
+        "Prints OK, or what is damaged or differs from the base model, for each "
+        "package; the exit status is 1 unless all are OK.",
     ),
     "merge": Command(
         merge,
         _merge_flags,
         ("init_checkpoint", "output"),
         "PACKAGE",
-        "Writes base and package as one checkpoint, which this program and the "
+        "Writes base model and package as one checkpoint, which this program and the "
         "original load as --init_checkpoint.",
     ),
 }
 
 
-# --- the command line -----------------------------------------------------------
+# --- command line -------------------------------------------------------------
 
 
 def _help_text(name, values, groups):
     command = COMMANDS[name]
-    words = ["python manage_adapters.py", name, command.packages, "[flags]"]
+    usage = "python manage_adapters.py %s %s [flags]" % (name, command.packages)
     width = max(40, shutil.get_terminal_size((88, 24)).columns)
-    about = [" ".join(filter(None, words)), "", *textwrap.wrap(command.about, width)]
-    return command_line.help_text("\n".join(about), groups, values, width)
+    lines = [" ".join(usage.split()), "", *textwrap.wrap(command.help, width)]
+    return command_line.help_text("\n".join(lines), groups, values, width)
 
 
 @reports_user_errors
@@ -298,31 +298,31 @@ def main(argv):
       argv: the program's name, the command, then flags and packages in any order.
     """
     console.start()
-    words = argv[1:]
-    for word in words:
-        command_line.check_utf_8(word, word)
-    if not words or words[0] in _HELP:
+    arguments = argv[1:]
+    for argument in arguments:
+        command_line.check_utf_8(argument, argument)
+    if not arguments or arguments[0] in _HELP:
         print(__doc__)
-    if not words:
+    if not arguments:
         raise UserError("no command is given: name one of %s" % ", ".join(COMMANDS))
-    if words[0] in _HELP:
+    name = arguments[0]
+    if name in _HELP:
         return
-    name = words[0]
     if name not in COMMANDS:
         raise UserError(
-            "%r is no command: the first word is one of %s"
+            "%r is no command: the first argument is one of %s"
             % (name, ", ".join(COMMANDS))
         )
     command = COMMANDS[name]
     values = flags.FlagValues()
     groups = command.define_flags(values)
-    if _HELP.intersection(words[1:]):
+    if _HELP.intersection(arguments[1:]):
         print(_help_text(name, values, groups), end="")
         return
     values.set_gnu_getopt(True)
-    see = "python manage_adapters.py %s --help says more" % name
+    see = "see python manage_adapters.py %s --help" % name
     try:
-        packages = values(words)[1:]
+        packages = values(arguments)[1:]
     except flags.Error as error:
         raise UserError("%s; %s" % (error, see)) from None
     missing = ["--" + flag for flag in command.required if not values[flag].value]

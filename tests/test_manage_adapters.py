@@ -588,7 +588,7 @@ def test_flags_of_other_commands_are_refused(fails, command):
         (["export"], "--checkpoint and --output"),
         (["export", "--checkpoint=x"], "needs --output"),
         (["export", "--checkpoint=x", "--output="], "needs --output"),
-        (["export", "x", "--checkpoint=x", "--output=y"], "'x' is none"),
+        (["export", "x", "--checkpoint=x", "--output=y"], "'x'"),
         (["export", "--max_seq_length=long"], "max_seq_length"),
         (["info"], "needs PACKAGE"),
         (["verify", "x"], "needs --init_checkpoint"),

@@ -1,4 +1,4 @@
-"""Adapter packages as text to read."""
+"""Adapter packages as text: a summary of one, a table of several."""
 
 import json
 
@@ -6,7 +6,7 @@ from errors import printable
 from model import layer_ranges
 from system import wording
 
-_TABLE = (
+_TITLES = [
     "task",
     "size",
     "parameters",
@@ -15,12 +15,12 @@ _TABLE = (
     "health",
     "base",
     "package",
-)
-_LONGEST = 1000  # text of one entry
+]
+_LONGEST = 1000  # characters of a cell
 
 
 def format_summary(package):
-    """All that matters of one package, as lines."""
+    """A summary of one package, a list of lines."""
     config, bert = package.config, package.bert_config
     adapter, base = config["adapter"], config["base"]
     scale = adapter["init_scale"]
@@ -34,7 +34,7 @@ def format_summary(package):
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),
         "health": _health(package.diagnostics),
-        "parameters": "%s, %.2f %% of the base's frozen %s"
+        "parameters": "%s, %.2f %% of the base model's frozen %s"
         % (
             wording.thousands(config["parameters"]),
             100.0 * config["parameters"] / base["parameters"],
@@ -45,7 +45,7 @@ def format_summary(package):
         % (
             package.policy.description,
             config["global_step"],
-            ", " + config["selection"] if config.get("selection") else "",
+            ", " + config["selection"] if config["selection"] else "",
         ),
         "adapters": "size %d, %s, after both sublayers of layers %s%s"
         % (
@@ -75,7 +75,7 @@ def format_summary(package):
         ),
         "vocabulary": "SHA-256 " + config["vocabulary"],
         "base": "SHA-256 " + base["sha256"],
-        "origin": config["origin"] or "a training",
+        "origin": config["origin"] or "a training run",
         "written by": "version %s of this program" % config["program_version"],
     }
     return _aligned(rows.items())
@@ -91,7 +91,7 @@ def _texts(package):
 
 
 def format_table(packages):
-    """One line for each package, below a line of titles."""
+    """A table of packages, a list of lines."""
     rows = [
         (
             package.task,
@@ -107,7 +107,7 @@ def format_table(packages):
         )
         for package in packages
     ]
-    return _aligned([_TABLE, *rows])
+    return _aligned([_TITLES, *rows])
 
 
 def _health(diagnostics):
@@ -119,7 +119,7 @@ def _health(diagnostics):
 
 
 def _dev_scores(config):
-    """Scores of all dev sets; a set is named where it is not simply "dev"."""
+    """Scores of all dev sets, with the names of sets other than "dev"."""
     sets = []
     for name, scores in sorted((config["dev_scores"] or {}).items()):
         text = ", ".join(
