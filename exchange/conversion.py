@@ -42,8 +42,6 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     """
     _check_input(input_dir)
     output_dir = _resolve(output_dir)
-    if not 0 <= seed < 2**32:
-        raise UserError("--seed=%d: it must be between 0 and %d." % (seed, 2**32 - 1))
     config_path = os.path.join(input_dir, hugging_face.CONFIG_NAME)
     config, stated = hugging_face.read_config(config_path)
     vocabulary = hf_tokenizer.read(input_dir, stated, config_path)

@@ -138,34 +138,18 @@ def read(folder, model_config, config_path):
 
 
 def log_case(vocabulary):
-    """Logs which `--do_lower_case` an encoder needs.
+    """Logs the `--do_lower_case` that an encoder needs.
 
     Args:
       vocabulary: a `Vocabulary`.
     """
-    fitting = tokenization.detect_lower_case(vocabulary.ids)
-    folder = os.path.dirname(vocabulary.path)
-    stated = vocabulary.lower_case
-    if stated is None and fitting is None:
-        logging.info(
-            "Nothing in %s states whether text is lower-cased. transformers "
-            "lower-cases it then, as --do_lower_case=True does here.",
-            folder,
-        )
-    else:
-        logging.info(
-            "By the %s in %s, run this encoder with --do_lower_case=%s",
-            "word pieces" if stated is None else "tokenizer",
-            folder,
-            fitting if stated is None else stated,
-        )
-    if stated is not None and fitting not in (None, stated):
-        logging.warning(
-            "The word pieces in %s look like those of --do_lower_case=%s: check which "
-            "one this encoder needs.",
-            vocabulary.path,
-            fitting,
-        )
+    lower_case, source = vocabulary.lower_case, "its tokenizer"
+    if lower_case is None:
+        lower_case = tokenization.detect_lower_case(vocabulary.ids)
+        source = "its word pieces"
+    if lower_case is None:
+        lower_case, source = True, "the default of transformers"
+    logging.info("By %s, run this encoder with --do_lower_case=%s", source, lower_case)
 
 
 def warn_of_case(model_name, do_lower_case):

@@ -41,8 +41,23 @@ _ACTIVATIONS = {
 # Activation in bert_config.json -> in config.json, whose "gelu" is the exact one.
 _ACTIVATIONS_OUT = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
 _EXACT_GELU = "gelu"  # in config.json
-# Models related to BERT use at most this value.
-_LARGEST_EPSILON = 1e-5
+
+# Values of a config.json that are supported; `BertConfig.validate` checks the sizes.
+_CONFIG_SCHEMA = schema.Object(
+    {
+        **dict.fromkeys(modeling.CONFIG_SIZES, schema.ANY),
+        "hidden_act": schema.one_of(*_ACTIVATIONS),
+    },
+    optional={
+        "model_type": schema.one_of("bert"),
+        "position_embedding_type": schema.one_of("absolute"),
+        "is_decoder": schema.one_of(False),
+        "add_cross_attention": schema.one_of(False),
+        # Models related to BERT have at most 1e-5.
+        "layer_norm_eps": schema.number(above=0, most=1e-5),
+    },
+    others=schema.ANY,
+)
 
 _POOLER_SCOPE = "bert/pooler/"
 # A tensor of every encoder, by which the prefix of the encoder's tensors is found.
@@ -72,35 +87,17 @@ def read_config(path):
     Raises:
       UserError: the file is damaged, or describes a model that is not supported.
     """
-    source = hf_files.read_json(path)
-
-    def refuse(field, allowed):
+    source = {**_DEFAULTS, **hf_files.read_json(path)}
+    try:
+        _CONFIG_SCHEMA.check(source)
+    except ValueError as error:
         raise UserError(
-            "%s: %s is %.100r, and only %s can be converted. Choose another encoder "
-            "for --input_dir." % (path, field, source[field], allowed)
-        )
-
-    if source.get("model_type", "bert") != "bert":
-        refuse("model_type", '"bert"')
-    if source.get("position_embedding_type", "absolute") != "absolute":
-        refuse("position_embedding_type", '"absolute"')
-    for field in ("is_decoder", "add_cross_attention"):
-        if source.get(field):
-            refuse(field, "false")
-    epsilon = source.get("layer_norm_eps", modeling.LAYER_NORM_EPSILON)
-    if not schema.is_number(epsilon) or not 0 < epsilon <= _LARGEST_EPSILON:
-        refuse("layer_norm_eps", "a number above 0, at most %g" % _LARGEST_EPSILON)
-    absent = [field for field in modeling.CONFIG_SIZES if field not in source]
-    if absent:
-        raise UserError(
-            "%s lacks %s. Give the config.json that belongs to the weights."
-            % (path, ", ".join(absent))
-        )
-    config = {field: source[field] for field in modeling.CONFIG_SIZES}
-    config.update({field: source.get(field, _DEFAULTS[field]) for field in _DEFAULTS})
+            "%s: %s. Choose another encoder for --input_dir, or give the config.json "
+            "that belongs to the weights." % (path, error)
+        ) from None
+    config = {field: source[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)}
     activation = config["hidden_act"]
-    if not isinstance(activation, str) or activation not in _ACTIVATIONS:
-        refuse("hidden_act", "one of %s" % ", ".join(sorted(_ACTIVATIONS)))
+    epsilon = source.get("layer_norm_eps") or modeling.LAYER_NORM_EPSILON
     config["hidden_act"] = _ACTIVATIONS[activation]
     modeling.BertConfig.from_dict(config).validate(path)
 

@@ -13,7 +13,7 @@ import os
 import shutil
 
 from errors import UserError
-from inputs import download
+from inputs import download, text_lines, text_rows
 from system import disk, files
 
 # SHA-256 of the tasks' files, as sha256sum writes it. Other files are checked by their
@@ -57,35 +57,26 @@ def assemble_file(downloads, folder, filenames):
 
 
 def _read_table(path, num_fields):
-    """Lines of a tab-separated file as (line number, list of fields)."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="\n") as file:
-            lines = file.read().split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError("%s is not UTF-8: %s" % (path, error)) from error
+    """Reads the rows of a tab-separated file, lists of fields."""
     rows = []
-    for number, line in enumerate(lines, 1):
-        if number == len(lines) and not line:
-            continue
-        # The corpus as published ends its lines with CR LF.
-        fields = line.rstrip("\r").split("\t")
-        if len(fields) != num_fields:
-            raise UserError(
-                "%s, line %d: %d fields, expected %d"
-                % (path, number, len(fields), num_fields)
-            )
-        rows.append((number, fields))
+    lines = text_lines.file_lines(path, path)
+    for line, fields, problem in text_rows.read_records(lines, text_rows.TSV):
+        if not problem and len(fields) != num_fields:
+            problem = "%d fields, expected %d" % (len(fields), num_fields)
+        if problem:
+            raise UserError("%s, line %d: %s" % (path, line, problem))
+        rows.append(fields)
     return rows
 
 
 def _read_paraphrases(path):
     rows = _read_table(path, len(MRPC_LABELLED_HEADER))
-    if not rows or tuple(rows[0][1]) != MRPC_LABELLED_HEADER:
+    if not rows or tuple(rows[0]) != MRPC_LABELLED_HEADER:
         raise UserError(
             "%s, line 1: expected the header %s"
             % (path, " ".join(MRPC_LABELLED_HEADER))
         )
-    return [fields for _, fields in rows[1:]]
+    return rows[1:]
 
 
 def _write_table(path, header, rows):
@@ -102,7 +93,7 @@ def assemble_mrpc(downloads, folder, filenames):
     """
     train_path, test_path, dev_ids_path = downloads
     train_name, dev_name, test_name = filenames
-    dev_ids = {tuple(fields) for _, fields in _read_table(dev_ids_path, 2)}
+    dev_ids = set(map(tuple, _read_table(dev_ids_path, 2)))
     train, dev = [], []
     for fields in _read_paraphrases(train_path):
         (dev if (fields[1], fields[2]) in dev_ids else train).append(fields)

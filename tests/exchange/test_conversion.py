@@ -282,13 +282,13 @@ def refused(folder, parts, **arguments):
 )
 def test_config_that_is_refused(tmp_path, field, value):
     write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
-    refused(tmp_path, ["config.json", field, str(value)])
+    refused(tmp_path, ["config.json", field])
 
 
 @pytest.mark.parametrize("field", ["vocab_size", "hidden_size", "type_vocab_size"])
 def test_config_without_a_size(tmp_path, field):
     write_encoder(tmp_path / "in", {k: v for k, v in CONFIG.items() if k != field})
-    refused(tmp_path, ["config.json", "lacks %s." % field])
+    refused(tmp_path, ["config.json", field + " is missing"])
 
 
 def test_config_with_only_the_sizes(tmp_path, plain):
@@ -560,12 +560,6 @@ def test_folders_that_are_refused(tmp_path, monkeypatch, source, output, parts):
         assert part in str(caught.value)
     assert os.listdir(tmp_path) == ["in"]
     assert digests(tmp_path / "in") == before
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_seed_that_is_refused(tmp_path, seed):
-    write_encoder(tmp_path / "in")
-    refused(tmp_path, ["--seed=%d" % seed], seed=seed)
 
 
 def test_second_run_recognises_its_own_output(tmp_path):

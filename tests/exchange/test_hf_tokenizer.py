@@ -243,20 +243,12 @@ def test_classes_that_are_refused(folder, name):
 
 
 @pytest.mark.parametrize(
-    "stated, fitting, parts",
-    [
-        (None, None, ["Nothing in", "--do_lower_case=True"]),
-        (None, False, ["word pieces", "--do_lower_case=False"]),
-        (False, None, ["tokenizer", "--do_lower_case=False"]),
-        (True, True, ["tokenizer", "--do_lower_case=True"]),
-        (True, False, ["tokenizer", "look like those of --do_lower_case=False"]),
-    ],
+    "stated, fitting, logged_case",
+    [(None, None, True), (None, False, False), (False, True, False)],
 )
-def test_case_is_logged(folder, logged, monkeypatch, stated, fitting, parts):
+def test_case_is_logged(folder, logged, monkeypatch, stated, fitting, logged_case):
     if stated is not None:
         write_json(folder, do_lower_case=stated)
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: fitting)
     hf_tokenizer.log_case(read(folder))
-    assert len(logged) == (2 if stated and fitting is False else 1)
-    for part in parts:
-        assert part in " ".join(logged)
+    assert logged[0].endswith("--do_lower_case=%s" % logged_case)
