@@ -62,7 +62,7 @@ def setting(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, setting):
-    """The output of a training on one device."""
+    """The output directory of a run on one device."""
     output = tmp_path_factory.mktemp("one") / "output"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(classifier, "HEAD_DROPOUT", 0.0)
@@ -346,9 +346,7 @@ def test_a_signal_ends_the_wait_for_a_machine_that_is_missing(tmp_path, setting)
     assert "SIGTERM" in ended.stderr.splitlines()[-1]
 
 
-def test_two_machines_stop_end_and_go_on_together_and_train_as_one(
-    tmp_path, setting, one
-):
+def test_two_machines_stop_and_resume_together_and_train_as_one(tmp_path, setting, one):
     two = tmp_path / "two"
     # A signal to one stops both at the same step.
     stopped = on_machines(setting, two, signal_number=signal.SIGTERM, after_steps=2)
@@ -378,5 +376,5 @@ def test_two_machines_stop_end_and_go_on_together_and_train_as_one(
     assert losses(two) == pytest.approx(losses(one), rel=1e-5)
     assert (two / "eval_results.txt").exists()
     assert not [name for name in os.listdir(two) if name.startswith("tmp")]
-    # One device goes on from it.
+    # One device resumes from it.
     small_run.run(**{**setting, "do_train": False}, do_eval=True, output_dir=str(two))

@@ -1,4 +1,4 @@
-"""A training that is told to end leaves a checkpoint, and all else ends in order."""
+"""A signal stops training with a checkpoint, and other work with one line."""
 
 import os
 import queue
@@ -20,7 +20,7 @@ STATUS = {number: 128 + number for number in signals.STOP_SIGNALS}
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Those of a process in the foreground; they have to be there again afterwards."""
+    """Handlers as of a process in the foreground, which a test must restore."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     now = [signal.getsignal(number) for number in STATUS]
     yield
@@ -39,7 +39,7 @@ def settings(tmp_path):
 
 
 def send_in(monkeypatch, place, name, number, when=lambda *_: True):
-    """Has this process sent a signal when a function is called."""
+    """Sends this process a signal when a function is called."""
     called = getattr(place, name)
 
     def call(*args, **kwargs):
@@ -50,7 +50,7 @@ def send_in(monkeypatch, place, name, number, when=lambda *_: True):
     monkeypatch.setattr(place, name, call)
 
 
-def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, capsys):
+def test_training_stops_with_a_checkpoint_and_resumes(settings, monkeypatch, capsys):
     output = settings["output_dir"]
     for number, name, step in (
         (signal.SIGINT, "Ctrl-C", 5),
@@ -73,7 +73,7 @@ def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, c
         assert last.startswith("%s: stopped after step %d of 12" % (name, step))
         assert ("from step 5" in said) == (step == 9)
         assert tf.train.latest_checkpoint(output).endswith("model.ckpt-%d" % step)
-        # Nothing that looks finished.
+        # No files of a finished run.
         assert not {"adapters", "eval_results.txt"} & set(os.listdir(output))
     small_run.run(do_train=True, do_eval=True, **settings)
     assert "from step 9" in capsys.readouterr().err
@@ -81,7 +81,7 @@ def test_a_training_stops_with_a_checkpoint_and_goes_on(settings, monkeypatch, c
     assert {"adapters", "eval_results.txt"} <= set(os.listdir(output))
 
 
-def test_what_is_no_training_ends_with_one_line(settings, monkeypatch, capsys):
+def test_other_work_ends_with_one_line(settings, monkeypatch, capsys):
     send_in(monkeypatch, feature_cache, "cache_key", signal.SIGINT)
     with pytest.raises(SystemExit) as ended:
         small_run.run(do_train=True, **settings)
@@ -90,7 +90,7 @@ def test_what_is_no_training_ends_with_one_line(settings, monkeypatch, capsys):
     assert [line for line in lines if "Ctrl-C" in line] == lines[-1:]
 
 
-def test_other_programs_end_with_one_line_too(capsys):
+def test_other_programs_end_with_one_line(capsys):
     @errors.reports_user_errors
     def main(argv):
         os.kill(os.getpid(), signal.SIGINT)
