@@ -8,6 +8,7 @@
 
 import collections
 import os
+import unicodedata
 
 from errors import UserError
 from inputs import metrics, tasks, text_rows
@@ -237,9 +238,11 @@ def _find_labels(task, folder):
             )
         lines[example.label].append(example.line)
     for group in tasks.similar_labels(lines):
+        look_alike = len({unicodedata.normalize("NFC", label) for label in group}) == 1
+        quote = ascii if look_alike else repr
         counts = ", ".join(
-            "%.80r (%d, first on line %d)" % (label, len(lines[label]), lines[label][0])
-            for label in group
+            "%.80s (%d, first on line %d)" % (quote(label), len(found), found[0])
+            for label, found in ((label, lines[label]) for label in group)
         )
         raise UserError(
             "%s: labels that differ in case, white space, Unicode or number format "

@@ -210,7 +210,8 @@ def test_labels_that_are_written_differently(write, labels):
     with pytest.raises(UserError) as caught:
         load(write(SOUND, train_csv=rows))
     for line, label in enumerate(labels, 3):
-        assert "%r (1, first on line %d)" % (label, line) in str(caught.value)
+        quoted = ascii(label) if not label.isascii() else repr(label)
+        assert "%s (1, first on line %d)" % (quoted, line) in str(caught.value)
     assert "bad" not in str(caught.value)
     # Whoever means different classes says so.
     listed = {**SOUND, "labels": ["bad", *labels]}
