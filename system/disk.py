@@ -1,4 +1,4 @@
-"""What to say when a file cannot be written, and whether there will be space for it."""
+"""Disk space: checks before writing, and errors of a full disk."""
 
 import contextlib
 import errno
@@ -35,19 +35,19 @@ def size_text(count):
 
 
 def free_bytes(path):
-    """What this user can still write where a path is or would be; None if unknown."""
+    """Free bytes for this user on the disk of a path, which need not exist."""
     while path and not os.path.exists(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path or ".").free
 
 
 def _file_of(error, reason):
-    """The file that an error is about, or ""."""
-    # The second is the target of a copy.
+    """The file that an error names, or ""."""
+    # filename2 is the target of a copy.
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if isinstance(name, str):
         return name
-    # TensorFlow: "PATH; REASON", and a graph's stack around it.
+    # TensorFlow: "PATH; REASON", within the stack of a graph.
     found = re.search(r"(\S[^\n;]*); %s" % re.escape(reason), str(error))
     return found.group(1) if found else ""
 
@@ -57,12 +57,11 @@ def explain_errors(folder, need=None):
     """Turns the errors of a full, read-only or broken disk into a `WriteError`.
 
     Args:
-      folder: where it is written.
-      need: bytes of the file, where they are known.
+      folder: where is written.
+      need: length of the file in bytes, or None.
 
     Raises:
-      WriteError: with the file and, if the disk is full, the bytes that it needs and
-        the free ones.
+      WriteError: with the file and, if the disk is full, the needed and free bytes.
     """
     try:
         yield
@@ -83,7 +82,7 @@ def explain_errors(folder, need=None):
         if need is not None:
             message += ", it needs %s" % size_text(need)
         if "://" not in folder:
-            # Some of it goes to the folder for temporary files first.
+            # The file may be one in the folder for temporary files.
             place = file if os.path.isabs(file) else folder
             message += ", %s are free there" % size_text(free_bytes(place))
         raise WriteError(
@@ -93,15 +92,12 @@ def explain_errors(folder, need=None):
 
 
 def check_space(folder, need, what):
-    """Refuses to begin what there is no space for.
+    """Raises a `WriteError` if a local folder has less free space than needed.
 
     Args:
-      folder: where it will be written, a local path.
+      folder: its path, which need not exist.
       need: bytes.
-      what: what takes them, for the message.
-
-    Raises:
-      WriteError: less is free.
+      what: what needs them, for the message.
     """
     free = free_bytes(folder)
     if free < need:
@@ -112,13 +108,7 @@ def check_space(folder, need, what):
 
 
 def warn_of_space(folder, need, what):
-    """Warns where less is free than will be written.
-
-    Args:
-      folder: where it will be written.
-      need: bytes.
-      what: what will be written, for the message.
-    """
+    """Warns if a folder has less free space than needed; see `check_space`."""
     if "://" in folder:
         return
     free = free_bytes(folder)

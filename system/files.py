@@ -1,7 +1,6 @@
-"""What all readers and writers of files share: bounded reading, JSON, working folders.
+"""Files: bounded reading, JSON, atomic writing.
 
-Files come from strangers and from full disks: a small file is a regular one of a
-bounded length, or it is refused before it is read.
+All paths are local, or of any file system that TensorFlow knows.
 """
 
 import contextlib
@@ -19,30 +18,33 @@ import tensorflow.compat.v1 as tf
 from errors import UserError, printable
 from system import disk
 
-MOST_JSON_BYTES = 1 << 22  # A model's config is a thousandth of that.
+MOST_JSON_BYTES = 1 << 22
 
-_MOST_LEVELS = 32  # of JSON within JSON
+_MOST_LEVELS = 32  # of nested objects and lists
 _READ_REMEDY = "ask its owner for the right to read it, or give another"
-_TOO_DEEP = "JSON of more than %d objects or lists within each other" % _MOST_LEVELS
-_MOST_DIGITS = 300  # of a whole number in JSON: Python takes long over longer ones
+_TOO_DEEP = "JSON of more than %d nested objects or lists" % _MOST_LEVELS
+_MOST_DIGITS = 300  # of an integer in JSON; parsing takes quadratic time
 
 
 # --- reading --------------------------------------------------------------------
 
 
 def read(path, most_bytes, remedy):
-    """The bytes of a small file.
+    """Reads a small file.
 
     Args:
-      path: local, or of any file system of TensorFlow's.
-      most_bytes: the longest file that is read.
+      path: its path.
+      most_bytes: maximum length.
       remedy: what to do about a file that cannot be read, for the message.
 
+    Returns:
+      Its content, bytes.
+
     Raises:
-      UserError: it is not there, is no regular file, or is longer.
+      UserError: the file is missing, longer, or no regular file.
     """
     try:
-        # Reading a pipe waits for someone to write, and a device may have no end.
+        # Reading a pipe blocks until a writer comes; a device may be endless.
         if os.path.exists(path) and not os.path.isfile(path):
             kind = "folder" if os.path.isdir(path) else "pipe or device"
             raise _unreadable(path, "it is a %s, no file" % kind, remedy)
@@ -63,20 +65,19 @@ def _unreadable(path, reason, remedy):
 
 
 def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
-    """The JSON object that a small file holds.
+    """Reads a small file with a JSON object.
 
     Args:
-      path: see `read`.
+      path: its path.
       remedy: what to do about a file that cannot be used, for the message.
-      most_bytes: see `read`.
-      schema: what it has to hold, a `schema.Object`; None: any object.
+      most_bytes: maximum length.
+      schema: the `schema.Object` to check it against; None: none.
 
     Returns:
       Dict.
 
     Raises:
-      UserError: the file cannot be read, holds no JSON object, or not what the schema
-        says.
+      UserError: the file cannot be read, or has other content.
     """
     data = read(path, most_bytes, remedy)
     try:
@@ -89,28 +90,31 @@ def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
 
 
 def parse_json_object(data, finite=False):
-    """The JSON object in a text.
+    """Parses a JSON object.
 
     Args:
-      data: bytes of UTF-8, or a string.
-      finite: whether NaN and infinities are refused; Python writes them, although they
-        are not of JSON.
+      data: string, or bytes of UTF-8.
+      finite: whether to refuse NaN and infinities, which Python writes but JSON lacks.
 
     Returns:
       Dict.
 
     Raises:
-      ValueError: with the reason, where it is no object, is nested without end, names
-        an entry twice or has a number beyond all reason.
+      ValueError: with the reason, also for duplicate names, deep nesting and huge
+        integers.
     """
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
         raise ValueError("not JSON: %s" % error) from None
-    hooks = {"parse_constant": _no_constant, "parse_float": _finite} if finite else {}
+    hooks = (
+        {"parse_constant": _refuse_constant, "parse_float": _parse_finite_float}
+        if finite
+        else {}
+    )
     try:
         value = json.loads(
-            text, object_pairs_hook=_distinct, parse_int=_whole_number, **hooks
+            text, object_pairs_hook=_unique_entries, parse_int=_parse_int, **hooks
         )
     except json.JSONDecodeError as error:
         raise ValueError("not JSON: %s" % error) from None
@@ -118,12 +122,12 @@ def parse_json_object(data, finite=False):
         raise ValueError(_TOO_DEEP) from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
-    if not _is_shallow(value, _MOST_LEVELS):
+    if not _is_nested_at_most(value, _MOST_LEVELS):
         raise ValueError(_TOO_DEEP)
     return value
 
 
-def _distinct(pairs):
+def _unique_entries(pairs):
     content = dict(pairs)
     if len(content) != len(pairs):
         names = [name for name, _ in pairs]
@@ -132,33 +136,33 @@ def _distinct(pairs):
     return content
 
 
-def _whole_number(text):
+def _parse_int(text):
     if len(text) > _MOST_DIGITS:
         raise ValueError("it has a number of %d digits" % len(text))
     return int(text)
 
 
-def _no_constant(name):
+def _refuse_constant(name):
     raise ValueError("it holds %s, which is no JSON" % name)
 
 
-def _finite(text):
+def _parse_finite_float(text):
     value = float(text)
     if not math.isfinite(value):
         raise ValueError("it holds %.80s, which is too large" % text)
     return value
 
 
-def _is_shallow(value, levels):
+def _is_nested_at_most(value, levels):
     if isinstance(value, dict):
         value = value.values()
     elif not isinstance(value, list):
         return True
-    return levels > 0 and all(_is_shallow(each, levels - 1) for each in value)
+    return levels > 0 and all(_is_nested_at_most(each, levels - 1) for each in value)
 
 
 def digest(path):
-    """SHA-256 of a file's bytes, as hexadecimal text.
+    """SHA-256 of a file in hexadecimal.
 
     Raises:
       UserError: the file cannot be read.
@@ -182,8 +186,8 @@ def write_whole(path, data):
     """Writes a file atomically, see `atomic_file`.
 
     Args:
-      path: see `atomic_file`.
-      data: bytes, or a string for a file of UTF-8.
+      path: its path.
+      data: bytes, or a string to write in UTF-8.
     """
     data = data.encode("utf-8") if isinstance(data, str) else data
     with (
@@ -195,14 +199,14 @@ def write_whole(path, data):
 
 @contextlib.contextmanager
 def atomic_file(path, need=None, overwrite=True):
-    """Gives a path to write a file to, which then replaces the file at `path`.
+    """Yields a temporary path; the file written there replaces `path` at the end.
 
-    After an error, or a kill, `path` is as it was.
+    After an error or a kill, `path` is unchanged.
 
     Args:
-      path: local, or of any file system of TensorFlow's. A link is followed.
-      need: bytes of the file, where they are known.
-      overwrite: whether a file that appeared at `path` meanwhile is replaced.
+      path: the file's path; a link is followed.
+      need: length of the file in bytes, or None.
+      overwrite: whether to replace a file that appears at `path` meanwhile.
 
     Raises:
       UserError: the file cannot be written, or `path` is a folder or a device.
@@ -224,13 +228,13 @@ def atomic_file(path, need=None, overwrite=True):
 
 @contextlib.contextmanager
 def atomic_folder(folder, need=None, is_own=lambda names: False):
-    """Gives an empty folder to fill, which then replaces `folder`.
+    """Yields an empty folder to fill, which replaces `folder` at the end.
 
-    After an error, or a kill, `folder` is as it was; `stored_at` finds it.
+    After an error or a kill, `folder` is unchanged, but see `stored_at`.
 
     Args:
-      folder: its path, local or of any file system of TensorFlow's. A link is followed.
-      need: bytes of the files, where they are known.
+      folder: its path; a link is followed.
+      need: length of the files in bytes, or None.
       is_own: see `check_replaceable`.
 
     Raises:
@@ -243,7 +247,7 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
         check_replaceable(folder, is_own)
         target = _real_path(folder)
         replaced = target + _REPLACED
-        # Two steps: a folder cannot replace another one in a single step.
+        # A rename cannot replace a folder that is not empty.
         if tf.io.gfile.exists(target):
             check_replaceable(replaced, is_own)
             remove(replaced)
@@ -259,11 +263,11 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
 
 @contextlib.contextmanager
 def working_folder(path, need=None):
-    """Gives an empty folder beside `path`, which is removed at the end.
+    """Yields an empty folder beside `path`, and removes it at the end.
 
     Args:
-      path: of what is written in the folder, before it is moved. A link is followed.
-      need: bytes of the files, where they are known.
+      path: where its content is to be moved; a link is followed.
+      need: length of the content in bytes, or None.
 
     Raises:
       UserError: the folder cannot be written.
@@ -285,43 +289,37 @@ def check_replaceable(folder, is_own=lambda names: False):
     """Refuses to replace a folder that this program has not written.
 
     Args:
-      folder: its path; there may be none.
-      is_own: function of the set of names in the folder, whether this program has
-        written it. An empty folder can always be replaced.
+      folder: its path; it need not exist.
+      is_own: tells from the set of names in the folder whether this program wrote it;
+        an empty folder can always be replaced.
 
     Raises:
       UserError: it is a file, has other content, or cannot be moved.
     """
-    there = _real_path(stored_at(folder))
-    if not tf.io.gfile.exists(there):
+    path = _real_path(stored_at(folder))
+    if not tf.io.gfile.exists(path):
         return
-    if not tf.io.gfile.isdir(there):
+    if not tf.io.gfile.isdir(path):
         raise UserError(
             "%s is a file, and a folder of this name is written: move it away" % folder
         )
-    names = {os.path.basename(path) for path in list_folder(there)}
+    names = {os.path.basename(each) for each in list_folder(path)}
     if names and not is_own(names):
         raise UserError(
             "%s holds %s, so this program has not written it and does not replace it: "
             "move it away, or give another place"
             % (folder, printable(", ".join(sorted(names)), 100))
         )
-    parent = os.path.dirname(there)
-    if "://" not in there and (
-        os.path.ismount(there) or not os.access(parent, os.W_OK)
-    ):
-        raise _not_writable(folder, "%s cannot be replaced in %s" % (there, parent))
+    parent = os.path.dirname(path)
+    if "://" not in path and (os.path.ismount(path) or not os.access(parent, os.W_OK)):
+        raise _not_writable(folder, "%s cannot be replaced in %s" % (path, parent))
 
 
 def stored_at(folder):
-    """The path of a folder's files.
-
-    Args:
-      folder: its path.
+    """Where a folder is found if a program was killed while it replaced the folder.
 
     Returns:
-      The same; or, where a program was killed while it replaced the folder, the path
-      that it had moved the folder to.
+      `folder`, or the path that the program had moved it to.
     """
     target = _real_path(folder)
     if tf.io.gfile.exists(target + _REPLACED) and not tf.io.gfile.exists(target):
@@ -330,26 +328,26 @@ def stored_at(folder):
 
 
 def restore(folder):
-    """Moves a folder back, if a program was killed while it replaced it."""
+    """Moves a folder back if a program was killed while it replaced the folder."""
     if stored_at(folder) != folder:
         tf.io.gfile.rename(stored_at(folder), _real_path(folder))
 
 
 def list_folder(folder, pattern="*"):
-    """The files and folders in a folder.
+    """Lists a folder; its own name is not taken for a pattern.
 
     Args:
-      folder: its path, in which no character stands for others.
-      pattern: of their names, see `fnmatch`.
+      folder: its path.
+      pattern: pattern of `fnmatch` for the names in it.
 
     Returns:
-      Sorted list of paths; empty if there is no such folder.
+      Sorted list of paths; empty if the folder does not exist.
 
     Raises:
       UserError: the folder cannot be read.
     """
     try:
-        # TensorFlow's takes names of UTF-8 alone.
+        # TensorFlow fails on names that are not UTF-8.
         is_local = "://" not in folder
         names = os.listdir(folder or ".") if is_local else tf.io.gfile.listdir(folder)
     except (FileNotFoundError, NotADirectoryError, tf.errors.NotFoundError):
@@ -361,10 +359,7 @@ def list_folder(folder, pattern="*"):
 
 
 def list_with_prefix(prefix, pattern):
-    """The files and folders whose path is a prefix and then matches a pattern.
-
-    See `list_folder`; `prefix` may be the path of a checkpoint.
-    """
+    """Lists paths that consist of a prefix, not a pattern, and a match of a pattern."""
     folder, name = os.path.split(prefix)
     return list_folder(folder, glob.escape(name) + pattern)
 
@@ -376,7 +371,7 @@ def _real_path(path):
 
 @contextlib.contextmanager
 def _writing(path, target, need):
-    """Turns errors about files at `target` and beside it into a `UserError`."""
+    """Turns errors that name the target or a working path into a `UserError`."""
     try:
         with disk.explain_errors(target, need):
             yield
@@ -394,21 +389,18 @@ def _not_writable(path, reason):
 
 
 def _working_path(path):
-    """A path beside another one that is this process's own.
-
-    What earlier processes of this machine have left there is removed.
-    """
+    """A path of this process beside another; removes those of ended processes."""
     prefix = "%s.tmp-%s-" % (path, socket.gethostname())
     for left in list_with_prefix(prefix, "*"):
         process = left[len(prefix) :]
-        # isdecimal alone takes the digits of other scripts.
+        # isdecimal alone accepts digits of all scripts.
         if process.isascii() and process.isdecimal() and not is_running(int(process)):
             remove(left)
     return "%s%d" % (prefix, os.getpid())
 
 
 def remove(path):
-    """Removes a file, or a folder with its content; of a link never the target."""
+    """Removes a file or a folder with its content; of a link never the target."""
     if "://" not in path:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -422,7 +414,7 @@ def remove(path):
 
 
 def is_running(process):
-    """Whether a number is that of a running process other than this one."""
+    """Whether another process of this number runs."""
     if process == os.getpid():
         return False
     try:
@@ -430,5 +422,5 @@ def is_running(process):
     except ProcessLookupError:
         return False
     except (OverflowError, PermissionError):
-        pass  # No process's number, or the process of somebody else.
+        pass  # Not a process number, or a process of another user.
     return True
