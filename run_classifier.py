@@ -60,8 +60,8 @@ FLAG_GROUPS = {
     "Required": (
         command_line.DEFINE_path(
             "data_dir",
-            "Folder of the task's files, such as glue_data/MRPC; with --task_config "
-            "that of the file, if not given.",
+            "Folder of the task's files, such as glue_data/MRPC; default with "
+            "--task_config: the folder of that file.",
         ),
         command_line.DEFINE_path(
             "bert_config_file", "bert_config.json of the pre-trained BERT."
@@ -90,8 +90,8 @@ FLAG_GROUPS = {
         flags.DEFINE_bool(
             "allow_random_base",
             False,
-            "Go on where frozen BERT variables would stay at random values, because "
-            "there is no --init_checkpoint or it lacks them.",
+            "Allow random frozen variables of BERT: no --init_checkpoint, or one that "
+            "lacks them.",
         ),
         flags.DEFINE_bool(
             "do_lower_case", True, "Lower-case the text: True for uncased models."
@@ -99,28 +99,27 @@ FLAG_GROUPS = {
         flags.DEFINE_integer(
             "max_seq_length",
             128,
-            "Longest input in word pieces, [CLS] and [SEP] included; the rest is cut.",
+            "Longest input in word pieces, with [CLS] and [SEP]; more is truncated.",
         ),
         flags.DEFINE_string(
             "train_policy",
             modeling.ADAPTERS,
-            "What trains, the head always: adapters (and layer norms); full, all of "
-            "BERT, as google-research/bert tunes it; top_k:N, its N top layers and the "
-            "pooler; layer_norm; head. All but the first have no adapters.",
+            "Trained variables, beside the head: adapters (and layer norms); full, all "
+            "of BERT, as in google-research/bert; top_k:N, its N top layers and the "
+            "pooler; layer_norm; head. Only the first has adapters.",
         ),
         flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck."),
         flags.DEFINE_string(
             "adapter_layers",
             None,
-            "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; all if not "
-            "given. What lies below the lowest of them is frozen, layer norms too.",
+            "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; default: "
+            "all. Everything below the lowest of them is frozen, layer norms too.",
         ),
         flags.DEFINE_string(
             "ablate_adapter_layers",
             None,
             "Evaluate and predict without the trained adapters of these layers (the "
-            "paper's figure 6). The files with the results have the layers in their "
-            "names.",
+            "paper's figure 6); they are part of the names of result files.",
         ),
         flags.DEFINE_float(
             "adapter_init_scale",
@@ -129,8 +128,8 @@ FLAG_GROUPS = {
         ),
         command_line.DEFINE_path(
             "adapters",
-            "Adapter package to evaluate, to predict with or to go on training from, a "
-            "folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base.",
+            "Adapter package to evaluate, to predict with or to start training from, a "
+            "folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model.",
         ),
     ),
     "What to do": (
@@ -140,14 +139,10 @@ FLAG_GROUPS = {
         flags.DEFINE_bool(
             "check",
             False,
-            "Read all rows of the task, say what they are and what is doubtful about "
-            "them, and end. Needs no model; with --vocab_file it counts word pieces.",
+            "Report on the task's examples and what is suspicious about them, and do "
+            "nothing else. Needs no model; with --vocab_file it counts word pieces.",
         ),
-        flags.DEFINE_bool(
-            "plots",
-            False,
-            "Draw the confusion matrix of each set that is scored, as PNG.",
-        ),
+        flags.DEFINE_bool("plots", False, "Write confusion matrices as PNG."),
     ),
     "Training and evaluation": (
         flags.DEFINE_integer("train_batch_size", 32, "Examples in a training batch."),
@@ -158,16 +153,14 @@ FLAG_GROUPS = {
         flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of Adam."),
         flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the training set."),
         flags.DEFINE_float(
-            "warmup_proportion",
-            0.1,
-            "Share of the steps with rising learning rate, 0 to 1.",
+            "warmup_proportion", 0.1, "Fraction of the steps for warm-up, 0 to 1."
         ),
         flags.DEFINE_bool(
             "adam_bias_correction",
             False,
-            "Correct Adam's moments for their start at zero. Without it, as in BERT "
-            "and the original, the first updates are several times too large: at a "
-            "learning rate of 1e-3 most trainings then learn nothing.",
+            "Correct Adam's moments for their initialization at zero. Without it, as "
+            "in BERT and the original, the first updates are several times too large: "
+            "at a learning rate of 1e-3 most runs then learn nothing.",
         ),
         flags.DEFINE_integer(
             "save_checkpoints_steps", 1000, "Steps between checkpoints."
@@ -176,27 +169,25 @@ FLAG_GROUPS = {
             "checkpoint_content",
             checkpoints.ALL,
             list(checkpoints.CONTENTS),
-            "What checkpoints in --output_dir hold: all variables, or trained ones, "
-            "optimizer slots and step, which need --init_checkpoint beside them.",
+            "Content of checkpoints in --output_dir: all variables, or trained ones, "
+            "optimizer slots and step, which need --init_checkpoint too.",
         ),
         flags.DEFINE_integer(
             "eval_steps",
             0,
-            "Evaluate on the dev set(s) each so many training steps, and at the end; "
-            "0: not during the training.",
+            "Steps between evaluations on the dev set(s) while training; 0: none.",
         ),
         flags.DEFINE_string(
             "keep_best",
             None,
-            "Metric of the task. The evaluation of --eval_steps with the highest on "
-            "the (first) dev set is kept, checkpoint and package, in OUTPUT_DIR/best.",
+            "Metric of the task: keep checkpoint and package of the evaluation with "
+            "the highest score on the (first) dev set in OUTPUT_DIR/best.",
         ),
         flags.DEFINE_bool(
             "write_graph",
             False,
-            "Write the training's graph, for TensorBoard and other tools: graph.pbtxt, "
-            "the .meta file of each checkpoint, and an entry in the event file; "
-            "megabytes in all.",
+            "Write the training graph: graph.pbtxt, a .meta file per checkpoint, and "
+            "an entry in the event file, some megabytes.",
         ),
         flags.DEFINE_integer(
             "seed", 1, "Seed of initial weights, dropout and shuffling."
@@ -213,28 +204,28 @@ FLAG_GROUPS = {
             "precision",
             "float32",
             list(classifier.PRECISIONS),
-            "What frozen weights are multiplied in. bfloat16 is fast on TPUs, newer "
-            "GPUs and CPUs with AMX or AVX512-BF16; float16, with loss scaling, is for "
+            "Precision of products with frozen weights. bfloat16 is fast on TPUs, new "
+            "GPUs and CPUs with AMX or AVX512-BF16; float16, with loss scaling, on "
             "older GPUs. Adapters, layer norms, head, softmax, loss, optimizer and "
             "checkpoints stay float32.",
         ),
         flags.DEFINE_bool(
             "xla",
             False,
-            "Compile the step with XLA, worth trying on GPU; dynamic padding then goes "
-            "by steps of %d, so that there are few shapes to compile." % XLA_LENGTHS,
+            "Compile the step with XLA, on GPU; dynamic padding then pads to multiples "
+            "of %d, so that few shapes are compiled." % XLA_LENGTHS,
         ),
         flags.DEFINE_integer(
             "gradient_accumulation_steps",
             1,
-            "Compute a training batch in this many parts, one after the other: less "
+            "Parts of a training batch that are computed one after the other: less "
             "memory, the same update.",
         ),
         flags.DEFINE_bool(
             "recompute_activations",
             False,
-            "Keep each layer's input alone for the backward pass and compute the rest "
-            "again: less memory, four tenths more time on CPU.",
+            "Recompute activations in the backward pass from each layer's input: less "
+            "memory, 40 % more time on CPU.",
         ),
     ),
     "Several devices": (
@@ -242,9 +233,9 @@ FLAG_GROUPS = {
             "distribution_strategy",
             distribution.NONE,
             distribution.STRATEGIES,
-            "Train on one device, on all GPUs of this machine (mirrored), or on all "
-            "machines that the environment variable TF_CONFIG lists (multi_worker). "
-            "--train_batch_size is that of all together.",
+            "Train on one device, on all GPUs of this machine (mirrored), or on the "
+            "machines of the environment variable TF_CONFIG (multi_worker). "
+            "--train_batch_size is the global batch.",
         ),
     ),
     "Cloud TPU": (
@@ -253,16 +244,14 @@ FLAG_GROUPS = {
             "tpu_name", None, "Name of the Cloud TPU, or its grpc:// address."
         ),
         flags.DEFINE_string(
-            "tpu_zone", None, "Zone of the Cloud TPU; found out if not given."
+            "tpu_zone", None, "Zone of the Cloud TPU; detected by default."
         ),
         flags.DEFINE_string(
-            "gcp_project", None, "Project of the Cloud TPU; found out if not given."
+            "gcp_project", None, "Project of the Cloud TPU; detected by default."
         ),
         flags.DEFINE_string("master", None, "Address of a TensorFlow master."),
         flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU, with --use_tpu."),
-        flags.DEFINE_integer(
-            "iterations_per_loop", 1000, "Steps of one call of the TPU."
-        ),
+        flags.DEFINE_integer("iterations_per_loop", 1000, "Steps per call of the TPU."),
     ),
 }
 
