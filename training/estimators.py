@@ -43,9 +43,6 @@ def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
       scaffold_fn: the result of `checkpoints.warm_start`.
       use_tpu: whether the graph runs on TPU.
       summary_dir: folder of the scalars that a TPU's host writes.
-
-    Returns:
-      A `TPUEstimatorSpec`.
     """
     (loss,) = optimization.mean_of_replicas([loss])
     signals.add_stop_flag()
@@ -91,12 +88,12 @@ def _host_call(loss, step, summary_dir):
     return write, [tf.reshape(tf.cast(tensor, tf.float32), [1]) for tensor in tensors]
 
 
-# Settings by their numbers in glibc's malloc.h.
+# Parameters of glibc's malloc, by their numbers in malloc.h.
 _MALLOC_SETTINGS = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: freed bytes that are kept
-    -2: 2**26,  # M_TOP_PAD: bytes asked for beyond what is needed
-    -4: 0,  # M_MMAP_MAX: allocations, of large tensors, apart from all others
-    -8: 1,  # M_ARENA_MAX: pools; with one a tensor can take any other's place
+    -2: 2**26,  # M_TOP_PAD: bytes requested beyond the need
+    -4: 0,  # M_MMAP_MAX: separate mappings of large tensors
+    -8: 1,  # M_ARENA_MAX: pools; of one, any tensor can reuse the memory
 }
 
 
@@ -242,23 +239,15 @@ def _hide_writer_error(failure):
 
 
 class SaveHook(estimator.SessionRunHook):
-    """Writes the last losses beside each checkpoint, and explains failed saves.
+    """Writes the last losses before each checkpoint, and explains failed saves.
 
-    The losses are there before the checkpoint is: a resumed run reads them, and ends
-    with the diagnostics of one that was not interrupted.
-
-    TensorFlow's own error for a file above the system's limit is that for the end of
-    the input, and would end the training as if it were complete. What was written of a
-    checkpoint that failed is removed.
+    For a file above the system's limit TensorFlow raises the error of the end of the
+    input, which would end the training as if it were complete. The files of a
+    checkpoint that failed are removed.
     """
 
     def __init__(self, output_dir, watch=None):
-        """Keeps what is saved, and where.
-
-        Args:
-          output_dir: the folder of the checkpoints.
-          watch: the `progress.ProgressHook` of the losses; None: none are written.
-        """
+        """Takes the folder and, where losses are written, the `ProgressHook`."""
         self._output_dir = output_dir
         self._watch = watch
 
@@ -280,7 +269,8 @@ class SaveHook(estimator.SessionRunHook):
                 for path in files.list_with_prefix(prefix, "[_.]*"):
                     files.remove(path)
                 raise
-            progress.remove_stale_losses(self._output_dir)
+            if self._watch is not None:
+                progress.remove_stale_losses(self._output_dir)
             return saved
 
         saver.save = save_or_clear
@@ -317,9 +307,6 @@ def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
       settings: a `settings.Run`.
       placement: a `distribution.Placement` for training; evaluation and prediction use
         one device.
-
-    Returns:
-      A `TPUEstimator`.
     """
     devices, cluster = settings.devices, None
     if devices.use_tpu and devices.tpu_name:

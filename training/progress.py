@@ -23,14 +23,11 @@ LONGEST_INTERVAL = 600.0
 # Steps after the warm-up before which a high loss means nothing.
 _MIN_STEPS = 100
 
-# Ending of the file with the losses of the steps before a checkpoint: little-endian
-# float32.
-_LOSSES = ".losses"
-_MOST_LOSS_BYTES = 1 << 28
+_LOSSES = ".losses"  # ending of the file, little-endian float32
+_MAX_LOSS_BYTES = 1 << 28
 
-# The graph collection of the tensors that `report` names.
+# The graph collection of the tensors that `ProgressHook` reads.
 _REPORT = "training_report"
-
 
 # Without tqdm's rate: examples per second are in the text after the times.
 _BAR = (
@@ -55,12 +52,7 @@ class NotFiniteError(RuntimeError):
 
 
 def report(loss, step):
-    """Adds the tensors that `ProgressHook` reads to the current graph's collection.
-
-    Args:
-      loss: float scalar tensor.
-      step: an `optimization.TrainStep`.
-    """
+    """Adds a loss and an `optimization.TrainStep` to what `ProgressHook` reads."""
     for tensor in (loss, step.learning_rate, step.gradient_norm):
         tf.add_to_collection(_REPORT, tensor)
 
@@ -227,18 +219,11 @@ class ProgressHook(estimator.SessionRunHook):
 
 
 def read_losses(checkpoint):
-    """The losses of the steps before a checkpoint, the last one's at the end.
-
-    Args:
-      checkpoint: path without file endings.
-
-    Returns:
-      List of floats; empty where none were written.
-    """
+    """The losses of the steps before a checkpoint, a list; [] if none were written."""
     path = checkpoint + _LOSSES
     if not tf.io.gfile.exists(path):
         return []
-    data = files.read(path, _MOST_LOSS_BYTES, "delete it")
+    data = files.read(path, _MAX_LOSS_BYTES, "delete it")
     return np.frombuffer(data, "<f4", len(data) // 4).astype(float).tolist()
 
 

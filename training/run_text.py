@@ -19,14 +19,7 @@ _GROUPS = {
 
 
 def log_task(task, config, devices, precision):
-    """Logs task, model and devices.
-
-    Args:
-      task: a `tasks.Task`.
-      config: a `modeling.BertConfig`.
-      devices: a `settings.Devices`.
-      precision: one of `classifier.PRECISIONS`.
-    """
+    """Logs task, `modeling.BertConfig`, `settings.Devices` and precision."""
     console.say(
         "Task %s, %s; BERT of %s, hidden size %d",
         task.title,
@@ -46,7 +39,7 @@ def log_task(task, config, devices, precision):
 
 
 def log_trained_variables(variables, counts, policy):
-    """Logs how much is trained, and each trained variable.
+    """Logs the numbers of trained parameters, and each trained variable.
 
     Args:
       variables: a `variable_shapes.VariableSet`.
@@ -86,7 +79,7 @@ def log_training(settings, examples, by_flag):
     Args:
       settings: a `settings.Run`.
       examples: number of training examples.
-      by_flag: settings of the training by their flags' names.
+      by_flag: settings of the training by flag.
     """
     steps, batch_size = settings.num_train_steps, settings.train_batch_size
     console.say(
@@ -103,13 +96,7 @@ def log_training(settings, examples, by_flag):
 
 
 def log_scores(split, step, scored):
-    """Logs the scores of a split beside the baseline's.
-
-    Args:
-      split: a `tasks.Split`.
-      step: the global step of the weights.
-      scored: a `scoring.SplitScores`.
-    """
+    """Logs the `scoring.SplitScores` of a split after a step."""
     count = wording.pluralize(len(scored.labels), "example")
     console.say("Scores on %s, %s, step %d:", split.name, count, step)
     for name, score in scored.scores.items():
@@ -121,12 +108,7 @@ def log_scores(split, step, scored):
 
 
 def log_dev_scores(entry, task):
-    """Logs an evaluation while training, a line for each dev set.
-
-    Args:
-      entry: dict with "global_step" and "sets", see `dev_steps`.
-      task: the `tasks.Task`.
-    """
+    """Logs an entry of `eval_steps.jsonl`, a line for each dev set."""
     for name, found in entry["sets"].items():
         scores = ["%s %.4f" % (metric, found[metric]) for metric in task.metrics]
         console.say(
@@ -150,13 +132,7 @@ def log_best(best, output_dir):
 
 
 def log_files(output_dir, task, result_name):
-    """Lists the files that a run has written.
-
-    Args:
-      output_dir: its folder.
-      task: a `tasks.Task`.
-      result_name: the method of `task_inputs.TaskRun`.
-    """
+    """Lists the files of a run; `result_name` is the method of its `TaskRun`."""
     probabilities = "each test example's probabilities, or score"
     predicted = "each test example's label, in the format of the evaluation server"
     if task.config_file:

@@ -1,4 +1,4 @@
-"""Trainings that learned nothing are noticed, and sound ones are not."""
+"""Runs that learned nothing are warned of, and healthy ones are not."""
 
 import json
 import math
@@ -15,62 +15,43 @@ from system import console
 from weights import diagnosis
 
 
-def test_the_loss_of_one_answer_for_all():
+def test_the_loss_of_constant_predictions():
     assert diagnosis.baseline_loss([0, 1, 1, 0], False) == pytest.approx(math.log(2))
     three = -0.5 * math.log(0.5) - 2 * 0.25 * math.log(0.25)
     assert diagnosis.baseline_loss([0, 0, 3, 1], False) == pytest.approx(three)
     assert diagnosis.baseline_loss([1, 1], False) == 0
     assert diagnosis.baseline_loss([0.0, 1.0, 5.0], True) == pytest.approx(14 / 3)
-
-
-@pytest.mark.parametrize(("mean", "is_sound"), [(0.69, False), (0.67, True)])
-def test_a_loss_has_to_be_below_that(mean, is_sound):
-    found = diagnosis.check_loss(diagnosis.TrainingLoss(mean, 20), math.log(2))
-    assert (not found) == is_sound
-    assert is_sound or "last 20 steps is 0.6900" in found[0]
+    (warning,) = diagnosis.check_loss(diagnosis.TrainingLoss(0.69, 20), math.log(2))
+    assert "last 20 steps is 0.6900" in warning and "0.6931" in warning
+    assert not diagnosis.check_loss(diagnosis.TrainingLoss(0.67, 20), math.log(2))
 
 
 @pytest.mark.parametrize(
-    ("answers", "labels", "is_sound"),
+    ("predictions", "labels", "names", "part"),
     [
-        ([1, 1, 1], [0, 1, 1], False),
-        ([1, 0, 1], [0, 1, 1], True),
-        ([1, 1, 1], [1, 1, 1], True),  # It is the right answer.
-        ([0, 0, 0], [1, 1, 1], True),  # Nothing can be told from one label.
+        ([1, 1, 1], [0, 1, 1], "ny", 'all 3 examples, "y"'),
+        ([1, 0, 1], [0, 1, 1], "ny", None),
+        ([1, 1, 1], [1, 1, 1], "ny", None),  # It may be right.
+        ([2.009, 2.018, 2.045], [1.0, 2.0, 5.0], "", "2.0090 to 2.0450"),
+        ([2.011, 2.022, 2.055], [1.0, 2.0, 5.0], "", None),
     ],
 )
-def test_one_label_for_all_rows(answers, labels, is_sound):
+def test_constant_predictions(predictions, labels, names, part):
     found = diagnosis.check_predictions(
-        "dev", np.array(answers), np.array(labels), "ny"
+        "dev", np.array(predictions), np.array(labels), names
     )
-    assert (not found) == is_sound
-    assert is_sound or ("dev: a single class" in found[0] and '"y"' in found[0])
-
-
-@pytest.mark.parametrize(("spread", "is_sound"), [(0.009, False), (0.011, True)])
-def test_scores_that_do_not_differ(spread, is_sound):
-    labels = np.array([1.0, 2.0, 3.0, 5.0])
-    answers = 2.5 + spread * labels
-    found = diagnosis.check_predictions("dev", answers, labels, ())
-    assert (not found) == is_sound
-
-
-@pytest.mark.parametrize(
-    "entry", [[], "ok", {"training": "x"}, {"evaluation": [1]}], ids=str
-)
-def test_a_damaged_entry(entry):
-    with pytest.raises(ValueError, match="health"):
-        diagnosis.from_json(entry)
+    assert len(found) == (part is not None)
+    assert part is None or (found[0].startswith("dev: ") and part in found[0])
 
 
 def test_the_entry_of_files_is_read_back():
-    for diagnostics in (
-        diagnosis.Diagnostics(),
-        diagnosis.Diagnostics([], None),
-        diagnosis.Diagnostics(["a"], []),
-    ):
+    for parts in ((), ([], None), (["a"], [])):
+        diagnostics = diagnosis.Diagnostics(*parts)
         entry = json.loads(json.dumps(diagnostics.to_json()))
         assert diagnosis.from_json(entry) == diagnostics
+    for entry in ([], "ok", {"training": "x"}, {"evaluation": [1]}):
+        with pytest.raises(ValueError, match="health"):
+            diagnosis.from_json(entry)
 
 
 # Whole runs.
@@ -115,13 +96,11 @@ def lines_on_screen(capsys):
 def info(capsys, package):
     capsys.readouterr()
     manage_adapters.main(["manage_adapters.py", "info", str(package)])
-    (line,) = [
-        x for x in capsys.readouterr().out.splitlines() if x.startswith("health")
-    ]
-    return line
+    lines = capsys.readouterr().out.splitlines()
+    return next(line for line in lines if line.startswith("health"))
 
 
-def test_a_sound_run_is_called_sound(setting, tmp_path, capsys):
+def test_a_healthy_run_is_called_healthy(setting, tmp_path, capsys):
     small_run.run(
         do_train=True,
         do_eval=True,
@@ -133,32 +112,25 @@ def test_a_sound_run_is_called_sound(setting, tmp_path, capsys):
     output = tmp_path / "output"
     results = read(output / "eval_results.json")
     assert results["sets"]["dev"]["scores"]["accuracy"] > 0.8
-    sound = {"ok": True, "training": [], "evaluation": []}
-    assert results["health"] == read(output / "run.json")["health"] == sound
-    assert read(output / "adapters" / "adapter_config.json")["health"] == sound
+    healthy = {"ok": True, "training": [], "evaluation": []}
+    assert results["health"] == read(output / "run.json")["health"] == healthy
+    assert read(output / "adapters" / "adapter_config.json")["health"] == healthy
     lines = lines_on_screen(capsys)
     # The whole run in a page that a person reads.
     assert 15 < len(lines) < 35
     assert max(map(len, lines)) < 200
     text = "\n".join(lines)
+    accuracy = results["sets"]["dev"]["scores"]["accuracy"]
     for part in (
-        "parameters, ",
-        '16 of "0" (50.0 %), 16 of "1" (50.0 %)',
-        "accuracy        %.4f    (baseline: 0.5000)"
-        % results["sets"]["dev"]["scores"]["accuracy"],
-        "the adapter package",
+        "%.4f    (baseline: 0.5000)" % accuracy,
         console.LOG_NAME,
         "SST-2.tsv",
     ):
         assert part in text, part
-    for noise in ("tensorflow", "deprecated", "input_ids", "LEARNED"):
+    for noise in ("tensorflow", "deprecated", "input_ids", "DEGENERATE"):
         assert noise not in text, noise
     log = (output / console.LOG_NAME).read_text()
-    for part in (
-        "Trained: adapters, bert/encoder",
-        "input_ids",
-        "Done calling model_fn",
-    ):
+    for part in ("Trained: adapters, bert/encoder", "input_ids", "Done calling"):
         assert part in log, part
     assert info(capsys, output / "adapters").split() == ["health", "ok"]
 
@@ -176,15 +148,11 @@ def test_a_run_that_learned_nothing_says_so_everywhere(setting, tmp_path, capsys
     assert read(output / "run.json")["health"] == diagnostics
     assert read(output / "adapters" / "adapter_config.json")["health"] == diagnostics
     lines = lines_on_screen(capsys)
-    assert lines[-4:] == [
-        "warning: DEGENERATE MODEL, it learned nothing or almost nothing:",
-        "warning:   " + diagnostics["training"][0],
-        "warning:   " + diagnostics["evaluation"][0],
-        "warning:   What to do: try a lower --learning_rate (it was 1e-09), "
-        "--adam_bias_correction=true, more steps, with a higher --num_train_epochs "
-        "(it was 8), a longer --warmup_proportion (it was 0.1), another --seed (it was "
-        "1); with a new --output_dir.",
-    ]
+    assert "DEGENERATE" in lines[-4]
+    assert lines[-3] == "warning:   " + diagnostics["training"][0]
+    assert lines[-2] == "warning:   " + diagnostics["evaluation"][0]
+    for part in ("learning_rate (it was 1e-09)", "num_train_epochs (it was 8)"):
+        assert part in lines[-1]
     assert "DEGENERATE" in info(capsys, output / "adapters")
 
     # Evaluated again, from the same folder and from the package.
@@ -219,13 +187,7 @@ def test_a_training_that_diverges_ends_before_anything_bad_is_written(
     step = tf.train.load_variable(last, "global_step")
     message = lines_on_screen(capsys)[-1]
     assert message.startswith("error: the training diverged in step %d: " % (step + 1))
-    for part in (
-        "gradient norm",
-        "learning rate",
-        last,
-        "--learning_rate",
-        "--adam_bias_correction=true",
-    ):
+    for part in ("gradient norm", last, "--learning_rate", "--adam_bias_correction"):
         assert part in message
     for name, _ in tf.train.list_variables(last):
         assert np.isfinite(tf.train.load_variable(last, name)).all(), name
