@@ -232,28 +232,6 @@ def test_adapter_starts_near_the_identity_and_matters():
     assert np.abs(far - x).max() > 0.1
 
 
-def test_collections():
-    classifier.create_model(
-        _small_config(),
-        True,
-        *[tf.zeros([1, 3], tf.int32)] * 3,
-        tf.zeros([1], tf.int32),
-        2,
-        False,
-    )
-    everything = set(tf.global_variables())
-    layer_norms = tf.get_collection("layer_norm")
-    assert len(tf.get_collection("adapters")) == 16
-    assert len(layer_norms) == 10
-    assert [v.op.name for v in tf.get_collection("head")] == [
-        "output_weights",
-        "output_bias",
-    ]
-    assert set(tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)) == set(layer_norms)
-    for name in modeling.TRAINED_COLLECTIONS:
-        assert set(tf.get_collection(name)) <= everything
-
-
 def test_initial_values_follow_from_seed_and_name_alone():
     def values(seed, draws_before=0):
         with tf.Graph().as_default(), tf.Session() as session:

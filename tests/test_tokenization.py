@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 import random
 import unicodedata
 
@@ -156,11 +155,6 @@ def test_returned_list_is_the_callers_own():
     tokenizer = tokenization.FullTokenizer(VOCAB_FILE)
     tokenizer.tokenize("unaffable").clear()
     assert tokenizer.tokenize("unaffable") == ["una", "##ffa", "##ble"]
-
-
-def test_tokenizer_can_be_pickled():
-    copy = pickle.loads(pickle.dumps(tokenization.FullTokenizer(VOCAB_FILE)))
-    assert copy.tokenize("a caf\u00e9") == ["a", "cafe"]
 
 
 @pytest.mark.parametrize(
@@ -317,52 +311,24 @@ def test_unreadable_vocabulary(tmp_path, name):
     assert path in str(caught.value)
 
 
-def test_a_vocabulary_without_end(tmp_path):
-    (tmp_path / "zero").symlink_to("/dev/zero")
-    os.mkfifo(tmp_path / "pipe")
-    for name in ("zero", "pipe"):
-        with pytest.raises(UserError, match=name + ".* pipe or device.*--vocab_file"):
-            tokenization.load_vocab(str(tmp_path / name))
-    with open(tmp_path / "large", "wb") as large:
-        large.truncate(tokenization.MOST_VOCAB_BYTES + 1)
-    with pytest.raises(UserError, match="16777217 bytes, at most 16777216 are read"):
-        tokenization.load_vocab(str(tmp_path / "large"))
-
-
-def test_special_tokens_suffice(tmp_path):
-    path = write_vocab(tmp_path, [*SPECIAL, "yes"])
-    tokenizer = tokenization.FullTokenizer(path)
-    assert tokenizer.tokenize("yes no") == ["yes", "[UNK]"]
-    assert tokenizer.inv_vocab == dict(enumerate([*SPECIAL, "yes"]))
-
-
-LOWER_CASE = [
-    "uncased_L-24_H-1024_A-16",
-    "uncased_L-12_H-768_A-12",
-    "multilingual_L-12_H-768_A-12",
-    "chinese_L-12_H-768_A-12",
-]
-CASED = [
-    "cased_L-12_H-768_A-12",
-    "cased_L-24_H-1024_A-16",
-    "multi_cased_L-12_H-768_A-12",
+RELEASES = [  # do_lower_case, name of the folder
+    (True, "uncased_L-24_H-1024_A-16"),
+    (True, "multilingual_L-12_H-768_A-12"),
+    (True, "chinese_L-12_H-768_A-12"),
+    (False, "cased_L-12_H-768_A-12"),
+    (False, "multi_cased_L-12_H-768_A-12"),
 ]
 
 
-@pytest.mark.parametrize("name", LOWER_CASE + CASED)
-@pytest.mark.parametrize("folder", ["", "/models/", "gs://bucket/bert/"])
-def test_case_of_a_known_release(name, folder):
-    path = "%s%s/bert_model.ckpt" % (folder, name)
-    lower = name in LOWER_CASE
-    tokenization.validate_case_matches_checkpoint(lower, path)
-    with pytest.raises(UserError) as caught:
-        tokenization.validate_case_matches_checkpoint(not lower, path)
-    for part in (
-        path,
-        "--do_lower_case=%s" % (not lower),
-        "--do_lower_case=%s" % lower,
-    ):
-        assert part in str(caught.value)
+@pytest.mark.parametrize(("lower", "name"), RELEASES)
+def test_case_of_a_known_release(lower, name):
+    for folder in ("", "/models/", "gs://bucket/bert/"):
+        path = "%s%s/bert_model.ckpt" % (folder, name)
+        tokenization.validate_case_matches_checkpoint(lower, path)
+        with pytest.raises(UserError) as caught:
+            tokenization.validate_case_matches_checkpoint(not lower, path)
+        for part in (path, "--do_lower_case=True", "--do_lower_case=False"):
+            assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -376,9 +342,9 @@ def test_case_of_a_known_release(name, folder):
         "bert_model.ckpt",
     ],
 )
-@pytest.mark.parametrize("lower", [True, False])
-def test_case_of_another_checkpoint_is_not_judged(path, lower):
-    tokenization.validate_case_matches_checkpoint(lower, path)
+def test_case_of_another_checkpoint_is_not_judged(path):
+    for lower in (True, False):
+        tokenization.validate_case_matches_checkpoint(lower, path)
 
 
 def pieces(capital=0, small=0, chinese=0):
@@ -424,28 +390,24 @@ def test_case_of_berts_own_vocabulary():
 @pytest.mark.parametrize(
     "counts, lower, parts",
     [
-        ({"small": 2000}, False, ["2000 pieces", "0 have", "[UNK]", "case=True,"]),
-        (
-            {"small": 1500, "capital": 500},
-            True,
-            ["2000 pieces", "500 have", "never meets", "case=False,"],
-        ),
+        ({"small": 2000}, False, ["2000 pieces", "0 have"]),
+        ({"small": 1500, "capital": 500}, True, ["2000 pieces", "500 have"]),
     ],
 )
 def test_case_that_does_not_fit(monkeypatch, counts, lower, parts):
-    told = []
+    warnings = []
     monkeypatch.setattr(
-        tokenization.logging, "warning", lambda text, *args: told.append(text % args)
+        tokenization.logging, "warning", lambda text, *a: warnings.append(text % a)
     )
     vocab = pieces(**counts)
     with pytest.raises(UserError) as caught:
         tokenization.check_case(lower, False, vocab, "v.txt")
-    for part in [*parts, "--vocab_file=v.txt", "or --do_lower_case=%s" % lower]:
+    for part in [*parts, "v.txt", "case=True", "case=False"]:
         assert part in str(caught.value)
-    assert not told
+    assert not warnings
     tokenization.check_case(lower, True, vocab, "v.txt")
-    assert len(told) == 1 and "--do_lower_case=%s" % lower in told[0]
-    for given in (True, False):
-        tokenization.check_case(not lower, given, vocab, "v.txt")
-        tokenization.check_case(lower, given, pieces(small=10), "v.txt")
-    assert len(told) == 1
+    assert len(warnings) == 1 and "--do_lower_case=%s" % lower in warnings[0]
+    for is_given in (True, False):
+        tokenization.check_case(not lower, is_given, vocab, "v.txt")
+        tokenization.check_case(lower, is_given, pieces(small=10), "v.txt")
+    assert len(warnings) == 1

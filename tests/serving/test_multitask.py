@@ -116,13 +116,6 @@ def test_rows_of_four_tasks_are_scored_as_by_their_own_program(tmp_path, base):
     check_against_single_tasks(packages, base, batch, task_ids, outputs)
 
 
-def test_a_batch_may_leave_tasks_out(tmp_path, base):
-    packages = read_packages(tmp_path, base)
-    batch = small_packages.random_batch(2, 5)
-    outputs = run(packages, base, batch, [1, 1])
-    check_against_single_tasks(packages, base, batch, [1, 1], outputs)
-
-
 def test_activations_that_no_task_has_change_nothing(tmp_path, base):
     packages = read_packages(tmp_path, base)
     batch = small_packages.random_batch(4, 6)
@@ -176,12 +169,6 @@ def test_tables_hold_no_padding(tmp_path, base):
     assert stack.used_activations() == ("gelu", "relu")
 
 
-def test_one_name_for_two_packages_is_refused(tmp_path, base):
-    package = read_packages(tmp_path, base, FOUR_TASKS[:1])[0]
-    with pytest.raises(UserError, match="both of the task pair"):
-        multitask.stack_packages([package, package._replace(path="another")])
-
-
 def test_packages_of_two_bases_are_refused(tmp_path, base):
     other = small_packages.write_base(tmp_path / "other", seed=8)
     packages = [
@@ -190,15 +177,3 @@ def test_packages_of_two_bases_are_refused(tmp_path, base):
     ]
     with pytest.raises(UserError, match=r"pair and .*score do not share a base.*sha"):
         multitask.stack_packages(packages)
-
-
-def test_packages_of_two_cases_are_refused(tmp_path, base):
-    first, second = read_packages(tmp_path, base, FOUR_TASKS[:2])
-    cased = second._replace(config=dict(second.config, do_lower_case=False))
-    with pytest.raises(UserError, match="do_lower_case"):
-        multitask.stack_packages([first, cased])
-
-
-def test_no_package_is_refused():
-    with pytest.raises(UserError, match="no adapter package"):
-        multitask.stack_packages([])
