@@ -28,7 +28,7 @@ from training.estimator_compat import estimator
 NONE, MIRRORED, MULTI_WORKER = "none", "mirrored", "multi_worker"
 STRATEGIES = (NONE, MIRRORED, MULTI_WORKER)
 
-# A machine is lost after this number of failed pings in a row, or of broken sessions.
+# A machine is lost after this number of failed pings, or of broken sessions, in a row.
 PING_INTERVAL = 2.0  # seconds
 LOST_AFTER = 5
 MAX_SESSIONS = 5
@@ -263,7 +263,7 @@ class PeerWatch(estimator.SessionRunHook):
         self._num_train_steps = num_train_steps
         self._on_lost = on_lost or _exit_with_error
         self._step = 0
-        self._num_sessions = 0
+        self._num_sessions = 0  # since the last step
         self._has_stepped = False  # with all machines
         self._over = threading.Event()
         self._thread = None
@@ -286,7 +286,7 @@ class PeerWatch(estimator.SessionRunHook):
         if self._num_sessions > MAX_SESSIONS:
             silent = [address for address in self._peers if not _answers(address)]
             self._report_lost(
-                "%s: the connection broke %d times"
+                "%s: the connection broke %d times in a row"
                 % (", ".join(silent or self._peers), MAX_SESSIONS)
             )
 
@@ -298,7 +298,7 @@ class PeerWatch(estimator.SessionRunHook):
         del run_context
         # Read in the step, perhaps before its own increment.
         self._step = int(run_values.results)
-        self._has_stepped = True
+        self._has_stepped, self._num_sessions = True, 1
         if self._step + 1 >= self._num_train_steps:
             self._over.set()
 

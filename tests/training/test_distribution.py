@@ -256,10 +256,14 @@ def test_a_session_is_not_created_again_without_end(peer_watch, capsys):
     with socket.create_server(("localhost", 0)) as server:
         peer = "localhost:%d" % server.getsockname()[1]
         watch, lost = peer_watch(peer)
-        for count in range(distribution.MAX_SESSIONS + 1):
-            assert not lost
-            watch.after_create_session(None, None)
-            assert capsys.readouterr().err.count("broke") == (count > 0)
+        watch.after_create_session(None, None)
+        for has_step in (True, False):
+            for _ in range(distribution.MAX_SESSIONS):
+                assert not lost
+                watch.after_create_session(None, None)
+                assert capsys.readouterr().err.count("broke") == 1
+                if has_step:
+                    watch.after_run(None, Step)
     assert len(lost) == 1 and peer in lost[0]
 
 
