@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from errors import printable
 from experiments import grid, plots, results, selection
 from system import files
+from system.wording import thousands
 
 REPORT = "report.md"
 NONE = "-"  # stands for a missing number
@@ -81,7 +82,7 @@ def mean_text(summary, sign=False):
 
 def count_text(number):
     """A number of parameters."""
-    return NONE if number is None else "{:,}".format(int(number))
+    return NONE if number is None else thousands(int(number))
 
 
 def setting_text(jobs):
@@ -99,11 +100,9 @@ def setting_text(jobs):
 
 def status_text(jobs, known):
     """How many of the jobs have ended, and which did not end well."""
-    counts = selection.count_jobs(jobs, known)
-    parts = ["%d of %d ended" % (counts.expected - counts.missing, counts.expected)]
-    for name in results.STATUSES[1:]:
-        if getattr(counts, name):
-            parts.append("%d %s" % (getattr(counts, name), name))
+    counts = selection.count_statuses(jobs, known)
+    parts = ["%d of %d ended" % (counts.total(), len(jobs))]
+    parts += ["%d %s" % (counts[s], s) for s in results.STATUSES[1:] if counts[s]]
     return ", ".join(parts)
 
 
@@ -129,7 +128,8 @@ def start_report(study, title):
         "run has no score. The baseline predicts the majority class, or the mean for "
         "regression." % status_text(study.jobs, study.results)
     )
-    missing = selection.count_jobs(study.jobs, study.results).missing
+    ended = selection.count_statuses(study.jobs, study.results).total()
+    missing = len(study.jobs) - ended
     if missing:
         page.text("**The report is incomplete: %d jobs are missing.**" % missing)
     return page

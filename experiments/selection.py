@@ -4,16 +4,12 @@ The score of a collapsed seed, mostly the baseline's, counts in means as any oth
 diverged or failed seed has no score: it is counted beside the mean.
 """
 
+import collections
 import math
 import statistics
 from typing import NamedTuple
 
-import numpy as np
-
 from experiments.results import STATUSES
-
-# Lines of figures 1 and 3.
-PERCENTILES = (20, 50, 80)
 
 
 class Summary(NamedTuple):
@@ -22,21 +18,6 @@ class Summary(NamedTuple):
     mean: float
     error: float | None  # standard error of the mean; None for a single score
     scores: tuple[float, ...]
-
-
-class Counts(NamedTuple):
-    """Numbers of jobs by status."""
-
-    expected: int
-    ok: int
-    collapsed: int
-    diverged: int
-    failed: int
-
-    @property
-    def missing(self):
-        """Jobs that have not ended."""
-        return self.expected - sum(self[1:])
 
 
 def summarize(scores) -> Summary | None:
@@ -105,15 +86,10 @@ def best_setting(jobs, known):
     return best
 
 
-def count_jobs(jobs, known):
-    """The `Counts` of jobs."""
-    found = [known[job].status for job in jobs if job in known]
-    return Counts(len(jobs), *map(found.count, STATUSES))
-
-
-def percentiles(values):
-    """The `PERCENTILES` of numbers, with linear interpolation; a list of floats."""
-    return [float(p) for p in np.percentile(values, PERCENTILES)]
+def count_statuses(jobs, known):
+    """A `Counter` of the statuses of the jobs that have ended."""
+    found = (known[job].status for job in jobs if job in known)
+    return collections.Counter(status for status in found if status in STATUSES)
 
 
 def difference(first, second) -> Summary | None:

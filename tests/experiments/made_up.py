@@ -1,6 +1,18 @@
-"""Made-up results of jobs."""
+"""Made-up results of jobs, and studies without files."""
 
+from absl import flags
+
+import reproduce_paper
 from experiments import results
+from experiments.catalogue import EXPERIMENTS
+
+
+def make_study(name, *words):
+    """The `grid.Study` of an experiment with flags."""
+    values = flags.FlagValues()
+    reproduce_paper.define_flags(values)
+    values([name, *words])
+    return reproduce_paper.make_study(EXPERIMENTS[name], values)
 
 
 def result(score, status=results.OK, metric="f1", **rest):

@@ -1,33 +1,17 @@
 """The numbers of each report, on made-up results whose answer is known by hand."""
 
-import pytest
-from absl import flags
-
-import reproduce_paper
 from experiments import results
 from experiments.catalogue import EXPERIMENTS
-from tests.experiments.made_up import result
+from tests.experiments.made_up import make_study, result
 
 
-@pytest.fixture
-def report():
-    """A function that gives the text of a report.
-
-    It takes the experiment, flags, and a function from a job to its `Result` or None.
-    """
-
-    def report(name, words, result_of, **changed):
-        values = flags.FlagValues()
-        reproduce_paper.define_flags(values)
-        values([name, *words])
-        experiment = EXPERIMENTS[name]
-        study = reproduce_paper.make_study(experiment, values)._replace(**changed)
-        study = study._replace(jobs=tuple(experiment.jobs(study)))
-        known = {job: result_of(job) for job in study.jobs}
-        known = {job: each for job, each in known.items() if each is not None}
-        return experiment.report(study._replace(results=known)).markdown
-
-    return report
+def report(name, words, result_of, **changed):
+    """The text of a report; `result_of` maps a job to its `Result` or None."""
+    study = make_study(name, *words)._replace(**changed)
+    jobs = tuple(EXPERIMENTS[name].jobs(study))
+    known = {job: result_of(job) for job in jobs}
+    known = {job: each for job, each in known.items() if each is not None}
+    return EXPERIMENTS[name].report(study._replace(jobs=jobs, results=known)).markdown
 
 
 def with_parameters(score, trained, **rest):
@@ -35,7 +19,7 @@ def with_parameters(score, trained, **rest):
     return result(score, parameters=parameters, **rest)
 
 
-def test_ablation(report):
+def test_ablation():
     accuracy = {"": 0.8, "0": 0.76, "1": 0.8, "0-1": 0.4}
 
     def result_of(job):
@@ -49,7 +33,7 @@ def test_ablation(report):
     assert "| CoLA | 80.0 ± 0.0 | -7.5 % | -7.5 % | 0.0 % | -50.0 % |" in page
 
 
-def test_size(report):
+def test_size():
     full = {"mrpc": 0.9, "cola": 0.6, "rte": 0.7}
     below = {"mrpc": 0.02, "cola": 0.01, "rte": 0.03}
 
@@ -73,7 +57,7 @@ def test_size(report):
     assert "| CoLA | layer norms | 10 | 59.0 ± 1.0 | -1.0 ± 1.0 | 2 of 2 " in page
 
 
-def test_table2(report):
+def test_table2():
     dev = {"full": 0.8, "top_k:1": 0.7, "top_k:2": 0.75, 8: 0.78, 64: 0.76}
     trained = {"full": 1000, "top_k:1": 100, "top_k:2": 200, 8: 5, 64: 50}
 
@@ -92,7 +76,7 @@ def test_table2(report):
     assert "| adapters of the best size | 63.0 | 1.01x | 73.3 | 1.19x |" in page
 
 
-def test_init_scale(report):
+def test_init_scale():
     def result_of(job):
         if job.init_scale == "1":
             return result(None, results.DIVERGED)
@@ -103,7 +87,7 @@ def test_init_scale(report):
     assert "| CoLA | 1 | - | 2 of 2 ended, 2 diverged |" in page
 
 
-def test_learning_rate(report):
+def test_learning_rate():
     def result_of(job):
         # 20 epochs are better, but not with full fine-tuning.
         more = 0.05 if (job.epochs == 20) == (job.adapter_size > 0) else 0
@@ -117,7 +101,7 @@ def test_learning_rate(report):
     assert "| CoLA | adapters, moments plain | 3e-3 | 71.0 | 1 of 1 ended |" in page
 
 
-def test_stability(report):
+def test_stability():
     scores = (0.5, 0.55, 0.56)
 
     def result_of(job):
