@@ -14,7 +14,7 @@ from experiments import grid, job_flags, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from system import console
 from tests import small_run
-from tests.experiments.made_up import make_study, result
+from tests.made_up_results import make_study, result
 
 BASE = ["--init_checkpoint=b.ckpt", "--bert_config_file=c.json", "--vocab_file=v.txt"]
 SMALL = "--preset=small"

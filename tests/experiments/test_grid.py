@@ -7,7 +7,7 @@ import pytest
 
 from experiments import grid
 from experiments.catalogue import EXPERIMENTS
-from tests.experiments.made_up import make_study
+from tests.made_up_results import make_study
 from tests.places import ROOT
 
 NAMES = ("ablation", "init_scale", "learning_rate", "size", "stability", "table1")

@@ -9,7 +9,7 @@ from errors import UserError
 from experiments import job_flags, results
 from experiments.grid import Job
 from tests import small_run
-from tests.experiments.made_up import result
+from tests.made_up_results import result
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
 BASE = {"init_checkpoint": "b.ckpt", "bert_config_file": "c", "vocab_file": "v"}

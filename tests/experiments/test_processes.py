@@ -12,8 +12,8 @@ from errors import UserError
 from experiments import job_flags, processes, results
 from experiments.grid import Job
 from system import console
-from tests.experiments.made_up import result
 from tests.experiments.made_up_program import Bench
+from tests.made_up_results import result
 from training import run_lock
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")

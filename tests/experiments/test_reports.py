@@ -2,7 +2,7 @@
 
 from experiments import results
 from experiments.catalogue import EXPERIMENTS
-from tests.experiments.made_up import make_study, result
+from tests.made_up_results import make_study, result
 
 
 def report(name, words, result_of, **changed):

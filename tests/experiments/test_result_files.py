@@ -8,7 +8,7 @@ import pytest
 from errors import UserError
 from experiments import results
 from experiments.grid import Job
-from tests.experiments.made_up import result
+from tests.made_up_results import result
 
 JOB = Job("mrpc", "full", "1e-4", 3, 1)
 

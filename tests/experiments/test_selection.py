@@ -4,7 +4,7 @@ import pytest
 
 from experiments import results, selection
 from experiments.grid import Job
-from tests.experiments.made_up import result
+from tests.made_up_results import result
 
 
 def jobs_and_results(scores_by_rate, **rest):
