@@ -9,7 +9,8 @@ adapters 1.3.0.
 import json
 import math
 
-from errors import UserError, printable
+from errors import UserError
+from exchange import hf_files
 from system import schema
 
 # Name in AdapterHub -> in `activations.ADAPTER_ACTIVATIONS`. AdapterHub's "gelu" is the
@@ -32,26 +33,25 @@ _ACTIVATIONS = {
 # The library's predecessor, which wrote no version.
 _OLD_ACTIVATIONS = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 _SUPPORTED = (
-    "supported are adapters trained with config=DoubleSeqBnConfig() or "
-    "SeqBnConfig(original_ln_before=False)"
+    "Supported are adapters trained with config=DoubleSeqBnConfig() or "
+    "SeqBnConfig(original_ln_before=False)."
 )
 # Scope of a sublayer -> entry by which it has adapters.
 SUBLAYERS = {"attention/output": "mh_adapter", "output": "output_adapter"}
 
-# Entry, its required value and default, and the reason.
-REQUIRED = (
-    ("is_parallel", False, "adapters read the output of their sublayer here"),
-    ("original_ln_before", False, "adapters come before the layer norm here"),
-    ("original_ln_after", True, "a layer norm follows each adapter here"),
-    ("ln_before", False, "adapters have no layer norm of their own here"),
-    ("ln_after", False, "adapters have no layer norm of their own here"),
-    ("use_gating", False, "adapters have no gate here"),
-    ("phm_layer", False, "matrices of adapters are not factorized here"),
-    ("cross_adapter", False, "there is no cross-attention here"),
-)
+# Entry -> its only supported value, which is the default, and the reason.
+REQUIRED = {
+    "is_parallel": (False, "adapters read the output of their sublayer here"),
+    "original_ln_before": (False, "adapters come before the layer norm here"),
+    "original_ln_after": (True, "a layer norm follows each adapter here"),
+    "ln_before": (False, "adapters have no layer norm of their own here"),
+    "ln_after": (False, "adapters have no layer norm of their own here"),
+    "use_gating": (False, "adapters have no gate here"),
+    "phm_layer": (False, "matrices of adapters are not factorized here"),
+    "cross_adapter": (False, "there is no cross-attention here"),
+}
 # Entries that matter in training only, or belong to values that REQUIRED excludes.
 _WITHOUT_EFFECT = {
-    "architecture",
     "adapter_residual_before_ln",
     "dropout",
     "factorized_phm_W",
@@ -66,103 +66,93 @@ _WITHOUT_EFFECT = {
     "phm_dim",
     "phm_init_range",
     "phm_rank",
-    "residual_before_ln",
     "shared_W_phm",
     "shared_phm_rule",
     "stochastic_depth",
 }
-_READ = {
-    "mh_adapter",
-    "output_adapter",
-    "reduction_factor",
-    "non_linearity",
-    "scaling",
-    "leave_out",
-    "inv_adapter",
-    "invertible_adapter",
-    *(entry for entry, _, _ in REQUIRED),
-}
 
 
-def unsupported(path, entry, value, reason):
-    """Returns the `UserError` for an entry whose value is not supported."""
-    return UserError(
-        "%s: %s is %s, which is not supported: %s."
-        % (path, entry, printable(json.dumps(value), 100), reason)
+def only(value, reason):
+    """A schema of one value, with the reason for messages."""
+    return schema.Value(
+        lambda found: type(found) is type(value) and found == value,
+        "%s: %s" % (json.dumps(value), reason),
     )
 
 
-def check_model(stated, bert_config, path):
-    """Refuses an adapter for another model type or hidden size.
+UNKNOWN_ENTRY = schema.Value(lambda value: not value, "missing: it is not known")
+_CONFIG_SCHEMA = schema.Object(
+    {
+        **{
+            entry: only(*value_and_reason)
+            for entry, value_and_reason in REQUIRED.items()
+        },
+        "residual_before_ln": schema.BOOLEAN,
+        "non_linearity": schema.one_of(*sorted(_ACTIVATIONS)),
+        "scaling": schema.either(schema.number(), schema.one_of("learned", "channel")),
+        "leave_out": schema.List(schema.ANY),
+        "reduction_factor": schema.ANY,  # See `_bottleneck_size`.
+    },
+    optional={
+        "architecture": only(None, "only bottleneck adapters are supported"),
+        **dict.fromkeys(
+            (*SUBLAYERS.values(), "inv_adapter", "invertible_adapter"), schema.ANY
+        ),
+        **dict.fromkeys(_WITHOUT_EFFECT, schema.ANY),
+    },
+    others=UNKNOWN_ENTRY,
+)
+_DEFAULTS = {
+    **{entry: value for entry, (value, _) in REQUIRED.items()},
+    "residual_before_ln": True,
+    "non_linearity": None,
+    "scaling": 1.0,
+    "leave_out": [],
+    "reduction_factor": None,
+}
+
+
+def read_config(stated, bert_config, path):
+    """Checks that an adapter computes the same as those of this project.
 
     Args:
       stated: dict, the content of the file.
       bert_config: `modeling.BertConfig` of the base model.
       path: of the file, for messages.
-    """
-    kind, width = stated.get("model_type", "bert"), stated.get("hidden_size")
-    if kind != "bert":
-        raise unsupported(path, "model_type", kind, "only BERT is")
-    if width is not None and width != bert_config.hidden_size:
-        raise UserError(
-            "%s: hidden_size is %s, that of --bert_config_file is %d: give the base "
-            "model that the adapter was trained on"
-            % (path, printable(json.dumps(width), 100), bert_config.hidden_size)
-        )
-
-
-def check_config(stated, config, path):
-    """Refuses adapters that compute something else than those of this project.
-
-    Args:
-      stated: dict, the content of the file.
-      config: dict, its "config".
-      path: of the file, for messages.
 
     Returns:
-      The activation, one of `activations.ADAPTER_ACTIVATIONS`.
+      The "config" with defaults for missing entries, whose "non_linearity" is one of
+      `activations.ADAPTER_ACTIVATIONS`.
 
     Raises:
       UserError: naming the entry and the reason.
     """
-    if config.get("architecture") is not None:
-        raise unsupported(
-            path,
-            "architecture",
-            config["architecture"],
-            _SUPPORTED,
-        )
-    for entry, needed, reason in REQUIRED:
-        value = config.get(entry, needed)
-        if value is not needed:
-            raise unsupported(path, entry, value, "%s; %s" % (reason, _SUPPORTED))
-    residual = config.get("residual_before_ln", True)
-    if not isinstance(residual, bool):
-        raise unsupported(
-            path,
-            "residual_before_ln",
-            residual,
-            "an adapter adds its input to its output here",
-        )
-    unknown = sorted(
-        entry for entry in set(config) - _READ - _WITHOUT_EFFECT if config[entry]
+    hidden_size = bert_config.hidden_size
+    hf_files.check_entries(
+        stated,
+        schema.Object(
+            {"name": schema.LINE, "config": schema.Object({}, others=schema.ANY)},
+            optional={
+                "model_type": only("bert", "give an adapter of BERT"),
+                "hidden_size": only(hidden_size, "that of --bert_config_file"),
+            },
+            others=schema.ANY,
+        ),
+        path,
+        "Give a folder that save_adapter wrote, --input_dir, and the base model that "
+        "the adapter was trained on.",
     )
-    if unknown:
-        raise unsupported(
-            path, printable(unknown[0]), config[unknown[0]], "the entry is not known"
-        )
-    activation = config.get("non_linearity")
-    name = activation.lower() if isinstance(activation, str) else None
-    if "version" not in stated:
-        name = _OLD_ACTIVATIONS.get(name, name)
-    if name not in _ACTIVATIONS:
-        raise unsupported(
-            path,
-            "non_linearity",
-            activation,
-            "supported are %s" % ", ".join(sorted(_ACTIVATIONS)),
-        )
-    return _ACTIVATIONS[name]
+    config = {**_DEFAULTS, **stated["config"]}
+    config["leave_out"] = config["leave_out"] or []
+    activation = config["non_linearity"]
+    if isinstance(activation, str):
+        activation = activation.lower()
+        if "version" not in stated:
+            activation = _OLD_ACTIVATIONS.get(activation, activation)
+        config["non_linearity"] = activation
+    hf_files.check_entries(config, _CONFIG_SCHEMA, path, _SUPPORTED)
+    config["non_linearity"] = _ACTIVATIONS[activation]
+    return config
 
 
 def refuse_invertible(stated, config, tensor_names, path):
@@ -172,18 +162,16 @@ def refuse_invertible(stated, config, tensor_names, path):
 
     Args:
       stated: dict, the content of the file.
-      config: dict, its "config".
+      config: see `read_config`.
       tensor_names: names of the stored tensors.
       path: of the file, for messages.
     """
     inverse = config.get("inv_adapter") or config.get("invertible_adapter")
     held = any("invertible" in name for name in tensor_names)
     if held or (inverse and stated.get("type") != "text_task"):
-        raise unsupported(
-            path,
-            "inv_adapter",
-            inverse,
-            "the embeddings have no adapter here; " + _SUPPORTED,
+        raise UserError(
+            "%s: inv_adapter is %s, but the embeddings have no adapter here. %s"
+            % (path, schema.json_text(inverse), _SUPPORTED)
         )
 
 
@@ -191,7 +179,7 @@ def expected_shapes(config, name, bert_config, path):
     """Lists the tensors that a config describes.
 
     Args:
-      config: dict, the "config" of the file.
+      config: see `read_config`.
       name: name of the adapter.
       bert_config: `modeling.BertConfig` of the base model.
       path: of the file, for messages.
@@ -204,22 +192,12 @@ def expected_shapes(config, name, bert_config, path):
       UserError: naming the entry.
     """
     H = bert_config.hidden_size
-    left_out = config.get("leave_out") or []
-    if not isinstance(left_out, list):
-        raise unsupported(path, "leave_out", left_out, "it is not a list of layers")
-    scaling = config.get("scaling", 1.0)
-    scaling_shapes = {"learned": (1,), "channel": (H,)}
-    if not (isinstance(scaling, str) and scaling in scaling_shapes) and not (
-        schema.is_number(scaling) and math.isfinite(scaling)
-    ):
-        raise unsupported(
-            path, "scaling", scaling, 'supported are numbers, "learned" and "channel"'
-        )
+    scaling_shape = {"learned": (1,), "channel": (H,)}.get(str(config["scaling"]))
     shapes, sizes = {}, {}
     for layer in range(bert_config.num_hidden_layers):
-        if layer in left_out:
+        if layer in config["leave_out"]:
             continue
-        size = _bottleneck_size(config.get("reduction_factor"), layer, H, path)
+        size = _bottleneck_size(config["reduction_factor"], layer, H, path)
         for sublayer, entry in SUBLAYERS.items():
             if not config.get(entry):
                 continue
@@ -229,8 +207,8 @@ def expected_shapes(config, name, bert_config, path):
             shapes[prefix + "adapter_down.0.bias"] = (size,)
             shapes[prefix + "adapter_up.weight"] = (H, size)
             shapes[prefix + "adapter_up.bias"] = (H,)
-            if isinstance(scaling, str):
-                shapes[prefix + "scaling"] = scaling_shapes[scaling]
+            if scaling_shape:
+                shapes[prefix + "scaling"] = scaling_shape
             sizes[scope] = size
     if not sizes:
         raise UserError(
@@ -256,11 +234,14 @@ def _bottleneck_size(factor, layer, hidden_size, path):
         raise UserError(
             "%s: reduction_factor is %s, layer %d needs a number above 0. Give "
             "the adapter_config.json that lies beside the weights."
-            % (path, printable(json.dumps(factor), 100), layer)
+            % (path, schema.json_text(factor), layer)
         )
     size = hidden_size // value
     if not size < 2**31:
-        raise unsupported(path, "reduction_factor", factor, "it is too small")
+        raise UserError(
+            "%s: reduction_factor is %s, which is too small."
+            % (path, schema.json_text(factor))
+        )
     return max(1, int(size))
 
 
@@ -268,7 +249,7 @@ def describe_changes(config, sizes, size, bert_config):
     """Describes how the imported adapters are represented differently.
 
     Args:
-      config: dict, the "config" of the file.
+      config: see `read_config`.
       sizes: see `expected_shapes`.
       size: bottleneck size of the imported adapters.
       bert_config: `modeling.BertConfig` of the base model.
@@ -277,9 +258,10 @@ def describe_changes(config, sizes, size, bert_config):
       List of texts.
     """
     changes = []
-    scaling = config.get("scaling", 1.0)
-    if scaling != 1:
-        changes.append("The scaling, %s, is part of weights2 and biases2." % scaling)
+    if config["scaling"] != 1:
+        changes.append(
+            "The scaling, %s, is part of weights2 and biases2." % config["scaling"]
+        )
     absent = 2 * bert_config.num_hidden_layers - len(sizes)
     if absent:
         changes.append(

@@ -41,16 +41,22 @@ _OLD_SCOPES = (
     "layer_text_task_adapters",
     "layer_text_lang_adapters",
 )
-_HEAD_ENTRIES = {
-    "head_type",
-    "num_labels",
-    "layers",
-    "activation_function",
-    "label2id",
-    "use_pooler",
-    "bias",
-    "dropout_prob",
-}
+_HEAD_DEFAULTS = {"head_type": None, "layers": 2, "use_pooler": False, "bias": True}
+_HEAD_SCHEMA = schema.Object(
+    {
+        "head_type": adapterhub_config.only("classification", "heads have one output"),
+        "layers": adapterhub_config.only(1, "a head is one layer here"),
+        "use_pooler": adapterhub_config.only(
+            True, "heads read the pooler's output here"
+        ),
+        "num_labels": schema.integer(1),
+        "bias": schema.ANY,
+    },
+    optional=dict.fromkeys(
+        ("activation_function", "label2id", "dropout_prob"), schema.ANY
+    ),
+    others=adapterhub_config.UNKNOWN_ENTRY,
+)
 
 
 class Head(NamedTuple):
@@ -91,15 +97,8 @@ def read(folder, bert_config):
     """
     path = os.path.join(folder, CONFIG_NAME)
     stated = hf_files.read_json(path)
-    name, config = stated.get("name"), stated.get("config")
-    model_name = stated.get("model_name")
-    adapterhub_config.check_model(stated, bert_config, path)
-    if not isinstance(name, str) or not isinstance(config, dict):
-        raise UserError(
-            '%s is not of AdapterHub: "name" must be a text and "config" an object. '
-            "Give a folder that save_adapter wrote, --input_dir." % path
-        )
-    activation = adapterhub_config.check_config(stated, config, path)
+    config = adapterhub_config.read_config(stated, bert_config, path)
+    name, model_name = stated["name"], stated.get("model_name")
     shapes, sizes = adapterhub_config.expected_shapes(config, name, bert_config, path)
     found = _read_weights(folder, _WEIGHTS_NAMES, path)
     adapterhub_config.refuse_invertible(stated, config, found, path)
@@ -110,7 +109,7 @@ def read(folder, bert_config):
         version=str(stated.get("version", "of no version")),
         model_name=model_name if isinstance(model_name, str) and model_name else None,
         size=size,
-        activation=activation,
+        activation=config["non_linearity"],
         weights=_convert_weights(found, config, name, sizes, size, bert_config, folder),
         changes=adapterhub_config.describe_changes(config, sizes, size, bert_config),
     )
@@ -185,7 +184,7 @@ def _convert_weights(found, config, name, sizes, size, bert_config, folder):
                 down[:, :used] = found[prefix + "adapter_down.0.weight"].T
                 down_bias[0, :used] = found[prefix + "adapter_down.0.bias"]
                 # In float64, so that scaling by 1 and by powers of 2 is exact.
-                scaling = found.get(prefix + "scaling", config.get("scaling", 1.0))
+                scaling = found.get(prefix + "scaling", config["scaling"])
                 scaling = np.asarray(scaling, np.float64)
                 up[:used] = found[prefix + "adapter_up.weight"].T * scaling
                 up_bias[0] = found[prefix + "adapter_up.bias"] * scaling
@@ -238,10 +237,17 @@ def read_head(folder, hidden_size):
             '%s: "config" must be an object. Give the head_config.json that belongs '
             "to the weights." % path
         )
-    _check_head(config, path)
+    config = {**_HEAD_DEFAULTS, **config}
+    hf_files.check_entries(
+        config,
+        _HEAD_SCHEMA,
+        path,
+        "Supported is a head made by add_classification_head(NAME, num_labels=N, "
+        "layers=1, use_pooler=True); --new_head replaces this one by a new one.",
+    )
     count = config["num_labels"]
     shapes = {prefix + "weight": (count, hidden_size)}
-    if config.get("bias", True):
+    if config["bias"]:
         shapes[prefix + "bias"] = (count,)
     found = _read_weights(folder, _HEAD_WEIGHTS_NAMES, path)
     _check_shapes(found, shapes, folder)
@@ -251,34 +257,6 @@ def read_head(folder, hidden_size):
         found.get(prefix + "bias", zeros),
         _head_labels(config.get("label2id"), count, path),
     )
-
-
-def _check_head(config, path):
-    remedy = (
-        "; supported is a head made by add_classification_head(NAME, num_labels=N, "
-        "layers=1, use_pooler=True), and --new_head replaces this one by a new one"
-    )
-    for entry, default, required, reason in (
-        ("head_type", None, "classification", "a head gives one label or score here"),
-        ("layers", 2, 1, "a head is one layer here"),
-        ("use_pooler", False, True, "a head reads the pooler's output here"),
-    ):
-        value = config.get(entry, default)
-        if type(value) is not type(required) or value != required:
-            raise adapterhub_config.unsupported(path, entry, value, reason + remedy)
-    unknown = sorted(e for e in set(config) - _HEAD_ENTRIES if config[e])
-    if unknown:
-        raise adapterhub_config.unsupported(
-            path,
-            printable(unknown[0]),
-            config[unknown[0]],
-            "the entry is not known" + remedy,
-        )
-    count = config.get("num_labels")
-    try:
-        schema.integer(1).check(count, "num_labels")
-    except ValueError as error:
-        raise UserError("%s: %s." % (path, error)) from None
 
 
 def _head_labels(label2id, count, path):
@@ -330,7 +308,7 @@ def format_files(package, head_dropout):
         "residual_before_ln": True,
         "scaling": 1.0,
         "leave_out": [layer for layer in range(num_layers) if layer not in layers],
-        **{entry: value for entry, value, _ in adapterhub_config.REQUIRED},
+        **{name: value for name, (value, _) in adapterhub_config.REQUIRED.items()},
     }
     labels = {label: i for i, label in enumerate(package.labels)}
     head_config = {

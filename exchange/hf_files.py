@@ -38,6 +38,24 @@ def read_json(path):
     return files.read_json(path, "fetch it again", _MOST_JSON_BYTES)
 
 
+def check_entries(content, allowed, path, remedy):
+    """Checks JSON content against a schema.
+
+    Args:
+      content: a JSON value.
+      allowed: a `schema.Object` or another schema.
+      path: of the file, for the message.
+      remedy: end of the message.
+
+    Raises:
+      UserError: an entry is not allowed.
+    """
+    try:
+        allowed.check(content)
+    except ValueError as error:
+        raise UserError("%s: %s. %s" % (path, printable(str(error)), remedy)) from None
+
+
 def enumerate_problems(problems, limit=8):
     """Formats up to `limit` problems and the number of the others."""
     text = "%d found: %s" % (len(problems), "; ".join(problems[:limit]))
@@ -78,16 +96,14 @@ _WEIGHT_MAP = schema.Value(
     lambda v: isinstance(v, dict) and v and all(isinstance(x, str) for x in v.values()),
     "an object of tensor names and file names",
 )
+_INDEX_SCHEMA = schema.Object({"weight_map": _WEIGHT_MAP}, others=schema.ANY)
 
 
 def _read_index(path):
     """Returns the index: dict from tensor name to file name."""
-    weight_map = read_json(path).get("weight_map")
-    try:
-        _WEIGHT_MAP.check(weight_map, "weight_map")
-    except ValueError as error:
-        raise UserError("%s: %s. Fetch it again." % (path, error)) from None
-    return weight_map
+    content = read_json(path)
+    check_entries(content, _INDEX_SCHEMA, path, "Fetch it again.")
+    return content["weight_map"]
 
 
 def list_tensors(folder, weight_files):

@@ -88,13 +88,13 @@ def read_config(path):
       UserError: the file is damaged, or describes a model that is not supported.
     """
     source = {**_DEFAULTS, **hf_files.read_json(path)}
-    try:
-        _CONFIG_SCHEMA.check(source)
-    except ValueError as error:
-        raise UserError(
-            "%s: %s. Choose another encoder for --input_dir, or give the config.json "
-            "that belongs to the weights." % (path, error)
-        ) from None
+    hf_files.check_entries(
+        source,
+        _CONFIG_SCHEMA,
+        path,
+        "Choose another encoder for --input_dir, or give the config.json that belongs "
+        "to the weights.",
+    )
     config = {field: source[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)}
     activation = config["hidden_act"]
     epsilon = source.get("layer_norm_eps") or modeling.LAYER_NORM_EPSILON

@@ -517,8 +517,8 @@ def test_weights_that_the_config_does_not_describe(tmp_path, base, entries, part
     [
         ({"model_type": "roberta"}, 'model_type is "roberta"'),
         ({"hidden_size": 768}, "hidden_size is 768"),
-        ({"name": None}, '"name"'),
-        ({"config": "houlsby"}, '"config"'),
+        ({"name": None}, "name is null"),
+        ({"config": "houlsby"}, 'config is "houlsby"'),
         ({"name": "other"}, "adapters.other.adapter_down"),
     ],
 )
