@@ -380,24 +380,14 @@ ADAPTERHUB_CONFIG = {
 @pytest.mark.parametrize(
     "data",
     [
-        b"",
         b"Adapters of the MRPC task, see the paper.\n",
-        b"\x00" * 1000,
-        b"\xff\xfe{}",
-        b"null",
-        b"17",
-        b"[]",
         b"{}",
-        json.dumps(ADAPTERHUB_CONFIG).encode("utf-8"),
         b'{"format": ["adapter-bert"]}',
         b'{"format": "adapter-bert"}',
         b'{"format": "adapter-bert", "format_version": 1}',
-        b"[" * 200_000,
-        b'{"a":' * 50_000,
         b'{"format": "adapter-bert", "a": ' + b"[" * 800 + b"]" * 800 + b"}",
-        b'{"format": "adapter-bert", "global_step": ' + b"9" * 200_000 + b"}",
         b'{"format": "adapter-bert", "format_version": NaN}',
-        b" " * (1 << 19),
+        b" " * (1 << 23),
     ],
     ids=lambda data: "%d-%s" % (len(data), data[:12]),
 )
@@ -433,29 +423,18 @@ DEEP = []
 for _ in range(50):
     DEEP = [DEEP]
 
+# `tests/system/test_schema.py` has the kinds of values that a schema refuses.
 FORGED = [
-    *(
-        _changed(key, value)
-        for key in ("task", "bert_config", "adapter", "base", "do_lower_case")
-        for value in (None, 1, "x", [], {})
-    ),
+    *(_changed(key, value) for key in ("task", "bert_config") for value in (None, [])),
     *(
         _changed(key, value)
         for key in ("max_seq_length", "global_step", "parameters")
-        for value in (None, -1, 1.5, True, "1", float(2**70), 2**70, 10**4000)
+        for value in (-1, True, 2**70, 10**4000)
     ),
     *(
         _changed("bert_config", key, value)
-        for key in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-        )
-        for value in (None, 0, -2, 2.0, True, "16", [2], 10**9, 10**18, 10**4000)
+        for key in modeling.CONFIG_SIZES
+        for value in (0, "16", 10**9, 10**18)
     ),
     *(
         _changed("bert_config", key, value)
@@ -480,7 +459,6 @@ FORGED = [
             ("layers", list(range(20_000))),
             ("activation", "exec"),
             ("init_scale", -1),
-            ("init_scale", "small"),
         )
     ),
     *(
@@ -488,21 +466,16 @@ FORGED = [
         for key, value in (
             ("labels", []),
             ("labels", ["a", "a"]),
-            ("labels", ["a", 1]),
-            ("labels", ["a", "\ud800"]),
-            ("name", "\ud800"),
-            ("name", "a\x1b[2J"),
-            ("labels", ["a", "b\nc"]),
             ("labels", ["a", "b\u2028c"]),
-            ("metrics", ["\x9b2J"]),
             ("labels", ["a"]),
             ("labels", [str(i) for i in range(20_000)]),
-            ("metrics", [1]),
+            ("name", "a\x1b[2J"),
+            ("metrics", ["\x9b2J"]),
             ("is_regression", True),
-            ("name", None),
+            ("text_columns", ["a"]),
+            ("text_columns", ["a\nb", None]),
         )
     ),
-    _changed("base", "sha256", 1),
     _changed("base", "sha256", "g" * 64),
     _changed("vocabulary", "0" * 63),
     _changed("base", "parameters", 1),
@@ -517,8 +490,6 @@ FORGED = [
     _changed("settings", {"adam_bias_correction": 1}),
     _changed("origin", 1),
     _changed("health", {"training": [1]}),
-    _changed("task", "text_columns", ["a"]),
-    _changed("task", "text_columns", ["a\nb", None]),
     _changed("max_seq_length", 1000),
 ]
 
@@ -567,22 +538,6 @@ def test_forged_configs(folder, change):
         tracemalloc.stop()
 
 
-def test_a_billion_layers_with_room_for_them(folder):
-    def change(config):
-        config["bert_config"]["num_hidden_layers"] = 10**9
-        config["bert_config"]["hidden_size"] = 10**12
-        config["bert_config"]["num_attention_heads"] = 1
-        config["weights"]["bytes"] = 10**18
-
-    forge(folder, change)
-    tracemalloc.start()
-    try:
-        assert "from 1 to 1000" in refused(folder, CONFIG)
-        assert tracemalloc.get_traced_memory()[1] < 50e6
-    finally:
-        tracemalloc.stop()
-
-
 def test_a_terminal_does_not_obey_a_message(folder):
     forge(folder, _changed("adapter", "activation", "\x1b[2J\u202e\ud800"))
     assert "adapter.activation" in refused(folder, CONFIG)
@@ -607,21 +562,15 @@ def _entry(**changes):
         (_renamed, "bert/output_bias' does not belong there"),
         (lambda header: header.pop(HEAD), ""),
         (_entry(dtype="I32"), "int32"),
-        (_entry(dtype="F64"), ""),
         (_entry(dtype="BF16", shape=[4]), ""),
-        (_entry(dtype="F8_E4M3", shape=[8]), ""),
         (_entry(dtype="PICKLE"), ""),
         (_entry(shape=[2, 1]), "[2, 1], expected float32 [2]"),
-        (_entry(shape=[]), ""),
         (_entry(shape=[2**32, 2**32]), ""),
         (_entry(shape=[0, 2**64 - 1]), ""),
-        (_entry(shape=[2**64]), ""),
         (_entry(shape=[-2]), ""),
-        (_entry(shape=[2.0]), ""),
         (_entry(shape=None), ""),
         (_entry(data_offsets=[0, 8]), ""),
         (_entry(data_offsets=[2**63, 2**63 + 8]), ""),
-        (_entry(data_offsets=[8, 0]), ""),
         (_entry(data_offsets=[-8, 0]), ""),
         (lambda header: header.update(__metadata__={"a": 1}), ""),
         (
@@ -639,36 +588,16 @@ def test_forged_headers_of_the_weights(folder, change, part):
     assert part in refused(folder, WEIGHTS)
 
 
-def test_an_empty_shape_that_no_array_can_have(folder):
-    header, payload = parts(folder)
-    begin, end = header.pop(HEAD)["data_offsets"]
-    moved = {}
-    for name, entry in header.items():
-        offsets = [at - (end - begin) * (at > begin) for at in entry["data_offsets"]]
-        moved[name] = dict(entry, data_offsets=offsets)
-    for shape in ([0, 2**64 - 1], [2**62, 0, 2**62]):
-        moved[HEAD] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 0]}
-        forge(folder, data=with_header(moved, payload[:begin] + payload[end:]))
-        refused(folder, WEIGHTS)
-
-
 @pytest.mark.parametrize(
     "data",
     [
         b"",
-        b"{}",
-        b"a text file of some length\n" * 10,
         struct.pack("<Q", 2**60) + b"{}",
         struct.pack("<Q", 2**64 - 1) + b"{}",
-        struct.pack("<Q", 90_000_000) + b"{}",
-        with_header(b"", b""),
-        with_header(b"[]", b""),
         with_header({}, b""),
         with_header(b"\xff\xff", b""),
         with_header(b'{"a":' * 500, b""),
-        with_header(b"[" * 4000, b""),
         b"\x80\x04\x95" + b"\x00" * 100,
-        b"PK\x03\x04" + b"\x00" * 100,
     ],
     ids=lambda data: "%d-%s" % (len(data), data[:12]),
 )
