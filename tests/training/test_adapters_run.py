@@ -293,28 +293,6 @@ def test_frozen_kernels_beside_trained_variables_are_kept_as_multiplied(run, pre
     assert predictions(kept) == predictions(cast)
 
 
-def test_training_resumes_from_trained_variables(run, of_trained, tmp_path):
-    # As if it had been killed after step 4.
-    cut = tmp_path / "cut"
-    shutil.copytree(str(of_trained), str(cut))
-    shutil.rmtree(str(cut / "adapters"))
-    for path in cut.glob("model.ckpt-6*"):
-        path.unlink()
-    (cut / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-4"\n')
-    at_4 = values_of(cut / "model.ckpt-4")
-    flags = {"checkpoint_content": "trained", "seed": 5}
-    run("cut", do_train=True, do_predict=True, **flags, **TRAINING)
-    after = last_values(cut)
-    assert after["global_step"] == 6
-    # Nothing was forgotten: the second moments only decay by 0.999 a step.
-    for name in at_4:
-        if name.endswith("adam_v"):
-            assert (after[name] >= 0.99 * at_4[name]).all()
-    # Trained on the base, not on random weights: base and package give the same.
-    again = run("again", do_predict=True, adapters=str(cut / "adapters"))
-    assert predictions(again) == predictions(cut)
-
-
 # Of the precisions of fewer bits, float16 is the one with more to keep: its loss scale.
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-4)]
@@ -346,72 +324,38 @@ def package_dir(copied):
     return copied / "adapters"
 
 
-@pytest.fixture
-def refused(fails, package_dir, tmp_path):
-    """Checks that an evaluation is refused with a message of all these parts."""
-
-    def check(*parts, **flags):
+def test_what_does_not_fit_a_package_is_refused(fails, package_dir, tmp_path):
+    def refused(*parts, **flags):
         message = fails("refused", do_eval=True, adapters=str(package_dir), **flags)
         for part in parts:
             assert part in message
         assert not (tmp_path / "refused").exists()
 
-    return check
-
-
-def test_another_base_is_refused(refused, package_dir, tmp_path):
-    other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]
     config = adapter_package.read(str(package_dir)).config
     frozen = variable_shapes.frozen_shapes(
         modeling.BertConfig.from_dict(config["bert_config"])
     )
-    refused(
-        "--init_checkpoint",
-        config["base"]["sha256"],
-        checkpoints.base_fingerprint(other, frozen)["sha256"],
-        init_checkpoint=other,
-    )
-
-
-def test_another_vocabulary_is_refused(refused, tmp_path):
+    other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]
+    digests = (config["base"], checkpoints.base_fingerprint(other, frozen))
+    digests = [base["sha256"] for base in digests]
+    refused("--init_checkpoint", *digests, init_checkpoint=other)
     vocabulary = tmp_path / "vocab.txt"
     vocabulary.write_text("".join(w + "\n" for w in reversed(small_run.VOCABULARY)))
     refused("--vocab_file", vocab_file=str(vocabulary))
-
-
-@pytest.mark.parametrize(
-    ("flags", "parts"),
-    [
-        ({"do_lower_case": False}, ("--do_lower_case", "true", "false")),
-        ({"adapter_size": 32}, ("--adapter_size", "64", "32")),
-        ({"init_checkpoint": None}, ("--adapters needs", "--init_checkpoint")),
-    ],
-    ids=str,
-)
-def test_other_settings_are_refused(refused, flags, parts):
-    refused(*parts, **flags)
-
-
-def test_other_labels_are_refused(refused, tmp_path):
+    refused("--do_lower_case", "true", "false", do_lower_case=False)
+    refused("--adapter_size", "64", "32", adapter_size=32)
+    refused("--adapters needs", "--init_checkpoint", init_checkpoint=None)
     rows = small_run.write_sts_b(tmp_path / "STS-B")
     refused("--task_name", '["0", "1"]', "[]", **rows)
-
-
-def test_a_damaged_package_is_named(refused, package_dir):
     weights = package_dir / "adapter.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     refused(str(weights), "damaged")
 
 
-def test_a_folder_with_another_checkpoint_is_refused(fails, package_dir):
+def test_another_use_of_a_folder_is_refused(fails, package_dir):
     used = package_dir.parent.name
     message = fails(used, do_eval=True, adapters=str(package_dir))
-    assert "not trained from --adapters" in message
-    assert "new --output_dir" in message
-
-
-def test_the_content_of_checkpoints_does_not_change(fails, package_dir):
-    used = package_dir.parent.name
+    assert "--adapters" in message and "new --output_dir" in message
     message = fails(used, do_eval=True, checkpoint_content="trained")
     assert '"all" there, "trained" now' in message
 
