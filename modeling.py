@@ -362,15 +362,7 @@ def _recompute(layer, scope, trains, hidden, *fixed):
 
     Only its inputs are kept in memory (Chen et al., 2016, arXiv:1604.06174).
 
-    Args:
-      layer: function of `hidden` and `fixed`.
-      scope: the variable scope of the layer.
-      trains: see `Options`.
-      hidden: float tensor.
-      *fixed: tensors that need no gradient.
-
-    Returns:
-      The layer's output.
+    `fixed` are inputs that need no gradient; `scope` is the layer's variable scope.
     """
     output = layer(hidden, *fixed)
     collections = collection_by_name()
@@ -505,7 +497,7 @@ def embedding_lookup(
       embedding_size: width E of the table.
       initializer_range: standard deviation of the table's truncated normal.
       word_embedding_name: name of the table's variable.
-      use_one_hot_embeddings: by a matrix product with one-hot vectors.
+      use_one_hot_embeddings: see `BertModel`.
 
     Returns:
       Float [B, S, E], and the table, float [vocab_size, E].
@@ -538,15 +530,10 @@ def embedding_postprocessor(
 
     Args:
       input_tensor: float [B, S, H], the word piece embeddings.
-      use_token_type: whether to add segment embeddings.
+      use_token_type: whether to add segment embeddings, of `token_type_vocab_size`.
       token_type_ids: int32 [B, S], needed with `use_token_type`.
-      token_type_vocab_size: number of segment ids.
-      token_type_embedding_name: name of the segments' table.
-      use_position_embeddings: whether to add position embeddings.
-      position_embedding_name: name of the positions' table.
+      use_position_embeddings: whether to add them, of `max_position_embeddings`.
       initializer_range: standard deviation of the tables' truncated normal.
-      max_position_embeddings: rows of the positions' table.
-      dropout_prob: dropout probability.
       layer_norm_fn: see `Options`.
 
     Returns:

@@ -167,17 +167,7 @@ def printable_text(text):
 
 
 def load_vocab(vocab_file):
-    """Reads a vocabulary file, see `parse_vocab`.
-
-    Args:
-      vocab_file: path of the file.
-
-    Returns:
-      An `OrderedDict` token -> id.
-
-    Raises:
-      UserError: the file cannot be read, is empty or is not UTF-8.
-    """
+    """Reads a vocabulary from a path, see `parse_vocab`."""
     remedy = "give the vocab.txt that came with the checkpoint, --vocab_file"
     return parse_vocab(files.read(vocab_file, MOST_VOCAB_BYTES, remedy), vocab_file)
 
@@ -261,11 +251,11 @@ class FullTokenizer:
         """Loads the vocabulary.
 
         Args:
-          vocab_file: path of the vocabulary, see `load_vocab`.
+          vocab_file: path of the vocabulary.
           do_lower_case: lower-case the text and strip accents, for uncased models.
 
         Raises:
-          UserError: the vocabulary is unusable or lacks one of `REQUIRED_TOKENS`.
+          UserError: see `parse_vocab` and `require_tokens`.
         """
         self.vocab = load_vocab(vocab_file)
         require_tokens(self.vocab, vocab_file)
@@ -329,12 +319,9 @@ class WordpieceTokenizer:
     """Splits words into the longest pieces of a vocabulary."""
 
     def __init__(self, vocab, unk_token=UNKNOWN_TOKEN, max_input_chars_per_word=200):
-        """Stores the vocabulary.
+        """Stores the vocabulary, a mapping or set of pieces.
 
-        Args:
-          vocab: mapping or set of pieces; those within a word begin with "##".
-          unk_token: replaces words that the pieces cannot spell.
-          max_input_chars_per_word: longer words become `unk_token` too.
+        Words that the pieces cannot spell, and longer ones, become `unk_token`.
         """
         self.vocab = vocab
         self.unk_token = unk_token

@@ -167,19 +167,11 @@ class BertConfig:
         H = self.hidden_size
         if size <= H:
             return
-        # Two in each layer, with kernels and biases.
         parameters = 2 * self.num_hidden_layers * (2 * H * size + size + H)
+        megabytes = -(-parameters * _BYTES_PER_TRAINED // 10**6)
         cost = (
-            "%s=%.40r is wider than the model, of hidden_size %d: its adapters have %s "
-            "parameters, and training them takes %s MB of memory with gradients and "
-            "Adam's moments"
-            % (
-                source,
-                size,
-                H,
-                wording.thousands(parameters),
-                wording.thousands(-(-parameters * _BYTES_PER_TRAINED // 10**6)),
-            )
+            "%s=%.40r is wider than the model, of hidden_size %d: its adapters take %s "
+            "MB of memory in training" % (source, size, H, wording.thousands(megabytes))
         )
         if size > _MOST_TIMES_HIDDEN_SIZE * H:
             raise UserError(

@@ -356,15 +356,9 @@ def build_graph(
 
 
 def _activate(x, index, names):
-    """Applies to each example the activation of its task.
+    """Applies to float [B, P, A] the activation of each example's task.
 
-    Args:
-      x: float [B, P, A].
-      index: int32 [B, 1, 1], indices into `ACTIVATIONS`.
-      names: the names that these may stand for.
-
-    Returns:
-      Float [B, P, A].
+    `index`, int32 [B, 1, 1], has indices into `ACTIVATIONS` of some of the `names`.
     """
     output = activations.ADAPTER_ACTIVATIONS[names[0]](x)
     for name in names[1:]:

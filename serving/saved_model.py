@@ -109,11 +109,7 @@ def _read(adapters, base, known_tasks):
 
 
 def _next_version(output):
-    """The path of the next version, which does not exist.
-
-    Raises:
-      UserError: `output` is a file or on another machine.
-    """
+    """The path of the next version."""
     if "://" in output:
         raise UserError(
             "--output=%s: it must be a local folder; copy the finished version to the "
@@ -138,11 +134,7 @@ def _count_bytes(content, frozen_dtype):
 
 
 def _build_graph(content, frozen_dtype):
-    """Builds the graph, its variables all zero.
-
-    Returns:
-      Inputs and outputs of the signature, dicts from name to tensor.
-    """
+    """Builds the graph; returns dicts of the signature's inputs and outputs."""
     stack = content.stack
     inputs = {
         name: tf.placeholder(tf.int32, [None, None], name)
@@ -182,18 +174,11 @@ def _build_graph(content, frozen_dtype):
 
 
 def _look_up_tasks(names, known):
-    """Ids of tasks by name.
+    """Ids of tasks, int32 [B], by their names, string [B].
 
-    By comparison with all names, since a look-up table would have to be initialized by
-    whoever loads the model.
-
-    Args:
-      names: string [B].
-      known: list of the names, in the order of their ids.
-
-    Returns:
-      Int32 [B], which fails with the name of an unknown task.
+    Fails with the name of a task that is not in `known`, the names in order of ids.
     """
+    # A look-up table would have to be initialized by whoever loads the model.
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
     check = tf.Assert(

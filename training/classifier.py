@@ -150,15 +150,9 @@ def create_model(
 
 
 def _in_shards(function, inputs, shards):
-    """Applies a function to shards of a batch and concatenates the results.
+    """Applies a function of tensors [rows, ...] to shards of a batch.
 
-    Args:
-      function: from tensors [rows, ...] to a tensor [rows, ...]; creates variables.
-      inputs: tensors [B, ...].
-      shards: number of shards, whose sizes differ by one row at most.
-
-    Returns:
-      Tensor [B, ...].
+    Returns a tensor [B, ...]. Sizes of shards differ by one row at most.
     """
     if shards == 1:
         return function(*inputs)
