@@ -115,10 +115,10 @@ def test_a_broken_build_leaves_no_key_that_vouches_for_the_old_file(tmp_path, wr
 def test_a_damaged_file_is_written_again(tmp_path, write, length):
     path = tmp_path / "dev.tf_record"
     write("one")
-    sound = path.read_bytes()
-    path.write_bytes(sound[:length] if length is not None else sound[:-1] + b"x")
+    intact = path.read_bytes()
+    path.write_bytes(intact[:length] if length is not None else intact[:-1] + b"x")
     assert write("one") == (COUNTS, True)
-    assert path.read_bytes() == sound
+    assert path.read_bytes() == intact
     assert write("one") == (COUNTS, False)
 
 

@@ -23,7 +23,7 @@ def tokenizer():
 
 
 def _rows():
-    """Recorded pairs of features of the same row, cut at 16 and whole.
+    """Recorded pairs of features of the same row, truncated to 16 and whole.
 
     The rows' text is not the project's to ship. The recorded pieces of the whole row,
     glued together, are a text that gives the very same pieces.
@@ -103,7 +103,7 @@ def test_padding_example_and_regression(tokenizer):
 
 
 def _write(path, tokenizer, count, length=32):
-    """Examples of 1 to 20 words, told apart by their label."""
+    """Examples of 1 to 20 words, logged apart by their label."""
     labels = [str(i) for i in range(count)]
     random = np.random.RandomState(0)
     examples = [
@@ -147,7 +147,7 @@ def _batches(path, batch_size, steps=None, step_reached=0, calls=None, **argumen
         return batches
 
 
-def _rows_of(batches):
+def _examples_of(batches):
     return np.concatenate([batch["label_ids"] for batch in batches])
 
 
@@ -172,7 +172,7 @@ def test_evaluation_keeps_order_and_drops_padding_only(records):
         assert not a["input_mask"][:, width:].any()
         np.testing.assert_array_equal(a["label_ids"], b["label_ids"])
     assert len(widths) > 1
-    np.testing.assert_array_equal(_rows_of(cut), np.arange(100))
+    np.testing.assert_array_equal(_examples_of(cut), np.arange(100))
     # To a multiple, but not beyond the length.
     multiples = _batches(records, 8, dynamic_padding=True, length_multiple=5)
     for exact, multiple in zip(cut, multiples):
@@ -202,14 +202,16 @@ def _training(dynamic_padding, num_examples, seed=5):
 
 @pytest.mark.parametrize("dynamic_padding", [False, True])
 def test_each_epoch_holds_every_example_once_in_another_order(records, dynamic_padding):
-    order = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
+    order = _examples_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
     assert sorted(order[:100]) == list(range(100))
     assert sorted(order[100:]) == list(range(100))
     assert list(order[:100]) != list(order[100:])
     assert list(order[:100]) != list(range(100))
-    again = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
+    again = _examples_of(_batches(records, 10, 20, **_training(dynamic_padding, 100)))
     np.testing.assert_array_equal(order, again)
-    other = _rows_of(_batches(records, 10, 20, **_training(dynamic_padding, 100, 6)))
+    other = _examples_of(
+        _batches(records, 10, 20, **_training(dynamic_padding, 100, 6))
+    )
     assert list(order) != list(other)
 
 
@@ -231,7 +233,7 @@ def test_interrupted_epochs_hold_every_example_once(
     settings = _training(dynamic_padding, MANY)
     steps = 2 * MANY // batch_size  # two epochs
     whole = _batches(many_records, batch_size, steps, **settings)
-    rows = _rows_of(whole)
+    rows = _examples_of(whole)
     counts = np.bincount(rows[:MANY], minlength=MANY)
     assert (counts == 1).all()
     counts += np.bincount(rows[MANY:], minlength=MANY)
@@ -251,7 +253,7 @@ def test_interrupted_epochs_hold_every_example_once(
 
 
 def test_batches_larger_than_the_set_hold_several_epochs(records):
-    rows = _rows_of(_batches(records, 250, 2, **_training(True, 100)))
+    rows = _examples_of(_batches(records, 250, 2, **_training(True, 100)))
     for epoch in range(5):
         assert sorted(rows[100 * epoch : 100 * (epoch + 1)]) == list(range(100))
 
@@ -286,7 +288,7 @@ def test_replicas_share_the_batches_of_one_device(tmp_path, records, on_tpu):
             params = {"batch_size": 12 // 4, "context": context}
             calls = {"config": config, "params": params}
         here = _batches(records, 12, 4 * 2, calls=calls, **settings)
-        parts.append(_rows_of(here).reshape(4, 2, 3))
+        parts.append(_examples_of(here).reshape(4, 2, 3))
     together = np.concatenate(parts, axis=1).reshape(4, 12)
     np.testing.assert_array_equal(together, [b["label_ids"] for b in whole[5:]])
 
@@ -335,7 +337,7 @@ def test_sequence_length_limits(length):
     features.check_seq_length(512, 512)
 
 
-def test_texts_are_counted_before_they_are_cut(tokenizer):
+def test_texts_are_counted_before_truncation(tokenizer):
     counts = features.TextCounts()
     assert counts.unknown_fraction == counts.truncated_fraction == 0
     rows = [("a film", "a film a"), ("a \u2603", None), ("a " * 20, ""), ("", None)]
@@ -361,15 +363,15 @@ def test_texts_are_counted_before_they_are_cut(tokenizer):
         (["[PAD]", "[PAD]"], ["1 line,", "[PAD] on its first line"]),
     ],
 )
-def test_what_is_odd_in_a_vocabulary_is_told(monkeypatch, tokens, parts):
-    told = []
+def test_warnings_about_a_vocabulary(monkeypatch, tokens, parts):
+    logged = []
     monkeypatch.setattr(
-        features.console, "warn", lambda text, *args: told.append(text % args)
+        features.console, "warn", lambda text, *args: logged.append(text % args)
     )
     vocab = {token: index for index, token in enumerate(tokens)}
     features.check_vocabulary("v.txt", vocab, len(tokens), "c.json")
-    assert len(told) == len(parts)
-    for text, part in zip(told, parts):
+    assert len(logged) == len(parts)
+    for text, part in zip(logged, parts):
         assert part in text and "v.txt" in text
     # The ids are lines, however few tokens there are.
     with pytest.raises(

@@ -8,7 +8,7 @@ from errors import UserError
 from inputs import own_tasks, tasks, text_rows
 from tests.places import ROOT
 
-SOUND = {
+VALID = {
     "name": "mail",
     "train": "train.csv",
     "dev": "dev.csv",
@@ -45,7 +45,7 @@ def examples(task, folder, split):
 
 
 def test_labels_and_metrics_that_are_not_given(write, tmp_path):
-    task, folder = own_tasks.load_task(write(SOUND, train_csv=ROWS))
+    task, folder = own_tasks.load_task(write(VALID, train_csv=ROWS))
     assert folder == str(tmp_path)
     assert task.labels == ("bill", "late")
     assert task.metrics == ("accuracy", "macro_f1")
@@ -62,7 +62,7 @@ def test_labels_and_metrics_that_are_not_given(write, tmp_path):
 def test_order_of_labels(write):
     for labels in (["9", "10", "100"], sorted("класс %d" % n for n in range(157))):
         rows = "".join("x,%s\n" % label for label in [*reversed(labels), labels[0]])
-        task = load(write(SOUND, train_csv="message,topic\n" + rows))
+        task = load(write(VALID, train_csv="message,topic\n" + rows))
         assert task.labels == tuple(labels)
 
 
@@ -90,7 +90,7 @@ def test_numbers_in_a_table_without_header(write, tmp_path):
 
 
 def test_another_folder_for_the_data(write, tmp_path):
-    path = write(SOUND)
+    path = write(VALID)
     (tmp_path / "rows").mkdir()
     (tmp_path / "rows" / "train.csv").write_text(ROWS)
     task, folder = own_tasks.load_task(path, (), str(tmp_path / "rows"))
@@ -99,9 +99,9 @@ def test_another_folder_for_the_data(write, tmp_path):
 
 def test_entries_of_a_task_are_parsed_to_the_same_task(write):
     for document, rows in (
-        (SOUND, {"train_csv": ROWS}),
-        ({**SOUND, "dev": None, "dev_share": 0.5, "seed": 3}, {"train_csv": ROWS}),
-        ({**SOUND, "test_labels": True, "max_seq_length": 9}, {"train_csv": ROWS}),
+        (VALID, {"train_csv": ROWS}),
+        ({**VALID, "dev": None, "dev_share": 0.5, "seed": 3}, {"train_csv": ROWS}),
+        ({**VALID, "test_labels": True, "max_seq_length": 9}, {"train_csv": ROWS}),
     ):
         task = load(write(document, **rows))
         entries = json.loads(json.dumps(own_tasks.task_entries(task)))
@@ -111,7 +111,7 @@ def test_entries_of_a_task_are_parsed_to_the_same_task(write):
 def test_a_dev_set_held_out_of_the_training_set(write, tmp_path):
     labels = ["rare" if n % 5 == 0 else "common" for n in range(200)] + ["single"]
     lines = ["text %d,%s\n" % item for item in enumerate(labels)]
-    document = {**SOUND, "dev": None, "dev_share": 0.25}
+    document = {**VALID, "dev": None, "dev_share": 0.25}
     found = {}
     for seed in (1, 1, 2):
         path = write(
@@ -130,7 +130,7 @@ def test_a_dev_set_held_out_of_the_training_set(write, tmp_path):
     assert found[1] != found[2]
 
 
-# What a task's file has instead of `SOUND`'s, and what the message has to name.
+# What a task's file has instead of `VALID`'s, and what the message has to name.
 MISTAKES = [
     ({"name": None}, "name"),
     ({"name": "a=b"}, "name", "a=b"),
@@ -171,7 +171,7 @@ MISTAKES = [
 @pytest.mark.parametrize("mistake", MISTAKES, ids=range(len(MISTAKES)))
 def test_mistakes(write, tmp_path, mistake):
     change, *parts = mistake
-    document = {k: v for k, v in {**SOUND, **change}.items() if v is not None}
+    document = {k: v for k, v in {**VALID, **change}.items() if v is not None}
     with pytest.raises(UserError) as caught:
         task = load(write(document, train_csv=ROWS), ("mrpc",))
         tasks.read_examples(task, str(tmp_path), task.train)
@@ -195,7 +195,7 @@ def test_mistakes(write, tmp_path, mistake):
 )
 def test_training_sets_that_are_refused(write, rows, message):
     with pytest.raises(UserError, match=message):
-        load(write(SOUND, train_csv=rows))
+        load(write(VALID, train_csv=rows))
 
 
 SIMILAR = [
@@ -208,21 +208,21 @@ SIMILAR = [
 def test_labels_that_are_written_differently(write, labels):
     rows = "message,topic\n" + "".join("x,%s\n" % each for each in ("bad", *labels))
     with pytest.raises(UserError) as caught:
-        load(write(SOUND, train_csv=rows))
+        load(write(VALID, train_csv=rows))
     for line, label in enumerate(labels, 3):
         quoted = ascii(label) if not label.isascii() else repr(label)
         assert "%s (1, first on line %d)" % (quoted, line) in str(caught.value)
     assert "bad" not in str(caught.value)
     # Whoever means different classes says so.
-    listed = {**SOUND, "labels": ["bad", *labels]}
+    listed = {**VALID, "labels": ["bad", *labels]}
     assert load(write(listed, train_csv=rows)).labels == ("bad", *labels)
 
 
 @pytest.fixture
 def warnings(monkeypatch):
-    said = []
-    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: said.append(text % a))
-    return said
+    logged = []
+    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: logged.append(text % a))
+    return logged
 
 
 @pytest.mark.parametrize("share", [None, 0.5])
@@ -247,7 +247,7 @@ def test_a_header_taken_for_an_example(write, tmp_path, warnings):
 
 def test_a_dev_set_of_a_regression_is_not_stratified(write, tmp_path):
     rows = "message,topic\n" + "".join("x,%d\n" % n for n in range(40))
-    document = {**SOUND, "dev": None, "dev_share": 0.25, "regression": True}
+    document = {**VALID, "dev": None, "dev_share": 0.25, "regression": True}
     task = load(write(document, train_csv=rows))
     train, dev = (examples(task, tmp_path, task.splits[n]) for n in (0, 1))
     assert (len(train), len(dev)) == (30, 10) and not set(train) & set(dev)
@@ -256,7 +256,7 @@ def test_a_dev_set_of_a_regression_is_not_stratified(write, tmp_path):
 @pytest.mark.parametrize("rows", [0, 8])
 def test_a_share_that_holds_out_nothing(write, tmp_path, rows):
     content = "message,topic\n" + "x,1.5\n" * rows
-    document = {**SOUND, "dev": None, "dev_share": 0.05, "regression": True}
+    document = {**VALID, "dev": None, "dev_share": 0.05, "regression": True}
     task = load(write(document, train_csv=content))
     message = "dev_share.* 8 examples" if rows else "no data"
     with pytest.raises(UserError, match=message):
@@ -264,7 +264,7 @@ def test_a_share_that_holds_out_nothing(write, tmp_path, rows):
 
 
 def test_a_number_whose_square_is_infinite(write, tmp_path):
-    document = {**SOUND, "regression": True}
+    document = {**VALID, "regression": True}
     for number in ("1e39", "-1e20"):
         task = load(write(document, train_csv="message,topic\nx,1\ny,%s\n" % number))
         with pytest.raises(UserError, match="train.csv, line 3: .*" + number):

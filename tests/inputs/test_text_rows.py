@@ -42,7 +42,7 @@ def test_a_row_of_csv_may_have_several_lines():
     assert problems(rows) == [(9, "1 field, expected 2 ('text_a', 'text_b')")]
 
 
-def test_what_has_no_word_piece_is_empty():
+def test_texts_without_word_pieces_are_empty():
     blank = ["", " \t", "\u200b\ufeff", "\0\x1b", "\ufffd", "\u2028", "\u0301"]
     for text in blank:
         content = json.dumps({"text_a": "a" + text, "text_b": text})
@@ -98,7 +98,7 @@ def test_only_a_line_feed_ends_a_line(kind, content, char):
     assert read(json.dumps({"text": text}), JSONL) == [row(1, text)]
 
 
-def test_what_a_spreadsheet_quotes():
+def test_fields_quoted_by_a_spreadsheet():
     for field in ('"She said ""no"", and left."', '"""No."""'):
         assert text_rows.is_quoted(field)
     for field in (
@@ -244,13 +244,13 @@ def test_columns_by_name():
         ('"text\n', Columns(), "rows, line 1: not valid CSV"),
     ],
 )  # fmt: skip
-def test_a_header_that_no_row_can_be_read_by(content, columns, message):
+def test_unusable_headers(content, columns, message):
     with pytest.raises(UserError, match=message):
         read(content, CSV, columns)
 
 
 @pytest.mark.parametrize("kind", [TSV, CSV])
-def test_a_long_header_is_not_said_whole(kind):
+def test_a_long_header_is_shortened_in_messages(kind):
     tab = "\t" if kind == TSV else ","
     for names in (["c%d" % i for i in range(100000)], ["n" * 100000] * 2):
         with pytest.raises(UserError) as caught:
@@ -272,7 +272,7 @@ def test_rows_are_read_one_by_one():
         assert [r.text_a for r in itertools.islice(rows, 3)] == ["a"] * 3
 
 
-def test_the_ending_says_what_a_file_is():
+def test_kinds_of_files():
     assert text_rows.file_kind("a/b.TSV", "input") == TSV
     assert text_rows.file_kind("b.csv", "input") == CSV
     assert text_rows.file_kind("gs://a/b.jsonl", "input") == JSONL
