@@ -1,6 +1,6 @@
-"""Trains the same encoder on the same rows with PyTorch and AdapterHub's `adapters`.
+"""Trains the same encoder on the same data with PyTorch and AdapterHub's `adapters`.
 
-Run by benchmarks/compare.py in a virtual environment of its own. Houlsby's placement,
+Run by benchmarks/compare.py in a separate virtual environment. Houlsby's placement,
 bottleneck 64, gelu; adapters, layer norms and head trained; AdamW with warm-up and
 linear decay; batches shuffled and padded to their longest example.
 """

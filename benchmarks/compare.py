@@ -5,10 +5,12 @@
     python -m benchmarks.compare --encoder_dir=HF_DIR --checkpoint_dir=DIR \\
       --data_dir=glue_data/MRPC --adapterhub_python=/tmp/adapterhub/bin/python
 
-Whole trainings, input pipeline included, the first step left out; each in a process of
-its own, so that the peak memory is its own too. Where a machine's speed changes from
-minute to minute, --rounds=3 trains each that often, in turns.
+Times whole runs with their input pipelines, without the first step. Each runs in its
+own process, for its peak memory. If the machine's speed varies, --rounds=3 runs each
+three times, in turns.
 """
+
+import system.startup  # noqa: F401  (before TensorFlow)
 
 import json
 import os
@@ -25,7 +27,6 @@ from errors import UserError, reports_user_errors
 
 FLAGS = flags.FLAGS
 
-_REQUIRED = ("encoder_dir", "checkpoint_dir", "data_dir", "adapterhub_python")
 _RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
 
 
@@ -88,35 +89,34 @@ def time_adapterhub(precision):
     return result["examples_per_second"], result["peak_bytes"]
 
 
+_TEXTS = {
+    "encoder_dir": "The encoder in Hugging Face's layout.",
+    "checkpoint_dir": "The same, from convert_checkpoint.py.",
+    "adapterhub_python": "Python that has `adapters`.",
+}
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": flag_values}
+    precisions = ["float32", "bfloat16"]
     return {
         "Flags": (
-            flags.DEFINE_string(
-                "encoder_dir", None, "The encoder in Hugging Face's layout.", **to
-            ),
-            flags.DEFINE_string(
-                "checkpoint_dir", None, "The same, from convert_checkpoint.py.", **to
-            ),
+            *(flags.DEFINE_string(n, None, text, **to) for n, text in _TEXTS.items()),
             command_line.DEFINE_path("data_dir", "Folder of MRPC.", **to),
-            flags.DEFINE_string(
-                "adapterhub_python", None, "Python that has `adapters`.", **to
-            ),
-            flags.DEFINE_integer("epochs", 1, "Epochs of each training.", **to),
+            flags.DEFINE_integer("epochs", 1, "Epochs of each run.", **to),
             flags.DEFINE_integer(
-                "rounds", 1, "Trainings of each program, in turns.", lower_bound=1, **to
+                "rounds", 1, "Runs of each program, in turns.", lower_bound=1, **to
             ),
-            flags.DEFINE_list(
-                "precisions", ["float32", "bfloat16"], "Precisions to compare.", **to
-            ),
+            flags.DEFINE_list("precisions", precisions, "Precisions to compare.", **to),
         )
     }
 
 
 @reports_user_errors
 def main(argv):
-    command_line.check_required(FLAGS, _REQUIRED)
+    del argv
+    command_line.check_required(FLAGS, [*_TEXTS, "data_dir"])
     for precision in FLAGS.precisions:
         ratios = []
         for _ in range(FLAGS.rounds):

@@ -8,6 +8,8 @@ turns, in one process. Memory is the resident memory that models add to a new pr
 with TensorFlow. Linux only.
 """
 
+import system.startup  # noqa: F401  (before TensorFlow)
+
 import functools
 import os
 import subprocess

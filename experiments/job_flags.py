@@ -1,4 +1,4 @@
-"""From a job to the command line of its run, and to what its result depends on."""
+"""The command line of a job's run, and the settings and files its result depends on."""
 
 import os
 import re
@@ -34,7 +34,7 @@ OWN_FLAGS = {
 
 # Flags of files, which are compared by their digests.
 _INPUTS = {*BASE, "data_dir", "task_config"}
-# Paths in --work_dir, and where and how loudly a job runs: they change no result.
+# Paths in --work_dir, machines and verbosity: they change no result.
 _NOT_COMPARED = {
     *("output_dir", "adapters", "verbosity", "master"),
     *("tpu_name", "tpu_zone", "gcp_project"),
@@ -42,7 +42,7 @@ _NOT_COMPARED = {
 
 
 class SweepSettings(NamedTuple):
-    """What all jobs of a sweep share."""
+    """Settings that all jobs of a sweep share."""
 
     work_dir: str
     glue_dir: str
@@ -127,7 +127,7 @@ def make_command(job, settings):
     return [sys.executable, PROGRAM, *("--%s=%s" % pair for pair in values)]
 
 
-# --- what a result depends on ---------------------------------------------------
+# --- settings and files that a result depends on --------------------------------
 
 
 def find_task(name, settings):
@@ -156,7 +156,7 @@ def input_digests(name, settings):
 
 
 def _differences(job, result, settings):
-    """Texts of what differs between a result's flags and inputs and those of now."""
+    """Differences of a result's flags and inputs from the current ones, as texts."""
     then, now = result.flags, make_flags(job, settings)
     names = {*then, *now} - _NOT_COMPARED
     digests = settings.digests.get(job.task)

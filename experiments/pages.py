@@ -181,7 +181,7 @@ def add_curves(page, study, name, caption, axis, values, value_of, line_of):
 
 
 def finish_report(study, page, command):
-    """Adds how the jobs were run, and what is known of those that are not ok."""
+    """Adds the jobs by policy, those that are not ok, and the command."""
     page.heading("Jobs")
     rows = []
     by_method = collections.defaultdict(list)

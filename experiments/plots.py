@@ -20,7 +20,7 @@ _STYLES = (
 )
 _DPI = 150
 _MOST_COLUMNS = 3  # panels beside each other
-_MOST_NUMBERED = 12  # layers whose cells of a heat map have numbers
+_MOST_NUMBERED = 12  # layers of a heat map with numbers in it
 
 
 class Line(NamedTuple):
@@ -57,10 +57,10 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
 
     Args:
       panels: dict from a title to a list of `Line`.
-      x_label: what x is.
-      y_label: what y is.
+      x_label: of the x axis.
+      y_label: of the y axis.
       baselines: dict from a title to y of a line across the panel; None: none.
-      baseline_name: what that line is.
+      baseline_name: the name of that line.
 
     Returns:
       A figure.
@@ -108,9 +108,9 @@ def heat_maps(maps, x_label, y_label, bar_label):
 
     Args:
       maps: dict from a title to a float array [L, L]; NaN: no value.
-      x_label: what columns are.
-      y_label: what rows are.
-      bar_label: what the colours are.
+      x_label: of the columns.
+      y_label: of the rows.
+      bar_label: of the colours.
 
     Returns:
       A figure.
@@ -163,20 +163,20 @@ def fractions_and_scores(labels, groups, baseline, score_label):
     fractions = _axes(figure, (1, 2, 1), "")
     scores = _axes(figure, (1, 2, 2), "")
     width = 0.8 / len(groups)
-    for number, (name, cells) in enumerate(groups.items()):
+    for number, (name, bars) in enumerate(groups.items()):
         colour, marker, _ = _STYLES[number % len(_STYLES)]
         middle = (number - (len(groups) - 1) / 2) * width
         at = [place + middle for place in range(len(labels))]
         fractions.bar(
-            at, [fraction for fraction, _ in cells], width=0.9 * width, color=colour,
+            at, [fraction for fraction, _ in bars], width=0.9 * width, color=colour,
             hatch=("", "//")[number % 2], edgecolor="white", label=name,
         )  # fmt: skip
         x = [
             place + 0.05 * (k - (len(seeds) - 1) / 2)
-            for place, (_, seeds) in zip(at, cells)
+            for place, (_, seeds) in zip(at, bars)
             for k in range(len(seeds))
         ]
-        y = [score for _, seeds in cells for score in seeds]
+        y = [score for _, seeds in bars for score in seeds]
         scores.plot(x, y, marker, color=colour, markersize=5, alpha=0.8)
     scores.axhline(baseline, color="0.4", linestyle="--", linewidth=1)
     scores.annotate(

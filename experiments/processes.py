@@ -69,7 +69,7 @@ def failure_reason(tail):
 
 
 def _read_json(folder, name):
-    """A file that a run has written, as a dict; {} where there is none."""
+    """A JSON file of a run as a dict; {} if it is missing."""
     path = os.path.join(folder, name)
     return files.read_json(path, _REMEDY) if tf.io.gfile.exists(path) else {}
 
@@ -313,7 +313,7 @@ def run(jobs, settings, at_a_time=1, start=Process):
     the same jobs resume from there the next time. A second one ends them at once.
 
     Args:
-      jobs: list of `grid.Job`, training runs before what evaluates them.
+      jobs: list of `grid.Job`, training runs before their evaluations.
       settings: a `job_flags.SweepSettings`.
       at_a_time: how many processes run.
       start: what starts a job, called as `Process`.
@@ -366,7 +366,7 @@ def _ended_jobs(sweep):
         sweep.unlock_jobs()
 
 
-# --- what is left to do ---------------------------------------------------------
+# --- remaining time -------------------------------------------------------------
 
 
 def seconds_left(jobs, known) -> float | None:

@@ -118,7 +118,7 @@ def _add_all_tasks(study, page):
 
 
 def _add_each_task(study, page):
-    """Figure 4: each task by itself."""
+    """Figure 4: each task separately."""
     page.heading("Each task (figure 4)")
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:

@@ -154,7 +154,7 @@ def _add_sizes(study, page):
 
 
 def _write_submissions(study, page, lines):
-    """Copies the best runs' files for the server, if there are those of each task."""
+    """Copies the best runs' files for the server, if every task has one."""
     commands = []
     for number, (name, by_task) in enumerate(lines.items(), 1):
         best = [selection.best_run(jobs, study.results) for jobs in by_task.values()]

@@ -145,7 +145,7 @@ def _check_record(path, has_locks):
     if holder.host != socket.gethostname():
         remedy = "this host cannot see whether it still runs: if it does not"
     elif not has_locks and files.is_running(holder.process):
-        remedy = "if that is no training"
+        remedy = "if that is no training run"
     else:
         return
     _refuse(path, holder, "%s, delete %s; else " % (remedy, path))
