@@ -214,25 +214,6 @@ def test_scalars_for_tensorboard(whole):
     assert {"loss", "learning_rate", "gradient_norm"} <= tags
 
 
-def test_the_same_run_resumes_and_says_so(base, pairs, whole, tmp_path, capsys):
-    output = str(tmp_path / "output")
-    shutil.copytree(whole, output)
-    # As if it had been stopped after step 5.
-    for name in os.listdir(output):
-        if name.startswith("model.ckpt-1"):
-            os.remove(os.path.join(output, name))
-    with open(os.path.join(output, "checkpoint"), "w") as writer:
-        writer.write('model_checkpoint_path: "model.ckpt-5"\n')
-    capsys.readouterr()
-    changes = {"do_eval": False, "do_predict": False}
-    run_of_all(base, pairs, 5, output, **changes)
-    said = "Resuming the run in %s from step 5" % output
-    assert said in capsys.readouterr().err
-    assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
-    run_of_all(base, pairs, 5, output, **changes)
-    assert "has already reached step 12 of 12" in capsys.readouterr().err
-
-
 def test_regression(model, scored):
     run(
         do_train=True,

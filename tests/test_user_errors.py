@@ -431,6 +431,7 @@ MODEL_CASES = (
 
 CASED = "{root}/cased_L-12_H-768_A-12/bert_model.ckpt"
 UNCASED = "{root}/uncased_L-12_H-768_A-12/bert_model.ckpt"
+BASE_DATA = "bert/bert_model.ckpt.data-00000-of-00001"
 CHECKPOINT_CASES = (
     *(
         Case(
@@ -453,35 +454,15 @@ CHECKPOINT_CASES = (
         ("--init_checkpoint", "random", "--allow_random_base"),
         {"init_checkpoint": None},
     ),
-    Case(
-        ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
-        spoil=remove("bert/bert_model.ckpt.data-00000-of-00001"),
-    ),
-    Case(
-        ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
-        spoil=cut("bert/bert_model.ckpt.index"),
-    ),
-    Case(
-        ("{root}/bert/bert_model.ckpt", "cannot be read", "--init_checkpoint"),
-        spoil=cut("bert/bert_model.ckpt.data-00000-of-00001", 0.99),
-    ),
     *(
-        Case(
-            ("{root}/bert/bert_model.ckpt", part, "copy it again", "--init_checkpoint"),
-            spoil=spoil,
-        )
-        for what, part, spoil in (
-            (
-                "has a wrong bit",
-                "cannot be read",
-                flip("bert/bert_model.ckpt.data-00000-of-00001"),
-            ),
-            ("is of float64", "is float64", values("bert/bert_model.ckpt", as_float64)),
-            (
-                "has a NaN",
-                "kernel is not finite",
-                values("bert/bert_model.ckpt", with_nan),
-            ),
+        Case(("{root}/bert/bert_model.ckpt", *parts, "--init_checkpoint"), spoil=spoil)
+        for spoil, *parts in (
+            (remove(BASE_DATA), "cannot be read"),
+            (cut("bert/bert_model.ckpt.index"), "cannot be read"),
+            (cut(BASE_DATA, 0.99), "cannot be read"),
+            (flip(BASE_DATA), "cannot be read", "copy it again"),
+            (values("bert/bert_model.ckpt", as_float64), "is float64"),
+            (values("bert/bert_model.ckpt", with_nan), "kernel is not finite"),
         )
     ),
     Case(
@@ -555,13 +536,7 @@ NO_TEST_SET = Case(
 HOLDS = "--output_dir={root}/output holds another run"
 OUTPUT_CASES = (
     Case(
-        (
-            HOLDS,
-            "task",
-            '"mrpc" there, "sts-b" now',
-            "a new --output_dir",
-            "--task_name",
-        ),
+        (HOLDS, '"mrpc" there, "sts-b" now', "a new --output_dir", "--task_name"),
         {"task_name": "STS-B", "data_dir": "{root}/STS-B"},
         used_output(),
     ),
@@ -569,11 +544,6 @@ OUTPUT_CASES = (
         (HOLDS, "task", '"mrpc" there, "sts-b" now', "a new --output_dir"),
         {"task_name": "STS-B", "data_dir": "{root}/STS-B"},
         used_output(remove("output/checkpoint")),
-    ),
-    Case(
-        (HOLDS, "adapter_size", "64 there, 8 now", "a new --output_dir"),
-        {"adapter_size": 8},
-        used_output(),
     ),
     Case(
         (HOLDS, "differs in base", "a new --output_dir", "--init_checkpoint"),
@@ -591,6 +561,7 @@ OUTPUT_CASES = (
             used_output(),
         )
         for name, then, now in (
+            ("adapter_size", 64, 8),
             ("learning_rate", 5e-05, 0.01),
             ("num_train_epochs", 3.0, 4.0),
             ("train_batch_size", 8, 4),
@@ -644,18 +615,10 @@ OUTPUT_CASES = (
             EVALUATE,
             used_output(spoil),
         )
-        for what, part, spoil in (
-            (
-                "has a wrong bit",
-                "cannot be read",
-                flip("output/model.ckpt-9.data-00000-of-00001"),
-            ),
-            ("is of float64", "float64", values("output/model.ckpt-9", as_float64)),
-            (
-                "has a NaN",
-                "kernel is not finite",
-                values("output/model.ckpt-9", with_nan),
-            ),
+        for part, spoil in (
+            ("cannot be read", flip("output/model.ckpt-9.data-00000-of-00001")),
+            ("float64", values("output/model.ckpt-9", as_float64)),
+            ("kernel is not finite", values("output/model.ckpt-9", with_nan)),
         )
     ),
     *(
@@ -663,11 +626,7 @@ OUTPUT_CASES = (
             ("{root}/output", "checkpoint", 'model_checkpoint_path: "model.ckpt-9"'),
             spoil=used_output(write("output/checkpoint", content)),
         )
-        for what, content in (
-            ("empty", ""),
-            ("garbled", "model_checkpoint_path"),
-            ("binary", b"\xff\xfe\x00"),
-        )
+        for content in ("", "model_checkpoint_path", b"\xff\xfe\x00")
     ),
     Case(
         (HOLDS, "its training differs in train_rows", "--data_dir"),
@@ -802,53 +761,15 @@ def test_the_task_of_a_head_is_named(root, no_estimator, capsys, do_train):
     assert ("was trained on task mrpc, not on same" in text) == (not do_train)
 
 
-# --- as a process, with the command line parsed ------------------------------------
-
-COMMANDS = {
-    "unparsable": ["--train_batch_size=abc"],
-    "unknown": ["--no_such_flag=1"],
-    "positional": ["--do_lower_case", "False", "--do_train=true"],
-    "user error": None,  # a right command line, but for a file that is not there
-}
-
-
-@pytest.fixture(scope="module")
-def processes(originals, tmp_path_factory):
-    """What the commands end with: status and text."""
-    root = tmp_path_factory.mktemp("processes")
-    for name in ("bert", "MRPC"):
-        shutil.copytree(str(originals / name), str(root / name))
+def test_a_process_prints_a_user_error_once_and_last(root):
     remove("MRPC/test.tsv")(root)
-    wrong_file = ["--%s=%s" % pair for pair in settings_for({}, root).items()]
-    ended = {}
-    for name, arguments in COMMANDS.items():
-        done = programs.run("run_classifier.py", *(arguments or wrong_file))
-        ended[name] = (done.returncode, done.stdout + done.stderr)
+    arguments = ["--%s=%s" % pair for pair in settings_for({}, root).items()]
+    done = programs.run("run_classifier.py", *arguments)
+    assert done.returncode == 1
+    lines = (done.stdout + done.stderr).splitlines()
+    assert [line for line in lines if "error: " in line] == lines[-1:]
+    assert "MRPC/test.tsv is not there" in lines[-1] and "--data_dir" in lines[-1]
     assert not (root / "output").exists()
-    return ended
-
-
-@pytest.mark.parametrize(
-    "command, parts",
-    [
-        ("unparsable", ("--train_batch_size=abc", "int")),
-        ("unknown", ("Unknown command line flag 'no_such_flag'",)),
-        ("positional", ("'False'", "--do_lower_case=False")),
-        ("user error", ("MRPC/test.tsv is not there", "--data_dir")),
-    ],
-)
-def test_process_ends_with_status_1_and_no_traceback(processes, command, parts):
-    status, text = processes[command]
-    assert status == 1
-    assert "Traceback" not in text
-    for part in parts:
-        assert part in text
-
-
-def test_process_prints_a_user_error_once_and_last(processes):
-    lines = processes["user error"][1].splitlines()
-    assert [one for one in lines if "error: " in one] == lines[-1:]
-    assert lines[-1].startswith("error: ")
 
 
 def test_every_number_flag_of_the_program_has_a_case():
