@@ -251,9 +251,10 @@ def main(argv):
     names = flags.FLAGS.tasks
     if not any(names):
         raise UserError("--tasks is empty; give names, or leave it out for all tasks")
-    # All names are checked before the first download.
-    wanted = GLUE_TASKS.values() if names == ["all"] else [get_task(n) for n in names]
-    for task in wanted:
+    selected = GLUE_TASKS.values()
+    if names != ["all"]:
+        selected = [get_task(name) for name in names]  # Before the first download.
+    for task in selected:
         glue_fetch.fetch_task(task, data_dir, flags.FLAGS.base_url)
 
 

@@ -236,13 +236,11 @@ def _write_records(writer, examples, label_list, max_seq_length, tokenizer, coun
         features = convert_single_example(
             index, example, label_list, max_seq_length, tokenizer, counts
         )
-        values = {
-            "input_ids": features.input_ids,
-            "input_mask": features.input_mask,
-            "segment_ids": features.segment_ids,
-            "label_ids": [features.label_id],
-            "is_real_example": [int(features.is_real_example)],
-        }
+        values = dict(
+            vars(features),
+            label_ids=[features.label_id],
+            is_real_example=[int(features.is_real_example)],
+        )
         record = tf.train.Example()
         for name, column in spec.items():
             feature = record.features.feature[name]

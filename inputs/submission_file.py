@@ -26,12 +26,9 @@ def _format_predictions(task, split, predictions):
         # Adding zero turns -0.0 into 0.0.
         scores = np.clip(predictions, *(task.label_range or (None, None))) + 0.0
         return ["%.3f" % score for score in scores]
-    if not np.issubdtype(predictions.dtype, np.integer):
-        raise ValueError("class ids must be integers, got %s" % predictions.dtype)
-    if predictions.size and not (
-        predictions.min() >= 0 and predictions.max() < len(task.labels)
-    ):
-        raise ValueError("class ids must be in [0, %d)" % len(task.labels))
+    is_known = (predictions >= 0) & (predictions < len(task.labels))
+    if not np.issubdtype(predictions.dtype, np.integer) or not is_known.all():
+        raise ValueError("class ids must be integers in [0, %d)" % len(task.labels))
     return [task.labels[class_id] for class_id in predictions]
 
 
