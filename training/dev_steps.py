@@ -42,15 +42,7 @@ def stop_steps(eval_steps, step_reached, last_step):
 
 
 def check(output_dir, keep_best):
-    """Refuses a damaged best, one by another metric, and a folder of other files.
-
-    Args:
-      output_dir: the run's folder.
-      keep_best: the metric to keep the best by, or None.
-
-    Raises:
-      UserError: naming the folder or file.
-    """
+    """Refuses a damaged best, one by another metric, and a folder of other files."""
     best, folder = read_best(output_dir), os.path.join(output_dir, BEST_FOLDER)
     if not keep_best:
         return

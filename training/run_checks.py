@@ -97,8 +97,6 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
         _show_base(base, report)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     run_text.log_trained_variables(variables, counts, policy)
-    if flags.do_train:
-        adapter_package.check_replaceable(run_package.package_folder(flags.output_dir))
     if is_chief:
         _write_record(flags, identity, settings, counts)
     else:
@@ -235,16 +233,10 @@ def num_outputs(task):
 
 
 def make_variant(flags, task, config, package):
-    """The `classifier.Variant` that the flags ask for.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`.
-      task: a `tasks.Task`.
-      config: a `modeling.BertConfig`.
-      package: the `adapter_package.AdapterPackage` to start from, or None.
+    """The `classifier.Variant` of the flags; arguments as in `check_model`.
 
     Raises:
-      UserError: what is to be trained, or left out, cannot be.
+      UserError: its layers or its policy are not possible.
     """
     policy = flag_checks.parse_policy(
         flags.train_policy, flags.adapter_layers, config.num_hidden_layers

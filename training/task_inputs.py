@@ -27,15 +27,7 @@ class TaskInputs:
     """
 
     def __init__(self, task, examples, tokenizer, settings, run):
-        """Keeps what the features are made of.
-
-        Args:
-          task: a `tasks.Task`.
-          examples: dict from a split's name to its `features.InputExample`s.
-          tokenizer: the `tokenization.FullTokenizer` of the settings.
-          settings: a `settings.Inputs`.
-          run: a `settings.Run`.
-        """
+        """Takes a `tokenization.FullTokenizer` and a `settings.Run` too."""
         self.task, self.examples, self.settings = task, examples, settings
         self._tokenizer, self._run, self._files = tokenizer, run, {}
 

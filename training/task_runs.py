@@ -28,9 +28,7 @@ def log_data(run):
 
 
 def train(model_fn, run, step_reached=None):
-    """Trains up to the last step, unless it has been reached.
-
-    The chief writes the adapter package.
+    """Trains up to the last step, unless it has been reached, and writes the package.
 
     Args:
       model_fn: the result of `classifier.model_fn_builder`.

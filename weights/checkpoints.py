@@ -71,15 +71,7 @@ class Checkpoint:
     """
 
     def __init__(self, path, remedy=_PATH_REMEDY):
-        """Opens a checkpoint.
-
-        Args:
-          path: path without file endings.
-          remedy: what to do about a checkpoint that cannot be read, for messages.
-
-        Raises:
-          UserError: there is no readable checkpoint.
-        """
+        """Opens a checkpoint, or raises a `UserError` with the remedy."""
         self.path, self._remedy = path, remedy
         self._checked, self._fingerprints = set(), {}
         with self._explained(remedy):
@@ -304,7 +296,7 @@ def base_fingerprint(checkpoint, names):
 
 
 def latest(folder):
-    """The last checkpoint in a folder, a path without file endings; None if none is.
+    """The last checkpoint in a folder, a path without file endings, or None.
 
     Raises:
       UserError: the file that names it is damaged.
@@ -322,12 +314,7 @@ def latest(folder):
 
 
 def copy(checkpoint, folder):
-    """Copies a checkpoint into a folder, as its last one.
-
-    Args:
-      checkpoint: path without file endings.
-      folder: an empty one.
-    """
+    """Copies a checkpoint, a path without file endings, into an empty folder."""
     name = checkpoint.rpartition("/")[2]
     for path in (checkpoint + ".index", *_data_files(checkpoint)):
         tf.io.gfile.copy(path, "%s/%s" % (folder, path.rpartition("/")[2]))
@@ -336,7 +323,7 @@ def copy(checkpoint, folder):
 
 
 def remove_unfinished(folder):
-    """Removes what a program that was killed while it saved has left in a folder."""
+    """Removes the files of checkpoints whose saving was interrupted."""
     for path in files.list_folder(folder, "model.ckpt-*_temp*"):
         files.remove(path)
 
@@ -466,12 +453,7 @@ def content_scope(
 
 
 def checkpoint_bytes(counts, content):
-    """Approximate size of a run's checkpoint in bytes.
-
-    Args:
-      counts: what `parameter_counts` gives.
-      content: one of `CONTENTS`.
-    """
+    """Approximate size in bytes; `counts` is the result of `parameter_counts`."""
     slots = 2 * counts["trained"]
     return 4 * (counts["total" if content == ALL else "trained"] + slots)
 
