@@ -33,12 +33,7 @@ class _RawFile(io.RawIOBase):
 def check_plain_file(path, name):
     """Refuses a local folder, named pipe or device: reading it might never end.
 
-    Args:
-      path: any path; a missing file passes, as does one in a bucket.
-      name: what the message calls it.
-
-    Raises:
-      UserError: it is no plain file.
+    A missing file passes, as does one in a bucket. `name` is for the message.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(
@@ -48,16 +43,9 @@ def check_plain_file(path, name):
 
 
 def file_lines(path, name):
-    """Yields the lines of a file, ends included.
+    """Yields the lines of a file, local or in a bucket; see `stream_lines`.
 
     `GFile.readline` would drop carriage returns.
-
-    Args:
-      path: the file, local or in a bucket.
-      name: what messages call it.
-
-    Raises:
-      UserError: the file cannot be read, or see `stream_lines`.
     """
     check_plain_file(path, name)
     try:
@@ -73,7 +61,7 @@ def stream_lines(stream, name):
     """Yields the lines of a binary stream, ends included.
 
     Raises:
-      UserError: it cannot be read, or a line is longer than `MAX_LINE_BYTES`.
+      UserError: `name` cannot be read, or has a line longer than `MAX_LINE_BYTES`.
     """
     for number in itertools.count(1):
         try:
