@@ -28,7 +28,6 @@ from experiments.catalogue import EXPERIMENTS
 from system import console
 from system.wording import pluralize, thousands
 from training import signals
-from weights import checkpoints
 
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
@@ -168,14 +167,9 @@ def _select_jobs(study, values):
 
 
 def select_shard(jobs, text):
-    """The jobs of one shard, which has each training run and all its evaluations.
+    """The jobs of the shard that a text such as "0/4" names.
 
-    Args:
-      jobs: list of `grid.Job`.
-      text: such as "0/4".
-
-    Raises:
-      UserError: it is no such text.
+    A training run and its evaluations are in the same shard.
     """
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if not match or int(match[1]) >= int(match[2]):
@@ -197,11 +191,7 @@ def _command(name, values):
 
 
 def _gpu_names(count):
-    """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them.
-
-    Raises:
-      UserError: there are fewer.
-    """
+    """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         # CUDA ignores what follows an entry that is no device.
@@ -218,38 +208,6 @@ def _gpu_names(count):
             "--gpus=%d: %s has %s" % (count, place, pluralize(len(names), "GPU"))
         )
     return tuple(names[:count])
-
-
-def _sweep_settings(values):
-    base = {name: values[name].value for name in job_flags.BASE if values[name].value}
-    return job_flags.SweepSettings(
-        work_dir=values.work_dir,
-        glue_dir=values.glue_dir or "",
-        task_files=_task_files(values.task_configs),
-        flags={**base, **job_flags.parse_run_flags(values.run_flags)},
-    )
-
-
-def check_files(settings, tasks):
-    """Reads what every job needs, before all of them fail for want of it.
-
-    Args:
-      settings: a `job_flags.SweepSettings`.
-      tasks: names of tasks.
-
-    Raises:
-      UserError: encoder, vocabulary or a task's examples are missing.
-    """
-    checkpoints.read_shapes(settings.flags["init_checkpoint"])
-    tokenization.FullTokenizer(settings.flags["vocab_file"])
-    for name in tasks:
-        task, data_dir = job_flags.find_task(name, settings)
-        path = os.path.join(data_dir, task.train.filename)
-        if name not in settings.task_files and not tf.io.gfile.exists(path):
-            raise UserError(
-                "--glue_dir: there is no %s: python glue_data.py --data_dir=%s "
-                "--tasks=%s fetches it" % (path, settings.glue_dir, task.title)
-            )
 
 
 def _check_writable(folder):
@@ -309,17 +267,13 @@ def _write_report(name, experiment, study, values):
 
 
 def _prepare_jobs(jobs, settings, values):
-    """Checks what the jobs need.
-
-    Returns:
-      The `SweepSettings` with GPUs and digests, and what starts a job.
-    """
+    """Checks what jobs need; returns settings with GPUs and digests, and a launcher."""
     required = [*job_flags.BASE]
     if any(job.task not in settings.task_files for job in jobs):
         required.append("glue_dir")
     command_line.check_required(values, required)
-    tasks = dict.fromkeys(job.task for job in jobs)
-    check_files(settings, tasks)
+    tokenization.FullTokenizer(values.vocab_file)
+    tasks = {job.task for job in jobs}
     settings = settings._replace(
         gpus=_gpu_names(values.gpus),
         digests={task: job_flags.input_digests(task, settings) for task in tasks},
@@ -353,7 +307,13 @@ def _run_experiment(name, experiment, values):
             print("%s --job=%s" % (_command(name, values), job.name))
         return 0
     command_line.check_required(values, ["work_dir"])
-    settings = _sweep_settings(values)
+    base = {name: values[name].value for name in job_flags.BASE if values[name].value}
+    settings = job_flags.SweepSettings(
+        work_dir=values.work_dir,
+        glue_dir=values.glue_dir or "",
+        task_files=_task_files(values.task_configs),
+        flags={**base, **job_flags.parse_run_flags(values.run_flags)},
+    )
     wanted = jobs if values.job else study.jobs
     known = results.read_all(study.work_dir, wanted, name)
     is_run = not values.dry_run and not values.report_only
@@ -385,14 +345,7 @@ def _run_experiment(name, experiment, values):
 
 @reports_user_errors
 def main(argv):
-    """Runs one experiment.
-
-    Args:
-      argv: the program's name, the experiment, then flags.
-
-    Returns:
-      The exit status.
-    """
+    """Runs one experiment; returns the exit status."""
     console.start()
     for word in argv[1:]:
         command_line.check_utf_8(word, word)

@@ -139,7 +139,11 @@ def find_task(name, settings):
 
 
 def input_digests(name, settings):
-    """Digests of the files that a task's jobs read: a dict from flag or file name."""
+    """Digests of the files that a task's jobs read: a dict from flag or file name.
+
+    Raises:
+      UserError: the checkpoint or the training set is missing.
+    """
     task, data_dir = find_task(name, settings)
     paths = {flag: settings.flags[flag] for flag in BASE if flag != "init_checkpoint"}
     if task.config_file:
@@ -148,6 +152,12 @@ def input_digests(name, settings):
         path = os.path.join(data_dir, split.filename)
         if tf.io.gfile.exists(path):
             paths[split.filename] = path
+        elif split == task.train:
+            fetch = "python glue_data.py --data_dir=%s --tasks=%s fetches it"
+            raise UserError(
+                "there is no %s; of GLUE, %s"
+                % (path, fetch % (settings.glue_dir, task.title))
+            )
     digests = {key: files.digest(path) for key, path in paths.items()}
     digests["init_checkpoint"] = checkpoints.Checkpoint(
         settings.flags["init_checkpoint"]

@@ -13,7 +13,6 @@ from errors import UserError
 from experiments import grid, job_flags, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from system import console
-from tests import small_run
 from tests.made_up_results import make_study, result
 
 BASE = ["--init_checkpoint=b.ckpt", "--bert_config_file=c.json", "--vocab_file=v.txt"]
@@ -31,7 +30,7 @@ def no_files(monkeypatch):
     config = SimpleNamespace(num_hidden_layers=6)
     bert = reproduce_paper.modeling.BertConfig
     monkeypatch.setattr(bert, "from_json_file", lambda _: config)
-    monkeypatch.setattr(reproduce_paper, "check_files", lambda *_: None)
+    monkeypatch.setattr(reproduce_paper.tokenization, "FullTokenizer", lambda _: None)
     monkeypatch.setattr(job_flags, "input_digests", lambda *_: {})
 
 
@@ -290,24 +289,6 @@ def test_what_is_refused(words, message, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=message):
         program(*words)
     assert not list(tmp_path.iterdir())
-
-
-def test_files_that_all_jobs_need_are_looked_for_first(tmp_path):
-    base = small_run.write_model(tmp_path / "bert")
-    small_run.write_mrpc(tmp_path / "MRPC")
-    own = tmp_path / "mail.json"
-    own.write_text('{"name": "mail"}')
-    place = job_flags.SweepSettings("work", str(tmp_path), {"mail": str(own)}, base)
-    reproduce_paper.check_files(place, ["mrpc"])
-    for tasks, changed, message in (
-        (["mrpc", "rte"], {}, r"no .*RTE/train\.tsv: .*--tasks=RTE fetches it"),
-        (["mail"], {}, "text_a"),
-        (["mrpc"], {"init_checkpoint": "x.ckpt"}, r"no checkpoint at x\.ckpt"),
-        (["mrpc"], {"vocab_file": "none.txt"}, r"none\.txt"),
-    ):
-        wrong = place._replace(flags={**base, **changed})
-        with pytest.raises(UserError, match=message):
-            reproduce_paper.check_files(wrong, tasks)
 
 
 def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch, no_files):

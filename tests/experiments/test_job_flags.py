@@ -101,3 +101,8 @@ def test_contents_of_files_count_and_not_their_places(tmp_path):
         writer.write("\n")
     with pytest.raises(UserError, match=r"dev\.tsv is another file"):
         job_flags.check_same_settings(known, with_digests(moved))
+    with pytest.raises(UserError, match=r"RTE/train\.tsv.*--tasks=RTE"):
+        job_flags.input_digests("rte", settings)
+    moved.flags["init_checkpoint"] = "x.ckpt"
+    with pytest.raises(UserError, match=r"no checkpoint at x\.ckpt"):
+        job_flags.input_digests("mrpc", moved)
