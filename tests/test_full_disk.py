@@ -3,16 +3,14 @@
 A training is in system/test_disk.py, downloads in inputs/test_download.py.
 """
 
-import numpy as np
 import pytest
 from absl import flags
 
-import glue_data
 import predict
 import tokenization
 from errors import UserError
 from exchange import conversion
-from inputs import feature_cache, features, submission_file
+from inputs import feature_cache, features
 from serving import saved_model
 from system import disk, files
 from tests import hf_layout, small_disk, small_packages
@@ -57,11 +55,10 @@ def check(folder, size, make, message):
     assert contents(folder) != before
 
 
-@pytest.mark.parametrize("size", [1000, 20000])
-def test_a_saved_model(tmp_path, base, package, size):
+def test_a_saved_model(tmp_path, base, package):
     check(
         tmp_path,
-        size,
+        20000,
         lambda: saved_model.export(
             [package], base_model.BaseFiles(**base), str(tmp_path)
         ),
@@ -81,26 +78,6 @@ def test_a_converted_encoder(tmp_path):
     )
 
 
-def test_an_encoder_for_hugging_face(tmp_path, base):
-    target = str(tmp_path / "out")
-    check(
-        tmp_path,
-        5000,
-        lambda: conversion.write_encoder(base_model.BaseFiles(**base), target),
-        r"out cannot be written \(File too large\), it needs [0-9.]+ kB",
-    )
-
-
-def test_an_adapter_for_adapterhub(tmp_path, package):
-    target = str(tmp_path / "out")
-    check(
-        tmp_path,
-        500,
-        lambda: conversion.export_adapter(package, target),
-        r"out cannot be written \(File too large\), it needs [0-9.]+ kB",
-    )
-
-
 def test_a_merged_checkpoint(tmp_path, base, package):
     target = str(tmp_path / "model.ckpt")
     check(
@@ -111,8 +88,7 @@ def test_a_merged_checkpoint(tmp_path, base, package):
     )
 
 
-@pytest.mark.parametrize("size", [1000, 13000])
-def test_a_package_in_the_place_of_another(tmp_path, base, package, size):
+def test_a_package_in_the_place_of_another(tmp_path, base, package):
     folder = tmp_path / "package"
     small_packages.write_package(folder, base, PAIR, seed=8)
     found = adapter_package.read(package)
@@ -121,24 +97,9 @@ def test_a_package_in_the_place_of_another(tmp_path, base, package, size):
     diagnostics = found.diagnostics
     check(
         tmp_path,
-        size,
+        13000,
         lambda: adapter_package.add_scores(found, None, diagnostics),
         r"\S* cannot be written \(File too large\), it needs 24.6 kB",
-    )
-
-
-def test_files_for_the_server(tmp_path):
-    path = tmp_path / "CoLA.tsv"
-    path.write_bytes(b"before")
-    task = glue_data.GLUE_TASKS["cola"]
-    predictions = np.zeros([100], np.int64)
-    check(
-        tmp_path,
-        100,
-        lambda: submission_file.write_submission(
-            task, task.test[0], predictions, str(path)
-        ),
-        r"CoLA.tsv\S* cannot be written \(File too large\), it needs 507 bytes",
     )
 
 

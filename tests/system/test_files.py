@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from system import files
@@ -123,10 +124,55 @@ def test_what_dead_processes_left_is_cleared(tmp_path):
 # --- writing --------------------------------------------------------------------
 
 
-def write_folder(folder):
+def write_folder(folder, text="new"):
     """Replaces a folder that has a file `mark` by another such."""
-    with files.atomic_folder(str(folder), is_own=lambda names: "mark" in names) as new:
-        pathlib.Path(new, "mark").write_text("new")
+    with (
+        files.atomic_folder(str(folder), is_own=lambda names: "mark" in names) as new,
+        tf.io.gfile.GFile(os.path.join(new, "mark"), "w") as writer,
+    ):
+        writer.write(text)
+
+
+class _Stopped(KeyboardInterrupt):
+    """The user stops the program."""
+
+
+@pytest.mark.parametrize("error", [tf.errors.UnavailableError, _Stopped])
+@pytest.mark.parametrize(
+    ("name", "call"), [("makedirs", 1), ("GFile", 1), ("rename", 1), ("rename", 2)]
+)
+def test_a_failure_keeps_the_earlier_folder(tmp_path, monkeypatch, name, call, error):
+    write_folder(tmp_path / "best", "earlier")
+    function, calls = getattr(tf.io.gfile, name), []
+
+    def fail_once(path, *others, **named):
+        calls.append(path)
+        if len(calls) == call:
+            raise error(None, None, "%s; cannot be reached" % path)
+        return function(path, *others, **named)
+
+    with monkeypatch.context() as patched, pytest.raises((UserError, _Stopped)):
+        patched.setattr(tf.io.gfile, name, fail_once)
+        write_folder(tmp_path / "best", "later")
+    assert (tmp_path / "best" / "mark").read_text() == "earlier"
+    write_folder(tmp_path / "best", "later")
+    assert (tmp_path / "best" / "mark").read_text() == "later"
+    assert os.listdir(tmp_path) == ["best"]
+
+
+def test_a_kill_between_two_renames(tmp_path):
+    write_folder(tmp_path / "best", "earlier")
+    (tmp_path / "best").rename(tmp_path / "best.replaced")
+    assert files.stored_at(str(tmp_path / "best")) == str(tmp_path / "best.replaced")
+    with (
+        pytest.raises(RuntimeError),
+        files.atomic_folder(
+            str(tmp_path / "best"), is_own=lambda names: "mark" in names
+        ),
+    ):
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["best"]
+    assert (tmp_path / "best" / "mark").read_text() == "earlier"
 
 
 @pytest.mark.parametrize("content", ["thesis.txt", None])

@@ -11,7 +11,6 @@ import tracemalloc
 import numpy as np
 import pytest
 import safetensors.numpy
-import tensorflow.compat.v1 as tf
 
 import glue_data
 import modeling
@@ -631,66 +630,6 @@ def write_again(package, path):
     adapter_package.add_scores(
         package._replace(path=path, weights=weights), None, diagnosis.Diagnostics()
     )
-
-
-def _failing(call, at, error):
-    """A function that fails when it is called for the n-th time."""
-    calls = []
-
-    def function(*arguments, **rest):
-        calls.append(arguments)
-        if len(calls) == at:
-            raise error(None, None, "%s; disk full" % arguments[0])
-        return call(*arguments, **rest)
-
-    return function
-
-
-class _Stopped(KeyboardInterrupt):
-    """The user stops the program."""
-
-
-STEPS = [("makedirs", 1), ("GFile", 1), ("GFile", 2), ("rename", 1), ("rename", 2)]
-
-
-@pytest.mark.parametrize("error", [tf.errors.ResourceExhaustedError, _Stopped])
-@pytest.mark.parametrize(("name", "at"), STEPS)
-def test_a_failure_keeps_the_earlier_package(folder, monkeypatch, name, at, error):
-    before, package = contents(folder), adapter_package.read(folder)
-    with monkeypatch.context() as patch:
-        failing = _failing(getattr(tf.io.gfile, name), at, error)
-        patch.setattr(tf.io.gfile, name, failing)
-        with pytest.raises((UserError, _Stopped)) as raised:
-            write_again(package, folder)
-    if error is not _Stopped:
-        assert "cannot be written" in str(raised.value)
-    assert contents(folder) == before
-    # What was left does not disturb the next one.
-    write_again(package, folder)
-    assert contents(folder)[WEIGHTS] != before[WEIGHTS]
-    adapter_package.read(folder)
-    assert os.listdir(os.path.dirname(folder)) == ["package"]
-
-
-@pytest.mark.parametrize(("name", "at"), STEPS[:-1])
-def test_a_failure_leaves_no_half_package(folder, tmp_path, monkeypatch, name, at):
-    package, path = adapter_package.read(folder), str(tmp_path / "first")
-    failing = _failing(getattr(tf.io.gfile, name), at, tf.errors.DataLossError)
-    monkeypatch.setattr(tf.io.gfile, name, failing)
-    with pytest.raises(UserError, match="cannot be written"):
-        write_again(package, path)
-    assert not os.path.exists(path)
-
-
-def test_what_a_killed_program_moved_away_comes_back(folder, monkeypatch):
-    before, package = contents(folder), adapter_package.read(folder)
-    os.rename(folder, folder + ".replaced")
-    failing = _failing(tf.io.gfile.GFile, 1, tf.errors.DataLossError)
-    with monkeypatch.context() as patch:
-        patch.setattr(tf.io.gfile, "GFile", failing)
-        with pytest.raises(UserError):
-            write_again(package, folder)
-    assert contents(folder) == before
 
 
 def test_what_a_killed_program_moved_away_is_found(folder, tmp_path):
