@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from absl import flags
 
-import command_line
 import predict
 from errors import UserError
 from inputs import text_rows
@@ -357,9 +356,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, base, packages):
     ("name", "content"),
     [
         ("in.tsv", b"text\na cat\rdog\n"),
-        ("in.csv", b"text\na cat\rdog\n"),
         ("in.csv", b'text\n"a cat\rdog"\n'),
-        ("in.jsonl", b'{"text": "a cat\\rdog"}\n'),
         (None, b"a cat\rdog\n"),
     ],
 )
@@ -477,20 +474,6 @@ def test_exit_status(base, packages):
     assert done.stderr.endswith("2 rows predicted, 1 left out\n")
 
 
-def test_an_error_ends_with_status_1(base, packages, monkeypatch, capsys):
-    values = flags.FlagValues()
-    predict.define_flags(values)
-    flags.DEFINE_integer("verbosity", 0, "Of absl's.", flag_values=values)
-    values(arguments(base, packages[:1], "--strict"))
-    monkeypatch.setattr(flags, "FLAGS", values)
-    give_input(monkeypatch, b"\n")
-    with pytest.raises(SystemExit) as ended:
-        predict.main(["predict.py"])
-    assert ended.value.code == 1
-    message = "error: standard input, line 1: a blank line"
-    assert message in capsys.readouterr().err
-
-
 def test_standard_output_on_a_full_disk(base, packages):
     with open("/dev/full", "wb") as full:
         process = subprocess.run(
@@ -541,14 +524,3 @@ def test_lines_are_predicted_as_they_come_until_nobody_reads(base, packages):
     assert process.wait() in (1, -signal.SIGPIPE)
     process.stdin.close()
     assert b"Traceback" not in errors and b"BrokenPipe" not in errors
-
-
-def test_help_lists_every_flag():
-    values = flags.FlagValues()
-    groups = predict.define_flags(values)
-    text = command_line.help_text(predict.__doc__, groups, values, 88)
-    assert sorted(holder.name for g in groups.values() for holder in g) == sorted(
-        values
-    )
-    assert all("  --%s" % name in text for name in values)
-    assert "Exit status: 0" in text

@@ -2,8 +2,6 @@
 
 import json
 import os
-import pickle
-import zipfile
 
 import adapterhub_layout as layout
 import numpy as np
@@ -67,14 +65,21 @@ def refused(tmp_path, base, parts, given=LETTERS):
 # --- what imported adapters compute ---------------------------------------------
 
 
+def check_logits(package, base, head, config=ADAPTER_CONFIG, weights=None, order=...):
+    """Compares a package with numpy; returns the logits [batch, outputs]."""
+    weights = random_adapter() if weights is None else weights
+    wanted = numpy_logits(random_weights(CONFIG), config, weights, head, BATCH)
+    found = package_logits(package, base.init_checkpoint, BATCH)
+    np.testing.assert_allclose(found, wanted[:, order], rtol=0, atol=2e-5)
+    return wanted
+
+
 def check_import(tmp_path, base, config, weights, head_config=HEAD_CONFIG):
     """Imports, compares with numpy, and returns the package."""
     head = random_head()
     write_adapter(tmp_path / "in", config, weights, head_config, head)
     package = imported(tmp_path, base)
-    wanted = numpy_logits(random_weights(CONFIG), config, weights, head, BATCH)
-    found = package_logits(package, base.init_checkpoint, BATCH)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+    wanted = check_logits(package, base, head, config, weights)
     # The adapters matter, and so does the least of what was changed in a test.
     plain = numpy_logits(random_weights(CONFIG), config, {}, head, BATCH)
     assert np.abs(plain - wanted).max() > 0.1
@@ -88,12 +93,6 @@ def test_activations(tmp_path, base, activation):
     assert package.activation == {"gelu": "gelu_erf", "gelu_new": "gelu"}.get(
         activation, activation
     )
-
-
-def test_the_two_gelus_differ():
-    x = np.linspace(-4, 4, 99)
-    apart = layout.ACTIVATIONS["gelu"](x) - layout.ACTIVATIONS["gelu_new"](x)
-    assert 1e-4 < np.abs(apart).max() < 5e-4
 
 
 @pytest.mark.parametrize(
@@ -196,13 +195,6 @@ def test_factor_above_the_width(tmp_path, base):
     assert check_import(tmp_path, base, config, weights).adapter_size == 1
 
 
-def test_the_most_used_config_without_its_layer_norm(tmp_path, base):
-    """`SeqBnConfig(original_ln_before=False)`, as the refusal of another says."""
-    config = changed(ADAPTER_CONFIG, mh_adapter=False, non_linearity="relu")
-    weights = {n: v for n, v in random_adapter().items() if "attention" not in n}
-    check_import(tmp_path, base, config, weights)
-
-
 def test_case_that_the_vocabulary_contradicts(tmp_path, base, monkeypatch):
     write_adapter(tmp_path / "in")
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
@@ -232,12 +224,6 @@ def test_other_names_for_the_same_weights(tmp_path, base):
         assert found.config["weights"] == wanted.config["weights"]
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float64])
-def test_other_float_types(tmp_path, base, dtype):
-    weights = {n: v.astype(dtype) for n, v in random_adapter().items()}
-    check_import(tmp_path, base, ADAPTER_CONFIG, weights)
-
-
 def test_entries_that_only_shape_a_training(tmp_path, base):
     config = changed(
         ADAPTER_CONFIG,
@@ -252,10 +238,7 @@ def test_entries_that_only_shape_a_training(tmp_path, base):
         str(tmp_path / "in"), base, LETTERS, str(tmp_path / "package")
     )
     assert any("Dropout" in note for note in notes)
-    head = random_head()
-    wanted = numpy_logits(random_weights(CONFIG), config, random_adapter(), head, BATCH)
-    found = package_logits(package, base.init_checkpoint, BATCH)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+    check_logits(package, base, random_head(), config)
 
 
 def test_invertible_adapters_that_were_never_made(tmp_path, base):
@@ -279,12 +262,7 @@ def test_static_head(tmp_path, base):
     named = dict(zip(("classifier.weight", "classifier.bias"), head.values()))
     write_adapter(tmp_path / "in", head_config=stated, head_weights=named)
     given = LETTERS._replace(labels=["x", "y"])
-    package = imported(tmp_path, base, given)
-    wanted = numpy_logits(
-        random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
-    )
-    found = package_logits(package, base.init_checkpoint, BATCH)
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
+    check_logits(imported(tmp_path, base, given), base, head)
 
 
 def test_head_without_bias(tmp_path, base):
@@ -304,15 +282,11 @@ def test_regression(tmp_path, base):
         head_config=changed(HEAD_CONFIG, num_labels=1, label2id={"LABEL_0": 0}),
         head_weights=head,
     )
-    wanted = numpy_logits(
-        random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
-    )
     for given in (SCORES, LETTERS):
         package = imported(tmp_path, base, given, given.name or "sts-b")
         assert package.is_regression and package.labels == []
         assert package.config["task"]["metrics"] == ["spearman", "pearson"]
-        found = package_logits(package, base.init_checkpoint, BATCH)
-        np.testing.assert_allclose(found, wanted[:, 0], rtol=0, atol=2e-5)
+        check_logits(package, base, head, order=0)
     for given, part in (
         (LETTERS._replace(labels=["a"]), "a number without labels"),
         (LETTERS._replace(task=GLUE_TASKS["mrpc"]), "task mrpc needs 2"),
@@ -341,32 +315,20 @@ def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
     package = imported(tmp_path, base, given)
     assert package.task == "mnli"
     assert package.labels == ["contradiction", "entailment", "neutral"]
-    wanted = numpy_logits(
-        random_weights(CONFIG), ADAPTER_CONFIG, random_adapter(), head, BATCH
-    )
-    found = package_logits(package, base.init_checkpoint, BATCH)
-    np.testing.assert_allclose(found, wanted[:, [2, 0, 1]], rtol=0, atol=2e-5)
+    check_logits(package, base, head, order=[2, 0, 1])
 
 
 @pytest.mark.parametrize(
     "label2id, given, parts",
     [
-        (
-            None,
-            {"task": GLUE_TASKS["mnli"]},
-            ["--labels=contradiction"],
-        ),
+        (None, {"task": GLUE_TASKS["mnli"]}, ["--labels=contradiction"]),
         (
             {"x": 0, "y": 1, "z": 2},
             {"task": GLUE_TASKS["mnli"]},
             ["x, y, z", "--labels=contradiction"],
         ),
         (None, {"task": GLUE_TASKS["rte"]}, ["3 outputs", "task rte needs 2"]),
-        (
-            None,
-            {"task": GLUE_TASKS["sts-b"]},
-            ["3 outputs", "task sts-b needs 1"],
-        ),
+        (None, {"task": GLUE_TASKS["sts-b"]}, ["3 outputs", "task sts-b needs 1"]),
         (None, {}, ["--task_name=letters", "--labels"]),
         (None, {"labels": ["a", "b"]}, ["3 outputs", "needs 2"]),
         (None, {"labels": ["a", "b", "a"]}, ["--labels=a,b,a"]),
@@ -382,7 +344,6 @@ def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
             ["--labels=b,a,c", "in the order a,b,c"],
         ),
         ({"a": 0, "b": 1, "c": 5}, {}, ["label2id", "0 to 2"]),
-        ({"a": 0, "b": 1, "c": "2"}, {}, ["label2id", "0 to 2"]),
         (["a", "b", "c"], {}, ["label2id", "0 to 2"]),
         (None, {"max_seq_length": 10, "labels": ["a", "b", "c"]}, ["length 10", "9"]),
         (None, {"max_seq_length": 2, "labels": ["a", "b", "c"]}, ["seq_length=2"]),
@@ -444,15 +405,10 @@ def test_head_defaults_of_old_configs_are_refused(tmp_path, base):
 def test_no_head(tmp_path, base):
     write_adapter(tmp_path / "in", head_config=None)
     refused(tmp_path, base, ["no head", "--new_head", "with_head=True"])
+    options = LETTERS._replace(task=GLUE_TASKS["cola"])
     heads = [
-        imported(
-            tmp_path,
-            base,
-            LETTERS._replace(task=GLUE_TASKS["cola"]),
-            "head%d" % index,
-            seed,
-        ).weights["output_weights"]
-        for index, seed in enumerate([5, 5, 6])
+        imported(tmp_path, base, options, str(i), seed).weights["output_weights"]
+        for i, seed in enumerate([5, 5, 6])
     ]
     assert np.array_equal(heads[0], heads[1])
     assert not np.array_equal(heads[0], heads[2])
@@ -597,39 +553,6 @@ def test_weights_in_files_of_pytorch(tmp_path, base, old):
     refused(tmp_path, base, [str(path), KEY, "of type I64"])
     torch_layout.save(path, {**random_adapter(), KEY: np.full((H, SIZE), np.nan)}, old)
     refused(tmp_path, base, [str(path), KEY, "not a number"])
-
-
-def test_weights_in_a_file_of_pytorch_run_nothing(tmp_path, base):
-    write_adapter(tmp_path / "in")
-    marker = tmp_path / "in" / "marker"
-    code = pickle.dumps({KEY: torch_layout.Command("touch %s" % marker)}, 2)
-    (tmp_path / "in" / "adapter.safetensors").unlink()
-    path = tmp_path / "in" / "pytorch_adapter.bin"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("pytorch_adapter/data.pkl", code)
-    refused(tmp_path, base, [str(path), "system", "not run"])
-    assert not marker.exists()
-
-
-def test_bases_that_do_not_fit(tmp_path, base):
-    write_adapter(tmp_path / "in")
-    vocab = tmp_path / "vocab.txt"
-    vocab.write_text("".join("[%s]\n" % i for i in ("UNK", "CLS", "SEP", *range(9))))
-    refused(
-        tmp_path,
-        base._replace(vocab_file=str(vocab)),
-        ["has 12 entries", "vocab_size", "is 11"],
-    )
-    with open(base.bert_config_file) as reader:
-        config = json.load(reader)
-    path = tmp_path / "bert_config.json"
-    other = base._replace(bert_config_file=str(path))
-    path.write_text(json.dumps(dict(config, num_hidden_layers=1)))
-    refused(tmp_path, other, ["more than 1 layers", "--bert_config_file"])
-    path.write_text(json.dumps(dict(config, num_hidden_layers=3)))
-    refused(tmp_path, other, ["lacks frozen variables", "layer_2"])
-    none = base._replace(init_checkpoint=str(tmp_path / "none"))
-    refused(tmp_path, none, ["no checkpoint at"])
 
 
 def test_output_that_is_there(tmp_path, base):

@@ -28,7 +28,7 @@ import convert_checkpoint
 import modeling
 import tokenization
 from errors import UserError
-from exchange import conversion, hf_files, hugging_face
+from exchange import conversion, hugging_face
 from tests import programs, small_packages, small_run
 from weights import adapter_package, base_model, checkpoints, variable_shapes
 
@@ -171,8 +171,7 @@ def write_torch(folder, weights, old=False):
     return str(folder)
 
 
-@pytest.mark.parametrize("old", [False, True])
-@pytest.mark.parametrize("layout", [dict, prefixed, legacy])
+@pytest.mark.parametrize("old, layout", [(False, prefixed), (True, legacy)])
 def test_weights_of_pytorch(tmp_path, plain, layout, old):
     source = write_torch(tmp_path / "in", layout(random_weights(CONFIG)), old)
     conversion.convert(source, str(tmp_path / "out"))
@@ -221,14 +220,6 @@ def test_a_hostile_file_of_pytorch_runs_nothing(tmp_path, writer):
     writer(path, pickle.dumps({"bert.pooler.dense.bias": command}, 2))
     refused(tmp_path, [str(path), "system", "not run"])
     assert not marker.exists() and os.path.isdir(source)
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_file_of_pytorch_that_holds_no_numbers(tmp_path, value):
-    weights = random_weights(CONFIG)
-    weights[DENSE][3, 4] = value
-    write_torch(tmp_path / "in", weights)
-    refused(tmp_path, ["pytorch_model.bin", DENSE, "not a number"])
 
 
 @pytest.mark.parametrize(
@@ -373,9 +364,7 @@ HEADS = {
 }
 
 
-@pytest.mark.parametrize(
-    "prefix", ["", "bert.", "0.auto_model.", "module.bert.", "model.encoder.bert."]
-)
+@pytest.mark.parametrize("prefix", ["", "bert.", "model.encoder.bert."])
 def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, prefix):
     told = []
     monkeypatch.setattr(
@@ -393,7 +382,7 @@ def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, pr
     assert "position_ids" not in left_out
 
 
-@pytest.mark.parametrize("prefix", ["", "bert.", "0.auto_model."])
+@pytest.mark.parametrize("prefix", ["", "0.auto_model."])
 def test_what_lies_inside_the_encoder_has_to_fit(tmp_path, prefix):
     weights = {prefix + name: w for name, w in random_weights(CONFIG).items()}
     weights[prefix + "encoder.layer.0.output.adapters.x.up\x1b"] = HEADS[
@@ -458,30 +447,12 @@ def test_missing_pooler(tmp_path, plain):
     assert len(stored[0]) == len(plain) - 2
 
 
-@pytest.mark.parametrize(
-    "tokens, parts",
-    [
-        ([*TOKENS, "f"], ["has 12 entries", "vocab_size in", "config.json is 11"]),
-        (TOKENS[4:], ["[CLS]"]),
-    ],
-)
-def test_vocabulary_that_does_not_fit(tmp_path, tokens, parts):
-    write_encoder(tmp_path / "in", tokens=tokens)
-    refused(tmp_path, ["vocab.txt", *parts])
-
-
 def test_doubled_lines_are_taken_as_they_are(tmp_path, plain):
     source = write_encoder(tmp_path / "in", tokens=[*TOKENS[:-2], "a", "\u00a0"])
     conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
     vocab = (tmp_path / "in" / "vocab.txt").read_bytes()
     assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab
-
-
-def test_shorter_vocabulary_is_taken(tmp_path, plain):
-    source = write_encoder(tmp_path / "in", tokens=TOKENS[:-2])
-    conversion.convert(source, str(tmp_path / "out"))
-    assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
 
 
 @pytest.mark.parametrize("name", ["config.json", "vocab.txt", "model.safetensors"])
@@ -500,18 +471,6 @@ def test_damaged_file(tmp_path, name, length):
     refused(tmp_path, [str(path), "is damaged"])
 
 
-def test_a_pipe_or_an_endless_file_as_config(tmp_path, monkeypatch):
-    write_encoder(tmp_path / "in")
-    path = tmp_path / "in" / "config.json"
-    path.unlink()
-    os.mkfifo(path)
-    refused(tmp_path, [str(path), "pipe or device"])
-    path.unlink()
-    monkeypatch.setattr(hf_files, "_MOST_JSON_BYTES", 1000)
-    path.write_text(json.dumps(CONFIG) + " " * 1000)
-    refused(tmp_path, [str(path), "at most 1000 are read"])
-
-
 def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
     write_encoder(tmp_path / "in")
     entry = b'{"dtype": "\\u001b[2J", "shape": [1], "data_offsets": [0, 4]}'
@@ -526,15 +485,6 @@ def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
     with pytest.raises(UserError, match="one BERT encoder") as caught:
         conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
     assert str(caught.value).isprintable()
-
-
-@pytest.mark.parametrize(
-    "content", [b"[]", pytest.param(b"[" * 10**6, id="deep"), b"\xff\xfe"]
-)
-def test_config_that_is_no_json_object(tmp_path, content):
-    write_encoder(tmp_path / "in")
-    (tmp_path / "in" / "config.json").write_bytes(content)
-    refused(tmp_path, ["config.json", "JSON"])
 
 
 @pytest.mark.parametrize(
@@ -784,29 +734,6 @@ def test_bases_that_are_refused(tmp_path, packaged):
         lambda: [tf.get_variable(n, initializer=v) for n, v in values.items()],
     )
     not_written(tmp_path, base._replace(init_checkpoint=broken), "not a number")
-
-
-@pytest.mark.parametrize("name", ["out", "out/x", "gs://bucket/out"])
-def test_outputs_that_are_refused(tmp_path, packaged, monkeypatch, name):
-    base, _ = packaged
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "out").write_text("mine")
-    with pytest.raises(UserError, match="out"):
-        conversion.write_encoder(base, name)
-    assert (tmp_path / "out").read_text() == "mine"
-    assert sorted(os.listdir(tmp_path)) == ["base", "out", "package"]
-
-
-def test_full_disk_leaves_nothing(tmp_path, packaged, monkeypatch):
-    base, _ = packaged
-
-    def full_disk(tensors, path, metadata):
-        with open(path, "w") as writer:
-            writer.write("half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(hugging_face.safetensors.numpy, "save_file", full_disk)
-    not_written(tmp_path, base, "No space left")
 
 
 def test_a_disk_that_does_not_keep_what_is_written(tmp_path, packaged, monkeypatch):

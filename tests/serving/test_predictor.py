@@ -9,7 +9,6 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import glue_data
-import modeling
 from errors import UserError
 from inputs import tasks
 from optimization import TrainPolicy
@@ -17,7 +16,7 @@ from serving import predictor
 from tests import small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
-from weights import adapter_package, checkpoints, diagnosis, variable_shapes
+from weights import adapter_package, checkpoints, diagnosis
 
 MRPC = Task("mrpc", 8, ("0", "1"))
 STS_B = Task("sts-b", 5, None, "relu")
@@ -268,17 +267,6 @@ def test_a_package_of_another_base_is_refused(tmp_path, base):
     with pytest.raises(UserError, match=r"its base is .* --init_checkpoint"):
         model.add(folder)
     assert model.tasks == []
-
-
-def test_a_base_that_is_not_finite_is_refused(tmp_path, base):
-    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    names = variable_shapes.frozen_shapes(config)
-    values = dict(checkpoints.iterate_values(base["init_checkpoint"], names))
-    values["bert/pooler/dense/bias"][3] = np.inf
-    checkpoint = str(tmp_path / "inf.ckpt")
-    checkpoints.write(checkpoint, values)
-    with pytest.raises(UserError, match=r"pooler/dense/bias of .*inf.ckpt is not fin"):
-        predictor.Predictor(**dict(base, init_checkpoint=checkpoint))
 
 
 def test_scores_that_are_no_numbers_are_refused_by_the_tasks_name(
