@@ -12,6 +12,7 @@ import safetensors
 import tensorflow.compat.v1 as tf
 import torch_layout
 from absl import flags
+from adapterhub_layout import write_base
 from hf_layout import (
     CONFIG,
     TOKENS,
@@ -570,20 +571,8 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 # --- to Hugging Face's layout ---------------------------------------------------
 
 
-def converted_base(folder, config=None, weights=None, tokens=TOKENS):
-    """An encoder turned into a checkpoint, a `base_model.BaseFiles`."""
-    source = write_encoder(folder / "in", config, weights, tokens)
-    conversion.convert(source, str(folder / "ours"))
-    return base_model.BaseFiles(
-        *(
-            str(folder / "ours" / name)
-            for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
-        )
-    )
-
-
-def test_there_and_back_bit_for_bit(tmp_path):
-    base = converted_base(tmp_path)
+def test_round_trip_bit_for_bit(tmp_path):
+    base = write_base(tmp_path / "base")
     conversion.write_encoder(base, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == [
         "config.json",
@@ -598,56 +587,44 @@ def test_there_and_back_bit_for_bit(tmp_path):
         assert value.tobytes() == wanted[name].tobytes(), name
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config == dict(CONFIG, pad_token_id=0, torch_dtype="float32")
-    vocab = (tmp_path / "in" / "vocab.txt").read_bytes()
-    assert (tmp_path / "out" / "vocab.txt").read_bytes() == vocab
     with safetensors.safe_open(
         str(tmp_path / "out" / "model.safetensors"), framework="numpy"
     ) as stored:
         assert stored.metadata() == {"format": "pt"}
-    # And here again.
     conversion.convert(str(tmp_path / "out"), str(tmp_path / "again"))
     for name in ("bert_config.json", "vocab.txt", "bert_model.ckpt.index"):
         again = (tmp_path / "again" / name).read_bytes()
-        assert again == (tmp_path / "ours" / name).read_bytes()
+        assert again == (tmp_path / "base" / "checkpoint" / name).read_bytes()
 
 
-@pytest.mark.parametrize(
-    "ours, theirs",
-    [
-        ("gelu", "gelu_new"),
-        ("GELU", "gelu_new"),
-        ("relu", "relu"),
-        ("tanh", "tanh"),
-        ("linear", "linear"),
-        (None, "linear"),
-    ],
-)
-def test_activations_there(tmp_path, ours, theirs):
-    base = converted_base(tmp_path)
-    config = json.loads((tmp_path / "ours" / "bert_config.json").read_text())
-    path = tmp_path / "ours" / "bert_config.json"
-    # Entries that BERT does not know stay here.
-    path.write_text(json.dumps(dict(config, hidden_act=ours, pooler_type="x")))
-    conversion.write_encoder(base, str(tmp_path / "out"))
-    written = json.loads((tmp_path / "out" / "config.json").read_text())
-    assert written["hidden_act"] == theirs
-    assert written.keys() == {*CONFIG, "pad_token_id", "torch_dtype"}
-
-
-@pytest.mark.parametrize("given, wanted", [(None, True), (True, True), (False, False)])
-def test_case_there(tmp_path, given, wanted):
-    base = converted_base(tmp_path)
-    conversion.write_encoder(base, str(tmp_path / "out"), None, given)
-    path = tmp_path / "out" / "tokenizer_config.json"
-    assert json.loads(path.read_text()) == {
-        "do_lower_case": wanted,
-        "model_max_length": 9,
-        "tokenizer_class": "BertTokenizer",
-    }
+def test_settings_of_written_encoders(tmp_path):
+    base = write_base(tmp_path / "base")
+    path = tmp_path / "base" / "checkpoint" / "bert_config.json"
+    config = json.loads(path.read_text())
+    for number, (activation, written_activation, lower_case) in enumerate(
+        (
+            ("gelu", "gelu_new", None),
+            ("GELU", "gelu_new", True),
+            ("tanh", "tanh", False),
+            (None, "linear", None),
+        )
+    ):
+        # Unknown entries of a bert_config.json are not written.
+        path.write_text(json.dumps(dict(config, hidden_act=activation, pooler_type=1)))
+        output = tmp_path / str(number)
+        conversion.write_encoder(base, str(output), None, lower_case)
+        written = json.loads((output / "config.json").read_text())
+        assert written["hidden_act"] == written_activation
+        assert written.keys() == {*CONFIG, "pad_token_id", "torch_dtype"}
+        assert json.loads((output / "tokenizer_config.json").read_text()) == {
+            "do_lower_case": lower_case is not False,
+            "model_max_length": 9,
+            "tokenizer_class": "BertTokenizer",
+        }
 
 
 def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
-    base = converted_base(tmp_path)
+    base = write_base(tmp_path / "base")
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
     not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True")
     # What was given on the command line is the user's own word.
