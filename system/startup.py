@@ -5,6 +5,7 @@ Variables that the user has set are kept.
 """
 
 import contextlib
+import faulthandler
 import os
 import platform
 import re
@@ -52,9 +53,15 @@ def collected_notes(notes):
         os.set_blocking(end, False)
     screen = os.dup(2)
     os.dup2(writer, 2)
+    is_enabled = faulthandler.is_enabled()
+    if not is_enabled:
+        # TensorFlow aborts on processors that lack AVX: show at least where.
+        faulthandler.enable(screen)
     try:
         yield
     finally:
+        if not is_enabled:
+            faulthandler.disable()
         os.dup2(screen, 2)
         os.close(screen)
         os.close(writer)
