@@ -83,12 +83,7 @@ class TimedGraph:
     """A graph with one operation that is run repeatedly."""
 
     def __init__(self, build, config=None):
-        """Builds and initializes.
-
-        Args:
-          build: function without arguments that returns the operation.
-          config: a `tf.ConfigProto`, or None.
-        """
+        """Initializes the graph of `build()`, which returns the operation."""
         self._graph = tf.Graph()
         with self._graph.as_default():
             tf.set_random_seed(1)
@@ -221,53 +216,36 @@ def products_builder(config):
 def print_rates(title, flops, seconds, limit):
     """Prints one line of figures from the median of the timings."""
     step = float(np.median(seconds))
-    print(
+    rate, speed = FLAGS.batch_size / step, flops / step
+    text = (
         "%-10s %8.1f ms  %8.1f examples/s  %9.0f tokens/s  %7.1f GFLOP/s  %.2f of the "
         "limit  (%d runs)"
-        % (
-            title,
-            1e3 * step,
-            FLAGS.batch_size / step,
-            FLAGS.batch_size * FLAGS.seq_length / step,
-            flops / step / 1e9,
-            flops / step / limit,
-            len(seconds),
-        ),
-        flush=True,
     )
+    tokens = rate * FLAGS.seq_length
+    values = (1e3 * step, rate, tokens, speed / 1e9, speed / limit, len(seconds))
+    print(text % (title, *values), flush=True)
 
 
 def compare_policies(config):
     """Prints the time of a training step of each policy, measured in turns."""
-    policies = [
-        read_policy(text, config.num_hidden_layers) for text in FLAGS.train_policy
-    ]
-    models = [
-        TimedGraph(
-            step_builder(config, estimator.ModeKeys.TRAIN, policy),
-            estimators.session_config(shards()),
-        )
-        for policy in policies
-    ]
-    for model in models:
-        model.run(3, timed=False)
+    models = []
+    for text in FLAGS.train_policy:
+        policy = read_policy(text, config.num_hidden_layers)
+        build = step_builder(config, estimator.ModeKeys.TRAIN, policy)
+        models.append(TimedGraph(build, estimators.session_config(shards())))
+        models[-1].run(3, timed=False)
     end = time.perf_counter() + FLAGS.seconds * len(models)
     while time.perf_counter() < end:
         for model in models:
             model.run()
     for text, model in zip(FLAGS.train_policy, models):
         ratios = np.divide(model.processor_seconds, models[0].processor_seconds)
+        medians = map(np.median, (model.seconds, model.processor_seconds))
+        quartiles = np.percentile(ratios, [50, 25, 75])
         print(
             "%-14s %8.1f ms, %8.1f ms of processor time: %.2f of the first's "
             "(quartiles %.2f and %.2f; %d turns)"
-            % (
-                text,
-                1e3 * np.median(model.seconds),
-                1e3 * np.median(model.processor_seconds),
-                np.median(ratios),
-                *np.percentile(ratios, [25, 75]),
-                len(ratios),
-            ),
+            % (text, *(1e3 * each for each in medians), *quartiles, len(ratios)),
             flush=True,
         )
 
@@ -324,16 +302,10 @@ def main(argv):
         compare_policies(config)
         return
     total = count_flops(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
+    sizes = (FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size, shards())
     print(
         "%s, batch %d, length %d, adapters %d, shards %d, TensorFlow %s"
-        % (
-            FLAGS.config,
-            FLAGS.batch_size,
-            FLAGS.seq_length,
-            FLAGS.adapter_size,
-            shards(),
-            tf.version.VERSION,
-        )
+        % (FLAGS.config, *sizes, tf.version.VERSION)
     )
     for title, mode, flops in (
         ("training", estimator.ModeKeys.TRAIN, total.forward + total.backward),

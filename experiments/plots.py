@@ -53,7 +53,7 @@ def _axes(figure, place, title):
 
 
 def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
-    """Lines over a logarithmic axis, one panel beside the other.
+    """A figure with a panel of lines over a logarithmic axis for each title.
 
     Args:
       panels: dict from a title to a list of `Line`.
@@ -61,9 +61,6 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
       y_label: of the y axis.
       baselines: dict from a title to y of a line across the panel; None: none.
       baseline_name: the name of that line.
-
-    Returns:
-      A figure.
     """
     columns = min(len(panels), _MOST_COLUMNS)
     rows = math.ceil(len(panels) / columns)
@@ -104,16 +101,13 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
 
 
 def heat_maps(maps, x_label, y_label, bar_label):
-    """Heat maps of relative changes, one beside the other, on one scale of colours.
+    """A figure with heat maps of relative changes, on one scale of colours.
 
     Args:
       maps: dict from a title to a float array [L, L]; NaN: no value.
       x_label: of the columns.
       y_label: of the rows.
       bar_label: of the colours.
-
-    Returns:
-      A figure.
     """
     figure = Figure(figsize=(1.2 + 4.4 * len(maps), 4.4), layout="constrained")
     lowest = min(float(np.nanmin(values)) for values in maps.values())
@@ -148,16 +142,13 @@ def heat_maps(maps, x_label, y_label, bar_label):
 
 
 def fractions_and_scores(labels, groups, baseline, score_label):
-    """Beside each other: the fraction of seeds that learned, and each seed's score.
+    """A figure of the fraction of seeds that learned, and of each seed's score.
 
     Args:
       labels: below the groups of bars.
       groups: dict from a name to a list of (fraction, list of scores), one a label.
       baseline: score of the baseline.
       score_label: of the axis of the scores.
-
-    Returns:
-      A figure.
     """
     figure = Figure(figsize=(9, 3.8), layout="constrained")
     fractions = _axes(figure, (1, 2, 1), "")

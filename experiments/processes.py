@@ -75,17 +75,14 @@ def _read_json(folder, name):
 
 
 def make_result(job, settings, status, tail, seconds) -> results.Result:
-    """The result of a process that has ended.
+    """The result of a process that has ended; `HELD` if another process has the job.
 
     Args:
       job: the `grid.Job`.
       settings: a `job_flags.SweepSettings`.
       status: the exit status; negative: the signal that ended the process.
-      tail: the end of what it wrote.
+      tail: the end of its output.
       seconds: how long it ran.
-
-    Returns:
-      A `results.Result`; its status is `HELD` where another process has the job.
     """
     result = results.Result(
         status=results.FAILED,

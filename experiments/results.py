@@ -190,15 +190,9 @@ def has_jobs(work_dir):
 
 
 def read_all(work_dir, jobs, experiment=None):
-    """Results of jobs.
+    """Dict from each of the jobs that has ended to its `Result`.
 
-    Args:
-      work_dir: the folder.
-      jobs: list of `grid.Job`.
-      experiment: whose archive is read where no jobs have been run in the folder.
-
-    Returns:
-      Dict from each of the jobs that has ended to its `Result`.
+    If no jobs have been run in the folder, the experiment's archive is read.
     """
     if has_jobs(work_dir):
         names = tf.io.gfile.listdir(os.path.join(work_dir, JOBS))

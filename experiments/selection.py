@@ -21,12 +21,10 @@ class Summary(NamedTuple):
 
 
 def summarize(scores) -> Summary | None:
-    """Mean and standard error of scores, None left out.
+    """Mean and standard error of scores, without those that are None.
 
-    The standard error is the deviation with n - 1, over the root of n.
-
-    Returns:
-      A `Summary`; None where there is no score.
+    The standard error is the deviation with n - 1, over the root of n. Returns None if
+    there is no score.
     """
     known = tuple(score for score in scores if score is not None)
     if not known:
@@ -38,23 +36,15 @@ def summarize(scores) -> Summary | None:
 
 
 def summarize_jobs(jobs, known, score_of=lambda result: result.score):
-    """The `Summary` of jobs of one setting, or None.
+    """The `Summary` of jobs that differ in their seeds, or None.
 
-    Args:
-      jobs: jobs that differ in their seeds.
-      known: dict from `Job` to `results.Result`.
-      score_of: function from a `Result` to a score or None; by default the headline
-        on the dev set.
+    `score_of` maps a `results.Result` to a score or None.
     """
     return summarize(score_of(known[job]) for job in jobs if job in known)
 
 
 def best_run(jobs, known):
-    """The job with the highest score on the dev set: what the paper submits.
-
-    Returns:
-      A `Job`, the first of equals; None where no job has a score.
-    """
+    """The job with the highest score on the dev set, or None; the paper submits it."""
     scored = [job for job in jobs if job in known and known[job].score is not None]
     return max(scored, key=lambda job: known[job].score, default=None)
 
@@ -63,14 +53,7 @@ def best_setting(jobs, known):
     """The jobs of the setting with the highest mean on the dev set over its seeds.
 
     A setting that lacks the score of a seed ranks below all that lack fewer: a mean
-    over the lucky seeds alone would win too often.
-
-    Args:
-      jobs: all jobs of a sweep for one task.
-      known: dict from `Job` to `results.Result`.
-
-    Returns:
-      List of jobs, the first setting of equals; [] where no job has a score.
+    over the lucky seeds alone would win too often. [] if no job has a score.
     """
     by_setting: dict = {}
     for job in jobs:
