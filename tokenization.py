@@ -27,17 +27,15 @@ _LEAST_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual
 _MOST_CAPITALS_IF_UNCASED = 0.002
 
 # Google's releases, by <name> in .../<name>/bert_model.ckpt.
-_LOWER_CASE_MODELS = (
-    "uncased_L-24_H-1024_A-16",
-    "uncased_L-12_H-768_A-12",
-    "multilingual_L-12_H-768_A-12",
-    "chinese_L-12_H-768_A-12",
-)
-_CASED_MODELS = (
-    "cased_L-12_H-768_A-12",
-    "cased_L-24_H-1024_A-16",
-    "multi_cased_L-12_H-768_A-12",
-)
+_RELEASES = {  # whether they are of lower-cased text
+    "uncased_L-24_H-1024_A-16": True,
+    "uncased_L-12_H-768_A-12": True,
+    "multilingual_L-12_H-768_A-12": True,
+    "chinese_L-12_H-768_A-12": True,
+    "cased_L-12_H-768_A-12": False,
+    "cased_L-24_H-1024_A-16": False,
+    "multi_cased_L-12_H-768_A-12": False,
+}
 _RELEASE_PATH = re.compile(r".*?([A-Za-z0-9_-]+)/bert_model\.ckpt")
 
 # Blocks of Chinese characters, first and last code point; not Hangul, Hiragana and
@@ -69,21 +67,21 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
       UserError: the path is `.../<name>/bert_model.ckpt`, and the release of this name
         was trained with the other setting.
     """
-    match = _RELEASE_PATH.match(init_checkpoint) if init_checkpoint else None
-    if match is None:
-        return
-    name = match.group(1)
-    if name in _LOWER_CASE_MODELS and not do_lower_case:
-        kind, wanted = "lower-cased", "True"
-    elif name in _CASED_MODELS and do_lower_case:
-        kind, wanted = "cased", "False"
-    else:
-        return
-    raise UserError(
-        "--do_lower_case=%s does not fit --init_checkpoint=%s: %s was pre-trained on "
-        "%s text. Set --do_lower_case=%s, or, if the folder's name misleads, rename "
-        "the folder." % (bool(do_lower_case), init_checkpoint, name, kind, wanted)
-    )
+    match = _RELEASE_PATH.match(init_checkpoint or "")
+    expected = _RELEASES.get(match and match[1], bool(do_lower_case))
+    if bool(do_lower_case) != expected:
+        raise UserError(
+            "--do_lower_case=%s does not fit --init_checkpoint=%s: %s was pre-trained "
+            "on %s text. Set --do_lower_case=%s, or, if the folder's name misleads, "
+            "rename the folder."
+            % (
+                bool(do_lower_case),
+                init_checkpoint,
+                match[1],
+                "lower-cased" if expected else "cased",
+                expected,
+            )
+        )
 
 
 def _letter_pieces(vocab):

@@ -36,10 +36,8 @@ def gelu(x):
 ACTIVATIONS = {"linear": None, "relu": tf.nn.relu, "gelu": gelu, "tanh": tf.tanh}
 
 ADAPTER_ACTIVATIONS = {
+    **ACTIVATIONS,
     "linear": tf.identity,
-    "relu": tf.nn.relu,
-    "gelu": gelu,
-    "tanh": tf.tanh,
     "gelu_erf": lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5))),
     "swish": lambda x: x * tf.sigmoid(x),
     "sigmoid": tf.sigmoid,

@@ -8,19 +8,19 @@ _numbers = itertools.count()
 
 
 def override_gradient(output, inputs, gradient):
-    """Gives a tensor another gradient.
+    """Replaces the gradient of a tensor.
 
-    `tf.custom_gradient` would leave operations in the graph that nothing reaches, and
-    finds the variables of a function only among the global ones.
+    Unlike `tf.custom_gradient` it leaves no unused operations in the graph, and takes
+    variables that are not global.
 
     Args:
       output: tensor, computed from the inputs.
       inputs: list of tensors and variables.
-      gradient: function from the gradient of the output to a list of those of the
-        inputs, None for an input without one.
+      gradient: function of the gradient of the output that returns a list of gradients
+        of the inputs, None for an input without one.
 
     Returns:
-      The same tensor. Its gradient goes to the inputs alone.
+      A tensor equal to `output`.
     """
     name = "OverriddenGradient%d" % next(_numbers)
 

@@ -179,24 +179,20 @@ def check_compatible(packages):
                 % (paths[package.task], package.path, package.task, package.path)
             )
         paths[package.task] = package.path
-        _check_shared(packages[0], package)
-
-
-def _check_shared(first, package):
-    keys = ["bert_config", "vocabulary", "do_lower_case"]
-    # The digest is over the frozen variables, which differ by policy.
-    frozen, of_first = (
-        variable_shapes.frozen_shapes(p.bert_config, p.policy) for p in (package, first)
-    )
-    if set(frozen) == set(of_first):
-        keys.append("base")
-    try:
-        adapter_package.check_fit(package, {key: first.config[key] for key in keys})
-    except UserError as error:
-        raise UserError(
-            "%s and %s do not share a base model, so they cannot be loaded together: %s"
-            % (first.path, package.path, error)
-        ) from None
+        keys = ["bert_config", "vocabulary", "do_lower_case"]
+        # The digest is over the frozen variables, which differ by policy.
+        first, frozen = packages[0], variable_shapes.frozen_shapes
+        if set(frozen(first.bert_config, first.policy)) == set(
+            frozen(package.bert_config, package.policy)
+        ):
+            keys.append("base")
+        try:
+            adapter_package.check_fit(package, {key: first.config[key] for key in keys})
+        except UserError as error:
+            raise UserError(
+                "%s and %s do not share a base model, so they cannot be loaded "
+                "together: %s" % (first.path, package.path, error)
+            ) from None
 
 
 def _table_rows(name, value):
