@@ -151,7 +151,7 @@ class BertModel:
 
         with tf.variable_scope("layer_%d" % index) as scope:
             if options.recompute_activations:
-                return _recompute(layer, scope, options.trains, hidden, *fixed)
+                return _recompute(layer, scope, hidden, *fixed)
             return layer(hidden, *fixed)
 
     def get_pooled_output(self):
@@ -357,20 +357,15 @@ def dropout(input_tensor, dropout_prob, seed=None):
     )
 
 
-def _recompute(layer, scope, trains, hidden, *fixed):
+def _recompute(layer, scope, hidden, *fixed):
     """Calls a layer, and recomputes it in the backward pass.
 
-    Only its inputs are kept in memory (Chen et al., 2016, arXiv:1604.06174).
-
-    `fixed` are inputs that need no gradient; `scope` is the layer's variable scope.
+    Only its inputs are kept in memory (Chen et al., 2016, arXiv:1604.06174). `fixed`
+    are inputs that need no gradient; `scope` is the layer's variable scope.
     """
     output = layer(hidden, *fixed)
-    collections = collection_by_name()
-    trained = [
-        variable
-        for variable in tf.trainable_variables(re.escape(scope.name) + "/")
-        if trains(name := base_name(variable), collections.get(name, OTHER))
-    ]
+    # Frozen variables get gradients too, which are never computed.
+    variables = tf.trainable_variables(re.escape(scope.name) + "/")
 
     def gradient(dy):
         # Delay recomputation until dy is available, or common-subexpression elimination
@@ -379,9 +374,9 @@ def _recompute(layer, scope, trains, hidden, *fixed):
             again = tf.identity(hidden)
         with tf.variable_scope(scope, reuse=True):
             recomputed = layer(again, *fixed)
-        return tf.gradients(recomputed, [again, *trained], dy, stop_gradients=again)
+        return tf.gradients(recomputed, [again, *variables], dy, stop_gradients=again)
 
-    return gradients.override_gradient(output, [hidden, *trained], gradient)
+    return gradients.override_gradient(output, [hidden, *variables], gradient)
 
 
 def _normalize(x, beta, gamma):
@@ -407,14 +402,9 @@ def _normalize(x, beta, gamma):
 
 
 def layer_norm(input_tensor, name=None):
-    """Layer normalization over the last axis (Ba et al., 2016, arXiv:1607.06450).
+    """Layer normalization of float [..., H] (Ba et al., 2016, arXiv:1607.06450).
 
-    Args:
-      input_tensor: float [..., H].
-      name: variable scope of `beta` and `gamma`, both [H]; None: "LayerNorm".
-
-    Returns:
-      Float tensor of the same shape.
+    `name` is the variable scope of `beta` and `gamma`, both [H]; None: "LayerNorm".
     """
     shape = input_tensor.shape[-1:]
     collections = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
@@ -439,9 +429,6 @@ class Options(NamedTuple):
     # output depends. Saves 10/12 of the layer's products, on any device.
     pooled_output_only: bool = False
     adapter_layers: Container[int] | None = None  # layers with adapters; None: all
-    # Whether a variable is trained, from its base name and its collection or `OTHER`;
-    # recomputed layers give no gradient to others.
-    trains: Callable = lambda name, collection: collection != OTHER
 
 
 def _linear(x, n_out, initializer_range, name, precision):
@@ -588,7 +575,7 @@ def transformer_layer(
       config: a `BertConfig`.
       options: an `Options`.
       adapter_fn: function of a float [rows, H] tensor, or None.
-      seeds: int32 [3, 2], for dropout; None: as `dropout` says.
+      seeds: int32 [3, 2], for dropout; None: see `dropout`.
 
     Returns:
       Float [B, F, H].
@@ -630,18 +617,11 @@ def transformer_layer(
 
 
 def attention(queries_from, hidden, mask_scores, config, options, seed=None):
-    """Multi-head attention.
-
-    Args:
-      queries_from: float [B, F, H].
-      hidden: float [B, T, H].
-      mask_scores: float [B, 1, 1, T], added to the scores.
-      config: a `BertConfig`.
-      options: an `Options`; softmax is always float32.
-      seed: int32 [2], for dropout; None: as `dropout` says.
+    """Multi-head attention; see `transformer_layer` for the arguments.
 
     Returns:
-      Float [B * F, H] of the precision, the concatenated heads.
+      Float [B * F, H] of the precision, the concatenated heads. Softmax is always
+      float32.
     """
     H, N = config.hidden_size, config.num_attention_heads
     D = H // N

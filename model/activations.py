@@ -14,11 +14,7 @@ def gelu(x):
     (arXiv:1606.08415). Since (1 + tanh(z)) / 2 = sigmoid(2 z), it is computed as
     x sigmoid(x (a + b x^2)): no power, and fewer passes over memory.
 
-    Args:
-      x: float tensor of any shape.
-
-    Returns:
-      Float tensor of the same shape.
+    `x` is a float tensor of any shape.
     """
     a = 2.0 * math.sqrt(2.0 / math.pi)
     b = 0.044715 * a

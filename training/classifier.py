@@ -112,7 +112,6 @@ def create_model(
                 recompute_activations=computation.recompute_activations,
                 pooled_output_only=True,
                 adapter_layers=set(layers) - set(variant.ablated_layers),
-                trains=policy.trains,
             ),
         )
         return model.get_pooled_output()
