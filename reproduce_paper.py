@@ -27,7 +27,6 @@ from experiments import grid, job_flags, pages, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
 from system import console
 from system.wording import pluralize, thousands
-from training import signals
 
 _HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
@@ -372,8 +371,7 @@ def main(argv):
     command_line.refuse_positional_arguments(argv, words[1:])
     command_line.check_required(values, ["preset"])
     command_line.expand_paths(values)
-    with signals.exit_on_signal():
-        return _run_experiment(name, EXPERIMENTS[name], values)
+    return _run_experiment(name, EXPERIMENTS[name], values)
 
 
 if __name__ == "__main__":

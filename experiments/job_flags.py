@@ -169,6 +169,8 @@ def _differences(job, result, settings):
     """Differences of a result's flags and inputs from the current ones, as texts."""
     then, now = result.flags, make_flags(job, settings)
     names = {*then, *now} - _NOT_COMPARED
+    if not all(settings.flags.get(name) for name in BASE):
+        names &= set(settings.flags)
     digests = settings.digests.get(job.task)
     if result.inputs and digests:
         names -= _INPUTS
@@ -177,11 +179,8 @@ def _differences(job, result, settings):
                 yield "%s is another file now" % name
     for name in sorted(names):
         if str(then.get(name)) != str(now.get(name)):
-            yield "--%s is %s there and %s now" % (
-                name,
-                then.get(name, "not given"),
-                now.get(name, "not given"),
-            )
+            values = (each.get(name, "not given") for each in (then, now))
+            yield "--%s is %s there and %s now" % (name, *values)
 
 
 def check_same_settings(known, settings):
@@ -195,20 +194,9 @@ def check_same_settings(known, settings):
     Raises:
       UserError: naming a job, what differs, and both values.
     """
-    is_complete = all(settings.flags.get(name) for name in BASE)
     for job, result in known.items():
-        if result.status in results.REPEATED:
-            continue
-        if not is_complete:
-            flags = {
-                name: value
-                for name, value in make_flags(job, settings).items()
-                if name not in settings.flags
-            }
-            flags.update((n, v) for n, v in result.flags.items() if n in settings.flags)
-            result = result._replace(flags=flags)
         found = list(_differences(job, result, settings))
-        if found:
+        if found and result.status not in results.REPEATED:
             raise UserError(
                 "--work_dir=%s holds a result of other settings, %s: %s; give the same "
                 "again, another --work_dir, or delete the folders of such jobs, and "

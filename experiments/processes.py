@@ -1,6 +1,5 @@
 """Runs jobs, each a process of `run_classifier.py`, several at a time."""
 
-import contextlib
 import itertools
 import os
 import re
@@ -323,44 +322,41 @@ def run(jobs, settings, at_a_time=1, start=Process):
     """
     sweep = _Sweep(jobs, settings, at_a_time, start)
     received: list = []
-    with (
-        signals.install_handlers(lambda number, frame: received.append(number)),
-        tqdm(total=len(jobs), unit="job", disable=None, smoothing=0) as bar,
-        _ended_jobs(sweep),
-    ):
-        passed_on = 0
-        while sweep.running or (sweep.waiting and not received):
-            if not received:
-                sweep.start_jobs()
-            if len(received) > passed_on:
-                passed_on = len(received)
-                sweep.end_jobs()
-            ended = [process for process in sweep.running if process.has_ended()]
-            for process in ended:
-                sweep.running.remove(process)
-                sweep.finish_job(process)
-            bar.update(len(jobs) - len(sweep.waiting) - len(sweep.running) - bar.n)
-            bar.set_postfix_str(", ".join(p.job.name for p in sweep.running))
-            if not ended and sweep.running:
-                time.sleep(POLL_SECONDS)
-    if received:
-        console.say(
-            "%s: ended; the same command resumes", signals.STOP_SIGNALS[received[0]]
-        )
-        sys.exit(128 + received[0])
-    return {job: sweep.known[job] for job in jobs if job in sweep.known}
-
-
-@contextlib.contextmanager
-def _ended_jobs(sweep):
-    """Leaves no process behind where an error ends the sweep."""
     try:
-        yield
+        with (
+            signals.install_handlers(lambda number, frame: received.append(number)),
+            tqdm(total=len(jobs), unit="job", disable=None, smoothing=0) as bar,
+        ):
+            _run_jobs(sweep, len(jobs), received, bar)
     except BaseException:
         sweep.end_jobs()
         raise
     finally:
         sweep.unlock_jobs()
+    if received:
+        name = signals.STOP_SIGNALS[received[0]]
+        console.say("%s: ended; the same command resumes", name)
+        sys.exit(128 + received[0])
+    return {job: sweep.known[job] for job in jobs if job in sweep.known}
+
+
+def _run_jobs(sweep, count, received, bar):
+    """Runs the jobs of a sweep until all have ended; after a signal none is started."""
+    passed_on = 0
+    while sweep.running or (sweep.waiting and not received):
+        if not received:
+            sweep.start_jobs()
+        if len(received) > passed_on:
+            passed_on = len(received)
+            sweep.end_jobs()
+        ended = [process for process in sweep.running if process.has_ended()]
+        for process in ended:
+            sweep.running.remove(process)
+            sweep.finish_job(process)
+        bar.update(count - len(sweep.waiting) - len(sweep.running) - bar.n)
+        bar.set_postfix_str(", ".join(p.job.name for p in sweep.running))
+        if not ended and sweep.running:
+            time.sleep(POLL_SECONDS)
 
 
 # --- remaining time -------------------------------------------------------------
