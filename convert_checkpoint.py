@@ -1,11 +1,11 @@
 """Converts encoders and adapters from and to the formats of other libraries.
 
 --to=checkpoint   an encoder in Hugging Face's layout -> bert_model.ckpt,
-                  bert_config.json and vocab.txt, as Google's releases have them
---to=huggingface  such a checkpoint, with the layer norms of an adapter package or its
-                  own -> Hugging Face's layout, for transformers' BertModel
+                  bert_config.json and vocab.txt, as in Google's releases
+--to=huggingface  such a checkpoint, optionally with the layer norms of an adapter
+                  package -> Hugging Face's layout, for transformers' BertModel
 --to=package      an adapter of AdapterHub's library -> an adapter package
---to=adapterhub   an adapter package -> the format of that library
+--to=adapterhub   an adapter package -> the format of AdapterHub's library
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -19,23 +19,13 @@ from exchange import conversion
 from system import console
 from weights import base_model, package_conversion
 
-# Flags of a direction: those it needs and those it takes, beside --output_dir.
 _BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
+_TASK = ("task_name", "task_config", "labels", "do_lower_case", "max_seq_length")
+# --to -> its required flags beside --output_dir, and its optional flags.
 _DIRECTIONS = {
     "checkpoint": (("input_dir",), ("init_missing_pooler", "seed")),
     "huggingface": (_BASE, ("adapters", "do_lower_case")),
-    "package": (
-        ("input_dir", *_BASE),
-        (
-            "task_name",
-            "task_config",
-            "labels",
-            "do_lower_case",
-            "max_seq_length",
-            "new_head",
-            "seed",
-        ),
-    ),
+    "package": (("input_dir", *_BASE), (*_TASK, "new_head", "seed")),
     "adapterhub": (("adapters",), ()),
 }
 
@@ -43,44 +33,44 @@ _DIRECTIONS = {
 def define_flags(values=flags.FLAGS):
     """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": values}
-
     return {
-        "Always": (
+        "All": (
             flags.DEFINE_enum(
                 "to",
                 "checkpoint",
                 list(_DIRECTIONS),
-                "What is made: %s." % ", ".join(_DIRECTIONS),
+                "What to convert to: %s." % ", ".join(_DIRECTIONS),
                 **to,
             ),
             command_line.DEFINE_path(
-                "output_dir", "Folder to make.", values, has_checkpoint=True
+                "output_dir", "Folder to create.", values, has_checkpoint=True
             ),
         ),
-        "What is converted": (
+        "Input": (
             command_line.DEFINE_path(
                 "input_dir",
                 "For checkpoint: folder of a BERT encoder in Hugging Face's layout: "
                 "config.json, vocab.txt or tokenizer.json, and model.safetensors or "
-                "pytorch_model.bin, or one of them in parts with its index. For "
-                "package: folder that save_adapter of AdapterHub's library made.",
+                "pytorch_model.bin, or an index with shards of them. For package: "
+                "folder that save_adapter of AdapterHub's library wrote.",
                 values,
             ),
             command_line.DEFINE_path(
                 "adapters",
-                "For adapterhub: the adapter package. For huggingface, if given: the "
-                "package whose layer norms take the place of the base's.",
+                "For adapterhub: the adapter package. For huggingface: optional, a "
+                "package whose layer norms replace those of the base model.",
                 values,
             ),
         ),
-        "The base, for huggingface and package": command_line.define_base_flags(values),
+        "Base model, for huggingface and package": command_line.define_base_flags(
+            values
+        ),
         "For --to=package": _package_flags(to),
         "For --to=package and --to=huggingface": (
             flags.DEFINE_bool(
                 "do_lower_case",
                 None,
-                "Whether text is lower-cased; if not given, as --adapters says, or "
-                "else true.",
+                "Whether text is lower-cased; by default as --adapters, or else true.",
                 **to,
             ),
         ),
@@ -88,17 +78,14 @@ def define_flags(values=flags.FLAGS):
             flags.DEFINE_bool(
                 "init_missing_pooler",
                 False,
-                "If the encoder has no pooler, make a random one instead of ending "
-                "with an error. Adapter tuning never trains the pooler.",
+                "Initialize a random pooler if the encoder has none, which is an error "
+                "otherwise. Adapter tuning does not train the pooler.",
                 **to,
             ),
         ),
-        "For what is random": (
+        "Randomness": (
             flags.DEFINE_integer(
-                "seed",
-                12345,
-                "Seed of --init_missing_pooler and --new_head.",
-                **to,
+                "seed", 12345, "Seed of --init_missing_pooler and --new_head.", **to
             ),
         ),
     }
@@ -109,25 +96,24 @@ def _package_flags(to):
         flags.DEFINE_string(
             "task_name",
             None,
-            "Its task: one of GLUE, or any other name together with --labels.",
+            "Task of the adapter: one of GLUE, or another name together with --labels.",
             **to,
         ),
         command_line.define_task_config(**to),
         flags.DEFINE_list(
             "labels",
             None,
-            "Labels in the order of the head's outputs, with commas between them, "
-            "where the head does not name the task's.",
+            "Labels in the order of the head's outputs, separated by commas; optional "
+            "if the head has the task's labels.",
             **to,
         ),
         flags.DEFINE_integer(
-            "max_seq_length", 128, "Longest input, in word pieces.", **to
+            "max_seq_length", 128, "Maximum length of an input in word pieces.", **to
         ),
         flags.DEFINE_bool(
             "new_head",
             False,
-            "Leave out the folder's head, if it has one, and make a random one, "
-            "which has yet to be trained.",
+            "Initialize a new head, which has to be trained, instead of the adapter's.",
             **to,
         ),
     )
@@ -135,7 +121,7 @@ def _package_flags(to):
 
 @reports_user_errors
 def main(argv):
-    """Converts what the flags name."""
+    """Runs the conversion."""
     console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     _check_flags(values)
@@ -148,7 +134,7 @@ def main(argv):
             _base(values), values.output_dir, values.adapters, values.do_lower_case
         )
     elif values.to == "package":
-        given = package_conversion.PackageOptions(
+        options = package_conversion.PackageOptions(
             _task(values),
             values.task_name,
             values.labels,
@@ -158,7 +144,7 @@ def main(argv):
         conversion.import_adapter(
             values.input_dir,
             _base(values),
-            given,
+            options,
             values.output_dir,
             values.seed if values.new_head else None,
         )
@@ -167,7 +153,7 @@ def main(argv):
 
 
 def _task(values):
-    """The row that describes the task; None for one that only has a name."""
+    """The `tasks.Task` of the flags; None: the task has only a name."""
     if values.task_config:
         return glue_data.select_task(values.task_name, values.task_config)[0]
     try:
@@ -181,16 +167,16 @@ def _base(values):
 
 
 def _check_flags(values):
-    """Refuses flags that the direction lacks or does not take."""
-    needed, taken = _DIRECTIONS[values.to]
-    needed = ("output_dir", *needed)
-    missing = ["--" + name for name in needed if not values[name].value]
+    """Refuses missing and superfluous flags; raises a `UserError`."""
+    required, optional = _DIRECTIONS[values.to]
+    required = ("output_dir", *required)
+    missing = ["--" + name for name in required if not values[name].value]
     if missing:
         raise UserError("--to=%s needs %s." % (values.to, " and ".join(missing)))
     if values.to == "package" and not (values.task_name or values.task_config):
         raise UserError("--to=package needs --task_name or --task_config.")
     others = {name for lists in _DIRECTIONS.values() for part in lists for name in part}
-    for name in sorted(others - {*needed, *taken}):
+    for name in sorted(others - {*required, *optional}):
         if values[name].present:
             raise UserError(
                 "--%s does not go with --to=%s, which takes %s: leave it out, or give "
@@ -198,13 +184,13 @@ def _check_flags(values):
                 % (
                     name,
                     values.to,
-                    ", ".join("--" + each for each in (*needed, *taken)),
+                    ", ".join("--" + each for each in (*required, *optional)),
                     ", ".join(_DIRECTIONS),
                 )
             )
     if not 0 <= values.seed < 2**32:
         raise UserError(
-            "--seed=%d: it must lie between 0 and %d." % (values.seed, 2**32 - 1)
+            "--seed=%d: it must be between 0 and %d." % (values.seed, 2**32 - 1)
         )
 
 

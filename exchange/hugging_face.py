@@ -4,7 +4,6 @@ A folder holds `config.json`, a vocabulary (`hf_tokenizer`) and weights (`hf_fil
 All tensors are checked against the config before any value is read.
 """
 
-import collections
 import json
 import math
 import os
@@ -18,6 +17,7 @@ import modeling
 from errors import UserError, printable
 from exchange import hf_files, hf_tokenizer
 from system import schema
+from weights import variable_shapes
 
 CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
@@ -65,6 +65,15 @@ _LANDMARK = "embeddings.word_embeddings.weight"
 _PARTS = ("embeddings.", "encoder.", "pooler.")
 # A buffer with the numbers 0, 1, 2, ..., which is not needed.
 _POSITIONS = "embeddings.position_ids"
+
+
+# Last part of a variable's name -> suffixes of the source; old files have Google's.
+_SUFFIXES = {
+    "kernel": ("weight",),
+    "bias": ("bias",),
+    "beta": ("bias", "beta"),
+    "gamma": ("weight", "gamma"),
+}
 
 
 class Source(NamedTuple):
@@ -133,49 +142,24 @@ def expected_sources(config):
       config: dict, the content of a `bert_config.json`.
 
     Returns:
-      An `OrderedDict` variable name -> `Source`.
+      A dict variable name -> `Source`.
     """
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    sources = collections.OrderedDict()
-
-    def embeddings(name, rows):
-        source = "embeddings.%s.weight" % name
-        sources["bert/embeddings/" + name] = Source((source,), (rows, hidden), False)
-
-    def dense(name, n_in, n_out):
-        source = _source_name(name)
-        sources["bert/%s/kernel" % name] = Source(
-            (source + ".weight",), (n_out, n_in), True
+    bert_config = modeling.BertConfig.from_dict(config)
+    variables = variable_shapes.model_variables(bert_config, 1, 1)
+    sources = {}
+    for name, shape in variables.shapes.items():
+        if not name.startswith("bert/") or "/adapters/" in name:
+            continue
+        scope, _, kind = name[len("bert/") :].rpartition("/")
+        scope = scope.replace("layer_", "layer.").replace("/", ".")
+        suffixes = _SUFFIXES.get(kind, (kind + ".weight",))  # Embeddings.
+        is_kernel = kind == "kernel"
+        sources[name] = Source(
+            tuple("%s.%s" % (scope, suffix) for suffix in suffixes),
+            tuple(reversed(shape) if is_kernel else shape),
+            is_kernel,
         )
-        sources["bert/%s/bias" % name] = Source((source + ".bias",), (n_out,), False)
-
-    def layer_norm(name):
-        source = _source_name(name)
-        for ours, theirs in (("beta", "bias"), ("gamma", "weight")):
-            # Old files have Google's suffixes.
-            names = ("%s.%s" % (source, theirs), "%s.%s" % (source, ours))
-            sources["bert/%s/%s" % (name, ours)] = Source(names, (hidden,), False)
-
-    embeddings("word_embeddings", config["vocab_size"])
-    embeddings("token_type_embeddings", config["type_vocab_size"])
-    embeddings("position_embeddings", config["max_position_embeddings"])
-    layer_norm("embeddings/LayerNorm")
-    for index in range(config["num_hidden_layers"]):
-        layer = "encoder/layer_%d/" % index
-        for part in ("query", "key", "value"):
-            dense(layer + "attention/self/" + part, hidden, hidden)
-        dense(layer + "attention/output/dense", hidden, hidden)
-        layer_norm(layer + "attention/output/LayerNorm")
-        dense(layer + "intermediate/dense", hidden, inner)
-        dense(layer + "output/dense", inner, hidden)
-        layer_norm(layer + "output/LayerNorm")
-    dense("pooler/dense", hidden, hidden)
     return sources
-
-
-def _source_name(name):
-    """The dotted name of a variable in the "bert" scope."""
-    return name.replace("layer_", "layer.").replace("/", ".")
 
 
 def match_tensors(tensors, config):
