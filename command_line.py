@@ -15,7 +15,7 @@ from absl import app, flags
 from errors import UserError, reports_user_errors
 from system import console
 
-_HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
+HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
 flags.disclaim_key_flags()  # A flag belongs to the program that defines it.
 
@@ -66,28 +66,25 @@ def DEFINE_path_list(name, text, flag_values):
     return flags.DEFINE(_PathListParser(), name, None, text, flag_values, serializer)
 
 
-def help_text(description, groups, flag_values, width):
-    """Returns the help of a program: each flag, by group, with its default.
+def print_help(description, groups, flag_values):
+    """Prints the help of a program: each flag, by group, with its default.
 
     Args:
       description: the first text.
       groups: dict from a group's title to what `flags.DEFINE_*` returned.
       flag_values: the `FlagValues` of the groups.
-      width: columns to fill.
     """
-    lines = [description]
+    width = max(40, shutil.get_terminal_size((88, 24)).columns)
+    print(description)
     for title, group in groups.items():
-        lines += ["", title]
+        print("\n" + title)
         for holder in group:
             flag = flag_values[holder.name]
             default = flag.default_as_str
             given = "" if default is None else "  (default: %s)" % default.strip("'")
-            lines.append("  --%s%s" % (flag.name, given))
-            lines += textwrap.wrap(
-                flag.help, width, initial_indent=" " * 6, subsequent_indent=" " * 6
-            )
-    lines += ["", "Give values with =, such as --%s=VALUE." % flag.name]
-    return "\n".join(lines) + "\n"
+            print("  --%s%s" % (flag.name, given))
+            print(textwrap.indent(textwrap.fill(flag.help, width - 6), " " * 6))
+    print("\nGive values with =, such as --%s=VALUE." % flag.name)
 
 
 def define_package_flags(flag_values):
@@ -253,27 +250,43 @@ def expand_paths(flag_values):
                 check_no_pattern(name, path)
 
 
+def parse_flags(arguments, flag_values):
+    """Parses the flags of a command line, and expands their paths.
+
+    Args:
+      arguments: the name of the program or of its command, then flags.
+      flag_values: the `FlagValues` to parse into.
+
+    Returns:
+      List of the positional arguments after the name.
+    """
+    for argument in arguments[1:]:
+        check_utf_8(argument, argument)
+    try:
+        positional = flag_values(arguments)[1:]
+    except flags.Error as error:
+        name = os.path.basename(arguments[0])
+        raise UserError("%s; %s --help lists all flags" % (error, name)) from None
+    expand_paths(flag_values)
+    return positional
+
+
 def make_parser(description, groups, flag_values):
     """Makes the parser of a program's command line, for `app.run`.
 
     The parser prints the help and exits with 0, or parses the flags, refuses positional
-    arguments, expands paths, and returns the program's name in a list. The arguments
-    are those of `help_text`.
+    arguments, and returns the program's name in a list. The arguments are those of
+    `print_help`.
     """
 
     def parse(argv):
-        if _HELP_FLAGS.intersection(argv[1:]):
-            width = max(40, shutil.get_terminal_size((88, 24)).columns)
-            print(help_text(description, groups, flag_values, width), end="")
+        if HELP_FLAGS.intersection(argv[1:]):
+            print_help(description, groups, flag_values)
             print("--verbosity=1 prints the whole log.")
             print("--helpfull lists the flags of the libraries too.")
             sys.exit(0)
-        for argument in argv[1:]:
-            check_utf_8(argument, argument)
-        program, *arguments = app.parse_flags_with_usage(argv)
-        refuse_positional_arguments(argv, arguments)
-        expand_paths(flag_values)
-        return [program]
+        refuse_positional_arguments(argv, parse_flags(argv, flag_values))
+        return argv[:1]
 
     return reports_user_errors(parse)
 
@@ -283,9 +296,9 @@ def run_program(main, description="", groups=None, flag_values=flags.FLAGS):
 
     Args:
       main: a function of `argv` that returns the exit status, or None for 0.
-      description: see `help_text`.
-      groups: see `help_text`; None: `main` parses `argv` itself.
-      flag_values: see `help_text`.
+      description: see `print_help`.
+      groups: see `print_help`; None: `main` parses `argv` itself.
+      flag_values: see `print_help`.
     """
     console.protect_standard_streams()
     tf.logging.set_verbosity(tf.logging.ERROR)  # The next line logs a warning.

@@ -28,7 +28,7 @@ def define_flags(flag_values):
       flag_values: an `absl.flags.FlagValues`.
 
     Returns:
-      Dict from a group's title to its flags, for `command_line.help_text`.
+      Dict from a group's title to its flags, for `command_line.print_help`.
     """
     to = {"flag_values": flag_values}
     return {

@@ -10,7 +10,6 @@ python manage_adapters.py COMMAND --help
 import system.startup  # noqa: F401  (before TensorFlow)
 
 import json
-import shutil
 import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
@@ -31,7 +30,7 @@ from weights import (
     package_report,
 )
 
-_HELP = {"-h", "-help", "--help", "--helpshort", "help"}
+_HELP = {*command_line.HELP_FLAGS, "help"}
 
 
 # --- commands -----------------------------------------------------------------
@@ -282,12 +281,11 @@ COMMANDS = {
 # --- command line -------------------------------------------------------------
 
 
-def _help_text(name, values, groups):
+def _print_help(name, values, groups):
     command = COMMANDS[name]
     usage = "python manage_adapters.py %s %s [flags]" % (name, command.packages)
-    width = max(40, shutil.get_terminal_size((88, 24)).columns)
-    lines = [" ".join(usage.split()), "", *textwrap.wrap(command.help, width)]
-    return command_line.help_text("\n".join(lines), groups, values, width)
+    lines = [" ".join(usage.split()), "", textwrap.fill(command.help, 88)]
+    command_line.print_help("\n".join(lines), groups, values)
 
 
 @reports_user_errors
@@ -299,8 +297,6 @@ def main(argv):
     """
     console.start()
     arguments = argv[1:]
-    for argument in arguments:
-        command_line.check_utf_8(argument, argument)
     if not arguments or arguments[0] in _HELP:
         print(__doc__)
     if not arguments:
@@ -317,22 +313,20 @@ def main(argv):
     values = flags.FlagValues()
     groups = command.define_flags(values)
     if _HELP.intersection(arguments[1:]):
-        print(_help_text(name, values, groups), end="")
+        _print_help(name, values, groups)
         return
     values.set_gnu_getopt(True)
-    see = "see python manage_adapters.py %s --help" % name
-    try:
-        packages = values(arguments)[1:]
-    except flags.Error as error:
-        raise UserError("%s; %s" % (error, see)) from None
+    packages = command_line.parse_flags(arguments, values)
     missing = ["--" + flag for flag in command.required if not values[flag].value]
     if command.packages and not packages:
         missing.insert(0, command.packages)
     if missing:
-        raise UserError("%s needs %s; %s" % (name, " and ".join(missing), see))
+        raise UserError(
+            "%s needs %s; %s --help lists all flags"
+            % (name, " and ".join(missing), name)
+        )
     for folder in packages:
         command_line.check_path(folder, folder)
-    command_line.expand_paths(values)
     command.run(values, packages)
 
 

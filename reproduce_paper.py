@@ -12,7 +12,6 @@ import itertools
 import os
 import re
 import shlex
-import shutil
 import uuid
 
 import tensorflow.compat.v1 as tf
@@ -28,7 +27,6 @@ from experiments.catalogue import EXPERIMENTS
 from system import console
 from system.wording import pluralize, thousands
 
-_HELP = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
 _LAYERS = {grid.PAPER: 12, grid.SMALL: 6}
 _GPUS = "/proc/driver/nvidia/gpus"
@@ -346,31 +344,22 @@ def _run_experiment(name, experiment, values):
 def main(argv):
     """Runs one experiment; returns the exit status."""
     console.start()
-    for word in argv[1:]:
-        command_line.check_utf_8(word, word)
     values = flags.FlagValues()
     groups = define_flags(values)
-    if not argv[1:] or _HELP.intersection(argv[1:]):
+    if not argv[1:] or command_line.HELP_FLAGS.intersection(argv[1:]):
         about = ["  %-14s %s" % (n, each.about) for n, each in EXPERIMENTS.items()]
         text = "\n".join([__doc__, "EXPERIMENT is one of", *about])
-        width = max(40, shutil.get_terminal_size((88, 24)).columns)
-        print(command_line.help_text(text, groups, values, width), end="")
+        command_line.print_help(text, groups, values)
         return 0 if argv[1:] else 1
     name = argv[1]
     if name not in EXPERIMENTS:
         raise UserError(
-            "%.80r is no experiment: the first word is one of %s"
+            "%.80r is no experiment: the first argument is one of %s"
             % (name, ", ".join(EXPERIMENTS))
         )
-    try:
-        words = values(argv[1:])
-    except flags.Error as error:
-        raise UserError(
-            "%s; python reproduce_paper.py --help says more" % error
-        ) from None
-    command_line.refuse_positional_arguments(argv, words[1:])
+    positional = command_line.parse_flags(argv[1:], values)
+    command_line.refuse_positional_arguments(argv, positional)
     command_line.check_required(values, ["preset"])
-    command_line.expand_paths(values)
     return _run_experiment(name, EXPERIMENTS[name], values)
 
 

@@ -158,13 +158,10 @@ def test_bytes_that_are_not_utf_8(home, monkeypatch, capsys):
 
 
 @pytest.fixture
-def parse(monkeypatch):
+def parse():
     """The parser of predict.py's command line, and the `FlagValues` that it fills."""
     values = flags.FlagValues()
     groups = predict.define_flags(values)
-    monkeypatch.setattr(
-        command_line.app, "parse_flags_with_usage", lambda words: values(words)
-    )
     return command_line.make_parser("About.", groups, values), values
 
 
@@ -179,6 +176,8 @@ def test_the_parser_expands_paths(home, parse):
     [
         (["--output=nowhere://a.tsv"], ["--output=nowhere://a.tsv"]),
         (["MRPC"], ["'MRPC'"]),
+        (["--inptu=a"], ["inptu", "--help"]),
+        (["--batch_size=many"], ["--batch_size=many"]),
         (["--overwrite", "false"], ["'false'", "--overwrite=false"]),
     ],
 )

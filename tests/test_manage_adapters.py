@@ -566,7 +566,7 @@ def test_arguments_that_are_no_command(fails):
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["export", "--checkpoint=x", "--output="], "needs --output"),
+        (["export", "--checkpoint=x", "--output="], "--output"),
         (["export", "x", "--checkpoint=x", "--output=y"], "'x'"),
         (["export", "--max_seq_length=long"], "max_seq_length"),
         (["verify", "--init_checkpoint=x"], "needs PACKAGE"),

@@ -324,8 +324,10 @@ def test_flags_of_the_original_keep_their_defaults():
     assert {name: FLAGS[name].default for name in defaults} == defaults
 
 
-def test_help_shows_every_flag_once_with_its_default():
-    text = command_line.help_text("About.", run_classifier.FLAG_GROUPS, FLAGS, 60)
+def test_help_shows_every_flag_once_with_its_default(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    command_line.print_help("About.", run_classifier.FLAG_GROUPS, FLAGS)
+    text = capsys.readouterr().out
     shown = [line.split() for line in text.splitlines() if line.startswith("  --")]
     defined = FLAGS.flags_by_module_dict()["run_classifier"]
     assert sorted(words[0] for words in shown) == sorted(
