@@ -182,25 +182,19 @@ def test_weights_of_pytorch(tmp_path, plain, layout, old):
 
 
 def test_weights_of_pytorch_in_parts(tmp_path, plain):
+    write_encoder(tmp_path / "in")
+    (tmp_path / "in" / "model.safetensors").unlink()
     weights = random_weights(CONFIG)
-    index = write_parts(tmp_path / "in", weights)["weight_map"]
-    for path in (tmp_path / "in").glob("model*"):
-        path.unlink()
-    renamed = {
-        name: part.replace("model", "pytorch_model").replace("safetensors", "bin")
-        for name, part in index.items()
-    }
-    for part in set(renamed.values()):
-        names = [name for name in renamed if renamed[name] == part]
-        torch_layout.save(tmp_path / "in" / part, {n: weights[n] for n in names})
+    names = {"one.bin": sorted(weights)[::2], "two.bin": sorted(weights)[1::2]}
+    for part, held in names.items():
+        torch_layout.save(
+            tmp_path / "in" / part, {name: weights[name] for name in held}
+        )
+    weight_map = {name: part for part, held in names.items() for name in held}
     path = tmp_path / "in" / "pytorch_model.bin.index.json"
-    path.write_text(json.dumps({"weight_map": renamed}))
+    path.write_text(json.dumps({"weight_map": weight_map}))
     conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
-    os.rename(tmp_path / "out", tmp_path / "in" / "out")
-    renamed["pooler.dense.bias"] = "../in/" + renamed["pooler.dense.bias"]
-    path.write_text(json.dumps({"weight_map": renamed}))
-    refused(tmp_path, ["../in/", "not in that folder"])
 
 
 def test_safetensors_go_before_files_of_pytorch(tmp_path, plain):
@@ -305,16 +299,16 @@ def test_config_with_only_the_sizes(tmp_path, plain):
         ("vocab_size", 11, None),
     ],
 )
-def test_deviations_are_told(tmp_path, monkeypatch, field, value, notice):
-    told = []
+def test_deviations_are_logged(tmp_path, monkeypatch, field, value, notice):
+    logged = []
     monkeypatch.setattr(
-        hugging_face.logging, "warning", lambda text, *args: told.append(text % args)
+        hugging_face.logging, "warning", lambda text, *args: logged.append(text % args)
     )
     source = write_encoder(tmp_path / "in", dict(CONFIG, **{field: value}))
     (tmp_path / "in" / "tokenizer_config.json").write_text('{"do_lower_case": false}')
     conversion.convert(source, str(tmp_path / "out"))
-    assert len(told) == (notice is not None)
-    assert all(notice in text for text in told)
+    assert len(logged) == (notice is not None)
+    assert all(notice in text for text in logged)
 
 
 @pytest.mark.parametrize(
@@ -367,16 +361,16 @@ HEADS = {
 
 @pytest.mark.parametrize("prefix", ["", "bert.", "model.encoder.bert."])
 def test_heads_are_left_out_whatever_the_prefix(tmp_path, monkeypatch, plain, prefix):
-    told = []
+    logged = []
     monkeypatch.setattr(
-        hugging_face.logging, "info", lambda text, *args: told.append(text % args)
+        hugging_face.logging, "info", lambda text, *args: logged.append(text % args)
     )
     weights = {prefix + name: w for name, w in random_weights(CONFIG).items()}
     weights[prefix + "embeddings.position_ids"] = np.arange(9)[None]
     source = write_encoder(tmp_path / "in", weights={**weights, **HEADS})
     conversion.convert(source, str(tmp_path / "out"))
     assert same_weights(read_checkpoint(str(tmp_path / "out")), plain)
-    (left_out,) = [text for text in told if "left out" in text]
+    (left_out,) = [text for text in logged if "left out" in text]
     assert "5 found" in left_out and "\x1b" not in left_out
     for name in ("classifier.bias", "qa_outputs.weight", r"decoder\x1b[2J.bias"):
         assert name in left_out
@@ -419,11 +413,6 @@ def test_more_layers_than_there_are_tensors(tmp_path, monkeypatch, layers):
     write_encoder(tmp_path / "in", dict(CONFIG, num_hidden_layers=layers))
     refused(tmp_path, ["num_hidden_layers", str(layers)])
     assert not listed
-
-
-def test_many_problems_are_counted(tmp_path):
-    write_encoder(tmp_path / "in", dict(CONFIG, num_hidden_layers=3))
-    refused(tmp_path, ["16 found", "and 8 more."])
 
 
 def test_missing_pooler(tmp_path, plain):
@@ -470,22 +459,6 @@ def test_damaged_file(tmp_path, name, length):
     path = tmp_path / "in" / name
     path.write_bytes(path.read_bytes()[:length])
     refused(tmp_path, [str(path), "is damaged"])
-
-
-def test_messages_do_not_repeat_a_files_control_characters(tmp_path):
-    write_encoder(tmp_path / "in")
-    entry = b'{"dtype": "\\u001b[2J", "shape": [1], "data_offsets": [0, 4]}'
-    header = b'{"a": ' + entry + b"}"
-    path = tmp_path / "in" / "model.safetensors"
-    path.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(UserError, match="is damaged") as caught:
-        conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
-    assert str(caught.value).isprintable()
-    hostile = {"\x1b[2J" + name: w for name, w in random_weights(CONFIG).items()}
-    save_file(hostile, str(path))
-    with pytest.raises(UserError, match="one BERT encoder") as caught:
-        conversion.convert(str(tmp_path / "in"), str(tmp_path / "out"))
-    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(

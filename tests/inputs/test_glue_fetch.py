@@ -287,14 +287,6 @@ def test_program(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["WNLI"]
 
 
-def test_program_checks_all_names_first(tmp_path):
-    done = programs.run("glue_data.py", "--data_dir=%s" % tmp_path, "--tasks=WNLI,SNLI")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("error: Task not found: SNLI.")
-    assert "Traceback" not in done.stderr
-    assert os.listdir(tmp_path) == []
-
-
 def test_folder_that_cannot_be_written(server, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be written"):
