@@ -4,25 +4,27 @@ TensorFlow and the libraries it imports read environment variables when they are
 Variables that the user has set are kept.
 """
 
+import atexit
 import contextlib
 import faulthandler
 import os
 import platform
 import re
+import shutil
 import tempfile
 
-# Lines that TensorFlow writes before it reads TF_CPP_MIN_LOG_LEVEL (2.21).
+# Lines that TensorFlow 2.21 writes whatever TF_CPP_MIN_LOG_LEVEL is.
 _NOTE = re.compile(r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} ")
 
-# The lines of TensorFlow's import that were not shown, for the log file.
+# The lines that were not shown, for the log file.
 import_notes: list[str] = []
 
 
 def open_standard_streams():
-    """Opens the null device in the place of standard streams that are closed.
+    """Opens the null device for each standard stream that is closed.
 
-    The next file that is opened would get the number of a closed one, and TensorFlow's
-    messages on standard error would be written into that file.
+    Otherwise a file that is opened gets the number of a closed stream, and TensorFlow
+    writes its messages on standard error into that file.
     """
     for number in range(3):
         try:
@@ -32,22 +34,22 @@ def open_standard_streams():
 
 
 def set_cache_folders():
-    """Gives matplotlib and Keras a temporary folder where there is no home directory.
+    """Gives matplotlib and Keras a temporary folder if there is no home directory.
 
-    Both write settings or caches into the home directory when they are imported.
-    Containers can lack it: HOME is not set and the user id is unknown, or HOME cannot
-    be written.
+    Both write into the home directory when they are imported. In containers HOME can be
+    unset with an unknown user id, or not writable.
     """
     if os.access(os.path.expanduser("~"), os.W_OK):
         return
-    folder = os.path.join(tempfile.gettempdir(), "adapter_bert_%d" % os.getuid())
+    folder = tempfile.mkdtemp(prefix="adapter_bert_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ.setdefault("MPLCONFIGDIR", os.path.join(folder, "matplotlib"))
     os.environ.setdefault("KERAS_HOME", os.path.join(folder, "keras"))
 
 
 @contextlib.contextmanager
-def collected_notes(notes):
-    """Adds TensorFlow's notes to the list `notes`; shows all other lines at the end."""
+def collect_notes(notes):
+    """Adds TensorFlow's notes to a list; shows all other lines after the block."""
     reader, writer = os.pipe()
     for end in (reader, writer):
         os.set_blocking(end, False)
@@ -83,7 +85,7 @@ set_cache_folders()
 if platform.machine().lower() in ("x86_64", "amd64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-# With level 3, fatal errors only, the notes of the import are not shown either.
+# With level 3 TensorFlow shows fatal errors only.
 is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
-with collected_notes(import_notes) if is_quiet else contextlib.nullcontext():
+with collect_notes(import_notes) if is_quiet else contextlib.nullcontext():
     import tensorflow  # noqa: F401

@@ -185,7 +185,7 @@ def test_without_a_home_directory_caches_are_temporary(monkeypatch):
 
 
 def test_notes_of_the_import_are_for_the_log(capfd):
-    with startup.collected_notes(startup.import_notes):
+    with startup.collect_notes(startup.import_notes):
         os.write(2, b"I0000 00:00:1795938 port.cc:153] oneDNN is on\nabout to fail\n")
     assert capfd.readouterr().err == "about to fail\n"
     assert "oneDNN" in startup.import_notes.pop()
