@@ -1,9 +1,9 @@
 """Checks the `adapter_config.json` of AdapterHub's library `adapters`.
 
-Supported are the bottleneck adapters of Houlsby et al., after a sublayer's dense layer
-and before residual connection and layer norm (`DoubleSeqBnConfig` there), and adapters
-that are equal to these with some weights 0. Entries and their defaults are those of
-adapters 1.3.0.
+Supported are the bottleneck adapters of Houlsby et al. (`DoubleSeqBnConfig`), which
+follow a sublayer's dense layer and precede residual connection and layer norm, and
+adapters that are equal to these with some weights 0. Entries and their defaults are
+those of adapters 1.3.0.
 """
 
 import json

@@ -1,8 +1,8 @@
 """Reads the vocabulary of a folder in Hugging Face's layout and checks its tokenizer.
 
 An encoder knows only the word pieces that it was trained on. So the folder's tokenizer,
-run by the library `tokenizers`, has to give the ids of `tokenization.FullTokenizer` for
-`PROBE_TEXTS` and for each token that was added to it.
+run by the library `tokenizers`, must give the ids of `tokenization.FullTokenizer` for
+`PROBE_TEXTS` and for each added token.
 """
 # ruff: noqa: RUF001  (the probe texts)
 
@@ -35,9 +35,9 @@ _SETTINGS_NAMES = (
     _SENTENCE_CONFIG_NAME,
 )
 
-# Without what differs from Google's program in all tokenizers there: words of 101 to
-# 200 characters ([UNK] there), special tokens in a text (never split there), final
-# sigma, and characters of private use.
+# They avoid where all tokenizers of Hugging Face differ from Google's program: words of
+# 101 to 200 characters ([UNK] there), special tokens in a text (not split there), the
+# final sigma, and characters for private use.
 PROBE_TEXTS = (
     "The quick BROWN fox jumps over the lazy dogs, unaffable Embeddings.",
     "Café CAFÉ naïve Ångström São Paulo über Straße İstanbul Ёлка",
@@ -56,7 +56,7 @@ PROBE_TEXTS = (
 )
 _USUAL_TOKENS = {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
 
-# Classes whose vocab.txt is BERT's; of those with a tokenizer.json that is run.
+# Classes of tokenizers that split as BERT's does.
 _TOKENIZER_CLASS = re.compile(r"(\w*Bert|Electra|LayoutLM|Lxmert)Tokenizer(Fast)?")
 # Entries of JSON files with tokens that are never split.
 _TOKEN_LISTS = (
@@ -132,7 +132,7 @@ def read(folder, model_config, config_path):
     _check_same_ids(ids, path, tokenizer)
     is_lowered = bool(settings[_SENTENCE_CONFIG_NAME].get("do_lower_case"))
     added = _added_tokens(settings)
-    lower_case = _fitting_case(folder, ids, tokenizer, added, is_lowered)
+    lower_case = _detect_case(folder, ids, tokenizer, added, is_lowered)
     is_stated = content or is_lowered or config.get("do_lower_case") is not None
     return Vocabulary(path, lines, ids, lower_case if is_stated else None)
 
@@ -307,7 +307,7 @@ def _check_same_ids(ids, path, tokenizer):
             )
 
 
-def _fitting_case(folder, ids, tokenizer, added, is_lowered):
+def _detect_case(folder, ids, tokenizer, added, is_lowered):
     """The `do_lower_case` with which BERT's tokenizer equals that of a folder.
 
     Args:

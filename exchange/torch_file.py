@@ -32,7 +32,7 @@ _LENGTH_BYTES = 8
 
 
 class _StorageType(NamedTuple):
-    name: str  # as safetensors has it
+    name: str  # as in safetensors
     dtype: np.dtype
 
 
@@ -85,11 +85,11 @@ def list_tensors(path):
       path: a file that `torch.save` wrote.
 
     Returns:
-      List of (name, shape, type), the last as safetensors has it, such as "F32".
+      List of (name, shape, type), the type as in safetensors, such as "F32".
 
     Raises:
-      UserError: it is of another format, is damaged, or holds anything but tensors
-        under their names.
+      UserError: the file has another format, is damaged, or holds other objects than
+        a dict of tensors.
     """
     with _open_file(path) as content:
         return [
@@ -103,7 +103,7 @@ def read(path, names):
 
     Args:
       path: a file that `torch.save` wrote.
-      names: of tensors that it holds.
+      names: names of the tensors to read.
 
     Yields:
       Pairs of name and float32 array.
@@ -136,7 +136,7 @@ def _open_file(path):
             elif begin.startswith(_PICKLE_BEGIN):
                 yield _read_stream(reader, length)
             else:
-                raise _Refused("it is no file of PyTorch's torch.save")
+                raise _Refused("it is not a file of PyTorch's torch.save")
     except _Refused as error:
         reason = str(error)
     # ValueError: the directory of the archive and its entries disagree on a name.
@@ -149,21 +149,21 @@ def _open_file(path):
     else:
         return
     raise UserError(
-        "%s is not read: %s. Fetch it anew, or load it in PyTorch with "
+        "%s is not read: %s. Fetch it again, or load it in PyTorch with "
         "weights_only=True and save its tensors as safetensors." % (path, reason)
     )
 
 
 def _read_archive(archive, file_length):
     entries = {info.filename: info for info in archive.infolist()}
-    # PyTorch does not compress, so that the file's length bounds what is read.
+    # PyTorch does not compress. So the length of the file bounds what is read.
     if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
         raise _Refused("it is compressed")
     if sum(info.file_size for info in archive.infolist()) > file_length:
-        raise _Refused("its entries claim to be longer than the file")
+        raise _Refused("its entries are longer than the file")
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1 or pickles[0].count("/") != 1:
-        raise _Refused("it holds no FOLDER/data.pkl")
+        raise _Refused("it lacks FOLDER/data.pkl")
     folder = pickles[0].split("/")[0]
 
     def content(name, length=None):
@@ -192,7 +192,7 @@ def _read_stream(reader, file_length):
     head = io.BytesIO(reader.read(_MOST_PICKLE_BYTES))
     for wanted in (_MAGIC_NUMBER, _PROTOCOL_VERSION):
         if _Unpickler(head).load() != wanted:
-            raise _Refused("it is no file of PyTorch's torch.save")
+            raise _Refused("it is not a file of PyTorch's torch.save")
     machine = _Unpickler(head).load()
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
         raise _Refused("its numbers are not little-endian")
@@ -209,7 +209,7 @@ def _read_stream(reader, file_length):
         reader.seek(place)
         length = int.from_bytes(reader.read(_LENGTH_BYTES), "little")
         if length != stored[key].length:
-            raise _Refused("a storage has another length than its tensors say")
+            raise _Refused("a storage has another length than in its tensors")
         places[key] = place + _LENGTH_BYTES
         place = places[key] + _byte_length(stored[key])
     if place != file_length:
@@ -229,10 +229,10 @@ def _byte_length(storage):
 def _check_tensors(found, file_length):
     """Returns an unpickled object, which must be a dict of tensors."""
     if not isinstance(found, dict):
-        raise _Refused("it holds no dict")
+        raise _Refused("it does not hold a dict")
     for name, tensor in found.items():
         if not isinstance(tensor, _Tensor):
-            raise _Refused("%s is no tensor" % ascii(name))
+            raise _Refused("%s is not a tensor" % ascii(name))
     if sum(math.prod(tensor.shape) for tensor in found.values()) > file_length:
         raise _Refused("its tensors are longer than the file")
     return found
@@ -314,7 +314,7 @@ class _Unpickler(pickle._Unpickler):
         # The state of an OrderedDict: versions of PyTorch's modules.
         self.stack.pop()
         if not isinstance(self.stack[-1], _Dict):
-            raise _Refused("its pickle sets the state of something else than a dict")
+            raise _Refused("its pickle sets the state of another object than a dict")
 
     dispatch: ClassVar = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
@@ -341,7 +341,7 @@ class _Dict(dict):
     def __setitem__(self, name, value):
         # Before the key is hashed, which recurses into nested tuples.
         if not isinstance(name, str) or name in self:
-            raise _Refused("its pickle holds a name twice or something else than names")
+            raise _Refused("its pickle has duplicate keys, or keys that are not names")
         super().__setitem__(name, value)
 
 

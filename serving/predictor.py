@@ -48,9 +48,9 @@ class Prediction(NamedTuple):
 class _Tasks(NamedTuple):
     """The tasks at one moment; immutable, so that threads can keep using it."""
 
-    packages: dict[str, adapter_package.AdapterPackage]  # by the task's name
-    stack: multitask.PackageStack | None  # of these, in this order; None: no task
-    tokenizer: tokenization.FullTokenizer | None  # of their case
+    packages: dict[str, adapter_package.AdapterPackage]  # by task name
+    stack: multitask.PackageStack | None  # of the packages in this order; None: no task
+    tokenizer: tokenization.FullTokenizer | None  # with their do_lower_case
 
 
 class _Encoded(NamedTuple):
@@ -296,7 +296,7 @@ class _Graph:
         self._loaded = None  # the stack that the tables hold
 
     def load(self, stack):
-        """Puts a `multitask.PackageStack` into the tables, unless it is there."""
+        """Loads a `multitask.PackageStack` into the tables, unless it is loaded."""
         if stack is self._loaded:
             return
         tables = stack.tables()

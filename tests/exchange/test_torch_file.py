@@ -204,9 +204,9 @@ def one(**changes):
         (one(storage="LongStorage"), "has 16 bytes, not 32"),
         (one(storage="QInt8Storage"), "torch.QInt8Storage"),
         (one(rest=number(1) * 5), "damaged"),
-        (program({"a": number(3)}), "'a' is no tensor"),
-        (program({"a": DICT}), "'a' is no tensor"),
-        (b"\x80\x02" + number(3) + STOP, "no dict"),
+        (program({"a": number(3)}), "'a' is not a tensor"),
+        (program({"a": DICT}), "'a' is not a tensor"),
+        (b"\x80\x02" + number(3) + STOP, "not hold a dict"),
         (b"\x80\x02" + STOP, "damaged"),
         (b"\x80\x02}(X\x01\x00\x00\x00atu.", "damaged"),
         (b"\x80\x02}" + MARK + number(1) + number(2) + SET_ITEMS + STOP, "names"),
@@ -225,11 +225,11 @@ def one(**changes):
         # Python's unpickler in C allocates memory for each of these.
         (b"\x80\x05\x96" + struct.pack("<Q", 2**40) + STOP, "damaged"),
         (b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + STOP, "damaged"),
-        (b"\x80\x02}r\xff\xff\xff\xff" + one()[3:], "is no tensor"),
+        (b"\x80\x02}r\xff\xff\xff\xff" + one()[3:], "is not a tensor"),
     ],
 )
 def test_damaged_pickles(tmp_path, code, part):
-    if part == "is no tensor":  # A large place in the memory costs nothing.
+    if part == "is not a tensor":  # A large place in the memory costs nothing.
         assert list(read_all(write(tmp_path / "f", code, FOUR))) == ["a"]
     else:
         refused(write(tmp_path / "f", code, FOUR), part)
@@ -237,10 +237,10 @@ def test_damaged_pickles(tmp_path, code, part):
 
 def test_deep_and_shared_values(tmp_path):
     deep = b"\x80\x02" + b")" + b"\x85" * 100_000 + STOP
-    refused(write(tmp_path / "deep", deep), "no dict")
+    refused(write(tmp_path / "deep", deep), "not hold a dict")
     # Tuples of tuples, each of the one before twice: 2 ** 200 if written out.
     shared = b"\x80\x02)" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(200))
-    refused(write(tmp_path / "shared", shared + STOP), "no dict")
+    refused(write(tmp_path / "shared", shared + STOP), "not hold a dict")
     refused(write(tmp_path / "long", b"\x80\x02" + b"N" * 2**20), "more than 1048576")
     # Many tensors of one storage: each would be a copy of it.
     storage = {"0": np.zeros(1000, "<f4")}
@@ -260,9 +260,9 @@ def test_archives(tmp_path):
         archive.writestr("data/0", b"")
     refused(path, "data.pkl")
     path.write_bytes(b"")
-    refused(path, "no file of PyTorch")
+    refused(path, "not a file of PyTorch")
     path.write_bytes(b"\x93NUMPY")
-    refused(path, "no file of PyTorch")
+    refused(path, "not a file of PyTorch")
     refused(tmp_path / "none", "cannot be read")
     refused(tmp_path, "cannot be read")
 
@@ -285,9 +285,9 @@ def test_an_archive_whose_names_are_no_utf8(tmp_path):
         ({"storages": {"0": np.zeros(5, "<f4")}}, "another length"),
         ({"more": b"x"}, " bytes, not "),
         ({"code": one().replace(text("cpu"), text("cpu") + number(1))}, "damaged"),
-        ({"code": program({"a": number(3)})}, "'a' is no tensor"),
+        ({"code": program({"a": number(3)})}, "'a' is not a tensor"),
         ({"code": one(length=2**30)}, "another length"),
-        ({"code": one()[:-1]}, "no dict"),
+        ({"code": one()[:-1]}, "not hold a dict"),
         (
             {
                 "code": program(
@@ -315,7 +315,9 @@ def test_damage_to_a_file_of_before_1_6(tmp_path, settings, part):
     ],
 )
 def test_other_pickles_are_no_file_of_pytorch(tmp_path, begin):
-    refused(write_old(tmp_path / "f", one(), FOUR, begin=begin), "no file of PyTorch")
+    refused(
+        write_old(tmp_path / "f", one(), FOUR, begin=begin), "not a file of PyTorch"
+    )
 
 
 def test_lengths_that_are_claimed(tmp_path):
