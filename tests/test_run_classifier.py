@@ -120,7 +120,7 @@ def test_checkpoint_of_the_original_gives_its_scores_and_predictions(tmp_path):
     )
 
 
-def test_training_moves_the_trained_set_and_nothing_else(base, whole):
+def test_only_the_trained_variables_change(base, whole):
     first = values_of(os.path.join(whole, "model.ckpt-0"))
     last = values_of(tf.train.latest_checkpoint(whole))
     before = values_of(base["init_checkpoint"])

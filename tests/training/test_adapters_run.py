@@ -190,7 +190,7 @@ def test_base_and_package_score_and_predict_as_the_run_did(run, trained, scored)
     assert package.config["dev_scores"] == {"dev": scores(scored)}
 
 
-def test_training_goes_on_from_a_package(run, setting, trained):
+def test_training_starts_from_a_package(run, setting, trained):
     package_dir = trained / "adapters"
     # Its layer norms and head go before those of a base that has some.
     base = dict(values_of(setting["init_checkpoint"]))
@@ -210,7 +210,7 @@ def test_training_goes_on_from_a_package(run, setting, trained):
         np.testing.assert_array_equal(first[name], value)
     for name in variable_shapes.frozen_shapes(package.bert_config):
         np.testing.assert_array_equal(first[name], base[name])
-    # From step 0, with fresh slots.
+    # From step 0, with new slots.
     assert first["global_step"] == 0
     assert not first["output_weights/adam_m"].any()
     ours = adapter_package.read(str(output / "adapters"))

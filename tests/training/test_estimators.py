@@ -119,7 +119,7 @@ def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):
 
 
 @pytest.mark.parametrize(("step", "flag"), [(1, "--init_"), (2, "--learning_rate")])
-def test_a_run_that_diverged_at_once_is_not_told_to_change_its_training(step, flag):
+def test_the_remedy_for_a_run_that_diverged(step, flag):
     values = dict.fromkeys(("loss", "gradient_norm", "learning_rate"), float("inf"))
     watch = types.SimpleNamespace(steps_done=step, last_values=values)
     message = str(estimators._diverged("/nowhere", watch))

@@ -105,7 +105,7 @@ def interrupt_after(monkeypatch, steps):
     ],
     ids=str,
 )
-def test_a_training_goes_on_in_the_same_process(tmp_path, monkeypatch, flags, changes):
+def test_a_run_resumes_in_the_same_process(tmp_path, monkeypatch, flags, changes):
     changes = dict(changes)
     shards = changes.pop("shards", 1)
     monkeypatch.setattr(estimators, "cpu_shards", lambda batch_sizes: shards)

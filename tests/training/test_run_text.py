@@ -1,4 +1,4 @@
-"""What a run says of its scores."""
+"""Scores in the log of a run."""
 
 import numpy as np
 import pytest

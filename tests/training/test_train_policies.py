@@ -1,4 +1,4 @@
-"""What trains: for each policy its variables move, no other does, nothing lies idle."""
+"""Training policies: their variables are trained and no others."""
 
 import functools
 import json
@@ -142,7 +142,7 @@ def no_head_dropout(monkeypatch):
 
 
 @each_policy
-def test_what_is_selected_moves_and_nothing_else_does(text, layers, pattern, lowest):
+def test_only_the_selected_variables_are_trained(text, layers, pattern, lowest):
     run = plain_run(text, layers)
     expected = trained_names(run, pattern)
     before = run.values()
@@ -361,7 +361,7 @@ def saved_names(folder):
 
 
 @pytest.mark.parametrize(
-    ("flags", "pattern", "says"),
+    ("flags", "pattern", "logged"),
     [
         ({"train_policy": "top_k:1"}, "bert/(encoder/layer_1|pooler)/.*", "top_k:1:"),
         ({"train_policy": "layer_norm"}, "bert/.*/%s" % NORM, "layer_norm: 160 layer"),
@@ -375,11 +375,11 @@ def saved_names(folder):
     ids=str,
 )
 def test_a_run_leaves_a_package_that_scores_as_it_did(
-    run, setting, capsys, flags, pattern, says
+    run, setting, capsys, flags, pattern, logged
 ):
     flags = {**flags, "do_predict": True}
     output = run("a", do_train=True, checkpoint_content="trained", **flags)
-    assert "--train_policy=" + says in capsys.readouterr().err
+    assert "--train_policy=" + logged in capsys.readouterr().err
     package = adapter_package.read(str(output / "adapters"))
     assert package.weights
     for name in package.weights:

@@ -1,4 +1,4 @@
-"""What is said of a checkpoint before a model starts from it."""
+"""Checks of checkpoints."""
 
 import os
 
@@ -65,7 +65,7 @@ def test_nothing_of_bert(tmp_path):
         ("bert/embeddings/word_embeddings", [8, 4], "--bert_config_file"),
     ],
 )
-def test_a_shape_that_differs_is_told_with_both(tmp_path, name, shape, remedy):
+def test_a_shape_that_differs_is_reported_with_both(tmp_path, name, shape, remedy):
     checkpoint = _save(tmp_path / "x.ckpt", {**SHAPES, name: shape})
     with pytest.raises(UserError) as error:
         checkpoints.Checkpoint(checkpoint).check_fit(SHAPES, TRAINED_NAMES)

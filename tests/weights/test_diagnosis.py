@@ -135,7 +135,7 @@ def test_a_healthy_run_is_called_healthy(setting, tmp_path, capsys):
     assert info(capsys, output / "adapters").split() == ["health", "ok"]
 
 
-def test_a_run_that_learned_nothing_says_so_everywhere(setting, tmp_path, capsys):
+def test_a_run_that_learned_nothing_is_warned_of_everywhere(setting, tmp_path, capsys):
     settings = dict(setting, learning_rate=1e-9, adam_bias_correction=False)
     small_run.run(do_train=True, do_eval=True, num_train_epochs=8.0, **settings)
     output = tmp_path / "output"
@@ -164,7 +164,7 @@ def test_a_run_that_learned_nothing_says_so_everywhere(setting, tmp_path, capsys
     assert diagnostics["training"][0] in lines_on_screen(capsys)[-3]
     assert read(tmp_path / "other" / "run.json").get("health") is None
 
-    # And where the package answers single requests.
+    # And when the package is loaded for prediction.
     package = str(output / "adapters")
     console.start()
     predict.predictor.Predictor(
