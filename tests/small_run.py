@@ -52,6 +52,14 @@ def write_checkpoint(path, build, seed=7):
         tf.train.Saver().save(session, str(path), write_meta_graph=False)
 
 
+def checkpoint_values(checkpoint):
+    """The tensors of a checkpoint: dict from name to array."""
+    reader = tf.train.load_checkpoint(str(checkpoint))
+    return {
+        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
+    }
+
+
 def write_model(folder, seed=7, dropout=0.1, initializer_range=0.02):
     """Writes the three files of a BERT without adapters and head; returns its flags."""
     folder.mkdir()

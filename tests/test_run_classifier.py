@@ -9,7 +9,7 @@ import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 from absl import flags
-from small_run import run
+from small_run import checkpoint_values, run
 
 import command_line
 import glue_data
@@ -24,15 +24,8 @@ FLAGS = flags.FLAGS
 
 
 def read_results(folder):
-    with open(os.path.join(str(folder), "eval_results.txt")) as reader:
+    with open(os.path.join(folder, "eval_results.txt")) as reader:
         return dict(line.rstrip("\n").split(" = ") for line in reader)
-
-
-def values_of(checkpoint):
-    reader = tf.train.load_checkpoint(checkpoint)
-    return {
-        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-    }
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +81,7 @@ def whole(base, pairs, tmp_path_factory):
     """The folder of such a run, which no test changes."""
     output = tmp_path_factory.mktemp("whole") / "output"
     run_of_all(base, pairs, 5, output)
-    return str(output)
+    return output
 
 
 @pytest.fixture
@@ -121,9 +114,9 @@ def test_checkpoint_of_the_original_gives_its_scores_and_predictions(tmp_path):
 
 
 def test_only_the_trained_variables_change(base, whole):
-    first = values_of(os.path.join(whole, "model.ckpt-0"))
-    last = values_of(tf.train.latest_checkpoint(whole))
-    before = values_of(base["init_checkpoint"])
+    first = checkpoint_values(whole / "model.ckpt-0")
+    last = checkpoint_values(tf.train.latest_checkpoint(str(whole)))
+    before = checkpoint_values(base["init_checkpoint"])
     assert last["global_step"] == 12
     moved = {name for name in last if not np.array_equal(first[name], last[name])}
     model_names = {name for name in last if "adam_" not in name}
@@ -147,8 +140,8 @@ def test_the_same_seed_gives_the_same_results_byte_for_byte(
 ):
     run_of_all(base, pairs, 5, tmp_path / "again")
     for name in ("eval_results.txt", "eval_results.json", "test_results.tsv"):
-        with open(os.path.join(whole, name), "rb") as reader:
-            assert reader.read() == (tmp_path / "again" / name).read_bytes()
+        again = (tmp_path / "again" / name).read_bytes()
+        assert (whole / name).read_bytes() == again
     run_of_all(base, pairs, 6, tmp_path / "other", do_predict=False)
     assert read_results(tmp_path / "other") != read_results(whole)
 
@@ -166,49 +159,33 @@ def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
 
 def test_files_of_a_run(whole):
     files = set(os.listdir(whole))
-    assert {
-        "checkpoint",
-        "eval_results.txt",
-        "eval_results.json",
-        "test_results.tsv",
-        "MRPC.tsv",
-        "run.json",
-        "train.tf_record",
-        "eval.tf_record",
-        "predict.tf_record",
-    } <= files
+    assert {"checkpoint", "eval_results.json", "run.json", "train.tf_record"} <= files
+    assert {"eval.tf_record", "predict.tf_record"} <= files
     assert not [name for name in files if name.endswith((".partial", ".meta"))]
     assert "graph.pbtxt" not in files
     results = read_results(whole)
     keys = ["accuracy", "eval_accuracy", "eval_loss", "f1", "global_step", "loss"]
     assert list(results) == keys
     assert float(results["accuracy"]) == pytest.approx(float(results["eval_accuracy"]))
-    with open(os.path.join(whole, "test_results.tsv")) as reader:
-        rows = [[float(p) for p in line.split("\t")] for line in reader]
-    assert len(rows) == 7
+    rows = np.loadtxt(whole / "test_results.tsv")
+    assert rows.shape == (7, 2)
     np.testing.assert_allclose(np.sum(rows, axis=1), 1.0, rtol=1e-5)
-    with open(os.path.join(whole, "MRPC.tsv")) as reader:
-        lines = reader.read().splitlines()
+    lines = (whole / "MRPC.tsv").read_text().splitlines()
     assert lines[0] == "index\tprediction"
-    assert [line.split("\t")[1] for line in lines[1:]] == [
-        str(np.argmax(row)) for row in rows
-    ]
-    with open(os.path.join(whole, "eval_results.json")) as reader:
-        report = json.load(reader)
-    dev = report["sets"]["dev"]
+    predictions = [line.split("\t")[1] for line in lines[1:]]
+    assert predictions == [str(np.argmax(row)) for row in rows]
+    dev = json.loads((whole / "eval_results.json").read_text())["sets"]["dev"]
     assert dev["baseline"]["accuracy"] == 0.5
     assert dev["scores"]["f1"] == pytest.approx(float(results["f1"]))
 
 
 def test_scalars_for_tensorboard(whole):
-    for folder in ("", "eval"):
-        pattern = os.path.join(whole, folder, "events.out.*")
-        (events,) = tf.io.gfile.glob(pattern)
-        assert os.path.getsize(events) < 10000, "it holds a graph"
-    (events,) = tf.io.gfile.glob(os.path.join(whole, "events.out.*"))
+    (events,) = whole.glob("events.out.*")
+    for path in (events, *(whole / "eval").glob("events.out.*")):
+        assert path.stat().st_size < 10000, "it holds a graph"
     tags = {
         value.tag
-        for event in tf.train.summary_iterator(events)
+        for event in tf.train.summary_iterator(str(events))
         for value in event.summary.value
     }
     assert {"loss", "learning_rate", "gradient_norm"} <= tags
@@ -233,7 +210,7 @@ def test_regression(model, scored):
         task := glue_data.get_task("sts-b"), scored["data_dir"], task.train
     )
     mean = np.mean([float(row.label) for row in rows])
-    first = values_of(os.path.join(model["output_dir"], "model.ckpt-0"))
+    first = checkpoint_values(os.path.join(model["output_dir"], "model.ckpt-0"))
     np.testing.assert_allclose(first["output_bias"], [mean], rtol=1e-6)
     with open(os.path.join(model["output_dir"], "STS-B.tsv")) as reader:
         lines = reader.read().splitlines()
@@ -267,7 +244,7 @@ def test_both_sets_of_mnli_in_one_run_and_ax_with_its_model(model, tmp_path):
 def test_adapter_size_and_scale_reach_the_model(model, pairs):
     size, scale = 20, 0.2
     run(do_train=True, adapter_size=size, adapter_init_scale=scale, **model, **pairs)
-    first = values_of(os.path.join(model["output_dir"], "model.ckpt-0"))
+    first = checkpoint_values(os.path.join(model["output_dir"], "model.ckpt-0"))
     weights = [first[name] for name in first if name.endswith("adapters/weights1")]
     assert len(weights) == 4
     assert all(w.shape == (16, size) for w in weights)

@@ -88,15 +88,8 @@ def copied(tmp_path, trained):
     return tmp_path / "copied"
 
 
-def values_of(checkpoint):
-    reader = tf.train.load_checkpoint(str(checkpoint))
-    return {
-        name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()
-    }
-
-
 def last_values(output):
-    return values_of(tf.train.latest_checkpoint(str(output)))
+    return small_run.checkpoint_values(tf.train.latest_checkpoint(str(output)))
 
 
 def kernel_dtypes(output):
@@ -144,7 +137,7 @@ def test_training_leaves_a_package_of_its_last_weights(trained, setting):
     last = last_values(trained)
     frozen = {
         name
-        for name in values_of(setting["init_checkpoint"])
+        for name in small_run.checkpoint_values(setting["init_checkpoint"])
         if "LayerNorm" not in name
     }
     assert set(package.weights) == {
@@ -193,7 +186,7 @@ def test_base_and_package_score_and_predict_as_the_run_did(run, trained, scored)
 def test_training_starts_from_a_package(run, setting, trained):
     package_dir = trained / "adapters"
     # Its layer norms and head go before those of a base that has some.
-    base = dict(values_of(setting["init_checkpoint"]))
+    base = dict(small_run.checkpoint_values(setting["init_checkpoint"]))
     base["output_bias"] = np.full([2], 7.0, np.float32)
     other_base = os.path.join(os.path.dirname(setting["init_checkpoint"]), "with_head")
     checkpoints.write(other_base, base)
@@ -205,7 +198,7 @@ def test_training_starts_from_a_package(run, setting, trained):
     }
     output = run("output", **flags)
     package = adapter_package.read(str(package_dir))
-    first = values_of(output / "model.ckpt-0")
+    first = small_run.checkpoint_values(output / "model.ckpt-0")
     for name, value in package.weights.items():
         np.testing.assert_array_equal(first[name], value)
     for name in variable_shapes.frozen_shapes(package.bert_config):

@@ -34,8 +34,7 @@ def flags(tmp_path_factory):
 
 def tensors(output_dir):
     """All of the last checkpoint, by name."""
-    kept = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(output_dir)))
-    return {name: kept.get_tensor(name) for name in kept.get_variable_to_shape_map()}
+    return small_run.checkpoint_values(tf.train.latest_checkpoint(str(output_dir)))
 
 
 def result_bytes(output_dir):
