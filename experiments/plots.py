@@ -43,15 +43,6 @@ def as_bytes(figure, ending):
     return buffer.getvalue()
 
 
-def _axes(figure, place, title):
-    axes = figure.add_subplot(*place)
-    axes.set_title(title, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return axes
-
-
 def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
     """A figure with a panel of lines over a logarithmic axis for each title.
 
@@ -70,7 +61,11 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
     baseline = None
     names = list(dict.fromkeys(line.name for each in panels.values() for line in each))
     for number, (title, panel) in enumerate(panels.items(), 1):
-        axes = _axes(figure, (rows, columns, number), title)
+        axes = figure.add_subplot(rows, columns, number)
+        axes.set_title(title, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
         axes.set_xscale("log")
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label if number % columns == 1 % columns else "")
@@ -138,51 +133,4 @@ def heat_maps(maps, x_label, y_label, bar_label):
         image, ax=all_axes, label=bar_label, format=PercentFormatter(1, decimals=0),
         extend="max" if gains else "neither",
     )  # fmt: skip
-    return figure
-
-
-def fractions_and_scores(labels, groups, baseline, score_label):
-    """A figure of the fraction of seeds that learned, and of each seed's score.
-
-    Args:
-      labels: below the groups of bars.
-      groups: dict from a name to a list of (fraction, list of scores), one a label.
-      baseline: score of the baseline.
-      score_label: of the axis of the scores.
-    """
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    fractions = _axes(figure, (1, 2, 1), "")
-    scores = _axes(figure, (1, 2, 2), "")
-    width = 0.8 / len(groups)
-    for number, (name, bars) in enumerate(groups.items()):
-        colour, marker, _ = _STYLES[number % len(_STYLES)]
-        middle = (number - (len(groups) - 1) / 2) * width
-        at = [place + middle for place in range(len(labels))]
-        fractions.bar(
-            at, [fraction for fraction, _ in bars], width=0.9 * width, color=colour,
-            hatch=("", "//")[number % 2], edgecolor="white", label=name,
-        )  # fmt: skip
-        x = [
-            place + 0.05 * (k - (len(seeds) - 1) / 2)
-            for place, (_, seeds) in zip(at, bars)
-            for k in range(len(seeds))
-        ]
-        y = [score for _, seeds in bars for score in seeds]
-        scores.plot(x, y, marker, color=colour, markersize=5, alpha=0.8)
-    scores.axhline(baseline, color="0.4", linestyle="--", linewidth=1)
-    scores.annotate(
-        "baseline", (0.02, baseline), fontsize=8, color="0.3",
-        xycoords=("axes fraction", "data"), textcoords="offset points", xytext=(0, 3),
-    )  # fmt: skip
-    fractions.set_ylim(0, 1.05)
-    fractions.set_ylabel("fraction of seeds that learned")
-    scores.set_ylabel(score_label)
-    for axes in (fractions, scores):
-        axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlim(-0.5, len(labels) - 0.5)
-        axes.set_xlabel("learning rate")
-    handles, names = fractions.get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize=9
-    )
     return figure

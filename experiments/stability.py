@@ -30,10 +30,13 @@ def _scores(result):
 
 def _add_task(study, page, task):
     page.heading(task)
-    groups: dict = {}
-    rows, baseline, metric = [], None, "score"
-    for rate in _RATES:
-        for is_corrected, moments in _MOMENTS.items():
+    rows, fractions, means = [], [], []
+    baseline, metric = None, "score"
+    for is_corrected, moments in _MOMENTS.items():
+        name = "Adam's moments %s" % moments
+        fractions.append(plots.Line(name, [], []))
+        means.append(plots.Line(name, [], [], []))
+        for rate in _RATES:
             key = (task, rate, is_corrected)
             jobs = [
                 job
@@ -47,29 +50,32 @@ def _add_task(study, page, task):
                     metric, score, baseline = _scores(result)
                     learned += score > baseline + MARGIN
                     scores.append(score)
-            fraction = learned / len(found) if found else 0
-            group = groups.setdefault("Adam's moments %s" % moments, [])
-            group.append((fraction, [100 * score for score in scores]))
-            rows.append(
-                [
-                    rate,
-                    moments,
-                    "%d of %d" % (learned, len(found)),
-                    str(len(jobs) - len(found)),
-                    " ".join(map(pages.points, scores)),
-                    pages.mean_text(selection.summarize(scores)),
-                ]
-            )
+            summary = selection.summarize(scores)
+            if found:
+                fractions[-1].x.append(float(rate))
+                fractions[-1].y.append(learned / len(found))
+            if summary is not None:
+                means[-1].x.append(float(rate))
+                means[-1].y.append(100 * summary.mean)
+                means[-1].errors.append(100 * (summary.error or 0))
+            counts = "%d of %d" % (learned, len(found)), str(len(jobs) - len(found))
+            seeds = " ".join(map(pages.points, scores))
+            rows.append([rate, moments, *counts, seeds, pages.mean_text(summary)])
+    rows.sort(key=lambda row: _RATES.index(row[0]))
     header = ("learning rate", "moments", "seeds that learned", "missing", metric,
               "mean")  # fmt: skip
     page.table(header, rows)
     if baseline is None:
         return
     page.text("The baseline: %s." % pages.points(baseline))
-    figure = plots.fractions_and_scores(
-        _RATES, groups, 100 * baseline, "%s on the dev set, times 100" % metric
+    panel = "%s on the dev set, times 100" % metric
+    figure = plots.lines(
+        {"fraction of seeds that learned": fractions, panel: means},
+        "learning rate",
+        "",
+        {panel: 100 * baseline},
     )
-    caption = "Fraction of seeds that learned, and each seed's %s" % metric
+    caption = "Fraction of seeds that learned, and mean and standard error over seeds"
     page.figure("stability_%s" % task, caption, figure)
 
 
