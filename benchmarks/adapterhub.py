@@ -17,7 +17,8 @@ import adapters
 import torch
 import transformers
 
-ADAPTER_SIZE = 64
+# The README's recipe.
+ADAPTER_SIZE, BATCH_SIZE, MAX_SEQ_LENGTH, LEARNING_RATE = 64, 32, 128, 3e-4
 
 
 def read_rows(data_dir):
@@ -48,9 +49,6 @@ def main():
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--max_seq_length", type=int, default=128)
-    parser.add_argument("--learning_rate", type=float, default=3e-4)
     arguments = parser.parse_args()
     torch.manual_seed(1)
     random.seed(1)
@@ -59,8 +57,8 @@ def main():
     tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.encoder_dir)
     model = build_model(arguments.encoder_dir)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, arguments.learning_rate)
-    per_epoch = len(rows) // arguments.batch_size
+    optimizer = torch.optim.AdamW(trained, LEARNING_RATE)
+    per_epoch = len(rows) // BATCH_SIZE
     steps = per_epoch * arguments.epochs
     schedule = transformers.get_linear_schedule_with_warmup(
         optimizer, steps // 10, steps
@@ -70,13 +68,13 @@ def main():
         [first for first, _, _ in rows],
         [second for _, second, _ in rows],
         truncation=True,
-        max_length=arguments.max_seq_length,
+        max_length=MAX_SEQ_LENGTH,
     )
     done = 0
     for _ in range(arguments.epochs):
         order = random.sample(range(len(rows)), len(rows))
         for start in range(per_epoch):
-            chosen = order[start * arguments.batch_size :][: arguments.batch_size]
+            chosen = order[start * BATCH_SIZE :][:BATCH_SIZE]
             batch = tokenizer.pad(
                 {name: [column[i] for i in chosen] for name, column in encoded.items()},
                 return_tensors="pt",
@@ -99,10 +97,8 @@ def main():
     print(
         json.dumps(
             {
-                "examples_per_second": (done - 1) * arguments.batch_size / seconds,
+                "examples_per_second": (done - 1) * BATCH_SIZE / seconds,
                 "peak_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-                "trained": sum(p.numel() for p in trained),
-                "last_loss": float(loss),
             }
         )
     )

@@ -31,14 +31,7 @@ _RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
 
 
 def _run(command):
-    """Runs a command.
-
-    Returns:
-      Its whole output, and its peak memory in bytes.
-
-    Raises:
-      UserError: it failed.
-    """
+    """Runs a command; returns its output, and its peak memory in bytes."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -54,22 +47,20 @@ def time_ours(precision):
     """Examples per second and peak bytes of `run_classifier.py`."""
     with tempfile.TemporaryDirectory() as output:
         # The examples are written before the clock runs, as for the other program.
-        text, peak = _run(
-            [
-                sys.executable,
-                "run_classifier.py",
-                "--task_name=MRPC",
-                "--do_train=true",
-                "--data_dir=" + FLAGS.data_dir,
-                "--vocab_file=%s/vocab.txt" % FLAGS.checkpoint_dir,
-                "--bert_config_file=%s/bert_config.json" % FLAGS.checkpoint_dir,
-                "--init_checkpoint=%s/bert_model.ckpt" % FLAGS.checkpoint_dir,
-                "--learning_rate=3e-4",
-                "--num_train_epochs=%d" % FLAGS.epochs,
-                "--precision=" + precision,
-                "--output_dir=" + output,
-            ]
-        )
+        values = {
+            "task_name": "MRPC",
+            "do_train": "true",
+            "data_dir": FLAGS.data_dir,
+            "vocab_file": os.path.join(FLAGS.checkpoint_dir, "vocab.txt"),
+            "bert_config_file": os.path.join(FLAGS.checkpoint_dir, "bert_config.json"),
+            "init_checkpoint": os.path.join(FLAGS.checkpoint_dir, "bert_model.ckpt"),
+            "learning_rate": "3e-4",
+            "num_train_epochs": FLAGS.epochs,
+            "precision": precision,
+            "output_dir": output,
+        }
+        words = ("--%s=%s" % pair for pair in values.items())
+        text, peak = _run([sys.executable, "run_classifier.py", *words])
     return float(_RATE.search(text).group(1)), peak
 
 

@@ -27,7 +27,7 @@ OUTPUT = "output.txt"  # the end of what a failed job wrote
 HELD = "not run"  # Another process trains in the folder; no `result.json` has this.
 
 # In messages of run_classifier.py.
-_DIVERGED = re.compile(r"the training diverged|predictions .* are not finite")
+_DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
 
 # Removed when a job has ended. Adapters stay, as a package.
 _TEMPORARY = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)
