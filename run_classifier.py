@@ -94,7 +94,7 @@ FLAG_GROUPS = {
             "lacks them.",
         ),
         flags.DEFINE_bool(
-            "do_lower_case", True, "Lower-case the text: True for uncased models."
+            "do_lower_case", True, "Lower-case text: True for uncased models."
         ),
         flags.DEFINE_integer(
             "max_seq_length",
@@ -189,9 +189,7 @@ FLAG_GROUPS = {
             "Write the training graph: graph.pbtxt, a .meta file per checkpoint, and "
             "an entry in the event file, some megabytes.",
         ),
-        flags.DEFINE_integer(
-            "seed", 1, "Seed of initial weights, dropout and shuffling."
-        ),
+        flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and shuffling."),
         flags.DEFINE_bool(
             "dynamic_padding",
             True,
@@ -241,13 +239,11 @@ FLAG_GROUPS = {
     "Cloud TPU": (
         flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU."),
         flags.DEFINE_string(
-            "tpu_name", None, "Name of the Cloud TPU, or its grpc:// address."
+            "tpu_name", None, "Name of the Cloud TPU, or grpc:// address."
         ),
+        flags.DEFINE_string("tpu_zone", None, "Zone of the TPU; default: detected."),
         flags.DEFINE_string(
-            "tpu_zone", None, "Zone of the Cloud TPU; detected by default."
-        ),
-        flags.DEFINE_string(
-            "gcp_project", None, "Project of the Cloud TPU; detected by default."
+            "gcp_project", None, "Project of the TPU; default: detected."
         ),
         flags.DEFINE_string("master", None, "Address of a TensorFlow master."),
         flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU, with --use_tpu."),

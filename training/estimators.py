@@ -311,9 +311,7 @@ def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
     devices, cluster = settings.devices, None
     if devices.use_tpu and devices.tpu_name:
         cluster = tf.distribute.cluster_resolver.TPUClusterResolver(
-            devices.tpu_name,
-            zone=devices.tpu_zone,
-            project=devices.gcp_project,
+            devices.tpu_name, zone=devices.tpu_zone, project=devices.gcp_project
         )
     run_config = estimator.tpu.RunConfig(
         cluster=cluster,

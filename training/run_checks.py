@@ -55,10 +55,7 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
         config.check_adapter_size(flags.adapter_size)
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
-        flags.vocab_file,
-        tokenizer.vocab,
-        config.vocab_size,
-        flags.bert_config_file,
+        flags.vocab_file, tokenizer.vocab, config.vocab_size, flags.bert_config_file
     )
     tokenization.check_case(
         flags.do_lower_case,
