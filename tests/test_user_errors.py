@@ -216,8 +216,8 @@ FLAG_CASES = (
             ("warmup_proportion", -0.1, "at most 1"),
             ("adapter_size", 0, "at least 1"),
             # One layer of hidden size 16, for which 257 is the first refused.
-            ("adapter_size", 257, "16,994 parameters", "1 MB", "at most 256"),
-            ("adapter_size", 99999999999, "105,600,000 MB", "at most 256"),
+            ("adapter_size", 257, "hidden_size 16", "at most 256"),
+            ("adapter_size", 99999999999, "at most 256"),
         )
     ),
     Case(("--max_seq_length=2", "at least 3"), {"max_seq_length": 2}),
@@ -342,68 +342,24 @@ MODEL_CASES = (
     ),
     Case(("{root}/bert ", "--bert_config_file"), {"bert_config_file": "{root}/bert"}),
     Case(
-        ("bert/bert_config.json", "not JSON"), spoil=write("bert/bert_config.json", "")
-    ),
-    Case(
         ("bert/bert_config.json", "not JSON", "line"),
         spoil=cut("bert/bert_config.json"),
     ),
-    Case(
-        ("bert/bert_config.json", "JSON object"),
-        spoil=write("bert/bert_config.json", "[1, 2]"),
-    ),
-    Case(
-        ("bert/bert_config.json", "not JSON"),
-        spoil=write("bert/bert_config.json", b"\x93\xff\x00"),
-    ),
-    Case(
-        ("bert/bert_config.json", "vocab_size", "a whole number"),
-        spoil=config(vocab_size=None),
-    ),
-    Case(
-        ("bert/bert_config.json is damaged", "more than 32", "--bert_config_file"),
-        spoil=write("bert/bert_config.json", "[" * 100_000),
-    ),
-    Case(
-        ("bert/bert_config.json cannot be read", "5000000 bytes, at most 4194304"),
-        spoil=write("bert/bert_config.json", " " * 5_000_000),
-    ),
-    Case(
-        ("bert/bert_config.json", "'hidden_size' twice"),
-        spoil=replace("bert/bert_config.json", "{", '{"hidden_size": 32,'),
-    ),
-    Case(
-        ("bert/bert_config.json", "GB of memory, and at most 160", "hidden_size 10000"),
-        spoil=config(hidden_size=10**6),
-    ),
-    Case(
-        ("num_hidden_layers is 1000000", "from 1 to 1000"),
-        spoil=config(num_hidden_layers=10**6),
-    ),
-    Case(
-        ("bert/bert_config.json", "hidden_size 16", "num_attention_heads 3"),
-        spoil=config(num_attention_heads=3),
-    ),
     *(
-        Case(
-            ("bert/bert_config.json", "%s is %s" % (field, json.dumps(value)), allowed),
-            spoil=config(**{field: value}),
-        )
-        for field, value, allowed in (
-            ("num_hidden_layers", 0, "from 1 to 1000"),
-            ("intermediate_size", 3.5, "a whole number"),
-            ("hidden_dropout_prob", 1.0, "below 1"),
-            ("initializer_range", -0.1, "above 0"),
+        Case(("bert/bert_config.json", field, *parts), spoil=config(**{field: value}))
+        for field, value, *parts in (
+            ("vocab_size", None, "a whole number"),
+            ("hidden_size", 10**6, "GB of memory, and at most 160", "1000000"),
+            ("num_hidden_layers", 10**6, "is 1000000", "from 1 to 1000"),
+            ("num_hidden_layers", 0, "is 0", "from 1 to 1000"),
+            ("num_attention_heads", 3, "hidden_size 16", "num_attention_heads 3"),
+            ("intermediate_size", 3.5, "is 3.5", "a whole number"),
+            ("hidden_dropout_prob", 1.0, "is 1.0", "below 1"),
+            ("initializer_range", -0.1, "is -0.1", "above 0"),
             ("initializer_range", float("inf"), "above 0"),
+            ("hidden_act", "swish", "swish", "gelu", "relu", "tanh"),
+            ("hidden_act", 5, "5", "gelu", "relu", "tanh"),
         )
-    ),
-    Case(
-        ("bert/bert_config.json", "hidden_act", "swish", "gelu", "relu", "tanh"),
-        spoil=config(hidden_act="swish"),
-    ),
-    Case(
-        ("bert/bert_config.json", "hidden_act", "5", "gelu", "relu", "tanh"),
-        spoil=config(hidden_act=5),
     ),
     Case(("bert/vocab.txt", "--vocab_file"), spoil=remove("bert/vocab.txt")),
     Case(
