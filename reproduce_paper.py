@@ -259,7 +259,9 @@ def _write_report(name, experiment, study, values):
     pages.finish_report(study, page, _command(name, values))
     folder = os.path.join(study.work_dir, name)
     path = page.write(folder)
-    results.write_archive(folder, study.results)
+    # Without jobs the results come from the archive, and may be a part of it.
+    if results.has_jobs(study.work_dir):
+        results.write_archive(folder, study.results)
     console.say("Report: %s", path)
 
 
@@ -329,8 +331,8 @@ def _run_experiment(name, experiment, values):
         has_jobs = results.has_jobs(study.work_dir)
         _check_writable(os.path.join(study.work_dir, results.JOBS))
         if not has_jobs:
-            for job, result in known.items():
-                results.write(study.work_dir, job, result)  # those of the archive
+            for job, result in results.read_archive(folder).items():
+                results.write(study.work_dir, job, result)
         console.say("%s", plan_text(jobs, known, settings))
         processes.run(jobs, settings, values.jobs, start)
         status = _exit_status(jobs, results.read_all(study.work_dir, jobs))

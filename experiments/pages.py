@@ -56,7 +56,7 @@ class Page:
         for name, figure in self._figures.items():
             for ending in ("png", "svg"):
                 path = os.path.join(folder, "%s.%s" % (name, ending))
-                files.write_whole(path, plots.as_bytes(figure, ending))
+                files.write_whole(path, plots.render(figure, ending))
         path = os.path.join(folder, REPORT)
         files.write_whole(path, self.markdown)
         return path
@@ -106,7 +106,7 @@ def status_text(jobs, known):
     return ", ".join(parts)
 
 
-def mean_of(values):
+def mean_or_none(values):
     """The mean of numbers; None where one of them is None, or there is none."""
     values = list(values)
     if not values or None in values:

@@ -34,8 +34,8 @@ class Line(NamedTuple):
     high: list | None = None
 
 
-def as_bytes(figure, ending):
-    """A figure as "png" or "svg", the same bytes each time."""
+def render(figure, ending):
+    """The bytes of a figure as "png" or "svg", the same each time."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if ending == "svg" else None
     with rc_context({"svg.hashsalt": "adapter-bert"}):

@@ -123,7 +123,7 @@ def write_archive(folder, known):
 
 
 def read_archive(folder):
-    """Dict from names of jobs to their `Result`s, of what `write_archive` has written.
+    """Reads what `write_archive` has written; {} if there is no file.
 
     Raises:
       UserError: the file is damaged.
@@ -136,7 +136,7 @@ def read_archive(folder):
     for number, line in enumerate(lines, 1):
         try:
             record = files.parse_json_object(line)
-            found[Job(**record["job"]).name] = _parse(record)
+            found[Job(**record["job"])] = _parse(record)
         except (KeyError, TypeError) as error:
             raise UserError(
                 "%s, line %d: no job (%s)" % (path, number, error)
@@ -200,5 +200,5 @@ def read_all(work_dir, jobs, experiment=None):
         found = {job: read(work_dir, job) for job in jobs if job.name in there}
     else:
         archive = read_archive(os.path.join(work_dir, experiment)) if experiment else {}
-        found = {job: archive.get(job.name) for job in jobs}
+        found = {job: archive.get(job) for job in jobs}
     return {job: result for job, result in found.items() if result is not None}

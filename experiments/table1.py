@@ -79,13 +79,13 @@ def _add_best_runs(study, page, lines):
                 found = [each["scores"][result.metric] for each in result.sets.values()]
             scores += found[: len(_columns(task))]
             trained.append(selection.parameter_count([job], study.results, "share"))
-        fraction = pages.points(pages.mean_of(trained), 2)
-        mean = pages.points(pages.mean_of(scores))
+        fraction = pages.points(pages.mean_or_none(trained), 2)
+        mean = pages.points(pages.mean_or_none(scores))
         rows.append([name, fraction, *map(pages.points, scores), mean])
         if name in _PAPER:
             paper = dict(zip(_PAPER["columns"], _PAPER[name]))
             found = [paper.get(column) for column in columns]
-            found.append(pages.mean_of(found))
+            found.append(pages.mean_or_none(found))
             texts = [pages.NONE if x is None else "%.1f" % x for x in found]
             rows.append(["*paper, BERT-large, test server*", pages.NONE, *texts])
     page.table(["", "trained, %", *columns, "mean"], rows)
@@ -147,7 +147,7 @@ def _add_sizes(study, page):
             best = selection.best_setting(jobs, study.results)
             summary = selection.summarize_jobs(best, study.results)
             scores.append(summary and summary.mean)
-        mean = pages.points(pages.mean_of(scores))
+        mean = pages.points(pages.mean_or_none(scores))
         paper = _PAPER_BY_SIZE.get(size)
         rows.append([str(size), mean, "%.1f" % paper if paper else pages.NONE])
     page.table(["size", "mean over tasks", "paper, validation accuracy"], rows)

@@ -37,7 +37,7 @@ def _total_parameters(ratios):
     Args:
       ratios: trained parameters of each task as a multiple; None: not known.
     """
-    mean = pages.mean_of(ratios)
+    mean = pages.mean_or_none(ratios)
     if mean is None:
         return pages.NONE
     # Each task has a whole model, or they share one base model.
@@ -76,7 +76,7 @@ def _report(study):
             rows.append(
                 [task, name, setting, *scores, pages.count_text(trained), status]
             )
-        score = pages.points(pages.mean_of(tests))
+        score = pages.points(pages.mean_or_none(tests))
         totals.append([name, score, _total_parameters(ratios), *paper])
     rows.sort(key=lambda row: study.tasks.index(row[0]))
     page.table(

@@ -215,9 +215,14 @@ def test_the_exit_status_says_whether_all_is_done(
     said = capsys.readouterr().err
     assert said.index("6 jobs, 0 of them done") < said.index("seed1: ok")
     assert len(started) == 6
-    # Published results, of which nothing is run again.
+    # Published results: nothing is run again, and a smaller report loses none.
     shutil.rmtree(tmp_path / "jobs")
+    archive = tmp_path / "stability" / "results.jsonl"
+    content = archive.read_text()
+    assert program(*words, "--tasks=", FURTHER, "--report_only") == 0
+    assert archive.read_text() == content
     assert program(*words) == 0
+    assert archive.read_text() == content
     assert len(started) == 6
     failed = result(None, results.FAILED)
     results.write(str(tmp_path), started[0], failed)
