@@ -1,6 +1,7 @@
 """The adapter package of a run: the one it starts from, and the one it writes."""
 
 import atexit
+import contextlib
 import os
 import shutil
 import tempfile
@@ -94,9 +95,10 @@ def write_checkpoint(package, output_dir, use_tpu):
       The path without file endings.
     """
     if use_tpu:
-        folder = os.path.join(output_dir, "adapters_at_start")
-        tf.io.gfile.makedirs(folder)
-        atexit.register(tf.io.gfile.rmtree, folder)
+        stack = contextlib.ExitStack()
+        path = os.path.join(output_dir, "adapters_at_start")
+        folder = stack.enter_context(files.working_folder(path))
+        atexit.register(stack.close)
     else:
         folder = temporary_folder()
     prefix = os.path.join(folder, "adapters.ckpt")

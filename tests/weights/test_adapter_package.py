@@ -24,6 +24,7 @@ from weights import (
     diagnosis,
     package_checks,
     package_report,
+    run_package,
     variable_shapes,
 )
 
@@ -254,6 +255,24 @@ def test_a_task_that_no_package_can_hold_is_refused():
     ):
         with pytest.raises(UserError, match=re.escape(part)):
             adapter_package.check_task(task._replace(config_file="t.json", **change))
+
+
+def test_a_checkpoint_for_a_tpu_is_removed_at_the_end(folder, tmp_path, monkeypatch):
+    at_exit = []
+    monkeypatch.setattr(run_package.atexit, "register", at_exit.append)
+    (tmp_path / "adapters_at_start").mkdir()
+    (tmp_path / "adapters_at_start" / "mine").touch()
+    package = adapter_package.read(folder)
+    prefix = run_package.write_checkpoint(package, str(tmp_path), use_tpu=True)
+    assert prefix.startswith(str(tmp_path))
+    assert checkpoints.read_shapes(prefix).keys() == package.weights.keys()
+    (remove,) = at_exit
+    remove()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "package",
+        "adapters_at_start",
+    }
+    assert os.listdir(tmp_path / "adapters_at_start") == ["mine"]
 
 
 def test_a_package_is_read_while_it_is_replaced(folder, monkeypatch):
