@@ -220,7 +220,7 @@ UNSOUND = [  # an input, its value for two examples of length 9, part of the mes
     ("input_mask", lambda x: x + 1, "from 0 to 1"),
     ("input_mask", lambda x: x * [[1], [0]], "all 0 in the rows, from 0:] [1]"),
     ("input_ids", lambda x: x * 0 + TOO_MANY, "from 0 to %d" % (TOO_MANY - 1)),
-    ("input_ids", lambda x: x - 2**31, "from 0 to %d" % (TOO_MANY - 1)),
+    ("input_ids", lambda x: np.full_like(x, -(2**31)), "from 0 to %d" % (TOO_MANY - 1)),
 ]
 
 
