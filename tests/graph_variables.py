@@ -1,4 +1,4 @@
-"""The variables of a model as its graph has them."""
+"""Variables and operations of graphs."""
 
 import tensorflow.compat.v1 as tf
 
@@ -8,8 +8,8 @@ from training import classifier
 from weights.variable_shapes import VariableSet
 
 
-def of_model(bert_config, num_labels, variant):
-    """Builds the model in a graph of its own to learn its variables.
+def model_variables(bert_config, num_labels, variant):
+    """Builds the model in a separate graph to list its variables.
 
     Args:
       bert_config: a `modeling.BertConfig`.
@@ -43,3 +43,14 @@ def of_model(bert_config, num_labels, variant):
             shapes={v.op.name: v.shape.as_list() for v in tf.global_variables()},
             collections=trained,
         )
+
+
+def ancestors(*ops):
+    """Set of the operations that have to run before some, and these."""
+    found, to_visit = set(), list(ops)
+    while to_visit:
+        op = to_visit.pop()
+        if op not in found:
+            found.add(op)
+            to_visit += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    return found

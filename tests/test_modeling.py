@@ -103,7 +103,7 @@ def test_forward_equals_the_original(golden):
 def test_every_variable_of_the_original_is_there_and_no_other(golden):
     settings, arrays = golden
     config = modeling.BertConfig.from_dict(settings["bert_config"])
-    variables = graph_variables.of_model(config, 3, classifier.Variant())
+    variables = graph_variables.model_variables(config, 3, classifier.Variant())
     expected = {
         name[len("init/") :]: list(arrays[name].shape)
         for name in arrays.files
@@ -153,13 +153,9 @@ def test_every_operation_leads_to_an_output(is_training, use_resource):
         model.get_pooled_output(),
         *model.get_all_encoder_layers(),
     ]
-    reached, to_visit = set(), [tf.global_variables_initializer()]
-    to_visit += [output.op for output in outputs]
-    while to_visit:
-        op = to_visit.pop()
-        if op not in reached:
-            reached.add(op)
-            to_visit += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
+    reached = graph_variables.ancestors(
+        tf.global_variables_initializer(), *(output.op for output in outputs)
+    )
     unreached = [
         op.name
         for op in tf.get_default_graph().get_operations()
@@ -206,7 +202,7 @@ def test_padding_changes_no_logit(one_hot):
     ],
 )
 def test_parameter_counts(config, size, adapters, layer_norm, head, share):
-    variables = graph_variables.of_model(
+    variables = graph_variables.model_variables(
         config, 2, classifier.Variant(classifier.adapter_function(size, 1e-3))
     )
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
@@ -309,7 +305,7 @@ def test_layer_norm_and_its_gradients():
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
 
 
-def test_dropout_drops_the_asked_share_and_keeps_the_mean():
+def test_dropout_drops_the_given_fraction_and_keeps_the_mean():
     y = modeling.dropout(tf.ones([2000, 1000]), 0.1)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())

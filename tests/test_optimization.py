@@ -175,9 +175,9 @@ def test_gradients_are_clipped_to_norm_one():
     np.testing.assert_allclose(moment, [0.06, 0.08], rtol=1e-5)
 
 
-@pytest.mark.parametrize("is_told", [False, True])
+@pytest.mark.parametrize("is_given", [False, True])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_changes_nothing(value, is_told):
+def test_a_gradient_that_is_not_finite_changes_nothing(value, is_given):
     variables = [
         modeling.get_variable(name, [2], tf.ones_initializer(), (modeling.HEAD,))
         for name in ("kernel", "bias")
@@ -187,7 +187,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value, is_told):
         learning_rate=0.1,
         weight_decay_rate=0.5,
         bias_correction=True,
-        is_finite=tf.math.is_finite(tf.global_norm(gradients)) if is_told else None,
+        is_finite=tf.math.is_finite(tf.global_norm(gradients)) if is_given else None,
     )
     update = optimizer.apply_gradients(zip(gradients, variables))
     with tf.Session() as session:

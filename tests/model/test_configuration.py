@@ -20,7 +20,7 @@ SIZES = {
 }
 
 
-def test_only_berts_own_entries_set_something(tmp_path, monkeypatch):
+def test_other_entries_are_ignored(tmp_path, monkeypatch):
     extra = {"to_dict": 16, "validate": 1, "__class__": 1, "directionality": "\x1b["}
     path = tmp_path / "bert_config.json"
     path.write_text(json.dumps(dict(SIZES, hidden_act="relu", **extra)))
@@ -32,7 +32,7 @@ def test_only_berts_own_entries_set_something(tmp_path, monkeypatch):
     assert set(config.to_dict()) == set(configuration.FIELDS)
     assert set(config.__dict__) == set(configuration.FIELDS)
     assert (config.hidden_size, config.hidden_act) == (16, "relu")
-    # What is not stated is BERT-base's.
+    # Defaults are BERT-base's.
     assert config.initializer_range == 0.02
 
 
@@ -71,7 +71,7 @@ def test_impossible_sizes_are_refused(field, value, part):
     assert field in message and part in message
 
 
-def test_the_memory_is_that_of_the_frozen_and_normed_weights(monkeypatch):
+def test_memory_counts_frozen_weights_and_layer_norms(monkeypatch):
     config = configuration.BertConfig.from_dict(SIZES)
     trained = variable_shapes.trained_shapes(config, 1, 1)
     norms = {name: shape for name, shape in trained.items() if "/LayerNorm/" in name}

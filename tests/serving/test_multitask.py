@@ -1,4 +1,4 @@
-"""Many tasks in one graph: the scores of each alone, whatever stands beside it."""
+"""Many tasks in one graph: scores equal those of single-task models."""
 
 import numpy as np
 import pytest
@@ -61,7 +61,7 @@ def run(packages, base, batch, task_ids, activations=None):
 
 
 def check_against_single_tasks(packages, base, batch, task_ids, outputs):
-    """Every row must be what its task's own program gives, and 0 beyond its labels."""
+    """Compares each row with a single-task model; 0 beyond its labels."""
     for i, package in enumerate(packages):
         rows = np.flatnonzero(np.array(task_ids) == i)
         expected = small_packages.single_task_scores(
@@ -107,7 +107,7 @@ def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch)
     np.testing.assert_array_equal(value, package.weights[name])
 
 
-def test_rows_of_four_tasks_are_scored_as_by_their_own_program(tmp_path, base):
+def test_scores_equal_single_task_models(tmp_path, base):
     packages = read_packages(tmp_path, base)
     batch = small_packages.random_batch(10, 9)
     task_ids = [2, 0, 1, 3, 3, 1, 0, 2, 2, 1]
@@ -169,7 +169,7 @@ def test_tables_hold_no_padding(tmp_path, base):
     assert stack.used_activations() == ("gelu", "relu")
 
 
-def test_packages_of_two_bases_are_refused(tmp_path, base):
+def test_packages_of_two_base_models_are_refused(tmp_path, base):
     other = small_packages.write_base(tmp_path / "other", seed=8)
     packages = [
         *read_packages(tmp_path, base, FOUR_TASKS[:1]),

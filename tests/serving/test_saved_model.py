@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from optimization import TrainPolicy
 from serving import saved_model
-from tests import programs, small_packages
+from tests import graph_variables, programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
 from weights import adapter_package, base_model, checkpoints, variable_shapes
 
@@ -24,7 +24,7 @@ ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder for all that the tests of this module share."""
+    """A folder that the tests of this module share."""
     return tmp_path_factory.mktemp("export")
 
 
@@ -72,21 +72,21 @@ def loaded(folder):
         )
 
 
-def test_tasks_that_trained_less_are_scored_beside_the_others(tmp_path, base, packages):
+def test_packages_with_fewer_weights_share_a_model(tmp_path, base, packages):
     tasks = (
         Task("upper", 6, ("a", "b"), policy=TrainPolicy(adapter_layers=(1,))),
         Task("norms", 1, ("x", "y", "z"), policy=TrainPolicy("layer_norm")),
         Task("only", 1, None, policy=TrainPolicy("head")),
     )
     folders = small_packages.write_packages(tmp_path, base, tasks)
-    # One of less comes first: what all agree in is none of its own.
+    # The first package has fewer weights than others.
     folders = [folders[2], packages[0], *folders[:2]]
     model = export(folders, base, tmp_path / "models")
     inputs = inputs_of(["norms", "only", "pair", "upper", "norms", "upper"])
     check_against_single_tasks(run(model, inputs), folders, base, inputs)
     with open(os.path.join(model, "assets", saved_model.TASKS_NAME)) as reader:
-        described = json.load(reader)
-    assert described["base"] == adapter_package.read(packages[0]).config["base"]
+        content = json.load(reader)
+    assert content["base"] == adapter_package.read(packages[0]).config["base"]
 
 
 def run(folder, inputs):
@@ -96,7 +96,7 @@ def run(folder, inputs):
 
 
 def check_against_single_tasks(outputs, packages, base, inputs, atol=1e-5):
-    """Every row must be what its task's own program gives."""
+    """Compares each row with a single-task model."""
     batch = {name: inputs[name] for name in inputs if name != "task"}
     seen = 0
     for package in map(adapter_package.read, packages):
@@ -128,7 +128,7 @@ np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()}
 
 
 def run_process(*arguments, cwd=None):
-    """Runs a command as one would without this project; returns what it printed."""
+    """Runs a command without this project; returns its output."""
     done = subprocess.run(
         [str(argument) for argument in arguments],
         cwd=cwd,
@@ -140,7 +140,7 @@ def run_process(*arguments, cwd=None):
     return done.stdout
 
 
-def test_tensorflow_alone_runs_it_and_rows_are_scored_as_by_their_own_program(
+def test_tensorflow_alone_runs_it_and_scores_equal_single_task_models(
     tmp_path, exported, packages, base
 ):
     inputs = inputs_of(ROWS)
@@ -224,7 +224,7 @@ UNSOUND = [  # an input, its value for two examples of length 9, part of the mes
 ]
 
 
-def test_a_request_that_is_not_sound_is_refused_by_the_inputs_name(exported):
+def test_an_unsound_request_fails_with_the_name_of_the_input(exported):
     with loaded(exported) as call:
         for name, change, part in UNSOUND:
             inputs = inputs_of(["pair", "score"])
@@ -305,19 +305,13 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
         ]
     assert len(casts) == len(names)
     for op in casts:
-        needed, to_visit = set(), [op]
-        while to_visit:
-            visited = to_visit.pop()
-            if visited.name not in needed:
-                needed.add(visited.name)
-                to_visit += [tensor.op for tensor in visited.inputs]
-                to_visit += visited.control_inputs
+        needed = {other.name for other in graph_variables.ancestors(op)}
         assert "input_ids" in needed
         if "bert/encoder/layer_1/" in op.inputs[0].op.inputs[0].op.name:
             assert "bert/encoder/layer_0/output/MatMul_1" in needed
 
 
-def test_a_package_may_be_called_otherwise(tmp_path, base, packages):
+def test_a_task_can_have_another_name(tmp_path, base, packages):
     made = export([packages[0], "other=" + packages[0]], base, tmp_path)
     outputs = run(made, dict(inputs_of(["pair"] * 2), task=["pair", "other"]))
     assert outputs["scores"].shape == (2, 2)
@@ -328,7 +322,7 @@ def test_a_package_may_be_called_otherwise(tmp_path, base, packages):
     assert os.listdir(tmp_path) == ["1"]
 
 
-def test_outputs_that_cannot_be_are_refused(tmp_path, base, packages):
+def test_impossible_outputs_are_refused(tmp_path, base, packages):
     (tmp_path / "file").write_text("")
     for output in (str(tmp_path / "file"), "gs://bucket/models"):
         with pytest.raises(UserError, match="--output=" + output):

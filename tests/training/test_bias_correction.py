@@ -1,4 +1,4 @@
-"""Adam with its moments corrected, against the formulas in numpy."""
+"""Adam with bias correction, against the formulas in NumPy."""
 
 import numpy as np
 import pytest
@@ -112,14 +112,14 @@ def setting(tmp_path):
 
 
 @pytest.mark.parametrize(("content", "then"), [("all", False), ("trained", True)])
-def test_a_checkpoint_goes_on_as_it_began(setting, tmp_path, capsys, content, then):
+def test_runs_resume_with_the_same_setting(setting, tmp_path, capsys, content, then):
     setting.update(checkpoint_content=content, save_checkpoints_steps=2)
     small_run.run(adam_bias_correction=then, **setting)
     output = tmp_path / "output"
     path = tf.train.latest_checkpoint(str(output))
     names = {name for name, _ in tf.train.list_variables(path)}
     assert (optimization.UPDATES in names) == then
-    # Back to step 2, as a run that was ended there.
+    # As a run that was stopped at step 2.
     (output / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-2"\n')
     if then:
         small_run.run(adam_bias_correction=True, **setting)

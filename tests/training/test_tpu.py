@@ -228,7 +228,7 @@ def replicated(tmp_path_factory):
 
 @functools.cache
 def trained_names(policy=optimization.ADAPTER_TUNING):
-    return graph_variables.of_model(
+    return graph_variables.model_variables(
         bert_config(), CLASSES, classifier.Variant(ADAPTER, policy=policy)
     ).trained()
 

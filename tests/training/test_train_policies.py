@@ -255,7 +255,7 @@ def test_counts_in_numbers(text):
 @each_policy
 def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lowest):
     policy = flag_checks.parse_policy(text, layers, LAYERS)
-    variables = graph_variables.of_model(
+    variables = graph_variables.model_variables(
         config(),
         CLASSES,
         classifier.Variant(classifier.adapter_function(5, 0.3), policy=policy),

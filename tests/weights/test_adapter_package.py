@@ -111,7 +111,7 @@ def parts(folder):
 @pytest.mark.parametrize(("size", "labels"), [(5, 3), (2, 1)])
 def test_shapes_are_those_of_the_model(base, size, labels):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    variables = graph_variables.of_model(
+    variables = graph_variables.model_variables(
         config,
         labels,
         classifier.Variant(classifier.adapter_function(size, 0.1), labels == 1),
