@@ -1,4 +1,4 @@
-"""The machine below: files, disk space, the terminal, and how TensorFlow starts.
+"""Files, schemas of JSON, disk space, the terminal, and the import of TensorFlow.
 
 Imports nothing of the project but `errors`. Start reading at `files`.
 """

@@ -1,4 +1,4 @@
-"""What a run leaves in files: checkpoints, adapter packages, its record, diagnostics.
+"""Files of a run: checkpoints, adapter packages, its record, diagnostics.
 
 Imports `glue_data`, `inputs`, the model and the optimizer. Start reading at
 `adapter_package`.
