@@ -390,7 +390,10 @@ def _load_model(values):
     )
     tasks = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
     for package in values.adapters:
-        model.add(package, tasks)
+        try:
+            model.add(package, tasks)
+        except UserError as error:
+            raise UserError("--adapters=%s: %s" % (package, error)) from None
     return model
 
 

@@ -78,16 +78,16 @@ def read_package(value, known_tasks=None):
     if not equals or tf.io.gfile.isdir(value):
         name, folder = None, value
     elif not name:
-        raise UserError("--adapters=%s: a name is needed before the =" % value)
+        raise UserError("%s: a name is needed before the =" % value)
     package = adapter_package.read(folder)
     if package.task in (known_tasks or {}):
         package = adapter_package.update_task(package, known_tasks[package.task])
     if package.encoder_weights:
         raise UserError(
-            "--adapters=%s holds weights of the encoder itself, such as %s, which "
+            "the package %s holds weights of the encoder itself, such as %s, which "
             "tasks on one base model cannot share: evaluate and predict with python "
             "run_classifier.py --adapters=%s --train_policy=%s"
-            % (value, package.encoder_weights[0], folder, package.policy.text)
+            % (folder, package.encoder_weights[0], folder, package.policy.text)
         )
     diagnosis.show_warnings(
         ["%s: %s" % (folder, finding) for finding in package.diagnostics.warnings],
@@ -169,13 +169,13 @@ def check_compatible(packages):
         case, or of tasks of the same name.
     """
     if not packages:
-        raise UserError("no adapter package is given: give at least one, --adapters")
+        raise UserError("no adapter package is given: give at least one")
     paths = {}
     for package in packages:
         if package.task in paths:
             raise UserError(
                 "%s and %s are both of the task %s: give one of them another name, "
-                "--adapters=NAME=%s"
+                "NAME=%s"
                 % (paths[package.task], package.path, package.task, package.path)
             )
         paths[package.task] = package.path

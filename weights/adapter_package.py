@@ -363,7 +363,7 @@ def check_fit(package, given):
       UserError: what differs, with both values and the flag to change.
     """
     for mismatch in find_mismatches(package, given):
-        raise UserError("--adapters=%s does not fit: %s" % (package.path, mismatch))
+        raise UserError("the package %s does not fit: %s" % (package.path, mismatch))
 
 
 def find_mismatches(package, given):

@@ -315,7 +315,7 @@ def test_a_task_can_have_another_name(tmp_path, base, packages):
     made = export([packages[0], "other=" + packages[0]], base, tmp_path)
     outputs = run(made, dict(inputs_of(["pair"] * 2), task=["pair", "other"]))
     assert outputs["scores"].shape == (2, 2)
-    with pytest.raises(UserError, match=r"both of the task pair.*--adapters=NAME="):
+    with pytest.raises(UserError, match=r"both of the task pair.*NAME="):
         export([packages[0]] * 2, base, tmp_path)
     with pytest.raises(UserError, match="a name is needed"):
         export(["=" + packages[0]], base, tmp_path)
