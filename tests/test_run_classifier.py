@@ -15,8 +15,10 @@ import command_line
 import glue_data
 import modeling
 import run_classifier
+import tokenization
 from inputs import tasks
 from tests.places import DATA
+from training import settings, task_inputs
 
 ORIGINAL = os.path.join(DATA, "original_run")
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")
@@ -155,6 +157,24 @@ def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
         results[dynamic] = np.loadtxt(os.path.join(output, "test_results.tsv"))
     assert np.ptp(results[True][:, 0]) > 0
     np.testing.assert_allclose(results[True], results[False], rtol=1e-5)
+
+
+def test_features_on_tpu_fill_batches_of_evaluation_and_prediction(pairs, tmp_path):
+    task = glue_data.get_task("mrpc")
+    (dev,) = task.dev
+    examples = {dev.name: tasks.read_examples(task, pairs["data_dir"], dev)}
+    run_settings = settings.Run(
+        str(tmp_path), 8, 4, 6, 10, 1, devices=settings.Devices(use_tpu=True)
+    )
+    inputs = task_inputs.TaskInputs(
+        task,
+        examples,
+        tokenization.FullTokenizer(VOCAB),
+        settings.Inputs(pairs["data_dir"], VOCAB, True, 32, True),
+        run_settings,
+    )
+    assert len(examples[dev.name]) == 10
+    assert inputs.write_features(dev, "eval").count == 12  # of 4 and of 6
 
 
 def test_files_of_a_run(whole):

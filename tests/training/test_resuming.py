@@ -83,16 +83,16 @@ class Interrupted(Exception):
     """Ends a training as a kill would, but for the process."""
 
 
-def interrupt_after(monkeypatch, steps):
-    after_run = progress.ProgressHook.after_run
-    left = iter(range(steps - 1, -1, -1))
+def raise_at_call(monkeypatch, module, name, number):
+    """Ends the run before a call of a function, counted from 1."""
+    function, left = getattr(module, name), iter(range(number - 1, -1, -1))
 
-    def count(hook, *values):
-        after_run(hook, *values)
-        if not next(left):
+    def count(*args, **kwargs):
+        if not next(left, 1):
             raise Interrupted
+        return function(*args, **kwargs)
 
-    monkeypatch.setattr(progress.ProgressHook, "after_run", count)
+    monkeypatch.setattr(module, name, count)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_a_run_resumes_in_the_same_process(tmp_path, monkeypatch, flags, changes
     small_run.run(output_dir=str(tmp_path / "undisturbed"), **flags)
     resumed = str(tmp_path / "resumed")
     with monkeypatch.context() as patched:
-        interrupt_after(patched, 5)
+        raise_at_call(patched, progress.ProgressHook, "after_run", 6)
         with pytest.raises(Interrupted):
             small_run.run(output_dir=resumed, **flags)
     assert tensors(resumed)["global_step"] == 4
@@ -125,18 +125,6 @@ def test_a_run_resumes_in_the_same_process(tmp_path, monkeypatch, flags, changes
         kept = tensors(resumed)
         assert kept[scale] == batch_gradients.LossScale.INITIAL * 2**3
         assert kept[finite] == 1
-
-
-def raise_at_call(monkeypatch, module, name, number):
-    """Ends the run at the given call of a function, counted from 1."""
-    function, left = getattr(module, name), iter(range(number - 1, -1, -1))
-
-    def count(*args, **kwargs):
-        if not next(left, 1):
-            raise Interrupted
-        return function(*args, **kwargs)
-
-    monkeypatch.setattr(module, name, count)
 
 
 def test_the_diagnostics_of_a_run_survive_interruptions(tmp_path, monkeypatch, flags):

@@ -51,28 +51,6 @@ def test_report_of_a_base_without_adapters(tmp_path):
     assert "cls/seq_relationship/output_bias" in text
 
 
-def test_nothing_of_bert(tmp_path):
-    checkpoint = _save(tmp_path / "other.ckpt", {"resnet/kernel": [3]})
-    with pytest.raises(UserError, match=r"holds no variable of BERT.*resnet/kernel"):
-        checkpoints.Checkpoint(checkpoint).check_fit(SHAPES, TRAINED_NAMES)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "remedy"),
-    [
-        ("output_weights", [2, 4], "number of labels"),
-        (TRAINED_NAMES[0], [4, 3], "--adapter_size"),
-        ("bert/embeddings/word_embeddings", [8, 4], "--bert_config_file"),
-    ],
-)
-def test_a_shape_that_differs_is_reported_with_both(tmp_path, name, shape, remedy):
-    checkpoint = _save(tmp_path / "x.ckpt", {**SHAPES, name: shape})
-    with pytest.raises(UserError) as error:
-        checkpoints.Checkpoint(checkpoint).check_fit(SHAPES, TRAINED_NAMES)
-    for part in (name, str(shape), str(SHAPES[name]), remedy):
-        assert part in str(error.value)
-
-
 def test_a_frozen_variable_may_not_be_missing(tmp_path):
     frozen = "bert/encoder/layer_0/output/dense/kernel"
     checkpoint = _save(tmp_path / "x.ckpt", _without(frozen))
@@ -82,19 +60,6 @@ def test_a_frozen_variable_may_not_be_missing(tmp_path):
         SHAPES, TRAINED_NAMES, allow_random_base=True
     )
     assert report.missing == [frozen]
-
-
-def test_a_path_without_checkpoint(tmp_path):
-    with pytest.raises(UserError, match="without endings"):
-        checkpoints.read_shapes(str(tmp_path / "bert_model.ckpt.index"))
-
-
-def test_a_damaged_checkpoint(tmp_path):
-    checkpoint = _save(tmp_path / "x.ckpt", SHAPES)
-    index = tmp_path / "x.ckpt.index"
-    index.write_bytes(index.read_bytes()[:50])
-    with pytest.raises(UserError, match="cannot be read"):
-        checkpoints.read_shapes(checkpoint)
 
 
 @pytest.mark.parametrize("ending", ["index", "data-00000-of-00001"])
