@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -64,14 +63,6 @@ for argument in sys.argv[1:]:
     sessions.append(session)
 print(resident() - before)
 """
-
-
-class Size(NamedTuple):
-    """Disk and memory of models."""
-
-    title: str
-    disk: int  # bytes
-    memory: int  # bytes
 
 
 class Model:
@@ -154,8 +145,8 @@ def write_single(folder, package):
     return folder
 
 
-def measure_size(title, folders):
-    """The `Size` of models that are loaded into one process."""
+def print_size(title, folders):
+    """Prints disk and memory of models that are loaded into one process."""
     arguments = ["task0=" + folder for folder in folders]
     printed = subprocess.run(
         [sys.executable, "-c", _MEMORY, *arguments],
@@ -170,7 +161,7 @@ def measure_size(title, folders):
         for path, _, names in os.walk(folder)
         for name in names
     )
-    return Size(title, disk, int(printed))
+    print("%-44s %7.1f MB %11.1f MB" % (title, disk / 1e6, int(printed) / 1e6))
 
 
 def random_batch(count):
@@ -204,15 +195,6 @@ def time_in_turns(functions):
             function()
             taken.append(time.perf_counter() - started)
     return [float(np.median(taken)) for taken in seconds]
-
-
-def print_sizes(sizes):
-    """A table of sizes."""
-    print("\n%-44s %10s %14s" % ("", "disk", "memory"))
-    for row in sizes:
-        print(
-            "%-44s %7.1f MB %11.1f MB" % (row.title, row.disk / 1e6, row.memory / 1e6)
-        )
 
 
 def print_times(many, small, one, separate):
@@ -297,19 +279,12 @@ def main(argv):
             write_single(at("single%d" % i), adapter_package.read(path))
             for i, path in enumerate(paths)
         ]
-        print_sizes(
-            [
-                *(
-                    measure_size("one model, tasks: %d" % count, [many[count]])
-                    for count in _COUNTS
-                ),
-                measure_size(
-                    "one model, tasks: %d, base model in bfloat16" % _TASKS, [small]
-                ),
-                measure_size("single-task model", separate[:1]),
-                measure_size("single-task models: %d" % _TASKS, separate),
-            ]
-        )
+        print("\n%-44s %10s %14s" % ("", "disk", "memory"))
+        for count in _COUNTS:
+            print_size("one model, tasks: %d" % count, [many[count]])
+        print_size("one model, tasks: %d, base model in bfloat16" % _TASKS, [small])
+        print_size("single-task model", separate[:1])
+        print_size("single-task models: %d" % _TASKS, separate)
         print_times(
             Model(many[_TASKS]),
             Model(small),
