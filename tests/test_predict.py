@@ -381,12 +381,6 @@ def test_a_tsv_that_a_spreadsheet_quoted_gets_one_note(
         assert said.count(b"in.tsv: 2 rows with ") == notes
 
 
-def test_a_named_pipe_is_refused(tmp_path, base, packages):
-    os.mkfifo(tmp_path / "in.tsv")
-    with pytest.raises(UserError, match=r"--input=.*in\.tsv is no plain file"):
-        run(base, packages[:1], "--input=%s" % (tmp_path / "in.tsv"))
-
-
 def test_columns_by_name(tmp_path, base, packages, model):
     (tmp_path / "in.tsv").write_text("text\tfirst\tother\na\tcat\tmat\n")
     source, target = "--input=%s" % (tmp_path / "in.tsv"), tmp_path / "out.tsv"
