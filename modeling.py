@@ -1,9 +1,9 @@
 """BERT with adapters, up to its pooled output.
 
 BERT: Devlin et al., 2018 (arXiv:1810.04805). Adapters: Houlsby et al., 2019
-(arXiv:1902.00751), section 2.1. Variable names, shapes and collections are those
-of Google's BERT and of the program published with the adapter paper, so that
-checkpoints can be exchanged with both.
+(arXiv:1902.00751), section 2.1. Variables have the names, shapes and collections of
+Google's BERT and of the program published with the adapter paper, so that checkpoints
+can be exchanged with both.
 
 Axis letters in the comments: B batch, S sequence, F from-sequence, T to-sequence,
 N attention heads, D size of one head, H hidden size (N * D), I intermediate size.
@@ -34,7 +34,7 @@ LAYER_NORM = "layer_norm"
 HEAD = "head"
 TRAINED_COLLECTIONS = (ADAPTERS, LAYER_NORM, HEAD)
 
-# Embeddings, kernels and biases of BERT, which are in none of them.
+# All other variables: embeddings, kernels and biases of BERT.
 OTHER = "other"
 
 LAYER_NORM_EPSILON = 1e-12  # of tf.contrib.layers.layer_norm
@@ -163,7 +163,7 @@ class BertModel:
         return self.get_all_encoder_layers()[-1]
 
     def get_all_encoder_layers(self):
-        """List of float [B, S, H], one a layer, lowest first.
+        """List of float [B, S, H], one per layer, lowest first.
 
         Raises:
           ValueError: the model was built for its pooled output only.
@@ -314,10 +314,7 @@ def base_name(variable):
 
 
 def collection_by_name():
-    """Dict from base name to collection of the variables in `TRAINED_COLLECTIONS`.
-
-    They are those of the current graph, in training order.
-    """
+    """Dict from base name to collection of the graph's adapters, layer norms, head."""
     return {
         base_name(variable): collection
         for collection in TRAINED_COLLECTIONS
@@ -328,9 +325,9 @@ def collection_by_name():
 def dropout(input_tensor, dropout_prob, seed=None):
     """Sets elements to 0 with the given probability and scales up the others.
 
-    The probability is rounded to 16 bits, since random bits are what dropout costs.
-    The elements follow from the seed alone, so that a step drops the same ones when it
-    is recomputed, or resumed by another process.
+    The probability is rounded to 16 bits, since random bits are the cost of dropout.
+    The dropped elements follow from the seed alone, so that a step drops the same ones
+    when it is recomputed, or resumed by another process.
 
     Args:
       input_tensor: float tensor of any shape.

@@ -75,7 +75,7 @@ class TrainPolicy(NamedTuple):
         return list(self.adapter_layers or every)
 
     def trains(self, name, collection):
-        """Whether a variable is trained; nothing else decides it.
+        """Whether a variable is trained.
 
         Args:
           name: its base name.
@@ -157,7 +157,7 @@ def trainable_variables(policy=ADAPTER_TUNING):
 
 
 def dense_gradients(loss, variables):
-    """The gradients of a loss as dense tensors; zero where there is none."""
+    """The gradients of a loss as dense tensors; None becomes zeros."""
     return [
         tf.zeros_like(variable) if gradient is None else tf.convert_to_tensor(gradient)
         for variable, gradient in zip(variables, tf.gradients(loss, variables))

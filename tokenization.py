@@ -387,9 +387,10 @@ def _is_control(char):
 
 
 def _is_punctuation(char):
-    """Whether a character is a word of its own.
+    """Whether a character is a separate word.
 
-    All ASCII symbols count, also "^", "$" and "`", which Unicode files under symbols.
+    This includes all ASCII symbols, also "^", "$" and "`", which are not punctuation in
+    Unicode.
     """
     is_ascii_symbol = "!" <= char <= "~" and not char.isalnum()
     return is_ascii_symbol or unicodedata.category(char).startswith("P")

@@ -1,4 +1,4 @@
-"""Gradients that are cheaper than those which TensorFlow derives."""
+"""Custom gradients."""
 
 import itertools
 

@@ -221,7 +221,7 @@ def check_inputs(inputs, bert_config):
     shape = tf.shape(inputs["input_ids"])
     longest = bert_config.max_position_embeddings
     is_empty = tf.equal(tf.reduce_sum(inputs["input_mask"], axis=1), 0)
-    checks = [  # conditions, and what to print where they are false
+    checks = [  # conditions and messages
         (shape[1] > 0, ["input_ids: no word piece; [batch, length] is", shape]),
         (
             shape[1] <= longest,
@@ -232,21 +232,15 @@ def check_inputs(inputs, bert_config):
             ["input_mask: all 0 in the rows, from 0:", tf.where_v2(is_empty)[:, 0]],
         ),
     ]
-    for name, expected in (
-        ("input_mask", shape),
-        ("segment_ids", shape),
-        ("task", shape[:1]),
-    ):
+    shapes = {"input_mask": shape, "segment_ids": shape, "task": shape[:1]}
+    for name, expected in shapes.items():
         given = tf.shape(inputs[name])
         text = "%s: its shape, and the one that fits input_ids:" % name
-        checks.append(
-            (tf.reduce_all(tf.equal(given, expected)), [text, given, expected])
-        )
-    for name, count in (
-        ("input_ids", bert_config.vocab_size),
-        ("input_mask", 2),
-        ("segment_ids", bert_config.type_vocab_size),
-    ):
+        is_equal = tf.reduce_all(tf.equal(given, expected))
+        checks.append((is_equal, [text, given, expected]))
+    counts = {"input_ids": bert_config.vocab_size, "input_mask": 2}
+    counts["segment_ids"] = bert_config.type_vocab_size
+    for name, count in counts.items():
         least, most = tf.reduce_min(inputs[name]), tf.reduce_max(inputs[name])
         text = "%s: values from 0 to %d are allowed; the least and most given:"
         is_allowed = tf.logical_and(least >= 0, most < count)
@@ -290,8 +284,8 @@ def build_graph(
       input_mask: int32 [B, S].
       segment_ids: int32 [B, S].
       task_ids: int32 [B], each from 0 to T - 1.
-      activations: names of those that some task may have, of `ACTIVATIONS`; if there is
-        more than one, all of them are computed.
+      activations: names, of `ACTIVATIONS`, of the tasks' activations; each is computed
+        for all examples.
 
     Returns:
       An `Outputs`.
@@ -306,7 +300,7 @@ def build_graph(
         positions = tf.size(x) // tf.maximum(batch * H, 1)
         return tf.reshape(x, [batch, positions, H])
 
-    def own_layer_norms(getter, name, *args, **kwargs):
+    def get_own_layer_norms(getter, name, *args, **kwargs):
         # [B, 1, H] instead of [H]: each example is normalized with its task's weights.
         if name in tables:
             return tf.gather(tables[name], task_ids)[:, tf.newaxis]
@@ -325,7 +319,7 @@ def build_graph(
             inner = _activate(inner, activation, activations)
             return tf.where_v2(units.is_own[:, tf.newaxis], inner, 0.0)
 
-        # A row a unit: [B, A, H].
+        # The table has one row per unit: [B, A, H].
         down = tf.linalg.matrix_transpose(table("weights1", units.rows))
         output = modeling.bottleneck(
             by_example(x),
@@ -336,7 +330,7 @@ def build_graph(
         return tf.reshape(output, tf.shape(x))
 
     with tf.variable_scope(
-        tf.get_variable_scope(), custom_getter=own_layer_norms, use_resource=True
+        tf.get_variable_scope(), custom_getter=get_own_layer_norms, use_resource=True
     ):
         model = modeling.BertModel(
             bert_config,

@@ -14,7 +14,7 @@ and gives, C being the largest number of labels of a task:
     label      string [batch], the same as text; regression: empty
 
 `multitask.check_inputs` says which requests fail. assets/ holds vocab.txt and
-tasks.json: what a client needs to make the inputs and to read the outputs.
+tasks.json, with which a client makes the inputs and interprets the outputs.
 """
 
 import json
@@ -178,7 +178,7 @@ def _look_up_tasks(names, known):
 
     Fails with the name of a task that is not in `known`, the names in order of ids.
     """
-    # A look-up table would have to be initialized by whoever loads the model.
+    # Not a look-up table, which a client would have to initialize.
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
     check = tf.Assert(

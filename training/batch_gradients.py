@@ -43,7 +43,7 @@ def mean_gradients(
 ):
     """Computes the loss and gradients of a batch in equal parts, one after the other.
 
-    The result is that of the whole batch, in the memory of one part.
+    Gives the same result as the whole batch, in the memory of one part.
 
     Args:
       loss_fn: function from a batch to its mean loss, a float scalar tensor.
