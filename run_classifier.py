@@ -280,7 +280,7 @@ def make_plan():
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
-    task = flag_checks.find_task(FLAGS)
+    task = flag_checks.set_task_flags(FLAGS)
     flag_checks.check_keep_best(FLAGS, task)
     needed = flag_checks.select_splits(task, FLAGS)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
@@ -424,7 +424,7 @@ def main(argv):
 
 def _check_data():
     """Does what --check says."""
-    task = flag_checks.find_task(FLAGS)
+    task = flag_checks.set_task_flags(FLAGS)
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)

@@ -77,13 +77,7 @@ def is_due(run, step):
 
 
 def evaluate(estimator, run, diagnostics):
-    """Evaluates the last checkpoint on the dev sets, and keeps it if it is the best.
-
-    Args:
-      estimator: the Estimator.
-      run: a `task_inputs.TaskRun`.
-      diagnostics: the `diagnosis.Diagnostics` of the checkpoint.
-    """
+    """Evaluates the last checkpoint on the dev sets, and keeps it if it is the best."""
     entry: dict = {"sets": {}}
     run = run._replace(plots=False)
     for split in run.task.dev:

@@ -105,18 +105,14 @@ def check_keep_best(flags, task):
     dev_steps.check(flags.output_dir, flags.keep_best)
 
 
-def find_task(flags):
-    """The task that the flags name; sets the flags that its file speaks for.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`; of a task with a file `data_dir` and
-        `max_seq_length` are set where they are not given.
+def set_task_flags(flags):
+    """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
 
     Returns:
-      A `tasks.Task`.
+      The `tasks.Task` of the flags.
 
     Raises:
-      UserError: there is no such task, or its file describes none.
+      UserError: there is no such task, or its file is wrong.
     """
     task, folder = glue_data.select_task(
         flags.task_name, flags.task_config, flags.data_dir

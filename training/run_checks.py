@@ -46,9 +46,6 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
 
     Returns:
       An `InitialState`.
-
-    Raises:
-      UserError: they do not fit.
     """
     policy = variant.policy
     if policy.has_adapters:

@@ -58,7 +58,7 @@ def predict(estimator, run, split, kind):
       estimator: the Estimator.
       run: a `task_inputs.TaskRun`.
       split: a `tasks.Split`.
-      kind: the kind of its features, see `task_inputs.TaskInputs.write_features`.
+      kind: of its features, see `task_inputs.TaskInputs.write_features`.
 
     Returns:
       Float array [examples, C] of probabilities; [examples] of scores for regression.

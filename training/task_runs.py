@@ -127,13 +127,9 @@ def _warn_of_space(settings):
 def evaluate(estimator, run, diagnostics):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
-    Args:
-      estimator: the Estimator.
-      run: a `task_inputs.TaskRun`.
-      diagnostics: the `diagnosis.Diagnostics` of the weights.
-
     Returns:
-      The diagnostics with those of the evaluation, unless adapters are ablated.
+      The `diagnosis.Diagnostics` with those of the evaluation, unless adapters are
+      ablated.
     """
     task = run.task
     lines: dict[str, Any] = {}

@@ -146,11 +146,7 @@ def from_json(entry):
 
 
 def diagnose_untrained(names):
-    """The `Diagnostics` of a model with variables that are newly initialized.
-
-    Args:
-      names: the variables' names.
-    """
+    """The `Diagnostics` of a model whose variables of these names are untrained."""
     return Diagnostics(
         training=[
             "never trained: %s, such as %s, which neither --output_dir nor "

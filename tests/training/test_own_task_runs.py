@@ -239,10 +239,10 @@ def test_the_tasks_are_listed(capsys):
 
 def test_a_length_on_the_command_line_comes_before_the_files(folder):
     with flagsaver.flagsaver(task_config=str(folder / "kinds.json")):
-        task = run_classifier.flag_checks.find_task(flags.FLAGS)
+        task = run_classifier.flag_checks.set_task_flags(flags.FLAGS)
         assert flags.FLAGS.max_seq_length == task.max_seq_length == 16
     with flagsaver.flagsaver():
         config = "--task_config=%s" % (folder / "kinds.json")
         flags.FLAGS(["x", config, "--max_seq_length=9"])
-        run_classifier.flag_checks.find_task(flags.FLAGS)
+        run_classifier.flag_checks.set_task_flags(flags.FLAGS)
         assert flags.FLAGS.max_seq_length == 9
