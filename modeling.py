@@ -290,17 +290,10 @@ def normal_variable(name, shape, stddev, collections=()):
 
 
 def truncated_normal(random, shape, stddev):
-    """Draws from the distribution that initializes `normal_variable`, in NumPy.
+    """Draws a float32 array from the distribution that initializes `normal_variable`.
 
-    Values beyond two standard deviations are drawn again.
-
-    Args:
-      random: a `np.random.RandomState`.
-      shape: sequence of ints.
-      stddev: standard deviation before truncation.
-
-    Returns:
-      Float32 array of the shape.
+    `random` is a `np.random.RandomState`. Values beyond two standard deviations are
+    drawn again.
     """
     values = random.standard_normal(shape)
     while (outside := np.abs(values) > 2).any():

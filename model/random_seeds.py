@@ -12,13 +12,9 @@ from tensorflow.python.tpu import tpu_function
 
 
 def variable_seed(name):
-    """The operation seed of a variable's initializer.
+    """The operation seed of a variable's initializer, an int.
 
-    Args:
-      name: name of the variable in the current scope.
-
-    Returns:
-      An int that follows from scope and name; None if the graph has no seed.
+    It follows from the current scope and the name; None if the graph has no seed.
     """
     if tf.get_default_graph().seed is None:
         return None
