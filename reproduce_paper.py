@@ -240,9 +240,9 @@ def plan_text(jobs, known, settings):
     size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else 1
     left = [job for job in jobs if not processes.is_done(job, known)]
     text = "%s, %d of them done" % (pluralize(len(jobs), "job"), len(jobs) - len(left))
-    text += "\n%s training steps of %d examples are left" % (
+    text += "\n%s training steps of %s are left" % (
         thousands(sum(grid.steps(job, size) or 0 for job in left)),
-        size,
+        pluralize(size, "example"),
     )
     unknown = sum(grid.steps(job) is None for job in left)
     if unknown:
