@@ -240,17 +240,9 @@ def bottleneck(x, down, up, activation):
 
 
 def get_adapter(function_string):
-    """Looks an adapter up by name.
+    """Looks an adapter up by name: "feedforward_adapter"; None or "" for no adapter.
 
-    Args:
-      function_string: "feedforward_adapter"; None or "" for no adapter; a function is
-        returned unchanged.
-
-    Returns:
-      A function from a float [rows, H] tensor to another, or None.
-
-    Raises:
-      ValueError: an unknown name.
+    A function is returned unchanged; another name is a ValueError.
     """
     if not function_string:
         return None
