@@ -37,7 +37,11 @@ _HELP = {*command_line.HELP_FLAGS, "help"}
 
 
 def export(values, packages):
-    """Writes the package of a checkpoint."""
+    """Writes the adapter package of a checkpoint.
+
+    Adapter size and number of labels follow from its shapes; task, config, vocabulary,
+    settings and dev scores come from run.json and eval_results.json beside it.
+    """
     if packages:
         raise UserError(
             "export takes no positional arguments such as %r; --checkpoint names what "
@@ -46,23 +50,27 @@ def export(values, packages):
     task = None
     if values.task_name or values.task_config:
         task, _ = glue_data.select_task(values.task_name, values.task_config)
-    given = package_conversion.PackageOptions(
-        task,
-        do_lower_case=values.do_lower_case,
-        max_seq_length=values.max_seq_length,
-    )
-    base = base_model.BaseFiles(
-        values.init_checkpoint, values.bert_config_file, values.vocab_file
-    )
     package = package_conversion.export(
-        values.checkpoint, values.output.rstrip("/"), given, base
+        values.checkpoint,
+        values.output.rstrip("/"),
+        package_conversion.PackageOptions(
+            task,
+            do_lower_case=values.do_lower_case,
+            max_seq_length=values.max_seq_length,
+        ),
+        base_model.BaseFiles(
+            values.init_checkpoint, values.bert_config_file, values.vocab_file
+        ),
     )
     print("Wrote %s:" % package.path)
     print("\n".join(package_report.format_summary(package)))
 
 
 def info(values, packages):
-    """Prints a summary of one package, or a table of several."""
+    """Prints a summary of one package, or a table of several.
+
+    They show task, adapter size, trained parameters, bytes, dev scores and base model.
+    """
     found, errors = [], []
     for folder in packages:
         try:
@@ -84,7 +92,10 @@ def info(values, packages):
 
 
 def verify(values, packages):
-    """Prints for each package OK, or how it differs from the base model."""
+    """Prints for each package OK, or what is damaged or differs from the base model.
+
+    The exit status is 1 unless all are OK.
+    """
     given = {}
     if values.vocab_file:
         tokenization.load_vocab(values.vocab_file)  # Raises if it is no vocabulary.
@@ -108,7 +119,10 @@ def verify(values, packages):
 
 
 def merge(values, packages):
-    """Writes base model and package as one checkpoint."""
+    """Writes base model and package as one checkpoint.
+
+    This program and the original load it as --init_checkpoint.
+    """
     if len(packages) > 1:
         raise UserError(
             "merge takes one package, given are %d: a checkpoint holds one task"
@@ -236,56 +250,18 @@ class Command(NamedTuple):
 
     run: Callable  # takes the flags' values and the list of packages
     define_flags: Callable  # takes `FlagValues`, returns the groups of the help
-    required: tuple[str, ...]  # flags
-    packages: str  # positional arguments, for the help; "" for none
-    help: str
+    packages: str = "PACKAGE [PACKAGE ...]"  # positional arguments; "" for none
 
 
 COMMANDS = {
-    "export": Command(
-        export,
-        _export_flags,
-        ("checkpoint", "output"),
-        "",
-        "Writes the adapter package of a checkpoint. Adapter size and number of labels "
-        "follow from its shapes; task, config, vocabulary, settings and dev scores "
-        "come from run.json and eval_results.json beside it.",
-    ),
-    "info": Command(
-        info,
-        _info_flags,
-        (),
-        "PACKAGE [PACKAGE ...]",
-        "Prints a summary of one package, or a table of several: task, adapter size, "
-        "trained parameters, bytes, dev scores and base model.",
-    ),
-    "verify": Command(
-        verify,
-        _verify_flags,
-        ("init_checkpoint",),
-        "PACKAGE [PACKAGE ...]",
-        "Prints OK, or what is damaged or differs from the base model, for each "
-        "package; the exit status is 1 unless all are OK.",
-    ),
-    "merge": Command(
-        merge,
-        _merge_flags,
-        ("init_checkpoint", "output"),
-        "PACKAGE",
-        "Writes base model and package as one checkpoint, which this program and the "
-        "original load as --init_checkpoint.",
-    ),
+    "export": Command(export, _export_flags, ""),
+    "info": Command(info, _info_flags),
+    "verify": Command(verify, _verify_flags),
+    "merge": Command(merge, _merge_flags, "PACKAGE"),
 }
 
 
 # --- command line -------------------------------------------------------------
-
-
-def _print_help(name, values, groups):
-    command = COMMANDS[name]
-    usage = "python manage_adapters.py %s %s [flags]" % (name, command.packages)
-    lines = [" ".join(usage.split()), "", textwrap.fill(command.help, 88)]
-    command_line.print_help("\n".join(lines), groups, values)
 
 
 @reports_user_errors
@@ -313,11 +289,15 @@ def main(argv):
     values = flags.FlagValues()
     groups = command.define_flags(values)
     if _HELP.intersection(arguments[1:]):
-        _print_help(name, values, groups)
+        usage = "python manage_adapters.py %s %s" % (name, command.packages)
+        text = textwrap.fill(" ".join(command.run.__doc__.split()), 88)
+        description = "%s [flags]\n\n%s" % (usage.rstrip(), text)
+        command_line.print_help(description, groups, values)
         return
     values.set_gnu_getopt(True)
     packages = command_line.parse_flags(arguments, values)
-    missing = ["--" + flag for flag in command.required if not values[flag].value]
+    required = [flag.name for flag in groups.get("Required", ())]
+    missing = ["--" + flag for flag in required if not values[flag].value]
     if command.packages and not packages:
         missing.insert(0, command.packages)
     if missing:
