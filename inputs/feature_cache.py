@@ -24,14 +24,8 @@ def cache_key(
 ):
     """Everything that shapes a file of features, as JSON text.
 
-    Args:
-      data_file: path of the rows.
-      split: their `tasks.Split`.
-      vocab_file: path of the vocabulary.
-      do_lower_case: whether text is lower-cased.
-      label_list: labels in order; None for regression.
-      max_seq_length: length of the sequences.
-      padded_to: number of examples, with those that fill up the last batch.
+    `data_file` holds the rows of a `tasks.Split`; `padded_to` is the number of examples
+    with those that fill up the last batch.
     """
     return json.dumps(
         {
@@ -52,24 +46,14 @@ def cache_key(
 def build_features(examples, label_list, max_seq_length, tokenizer, output_file, key):
     """Writes a file of features, unless it is up to date.
 
-    Args:
-      examples: see `features.file_based_convert_examples_to_features`, also for the
-        next four.
-      label_list: labels in order; None for regression.
-      max_seq_length: length of the sequences.
-      tokenizer: a `tokenization.FullTokenizer`.
-      output_file: path of the file.
-      key: the `cache_key`.
-
-    Returns:
-      The `features.TextCounts` of the examples, written or reused.
+    The arguments are those of `features.file_based_convert_examples_to_features`, and
+    the `cache_key`. Returns the examples' `TextCounts`, new or stored.
 
     Raises:
       UserError: the file cannot be written.
     """
     key_file = output_file + ".key"
-    counts = _read_counts(output_file, key_file, key)
-    if counts is not None:
+    if counts := _read_counts(output_file, key_file, key):
         tf.logging.info("Features of %s are up to date, reused", output_file)
         return counts
     try:

@@ -1,6 +1,5 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
-import collections
 import dataclasses
 
 import tensorflow.compat.v1 as tf
@@ -17,53 +16,34 @@ PARSED_TOGETHER = 1024
 _RECORD_OVERHEAD = 200  # bytes beside the sequences: names, label, checksums
 
 
+@dataclasses.dataclass(eq=False)
 class InputExample:
-    """One example of a task.
+    """One example of a task."""
 
-    Args:
-      guid: unique id, a string.
-      text_a: first text.
-      text_b: second text, for tasks of pairs.
-      label: label string (a number as text for regression); None: unknown.
-      line: line of the example in its file, counted from 1; None: in no file.
-    """
-
-    def __init__(self, guid, text_a, text_b=None, label=None, line=None):
-        self.guid = guid
-        self.text_a = text_a
-        self.text_b = text_b
-        self.label = label
-        self.line = line
+    guid: str  # unique
+    text_a: str
+    text_b: str | None = None  # for tasks of pairs
+    label: str | None = None  # for regression a number as text; None: unknown
+    line: int | None = None  # in the example's file, from 1; None: in no file
 
 
 class PaddingInputExample:
     """An example that fills up the last batch on TPU.
 
     TPU batches have one size, so an incomplete batch would be dropped, and its test
-    examples with it. A type instead of `None`, which could be treated as data by
-    mistake.
+    examples with it.
     """
 
 
+@dataclasses.dataclass(eq=False)
 class InputFeatures:
-    """The features of one example, padded to the sequence length S.
+    """The features of one example, padded to the sequence length S."""
 
-    Args:
-      input_ids: list of S ints, the word pieces.
-      input_mask: list of S ints, 1 for tokens and 0 for padding.
-      segment_ids: list of S ints, 1 for the second text and 0 elsewhere.
-      label_id: index of the label, an int; a float for regression.
-      is_real_example: False for a `PaddingInputExample`.
-    """
-
-    def __init__(
-        self, input_ids, input_mask, segment_ids, label_id, is_real_example=True
-    ):
-        self.input_ids = input_ids
-        self.input_mask = input_mask
-        self.segment_ids = segment_ids
-        self.label_id = label_id
-        self.is_real_example = is_real_example
+    input_ids: list[int]  # S word pieces
+    input_mask: list[int]  # S times 1 for tokens, 0 for padding
+    segment_ids: list[int]  # S times 1 for the second text, 0 elsewhere
+    label_id: int | float  # index of the label; for regression its value
+    is_real_example: bool = True  # False for a `PaddingInputExample`
 
 
 @dataclasses.dataclass
@@ -109,23 +89,18 @@ def count_texts(examples, tokenizer, max_seq_length):
 
 
 def feature_spec(seq_length, is_regression=False):
-    """The features of a record, for the writer, the parser and padding.
+    """The features of a record: dict from name to `tf.FixedLenFeature`.
 
-    Args:
-      seq_length: length S of the sequences in the file.
-      is_regression: whether labels are numbers.
-
-    Returns:
-      Ordered dict from name to `tf.FixedLenFeature`; sequences have rank 1.
+    Sequences have the shape [seq_length], the label and `is_real_example` [].
     """
     sequence = tf.FixedLenFeature([seq_length], tf.int64)
-    return collections.OrderedDict(
-        input_ids=sequence,
-        input_mask=sequence,
-        segment_ids=sequence,
-        label_ids=tf.FixedLenFeature([], tf.float32 if is_regression else tf.int64),
-        is_real_example=tf.FixedLenFeature([], tf.int64),
-    )
+    return {
+        "input_ids": sequence,
+        "input_mask": sequence,
+        "segment_ids": sequence,
+        "label_ids": tf.FixedLenFeature([], tf.float32 if is_regression else tf.int64),
+        "is_real_example": tf.FixedLenFeature([], tf.int64),
+    }
 
 
 def convert_single_example(
@@ -215,38 +190,37 @@ def file_based_convert_examples_to_features(
       The `TextCounts` of the examples.
     """
     counts = TextCounts()
+    progress = tqdm(
+        examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
+    )
     # An entry of a mask takes a byte, the id of a word piece at most three.
     need = len(examples) * (5 * max_seq_length + _RECORD_OVERHEAD)
     with (
         files.atomic_file(output_file, need) as partial,
         tf.io.TFRecordWriter(partial) as writer,
     ):
-        _write_records(writer, examples, label_list, max_seq_length, tokenizer, counts)
+        for index, example in enumerate(progress):
+            if index % 10000 == 0:
+                tf.logging.info("Writing example %d of %d", index, len(examples))
+            features = convert_single_example(
+                index, example, label_list, max_seq_length, tokenizer, counts
+            )
+            record = _make_record(features, is_regression=label_list is None)
+            writer.write(record.SerializeToString())
     return counts
 
 
-def _write_records(writer, examples, label_list, max_seq_length, tokenizer, counts):
-    spec = feature_spec(max_seq_length, is_regression=label_list is None)
-    progress = tqdm(
-        examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
-    )
-    for index, example in enumerate(progress):
-        if index % 10000 == 0:
-            tf.logging.info("Writing example %d of %d", index, len(examples))
-        features = convert_single_example(
-            index, example, label_list, max_seq_length, tokenizer, counts
-        )
-        values = dict(
-            vars(features),
-            label_ids=[features.label_id],
-            is_real_example=[int(features.is_real_example)],
-        )
-        record = tf.train.Example()
-        for name, column in spec.items():
-            feature = record.features.feature[name]
-            kind = feature.int64_list if column.dtype.is_integer else feature.float_list
-            kind.value.extend(values[name])
-        writer.write(record.SerializeToString())
+def _make_record(features, is_regression):
+    """A `tf.train.Example` that `feature_spec` parses."""
+    record = tf.train.Example()
+    columns = record.features.feature
+    for name in ("input_ids", "input_mask", "segment_ids"):
+        columns[name].int64_list.value.extend(getattr(features, name))
+    columns["is_real_example"].int64_list.value.append(int(features.is_real_example))
+    label = columns["label_ids"]
+    values = label.float_list if is_regression else label.int64_list
+    values.value.append(features.label_id)
+    return record
 
 
 def input_fn_builder(
@@ -276,7 +250,7 @@ def input_fn_builder(
       dynamic_padding: truncate batches to their longest example, which does not change
         results, since padding is masked; in training, also group examples by length.
       num_examples: examples in the file; needed for training.
-      seed: seed of the shuffling, an int.
+      seed: int, of the shuffling.
       length_multiple: `dynamic_padding` pads to a multiple of it, so that fewer shapes
         are compiled.
 
@@ -351,10 +325,10 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
     """Refuses a vocabulary larger than the model's; warns of what is unusual.
 
     Args:
-      vocab_file: its path, for the messages.
-      vocab: mapping of its word pieces to ids, as `tokenization.load_vocab` returns.
-      vocab_size: that of the model.
-      config_file: the file with `vocab_size`, for the message.
+      vocab_file: path, for messages.
+      vocab: dict from word piece to id, see `tokenization.load_vocab`.
+      vocab_size: the model's.
+      config_file: path of the file with `vocab_size`, for messages.
 
     Raises:
       UserError: word pieces at its end have no embedding.
@@ -372,19 +346,16 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
         repeated = wording.pluralize(entries - len(vocab), "line")
         console.warn(text, vocab_file, repeated, first + 1)
     if vocab.get(tokenization.PADDING_TOKEN) != 0:
-        text = (
+        console.warn(
             "%s does not have %s on its first line, as BERT's vocabularies do: is it "
+            "the checkpoint's? (Padding has id 0 nevertheless, and is masked.)",
+            vocab_file,
+            tokenization.PADDING_TOKEN,
         )
-        text += "the checkpoint's? (Padding has id 0 nevertheless, and is masked.)"
-        console.warn(text, vocab_file, tokenization.PADDING_TOKEN)
 
 
 def check_seq_length(max_seq_length, max_position_embeddings):
-    """Refuses a sequence length below 3 (no room for a pair) or above the model's.
-
-    Raises:
-      UserError: with the flag.
-    """
+    """Raises a `UserError` unless 3 <= max_seq_length <= max_position_embeddings."""
     if max_seq_length < 3:
         raise UserError(
             "--max_seq_length=%d leaves no room for text: at least 3 is needed, for "

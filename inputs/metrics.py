@@ -75,7 +75,7 @@ def class_report(labels, predictions, count):
     """Scores of each class, and the confusion matrix.
 
     Args:
-      labels: 1-D array `[N]` of class ids (int).
+      labels: array [N] of class ids (int).
       predictions: the same.
       count: number of classes, C.
 
@@ -100,28 +100,11 @@ def compute(names, labels, predictions):
     """Computes several scores of one set of predictions.
 
     Args:
-      names: names of `METRICS`, in the order wanted.
-      labels: 1-D array `[N]`, class ids (int) or scores (float); N > 0.
-      predictions: 1-D array `[N]` of the same kind.
+      names: names of `METRICS`.
+      labels: array [N], class ids (int) or scores (float); N > 0.
+      predictions: array [N] of the same kind.
 
     Returns:
       A dict from name to Python float, in the order of `names`.
-
-    Raises:
-      ValueError: an unknown name, or arrays that are empty, not 1-D or of different
-        lengths.
     """
-    labels = np.asarray(labels)
-    predictions = np.asarray(predictions)
-    unknown = set(names) - set(METRICS)
-    if unknown:
-        raise ValueError(
-            "unknown metrics %s; known: %s"
-            % (", ".join(sorted(unknown)), ", ".join(sorted(METRICS)))
-        )
-    if labels.ndim != 1 or labels.shape != predictions.shape or not labels.size:
-        raise ValueError(
-            "labels and predictions must be 1-D, of one length and not empty; got "
-            "shapes %s and %s" % (labels.shape, predictions.shape)
-        )
     return {name: float(METRICS[name](labels, predictions)) for name in names}

@@ -70,17 +70,3 @@ def test_diverged_predictions_are_not_zero():
     predictions = np.array([0.5, np.nan, 4.0])
     scores = metrics.compute(["pearson", "spearman"], labels, predictions)
     assert all(math.isnan(value) for value in scores.values())
-
-
-@pytest.mark.parametrize(
-    ("labels", "predictions"),
-    [([0, 1], [0]), ([], []), ([[0, 1]], [[0, 1]])],
-)
-def test_arrays_that_do_not_fit(labels, predictions):
-    with pytest.raises(ValueError, match="1-D"):
-        metrics.compute(["accuracy"], np.array(labels), np.array(predictions))
-
-
-def test_unknown_metric():
-    with pytest.raises(ValueError, match=r"bleu.*accuracy"):
-        metrics.compute(["bleu"], LABELS, PREDICTIONS)
