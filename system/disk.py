@@ -19,6 +19,8 @@ def _pattern_of(*numbers):
 
 _NO_SPACE = _pattern_of(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REASON = re.compile("(%s)|%s" % (_NO_SPACE, _pattern_of(errno.EROFS, errno.EIO)))
+# A `RuntimeError` is the event file's.
+_ERRORS = (tf.errors.OpError, OSError, RuntimeError, safetensors.SafetensorError)
 
 
 class WriteError(UserError):
@@ -56,21 +58,12 @@ def _file_of(error, reason):
 def explain_errors(folder, need=None):
     """Turns the errors of a full, read-only or broken disk into a `WriteError`.
 
-    Args:
-      folder: where is written.
-      need: length of the file in bytes, or None.
-
-    Raises:
-      WriteError: with the file and, if the disk is full, the needed and free bytes.
+    It names the file, or else the folder that is written to, and if the disk is full
+    the free bytes and those that the file needs, if they are known.
     """
     try:
         yield
-    except (
-        tf.errors.OpError,
-        OSError,
-        RuntimeError,  # the event file's
-        safetensors.SafetensorError,
-    ) as error:
+    except _ERRORS as error:
         reason = _REASON.search(str(error))
         if reason is None:
             raise
@@ -92,12 +85,12 @@ def explain_errors(folder, need=None):
 
 
 def check_space(folder, need, what):
-    """Raises a `WriteError` if a local folder has less free space than needed.
+    """Raises a `WriteError` if a local folder has less free space than `what` needs.
 
     Args:
       folder: its path, which need not exist.
       need: bytes.
-      what: what needs them, for the message.
+      what: text for the message.
     """
     free = free_bytes(folder)
     if free < need:
@@ -109,10 +102,7 @@ def check_space(folder, need, what):
 
 def warn_of_space(folder, need, what):
     """Warns if a folder has less free space than needed; see `check_space`."""
-    if "://" in folder:
-        return
-    free = free_bytes(folder)
-    if free < need:
+    if "://" not in folder and (free := free_bytes(folder)) < need:
         console.warn(
             "%s: %s need %s, and %s are free there: make space, or the training will "
             "end before its last step",

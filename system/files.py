@@ -30,23 +30,14 @@ _MOST_DIGITS = 300  # of an integer in JSON; parsing takes quadratic time
 
 
 def read(path, most_bytes, remedy):
-    """Reads a small file.
-
-    Args:
-      path: its path.
-      most_bytes: maximum length.
-      remedy: what to do about a file that cannot be read, for the message.
-
-    Returns:
-      Its content, bytes.
+    """Reads a file of at most `most_bytes`; returns bytes.
 
     Raises:
-      UserError: the file is missing, longer, or no regular file.
+      UserError: the file is missing, longer, or no regular file; it ends with `remedy`.
     """
     try:
         # Reading a pipe blocks until a writer comes; a device may be endless.
-        if os.path.exists(path) and not os.path.isfile(path):
-            kind = "folder" if os.path.isdir(path) else "pipe or device"
+        if kind := _other_kind(path):
             raise _unreadable(path, "it is a %s, no file" % kind, remedy)
         length = tf.io.gfile.stat(path).length
         if length > most_bytes:
@@ -59,25 +50,26 @@ def read(path, most_bytes, remedy):
         raise _unreadable(path, error, remedy) from None
 
 
+def _other_kind(path):
+    """What a local path is instead of a file; None if it is one or does not exist."""
+    if not os.path.exists(path) or os.path.isfile(path):
+        return None
+    return "folder" if os.path.isdir(path) else "pipe or device"
+
+
 def _unreadable(path, reason, remedy):
     reason = " ".join(str(reason).split()).replace(path + "; ", "")
     return UserError("%s cannot be read (%s): %s" % (path, reason, remedy))
 
 
 def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
-    """Reads a small file with a JSON object.
-
-    Args:
-      path: its path.
-      remedy: what to do about a file that cannot be used, for the message.
-      most_bytes: maximum length.
-      schema: the `schema.Object` to check it against; None: none.
+    """Reads a file with a JSON object, and checks it against a `schema.Object`, if any.
 
     Returns:
       Dict.
 
     Raises:
-      UserError: the file cannot be read, or has other content.
+      UserError: the file cannot be read, or has other content; it ends with `remedy`.
     """
     data = read(path, most_bytes, remedy)
     try:
@@ -107,14 +99,13 @@ def parse_json_object(data, finite=False):
         text = data.decode("utf-8") if isinstance(data, bytes) else data
     except UnicodeDecodeError as error:
         raise ValueError("not JSON: %s" % error) from None
-    hooks = (
-        {"parse_constant": _refuse_constant, "parse_float": _parse_finite_float}
-        if finite
-        else {}
-    )
     try:
         value = json.loads(
-            text, object_pairs_hook=_unique_entries, parse_int=_parse_int, **hooks
+            text,
+            object_pairs_hook=_unique_entries,
+            parse_int=_parse_int,
+            parse_constant=_refuse_constant if finite else None,
+            parse_float=_parse_finite_float if finite else None,
         )
     except json.JSONDecodeError as error:
         raise ValueError("not JSON: %s" % error) from None
@@ -162,11 +153,7 @@ def _is_nested_at_most(value, levels):
 
 
 def digest(path):
-    """SHA-256 of a file in hexadecimal.
-
-    Raises:
-      UserError: the file cannot be read.
-    """
+    """SHA-256 of a file in hexadecimal; raises a `UserError` if it cannot be read."""
     found = hashlib.sha256()
     try:
         with tf.io.gfile.GFile(path, "rb") as reader:
@@ -183,12 +170,7 @@ _REPLACED = ".replaced"
 
 
 def write_whole(path, data):
-    """Writes a file atomically, see `atomic_file`.
-
-    Args:
-      path: its path.
-      data: bytes, or a string to write in UTF-8.
-    """
+    """Writes bytes, or a string in UTF-8, atomically, see `atomic_file`."""
     data = data.encode("utf-8") if isinstance(data, str) else data
     with (
         atomic_file(path, len(data)) as partial,
@@ -212,9 +194,8 @@ def atomic_file(path, need=None, overwrite=True):
       UserError: the file cannot be written, or `path` is a folder or a device.
     """
     target = _real_path(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        kind = "a folder" if os.path.isdir(target) else "a pipe or device"
-        raise _not_writable(path, "it is " + kind)
+    if kind := _other_kind(target):
+        raise _not_writable(path, "it is a " + kind)
     partial = _working_path(target)
     with _writing(path, target, need):
         try:
@@ -235,10 +216,10 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
     Args:
       folder: its path; a link is followed.
       need: length of the files in bytes, or None.
-      is_own: see `check_replaceable`.
+      is_own: see `check_replaceable`, which is called first.
 
     Raises:
-      UserError: the folder cannot be written, or see `check_replaceable`.
+      UserError: the folder cannot be written or replaced.
     """
     check_replaceable(folder, is_own)
     restore(folder)
@@ -263,14 +244,10 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
 
 @contextlib.contextmanager
 def working_folder(path, need=None):
-    """Yields an empty folder beside `path`, and removes it at the end.
-
-    Args:
-      path: where its content is to be moved; a link is followed.
-      need: length of the content in bytes, or None.
+    """Yields an empty folder beside `path`, a link is followed; removes it at the end.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: the folder cannot be written, or its content of `need` bytes.
     """
     target = _real_path(path)
     partial = _working_path(target)
@@ -316,11 +293,7 @@ def check_replaceable(folder, is_own=lambda names: False):
 
 
 def stored_at(folder):
-    """Where a folder is found if a program was killed while it replaced the folder.
-
-    Returns:
-      `folder`, or the path that the program had moved it to.
-    """
+    """`folder`, or where a program that was killed while replacing it had moved it."""
     target = _real_path(folder)
     if tf.io.gfile.exists(target + _REPLACED) and not tf.io.gfile.exists(target):
         return target + _REPLACED
@@ -334,14 +307,9 @@ def restore(folder):
 
 
 def list_folder(folder, pattern="*"):
-    """Lists a folder; its own name is not taken for a pattern.
+    """Sorted list of the paths in a folder whose names match a pattern of `fnmatch`.
 
-    Args:
-      folder: its path.
-      pattern: pattern of `fnmatch` for the names in it.
-
-    Returns:
-      Sorted list of paths; empty if the folder does not exist.
+    It is empty if the folder does not exist.
 
     Raises:
       UserError: the folder cannot be read.

@@ -25,13 +25,7 @@ class SchemaError(ValueError):
     """An entry is not what the schema allows."""
 
     def __init__(self, entry, value, allowed):
-        """Makes the message.
-
-        Args:
-          entry: its path, such as "task.labels[2]".
-          value: what it holds.
-          allowed: what it may hold, such as "a whole number of at least 1".
-        """
+        """Takes a path such as "task.labels[2]", its value, and what it must be."""
         super().__init__(
             "%s is %s, it must be %s"
             % (entry or "the content", json_text(value), allowed)
@@ -67,17 +61,17 @@ class List(NamedTuple):
     def check(self, value, entry=""):
         """See `Value.check`."""
         if not isinstance(value, list) or not self.least <= len(value) <= self.most:
-            raise SchemaError(entry, value, self._allowed())
+            allowed = (
+                "a list of at least %d items" % self.least if self.least else "a list"
+            )
+            if self.most < math.inf:
+                allowed = "a list of %d to %d items" % (self.least, self.most)
+            raise SchemaError(entry, value, allowed)
         for number, item in enumerate(value):
             self.items.check(item, "%s[%d]" % (entry, number))
         if self.distinct and len(set(value)) < len(value):
             twice = next(item for item in value if value.count(item) > 1)
             raise ValueError("%s has %s twice" % (entry, json_text(twice)))
-
-    def _allowed(self):
-        if self.most < math.inf:
-            return "a list of %d to %d items" % (self.least, self.most)
-        return "a list of at least %d items" % self.least if self.least else "a list"
 
 
 class Object(NamedTuple):
@@ -142,24 +136,15 @@ def integer(least=0, most=2**63 - 1):
     if most < 2**63 - 1:
         allowed = "a whole number from %d to %d" % (least, most)
     return Value(
-        lambda value: (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and least <= value <= most
-        ),
+        lambda value: type(value) is int and least <= value <= most,
         allowed,
     )
 
 
 def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
     """A finite number: `least` <= number <= `most` and `above` < number < `below`."""
-    limits = (
-        ("at least %g", least),
-        ("above %g", above),
-        ("at most %g", most),
-        ("below %g", below),
-    )
-    texts = [text % limit for text, limit in limits if abs(limit) < math.inf]
+    names = {"at least": least, "above": above, "at most": most, "below": below}
+    texts = ["%s %g" % each for each in names.items() if abs(each[1]) < math.inf]
     return Value(
         lambda value: (
             is_number(value)
@@ -167,7 +152,7 @@ def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
             and least <= value <= most
             and above < value < below
         ),
-        " ".join(["a finite number", " and ".join(texts)]).rstrip(),
+        ("a finite number " + " and ".join(texts)).rstrip(),
     )
 
 
