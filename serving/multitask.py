@@ -1,15 +1,16 @@
 """Many tasks on one base model in one graph: each example of a batch names its task.
 
-The trained weights of all tasks stand side by side in tables, and each example gathers
+The trained weights of all tasks are concatenated into tables, and each example gathers
 the weights of its task: there is no loop over tasks and no branch. Tables have no
 padding. Layer norms and the last biases of adapters have one row per task; bottlenecks
 have one row per unit and the head one per label, task after task.
 
-Adding a task changes no bit of the scores of the others: the shapes that are computed
-depend on the tasks of the batch only.
+Adding a task does not change a bit of the others' scores: the shapes of all
+computations depend only on the tasks in the batch.
 
 Axis letters: B batch, S sequence, H hidden size, P positions computed (S, or 1 in the
-last layer), T tasks, A the widest bottleneck of the batch's tasks, L their most labels.
+last layer), T tasks; for the tasks of the batch, A is the size of the largest adapter,
+L the largest number of labels.
 """
 
 from typing import NamedTuple
@@ -71,8 +72,8 @@ def read_package(value, known_tasks=None):
       An `adapter_package.AdapterPackage`.
 
     Raises:
-      UserError: it is damaged, the name is empty, or it holds weights that are not
-        adapters, layer norms or head.
+      UserError: the package is damaged, its name is empty, or it holds weights other
+        than adapters, layer norms and head.
     """
     name, equals, folder = value.partition("=")
     if not equals or tf.io.gfile.isdir(value):
@@ -90,7 +91,7 @@ def read_package(value, known_tasks=None):
             % (folder, package.encoder_weights[0], folder, package.policy.text)
         )
     diagnosis.show_warnings(
-        ["%s: %s" % (folder, finding) for finding in package.diagnostics.warnings],
+        ["%s: %s" % (folder, warning) for warning in package.diagnostics.warnings],
         package.config["settings"],
     )
     if name is None:
@@ -100,10 +101,10 @@ def read_package(value, known_tasks=None):
 
 
 def fill_missing_weights(package, checkpoint):
-    """Adds the weights that a package leaves to the base model.
+    """Adds the adapters and layer norms that a package lacks.
 
-    Layer norms that it did not train are the base model's. Missing adapters are zeros,
-    which change nothing, of size 1 if it has none.
+    Missing layer norms are those of the base model. Missing adapters are zeros, which
+    do not change hidden states; their size is 1 in a package without adapters.
 
     Args:
       package: an `adapter_package.AdapterPackage`.
@@ -113,7 +114,7 @@ def fill_missing_weights(package, checkpoint):
       An `adapter_package.AdapterPackage` with adapters and layer norms in all layers.
 
     Raises:
-      UserError: it belongs to another base model.
+      UserError: the package was trained on another base model.
     """
     frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     base = checkpoint.base_fingerprint(frozen)
@@ -131,7 +132,7 @@ def fill_missing_weights(package, checkpoint):
 
 
 def stack_packages(packages):
-    """Puts the weights of several tasks side by side.
+    """Concatenates the weights of several tasks.
 
     Args:
       packages: list of `adapter_package.AdapterPackage`, all from
@@ -165,8 +166,8 @@ def check_compatible(packages):
     """Refuses packages that cannot be loaded together.
 
     Raises:
-      UserError: there are none, or two are of different base models, vocabularies or
-        case, or of tasks of the same name.
+      UserError: no package is given, or two packages differ in base model, vocabulary
+        or case, or have the same task name.
     """
     if not packages:
         raise UserError("no adapter package is given: give at least one")
@@ -279,7 +280,7 @@ def build_graph(
     Args:
       bert_config: a `modeling.BertConfig`.
       tables: dict from name to tensor, see `PackageStack.tables`. First dimensions may
-        be unknown and change from run to run.
+        be unknown, and differ between calls.
       input_ids: int32 [B, S].
       input_mask: int32 [B, S].
       segment_ids: int32 [B, S].
@@ -295,7 +296,7 @@ def build_graph(
     units = _index_table(tables["adapter_sizes"], task_ids)
     activation = tf.gather(tables["activations"], task_ids)[:, tf.newaxis, tf.newaxis]
 
-    def by_example(x):
+    def split_examples(x):
         # A -1 for the positions would be ambiguous in an empty batch.
         positions = tf.size(x) // tf.maximum(batch * H, 1)
         return tf.reshape(x, [batch, positions, H])
@@ -307,7 +308,7 @@ def build_graph(
         return getter(name, *args, **kwargs)
 
     def layer_norm(x):
-        return tf.reshape(modeling.layer_norm(by_example(x)), tf.shape(x))
+        return tf.reshape(modeling.layer_norm(split_examples(x)), tf.shape(x))
 
     def adapter(x):
         scope = tf.get_variable_scope().name + "/adapters/"
@@ -322,7 +323,7 @@ def build_graph(
         # The table has one row per unit: [B, A, H].
         down = tf.linalg.matrix_transpose(table("weights1", units.rows))
         output = modeling.bottleneck(
-            by_example(x),
+            split_examples(x),
             (down, table("biases1", units.rows)[:, tf.newaxis]),
             (table("weights2", units.rows), table("biases2", task_ids)[:, tf.newaxis]),
             activate,
@@ -365,7 +366,8 @@ def _head(tables, pooled, task_ids):
     logits = tf.squeeze(
         tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True), axis=1
     ) + tf.gather(tables["output_bias"], own.rows)
-    # Infinity: weights that overflow give NaN instead of a label of another task.
+    # -inf, not a large negative number: where weights overflow, the result is NaN
+    # instead of a label of another task.
     probabilities = tf.nn.softmax(tf.where_v2(own.is_own, logits, -np.inf))
     scores = tf.where_v2(is_regression & own.is_own, logits, probabilities)  # [B, L]
     most = tf.reduce_max(tables["num_labels"])

@@ -1,4 +1,4 @@
-"""Estimator assembly for any head: run config, devices, what is logged."""
+"""Builds the Estimator for any head, and trains: devices, summaries, checkpoints."""
 
 import ctypes
 import os
@@ -27,7 +27,7 @@ LOG_STEPS = 100
 # TensorFlow's name for the thread that writes an event file.
 _EVENT_THREAD = "EventLoggerThread"
 
-# Shards were measured, and faster, on machines with this number of cores only.
+# Shards are used on machines with this number of cores, where they were measured.
 _SHARDED_CORES = 2
 
 
@@ -93,12 +93,12 @@ _MALLOC_SETTINGS = {
     -1: 2**31 - 1,  # M_TRIM_THRESHOLD: freed bytes that are kept
     -2: 2**26,  # M_TOP_PAD: bytes requested beyond the need
     -4: 0,  # M_MMAP_MAX: separate mappings of large tensors
-    -8: 1,  # M_ARENA_MAX: pools; of one, any tensor can reuse the memory
+    -8: 1,  # M_ARENA_MAX: pools; with one, any tensor can reuse all freed memory
 }
 
 
 def keep_freed_memory():
-    """Has glibc's allocator, where it is used, keep the memory that is freed.
+    """Makes glibc's allocator, if it is used, keep the memory that is freed.
 
     By default the memory of each large tensor is returned to the system and requested
     again page by page: tens of thousands of page faults in a training step, 10 to 20 %
@@ -115,7 +115,7 @@ def cpu_shards(batch_sizes):
 
     Each shard is computed by one core. Without shards all cores share each operation,
     and wait for each other after it. The threads of operations belong to the process,
-    not to a session, so all batches of a process are in shards or none.
+    not to a session, so a process splits all of its batches or none.
 
     Args:
       batch_sizes: sizes of all batches that the process computes.
@@ -168,10 +168,10 @@ def train(model_fn, settings, input_fn, watch, stop):
     def train_on(placement, hooks):
         trained = make_estimator(model_fn, settings, placement)
         if not devices.use_tpu:
-            # Before the Estimator's hook for the loss, whose error says less.
+            # Runs before the Estimator's hook for the loss, whose error has no details.
             hooks = [*hooks, watch]
             if devices.cluster is None:
-                # The Estimator's would save a step before `watch` has its loss.
+                # The Estimator's saver hook would run before `watch` has the loss.
                 hooks.append(
                     tf.train.CheckpointSaverHook(
                         settings.output_dir,
@@ -215,7 +215,7 @@ def prepare_summaries(folder, write_graph):
       folder: its path.
       write_graph: whether the event file holds the Estimator's graph.
     """
-    # A new writer writes the default graph: here an empty one.
+    # A new writer writes the default graph, so it is created in an empty one.
     with tf.Graph().as_default():
         writer = tf.summary.FileWriterCache.get(folder)
     if writer in _prepared_writers:
@@ -223,7 +223,7 @@ def prepare_summaries(folder, write_graph):
     _prepared_writers.add(writer)
     if not write_graph:
         writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
-    # An error in its thread is raised again by the next call.
+    # The next call raises an error of the writer's thread again.
     threading.excepthook = _hide_writer_error
     events, explained = writer.event_writer, disk.explain_errors(folder)
     events.add_event = explained(events.add_event)
@@ -241,13 +241,13 @@ def _hide_writer_error(failure):
 class SaveHook(estimator.SessionRunHook):
     """Writes the last losses before each checkpoint, and explains failed saves.
 
-    For a file above the system's limit TensorFlow raises the error of the end of the
-    input, which would end the training as if it were complete. The files of a
-    checkpoint that failed are removed.
+    If a file exceeds the system's size limit, TensorFlow raises `OutOfRangeError`. The
+    Estimator takes it for the end of the input, and training would end as if it were
+    complete. The files of a failed save are removed.
     """
 
     def __init__(self, output_dir, watch=None):
-        """Takes the folder and, where losses are written, the `ProgressHook`."""
+        """Takes the folder, and the `ProgressHook` if its losses are to be written."""
         self._output_dir = output_dir
         self._watch = watch
 

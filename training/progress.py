@@ -15,12 +15,12 @@ from system import console, files, wording
 from training.estimator_compat import estimator
 from weights import diagnosis
 
-# Seconds between two lines where there is no terminal: one for each tenth of the steps,
-# but not sooner than the first and not later than the second.
+# Limits, in seconds, of the time between two lines where there is no terminal. Between
+# them, one line is written for each tenth of the steps.
 SHORTEST_INTERVAL = 15.0
 LONGEST_INTERVAL = 600.0
 
-# Steps after the warm-up before which a high loss means nothing.
+# Steps after the warm-up before which a high loss is not reported.
 _MIN_STEPS = 100
 
 _LOSSES = ".losses"  # ending of the file, little-endian float32
@@ -37,7 +37,7 @@ _BAR = (
 
 
 class ProgressSettings(NamedTuple):
-    """What a `ProgressHook` has to know."""
+    """Settings of a `ProgressHook`."""
 
     batch_size: int  # examples of one step
     num_train_steps: int
@@ -52,7 +52,7 @@ class NotFiniteError(RuntimeError):
 
 
 def report(loss, step):
-    """Adds a loss and an `optimization.TrainStep` to what `ProgressHook` reads."""
+    """Adds a loss and an `optimization.TrainStep` to the collection of the hook."""
     for tensor in (loss, step.learning_rate, step.gradient_norm):
         tf.add_to_collection(_REPORT, tensor)
 
@@ -60,18 +60,18 @@ def report(loss, step):
 class ProgressHook(estimator.SessionRunHook):
     """A progress bar on a terminal, plain lines elsewhere, both on standard error.
 
-    Examples per second, loss, learning rate, time left. Ends the training when the loss
-    or the norm of the gradients is not finite, and warns once where the loss stays that
-    of predicting the label frequencies.
+    Shows examples per second, loss, learning rate and time left. Raises a
+    `NotFiniteError` when the loss or the norm of the gradients is not finite, and warns
+    once if the loss does not fall below that of predicting the label frequencies.
     """
 
     def __init__(self, settings, stream=None, losses=()):
-        """Makes the hook, which is used for all parts of a run.
+        """Makes a hook, which is used in all parts of a run, between evaluations too.
 
         Args:
           settings: a `ProgressSettings`.
           stream: text stream; standard error by default.
-          losses: those of the steps before, the result of `read_losses`.
+          losses: the losses before the first step, the result of `read_losses`.
         """
         self._settings = settings
         self._stream = stream
@@ -83,7 +83,7 @@ class ProgressHook(estimator.SessionRunHook):
         self.last_values: dict | None = None  # of the last step
 
     def begin(self):
-        # Those of the first replica: they are means over all replicas.
+        # The first replica's tensors, whose values are means over all replicas.
         tensors = tf.get_collection(_REPORT)[:3]
         self._fetches = dict(zip(("loss", "learning_rate", "gradient_norm"), tensors))
         self._global_step = tf.train.get_or_create_global_step()
@@ -135,7 +135,7 @@ class ProgressHook(estimator.SessionRunHook):
         return elapsed >= (SHORTEST_INTERVAL if tenth else LONGEST_INTERVAL)
 
     def _check_learning(self):
-        """Warns once that nothing is learned, and says once that it is learned now."""
+        """Warns once if the loss does not fall; withdraws the warning once it does."""
         settings = self._settings
         enough = max(2 * self._window, _MIN_STEPS) + settings.num_warmup_steps
         if self.steps_done < enough or len(self._losses) < self._window:
@@ -228,7 +228,7 @@ def read_losses(checkpoint):
 
 
 def remove_stale_losses(output_dir):
-    """Removes losses whose checkpoint is not there any more."""
+    """Removes the files of losses whose checkpoint has been deleted."""
     names = set(tf.io.gfile.listdir(output_dir))
     for name in names:
         stem, ending = os.path.splitext(name)

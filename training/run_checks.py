@@ -166,10 +166,10 @@ def _show_base(base, report):
 
 
 def _check_head(flags, task):
-    """Refuses the head of --init_checkpoint where its labels are others.
+    """Refuses a head of --init_checkpoint that was trained with other labels.
 
-    A checkpoint knows the outputs of its head by position only; the `run.json` beside
-    it, if there is one, has their labels.
+    In the checkpoint the head's outputs have positions only; the `run.json` beside it,
+    if there is one, has their labels.
     """
     record = run_record.read(os.path.dirname(flags.init_checkpoint))
     if record is None:

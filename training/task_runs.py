@@ -104,7 +104,7 @@ def _train_from(step_reached, model_fn, run, watch, evaluate_step):
 
 
 def _warn_of_space(settings):
-    """Warns where the run's checkpoints will need more space than is free."""
+    """Warns if the run's checkpoints will need more space than is free."""
     record = run_record.read(settings.output_dir)
     size = checkpoints.checkpoint_bytes(
         record["parameters"], record["identity"]["checkpoint_content"]
@@ -128,8 +128,8 @@ def evaluate(estimator, run, diagnostics):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
     Returns:
-      The `diagnosis.Diagnostics` with those of the evaluation, unless adapters are
-      ablated.
+      The `diagnosis.Diagnostics`, with the warnings of the evaluation unless adapters
+      are ablated.
     """
     task = run.task
     lines: dict[str, Any] = {}
@@ -184,14 +184,14 @@ def _write_results(run, step, lines, report, diagnostics):
         record["ablated_adapter_layers"] = run.ablated
     _write_json(run, "eval_results.json", record)
     if run.ablated:
-        return  # Record and package are those of the whole model.
+        return  # `run.json` and the package describe the model without ablation.
     run_record.write_diagnostics(output_dir, diagnostics)
     scores = {name: entry["scores"] for name, entry in report.items()}
     run_package.add_scores(output_dir, step, scores, diagnostics)
 
 
 def write_predictions(estimator, run):
-    """Predicts the test sets; writes `test_results.tsv` and the server's files."""
+    """Predicts the test sets; writes `test_results.tsv` and submission files."""
     output_dir, task = run.settings.output_dir, run.task
     for split in task.test:
         probabilities = scoring.predict(estimator, run, split, "predict")

@@ -21,9 +21,9 @@ _PATH_REMEDY = (
     "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001"
 )
 
-_MOST_INDEX_BYTES = 1 << 26  # BERT-large's has a thousandth of that.
+_MOST_INDEX_BYTES = 1 << 26  # BERT-large's index has a thousandth of this size.
 
-# Content of a run's own checkpoints: all variables, or trained ones, slots and step.
+# Content of a run's checkpoints: all variables, or trained variables, slots and step.
 ALL, TRAINED = "all", "trained"
 CONTENTS = (ALL, TRAINED)
 
@@ -63,10 +63,10 @@ def _data_files(checkpoint):
 
 
 class Checkpoint:
-    """A checkpoint that is opened once, and what was read of it.
+    """An open checkpoint, which remembers the tensors that it has checked.
 
     Attributes:
-      path: its path without file endings.
+      path: path of the checkpoint, without file endings.
       shapes: dict from the name of each tensor to its shape, a list of ints.
     """
 
@@ -74,7 +74,7 @@ class Checkpoint:
         """Opens a checkpoint, or raises a `UserError` with the remedy."""
         self.path, self._remedy = path, remedy
         self._checked, self._fingerprints = set(), {}
-        with self._explained(remedy):
+        with self._explain_errors(remedy):
             if not tf.io.gfile.exists(path + ".index"):
                 raise UserError("no checkpoint at %s: %s" % (path, remedy))
             for file in (path + ".index", *_data_files(path)):
@@ -95,7 +95,7 @@ class Checkpoint:
             )
 
     @contextlib.contextmanager
-    def _explained(self, remedy):
+    def _explain_errors(self, remedy):
         """Turns an error of TensorFlow's while reading into a `UserError`."""
         try:
             yield
@@ -107,7 +107,7 @@ class Checkpoint:
 
     def read_value(self, name):
         """One tensor as an array; raises a `UserError` where it is damaged."""
-        with self._explained(self._remedy):
+        with self._explain_errors(self._remedy):
             return self._reader.get_tensor(name)
 
     def iterate_values(self, names):
@@ -132,16 +132,16 @@ class Checkpoint:
         """Reads tensors, so that damage is found before anything slow.
 
         Args:
-          remedy: what to do about one that is damaged, for the message.
+          remedy: what to do about a damaged tensor, for the error message.
           names: the tensors' names; None for all.
 
         Raises:
-          UserError: a tensor's bytes are not those that were written, it is a float of
-            another dtype than float32, or it is not finite.
+          UserError: the checksum of a tensor is wrong, its dtype is a floating dtype
+            other than float32, or a value is not finite.
         """
         names = set(self.shapes) if names is None else set(names)
         for name in sorted(names - self._checked):
-            with self._explained(remedy):
+            with self._explain_errors(remedy):
                 value = self._reader.get_tensor(name)
             dtype = self._dtypes[name]
             if dtype.is_floating and dtype != tf.float32:
@@ -164,7 +164,7 @@ class Checkpoint:
         ).hexdigest()
 
     def base_fingerprint(self, names):
-        """Identifies a base model, whatever else is in its checkpoint.
+        """Identifies a base model by its frozen variables; others are ignored.
 
         Args:
           names: names of all frozen variables.
@@ -202,15 +202,15 @@ class Checkpoint:
           shapes: dict from name to shape, all variables of the model.
           trained: names of the trained variables; only these may be missing.
           allow_random_base: whether frozen variables may be missing too.
-          remedy: what to do where it does not fit, for messages; None for the
-            checkpoint of `--init_checkpoint`.
+          remedy: what to do if the checkpoint does not fit, for error messages; None
+            for the checkpoint of `--init_checkpoint`.
 
         Returns:
           A `LoadReport`.
 
         Raises:
-          UserError: nothing of BERT is in the checkpoint, a shape differs, or a frozen
-            variable is missing.
+          UserError: the checkpoint has no variable of BERT, a shape differs, or a
+            frozen variable is missing.
         """
         found = self.shapes
         report = LoadReport(
@@ -222,7 +222,7 @@ class Checkpoint:
                 if name not in shapes and not _TRAINING_STATE.search(name)
             ),
         )
-        # With --train_policy=head the trained variables are none of BERT's.
+        # With --train_policy=head no trained variable belongs to BERT.
         if not any(name.startswith("bert/") for name in report.matched) and any(
             name.startswith("bert/") for name in shapes
         ):
@@ -277,7 +277,7 @@ def _shape_remedy(name):
     return "give the bert_config.json of this checkpoint, --bert_config_file"
 
 
-# For a single question; to ask several, keep the `Checkpoint`.
+# Each of these opens the checkpoint; for several calls, keep a `Checkpoint`.
 
 
 def read_shapes(checkpoint, remedy=_PATH_REMEDY):
@@ -299,7 +299,7 @@ def latest(folder):
     """The last checkpoint in a folder, a path without file endings, or None.
 
     Raises:
-      UserError: the file that names it is damaged.
+      UserError: the file `checkpoint` is damaged.
     """
     path = os.path.join(folder, "checkpoint")
     text_lines.check_plain_file(path, path)
@@ -336,7 +336,7 @@ def write(prefix, values):
       values: dict from name to array.
 
     Raises:
-      UserError: what is read is not what was written.
+      UserError: a tensor that is read back differs.
     """
     names = sorted(values)
     with tf.Graph().as_default():
@@ -357,7 +357,7 @@ def write(prefix, values):
     for name, value in Checkpoint(prefix, remedy).iterate_values(names):
         if not np.array_equal(value, values[name]):
             raise UserError(
-                "%s of checkpoint %s reads otherwise than it was written: %s"
+                "%s of checkpoint %s differs from what was written: %s"
                 % (name, prefix, remedy)
             )
 
@@ -366,16 +366,17 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
     """Initializes the current graph's variables from checkpoints, by name.
 
     Args:
-      init_checkpoint: path without file endings, or None for nothing.
-      use_tpu: on TPU the values are assigned in a scaffold function.
-      adapters_checkpoint: the same; takes precedence over `init_checkpoint`.
+      init_checkpoint: path without file endings; None: nothing is initialized.
+      use_tpu: whether the graph runs on TPU, where a scaffold function assigns the
+        values.
+      adapters_checkpoint: path of a checkpoint that takes precedence, or None.
 
     Returns:
-      The scaffold function for `TPUEstimatorSpec`, or None.
+      The scaffold function for `TPUEstimatorSpec`; None where none is needed.
     """
     if not init_checkpoint:
         return None
-    # `content_scope` has an initializer for those of other dtypes.
+    # Variables of other dtypes are initialized by `content_scope`.
     variables = [
         v for v in tf.trainable_variables() if v.dtype.base_dtype == tf.float32
     ]
@@ -411,11 +412,11 @@ def content_scope(
 
     Args:
       content: one of `CONTENTS`.
-      kernel_dtype: dtype that frozen kernels are kept in where the content leaves them
-        out; in checkpoints they are float32.
-      init_checkpoint: the base model, path without file endings; for another dtype,
-        since `tf.train.init_from_checkpoint` does not cast.
-      policy: the `optimization.TrainPolicy`, which says what is frozen.
+      kernel_dtype: dtype of frozen kernels with the content `TRAINED`; in the base
+        model's checkpoint they are float32.
+      init_checkpoint: the base model, path without file endings. Kernels of another
+        dtype are read from it, since `tf.train.init_from_checkpoint` does not cast.
+      policy: the `optimization.TrainPolicy`.
 
     Returns:
       A context manager.
@@ -434,12 +435,12 @@ def content_scope(
 
         return initial
 
-    def frozen_are_local(getter, name, *args, **kwargs):
+    def make_frozen_local(getter, name, *args, **kwargs):
         collections = set(modeling.TRAINED_COLLECTIONS).intersection(
             kwargs["collections"]
         )
         if not policy.trains(name, *(collections or {modeling.OTHER})):
-            # Local variables are not saved, and initialized for each session.
+            # Local variables are not saved; each session initializes them.
             kwargs["collections"] = [tf.GraphKeys.LOCAL_VARIABLES]
             if kernel_dtype != tf.float32 and name.endswith("/kernel"):
                 kwargs.update(dtype=kernel_dtype, initializer=cast_from_base(name))
@@ -447,7 +448,7 @@ def content_scope(
 
     return tf.variable_scope(
         tf.get_variable_scope(),
-        custom_getter=frozen_are_local if content == TRAINED else None,
+        custom_getter=make_frozen_local if content == TRAINED else None,
         use_resource=True,
     )
 

@@ -2,7 +2,7 @@
 
 A degenerate model predicts the same class for every text, with the probabilities of the
 label frequencies: its scores are those of the majority-class baseline, its loss is the
-entropy of the labels. The rest of such a run looks like any other.
+entropy of the labels. Nothing else in such a run indicates it.
 """
 
 from typing import NamedTuple
@@ -119,7 +119,7 @@ class Diagnostics(NamedTuple):
 
     @property
     def warnings(self):
-        """All of them."""
+        """Warnings of training and evaluation, a list of texts."""
         return [*(self.training or ()), *(self.evaluation or ())]
 
     def to_json(self):
@@ -134,10 +134,10 @@ SCHEMA = schema.Object(
 
 
 def from_json(entry):
-    """The `Diagnostics` of an entry "health"; of None, as in older files, empty ones.
+    """Reads an entry "health"; None, as in older files, gives empty `Diagnostics`.
 
     Raises:
-      ValueError: the entry is not of `SCHEMA`.
+      ValueError: the entry does not match `SCHEMA`.
     """
     if entry is None:
         return Diagnostics()
@@ -146,11 +146,11 @@ def from_json(entry):
 
 
 def diagnose_untrained(names):
-    """The `Diagnostics` of a model whose variables of these names are untrained."""
+    """The `Diagnostics` of a model in which the named variables were never trained."""
     return Diagnostics(
         training=[
             "never trained: %s, such as %s, which neither --output_dir nor "
-            "--init_checkpoint holds; scores are those of chance"
+            "--init_checkpoint holds; scores are at chance level"
             % (wording.pluralize(len(names), "variable"), names[-1])
         ]
     )
@@ -182,7 +182,7 @@ def show_warnings(warnings, settings=None):
 
     Args:
       warnings: list of texts; [] shows nothing.
-      settings: the run's settings by their flags' names, where they are known.
+      settings: dict of the run's settings by flag name; None if unknown.
     """
     if not warnings:
         return

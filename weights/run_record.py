@@ -58,8 +58,8 @@ def write(output_dir, identity, training, parameters):
     Args:
       output_dir: the run's folder.
       identity: dict of the settings that the folder's weights depend on.
-      training: dict of the settings that a resumed training depends on; None keeps
-        those of the file.
+      training: dict of the settings that a resumed run must share; None keeps those
+        in the file.
       parameters: the result of `checkpoints.parameter_counts`.
     """
     kept = read(output_dir) or {}
@@ -85,7 +85,7 @@ def copy(output_dir, folder):
 
 
 def write_diagnostics(output_dir, diagnostics):
-    """Records a run's `diagnosis.Diagnostics`; None: they are unknown."""
+    """Records a run's `diagnosis.Diagnostics`; None removes the entry."""
     record = read(output_dir)
     record.pop("health", None)
     if diagnostics is not None:
@@ -133,12 +133,13 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
       The global step of the folder's last checkpoint; None if there is none.
 
     Raises:
-      UserError: it is no folder, or of another run: what differs, with both values.
+      UserError: it is a file, or the folder of another run; the message names the
+        setting that differs and both values.
     """
     _check_folder(output_dir)
     path = checkpoints.latest(output_dir)
     record = read(output_dir) or {"identity": {}}
-    # Without a checkpoint too: results of another model would be overwritten.
+    # Also without a checkpoint: the run would overwrite results of another model.
     _compare(output_dir, "its model", record["identity"], identity)
     if path is None:
         _check_no_checkpoint_is_left(output_dir)
@@ -210,7 +211,7 @@ def _check_folder(output_dir):
 def _check_no_checkpoint_is_left(output_dir):
     """Refuses to overwrite checkpoints that the file `checkpoint` does not name.
 
-    One of step 0 alone is left by a run that was killed before anything was trained.
+    A checkpoint of step 0 is ignored: a run killed before its first step leaves one.
     """
     left = files.list_folder(output_dir, "model.ckpt-*.index")
     names = [os.path.basename(path)[: -len(".index")] for path in left]
