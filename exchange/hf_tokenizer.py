@@ -27,13 +27,6 @@ _TOKENIZER_NAME = "tokenizer.json"
 _SPECIAL_TOKENS_NAME = "special_tokens_map.json"
 _ADDED_TOKENS_NAME = "added_tokens.json"
 _SENTENCE_CONFIG_NAME = "sentence_bert_config.json"
-_SETTINGS_NAMES = (
-    CONFIG_NAME,
-    _TOKENIZER_NAME,
-    _SPECIAL_TOKENS_NAME,
-    _ADDED_TOKENS_NAME,
-    _SENTENCE_CONFIG_NAME,
-)
 
 # They avoid where all tokenizers of Hugging Face differ from Google's program: words of
 # 101 to 200 characters ([UNK] there), special tokens in a text (not split there), the
@@ -98,7 +91,13 @@ def read(folder, model_config, config_path):
         tokenizer gives other ids than BERT's.
     """
     settings = {}
-    for name in _SETTINGS_NAMES:
+    for name in (
+        CONFIG_NAME,
+        _TOKENIZER_NAME,
+        _SPECIAL_TOKENS_NAME,
+        _ADDED_TOKENS_NAME,
+        _SENTENCE_CONFIG_NAME,
+    ):
         path = os.path.join(folder, name)
         settings[name] = hf_files.read_json(path) if os.path.lexists(path) else {}
     config, content = settings[CONFIG_NAME], settings[_TOKENIZER_NAME]
@@ -121,12 +120,11 @@ def read(folder, model_config, config_path):
     features.check_vocabulary(path, ids, vocab_size, config_path)
     if len(ids) < vocab_size:
         logging.warning(
-            "%s has %d tokens, vocab_size is %d: %d rows of the word embeddings are "
-            "never used.",
+            "%s has %d of the %d tokens of config.json's vocab_size: the other rows of "
+            "the word embeddings are never used.",
             path,
             len(ids),
             vocab_size,
-            vocab_size - len(ids),
         )
     tokenizer = _load_tokenizer(folder, settings, ids)
     _check_same_ids(ids, path, tokenizer)
@@ -138,27 +136,18 @@ def read(folder, model_config, config_path):
 
 
 def log_case(vocabulary):
-    """Logs the `--do_lower_case` that an encoder needs.
-
-    Args:
-      vocabulary: a `Vocabulary`.
-    """
-    lower_case, source = vocabulary.lower_case, "its tokenizer"
-    if lower_case is None:
-        lower_case = tokenization.detect_lower_case(vocabulary.ids)
-        source = "its word pieces"
-    if lower_case is None:
-        lower_case, source = True, "the default of transformers"
-    logging.info("By %s, run this encoder with --do_lower_case=%s", source, lower_case)
+    """Logs the `--do_lower_case` that the encoder of a `Vocabulary` needs."""
+    cases = (
+        (vocabulary.lower_case, "its tokenizer"),
+        (tokenization.detect_lower_case(vocabulary.ids), "its word pieces"),
+        (True, "the default of transformers"),
+    )
+    case, source = next(item for item in cases if item[0] is not None)
+    logging.info("By %s, run this encoder with --do_lower_case=%s", source, case)
 
 
 def warn_of_case(model_name, do_lower_case):
-    """Warns where the name of a model says that its text has another case.
-
-    Args:
-      model_name: such as "bert-base-cased".
-      do_lower_case: bool.
-    """
+    """Warns where the name of a model, as "bert-base-cased", states another case."""
     found = re.search("(un)?cased", model_name)
     if found and bool(found.group(1)) != do_lower_case:
         logging.warning(
@@ -182,16 +171,13 @@ def _load_tokenizer(folder, settings, ids):
 
     Returns:
       A tokenizer without truncation and padding.
-
-    Raises:
-      UserError: the files are damaged, or the tokenizer is of another kind.
     """
     content, config = settings[_TOKENIZER_NAME], settings[CONFIG_NAME]
     try:
         changes = _changed_settings(config, has_file=bool(content))
         if content:
-            _check_parts(content)
-            content["normalizer"].update(changes)
+            if changes:
+                content["normalizer"].update(changes)
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
         else:
             special = {**settings[_SPECIAL_TOKENS_NAME], **config}
@@ -213,11 +199,7 @@ def _load_tokenizer(folder, settings, ids):
 
 
 def _changed_settings(config, has_file):
-    """Settings of the normalizer that tokenizer_config.json replaces.
-
-    Raises:
-      ValueError: the class of the tokenizer is not BERT's.
-    """
+    """Settings of the normalizer that tokenizer_config.json replaces."""
     name = config["tokenizer_class"]
     if name is not None and not _TOKENIZER_CLASS.fullmatch(str(name)):
         if has_file:
@@ -234,22 +216,6 @@ def _changed_settings(config, has_file):
         for entry, changed in _NORMALIZER_ENTRIES.items()
         if config.get(entry) is not None
     }
-
-
-def _check_parts(content):
-    """Refuses a tokenizer.json whose parts are not those of BERT's tokenizer."""
-    for part, allowed in (
-        ("normalizer", "BertNormalizer"),
-        ("pre_tokenizer", "BertPreTokenizer"),
-        ("model", "WordPiece"),
-    ):
-        entries = content.get(part) or {}
-        # The first versions do not state the model's type.
-        if entries.get("type", "WordPiece") != allowed:
-            raise ValueError(
-                "the type of its %s is %r, and only %s can be converted"
-                % (part, entries.get("type"), allowed)
-            )
 
 
 def _added_tokens(settings):
@@ -273,9 +239,8 @@ def _vocab_lines(content, vocab_size, path):
     model = content.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     ids = list(vocab.values()) if isinstance(vocab, dict) else [None]
-    if not all(type(i) is int and 0 <= i < vocab_size for i in ids) or (
-        len(set(ids)) < len(ids)
-    ):
+    are_ids = all(type(i) is int and 0 <= i < vocab_size for i in ids)
+    if not are_ids or len(set(ids)) < len(ids):
         raise UserError(
             "%s: the tokens in its vocab must have different ids from 0 to %d, the "
             "vocab_size in config.json less 1. Use the two files of the same encoder."
@@ -311,14 +276,11 @@ def _detect_case(folder, ids, tokenizer, added, is_lowered):
     """The `do_lower_case` with which BERT's tokenizer equals that of a folder.
 
     Args:
-      folder: its path.
+      folder: its path, for messages.
       ids: the vocabulary, dict from token to id.
       tokenizer: that of the folder.
       added: list of texts that it never splits.
       is_lowered: whether text is lower-cased before it.
-
-    Raises:
-      UserError: it equals neither; the first text that differs is named.
     """
     texts = list(PROBE_TEXTS)
     for token in added:
