@@ -38,6 +38,13 @@ _SUPPORTED = (
 )
 # Scope of a sublayer -> entry by which it has adapters.
 SUBLAYERS = {"attention/output": "mh_adapter", "output": "output_adapter"}
+# Variable of an adapter -> its tensor there.
+TENSORS = {
+    "weights1": "adapter_down.0.weight",
+    "biases1": "adapter_down.0.bias",
+    "weights2": "adapter_up.weight",
+    "biases2": "adapter_up.bias",
+}
 
 # Entry -> its only supported value, which is the default, and the reason.
 REQUIRED = {
@@ -83,10 +90,7 @@ def only(value, reason):
 UNKNOWN_ENTRY = schema.Value(lambda value: not value, "missing: it is not known")
 _CONFIG_SCHEMA = schema.Object(
     {
-        **{
-            entry: only(*value_and_reason)
-            for entry, value_and_reason in REQUIRED.items()
-        },
+        **{entry: only(value, reason) for entry, (value, reason) in REQUIRED.items()},
         "residual_before_ln": schema.BOOLEAN,
         "non_linearity": schema.one_of(*sorted(_ACTIVATIONS)),
         "scaling": schema.either(schema.number(), schema.one_of("learned", "channel")),
@@ -96,9 +100,14 @@ _CONFIG_SCHEMA = schema.Object(
     optional={
         "architecture": only(None, "only bottleneck adapters are supported"),
         **dict.fromkeys(
-            (*SUBLAYERS.values(), "inv_adapter", "invertible_adapter"), schema.ANY
+            [
+                *SUBLAYERS.values(),
+                "inv_adapter",
+                "invertible_adapter",
+                *_WITHOUT_EFFECT,
+            ],
+            schema.ANY,
         ),
-        **dict.fromkeys(_WITHOUT_EFFECT, schema.ANY),
     },
     others=UNKNOWN_ENTRY,
 )
@@ -156,15 +165,9 @@ def read_config(stated, bert_config, path):
 
 
 def refuse_invertible(stated, config, tensor_names, path):
-    """Refuses invertible adapters, those of the embeddings.
+    """Refuses invertible adapters, those of the embeddings, by config and tensors.
 
     Old configs of task adapters describe invertible adapters that do not exist.
-
-    Args:
-      stated: dict, the content of the file.
-      config: see `read_config`.
-      tensor_names: names of the stored tensors.
-      path: of the file, for messages.
     """
     inverse = config.get("inv_adapter") or config.get("invertible_adapter")
     held = any("invertible" in name for name in tensor_names)
@@ -203,10 +206,10 @@ def expected_shapes(config, name, bert_config, path):
                 continue
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
             prefix = tensor_prefix(scope, name)
-            shapes[prefix + "adapter_down.0.weight"] = (size, H)
-            shapes[prefix + "adapter_down.0.bias"] = (size,)
-            shapes[prefix + "adapter_up.weight"] = (H, size)
-            shapes[prefix + "adapter_up.bias"] = (H,)
+            for tensor, shape in zip(
+                TENSORS.values(), ((size, H), (size,), (H, size), (H,))
+            ):
+                shapes[prefix + tensor] = shape
             if scaling_shape:
                 shapes[prefix + "scaling"] = scaling_shape
             sizes[scope] = size
@@ -219,10 +222,8 @@ def expected_shapes(config, name, bert_config, path):
 
 def tensor_prefix(scope, name):
     """Prefix of the tensors of the adapter in a scope of "bert"."""
-    return "%s.adapters.%s." % (
-        scope.replace("layer_", "layer.").replace("/", "."),
-        name,
-    )
+    scope = scope.replace("layer_", "layer.").replace("/", ".")
+    return "%s.adapters.%s." % (scope, name)
 
 
 def _bottleneck_size(factor, layer, hidden_size, path):
@@ -230,32 +231,20 @@ def _bottleneck_size(factor, layer, hidden_size, path):
     value = factor
     if isinstance(factor, dict):
         value = factor.get(str(layer), factor.get("default"))
-    if not schema.is_number(value) or not 0 < value < math.inf:
+    is_finite = schema.is_number(value) and 0 < value < math.inf
+    if not is_finite or hidden_size // value >= 2**31:
         raise UserError(
-            "%s: reduction_factor is %s, layer %d needs a number above 0. Give "
-            "the adapter_config.json that lies beside the weights."
+            "%s: reduction_factor is %s, layer %d needs a number above 0, not too "
+            "small. Give the adapter_config.json that lies beside the weights."
             % (path, schema.json_text(factor), layer)
         )
-    size = hidden_size // value
-    if not size < 2**31:
-        raise UserError(
-            "%s: reduction_factor is %s, which is too small."
-            % (path, schema.json_text(factor))
-        )
-    return max(1, int(size))
+    return max(1, int(hidden_size // value))
 
 
 def describe_changes(config, sizes, size, bert_config):
-    """Describes how the imported adapters are represented differently.
+    """Lists, as texts, how adapters imported with `size` are represented differently.
 
-    Args:
-      config: see `read_config`.
-      sizes: see `expected_shapes`.
-      size: bottleneck size of the imported adapters.
-      bert_config: `modeling.BertConfig` of the base model.
-
-    Returns:
-      List of texts.
+    See `read_config` for `config`, and `expected_shapes` for `sizes`.
     """
     changes = []
     if config["scaling"] != 1:

@@ -17,13 +17,13 @@ import safetensors.numpy
 from errors import UserError, printable
 from exchange import adapterhub_config, hf_files
 from system import schema
+from training import classifier
 
 CONFIG_NAME = "adapter_config.json"
 HEAD_CONFIG_NAME = "head_config.json"
 _WEIGHTS_NAMES = ("adapter.safetensors", "pytorch_adapter.bin")
 _HEAD_WEIGHTS_NAMES = ("model_head.safetensors", "pytorch_model_head.bin")
 _VERSION = "adapters.1.3.0"
-_MODEL_CLASS = "BertAdapterModel"
 _MODEL_WITH_HEAD = "BertForSequenceClassification"
 
 _ACTIVATIONS = {
@@ -42,13 +42,12 @@ _OLD_SCOPES = (
     "layer_text_lang_adapters",
 )
 _HEAD_DEFAULTS = {"head_type": None, "layers": 2, "use_pooler": False, "bias": True}
+_only = adapterhub_config.only
 _HEAD_SCHEMA = schema.Object(
     {
-        "head_type": adapterhub_config.only("classification", "heads have one output"),
-        "layers": adapterhub_config.only(1, "a head is one layer here"),
-        "use_pooler": adapterhub_config.only(
-            True, "heads read the pooler's output here"
-        ),
+        "head_type": _only("classification", "heads have one output"),
+        "layers": _only(1, "a head is one layer here"),
+        "use_pooler": _only(True, "heads read the pooler's output here"),
         "num_labels": schema.integer(1),
         "bias": schema.ANY,
     },
@@ -121,17 +120,6 @@ def _read_weights(folder, names, config_path):
     if not present:
         raise UserError("There is no %s beside %s." % (" or ".join(names), config_path))
     tensors = hf_files.list_tensors(folder, present[:1])
-    for tensor in tensors:
-        if tensor.type not in hf_files.FLOAT_TYPES:
-            raise UserError(
-                "%s: %s is of type %s, not one of %s."
-                % (
-                    tensor.path,
-                    printable(tensor.name),
-                    tensor.type,
-                    ", ".join(hf_files.FLOAT_TYPES),
-                )
-            )
     renamed = {}
     for tensor, value in hf_files.read_tensors(tensors):
         name = tensor.name
@@ -172,28 +160,22 @@ def _convert_weights(found, config, name, sizes, size, bert_config, folder):
     The scaling becomes part of the second layer: s (h W + b) = h (s W) + s b.
     """
     H = bert_config.hidden_size
+    shapes = ((H, size), (1, size), (size, H), (1, H))
     weights = {}
     for layer in range(bert_config.num_hidden_layers):
         for sublayer in adapterhub_config.SUBLAYERS:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            down, down_bias = np.zeros([H, size]), np.zeros([1, size])
-            up, up_bias = np.zeros([size, H]), np.zeros([1, H])
-            if scope in sizes:
-                prefix = adapterhub_config.tensor_prefix(scope, name)
-                used = sizes[scope]
-                down[:, :used] = found[prefix + "adapter_down.0.weight"].T
-                down_bias[0, :used] = found[prefix + "adapter_down.0.bias"]
-                # In float64, so that scaling by 1 and by powers of 2 is exact.
-                scaling = found.get(prefix + "scaling", config["scaling"])
-                scaling = np.asarray(scaling, np.float64)
-                up[:used] = found[prefix + "adapter_up.weight"].T * scaling
-                up_bias[0] = found[prefix + "adapter_up.bias"] * scaling
-            for variable, value in (
-                ("weights1", down),
-                ("biases1", down_bias),
-                ("weights2", up),
-                ("biases2", up_bias),
+            prefix = adapterhub_config.tensor_prefix(scope, name)
+            for (variable, tensor), shape in zip(
+                adapterhub_config.TENSORS.items(), shapes
             ):
+                value = np.zeros(shape)
+                if scope in sizes:
+                    # In float64, so that scaling by 1 and by powers of 2 is exact.
+                    stored = np.atleast_2d(found[prefix + tensor].T.astype(np.float64))
+                    if variable in ("weights2", "biases2"):
+                        stored *= found.get(prefix + "scaling", config["scaling"])
+                    value[: stored.shape[0], : stored.shape[1]] = stored
                 with np.errstate(over="ignore"):
                     value = value.astype(np.float32)
                 weights["bert/%s/adapters/%s" % (scope, variable)] = value
@@ -203,11 +185,7 @@ def _convert_weights(found, config, name, sizes, size, bert_config, folder):
 
 
 def read_head(folder, hidden_size):
-    """Reads the head of a folder.
-
-    Args:
-      folder: its path.
-      hidden_size: hidden size of the base model.
+    """Reads the head of a folder for a base model of `hidden_size`.
 
     Returns:
       A `Head`, or None if the folder has none.
@@ -278,16 +256,8 @@ def _head_labels(label2id, count, path):
 # --- writing --------------------------------------------------------------------
 
 
-def format_files(package, head_dropout):
-    """Returns the files of a package in this format, without its layer norms.
-
-    Args:
-      package: an `adapter_package.AdapterPackage`.
-      head_dropout: dropout probability before the head, in training.
-
-    Returns:
-      Dict from file name to bytes.
-    """
+def format_files(package):
+    """Formats an `AdapterPackage` without its layer norms: dict from file to bytes."""
     name = adapter_name(package)
     H = package.bert_config.hidden_size
     num_layers = package.bert_config.num_hidden_layers
@@ -295,7 +265,7 @@ def format_files(package, head_dropout):
     about: dict[str, Any] = {
         "name": name,
         "model_type": "bert",
-        "model_class": _MODEL_CLASS,
+        "model_class": "BertAdapterModel",
         "model_name": None,
         "hidden_size": H,
         "version": _VERSION,
@@ -319,19 +289,14 @@ def format_files(package, head_dropout):
         "label2id": labels or None,
         "use_pooler": True,
         "bias": True,
-        "dropout_prob": head_dropout,
+        "dropout_prob": classifier.HEAD_DROPOUT,
     }
     weights = {}
     for layer in layers:
         for sublayer in adapterhub_config.SUBLAYERS:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
             prefix = "bert." + adapterhub_config.tensor_prefix(scope, name)
-            for variable, tensor in (
-                ("weights1", "adapter_down.0.weight"),
-                ("biases1", "adapter_down.0.bias"),
-                ("weights2", "adapter_up.weight"),
-                ("biases2", "adapter_up.bias"),
-            ):
+            for variable, tensor in adapterhub_config.TENSORS.items():
                 value = package.weights["bert/%s/adapters/%s" % (scope, variable)]
                 weights[prefix + tensor] = np.ascontiguousarray(
                     value.T if "weights" in variable else value[0]

@@ -21,7 +21,7 @@ _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SAFETENSORS_ENDING = ".safetensors"
 _MOST_JSON_BYTES = 1 << 26  # a tokenizer.json of 120,000 tokens has 4 MB
 
-FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
+_FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
 
 class StoredTensor(NamedTuple):
@@ -39,27 +39,17 @@ def read_json(path):
 
 
 def check_entries(content, allowed, path, remedy):
-    """Checks JSON content against a schema.
-
-    Args:
-      content: a JSON value.
-      allowed: a `schema.Object` or another schema.
-      path: of the file, for the message.
-      remedy: end of the message.
-
-    Raises:
-      UserError: an entry is not allowed.
-    """
+    """Checks the content of the file `path` by a schema; raises a `UserError`."""
     try:
         allowed.check(content)
     except ValueError as error:
         raise UserError("%s: %s. %s" % (path, printable(str(error)), remedy)) from None
 
 
-def enumerate_problems(problems, limit=8):
-    """Formats up to `limit` problems and the number of the others."""
-    text = "%d found: %s" % (len(problems), "; ".join(problems[:limit]))
-    more = len(problems) - limit
+def enumerate_problems(problems):
+    """Formats up to 8 problems and the number of the others."""
+    text = "%d found: %s" % (len(problems), "; ".join(problems[:8]))
+    more = len(problems) - 8
     return text + ("; and %d more." % more if more > 0 else ".")
 
 
@@ -83,8 +73,8 @@ def find_weights(folder):
         )
     shards = sorted(set(_read_index(index_path).values()))
     for shard in shards:
-        is_name = os.path.basename(shard) == shard  # Not a path to another folder.
-        if not is_name or not os.path.isfile(os.path.join(folder, shard)):
+        # Not a path to another folder.
+        if shard not in os.listdir(folder):
             raise UserError(
                 "%s names the file %.100r, which is not in that folder."
                 % (index_path, shard)
@@ -92,11 +82,9 @@ def find_weights(folder):
     return [name + _INDEX_ENDING, *shards]
 
 
-_WEIGHT_MAP = schema.Value(
-    lambda v: isinstance(v, dict) and v and all(isinstance(x, str) for x in v.values()),
-    "an object of tensor names and file names",
+_INDEX_SCHEMA = schema.Object(
+    {"weight_map": schema.Object({}, others=schema.TEXT)}, others=schema.ANY
 )
-_INDEX_SCHEMA = schema.Object({"weight_map": _WEIGHT_MAP}, others=schema.ANY)
 
 
 def _read_index(path):
@@ -122,8 +110,8 @@ def list_tensors(folder, weight_files):
             if name.endswith(_SAFETENSORS_ENDING)
             else [StoredTensor(path, *item) for item in torch_file.list_tensors(path)]
         )
-    if weight_files[0].endswith(_INDEX_ENDING):
-        index_path = os.path.join(folder, weight_files[0])
+    index_path = os.path.join(folder, weight_files[0])
+    if index_path.endswith(_INDEX_ENDING):
         stated = set(_read_index(index_path).items())
         actual = {(item.name, os.path.basename(item.path)) for item in tensors}
         if stated != actual:
@@ -159,14 +147,26 @@ def read_tensors(tensors):
     """Reads tensors one at a time, since an encoder may be large.
 
     Args:
-      tensors: `StoredTensor`s, all of `FLOAT_TYPES`.
+      tensors: `StoredTensor`s.
 
     Yields:
       Pairs of `StoredTensor` and float32 array, file by file.
 
     Raises:
-      UserError: a file is damaged, or a value is not a finite float32.
+      UserError: a file is damaged, a tensor holds no floats (before any is read), or a
+        value is not a finite float32.
     """
+    for tensor in tensors:
+        if tensor.type not in _FLOAT_TYPES:
+            raise UserError(
+                "%s: the tensor %s is of type %s, not one of %s. Choose another file."
+                % (
+                    tensor.path,
+                    printable(tensor.name),
+                    tensor.type,
+                    ", ".join(_FLOAT_TYPES),
+                )
+            )
     by_path = {}
     for tensor in tensors:
         by_path.setdefault(tensor.path, {})[tensor.name] = tensor

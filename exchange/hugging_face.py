@@ -29,6 +29,7 @@ _DEFAULTS = {
     "attention_probs_dropout_prob": 0.1,
     "initializer_range": 0.02,
 }
+_FIELDS = (*modeling.CONFIG_SIZES, *_DEFAULTS)  # of a bert_config.json
 # Activation in config.json -> in bert_config.json.
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -40,7 +41,6 @@ _ACTIVATIONS = {
 }
 # Activation in bert_config.json -> in config.json, whose "gelu" is the exact one.
 _ACTIVATIONS_OUT = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
-_EXACT_GELU = "gelu"  # in config.json
 
 # Values of a config.json that are supported; `BertConfig.validate` checks the sizes.
 _CONFIG_SCHEMA = schema.Object(
@@ -104,19 +104,18 @@ def read_config(path):
         "Choose another encoder for --input_dir, or give the config.json that belongs "
         "to the weights.",
     )
-    config = {field: source[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)}
+    config = {field: source[field] for field in _FIELDS}
     activation = config["hidden_act"]
     epsilon = source.get("layer_norm_eps") or modeling.LAYER_NORM_EPSILON
     config["hidden_act"] = _ACTIVATIONS[activation]
     modeling.BertConfig.from_dict(config).validate(path)
 
-    if activation == _EXACT_GELU:
+    if activation == "gelu":
         logging.warning(
-            "%s: hidden_act %r is the exact GELU. It is computed by the tanh "
+            "%s: hidden_act 'gelu' is the exact GELU. It is computed by the tanh "
             "approximation, as in Google's BERT, which differs by less than 5e-4 per "
             "value.",
             path,
-            activation,
         )
     if source.get("auto_map"):
         logging.warning(
@@ -136,13 +135,10 @@ def read_config(path):
 
 
 def expected_sources(config):
-    """Lists the variables of a BERT and their sources.
+    """Lists the variables of a BERT: dict name -> `Source`.
 
     Args:
       config: dict, the content of a `bert_config.json`.
-
-    Returns:
-      A dict variable name -> `Source`.
     """
     bert_config = modeling.BertConfig.from_dict(config)
     variables = variable_shapes.model_variables(bert_config, 1, 1)
@@ -178,7 +174,7 @@ def match_tensors(tensors, config):
 
     Raises:
       UserError: tensors of the encoder are missing, unknown, duplicate, or have other
-        shapes or types than the config requires. One message lists them.
+        shapes than the config requires. One message lists them.
     """
     layers = config["num_hidden_layers"]
     if layers > len(tensors):
@@ -197,7 +193,12 @@ def match_tensors(tensors, config):
             missing[variable] = source
         else:
             matches[variable] = (left.pop(found), source)
-            problems += _find_mismatches(*matches[variable])
+            tensor = matches[variable][0]
+            if tensor.shape != source.shape:
+                problems.append(
+                    "%s has shape %s, the config requires %s"
+                    % (printable(tensor.name), list(tensor.shape), list(source.shape))
+                )
     if set(missing) != {name for name in sources if name.startswith(_POOLER_SCOPE)}:
         problems += ["%s is missing" % source.names[0] for source in missing.values()]
     problems += [
@@ -217,46 +218,15 @@ def match_tensors(tensors, config):
     return matches, missing
 
 
-def _find_mismatches(tensor, source):
-    """Differences between a tensor and its variable, a list of texts."""
-    name, problems = printable(tensor.name), []
-    if tensor.shape != source.shape:
-        problems.append(
-            "%s has shape %s, the config requires %s"
-            % (name, list(tensor.shape), list(source.shape))
-        )
-    if tensor.type not in hf_files.FLOAT_TYPES:
-        problems.append(
-            "%s is of type %s, not one of %s"
-            % (name, tensor.type, ", ".join(hf_files.FLOAT_TYPES))
-        )
-    return problems
-
-
 def _split_encoder(tensors):
-    """Separates the encoder's tensors from others.
-
-    Args:
-      tensors: list of `hf_files.StoredTensor`.
-
-    Returns:
-      (encoder, others): dict from name without the prefix to tensor, and a list of
-      names.
-
-    Raises:
-      UserError: there is no encoder, or more than one.
-    """
-    landmarks = [
-        tensor.name
-        for tensor in tensors
-        if ("." + tensor.name).endswith("." + _LANDMARK)
-    ]
+    """Returns the encoder's tensors by name without prefix, and the others' names."""
+    names = [tensor.name for tensor in tensors]
+    landmarks = [name for name in names if ("." + name).endswith("." + _LANDMARK)]
     if len(landmarks) != 1:
-        found = landmarks or [tensor.name for tensor in tensors[:3]]
         raise UserError(
             "The weights in --input_dir must hold one BERT encoder, with one tensor "
             "whose name ends in %s. They hold %d: %s. Give a folder with one."
-            % (_LANDMARK, len(landmarks), printable(", ".join(found)))
+            % (_LANDMARK, len(landmarks), printable(", ".join(landmarks or names[:3])))
         )
     prefix = landmarks[0][: -len(_LANDMARK)]
     encoder, others = {}, []
@@ -309,15 +279,14 @@ def random_pooler(config, missing, seed):
       A dict variable name -> float32 array.
     """
     random = np.random.RandomState(seed)
-    values = {}
-    for name, source in missing.items():
-        if source.transposed:
-            values[name] = modeling.truncated_normal(
-                random, source.shape, config["initializer_range"]
-            )
-        else:
-            values[name] = np.zeros(source.shape, np.float32)
-    return values
+    return {
+        name: modeling.truncated_normal(
+            random, source.shape, config["initializer_range"]
+        )
+        if source.transposed
+        else np.zeros(source.shape, np.float32)
+        for name, source in missing.items()
+    }
 
 
 # --- writing --------------------------------------------------------------------
@@ -335,9 +304,7 @@ def write(folder, bert_config, values, do_lower_case):
     Raises:
       UserError: a value is not finite, or the files do not hold what was written.
     """
-    config = {
-        field: bert_config[field] for field in (*modeling.CONFIG_SIZES, *_DEFAULTS)
-    }
+    config = {field: bert_config[field] for field in _FIELDS}
     activation = (config["hidden_act"] or "linear").lower()
     config["hidden_act"] = activation
     written = dict(

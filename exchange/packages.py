@@ -327,7 +327,7 @@ def format_adapter(package):
             % (package.path, package.policy.description, package.policy.text)
         )
     config = package.config
-    files = adapterhub_format.format_files(package, classifier.HEAD_DROPOUT)
+    files = adapterhub_format.format_files(package)
     readme = _README % {
         "name": adapterhub_format.adapter_name(package),
         "version": adapter_package.VERSION,
