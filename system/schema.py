@@ -54,18 +54,16 @@ class List(NamedTuple):
     """A list whose items are all of one schema."""
 
     items: Any
-    least: int = 0
+    least: int = 0  # items, given with `most`
     most: float = math.inf
     distinct: bool = False
 
     def check(self, value, entry=""):
         """See `Value.check`."""
         if not isinstance(value, list) or not self.least <= len(value) <= self.most:
-            allowed = (
-                "a list of at least %d items" % self.least if self.least else "a list"
-            )
+            allowed = "a list"
             if self.most < math.inf:
-                allowed = "a list of %d to %d items" % (self.least, self.most)
+                allowed += " of %d to %d items" % (self.least, self.most)
             raise SchemaError(entry, value, allowed)
         for number, item in enumerate(value):
             self.items.check(item, "%s[%d]" % (entry, number))
@@ -135,10 +133,7 @@ def integer(least=0, most=2**63 - 1):
     allowed = "a whole number of at least %d" % least
     if most < 2**63 - 1:
         allowed = "a whole number from %d to %d" % (least, most)
-    return Value(
-        lambda value: type(value) is int and least <= value <= most,
-        allowed,
-    )
+    return Value(lambda value: type(value) is int and least <= value <= most, allowed)
 
 
 def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):

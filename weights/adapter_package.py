@@ -65,10 +65,7 @@ class AdapterPackage(NamedTuple):
 
     @property
     def text_columns(self):
-        """Columns of both texts in the task's files: names, numbers, or None for none.
-
-        None if the package does not name them.
-        """
+        """The entry "text_columns" of `package_checks.TASK_SCHEMA`; None: not known."""
         return self.config["task"].get("text_columns")
 
     @property
@@ -157,11 +154,9 @@ def make_config(
 
 
 def describe_task(task, name=None):
-    """The entries of `package_checks.TASK_SCHEMA`, a dict.
+    """The entries of `package_checks.TASK_SCHEMA` of a `tasks.Task`, a dict.
 
-    Args:
-      task: a `tasks.Task`.
-      name: another name for it, or None.
+    They have its name, unless another is given.
     """
     return {
         "name": name or task.name,
@@ -173,10 +168,7 @@ def describe_task(task, name=None):
 
 
 def check_task(task):
-    """Refuses a task that a package cannot hold.
-
-    Args:
-      task: a `tasks.Task`.
+    """Refuses a `tasks.Task` that a package cannot hold.
 
     Raises:
       UserError: naming the entry and the file of the task.
@@ -220,24 +212,18 @@ def write(
                 "%s is not finite: the training diverged, no adapter package is "
                 "written to %s; try a smaller --learning_rate" % (name, folder)
             )
-    config = {
-        **config,
-        "global_step": int(global_step),
-        "parameters": sum(value.size for value in weights.values()),
-        "base": base,
-    }
-    _write(folder, _with_scores(config, dev_scores, diagnostics), weights)
+    config = _with_scores(config, dev_scores, diagnostics)
+    config["global_step"] = global_step
+    config["parameters"] = sum(value.size for value in weights.values())
+    config["base"] = base
+    _write(folder, config, weights)
 
 
 def update_task(package, task):
-    """A package with the text columns and metrics of its task's file.
-
-    Args:
-      package: an `AdapterPackage`.
-      task: a `tasks.Task` of the same name.
+    """An `AdapterPackage` with the text columns and metrics of its `tasks.Task`.
 
     Raises:
-      UserError: it has other labels.
+      UserError: the task has other labels.
     """
     entries = describe_task(task, package.task)
     if package.labels != entries["labels"]:
@@ -355,12 +341,8 @@ _FLAGS = {
 def check_fit(package, given):
     """Refuses a package that does not match what a run was given.
 
-    Args:
-      package: an `AdapterPackage`.
-      given: see `find_mismatches`.
-
     Raises:
-      UserError: what differs, with both values and the flag to change.
+      UserError: the first text of `find_mismatches`.
     """
     for mismatch in find_mismatches(package, given):
         raise UserError("the package %s does not fit: %s" % (package.path, mismatch))

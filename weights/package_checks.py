@@ -101,8 +101,7 @@ SCHEMA = schema.Object(
 )
 
 
-def damage_error(path, reason):
-    """The `UserError` about a file that is not as it was written."""
+def _damage_error(path, reason):
     return UserError(
         "%s is damaged (%s): copy the adapter package again"
         % (path, printable(str(reason)))
@@ -116,11 +115,7 @@ def config_digest(config):
 
 
 def parse_config(data, path):
-    """Parses and checks `adapter_config.json`.
-
-    Args:
-      data: the file's content, bytes.
-      path: the file, for messages.
+    """Parses and checks the bytes of `adapter_config.json`.
 
     Returns:
       Dict: the entries of `SCHEMA`, None for optional ones that are missing.
@@ -131,7 +126,7 @@ def parse_config(data, path):
     try:
         config = files.parse_json_object(data, finite=True)
     except ValueError as error:
-        raise damage_error(path, error) from None
+        raise _damage_error(path, error) from None
     if config.get("format") != FORMAT:
         raise UserError(
             '%s does not belong to an adapter package of this program (its "format" '
@@ -150,63 +145,55 @@ def parse_config(data, path):
             )
         )
     if config.get(DIGEST) != config_digest(config):
-        raise damage_error(path, "its content is not what was written")
-    check_config(config, path)
-    return {**dict.fromkeys(SCHEMA.optional), **config}
-
-
-def check_config(config, path):
-    """Refuses a config that describes no possible package.
-
-    Args:
-      config: dict.
-      path: its file, for messages.
-
-    Raises:
-      UserError: naming the entry.
-    """
+        raise _damage_error(path, "its content is not what was written")
     try:
         SCHEMA.check(config)
-        _check_combinations(config)
+        modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
         package_policy(config)
+        _check_combinations(config)
     except ValueError as error:
-        raise damage_error(path, error) from None
-    modeling.BertConfig.from_dict(config["bert_config"]).validate(path)
-    _check_counts(config, path)
+        raise _damage_error(path, error) from None
+    return {**dict.fromkeys(SCHEMA.optional), **config}
 
 
 def _check_combinations(config):
     """Checks entries against each other; raises a `schema.SchemaError`."""
     labels, adapter = config["task"]["labels"], config["adapter"]
-    longest = config["bert_config"]["max_position_embeddings"]
     if config["task"]["is_regression"] == bool(labels):
         allowed = "empty for a regression, and for nothing else"
         raise schema.SchemaError("task.labels", labels, allowed)
     if bool(adapter["size"]) != bool(adapter["layers"]):
         allowed = "0 without adapter.layers, and at least 1 with them"
         raise schema.SchemaError("adapter.size", adapter["size"], allowed)
-    if config["max_seq_length"] > longest:
-        allowed = "at most %d, the max_position_embeddings" % longest
-        raise schema.SchemaError("max_seq_length", config["max_seq_length"], allowed)
+    trained = trained_shapes(config)
+    parameters = count_parameters(trained)
+    frozen = count_parameters(frozen_shapes(config))
+    longest = config["bert_config"]["max_position_embeddings"]
+    most_bytes = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
+    for entry, value, least, most in (
+        ("max_seq_length", config["max_seq_length"], 0, longest),
+        ("parameters", config["parameters"], parameters, parameters),
+        ("base.parameters", config["base"]["parameters"], frozen, frozen),
+        ("weights.bytes", config["weights"]["bytes"], 0, most_bytes),
+    ):
+        if not least <= value <= most:
+            allowed = "%d to %d for such a model" % (least, most)
+            raise schema.SchemaError(entry, value, allowed)
 
 
 def package_policy(config):
-    """The `optimization.TrainPolicy` that a config describes.
-
-    Args:
-      config: dict with entries of `SCHEMA`.
+    """The `optimization.TrainPolicy` that the entries of `SCHEMA` describe.
 
     Raises:
       ValueError: there are no packages of the policy, or the model lacks its layers.
     """
     layers = config["adapter"]["layers"]
     num_layers = config["bert_config"]["num_hidden_layers"]
-    if layers != sorted(set(layers).intersection(range(num_layers))):
-        raise ValueError("adapter.layers are not those of the model")
     policy = optimization.parse_policy(config["train_policy"], layers, num_layers)
     if policy.name == optimization.FULL:
         raise ValueError("train_policy is full, of which there are no packages")
-    if policy.layers_with_adapters(num_layers) != layers:
+    expected = set(policy.layers_with_adapters(num_layers))
+    if layers != sorted(expected.intersection(range(num_layers))):
         raise ValueError("adapter.layers are not those of the model")
     return policy
 
@@ -228,39 +215,13 @@ def frozen_shapes(config):
     return variable_shapes.frozen_shapes(bert_config, package_policy(config))
 
 
-def _check_counts(config, path):
-    trained = trained_shapes(config)
-    parameters = count_parameters(trained)
-    for entry, value, expected in (
-        ("parameters", config["parameters"], parameters),
-        (
-            "base.parameters",
-            config["base"]["parameters"],
-            count_parameters(frozen_shapes(config)),
-        ),
-    ):
-        if value != expected:
-            raise damage_error(
-                path, "%s is %d, such a model has %d" % (entry, value, expected)
-            )
-    most = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
-    if config["weights"]["bytes"] > most:
-        reason = "weights.bytes is %d, at most %d for such a model"
-        raise damage_error(path, reason % (config["weights"]["bytes"], most))
-
-
 def count_parameters(shapes):
     """Number of parameters of variables, a dict from name to shape."""
     return sum(math.prod(shape) for shape in shapes.values())
 
 
 def parse_weights(data, config, path):
-    """Parses and checks `adapter.safetensors`.
-
-    Args:
-      data: the file's content, bytes.
-      config: what `parse_config` returns.
-      path: the file, for messages.
+    """Parses and checks the bytes of `adapter.safetensors`, see `parse_config`.
 
     Returns:
       Dict from variable name to float32 array.
@@ -269,7 +230,7 @@ def parse_weights(data, config, path):
       UserError: the weights are not the ones that the config describes.
     """
     if hashlib.sha256(data).hexdigest() != config["weights"][DIGEST]:
-        raise damage_error(
+        raise _damage_error(
             path,
             "its %d bytes are not the %d that its config describes"
             % (len(data), config["weights"]["bytes"]),
@@ -277,7 +238,7 @@ def parse_weights(data, config, path):
     try:
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise damage_error(path, error) from None
+        raise _damage_error(path, error) from None
     check_weights(weights, trained_shapes(config), path)
     return weights
 
@@ -295,14 +256,14 @@ def check_weights(weights, shapes, path):
     """
     for name in sorted(set(shapes) ^ set(weights)):
         where = "is missing" if name in shapes else "does not belong there"
-        raise damage_error(path, "%.200r %s" % (name, where))
+        raise _damage_error(path, "%.200r %s" % (name, where))
     for name, shape in shapes.items():
         value = weights[name]
         if list(value.shape) != shape or value.dtype != np.float32:
-            raise damage_error(
+            raise _damage_error(
                 path,
                 "%s is %s %s, expected float32 %s"
                 % (name, value.dtype, list(value.shape), shape),
             )
         if not np.isfinite(value).all():
-            raise damage_error(path, "%s is not finite" % name)
+            raise _damage_error(path, "%s is not finite" % name)

@@ -18,7 +18,7 @@ SCHEMA = schema.Object(
         "sets": schema.Object({}, others=schema.Object({"score": schema.number()})),
     },
     optional={
-        "labels": schema.List(schema.PRINTABLE, 2, distinct=True),
+        "labels": schema.List(schema.PRINTABLE, 2, 9, distinct=True),
         "kind": schema.one_of("a", "b", 1),
         "digest": schema.matching(re.compile("[0-9a-f]{4}"), "4 hexadecimal digits"),
         "last": schema.BOOLEAN,
