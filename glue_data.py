@@ -15,16 +15,15 @@ from inputs import glue_fetch, own_tasks, tasks
 from inputs.tasks import Split, Task
 
 
-def _split(name, rows, *columns, guid_set=None, **settings):
+def _split(name, rows, *columns, **settings):
     """A split in `<name>.tsv`; `columns` are text_a, text_b, label in this order."""
-    guid_set = guid_set or name
-    return Split(name, name + ".tsv", rows, *columns, guid_set=guid_set, **settings)
+    return Split(name, name + ".tsv", rows, *columns, **settings)
 
 
 def _test(title, rows, *texts, name="test", index="index", **settings):
     """A test split; `title` as in the name of its submission file."""
-    file = title + ".tsv"
-    return _split(name, rows, *texts, index=index, submission_file=file, **settings)
+    settings.update(index=index, submission_file=title + ".tsv")
+    return _split(name, rows, *texts, **settings)
 
 
 _NO_HEADER = {"has_header": False, "num_fields": 4}
@@ -162,10 +161,7 @@ def get_task(name):
 def select_task(task_name, task_config, data_dir=None):
     """The task of `--task_name` or of `--task_config`, and the folder of its files.
 
-    Args:
-      task_name: name of a GLUE task, or None.
-      task_config: a task file, see `own_tasks`, or None.
-      data_dir: folder of the task's files; None: that of `task_config`.
+    `data_dir` is that folder; None: the one of the task file.
 
     Raises:
       UserError: there is no such task, or both or neither are given.

@@ -36,16 +36,15 @@ def _find_problem(task, split, data):
         return "not UTF-8: %s" % error
     if b"\r" in data:
         return "line ends must be LF alone; it has CR characters"
-    if lines[0] != submission_file.HEADER:
-        expected = submission_file.HEADER
+    expected = submission_file.HEADER
+    if lines[0] != expected:
         return "line 1: the header is %.80r, expected %r" % (lines[0], expected)
     if lines.pop():
         return "the last line has no line end; the file may be truncated"
     for row, line in enumerate(lines[1:]):
         fields = line.split("\t")
         if len(fields) != 2:
-            found = pluralize(len(fields), "tab-separated field")
-            problem = "%s, expected 2" % found
+            problem = "%s, expected 2" % pluralize(len(fields), "tab-separated field")
         elif fields[0] != str(row):
             problem = "index %.80r, expected %d" % (fields[0], row)
         elif task.is_regression and not _DECIMAL.fullmatch(fields[1]):
@@ -59,11 +58,7 @@ def _find_problem(task, split, data):
 
 
 def _collect_files(output_dirs):
-    """Reads and checks all files.
-
-    Returns:
-      (members, problems): a dict from file name to bytes, and a list of text.
-    """
+    """Reads and checks all files: returns a dict from name to bytes, and the problems."""
     members, problems = {}, []
     tests = [(task, split) for task in GLUE_TASKS.values() for split in task.test]
     for task, split in tests:
@@ -77,8 +72,7 @@ def _collect_files(output_dirs):
         else:
             remedy = "give the folder that it was written to"
             members[name] = files.read(paths[0], _MAX_BYTES, remedy)
-            problem = _find_problem(task, split, members[name])
-            if problem:
+            if problem := _find_problem(task, split, members[name]):
                 problems.append("%s: %s" % (paths[0], problem))
     return members, problems
 
@@ -88,7 +82,7 @@ def build_zip(output_dirs, zip_path):
 
     Args:
       output_dirs: folders, local or `gs://`, that hold each file exactly once.
-      zip_path: the zip to write, with all files at its top level; refused if it exists.
+      zip_path: the zip to write, which must not exist; the files are at its top level.
 
     Returns:
       The names of the files in the zip.

@@ -132,7 +132,7 @@ def _check_flags(values):
             % values.text_b_column
         )
     if values.input:
-        text_rows.file_kind(values.input, "input")
+        text_rows.check_kind(values.input, "input")
     else:
         for name in _COLUMN_FLAGS:
             if values[name].value:
@@ -151,7 +151,7 @@ def _check_flags(values):
 
 
 def _check_output(path, overwrite):
-    text_rows.file_kind(path, "output")
+    text_rows.check_kind(path, "output")
     if tf.io.gfile.exists(path) and not overwrite:
         raise UserError(
             "--output=%s exists and is not overwritten; give another name, or "
@@ -183,7 +183,7 @@ class _RowReader:
         """
         path = values.input
         self._name = path or _STANDARD_INPUT
-        self._kind = text_rows.file_kind(path, "input") if path else text_rows.LINES
+        self._kind = text_rows.check_kind(path, "input") if path else text_rows.LINES
         self._strict = values.strict
         self._tasks = model.tasks
         self._columns = text_rows.Columns(
@@ -412,7 +412,7 @@ def run(values):
     _check_flags(values)
     kind = text_rows.TSV
     if values.output:
-        kind = text_rows.file_kind(values.output, "output")
+        kind = text_rows.check_kind(values.output, "output")
     model = _load_model(values)
     names = _output_columns(model)
     text_rows.check_writable(kind, [*model.tasks, *names])

@@ -25,16 +25,12 @@ def _is_name(value):
     return is_printable and not set(value) & set("=,/\\")
 
 
-def _file_kind(filename):
-    return text_rows.KINDS.get(os.path.splitext(filename)[1].lower())
-
-
 _COLUMN = schema.Value(
     lambda value: schema.integer().accepts(value) or schema.LINE.accepts(value),
     "a column's name on one line, or its number from 0",
 )
 _FILE = schema.Value(
-    lambda value: isinstance(value, str) and _file_kind(value) is not None,
+    lambda value: isinstance(value, str) and text_rows.find_kind(value) is not None,
     "a file .tsv, .csv or .jsonl",
 )
 
@@ -93,14 +89,11 @@ def load_tasks(paths, reserved=()):
 
 
 def parse_task(document, source):
-    """The task that a JSON object describes.
+    """The `tasks.Task` that a JSON object describes; labels not listed are ().
 
     Args:
       document: dict, with entries of `SCHEMA`.
-      source: the file that it comes from, for messages.
-
-    Returns:
-      A `tasks.Task`; its labels are () where the file does not list them.
+      source: path of its file, for messages.
 
     Raises:
       UserError: see `load_task`.
@@ -111,7 +104,13 @@ def parse_task(document, source):
         raise UserError("%s: %s" % (source, error)) from None
     given = {name: value for name, value in document.items() if value is not None}
     values = {**dict.fromkeys(SCHEMA.optional), **_DEFAULTS, **given}
-    _check_together(values, source)
+    if not (values["train"] or values["dev"] or values["test"]):
+        raise UserError('%s names no file: give "train", "dev" or "test"' % source)
+    needs_label = values["train"] or values["dev"] or values["test_labels"]
+    if values["label"] is None and needs_label:
+        raise UserError("%s: label is missing" % source)
+    for entry, allowed in _find_contradictions(values):
+        raise _wrong(source, entry, values[entry], allowed)
     splits = {
         name: _make_split(values, name)
         for name in ("train", "dev", "test")
@@ -121,9 +120,8 @@ def parse_task(document, source):
         train = splits["train"]
         holdout = tasks.Holdout(values["dev_share"], values["seed"], is_held_out=False)
         splits["train"] = train._replace(holdout=holdout)
-        splits["dev"] = train._replace(
-            name="dev", guid_set="dev", holdout=holdout._replace(is_held_out=True)
-        )
+        dev_holdout = holdout._replace(is_held_out=True)
+        splits["dev"] = train._replace(name="dev", holdout=dev_holdout)
     usual = ("accuracy", "macro_f1")
     if values["regression"]:
         usual = ("spearman", "pearson")
@@ -170,29 +168,19 @@ def _wrong(source, entry, value, allowed):
     return UserError("%s: %s" % (source, schema.SchemaError(entry, value, allowed)))
 
 
-def _check_together(values, source):
-    """Refuses entries that contradict each other."""
-    filenames = [values[name] for name in ("train", "dev", "test") if values[name]]
-    if not filenames:
-        raise UserError('%s names no file: give "train", "dev" or "test"' % source)
-    needs_label = values["train"] or values["dev"] or values["test_labels"]
-    if values["label"] is None and needs_label:
-        raise UserError("%s: label is missing" % source)
-    jsonl = [name for name in filenames if _file_kind(name) == text_rows.JSONL]
+def _find_contradictions(values):
+    """Yields the entries that others contradict, each with what is allowed."""
+    filenames = (values[name] for name in ("train", "dev", "test") if values[name])
+    jsonl = [name for name in filenames if text_rows.find_kind(name) == text_rows.JSONL]
     for entry in ("text_a", "text_b", "label"):
-        column = values[entry]
-        if isinstance(column, str) and not values["header"]:
-            allowed = 'a number, since "header" is false'
-            raise _wrong(source, entry, column, allowed)
-        if isinstance(column, int) and jsonl:
-            allowed = "a name, since columns of %s have no numbers" % jsonl[0]
-            raise _wrong(source, entry, column, allowed)
+        if isinstance(values[entry], str) and not values["header"]:
+            yield entry, 'a number, since "header" is false'
+        if isinstance(values[entry], int) and jsonl:
+            yield entry, "a name, since columns of %s have no numbers" % jsonl[0]
     if values["labels"] and values["regression"]:
-        allowed = 'left out, since "regression" is true'
-        raise _wrong(source, "labels", values["labels"], allowed)
+        yield "labels", 'left out, since "regression" is true'
     if values["dev_share"] is not None and (values["dev"] or not values["train"]):
-        allowed = 'given with "train" and without "dev"'
-        raise _wrong(source, "dev_share", values["dev_share"], allowed)
+        yield "dev_share", 'given with "train" and without "dev"'
 
 
 def _check_metrics(task):
@@ -214,8 +202,6 @@ def _make_split(values, name):
         values["text_a"],
         values["text_b"],
         values["label"] if has_label else None,
-        guid_set=name,
-        kind=_file_kind(values[name]),
         has_header=values["header"],
         submission_file=SUBMISSION_FILE if name == "test" else "",
     )

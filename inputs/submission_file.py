@@ -26,9 +26,6 @@ def _format_predictions(task, split, predictions):
         # Adding zero turns -0.0 into 0.0.
         scores = np.clip(predictions, *(task.label_range or (None, None))) + 0.0
         return ["%.3f" % score for score in scores]
-    is_known = (predictions >= 0) & (predictions < len(task.labels))
-    if not np.issubdtype(predictions.dtype, np.integer) or not is_known.all():
-        raise ValueError("class ids must be integers in [0, %d)" % len(task.labels))
     return [task.labels[class_id] for class_id in predictions]
 
 
@@ -44,11 +41,7 @@ def write_submission(task, split, predictions, path):
 
     Raises:
       UserError: a score is not a finite number, or the file cannot be written.
-      ValueError: not 1-D, not integers, or not class ids of the task.
     """
-    predictions = np.asarray(predictions)
-    if predictions.ndim != 1:
-        raise ValueError("predictions must be 1-D, got shape %s" % (predictions.shape,))
     lines = [HEADER]
     for index, value in enumerate(_format_predictions(task, split, predictions)):
         lines.append("%d\t%s" % (index, value))

@@ -47,9 +47,8 @@ class Split(NamedTuple):
     text_b: Column | None = None  # None: single texts
     label: Column | None = None  # None in test files
     index: Column | None = None  # counts 0..n-1, in test files
-    guid_set: str = ""  # first part of the examples' guids
+    guid_set: str = ""  # first part of the examples' guids; "": the name
     guid_column: Column | None = None  # second part; None: the line number from 0
-    kind: str = text_rows.TSV  # or `CSV`, `JSONL`
     has_header: bool = True  # whether a table begins with its columns' names
     num_fields: int = 0  # of each line of a table; 0: as many as in the first
     rows_exact: bool = True  # False: another number than `rows` is only a warning
@@ -57,6 +56,10 @@ class Split(NamedTuple):
     holdout: Holdout | None = None  # None: the split is the whole file
     suffix: str = ""  # in names of result files, of the second of two sets ("_mm")
     submission_file: str = ""  # the evaluation server's name for the predictions
+
+    @property
+    def kind(self):
+        return text_rows.find_kind(self.filename)
 
     @property
     def has_labels(self):
@@ -128,7 +131,7 @@ def find_label_problem(task, label):
 def similar_labels(labels):
     """Groups labels that differ only in case, white space, Unicode or number format.
 
-    Such as "good", "Good " and "good"; or "1", "1.0" and "01".
+    Such as "good" and "Good "; or "1", "1.0" and "01".
 
     Args:
       labels: distinct label strings.
@@ -147,9 +150,7 @@ def similar_labels(labels):
 
 def _label_text(value):
     """A label as text; in JSON it can be a number or boolean."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, (int, float)) else value
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 # --- rows -----------------------------------------------------------------------
@@ -168,8 +169,7 @@ def _find_file(task, data_dir, split):
         expected = ", ".join(dict.fromkeys(each.filename for each in task.splits))
         remedy = "python glue_data.py --tasks=%s fetches them" % task.title
         if task.config_file:
-            remedy = "correct %s, or give the files' folder, --data_dir"
-            remedy %= task.config_file
+            remedy = "correct %s, or give --data_dir" % task.config_file
         raise UserError(
             "%s is not there. --data_dir=%s must be the folder of %s with the files %s "
             "(%s)" % (path, data_dir, task.title, expected, remedy)
@@ -181,25 +181,20 @@ def _resolve_columns(path, split, header, width):
     """The split of a table of so many columns, with positions in place of names."""
     columns = {name: getattr(split, name) for name in _COLUMNS}
     names = [column for column in columns.values() if isinstance(column, str)]
-    missing = [name for name in names if name not in header]
-    doubled = [name for name in names if header.count(name) > 1]
-    beyond = [n for n in columns.values() if isinstance(n, int) and n >= width]
-    problem = ""
+    missing = [repr(name) for name in names if name not in header]
     if missing:
-        problem = "the header has no column %s; it has %s" % (
-            ", ".join(map(repr, missing)),
-            text_rows.list_names(header),
-        )
-    elif doubled:
-        problem = "the header has the column %r twice: leave one" % doubled[0]
-    elif beyond:
-        problem = "there is no column %d (counted from 0), but %d of them"
-        problem %= (beyond[0], width)
-    if problem:
+        problem = "the header has no column %s; it has %s"
+        problem %= (", ".join(missing), text_rows.list_names(header))
         raise _line_error(path, 1, problem)
     for name, column in columns.items():
         if isinstance(column, str):
             columns[name] = header.index(column)
+            if header.count(column) > 1:
+                problem = "the header has the column %r twice: leave one" % column
+                raise _line_error(path, 1, problem)
+        elif column is not None and column >= width:
+            problem = "there is no column %d (counted from 0), but %d of them"
+            raise _line_error(path, 1, problem % (column, width))
     return split._replace(**columns)
 
 
@@ -208,8 +203,7 @@ def _find_row_problem(task, split, row, width, number):
     if row.problem:
         return row.problem
     if split.kind == text_rows.JSONL:
-        problem = _find_json_problem(split, row.fields)
-        if problem:
+        if problem := _find_json_problem(split, row.fields):
             return problem
     elif len(row.fields) != width:
         separator = "tab" if split.kind == text_rows.TSV else "comma"
@@ -217,10 +211,9 @@ def _find_row_problem(task, split, row, width, number):
         return "%s, expected %d" % (found, width)
     if split.has_labels:
         problem = find_label_problem(task, _label_text(row.fields[split.label]))
-        place = "label"
-        if isinstance(split.label, int):
-            place = "label, field %d" % (split.label + 1)
-        return problem and "%s: %s" % (place, problem)
+        is_number = isinstance(split.label, int)
+        field = ", field %d" % (split.label + 1) if is_number else ""
+        return problem and "label%s: %s" % (field, problem)
     if split.index is not None and row.fields[split.index] != str(number):
         # Predictions are written under row numbers, so they must agree with the file.
         problem = "index, field %d: %.80r, expected %d (test rows are numbered from 0)"
@@ -229,18 +222,18 @@ def _find_row_problem(task, split, row, width, number):
 
 
 def _find_json_problem(split, values):
-    columns = (split.text_a, split.text_b, split.label)
-    for name in (column for column in columns if column is not None):
+    for name in (split.text_a, split.text_b, split.label):
+        if name is None:
+            continue
         if name not in values:
             return "no %r, there are %s" % (name, text_rows.list_names(values))
         value = values[name]
-        kind = "label" if name == split.label else "text"
+        is_valid = isinstance(value, str)
         # pandas and Python write a missing value as NaN, which is not JSON.
-        if not isinstance(value, str) and not (
-            kind == "label"
-            and isinstance(value, (bool, int, float))
-            and math.isfinite(value)
-        ):
+        if name == split.label and isinstance(value, (bool, int, float)):
+            is_valid = math.isfinite(value)
+        if not is_valid:
+            kind = "label" if name == split.label else "text"
             return "%r is %.80r, not a %s" % (name, value, kind)
     return ""
 
@@ -295,7 +288,7 @@ def iterate_examples(task, data_dir, split):
         if columns.guid_column is not None:
             number = fields[columns.guid_column]
         yield InputExample(
-            guid="%s-%s" % (split.guid_set, number),
+            guid="%s-%s" % (split.guid_set or split.name, number),
             text_a=fields[columns.text_a],
             text_b=None if columns.text_b is None else fields[columns.text_b],
             label=label,

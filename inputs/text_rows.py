@@ -82,19 +82,20 @@ class Record(NamedTuple):
     problem: str = ""  # why it cannot be read
 
 
-def file_kind(path, flag):
-    """The kind of a file by its ending: `TSV`, `CSV` or `JSONL`.
+def find_kind(path):
+    """The kind of a file by its ending: `TSV`, `CSV`, `JSONL`, or None for others."""
+    return KINDS.get(os.path.splitext(path)[1].lower())
 
-    Raises:
-      UserError: another ending; the message names the flag that gave the path.
-    """
-    ending = os.path.splitext(path)[1].lower()
-    if ending not in KINDS:
+
+def check_kind(path, flag):
+    """`find_kind`, or a `UserError` about the flag that gave the path."""
+    kind = find_kind(path)
+    if kind is None:
         raise UserError(
             "--%s=%s: the name of the file must end in one of %s"
             % (flag, path, ", ".join(KINDS))
         )
-    return KINDS[ending]
+    return kind
 
 
 # --- reading --------------------------------------------------------------------

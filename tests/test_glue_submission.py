@@ -22,14 +22,12 @@ def written(tmp_path, name, predictions, split=0):
     return path.read_bytes()
 
 
-def test_strings_of_classes(tmp_path):
+def test_labels_of_classes(tmp_path):
     got = written(tmp_path, "mnli", np.array([2, 0, 1]), split=1)
     assert got == b"index\tprediction\n0\tneutral\n1\tcontradiction\n2\tentailment\n"
-
-
-def test_numbers_of_classes(tmp_path):
-    got = written(tmp_path, "cola", np.array([1, 0]))
-    assert got == b"index\tprediction\n0\t1\n1\t0\n"
+    # An older file is replaced.
+    got = written(tmp_path, "mnli", np.array([2]), split=1)
+    assert got == b"index\tprediction\n0\tneutral\n"
 
 
 # With float16, np.clip alone keeps the sign of -0.0.
@@ -41,27 +39,12 @@ def test_scores_are_clipped(tmp_path, dtype):
     )
 
 
-def test_an_older_file_is_replaced(tmp_path):
-    written(tmp_path, "rte", np.array([0, 0, 0]))
-    assert written(tmp_path, "rte", np.array([1])).count(b"\n") == 2
-
-
 def test_diverged_scores_write_nothing(tmp_path):
     task = GLUE_TASKS["sts-b"]
     with pytest.raises(UserError, match=r"row 1 of test\.tsv is nan"):
         write_submission(
             task, task.test[0], np.array([1.0, np.nan]), str(tmp_path / "x.tsv")
         )
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    "predictions", [np.array([0, 2]), np.array([-1, 0]), np.array([0.0, 1.0]), [[0, 1]]]
-)
-def test_what_are_not_class_ids(predictions, tmp_path):
-    task = GLUE_TASKS["rte"]
-    with pytest.raises(ValueError):
-        write_submission(task, task.test[0], predictions, str(tmp_path / "x.tsv"))
     assert os.listdir(tmp_path) == []
 
 
@@ -108,12 +91,10 @@ def edit(data, number, new):
     [
         ("rte/RTE.tsv", lambda d: edit(d, 8, None), "RTE.tsv: 6 rows, expected 7"),
         ("rte/RTE.tsv", lambda d: d + b"7\tentailment\n", "8 rows, expected 7"),
-        ("rte/RTE.tsv", lambda d: edit(d, 5, None), "line 5: index '4', expected 3"),
         ("rte/RTE.tsv", lambda d: edit(d, 5, b"2\tentailment"),
          "line 5: index '2', expected 3"),
         ("rte/RTE.tsv", lambda d: edit(d, 5, b"3\t1"), "line 5: '1' is not one of"),
         ("rte/RTE.tsv", lambda d: edit(d, 5, b"3,entailment"), "line 5: 1 tab-sep"),
-        ("rte/RTE.tsv", lambda d: edit(d, 5, b""), "line 5: 1 tab-separated"),
         ("rte/RTE.tsv", lambda d: edit(d, 1, None), "line 1: the header is '0"),
         ("rte/RTE.tsv", lambda d: d.replace(b"\n", b"\r\n"), "LF alone"),
         ("rte/RTE.tsv", lambda d: d[:-3], "no line end"),
@@ -121,9 +102,6 @@ def edit(data, number, new):
         ("rte/RTE.tsv", lambda _: b"", "line 1: the header is ''"),
         ("sts-b/STS-B.tsv", lambda d: edit(d, 2, b"0\tnan"), "'nan' is not"),
         ("sts-b/STS-B.tsv", lambda d: edit(d, 2, b"0\t5.001"), "'5.001' is not"),
-        ("sts-b/STS-B.tsv", lambda d: edit(d, 2, b"0\t-0.1"), "'-0.1' is not"),
-        ("mnli/MNLI-mm.tsv", lambda d: d.replace(b"\n0\t", b"\n9796\t"),
-         "MNLI-mm.tsv: line 2: index '9796', expected 0"),
     ],
 )  # fmt: skip
 def test_malformed_file_is_refused(folders, tmp_path, file, change, message):

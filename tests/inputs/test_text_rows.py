@@ -273,11 +273,11 @@ def test_rows_are_read_one_by_one():
 
 
 def test_kinds_of_files():
-    assert text_rows.file_kind("a/b.TSV", "input") == TSV
-    assert text_rows.file_kind("b.csv", "input") == CSV
-    assert text_rows.file_kind("gs://a/b.jsonl", "input") == JSONL
+    assert text_rows.check_kind("a/b.TSV", "input") == TSV
+    assert text_rows.check_kind("b.csv", "input") == CSV
+    assert text_rows.check_kind("gs://a/b.jsonl", "input") == JSONL
     with pytest.raises(UserError, match=r"--output=a.txt: .* \.tsv, \.csv, \.jsonl"):
-        text_rows.file_kind("a.txt", "output")
+        text_rows.check_kind("a.txt", "output")
 
 
 def test_writing():
