@@ -58,7 +58,7 @@ def _find_problem(task, split, data):
 
 
 def _collect_files(output_dirs):
-    """Reads and checks all files: returns a dict from name to bytes, and the problems."""
+    """Reads and checks all files: a dict from name to bytes, and the problems."""
     members, problems = {}, []
     tests = [(task, split) for task in GLUE_TASKS.values() for split in task.test]
     for task, split in tests:
