@@ -106,7 +106,7 @@ def write_package(folder, seed):
         adapter_size=FLAGS.adapter_size,
     )
     frozen = variable_shapes.frozen_shapes(config)
-    base = checkpoints.base_fingerprint(FLAGS.init_checkpoint, frozen)
+    base = checkpoints.Checkpoint(FLAGS.init_checkpoint).base_fingerprint(frozen)
     adapter_package.write(folder, package_config, weights, base, global_step=1)
     return folder
 
@@ -115,8 +115,8 @@ def write_single(folder, package):
     """Writes a SavedModel of one task's whole model."""
     config = package.bert_config
     values = dict(
-        checkpoints.iterate_values(
-            FLAGS.init_checkpoint, variable_shapes.frozen_shapes(config)
+        checkpoints.Checkpoint(FLAGS.init_checkpoint).iterate_values(
+            variable_shapes.frozen_shapes(config)
         ),
         **package.weights,
     )

@@ -248,7 +248,7 @@ def package_logits(package, checkpoint, batch):
         )
         variables = {v.op.name: v for v in tf.global_variables()}
         frozen = [name for name in variables if name not in package.weights]
-        values = dict(checkpoints.iterate_values(checkpoint, frozen))
+        values = dict(checkpoints.Checkpoint(checkpoint).iterate_values(frozen))
         values.update(package.weights)
         for name, variable in variables.items():
             initializer = variable.initializer

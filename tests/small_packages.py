@@ -98,8 +98,8 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
         policy=task.policy,
         activation=task.activation,
     )
-    fingerprint = checkpoints.base_fingerprint(
-        base["init_checkpoint"], variable_shapes.frozen_shapes(config, task.policy)
+    fingerprint = checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
+        variable_shapes.frozen_shapes(config, task.policy)
     )
     adapter_package.write(str(folder), package_config, weights, fingerprint, 10)
     return str(folder)
@@ -155,7 +155,9 @@ def single_task_scores(package, checkpoint, batch):
       batch: see `random_batch`.
     """
     frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
-    values = dict(checkpoints.iterate_values(checkpoint, frozen), **package.weights)
+    values = dict(
+        checkpoints.Checkpoint(checkpoint).iterate_values(frozen), **package.weights
+    )
     with tf.Graph().as_default(), tf.Session() as session:
         output = classifier.create_model(
             package.bert_config,

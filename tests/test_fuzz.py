@@ -133,7 +133,9 @@ def run_folder(tmp_path, written, base):
     """A run's folder with a checkpoint, as `manage_adapters.py export` takes it."""
     sound = adapter_package.read(str(written))
     frozen = variable_shapes.frozen_shapes(sound.bert_config)
-    values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
+    values = dict(
+        checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
+    )
     values.update(sound.weights, global_step=np.int64(10))
     (tmp_path / "run").mkdir()
     checkpoints.write(str(tmp_path / "run" / "model.ckpt-10"), values)

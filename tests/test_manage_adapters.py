@@ -79,7 +79,7 @@ def base(tmp_path_factory):
     """The base of `original`: frozen weights, and layer norms of another training."""
     config = modeling.BertConfig.from_json_file(FILES["bert_config_file"])
     frozen = variable_shapes.frozen_shapes(config)
-    values = dict(checkpoints.iterate_values(TRAINED, frozen))
+    values = dict(checkpoints.Checkpoint(TRAINED).iterate_values(frozen))
     for name, value in values_of(TRAINED).items():
         if "LayerNorm" in name and "adam" not in name:
             values[name] = np.full_like(value, 0.5)
@@ -460,7 +460,10 @@ def test_one_weight_makes_another_base(original, base, tmp_path, fails):
     frozen = variable_shapes.frozen_shapes(adapter_package.read(original).bert_config)
     text, _ = fails("verify", original, init_checkpoint=changed)
     for checkpoint in (base, changed):
-        assert checkpoints.base_fingerprint(checkpoint, frozen)["sha256"] in text
+        assert (
+            checkpoints.Checkpoint(checkpoint).base_fingerprint(frozen)["sha256"]
+            in text
+        )
     _, message = fails(
         "merge", original, init_checkpoint=changed, output=tmp_path / "model.ckpt"
     )

@@ -111,13 +111,7 @@ class Checkpoint:
             return self._reader.get_tensor(name)
 
     def iterate_values(self, names):
-        """Tensors, one at a time since a base model may be large.
-
-        Args:
-          names: the tensors' names.
-
-        Yields:
-          Pairs of name and array, in the order of the names.
+        """Yields pairs of name and array, one at a time: a base model may be large.
 
         Raises:
           UserError: a name is missing, or its tensor is damaged.
@@ -129,15 +123,11 @@ class Checkpoint:
             yield name, self.read_value(name)
 
     def check_values(self, remedy, names=None):
-        """Reads tensors, so that damage is found before anything slow.
-
-        Args:
-          remedy: what to do about a damaged tensor, for the error message.
-          names: the tensors' names; None for all.
+        """Reads tensors, all by default, so that damage is found before anything slow.
 
         Raises:
           UserError: the checksum of a tensor is wrong, its dtype is a floating dtype
-            other than float32, or a value is not finite.
+            other than float32, or a value is not finite. It ends with the remedy.
         """
         names = set(self.shapes) if names is None else set(names)
         for name in sorted(names - self._checked):
@@ -149,25 +139,24 @@ class Checkpoint:
                     "%s is %s in checkpoint %s, where float32 is needed: %s"
                     % (name, dtype.name, self.path, remedy)
                 )
-            if dtype.is_floating and not np.isfinite(value).all():
-                raise UserError(
-                    "%s is not finite in checkpoint %s, so nothing can be computed "
-                    "with it: %s" % (name, self.path, remedy)
-                )
+            if dtype.is_floating:
+                self._check_finite(name, value, remedy)
             self._checked.add(name)
+
+    def _check_finite(self, name, value, remedy):
+        if not np.isfinite(value).all():
+            raise UserError(
+                "%s is not finite in checkpoint %s, so nothing can be computed with "
+                "it: %s" % (name, self.path, remedy)
+            )
 
     def index_digest(self):
         """SHA-256 of the index file: names, shapes and checksums of all tensors."""
-        path = self.path + ".index"
-        return hashlib.sha256(
-            files.read(path, _MOST_INDEX_BYTES, self._remedy)
-        ).hexdigest()
+        index = files.read(self.path + ".index", _MOST_INDEX_BYTES, self._remedy)
+        return hashlib.sha256(index).hexdigest()
 
     def base_fingerprint(self, names):
-        """Identifies a base model by its frozen variables; others are ignored.
-
-        Args:
-          names: names of all frozen variables.
+        """Identifies a base model by its frozen variables, which `names` lists.
 
         Returns:
           Dict: "sha256", over names, shapes and little-endian float32 bytes in the
@@ -180,12 +169,9 @@ class Checkpoint:
         if names not in self._fingerprints:
             digest, parameters = hashlib.sha256(), 0
             for name, value in self.iterate_values(names):
-                if not np.isfinite(value).all():
-                    raise UserError(
-                        "%s of checkpoint %s is not finite, so nothing can be computed "
-                        "with it: copy the base model again, or give another"
-                        % (name, self.path)
-                    )
+                self._check_finite(
+                    name, value, "copy the base model again, or give another"
+                )
                 digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
                 digest.update(np.ascontiguousarray(value, "<f4"))
                 parameters += value.size
@@ -200,8 +186,7 @@ class Checkpoint:
 
         Args:
           shapes: dict from name to shape, all variables of the model.
-          trained: names of the trained variables; only these may be missing.
-          allow_random_base: whether frozen variables may be missing too.
+          trained: names that may be missing; with `allow_random_base` all may.
           remedy: what to do if the checkpoint does not fit, for error messages; None
             for the checkpoint of `--init_checkpoint`.
 
@@ -213,14 +198,11 @@ class Checkpoint:
             frozen variable is missing.
         """
         found = self.shapes
+        others = found.keys() - shapes
         report = LoadReport(
-            matched=sorted(name for name in shapes if name in found),
-            missing=sorted(name for name in shapes if name not in found),
-            left_over=sorted(
-                name
-                for name in found
-                if name not in shapes and not _TRAINING_STATE.search(name)
-            ),
+            matched=sorted(found.keys() & shapes),
+            missing=sorted(shapes.keys() - found),
+            left_over=sorted(n for n in others if not _TRAINING_STATE.search(n)),
         )
         # With --train_policy=head no trained variable belongs to BERT.
         if not any(name.startswith("bert/") for name in report.matched) and any(
@@ -277,24 +259,6 @@ def _shape_remedy(name):
     return "give the bert_config.json of this checkpoint, --bert_config_file"
 
 
-# Each of these opens the checkpoint; for several calls, keep a `Checkpoint`.
-
-
-def read_shapes(checkpoint, remedy=_PATH_REMEDY):
-    """See `Checkpoint.shapes`."""
-    return Checkpoint(checkpoint, remedy).shapes
-
-
-def iterate_values(checkpoint, names):
-    """See `Checkpoint.iterate_values`."""
-    return Checkpoint(checkpoint).iterate_values(names)
-
-
-def base_fingerprint(checkpoint, names):
-    """See `Checkpoint.base_fingerprint`."""
-    return Checkpoint(checkpoint).base_fingerprint(names)
-
-
 def latest(folder):
     """The last checkpoint in a folder, a path without file endings, or None.
 
@@ -329,11 +293,7 @@ def remove_unfinished(folder):
 
 
 def write(prefix, values):
-    """Writes a checkpoint and reads it back.
-
-    Args:
-      prefix: path without file endings.
-      values: dict from name to array.
+    """Writes a dict from name to array to a path without endings, and reads it back.
 
     Raises:
       UserError: a tensor that is read back differs.
@@ -366,13 +326,10 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
     """Initializes the current graph's variables from checkpoints, by name.
 
     Args:
-      init_checkpoint: path without file endings; None: nothing is initialized.
-      use_tpu: whether the graph runs on TPU, where a scaffold function assigns the
-        values.
-      adapters_checkpoint: path of a checkpoint that takes precedence, or None.
-
-    Returns:
-      The scaffold function for `TPUEstimatorSpec`; None where none is needed.
+      init_checkpoint: path without file endings, or None for nothing.
+      use_tpu: whether to return the scaffold function for `TPUEstimatorSpec` that
+        assigns the values, instead of None.
+      adapters_checkpoint: path; takes precedence over `init_checkpoint`.
     """
     if not init_checkpoint:
         return None
@@ -460,11 +417,7 @@ def checkpoint_bytes(counts, content):
 
 
 def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):
-    """Numbers of parameters.
-
-    Args:
-      shapes: dict from name to shape, all variables of the model.
-      collections: dict from a trained collection to its variables' names.
+    """Numbers of parameters of a `variable_shapes.VariableSet`'s two fields.
 
     Returns:
       Dict: one entry a collection, "trained", "total", "base" (all but adapters and

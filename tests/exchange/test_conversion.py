@@ -666,7 +666,7 @@ def test_bases_that_are_refused(tmp_path, packaged):
     not_written(tmp_path, base, "cannot be read", adapters=str(tmp_path / "none"))
     # A tuned checkpoint: its adapters would be lost in silence.
     names = variable_shapes.frozen_shapes(adapter_package.read(folder).bert_config)
-    values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
+    values = dict(checkpoints.Checkpoint(base.init_checkpoint).iterate_values(names))
     values.update(adapter_package.read(folder).weights)
     (tmp_path / "tuned").mkdir()
     tuned = str(tmp_path / "tuned" / "model.ckpt")

@@ -60,7 +60,7 @@ def test_layer_norms_of_a_package(tmp_path):
     conversion.write_encoder(base, str(tmp_path / "merged"), folder)
     # The package without its adapters, in a checkpoint.
     names = list(variable_shapes.frozen_shapes(package.bert_config))
-    values = dict(checkpoints.iterate_values(base.init_checkpoint, names))
+    values = dict(checkpoints.Checkpoint(base.init_checkpoint).iterate_values(names))
     values.update((n, v) for n, v in package.weights.items() if "LayerNorm" in n)
     ours = tmp_path / "ours"
     ours.mkdir()

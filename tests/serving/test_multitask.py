@@ -38,7 +38,9 @@ def run(packages, base, batch, task_ids, activations=None):
     stack = multitask.stack_packages(packages)
     config = packages[0].bert_config
     frozen = variable_shapes.frozen_shapes(config)
-    values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
+    values = dict(
+        checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
+    )
     with tf.Graph().as_default(), tf.Session() as session:
         tables = {
             name: tf.placeholder(value.dtype, [None, *value.shape[1:]])
@@ -103,7 +105,7 @@ def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch)
     (tmp_path / "merged").mkdir()
     package = package_conversion.merge(folder, base["init_checkpoint"], merged)
     name = "bert/encoder/layer_0/intermediate/dense/bias"
-    (value,) = dict(checkpoints.iterate_values(merged, [name])).values()
+    (value,) = dict(checkpoints.Checkpoint(merged).iterate_values([name])).values()
     np.testing.assert_array_equal(value, package.weights[name])
 
 

@@ -158,7 +158,7 @@ def test_frozen_layer_norms_of_another_base_are_found(tmp_path, base):
     checkpoint = base["init_checkpoint"]
     values = {
         name: tf.train.load_variable(checkpoint, name)
-        for name in checkpoints.read_shapes(checkpoint)
+        for name in checkpoints.Checkpoint(checkpoint).shapes
     }
     values["bert/embeddings/LayerNorm/beta"] += 1.0
     other = str(tmp_path / "other.ckpt")

@@ -282,7 +282,7 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
     # Exactly what a base model of the rounded weights gives.
     rounded = str(tmp_path / "rounded.ckpt")
     names = variable_shapes.frozen_shapes(package.bert_config)
-    values = checkpoints.iterate_values(base["init_checkpoint"], names)
+    values = checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(names)
     to_bfloat16 = tf.bfloat16.as_numpy_dtype
     checkpoints.write(
         rounded,

@@ -160,9 +160,8 @@ def test_training_leaves_a_package_of_its_last_weights(trained, setting):
     assert config["settings"]["learning_rate"] == 1e-2
     assert config["max_seq_length"] == 32
     assert config["adapter"]["init_scale"] == 1e-3
-    assert config["base"] == checkpoints.base_fingerprint(
-        setting["init_checkpoint"], frozen
-    )
+    base = checkpoints.Checkpoint(setting["init_checkpoint"])
+    assert config["base"] == base.base_fingerprint(frozen)
 
 
 def test_base_and_package_score_and_predict_as_the_run_did(run, trained, scored):
@@ -329,7 +328,7 @@ def test_what_does_not_fit_a_package_is_refused(fails, package_dir, tmp_path):
         modeling.BertConfig.from_dict(config["bert_config"])
     )
     other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]
-    digests = (config["base"], checkpoints.base_fingerprint(other, frozen))
+    digests = (config["base"], checkpoints.Checkpoint(other).base_fingerprint(frozen))
     digests = [base["sha256"] for base in digests]
     refused("--init_checkpoint", *digests, init_checkpoint=other)
     vocabulary = tmp_path / "vocab.txt"

@@ -43,10 +43,10 @@ def history(folder):
 
 
 def weights(prefix):
-    shapes = checkpoints.read_shapes(prefix)
+    shapes = checkpoints.Checkpoint(prefix).shapes
     return {
         name: value.tobytes()
-        for name, value in checkpoints.iterate_values(prefix, sorted(shapes))
+        for name, value in checkpoints.Checkpoint(prefix).iterate_values(sorted(shapes))
     }
 
 
@@ -106,7 +106,7 @@ def test_the_best_is_kept_whole(output):
     assert package.config["selection"].startswith("best by accuracy on dev")
     kept = checkpoints.latest(str(output / "best"))
     assert kept == str(output / "best" / ("model.ckpt-%d" % step))
-    values = dict(checkpoints.iterate_values(kept, package.weights))
+    values = dict(checkpoints.Checkpoint(kept).iterate_values(package.weights))
     assert all((values[n] == package.weights[n]).all() for n in package.weights)
     assert (output / "best" / "run.json").exists()
     assert sorted(os.listdir(output / "best")) == sorted(

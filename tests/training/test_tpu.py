@@ -367,7 +367,7 @@ def test_the_scaffold_starts_variables_from_the_checkpoint(built, tmp_path, mode
     build(tmp_path, mode, master="local", init_checkpoint=checkpoint)
     saved = {
         name: tf.train.load_variable(checkpoint, name)
-        for name in checkpoints.read_shapes(checkpoint)
+        for name in checkpoints.Checkpoint(checkpoint).shapes
     }
     assert len(saved) == 39
     with built.host_session() as session:

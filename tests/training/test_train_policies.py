@@ -357,7 +357,7 @@ def predictions(folder, name="test_results.tsv"):
 
 def saved_names(folder):
     checkpoint = tf.train.latest_checkpoint(str(folder))
-    return set(checkpoints.read_shapes(checkpoint))
+    return set(checkpoints.Checkpoint(checkpoint).shapes)
 
 
 @pytest.mark.parametrize(
@@ -400,8 +400,8 @@ def test_a_run_leaves_a_package_that_scores_as_it_did(
     np.testing.assert_array_equal(predictions(again), predictions(output))
     merged = str(output / "merged.ckpt")
     package_conversion.merge(package.path, setting["init_checkpoint"], merged)
-    base = checkpoints.read_shapes(setting["init_checkpoint"])
-    assert set(checkpoints.read_shapes(merged)) == {
+    base = checkpoints.Checkpoint(setting["init_checkpoint"]).shapes
+    assert set(checkpoints.Checkpoint(merged).shapes) == {
         "global_step", *base, *package.weights
     }  # fmt: skip
     for name, value in package.weights.items():
@@ -424,7 +424,7 @@ def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, ca
     assert "No adapter package: --train_policy=full" in said
     assert checkpoint in said
     assert not os.path.exists(output / "adapters")
-    bert = set(checkpoints.read_shapes(setting["init_checkpoint"]))
+    bert = set(checkpoints.Checkpoint(setting["init_checkpoint"]).shapes)
     names = saved_names(output)
     assert {n for n in names if "/adam_" not in n} == {
         *bert,

@@ -151,7 +151,9 @@ def test_what_is_written_is_read(tmp_path, base):
         origin="elsewhere",
     )
     frozen = variable_shapes.frozen_shapes(config)
-    fingerprint = checkpoints.base_fingerprint(base["init_checkpoint"], frozen)
+    fingerprint = checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
+        frozen
+    )
     scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
     folder = str(tmp_path / "new" / "package")
     adapter_package.write(folder, entries, weights, fingerprint, 77, scores)
@@ -196,7 +198,9 @@ def test_no_base_weight_is_in_a_package(folder, base):
     assert set(files) == {CONFIG, WEIGHTS}
     frozen = variable_shapes.frozen_shapes(package.bert_config)
     assert not set(frozen) & set(parts(folder)[0])
-    values = dict(checkpoints.iterate_values(base["init_checkpoint"], frozen))
+    values = dict(
+        checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
+    )
     assert len(values) == 29
     for name, value in values.items():
         assert value.tobytes() not in files[WEIGHTS], name
@@ -265,7 +269,7 @@ def test_a_checkpoint_for_a_tpu_is_removed_at_the_end(folder, tmp_path, monkeypa
     package = adapter_package.read(folder)
     prefix = run_package.write_checkpoint(package, str(tmp_path), use_tpu=True)
     assert prefix.startswith(str(tmp_path))
-    assert checkpoints.read_shapes(prefix).keys() == package.weights.keys()
+    assert checkpoints.Checkpoint(prefix).shapes.keys() == package.weights.keys()
     (remove,) = at_exit
     remove()
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -709,7 +713,9 @@ def fitting(folder, base):
         "do_lower_case": True,
         "adapter_size": 4,
         "labels": ["no", "yes"],
-        "base": checkpoints.base_fingerprint(base["init_checkpoint"], frozen),
+        "base": checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
+            frozen
+        ),
     }
 
 

@@ -69,7 +69,7 @@ def test_a_checkpoint_of_a_pipe_or_a_device(tmp_path, ending):
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(UserError, match="%s is no plain file" % path):
-        checkpoints.read_shapes(checkpoint)
+        checkpoints.Checkpoint(checkpoint)
     path.unlink()
     path.symlink_to("/dev/zero")
     with pytest.raises(UserError, match="%s is no plain file" % path):
