@@ -24,12 +24,8 @@ def tokenizer(request):
 
 
 def write_vocab(folder, content):
-    path = str(folder / "vocab.txt")
-    if not isinstance(content, bytes):
-        content = "".join(token + "\n" for token in content).encode("utf-8")
-    with open(path, "wb") as writer:
-        writer.write(content)
-    return path
+    (folder / "vocab.txt").write_bytes(content)
+    return str(folder / "vocab.txt")
 
 
 def plain_words(text, do_lower_case):
@@ -183,35 +179,9 @@ def test_basic_tokenizer(text, uncased, cased):
     assert tokenizer.tokenize(text) == (uncased if cased is None else cased)
 
 
-@pytest.mark.parametrize(
-    "is_of_class, members, others",
-    [
-        (
-            tokenization._is_whitespace,
-            " \t\n\r\u00a0\u1680\u2003\u202f\u3000",
-            "A-\0\v\f\x1c\x85\u200b\u2028\u2029\ufeff",
-        ),
-        (
-            tokenization._is_control,
-            "\0\x05\v\f\x1c\x7f\x85\u00ad\u200b\u200d\ufeff\U000e0001",
-            "A \t\n\r\u00a0\u2028\ufffd\ue000\u0378\ud800\U0001f4a9",
-        ),
-        (
-            tokenization._is_punctuation,
-            "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\u00a1\u00bf\u2014\u3002\u037e",
-            "A5 \t\x7f\u00a3\u00d7\u00e9\u20ac\u4e00\U0001f600",
-        ),
-    ],
-)
-def test_character_classes(is_of_class, members, others):
-    assert [char for char in members if not is_of_class(char)] == []
-    assert [char for char in others if is_of_class(char)] == []
-
-
 def test_wordpiece_takes_the_longest_piece_or_gives_up():
     vocab = {"un", "##aff", "##able", "##a", "una", "want", "##ed", "[UNK]"}
     pieces = tokenization.WordpieceTokenizer(vocab).tokenize
-    assert pieces("") == []
     assert pieces("wanted") == ["want", "##ed"]
     # Greedy: "una" wins although "un" would have spelled the word.
     assert pieces("unaffable want") == ["[UNK]", "want"]
@@ -239,45 +209,26 @@ def test_conversions_between_texts_and_ids():
     assert tokenization.convert_ids_to_tokens({4: "a", 2: "b"}, [4, 2]) == ["a", "b"]
 
 
-def test_load_vocab_reads_lines_in_order():
-    vocab = tokenization.load_vocab(VOCAB_FILE)
-    assert len(vocab) == 30522
-    assert list(vocab.values()) == list(range(30522))
-    assert (vocab["[PAD]"], vocab["[UNK]"], vocab["[CLS]"]) == (0, 100, 101)
-
-
-@pytest.mark.parametrize(
-    "content, tokens",
-    [
-        (b"a\r\nb\r\n", ["a", "b"]),
-        (b"\xef\xbb\xbf[PAD]\n b \n", ["[PAD]", "b"]),
-        (b"a\nb", ["a", "b"]),
-        (b"a\rb\nc\n", ["a\rb", "c"]),
-        ("a\n\u00bd\u2028x\nb\n".encode(), ["a", "\u00bd\u2028x", "b"]),
-        (b"a\n\nb\n", ["a", "", "b"]),
-        (b"a\nb\n\n \r\n\n", ["a", "b"]),
-        ("a\n\u00a0\nb\n".encode(), ["a", "", "b"]),
-    ],
-)
-def test_load_vocab_line_ends(tmp_path, content, tokens):
-    vocab = tokenization.load_vocab(write_vocab(tmp_path, content))
-    assert list(vocab.items()) == list(zip(tokens, range(len(tokens))))
-
-
 @pytest.mark.parametrize(
     "content, ids",
     [
-        (b"a\nb\nc\nb\n", {"a": 0, "b": 3, "c": 2}),
-        (b"a\nb \nb\n", {"a": 0, "b": 2}),
+        (b"a\r\nb\r\n", {"a": 0, "b": 1}),
+        (b"\xef\xbb\xbf[PAD]\n b", {"[PAD]": 0, "b": 1}),
+        (b"a\rb\nc\n", {"a\rb": 0, "c": 1}),
+        ("a\n\u00bd\u2028x\nb\n".encode(), {"a": 0, "\u00bd\u2028x": 1, "b": 2}),
+        (b"a\n\nb\n\n \r\n\n", {"a": 0, "": 1, "b": 2}),
+        # The last line of a token gives its id.
+        (b"a\nb \nc\nb\n", {"a": 0, "b": 3, "c": 2}),
         ("a\n\u00a0\nb\n\u2028\n".encode(), {"a": 0, "b": 2, "": 3}),
     ],
 )
-def test_the_last_line_of_a_token_gives_its_id(tmp_path, content, ids):
+def test_load_vocab(tmp_path, content, ids):
     assert tokenization.load_vocab(write_vocab(tmp_path, content)) == ids
 
 
 def test_a_token_twice_is_split_as_usual(tmp_path):
-    path = write_vocab(tmp_path, [*SPECIAL, "un", "##do", "un", "[CLS]"])
+    tokens = [*SPECIAL, "un", "##do", "un", "[CLS]"]
+    path = write_vocab(tmp_path, "\n".join(tokens).encode())
     tokenizer = tokenization.FullTokenizer(path)
     pieces = tokenizer.tokenize("Undo")
     assert pieces == ["un", "##do"]
@@ -288,7 +239,6 @@ def test_a_token_twice_is_split_as_usual(tmp_path):
 @pytest.mark.parametrize(
     "content, parts",
     [
-        (b"", ["is empty"]),
         (b" \n\n", ["is empty"]),
         (b"a\nb\n\xff\xfe\n", ["line 3", "not UTF-8"]),
         (b"a\n[PAD]\n", ["[CLS], [SEP], [UNK]"]),
@@ -303,16 +253,10 @@ def test_unusable_vocabulary(tmp_path, content, parts):
         assert part in str(caught.value)
 
 
-RELEASES = [  # do_lower_case, name of the folder
-    (True, "uncased_L-24_H-1024_A-16"),
-    (True, "multilingual_L-12_H-768_A-12"),
-    (True, "chinese_L-12_H-768_A-12"),
-    (False, "cased_L-12_H-768_A-12"),
-    (False, "multi_cased_L-12_H-768_A-12"),
-]
-
-
-@pytest.mark.parametrize(("lower", "name"), RELEASES)
+@pytest.mark.parametrize(
+    ("lower", "name"),
+    [(True, "chinese_L-12_H-768_A-12"), (False, "multi_cased_L-12_H-768_A-12")],
+)
 def test_case_of_a_known_release(lower, name):
     for folder in ("", "/models/", "gs://bucket/bert/"):
         path = "%s%s/bert_model.ckpt" % (folder, name)
@@ -323,20 +267,15 @@ def test_case_of_a_known_release(lower, name):
             assert part in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+def test_case_of_another_checkpoint_is_not_judged():
+    for path in (
         None,
-        "",
-        "/models/my_bert/bert_model.ckpt",
+        "bert_model.ckpt",
         "/models/cased_L-12_H-768_A-12/model.ckpt-7",
         "/models/cased_L-12_H-768_A-12.old/bert_model.ckpt",
-        "bert_model.ckpt",
-    ],
-)
-def test_case_of_another_checkpoint_is_not_judged(path):
-    for lower in (True, False):
-        tokenization.validate_case_matches_checkpoint(lower, path)
+    ):
+        for lower in (True, False):
+            tokenization.validate_case_matches_checkpoint(lower, path)
 
 
 def pieces(capital=0, small=0, chinese=0):
@@ -352,18 +291,14 @@ def pieces(capital=0, small=0, chinese=0):
 @pytest.mark.parametrize(
     "counts, fitting",
     [
-        ({"small": 2000}, True),
         ({"small": 2000, "capital": 4}, True),
         ({"small": 2000, "capital": 40}, None),
         ({"small": 2000, "capital": 200}, False),
-        ({"small": 2000, "capital": 20000}, False),
         # Little of a script with case: nobody writes such text, or it is mixed.
         ({"small": 2000, "chinese": 4000}, None),
         ({"small": 900, "capital": 300, "chinese": 30000}, False),
         ({"chinese": 30000}, None),
-        ({"small": 500}, None),
         ({"small": 500, "capital": 400}, None),
-        ({}, None),
     ],
 )
 def test_case_that_a_vocabulary_was_made_for(counts, fitting):
