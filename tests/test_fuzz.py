@@ -29,6 +29,7 @@ from tests.fuzzing import (
 )
 from weights import (
     adapter_package,
+    base_model,
     checkpoints,
     package_checks,
     package_conversion,
@@ -171,6 +172,7 @@ def test_records_beside_a_checkpoint(run_folder, written, data):
         str(run_folder / "model.ckpt-10"),
         str(output),
         package_conversion.PackageOptions(),
+        base_model.BaseFiles(),
     )
     if output.exists():
         check_package(output)

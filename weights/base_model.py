@@ -28,17 +28,11 @@ class BaseModel(NamedTuple):
 
 
 def read(base, remedy=None):
-    """Reads a base model, the values of its weights excepted.
-
-    Args:
-      base: `BaseFiles`, all three.
-      remedy: what to do about a checkpoint that does not fit, for the message.
-
-    Returns:
-      A `BaseModel`.
+    """Reads a `BaseModel`, the values of its weights excepted, from `BaseFiles`.
 
     Raises:
-      UserError: a file cannot be read, or the files belong to different models.
+      UserError: a file cannot be read, or the files belong to different models; it
+        ends with `remedy` for the checkpoint.
     """
     bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
     vocab = tokenization.load_vocab(base.vocab_file)
@@ -55,15 +49,10 @@ def read(base, remedy=None):
 
 
 def check_shapes(checkpoint, bert_config, remedy=None):
-    """Refuses a checkpoint of a base model of other sizes or with more layers.
-
-    Args:
-      checkpoint: a `checkpoints.Checkpoint`.
-      bert_config: a `modeling.BertConfig`.
-      remedy: what to do, for the message.
+    """Refuses a `checkpoints.Checkpoint` of other sizes or with more layers.
 
     Raises:
-      UserError: the first variable that does not fit.
+      UserError: the first variable that does not fit, and the remedy.
     """
     shapes = variable_shapes.frozen_shapes(bert_config)
     checkpoint.check_fit(shapes, [], remedy=remedy)

@@ -36,6 +36,21 @@ _CONFIG_REMEDY = (
 # --- from a checkpoint to a package ---------------------------------------------
 
 
+_RESULTS_SCHEMA = schema.Object(
+    {
+        "global_step": schema.integer(),
+        "sets": schema.Object(
+            {},
+            others=schema.Object(
+                {"scores": schema.Object({}, others=schema.NUMBER)}, others=schema.ANY
+            ),
+        ),
+    },
+    optional={"health": diagnosis.SCHEMA},
+    others=schema.ANY,
+)
+
+
 class PackageOptions(NamedTuple):
     """Entries of a package that the user gives; None: from a file, or the default."""
 
@@ -55,14 +70,14 @@ class _Record(NamedTuple):
     diagnostics: diagnosis.Diagnostics  # of the checkpoint's step
 
 
-def export(checkpoint, output, given, base=None):
-    """Writes the package of a checkpoint.
+def export(checkpoint, output, given, base):
+    """Writes the package of a checkpoint of this program or the original.
 
     Args:
-      checkpoint: path without file endings, of this program or the original.
+      checkpoint: path without file endings.
       output: folder to make.
       given: `PackageOptions`.
-      base: `base_model.BaseFiles` or None. Its checkpoint is needed if `checkpoint`
+      base: `base_model.BaseFiles`. Its checkpoint is needed if `checkpoint`
         has trained variables only, its other files if there is no run.json.
 
     Returns:
@@ -74,7 +89,6 @@ def export(checkpoint, output, given, base=None):
     """
     if tf.io.gfile.exists(output):
         raise UserError("--output=%s exists: give a new folder" % output)
-    base = base or base_model.BaseFiles()
     source = checkpoints.Checkpoint(
         checkpoint,
         "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
@@ -105,21 +119,6 @@ def export(checkpoint, output, given, base=None):
     return adapter_package.read(output)
 
 
-_RESULTS_SCHEMA = schema.Object(
-    {
-        "global_step": schema.integer(),
-        "sets": schema.Object(
-            {},
-            others=schema.Object(
-                {"scores": schema.Object({}, others=schema.NUMBER)}, others=schema.ANY
-            ),
-        ),
-    },
-    optional={"health": diagnosis.SCHEMA},
-    others=schema.ANY,
-)
-
-
 def _read_record(folder, step):
     record = run_record.read(folder) or {}
     scores, diagnostics = None, diagnosis.Diagnostics()
@@ -136,11 +135,7 @@ def _read_record(folder, step):
 
 
 def _adapter_sizes(checkpoint, shapes, record):
-    """Sizes of the adapters by layer.
-
-    Raises:
-      UserError: there are none, although the policy has some, or the policy is full.
-    """
+    """Sizes of the adapters by layer; refuses full checkpoints and missing adapters."""
     policy = record.identity.get("train_policy", modeling.ADAPTERS)
     if policy == optimization.FULL:
         raise UserError(
@@ -162,15 +157,7 @@ def _adapter_sizes(checkpoint, shapes, record):
 
 
 def _make_config(given, base, record, sizes, checkpoint):
-    """The config of the package, see `adapter_package.make_config`.
-
-    Args:
-      given: `PackageOptions`.
-      base: `base_model.BaseFiles`.
-      record: a `_Record`.
-      sizes: what `_adapter_sizes` returns.
-      checkpoint: path without file endings.
-    """
+    """The config of the package, see `adapter_package.make_config`."""
     identity = record.identity
     bert_config = vocab = vocabulary = None
     if base.bert_config_file:
@@ -179,9 +166,9 @@ def _make_config(given, base, record, sizes, checkpoint):
     if base.vocab_file:
         vocab = tokenization.load_vocab(base.vocab_file)
         vocabulary = files.digest(base.vocab_file)
-    vocabulary = _agree("vocab_file", "vocabulary", vocabulary, identity)
+    vocabulary = _agree(identity, "vocabulary", vocabulary, "vocab_file")
     bert_config = modeling.BertConfig.from_dict(
-        _agree("bert_config_file", "bert_config", bert_config, identity)
+        _agree(identity, "bert_config", bert_config, "bert_config_file")
     )
     config_file = base.bert_config_file or run_record.FILE_NAME
     bert_config.validate(config_file)
@@ -189,17 +176,14 @@ def _make_config(given, base, record, sizes, checkpoint):
         features.check_vocabulary(
             base.vocab_file, vocab, bert_config.vocab_size, config_file
         )
-    length = _agree(
-        "max_seq_length", "max_seq_length", given.max_seq_length, identity, 128
-    )
+    length = _agree(identity, "max_seq_length", given.max_seq_length, default=128)
     features.check_seq_length(length, bert_config.max_position_embeddings)
     num_layers = bert_config.num_hidden_layers
-    origin = None if identity else "checkpoint %s" % os.path.basename(checkpoint)
     return adapter_package.make_config(
         _describe_task(given.task, identity),
         bert_config,
         vocabulary,
-        _agree("do_lower_case", "do_lower_case", given.do_lower_case, identity, True),
+        _agree(identity, "do_lower_case", given.do_lower_case, default=True),
         length,
         adapter_size=sizes[min(sizes)] if sizes else 0,
         policy=optimization.parse_policy(
@@ -211,36 +195,36 @@ def _make_config(given, base, record, sizes, checkpoint):
         activation=identity.get("activation", "gelu"),
         init_scale=(record.settings or {}).get("adapter_init_scale"),
         settings=record.settings,
-        origin=origin,
+        origin=None if identity else "checkpoint " + os.path.basename(checkpoint),
     )
 
 
 def _describe_task(task, identity):
     """The package's entry "task" for the given task, or the one in the run's record."""
-    name = _agree("task_name", "task", task and (task.model_of or task.name), identity)
+    given = task and (task.model_of or task.name)
+    name = _agree(identity, "task", given, "task_name")
     if task is None and "task_config" in identity:
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None:
         task = glue_data.get_task(name)
-    _agree("task_name", "labels", list(task.labels), identity)
+    _agree(identity, "labels", list(task.labels), "task_name")
     return adapter_package.describe_task(task, name)
 
 
-def _agree(flag, entry, given, identity, default=None):
-    """The given value, else the one in the run's record, else the default.
+def _agree(identity, entry, given, flag=None, default=None):
+    """The value that is given, else that in the run's record, else the default.
 
     Raises:
       UserError: given and recorded value differ, or there is no value.
     """
-    if given is None:
-        value = identity.get(entry, default)
-        if value is None:
-            raise UserError(
-                "--%s is needed: there is no %s beside --checkpoint that has it"
-                % (flag, run_record.FILE_NAME)
-            )
-        return value
-    if identity.get(entry, given) != given:
+    flag = flag or entry
+    value = identity.get(entry, default if given is None else given)
+    if value is None:
+        raise UserError(
+            "--%s is needed: there is no %s beside --checkpoint that has it"
+            % (flag, run_record.FILE_NAME)
+        )
+    if given is not None and value != given:
         raise UserError(
             "--%s does not fit the %s beside --checkpoint: its %s is %s, given is %s; "
             "leave the flag out"
@@ -248,11 +232,11 @@ def _agree(flag, entry, given, identity, default=None):
                 flag,
                 run_record.FILE_NAME,
                 entry,
-                json.dumps(identity[entry], sort_keys=True),
+                json.dumps(value, sort_keys=True),
                 json.dumps(given, sort_keys=True),
             )
         )
-    return given
+    return value
 
 
 def _find_base(source, init_checkpoint, frozen):
@@ -287,22 +271,16 @@ def _check_head(checkpoint, shapes, trained, task_name):
 
 
 def find_base_mismatches(package, base):
-    """Differences between a package and a base model.
-
-    Args:
-      package: an `adapter_package.AdapterPackage`.
-      base: the `checkpoints.Checkpoint` of the base model.
+    """Differences between a package and the `checkpoints.Checkpoint` of a base model.
 
     Returns:
       List of texts, with both values; empty if the package fits.
     """
+    remedy = "give the base model that it was trained on"
+    frozen = package_checks.frozen_shapes(package.config)
     try:
-        base_model.check_shapes(
-            base, package.bert_config, "give the base model that it was trained on"
-        )
-        fingerprint = base.base_fingerprint(
-            package_checks.frozen_shapes(package.config)
-        )
+        base_model.check_shapes(base, package.bert_config, remedy)
+        fingerprint = base.base_fingerprint(frozen)
     except UserError as error:
         return [str(error)]
     return adapter_package.find_mismatches(package, {"base": fingerprint})
@@ -359,8 +337,5 @@ def _check_output(prefix):
             "--output=%s is a folder: give a checkpoint's path in it, such as %s"
             % (prefix, os.path.join(prefix, "model.ckpt"))
         )
-    existing = files.list_with_prefix(prefix, ".[id]*")
-    if existing:
-        raise UserError(
-            "--output=%s: %s exists; give a new path" % (prefix, existing[0])
-        )
+    for path in files.list_with_prefix(prefix, ".[id]*"):
+        raise UserError("--output=%s: %s exists; give a new path" % (prefix, path))

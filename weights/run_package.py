@@ -33,11 +33,8 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     Args:
       output_dir: the run's folder.
       settings: `PackageSettings`.
-      diagnostics: a `diagnosis.Diagnostics`.
-      dev_scores: dict from dev set to dict from metric to float, or None.
-
-    Raises:
-      UserError: a weight is not finite, or the folder cannot be written.
+      diagnostics: see `adapter_package.write`, also for errors.
+      dev_scores: see there.
     """
     checkpoint = checkpoints.latest(output_dir)
     config = settings.config
@@ -64,13 +61,7 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
 
 
 def add_scores(output_dir, global_step, dev_scores, diagnostics):
-    """Adds dev scores to the run's own package, if it is of the same step.
-
-    Args:
-      output_dir: the run's folder.
-      global_step: the step whose weights were scored.
-      dev_scores: dict from dev set to dict from metric to float.
-      diagnostics: a `diagnosis.Diagnostics`.
+    """Adds the dev scores of a step to the run's own package, if it is of that step.
 
     Raises:
       UserError: the package is damaged.
@@ -86,13 +77,9 @@ def add_scores(output_dir, global_step, dev_scores, diagnostics):
 def write_checkpoint(package, output_dir, use_tpu):
     """Writes a package's weights as a checkpoint, removed when the program ends.
 
-    Args:
-      package: an `adapter_package.AdapterPackage`.
-      output_dir: the run's folder, the only one that a TPU can read.
-      use_tpu: whether the graph runs on TPU.
-
     Returns:
-      The path without file endings.
+      The path without file endings; in `output_dir`, the only folder that a TPU can
+      read, if it is used.
     """
     if use_tpu:
         stack = contextlib.ExitStack()

@@ -441,7 +441,10 @@ def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, ca
     assert "x" in message
     with pytest.raises(UserError, match="no package; use it as --init_checkpoint"):
         package_conversion.export(
-            checkpoint, str(output / "p"), package_conversion.PackageOptions()
+            checkpoint,
+            str(output / "p"),
+            package_conversion.PackageOptions(),
+            base_model.BaseFiles(),
         )
 
 
