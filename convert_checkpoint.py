@@ -78,8 +78,8 @@ def define_flags(values=flags.FLAGS):
             flags.DEFINE_bool(
                 "init_missing_pooler",
                 False,
-                "Initialize a random pooler if the encoder has none, which is an error "
-                "otherwise. Adapter tuning does not train the pooler.",
+                "Initialize a random pooler if the encoder has none; without this flag "
+                "that is an error. Adapter tuning does not train the pooler.",
                 **to,
             ),
         ),

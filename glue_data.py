@@ -255,6 +255,7 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    # Not at import: `run_classifier.py` imports this module and has a --data_dir.
+    # Flags are not defined on import: `run_classifier.py`, which imports this module,
+    # defines --data_dir too.
     groups = define_flags(flags.FLAGS)
     command_line.run_program(main, __doc__, groups, flags.FLAGS)

@@ -44,7 +44,7 @@ class TrainPolicy(NamedTuple):
 
     name: str = modeling.ADAPTERS
     top_layers: tuple[int, ...] = ()  # of top_k, ascending, counted from 0
-    # Of adapters: layers that have some, ascending; None: all.
+    # Layers with adapters, ascending; None: all.
     adapter_layers: tuple[int, ...] | None = None
 
     @property

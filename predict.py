@@ -1,4 +1,4 @@
-"""Predicts rows of text with adapter packages that share one base.
+"""Predicts rows of text with adapter packages that share one base model.
 
     python predict.py --adapters=output/mrpc/adapters --init_checkpoint=... \\
       --bert_config_file=... --vocab_file=... --input=pairs.csv --output=predictions.csv

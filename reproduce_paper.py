@@ -259,7 +259,7 @@ def _write_report(name, experiment, study, values):
     pages.finish_report(study, page, _command(name, values))
     folder = os.path.join(study.work_dir, name)
     path = page.write(folder)
-    # Without jobs the results come from the archive, and may be a part of it.
+    # Without jobs the results were read from the archive, and may be only a part of it.
     if results.has_jobs(study.work_dir):
         results.write_archive(folder, study.results)
     console.say("Report: %s", path)

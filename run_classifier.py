@@ -237,7 +237,7 @@ FLAG_GROUPS = {
         ),
     ),
     "Cloud TPU": (
-        flags.DEFINE_bool("use_tpu", False, "Run on TPU; otherwise on GPU or CPU."),
+        flags.DEFINE_bool("use_tpu", False, "Run on TPU instead of GPU or CPU."),
         flags.DEFINE_string(
             "tpu_name", None, "Name of the Cloud TPU, or grpc:// address."
         ),

@@ -20,7 +20,7 @@ UNKNOWN_TOKEN = "[UNK]"
 PADDING_TOKEN = "[PAD]"
 REQUIRED_TOKENS = ("[CLS]", "[SEP]", UNKNOWN_TOKEN)
 
-# For `detect_lower_case`.
+# Thresholds of `detect_lower_case`.
 _LEAST_LETTER_PIECES = 1000
 _LEAST_LETTER_FRACTION = 0.5  # of all pieces; below it most text has no case
 _LEAST_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual

@@ -17,7 +17,7 @@ CHECKPOINT_NAME = "bert_model.ckpt"
 CONFIG_NAME = "bert_config.json"
 VOCAB_NAME = hf_tokenizer.VOCAB_NAME
 RECORD_NAME = "conversion.json"
-# To be raised when the same input is converted differently.
+# Raise it when the same input is converted differently.
 _FORMAT = 1
 
 

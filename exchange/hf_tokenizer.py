@@ -28,7 +28,7 @@ _SPECIAL_TOKENS_NAME = "special_tokens_map.json"
 _ADDED_TOKENS_NAME = "added_tokens.json"
 _SENTENCE_CONFIG_NAME = "sentence_bert_config.json"
 
-# They avoid where all tokenizers of Hugging Face differ from Google's program: words of
+# The texts avoid what all tokenizers of Hugging Face treat unlike Google's: words of
 # 101 to 200 characters ([UNK] there), special tokens in a text (not split there), the
 # final sigma, and characters for private use.
 PROBE_TEXTS = (
@@ -298,7 +298,7 @@ def _detect_case(folder, ids, tokenizer, added, is_lowered):
                 break
         else:
             return lower_case
-    # Of the case that fits more of the texts.
+    # Shows a difference with the case for which more of the texts agree.
     _, text, theirs, lower_case, tokens = max(differences)
     raise UserError(
         "The tokenizer in --input_dir=%s splits %s into %s; BERT's tokenizer with "

@@ -232,7 +232,7 @@ def _split_encoder(tensors):
     encoder, others = {}, []
     for tensor in tensors:
         name = tensor.name[len(prefix) :]
-        # Without a prefix, heads are recognized by other names than the encoder's.
+        # Without a prefix, a head's tensors have names that no part of the encoder has.
         if tensor.name.startswith(prefix) and (prefix or name.startswith(_PARTS)):
             encoder[name] = tensor
         else:

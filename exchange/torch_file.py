@@ -36,7 +36,7 @@ class _StorageType(NamedTuple):
     dtype: np.dtype
 
 
-# By class of PyTorch. The bytes of bfloat16 are the upper half of a float32.
+# Keys are PyTorch's classes. The bytes of bfloat16 are the upper half of a float32.
 _STORAGE_TYPES = {
     "torch.%sStorage" % name: _StorageType(type_name, np.dtype(dtype))
     for name, type_name, dtype in (
@@ -247,7 +247,7 @@ def _as_float32(tensor, values):
         writeable=False,
     )
     if tensor.storage.type.name == "BF16":
-        # By a uint32, because a Python int turns a scalar into int64.
+        # Shifting by a Python int would turn a scalar into int64.
         return (strided.astype(np.uint32) << np.uint32(16)).view(np.float32)
     with np.errstate(over="ignore"):
         return strided.astype(np.float32)
@@ -292,7 +292,7 @@ class _Unpickler(pickle._Unpickler):
 
     def persistent_load(self, reference):
         """Returns the `_Storage` that a reference describes."""
-        # Before 1.6 a sixth item describes a part of another storage, or is None.
+        # PyTorch before 1.6: a sixth item describes a view of another storage, or None.
         if len(reference) == 6 and reference[5] is None:
             reference = reference[:5]
         tag, storage_type, key, _, length = reference
@@ -339,7 +339,7 @@ class _Dict(dict):
     """A dict whose keys are distinct names."""
 
     def __setitem__(self, name, value):
-        # Before the key is hashed, which recurses into nested tuples.
+        # Checked before the key is hashed, since hashing recurses into nested tuples.
         if not isinstance(name, str) or name in self:
             raise _Refused("its pickle has duplicate keys, or keys that are not names")
         super().__setitem__(name, value)

@@ -22,10 +22,10 @@ MAX_SEQ_LENGTH = 128
 # WNLI is left out, as in the paper.
 GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte")
 
-# What section 3.2 sweeps; section 3.4 to 3.6 take the same, see docs/reproducing.md.
+# The grid of section 3.2, also used for sections 3.4 to 3.6: docs/reproducing.md.
 PAPER_RATES = ("3e-5", "3e-4", "3e-3")
 PAPER_EPOCHS = (3, 20)
-# Of the paper's text; the published program has 1e-3.
+# Standard deviation in the paper's text; the published program has 1e-3.
 PAPER_SCALE = "1e-2"
 
 # Epochs that suit a small encoder, some 500 to 800 steps of the small tasks. The second
@@ -126,7 +126,7 @@ class Study(NamedTuple):
     seeds: tuple[int, ...]
     work_dir: str
     jobs: tuple[Job, ...] = ()
-    # From a `Job` that has ended to its `results.Result`.
+    # The `results.Result` of each `Job` that has ended.
     results: Mapping = MappingProxyType({})
 
 

@@ -127,7 +127,7 @@ def heat_maps(maps, x_label, y_label, bar_label):
                 ha="center", va="center", fontsize=9 if len(values) < 9 else 7,
                 color="white" if value < 0.55 * lowest else "black",
             )  # fmt: skip
-    # What gains is as light as what loses nothing.
+    # Gains are drawn in the color of no loss.
     gains = any(float(np.nanmax(values)) > 0 for values in maps.values())
     figure.colorbar(
         image, ax=all_axes, label=bar_label, format=PercentFormatter(1, decimals=0),

@@ -105,6 +105,6 @@ def start(cpus, gpus):
         raise UserError("--launcher=ray needs Ray: pip install ray")
     ray.init(include_dashboard=False, log_to_driver=False)
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
-    # By value, so that the workers do not import this module and TensorFlow.
+    # Pickled by value, so that workers do not import this module and TensorFlow.
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     return functools.partial(RayJob, remote=ray.remote(**options)(call))

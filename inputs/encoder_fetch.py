@@ -77,7 +77,7 @@ def _download(package, folder):
     # A source package would be built, which runs its code.
     command += ["--only-binary=:all:", "--disable-pip-version-check"]
     command += ["--dest", folder, "--requirement", requirements]
-    # For pip's second copy: the default folder may be too small.
+    # pip keeps a second copy in TMPDIR; the default folder may be too small.
     environment = {**os.environ, "TMPDIR": folder}
     if subprocess.run(command, check=False, env=environment).returncode != 0:
         raise UserError(

@@ -307,8 +307,8 @@ def input_fn_builder(
         dataset = dataset.map(parse)
         if dynamic_padding:
             dataset = dataset.map(truncate)
-        # There is nothing to tune, and on one core the tuning can delay the end of a
-        # run by up to 60 s.
+        # The pipeline has nothing to tune, and on one core autotuning can delay the end
+        # of a run by up to 60 s.
         options = tf.data.Options()
         options.autotune.enabled = False
         return dataset.prefetch(2).with_options(options)

@@ -94,7 +94,7 @@ def _read(adapters, base, known_tasks):
     multitask.check_compatible(packages)
     for package in packages:
         adapter_package.check_fit(package, found.identity)
-    logging.info("Read %d adapter packages; reading the base.", len(packages))
+    logging.info("Read %d adapter packages; reading the base model.", len(packages))
     frozen = variable_shapes.frozen_shapes(found.bert_config)
     return _Content(
         bert_config=found.bert_config,
@@ -118,7 +118,7 @@ def _next_version(output):
     if os.path.exists(output) and not os.path.isdir(output):
         raise UserError("--output=%s is a file: give a folder" % output)
     names = os.listdir(output) if os.path.isdir(output) else []
-    # As TensorFlow Serving recognizes versions.
+    # TensorFlow Serving takes folders with numeric names as versions.
     versions = [int(name) for name in names if name.isdecimal()]
     return os.path.join(output, str(max(versions, default=0) + 1))
 
@@ -178,7 +178,7 @@ def _look_up_tasks(names, known):
 
     Fails with the name of a task that is not in `known`, the names in order of ids.
     """
-    # Not a look-up table, which a client would have to initialize.
+    # A comparison, because clients would have to initialize a lookup table.
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
     check = tf.Assert(
@@ -196,7 +196,7 @@ def _look_up_tasks(names, known):
 
 
 class _StoredTable:
-    """An embedding table of another dtype: only rows that are looked up are cast."""
+    """An embedding table of another dtype; only the rows looked up are cast."""
 
     def __init__(self, variable):
         self._variable = variable

@@ -10,7 +10,7 @@ class LossScale:
 
     The loss is multiplied by a power of two before the backward pass, and the gradients
     are divided by it. A step with gradients that are not finite is skipped and halves
-    the scale; `DOUBLED_AFTER` finite steps in a row double it. The checkpoint holds the
+    the scale; `DOUBLED_AFTER` consecutive finite steps double it. Checkpoints have the
     scale and the number of finite steps.
     """
 

@@ -132,7 +132,7 @@ def create_model(
         tf.constant_initializer(variant.initial_score),
         collections=(modeling.HEAD,),
     )
-    # Not "loss": the Estimator's scalar for TensorBoard is called so.
+    # The name "loss" is taken by the Estimator's scalar for TensorBoard.
     with tf.name_scope("head"):
         logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
         if variant.is_regression:

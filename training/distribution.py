@@ -1,6 +1,6 @@
 """Training on several devices of a machine and on several machines.
 
-Each replica computes its share of the global batch; the optimizer averages the
+Each replica computes a part of the global batch; the optimizer averages the
 gradients before it clips them, so that the update is that of one device with the whole
 batch (`optimization.build_train_step`). Evaluation and prediction run on one device of
 the chief.
@@ -28,7 +28,7 @@ from training.estimator_compat import estimator
 NONE, MIRRORED, MULTI_WORKER = "none", "mirrored", "multi_worker"
 STRATEGIES = (NONE, MIRRORED, MULTI_WORKER)
 
-# A machine is lost after this number of failed pings, or of broken sessions, in a row.
+# A machine is lost after so many consecutive failed pings or broken sessions.
 PING_INTERVAL = 2.0  # seconds
 LOST_AFTER = 5
 MAX_SESSIONS = 5
@@ -143,7 +143,7 @@ def take_cluster(strategy):
 def _check_port(address):
     """Refuses an address of this machine whose port another process uses."""
     with socket.socket() as server:
-        # As TensorFlow's server: connections of an earlier one may still be closing.
+        # TensorFlow's server sets it too: earlier connections may still be closing.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind(("", int(address.rpartition(":")[2])))
@@ -162,7 +162,7 @@ def check_batch(strategy, cluster, train_batch_size, parts):
       strategy: one of `STRATEGIES`.
       cluster: what `take_cluster` returns.
       train_batch_size: examples of a global batch.
-      parts: the number of parts in which a replica computes its share.
+      parts: the number of parts into which a replica splits its examples.
 
     Raises:
       UserError: naming the flags.
@@ -286,7 +286,7 @@ class PeerWatch(estimator.SessionRunHook):
         if self._num_sessions > MAX_SESSIONS:
             silent = [address for address in self._peers if not _answers(address)]
             self._report_lost(
-                "%s: the connection broke %d times in a row"
+                "%s: the connection broke %d consecutive times"
                 % (", ".join(silent or self._peers), MAX_SESSIONS)
             )
 
@@ -310,7 +310,7 @@ class PeerWatch(estimator.SessionRunHook):
         started = time.monotonic()
         is_reported = False
         seen: set[str] = set()
-        failures = dict.fromkeys(self._peers, 0)  # in a row, of a machine once seen
+        failures = dict.fromkeys(self._peers, 0)  # consecutive, of a machine once seen
         while not self._over.wait(PING_INTERVAL):
             for address in self._peers:
                 if _answers(address):
@@ -407,8 +407,8 @@ def wait_for(path, description, timeout=600.0, interval=1.0):
     while not tf.io.gfile.exists(path):
         if time.monotonic() > end:
             raise UserError(
-                "no %s came to %s in %d seconds: --output_dir must be one folder that "
-                "all machines share, and the chief must run"
+                "no %s appeared in %s in %d seconds: --output_dir must be one folder "
+                "that all machines share, and the chief must run"
                 % (description, path, timeout)
             )
         time.sleep(interval)

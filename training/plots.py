@@ -53,5 +53,6 @@ def confusion_matrix(path, title, labels, matrix):
 
 def _format_label(label):
     """A label, truncated, and escaped for matplotlib."""
-    cut = label if len(label) <= _MAX_NAME else label[: _MAX_NAME - 1] + "…"
-    return cut.replace("$", r"\$")
+    if len(label) > _MAX_NAME:
+        label = label[: _MAX_NAME - 1] + "…"
+    return label.replace("$", r"\$")

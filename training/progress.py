@@ -29,7 +29,7 @@ _MAX_LOSS_BYTES = 1 << 28
 # The graph collection of the tensors that `ProgressHook` reads.
 _REPORT = "training_report"
 
-# Without tqdm's rate: examples per second are in the text after the times.
+# tqdm's steps per second are left out; the postfix has examples per second.
 _BAR = (
     "training: {percentage:.0f}%|{bar}| {n_fmt}/{total_fmt} steps "
     "[{elapsed}<{remaining}{postfix}]"

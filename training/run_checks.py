@@ -208,7 +208,7 @@ def _check_head(flags, task):
 def _check_package(package, identity, base):
     """Checks --adapters against the task and the base model, and logs its origin."""
     given = {key: identity[key] for key in identity if key != "base"}
-    # Before the base model is read.
+    # What the package alone shows is checked before the base model is read.
     adapter_package.check_fit(package, given)
     frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
     adapter_package.check_fit(package, {"base": base.base_fingerprint(frozen)})

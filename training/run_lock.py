@@ -124,7 +124,7 @@ def unlock_file(path):
     """Releases and removes a file that `lock_file` has locked, if it has."""
     lock = _locks.pop(path, None)
     if lock is not None:
-        # Before the release, so that the file of the next holder is not removed.
+        # Removed before the release, so that the next holder's file is not removed.
         with contextlib.suppress(OSError):
             os.remove(path)
         lock.release()

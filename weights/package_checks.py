@@ -78,7 +78,7 @@ SCHEMA = schema.Object(
         DIGEST: _SHA256,  # of all other entries
     },
     optional={
-        # Of the training run, by flag.
+        # Settings of the training run, by flag name.
         "settings": schema.Object(
             {},
             optional={
@@ -89,7 +89,7 @@ SCHEMA = schema.Object(
             },
             others=schema.ANY,
         ),
-        # By dev set and metric; null for a score that is not finite.
+        # Scores by dev set and metric; null for a score that is not finite.
         "dev_scores": schema.Object(
             {}, others=schema.Object({}, others=schema.nullable(schema.number()))
         ),
