@@ -239,8 +239,11 @@ def plan_text(jobs, known, settings):
     # A wrong one is for run_classifier.py to refuse.
     size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else 1
     left = [job for job in jobs if not processes.is_done(job, known)]
-    text = "%s, %d of them done" % (pluralize(len(jobs), "job"), len(jobs) - len(left))
-    text += "\n%s training steps of %s are left" % (
+    count = pluralize(len(jobs), "job")
+    if not left:
+        return "%s, all done" % count
+    text = "%s, %d of them done" % (count, len(jobs) - len(left))
+    text += "\n%s training steps of %s are left, by the official sizes of GLUE" % (
         thousands(sum(grid.steps(job, size) or 0 for job in left)),
         pluralize(size, "example"),
     )
@@ -266,20 +269,23 @@ def _write_report(name, experiment, study, values):
 
 
 def _prepare_jobs(jobs, settings, values):
-    """Checks what jobs need; returns settings with GPUs and digests, and a launcher."""
+    """Checks what jobs need; returns settings with GPUs and digests.
+
+    A dry run needs neither encoder nor data, and checks them where all are given.
+    """
+    settings = settings._replace(gpus=_gpu_names(values.gpus))
+    if values.launcher == "ray":
+        ray_launcher.check_installed()
     required = [*job_flags.BASE]
     if any(job.task not in settings.task_files for job in jobs):
         required.append("glue_dir")
+    if values.dry_run and not all(values[name].value for name in required):
+        return settings
     command_line.check_required(values, required)
     tokenization.FullTokenizer(values.vocab_file)
     tasks = {job.task for job in jobs}
-    settings = settings._replace(
-        gpus=_gpu_names(values.gpus),
-        digests={task: job_flags.input_digests(task, settings) for task in tasks},
-    )
-    if values.launcher == "ray":
-        return settings, ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
-    return settings, processes.Process
+    digests = {task: job_flags.input_digests(task, settings) for task in tasks}
+    return settings._replace(digests=digests)
 
 
 def _exit_status(jobs, known):
@@ -287,12 +293,17 @@ def _exit_status(jobs, known):
     left = [job for job in jobs if not processes.is_done(job, known)]
     if not left:
         return 0
-    failed = sum(job in known and known[job].status == results.FAILED for job in left)
+    statuses = [known[job].status for job in left if job in known]
+    held = statuses.count(results.HELD)
     console.warn(
-        "%d of %s not finished, %d of them failed: the same command runs them again",
+        "%d of %s not finished, %d of them failed%s: the same command runs them again",
         len(left),
         pluralize(len(jobs), "job"),
-        failed,
+        statuses.count(results.FAILED),
+        ", %d held by another process or its lock file (see above: first wait for it, "
+        "or delete the file)" % held
+        if held
+        else "",
     )
     return 1
 
@@ -315,9 +326,8 @@ def _run_experiment(name, experiment, values):
     )
     wanted = jobs if values.job else study.jobs
     known = results.read_all(study.work_dir, wanted, name)
-    is_run = not values.dry_run and not values.report_only
-    if is_run:
-        settings, start = _prepare_jobs(jobs, settings, values)
+    if not values.report_only:
+        settings = _prepare_jobs(jobs, settings, values)
     job_flags.check_same_settings(known, settings)
     if values.dry_run:
         print(plan_text(jobs, known, settings))
@@ -327,15 +337,17 @@ def _run_experiment(name, experiment, values):
     if not values.job:
         _check_writable(folder)
     status = 0
-    if is_run:
+    if not values.report_only:
         has_jobs = results.has_jobs(study.work_dir)
         _check_writable(os.path.join(study.work_dir, results.JOBS))
         if not has_jobs:
             for job, result in results.read_archive(folder).items():
                 results.write(study.work_dir, job, result)
         console.say("%s", plan_text(jobs, known, settings))
-        processes.run(jobs, settings, values.jobs, start)
-        status = _exit_status(jobs, results.read_all(study.work_dir, jobs))
+        start = processes.Process
+        if values.launcher == "ray":
+            start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
+        status = _exit_status(jobs, processes.run(jobs, settings, values.jobs, start))
     if not values.job:
         known = results.read_all(study.work_dir, study.jobs, name)
         _write_report(name, experiment, study._replace(results=known), values)

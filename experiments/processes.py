@@ -24,8 +24,6 @@ _REMEDY = "delete its folder, and the job is run again"
 LOCK = "job.lock"
 OUTPUT = "output.txt"  # the end of what a failed job wrote
 
-HELD = "not run"  # Another process trains in the folder; no `result.json` has this.
-
 # In messages of run_classifier.py.
 _DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
 
@@ -74,7 +72,7 @@ def _read_json(folder, name):
 
 
 def make_result(job, settings, status, tail, seconds) -> results.Result:
-    """The result of a process that has ended; `HELD` if another process has the job.
+    """The result of a process that has ended; `results.HELD` if another process has the job.
 
     Args:
       job: the `grid.Job`.
@@ -92,10 +90,10 @@ def make_result(job, settings, status, tail, seconds) -> results.Result:
     )
     number = -status if status < 0 else status - 128
     if number in signals.STOP_SIGNALS:
-        reason = "ended by %s" % signals.STOP_SIGNALS[number]
-        return result._replace(status=results.INTERRUPTED, reason=reason)
+        # Not by which: a sweep passes on every signal as SIGTERM.
+        return result._replace(status=results.INTERRUPTED, reason="ended by a signal")
     if status and run_lock.HELD in tail:
-        return result._replace(status=HELD)
+        return result._replace(status=results.HELD)
     if status and _DIVERGED.search(tail):
         return result._replace(status=results.DIVERGED)
     if status < 0:
@@ -218,6 +216,7 @@ class _Sweep:
                 if run_lock.lock_file(lock) is False:
                     holder = run_lock.read_holder(lock) or "another process"
                     console.warn("%s is left to %s", job.name, holder)
+                    self.known[job] = results.Result(results.HELD, str(holder), 0, {})
                     return
                 if not self._needs_run(job):
                     run_lock.unlock_file(lock)
@@ -264,7 +263,9 @@ class _Sweep:
             self._read_again(job)
             if is_done(job, self.known):
                 result = self.known[job]  # Another process's: no failure replaces it.
-            elif result.status != HELD:
+            elif result.status == results.HELD:
+                self.known[job] = result
+            else:
                 if job in self.known:
                     seconds = self.known[job].seconds + result.seconds
                     result = result._replace(seconds=round(seconds, 1))
@@ -315,7 +316,7 @@ def run(jobs, settings, at_a_time=1, start=Process):
       start: what starts a job, called as `Process`.
 
     Returns:
-      Dict from `Job` to `results.Result`: of all jobs that have one now.
+      Dict from `Job` to `results.Result`: of all jobs that have one now, or are held.
 
     Raises:
       SystemExit: a signal has ended this.

@@ -1,7 +1,7 @@
 """Runs jobs on a Ray cluster instead of this machine.
 
-Ray is optional: `start` refuses if it is not installed. Each machine of the cluster
-needs this project and its Python under the same paths, and `--work_dir`.
+Ray is optional. Each machine of the cluster needs this project and its Python under the
+same paths, and `--work_dir`.
 """
 
 import functools
@@ -88,6 +88,12 @@ class RayJob:
             return 1, "error: the worker is gone: %s" % error, 0.0
 
 
+def check_installed():
+    """Raises a `UserError` if Ray is not installed."""
+    if ray is None:
+        raise UserError("--launcher=ray needs Ray: pip install ray")
+
+
 def start(cpus, gpus):
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine.
 
@@ -97,12 +103,7 @@ def start(cpus, gpus):
 
     Returns:
       A function that submits a job, for `processes.run`.
-
-    Raises:
-      UserError: Ray is not installed.
     """
-    if ray is None:
-        raise UserError("--launcher=ray needs Ray: pip install ray")
     ray.init(include_dashboard=False, log_to_driver=False)
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}
     # Pickled by value, so that workers do not import this module and TensorFlow.

@@ -24,7 +24,8 @@ OK, COLLAPSED, DIVERGED, FAILED = "ok", "collapsed", "diverged", "failed"
 STATUSES = (OK, COLLAPSED, DIVERGED, FAILED)
 # Ended by a signal: such a job counts as missing, and only its seconds are of use.
 INTERRUPTED = "interrupted"
-REPEATED = (FAILED, INTERRUPTED)
+HELD = "not run"  # Another process has the job; no file has this status.
+REPEATED = (FAILED, INTERRUPTED, HELD)
 
 _REMEDY = "delete it, and the job is run again"
 _MAX_ARCHIVE_BYTES = 1 << 28

@@ -196,6 +196,8 @@ def test_dry_run_says_what_is_left(tmp_path, capsys):
     assert "12 jobs, 0 of them done" in said
     assert "6,876 training steps" in said  # 12 times 3668 / 32 * 5
     jobs = fill("table1", grid.SMALL, tmp_path, "--tasks=MRPC")
+    program(*words, "--dry_run")
+    assert capsys.readouterr().out == "12 jobs, all done\n"
     for job in jobs[3:]:
         os.remove(os.path.join(results.job_folder(str(tmp_path), job), "result.json"))
     program(*words, "--dry_run")
@@ -226,9 +228,13 @@ def test_the_exit_status_says_whether_all_is_done(
     assert len(started) == 6
     failed = result(None, results.FAILED)
     results.write(str(tmp_path), started[0], failed)
-    monkeypatch.setattr(processes, "run", lambda *_: {})
+    held = failed._replace(status=results.HELD)
+    ended = {started[0]: failed, started[1]: held}
+    ended = {**dict.fromkeys(started, result(0.6)), **ended}
+    monkeypatch.setattr(processes, "run", lambda *_: ended)
     assert program(*words) == 1
-    assert "1 of 6 jobs not finished, 1 of them failed" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 of 6 jobs not finished, 1 of them failed, 1 held by" in said
 
 
 @pytest.mark.parametrize(
@@ -296,8 +302,12 @@ def test_what_is_refused(words, message, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_ray_is_asked_for_where_it_is_missing(tmp_path, monkeypatch, no_files):
+def test_a_dry_run_checks_what_a_run_checks(tmp_path, monkeypatch, no_files):
     monkeypatch.setattr(ray_launcher, "ray", None)
     words = ["table2", SMALL, FURTHER, "--work_dir=%s" % tmp_path, *BASE]
-    with pytest.raises(UserError, match="needs Ray: pip install ray"):
-        program(*words, "--launcher=ray")
+    for more in ([], ["--dry_run"]):
+        with pytest.raises(UserError, match="needs Ray: pip install ray"):
+            program(*words, "--launcher=ray", *more)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(UserError, match="--gpus=3"):
+        program(*words, "--gpus=3", "--dry_run")
