@@ -126,7 +126,8 @@ def make_study(experiment, values):
     Raises:
       UserError: a flag is wrong or missing.
     """
-    tasks = experiment.tasks[values.preset]
+    preset = experiment.preset(values.preset)
+    tasks = preset.tasks
     if values.tasks is not None:
         tasks = tuple(glue_data.get_task(name).name for name in values.tasks)
         for name in tasks:
@@ -142,9 +143,7 @@ def make_study(experiment, values):
     if values.bert_config_file:
         config = modeling.BertConfig.from_json_file(values.bert_config_file)
         layers = config.num_hidden_layers
-    seeds = experiment.seeds[values.preset]
-    if values.seeds:
-        seeds = tuple(range(1, values.seeds + 1))
+    seeds = values.seeds or preset.seeds
     study = grid.Study(values.preset, tasks, layers, seeds, values.work_dir)
     return study._replace(jobs=tuple(experiment.jobs(study)))
 

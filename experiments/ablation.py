@@ -5,11 +5,6 @@ import numpy as np
 from experiments import grid, pages, plots, selection
 from model import layer_ranges
 
-_METHODS = {
-    grid.PAPER: (grid.adapters(("3e-4",), epochs=(20,)),),
-    grid.SMALL: (grid.small_adapters(),),
-}
-
 
 def _spans(layers):
     """Every contiguous span of layers: its first, its last and its text."""
@@ -18,14 +13,8 @@ def _spans(layers):
             yield first, last, layer_ranges.format_layers(range(first, last + 1))
 
 
-def _jobs(study):
-    trained = grid.sweep(study, _METHODS[study.preset])
-    without = [
-        job._replace(without=text)
-        for job in trained
-        for _, _, text in _spans(study.layers)
-    ]
-    return [*trained, *without]
+def _evaluations(job, layers):
+    return [job._replace(without=text) for _, _, text in _spans(layers)]
 
 
 def _change(study, trained, text):
@@ -51,7 +40,7 @@ def _report(study):
     )
     maps, rows = {}, []
     for task in study.tasks:
-        trained = [j for j in study.jobs if j.task == task and not j.without]
+        trained = study.select(task=task, without="")
         values = np.full((study.layers, study.layers), np.nan)
         for first, last, text in _spans(study.layers):
             found = selection.summarize(_change(study, job, text) for job in trained)
@@ -91,8 +80,8 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="Adapters of spans of layers removed from trained models (heat maps).",
-    tasks={grid.PAPER: ("mnli", "cola"), grid.SMALL: ("mrpc", "cola")},
-    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1,)},
-    jobs=_jobs,
+    paper=grid.Preset(("mnli", "cola"), 3, [grid.adapters(("3e-4",), epochs=(20,))]),
+    small=grid.Preset(("mrpc", "cola"), 1, [grid.small_adapters()]),
     report=_report,
+    evaluations=_evaluations,
 )

@@ -4,8 +4,7 @@ A `Job` has all that differs between jobs, and its name is made of it. A job tha
 experiments share is therefore run once, as long as they share a working folder.
 """
 
-import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -62,6 +61,11 @@ class Job(NamedTuple):
         name += "-corrected" if self.is_corrected else ""
         name += "-seed%d" % self.seed
         return name + ("-without%s" % self.without if self.without else "")
+
+    @property
+    def kind(self):
+        """The policy without its number of top layers."""
+        return self.policy.partition(":")[0]
 
     @property
     def setting(self):
@@ -123,27 +127,52 @@ class Study(NamedTuple):
     preset: str
     tasks: tuple[str, ...]
     layers: int  # of the encoder
-    seeds: tuple[int, ...]
+    seeds: int
     work_dir: str
     jobs: tuple[Job, ...] = ()
     # The `results.Result` of each `Job` that has ended.
     results: Mapping = MappingProxyType({})
+
+    def select(self, **values):
+        """The list of jobs with these values of fields or properties."""
+        return [
+            job
+            for job in self.jobs
+            if all(getattr(job, name) == value for name, value in values.items())
+        ]
+
+
+class Preset(NamedTuple):
+    """The grid of an experiment: each method on each task, with each seed."""
+
+    tasks: tuple[str, ...]  # () where files have to be given
+    seeds: int
+    methods: Iterable[Method]
 
 
 class Experiment(NamedTuple):
     """An experiment, which its module defines as `EXPERIMENT`."""
 
     about: str  # one sentence
-    tasks: dict[str, tuple[str, ...]]  # by preset; () where files have to be given
-    seeds: dict[str, tuple[int, ...]]  # by preset
-    jobs: Callable  # of a `Study` without jobs; gives a list of `Job`
+    paper: Preset
+    small: Preset
     report: Callable  # of a `Study`; gives a `pages.Page`
+    # Of a training run and the number of layers; gives evaluations, a list of `Job`.
+    evaluations: Callable = lambda job, layers: []
 
+    def preset(self, name):
+        return self.paper if name == PAPER else self.small
 
-def sweep(study, methods):
-    """The jobs of methods on all tasks of a study, a list without repetitions."""
-    jobs = (m.jobs(task, study.seeds) for task in study.tasks for m in methods)
-    return list(dict.fromkeys(itertools.chain.from_iterable(jobs)))
+    def jobs(self, study):
+        """The jobs of a `Study`, a list: training runs, then evaluations."""
+        trained = [
+            job
+            for task in study.tasks
+            for method in self.preset(study.preset).methods
+            for job in method.jobs(task, range(1, study.seeds + 1))
+        ]
+        rest = [e for job in trained for e in self.evaluations(job, study.layers)]
+        return list(dict.fromkeys([*trained, *rest]))
 
 
 def title(task):

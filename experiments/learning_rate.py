@@ -3,25 +3,12 @@
 import optimization
 from experiments import grid, pages
 
-_RATES = {
-    grid.PAPER: ("2e-5", "5e-5", "1e-4", "2e-4", "5e-4", "1e-3"),
-    grid.SMALL: ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3"),
-}
-
-
-def _jobs(study):
-    rates = _RATES[study.preset]
-    if study.preset == grid.PAPER:
-        full = grid.Method(optimization.FULL, rates, grid.PAPER_EPOCHS)
-        methods = [full, grid.adapters(rates, epochs=grid.PAPER_EPOCHS)]
-    else:
-        plain = (
-            grid.Method(optimization.FULL, rates),
-            grid.adapters(rates, scale=grid.SMALL_SCALE),
-        )
-        corrected = (method._replace(is_corrected=True) for method in plain)
-        methods = [*plain, *corrected]
-    return grid.sweep(study, methods)
+_RATES = ("2e-5", "5e-5", "1e-4", "2e-4", "5e-4", "1e-3")
+_SMALL_RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
+_SMALL_METHODS = (
+    grid.Method(optimization.FULL, _SMALL_RATES),
+    grid.adapters(_SMALL_RATES, scale=grid.SMALL_SCALE),
+)
 
 
 def _report(study):
@@ -36,11 +23,9 @@ def _report(study):
     pages.add_curves(
         page,
         study,
-        name="learning_rate",
-        caption="Best score at each learning rate, mean and standard error over seeds",
+        "learning_rate",
         axis=("learning rate", "learning rate"),
-        values=_RATES[study.preset],
-        value_of=lambda job: job.learning_rate,
+        caption="Best score at each learning rate, mean and standard error over seeds",
         line_of=line_of,
     )
     page.text(
@@ -51,8 +36,22 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="The best score at each learning rate, adapters and full fine-tuning.",
-    tasks={grid.PAPER: ("mnli", "cola"), grid.SMALL: ("cola",)},
-    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1,)},
-    jobs=_jobs,
+    paper=grid.Preset(
+        ("mnli", "cola"),
+        3,
+        [
+            grid.Method(optimization.FULL, _RATES, grid.PAPER_EPOCHS),
+            grid.adapters(_RATES, epochs=grid.PAPER_EPOCHS),
+        ],
+    ),
+    small=grid.Preset(
+        ("cola",),
+        1,
+        [
+            method._replace(is_corrected=is_corrected)
+            for is_corrected in (False, True)
+            for method in _SMALL_METHODS
+        ],
+    ),
     report=_report,
 )

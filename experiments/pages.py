@@ -93,7 +93,7 @@ def setting_text(jobs):
     parts = ["learning rate %s" % job.learning_rate, "%d epochs" % job.epochs]
     if job.adapter_size:
         parts.append("size %d" % job.adapter_size)
-    elif job.policy.startswith("top_k"):
+    elif ":" in job.policy:
         parts.append("top %s" % job.policy.partition(":")[2])
     return ", ".join(parts)
 
@@ -129,51 +129,49 @@ def start_report(study, title):
         "regression." % status_text(study.jobs, study.results)
     )
     ended = selection.count_statuses(study.jobs, study.results).total()
-    missing = len(study.jobs) - ended
-    if missing:
+    if missing := len(study.jobs) - ended:
         page.text("**The report is incomplete: %d jobs are missing.**" % missing)
     return page
 
 
-def add_curves(page, study, name, caption, axis, values, value_of, line_of):
-    """Adds a plot and a table of the best score at each value of an axis.
+def score_line(name, points):
+    """A `plots.Line` of pairs of x and a `selection.Summary`."""
+    x, summaries = zip(*points)
+    means = [100 * each.mean for each in summaries]
+    return plots.Line(name, x, means, [100 * (each.error or 0) for each in summaries])
+
+
+def add_curves(page, study, field, axis, caption, line_of):
+    """Adds a plot and a table of the best score at each value of a swept setting.
 
     Args:
       page: a `Page`.
       study: a `grid.Study`.
-      name: of the figure's files.
-      caption: below the figure.
+      field: the setting's name in `grid.Job`, and that of the figure's files.
       axis: names of the axis in the table and in the plot.
-      values: texts of numbers, along the axis.
-      value_of: function from a job to its value.
+      caption: below the figure.
       line_of: function from a job to the name of its line.
     """
     panels, baselines, rows = {}, {}, []
-    for task in study.tasks:
-        by_line = collections.defaultdict(list)
-        for job in study.jobs:
-            if job.task == task:
-                by_line[line_of(job)].append(job)
-        for line, jobs in by_line.items():
-            x, y, errors = [], [], []
-            for value in values:
-                candidates = [job for job in jobs if value_of(job) == value]
-                best = selection.best_setting(candidates, study.results)
-                found = selection.summarize_jobs(best, study.results)
-                status = status_text(candidates, study.results)
-                rows.append([grid.title(task), line, value, mean_text(found), status])
-                if found is not None:
-                    x.append(float(value))
-                    y.append(100 * found.mean)
-                    errors.append(100 * (found.error or 0))
-                    baseline = 100 * study.results[best[0]].baseline
-                    baselines[grid.title(task)] = baseline
-            if x:
-                panel = panels.setdefault(grid.title(task), [])
-                panel.append(plots.Line(line, x, y, errors))
+    for task, title in zip(study.tasks, map(grid.title, study.tasks)):
+        by_line: dict = {}
+        for job in study.select(task=task):
+            by_value = by_line.setdefault(line_of(job), {})
+            by_value.setdefault(getattr(job, field), []).append(job)
+        for line, by_value in by_line.items():
+            points = []
+            for value, jobs in by_value.items():
+                best, summary = selection.best_setting(jobs, study.results)
+                status = status_text(jobs, study.results)
+                rows.append([title, line, value, mean_text(summary), status])
+                if summary is not None:
+                    points.append((float(value), summary))
+                    baselines[title] = 100 * study.results[best[0]].baseline
+            if points:
+                panels.setdefault(title, []).append(score_line(line, points))
     if panels:
         figure = plots.lines(panels, axis[1], "score, times 100", baselines)
-        page.figure(name, caption, figure)
+        page.figure(field, caption, figure)
     header = ["task", "", axis[0], "score", "runs"]
     if len({line for _, line, *_ in rows}) == 1:
         header, *rows = ([row[0], *row[2:]] for row in (header, *rows))

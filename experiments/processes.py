@@ -72,7 +72,7 @@ def _read_json(folder, name):
 
 
 def make_result(job, settings, status, tail, seconds) -> results.Result:
-    """The result of a process that has ended; `results.HELD` if another process has the job.
+    """The result of a process that has ended.
 
     Args:
       job: the `grid.Job`.

@@ -50,23 +50,23 @@ def best_run(jobs, known):
 
 
 def best_setting(jobs, known):
-    """The jobs of the setting with the highest mean on the dev set over its seeds.
+    """The setting with the highest mean on the dev set over its seeds.
 
     A setting that lacks the score of a seed ranks below all that lack fewer: a mean
-    over the lucky seeds alone would win too often. [] if no job has a score.
+    over the lucky seeds alone would win too often.
+
+    Returns:
+      List of the setting's jobs and their `Summary`; [] and None if no job has a score.
     """
     by_setting: dict = {}
     for job in jobs:
         by_setting.setdefault(job.setting, []).append(job)
-    best, best_key = [], None
-    for seeds in by_setting.values():
-        found = summarize_jobs(seeds, known)
-        if found is None:
-            continue
-        key = (len(found.scores) - len(seeds), found.mean)
-        if best_key is None or key > best_key:
-            best, best_key = seeds, key
-    return best
+    found = [(seeds, summarize_jobs(seeds, known)) for seeds in by_setting.values()]
+    return max(
+        (pair for pair in found if pair[1] is not None),
+        key=lambda pair: (len(pair[1].scores) - len(pair[0]), pair[1].mean),
+        default=([], None),
+    )
 
 
 def count_statuses(jobs, known):

@@ -9,31 +9,13 @@ import optimization
 from experiments import grid, pages, plots, selection
 
 _PERCENTILES = (20, 50, 80)  # of tasks, the lines of figures 1 and 3
-_ADAPTERS, _TOP, _NORMS = "adapters", "top layers", "layer norms"
 _FAMILIES = {
-    _ADAPTERS: modeling.ADAPTERS,
-    _TOP: optimization.TOP_K,
-    _NORMS: modeling.LAYER_NORM,
+    "adapters": modeling.ADAPTERS,
+    "top layers": optimization.TOP_K,
+    "layer norms": modeling.LAYER_NORM,
 }
-
-
-def _methods(preset):
-    if preset == grid.SMALL:
-        rest = (("1e-4",), (), (0,), "", True)
-        norms = grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True)
-        adapters, layers = grid.small_adapters(sizes=(1, 8, 64, 256)), (1, 2, 3)
-    else:
-        rest = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
-        norms = grid.Method(modeling.LAYER_NORM, *rest)
-        sizes = tuple(2**n for n in range(10))
-        adapters = grid.adapters(grid.PAPER_RATES, sizes, grid.PAPER_EPOCHS)
-        layers = tuple(range(1, 13))
-    top = grid.top_layers(layers, *rest)
-    return grid.Method(optimization.FULL, *rest), *top, norms, adapters
-
-
-def _jobs(study):
-    return grid.sweep(study, _methods(study.preset))
+_PAPER = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
+_SMALL = (("1e-4",), (), (0,), "", True)
 
 
 class _Variant(NamedTuple):
@@ -48,41 +30,35 @@ class _Variant(NamedTuple):
 def _variants(study, task, family):
     """The `_Variant`s of a family that have scores."""
     by_name: dict = {}
-    for job in study.jobs:
-        kind, _, layers = job.policy.partition(":")
-        if job.task == task and kind == _FAMILIES[family]:
-            value = {_ADAPTERS: job.adapter_size, _TOP: layers}.get(family, "")
-            by_name.setdefault(("%s %s" % (family, value)).strip(), []).append(job)
+    for job in study.select(task=task, kind=_FAMILIES[family]):
+        value = job.adapter_size or job.policy.partition(":")[2]
+        by_name.setdefault(("%s %s" % (family, value)).strip(), []).append(job)
     for name, jobs in by_name.items():
-        best = selection.best_setting(jobs, study.results)
+        best, summary = selection.best_setting(jobs, study.results)
         trained = selection.parameter_count(best, study.results)
         if trained is not None:
-            summary = selection.summarize_jobs(best, study.results)
-            yield _Variant(
-                name, trained, summary, pages.status_text(jobs, study.results)
-            )
+            status = pages.status_text(jobs, study.results)
+            yield _Variant(name, trained, summary, status)
 
 
-def _full(study, task):
-    """The jobs of full fine-tuning for a task, and the best setting's `Summary`."""
-    jobs = [j for j in study.jobs if (j.task, j.policy) == (task, optimization.FULL)]
-    best = selection.best_setting(jobs, study.results)
-    return jobs, selection.summarize_jobs(best, study.results)
+def _best_full(study, task):
+    """The `Summary` of the best setting of full fine-tuning for a task, or None."""
+    jobs = study.select(task=task, policy=optimization.FULL)
+    return selection.best_setting(jobs, study.results)[1]
 
 
 def _add_all_tasks(study, page):
     """Figures 1 and 3: the score minus that of full fine-tuning, over all tasks."""
     found: dict = {}
-    tasks = [task for task in study.tasks if _full(study, task)[1] is not None]
+    full = {task: _best_full(study, task) for task in study.tasks}
+    tasks = [task for task in study.tasks if full[task] is not None]
     for task in tasks:
-        full = _full(study, task)[1]
         for family in _FAMILIES:
+            by_name = found.setdefault(family, {})
             for variant in _variants(study, task, family):
-                difference = 100 * (variant.summary.mean - full.mean)
-                by_name = found.setdefault(family, {})
-                by_name.setdefault(variant.name, []).append(
-                    (variant.trained, difference)
-                )
+                difference = 100 * (variant.summary.mean - full[task].mean)
+                pair = variant.trained, difference
+                by_name.setdefault(variant.name, []).append(pair)
     lines, rows = [], []
     for family, by_name in found.items():
         x, bands = [], []
@@ -123,7 +99,8 @@ def _add_each_task(study, page):
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
         title = grid.title(task)
-        jobs, full = _full(study, task)
+        full = _best_full(study, task)
+        jobs = study.select(task=task, policy=optimization.FULL)
         status = pages.status_text(jobs, study.results)
         score = pages.mean_text(full)
         rows.append([title, "full fine-tuning", pages.NONE, score, "0", status])
@@ -137,12 +114,8 @@ def _add_each_task(study, page):
                 texts.append(pages.mean_text(difference, sign=True))
                 rows.append([title, name, *texts, status])
             if variants:
-                line = plots.Line(
-                    family,
-                    [variant.trained for variant in variants],
-                    [100 * variant.summary.mean for variant in variants],
-                    [100 * (variant.summary.error or 0) for variant in variants],
-                )
+                points = [(variant.trained, variant.summary) for variant in variants]
+                line = pages.score_line(family, points)
                 panels.setdefault(title, []).append(line)
     if panels:
         figure = plots.lines(
@@ -172,8 +145,27 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="Adapter sizes, top layers and layer norms against full fine-tuning.",
-    tasks={grid.PAPER: grid.GLUE, grid.SMALL: ("mrpc", "cola")},
-    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
-    jobs=_jobs,
+    paper=grid.Preset(
+        grid.GLUE,
+        3,
+        [
+            grid.Method(optimization.FULL, *_PAPER),
+            *grid.top_layers(range(1, 13), *_PAPER),
+            grid.Method(modeling.LAYER_NORM, *_PAPER),
+            grid.adapters(
+                grid.PAPER_RATES, tuple(2**n for n in range(10)), grid.PAPER_EPOCHS
+            ),
+        ],
+    ),
+    small=grid.Preset(
+        ("mrpc", "cola"),
+        2,
+        [
+            grid.Method(optimization.FULL, *_SMALL),
+            *grid.top_layers((1, 2, 3), *_SMALL),
+            grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True),
+            grid.small_adapters(sizes=(1, 8, 64, 256)),
+        ],
+    ),
     report=_report,
 )

@@ -9,16 +9,12 @@ from experiments import grid, pages, plots, selection
 MARGIN = 0.05
 
 _RATES = ("3e-4", "1e-3", "3e-3")
-_METHOD = {
-    grid.PAPER: grid.adapters(_RATES, epochs=(3,)),
-    grid.SMALL: grid.adapters(_RATES, scale=grid.SMALL_SCALE),
-}
 _MOMENTS = {False: "plain", True: "corrected"}
 
 
-def _jobs(study):
-    method = _METHOD[study.preset]
-    return grid.sweep(study, [method._replace(is_corrected=c) for c in _MOMENTS])
+def _preset(tasks, seeds, method):
+    methods = [method._replace(is_corrected=each) for each in _MOMENTS]
+    return grid.Preset(tasks, seeds, methods)
 
 
 def _scores(result):
@@ -37,12 +33,9 @@ def _add_task(study, page, task):
         fractions.append(plots.Line(name, [], []))
         means.append(plots.Line(name, [], [], []))
         for rate in _RATES:
-            key = (task, rate, is_corrected)
-            jobs = [
-                job
-                for job in study.jobs
-                if (job.task, job.learning_rate, job.is_corrected) == key
-            ]
+            jobs = study.select(
+                task=task, learning_rate=rate, is_corrected=is_corrected
+            )
             found = [study.results[job] for job in jobs if job in study.results]
             learned, scores = 0, []
             for result in found:
@@ -92,8 +85,7 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="The fraction of training runs that learn, with and without bias correction.",
-    tasks={grid.PAPER: ("mrpc", "rte", "cola"), grid.SMALL: ("mrpc",)},
-    seeds={grid.PAPER: (1, 2, 3, 4, 5), grid.SMALL: (1, 2, 3)},
-    jobs=_jobs,
+    paper=_preset(("mrpc", "rte", "cola"), 5, grid.adapters(_RATES, epochs=(3,))),
+    small=_preset(("mrpc",), 3, grid.adapters(_RATES, scale=grid.SMALL_SCALE)),
     report=_report,
 )

@@ -11,19 +11,6 @@ import optimization
 from experiments import grid, pages, results, selection
 from inputs import submission_file
 
-# The paper takes the first line from Devlin et al.; this is the sweep that they give.
-_METHODS = {
-    grid.PAPER: (
-        grid.Method(optimization.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
-        grid.adapters(grid.PAPER_RATES, (8, 64, 256), grid.PAPER_EPOCHS),
-    ),
-    grid.SMALL: (
-        grid.Method(optimization.FULL, ("3e-5", "1e-4"), is_corrected=True),
-        grid.small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
-    ),
-}
-
-_COLUMNS = {"mnli": ("MNLI-m", "MNLI-mm")}  # The others have one, their title.
 _PAPER = {
     "columns": (
         *("CoLA", "SST-2", "MRPC", "STS-B", "QQP", "MNLI-m", "MNLI-mm", "QNLI", "RTE"),
@@ -33,10 +20,6 @@ _PAPER = {
     "adapters, 64": (56.9, 94.2, 89.6, 87.3, 71.8, 85.3, 84.6, 91.4, 68.8),
 }
 _PAPER_BY_SIZE = {8: 86.2, 64: 85.8, 256: 85.7}
-
-
-def _jobs(study):
-    return grid.sweep(study, _METHODS[study.preset])
 
 
 def _lines(study):
@@ -56,7 +39,7 @@ def _lines(study):
 
 
 def _columns(task):
-    return _COLUMNS.get(task, (grid.title(task),))
+    return ("MNLI-m", "MNLI-mm") if task == "mnli" else (grid.title(task),)
 
 
 def _add_best_runs(study, page, lines):
@@ -97,8 +80,7 @@ def _add_best_settings(study, page, lines):
     rows, found = [], {}
     for name, by_task in lines.items():
         for task, jobs in by_task.items():
-            best = selection.best_setting(jobs, study.results)
-            summary = selection.summarize_jobs(best, study.results)
+            best, summary = selection.best_setting(jobs, study.results)
             found[name, task] = summary
             seeds = " ".join(map(pages.points, summary.scores if summary else ()))
             texts = pages.setting_text(best), seeds, pages.mean_text(summary)
@@ -143,9 +125,8 @@ def _add_sizes(study, page):
     for size in sizes:
         scores = []
         for task in study.tasks:
-            jobs = [j for j in study.jobs if (j.task, j.adapter_size) == (task, size)]
-            best = selection.best_setting(jobs, study.results)
-            summary = selection.summarize_jobs(best, study.results)
+            jobs = study.select(task=task, adapter_size=size)
+            _, summary = selection.best_setting(jobs, study.results)
             scores.append(summary and summary.mean)
         mean = pages.points(pages.mean_or_none(scores))
         paper = _PAPER_BY_SIZE.get(size)
@@ -204,8 +185,22 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="GLUE: full fine-tuning and adapters, selected on the dev sets.",
-    tasks={grid.PAPER: grid.GLUE, grid.SMALL: ("mrpc", "rte", "cola", "sts-b")},
-    seeds={grid.PAPER: (1, 2, 3, 4, 5), grid.SMALL: (1, 2, 3)},
-    jobs=_jobs,
+    paper=grid.Preset(
+        grid.GLUE,
+        5,
+        [
+            # The paper's scores are those of Devlin et al.; this is their sweep.
+            grid.Method(optimization.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
+            grid.adapters(grid.PAPER_RATES, (8, 64, 256), grid.PAPER_EPOCHS),
+        ],
+    ),
+    small=grid.Preset(
+        ("mrpc", "rte", "cola", "sts-b"),
+        3,
+        [
+            grid.Method(optimization.FULL, ("3e-5", "1e-4"), is_corrected=True),
+            grid.small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
+        ],
+    ),
     report=_report,
 )

@@ -6,18 +6,6 @@ from experiments import grid, pages, selection
 
 _RATES = ("1e-5", "3e-5", "1e-4", "3e-3")
 _EPOCHS = (20, 50, 100)
-_METHODS = {
-    grid.PAPER: (
-        grid.Method(optimization.FULL, _RATES, _EPOCHS),
-        *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
-        grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
-    ),
-    grid.SMALL: (
-        grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
-        *grid.top_layers((1, 2), ("1e-4",), (), (0,), "", True),
-        grid.small_adapters(sizes=(8, 64)),
-    ),
-}
 # For each policy its name, and from the paper the mean test accuracy and the parameters
 # for 17 tasks, as a multiple of the base model's.
 _LINES = {
@@ -25,10 +13,6 @@ _LINES = {
     optimization.TOP_K: ("the best number of top layers", "74.0", "9.9x"),
     modeling.ADAPTERS: ("adapters of the best size", "73.3", "1.19x"),
 }
-
-
-def _jobs(study):
-    return grid.sweep(study, _METHODS[study.preset])
 
 
 def _total_parameters(ratios):
@@ -54,13 +38,8 @@ def _report(study):
     for policy, (name, *paper) in _LINES.items():
         tests, ratios = [], []
         for task in study.tasks:
-            jobs = [
-                job
-                for job in study.jobs
-                if (job.task, job.policy.partition(":")[0]) == (task, policy)
-            ]
-            best = selection.best_setting(jobs, study.results)
-            dev = selection.summarize_jobs(best, study.results)
+            jobs = study.select(task=task, kind=policy)
+            best, dev = selection.best_setting(jobs, study.results)
             test = selection.summarize_jobs(
                 best, study.results, lambda result: result.test_score
             )
@@ -68,14 +47,13 @@ def _report(study):
             base = selection.parameter_count(best, study.results, "base")
             tests.append(test and test.mean)
             ratios.append(base and trained and trained / base)
-            setting, status = (
+            texts = (
                 pages.setting_text(best),
-                pages.status_text(jobs, study.results),
+                pages.mean_text(dev),
+                pages.mean_text(test),
             )
-            scores = pages.mean_text(dev), pages.mean_text(test)
-            rows.append(
-                [task, name, setting, *scores, pages.count_text(trained), status]
-            )
+            status = pages.status_text(jobs, study.results)
+            rows.append([task, name, *texts, pages.count_text(trained), status])
         score = pages.points(pages.mean_or_none(tests))
         totals.append([name, score, _total_parameters(ratios), *paper])
     rows.sort(key=lambda row: study.tasks.index(row[0]))
@@ -96,8 +74,23 @@ def _report(study):
 
 EXPERIMENT = grid.Experiment(
     about="Tasks of --task_configs: full fine-tuning, top layers, adapters.",
-    tasks={grid.PAPER: (), grid.SMALL: ()},
-    seeds={grid.PAPER: (1, 2, 3), grid.SMALL: (1, 2)},
-    jobs=_jobs,
+    paper=grid.Preset(
+        (),
+        3,
+        [
+            grid.Method(optimization.FULL, _RATES, _EPOCHS),
+            *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
+            grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
+        ],
+    ),
+    small=grid.Preset(
+        (),
+        2,
+        [
+            grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
+            *grid.top_layers((1, 2), ("1e-4",), (), (0,), "", True),
+            grid.small_adapters(sizes=(8, 64)),
+        ],
+    ),
     report=_report,
 )

@@ -41,31 +41,31 @@ def test_the_best_run_is_that_of_the_dev_set():
 
 def test_the_best_setting_is_that_of_the_mean():
     jobs, known = jobs_and_results({"1e-4": [0.7, 0.95], "3e-4": [0.85, 0.83]})
-    assert selection.best_setting(jobs, known) == jobs[2:]
-    assert selection.best_setting(jobs, {}) == []
+    assert selection.best_setting(jobs, known)[0] == jobs[2:]
+    assert selection.best_setting(jobs, {}) == ([], None)
 
 
 def test_a_collapsed_seed_counts_in_the_mean():
     jobs, known = jobs_and_results({"1e-4": [0.9, 0.5], "3e-4": [0.8, 0.8]})
     known[jobs[1]] = result(0.5, results.COLLAPSED)
-    assert selection.best_setting(jobs, known) == jobs[2:]
+    assert selection.best_setting(jobs, known)[0] == jobs[2:]
     assert selection.summarize_jobs(jobs[:2], known).mean == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("lost", [None, "missing"])
 def test_a_setting_that_lost_seeds_comes_after_whole_ones(lost):
     jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [0.6, 0.6]})
-    assert selection.best_setting(jobs, known) == jobs[2:]
+    assert selection.best_setting(jobs, known)[0] == jobs[2:]
     # Where all have lost one, the mean says.
     jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [lost, 0.6]})
-    assert selection.best_setting(jobs, known) == jobs[:2]
+    assert selection.best_setting(jobs, known)[0] == jobs[:2]
 
 
 def test_test_rows_do_not_select():
     jobs, known = jobs_and_results({"1e-4": [0.8, 0.8], "3e-4": [0.7, 0.7]})
     for job, test in zip(jobs, (0.1, 0.2, 0.9, 1.0)):
         known[job] = known[job]._replace(test_scores={"f1": test})
-    best = selection.best_setting(jobs, known)
+    best, _ = selection.best_setting(jobs, known)
     assert best == jobs[:2]
     assert selection.best_run(jobs, known) == jobs[0]
     of_test = selection.summarize_jobs(best, known, lambda each: each.test_score)
