@@ -20,13 +20,9 @@ _LABELS_SHOWN = 10
 
 
 def check_task(task, data_dir, tokenizer, max_seq_length):
-    """Reads all files of a task and reports on them, without a model.
+    """Reads all files of a `tasks.Task` and reports on them, without a model.
 
-    Args:
-      task: a `tasks.Task`.
-      data_dir: the folder of its files.
-      tokenizer: a `tokenization.FullTokenizer`; None: lengths are counted in words.
-      max_seq_length: length of the sequences.
+    `tokenizer` is a `tokenization.FullTokenizer`; None: lengths are counted in words.
 
     Raises:
       UserError: the first row that cannot be read.
@@ -35,19 +31,16 @@ def check_task(task, data_dir, tokenizer, max_seq_length):
         split.name: tasks.read_examples(task, data_dir, split) for split in task.splits
     }
     console.say("Task %s: %s", task.title, describe_task(task))
-    counts = None
-    if tokenizer is not None:
-        counts = {
-            name: features.count_texts(found, tokenizer, max_seq_length)
-            for name, found in examples.items()
-        }
+    counts = tokenizer and {
+        name: features.count_texts(found, tokenizer, max_seq_length)
+        for name, found in examples.items()
+    }
     log_report(task, examples, counts, max_seq_length)
     if tokenizer is None:
         for name, found in examples.items():
-            texts = ("%s %s" % (each.text_a, each.text_b or "") for each in found)
-            longest = max(len(text.split()) for text in texts)
-            words = pluralize(longest, "word")
-            console.say("%s: the longest example has %s", name, words)
+            words = [("%s %s" % (e.text_a, e.text_b or "")).split() for e in found]
+            longest = pluralize(max(map(len, words)), "word")
+            console.say("%s: the longest example has %s", name, longest)
         console.say("Give --vocab_file to count word pieces and truncated examples")
     if not task.dev:
         console.say("No dev set: nothing will be scored")
@@ -76,13 +69,10 @@ def log_report(task, examples, text_counts, max_seq_length):
       task: a `tasks.Task`.
       examples: dict from the names of some of its splits to their `InputExample`s,
         each with its `line`.
-      text_counts: dict from a split's name to its `features.TextCounts`; None: not
-        known.
+      text_counts: dict from the same names to `features.TextCounts`, or None.
       max_seq_length: length of the sequences.
     """
-    for split in task.splits:
-        if split.name not in examples:
-            continue
+    for split in (split for split in task.splits if split.name in examples):
         found = examples[split.name]
         parts = ["Data, %s: %s" % (split.name, pluralize(len(found), "example"))]
         for label, count in _count_labels(task, split, found).items():
@@ -154,8 +144,10 @@ def _find_text_problems(examples):
     empty = [
         example
         for example in examples
-        if text_rows.is_blank(example.text_a)
-        or (example.text_b is not None and text_rows.is_blank(example.text_b))
+        if any(
+            text is not None and text_rows.is_blank(text)
+            for text in (example.text_a, example.text_b)
+        )
     ]
     if empty:
         count = pluralize(len(empty), "example")
@@ -169,11 +161,10 @@ def _find_text_problems(examples):
 
 
 def _find_label_problems(examples, counts, is_trained):
-    found = [label for label, count in counts.items() if count]
     missing = [label for label, count in counts.items() if not count]
     single = [example for example in examples if counts[example.label] == 1]
-    if len(found) == 1:
-        yield "all examples have the label %r" % found[0]
+    if len(missing) == len(counts) - 1:
+        yield "all examples have the label %r" % examples[0].label
     elif missing:
         count = pluralize(len(missing), "label")
         yield "%s without an example: %s" % (count, _list_labels(missing))

@@ -64,15 +64,14 @@ def iterate_batches(batch_slice, first_batch, num_examples, seed, lengths=None):
     Args:
       batch_slice: a `BatchSlice`.
       first_batch: its number, int64 scalar tensor; earlier batches cost nothing.
-      num_examples: N.
-      seed: see `epoch_order`.
-      lengths: see `epoch_order`.
+      num_examples, seed, lengths: see `epoch_order`.
 
     Returns:
       A `tf.data.Dataset` of int32 [replica_size], `local_replicas` of them per batch.
     """
     batch_size = batch_slice.replica_size * batch_slice.num_replicas
     first_example = first_batch * batch_size
+    first = batch_slice.first_replica
 
     def epoch_examples(epoch):
         order = epoch_order(epoch, batch_size, num_examples, seed, lengths)
@@ -81,7 +80,6 @@ def iterate_batches(batch_slice, first_batch, num_examples, seed, lengths=None):
 
     def local_parts(numbers):
         parts = tf.reshape(numbers, [batch_slice.num_replicas, -1])
-        first = batch_slice.first_replica
         return parts[first : first + batch_slice.local_replicas]
 
     epochs = tf.data.Dataset.range(first_example // num_examples, tf.int64.max)

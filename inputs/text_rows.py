@@ -104,8 +104,7 @@ def check_kind(path, flag):
 def is_blank(text):
     """Whether a text has nothing that becomes a word piece.
 
-    True if it consists of white space, control and format characters (such as a
-    zero-width space), U+FFFD and combining marks; also if it is empty.
+    Such as white space, control and format characters, U+FFFD and combining marks.
     """
     return all(
         char.isspace()
@@ -121,11 +120,8 @@ def is_quoted(field):
     A sentence in quotes without doubled ones does not count: GLUE has many.
     """
     inner = field[1:-1]
-    return (
-        field[:1] == field[-1:] == '"'
-        and '""' in inner
-        and '"' not in inner.replace('""', "")
-    )
+    has_doubled = '""' in inner and '"' not in inner.replace('""', "")
+    return has_doubled and field[0] == field[-1] == '"'
 
 
 def describe_quotes(path, count):
@@ -155,11 +151,10 @@ def _decode(lines):
 
 
 def _encoding_problem(text):
-    found = _UNDECODABLE.search(text)
-    if not found:
-        return ""
-    byte = ord(found[0]) - _ESCAPE
-    return "not UTF-8 (byte 0x%02x): save the file as UTF-8" % byte
+    if found := _UNDECODABLE.search(text):
+        byte = ord(found[0]) - _ESCAPE
+        return "not UTF-8 (byte 0x%02x): save the file as UTF-8" % byte
+    return ""
 
 
 def _tsv_records(lines):
@@ -207,11 +202,7 @@ def _take_lines(again, texts, taken):
     while again or (text := next(texts, None)) is not None:
         text = again.popleft() if again else text
         taken.append(text)
-        yield _NOT_OF_CSV.sub(_escape, text)
-
-
-def _escape(match):
-    return chr(_ESCAPE + ord(match[0]))
+        yield _NOT_OF_CSV.sub(lambda match: chr(_ESCAPE + ord(match[0])), text)
 
 
 def _csv_problem(error, first, last):
@@ -281,12 +272,12 @@ def _find_header_problem(columns, names):
 
 
 def _find_width_problem(fields, names, kind):
-    least = len(names) - (kind == LINES)  # text_b is optional
-    if least <= len(fields) <= len(names):
+    expected = [len(names) - 1, len(names)] if kind == LINES else [len(names)]
+    if len(fields) in expected:
         return ""
-    expected = "%d" % least if kind != LINES else "%d or %d" % (least, len(names))
     found = wording.pluralize(len(fields), "field")
-    return "%s, expected %s (%s)" % (found, expected, list_names(names))
+    counts = " or ".join(map(str, expected))
+    return "%s, expected %s (%s)" % (found, counts, list_names(names))
 
 
 def _find_layout(columns, names):
