@@ -15,12 +15,7 @@ _logger = logging.getLogger(_LOGGERS[0])
 
 
 def printable(text, most=300):
-    """Escapes line ends and control characters of a text.
-
-    Args:
-      text: any string.
-      most: characters to keep of it.
-    """
+    """At most `most` characters of a text; line ends and control characters escaped."""
     text = text if len(text) <= most else text[:most] + "..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -42,12 +37,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message, *more):
-        """Makes the message printable.
-
-        Args:
-          message: the first line; a line end in it belongs to quoted text.
-          *more: further lines.
-        """
+        """Makes the message printable; a line end in a line belongs to quoted text."""
         super().__init__("\n  ".join(map(_printable_line, (message, *more))))
 
 

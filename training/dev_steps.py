@@ -13,7 +13,7 @@ import optimization
 from errors import UserError
 from inputs import text_lines
 from system import console, files, schema
-from training import run_text, scoring
+from training import scoring
 from weights import checkpoints, run_package, run_record
 
 HISTORY_NAME = "eval_steps.jsonl"
@@ -88,7 +88,9 @@ def evaluate(estimator, run, diagnostics):
             **scored.scores,
         }
     step = entry["global_step"]
-    run_text.log_dev_scores(entry, run.task)
+    for name, found in entry["sets"].items():
+        scores = ["%s %.4f" % (metric, found[metric]) for metric in run.task.metrics]
+        console.say("  %s at step %d: %s", name, step, ", ".join(scores))
     _write_summary(estimator.eval_dir(), run.task, entry)
     if run.dev_evaluation.keep_best:
         _keep_if_best(run, entry, diagnostics)

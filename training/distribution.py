@@ -156,17 +156,7 @@ def _check_port(address):
 
 
 def check_batch(strategy, cluster, train_batch_size, parts):
-    """Refuses a batch that cannot be divided among the replicas.
-
-    Args:
-      strategy: one of `STRATEGIES`.
-      cluster: what `take_cluster` returns.
-      train_batch_size: examples of a global batch.
-      parts: the number of parts into which a replica splits its examples.
-
-    Raises:
-      UserError: naming the flags.
-    """
+    """Refuses a batch that the replicas cannot divide into `parts` equal parts each."""
     if strategy == NONE:
         return
     devices, machines = len(local_devices()), len(cluster.addresses) if cluster else 1
@@ -181,36 +171,22 @@ def check_batch(strategy, cluster, train_batch_size, parts):
         console.warn("--distribution_strategy=%s: there is one device only", strategy)
 
 
-class Placement(NamedTuple):
-    """Where an Estimator trains."""
-
-    strategy: tf.distribute.Strategy | None = None
-    master: str | None = None
-
-
-ONE_DEVICE = Placement()
-
-
 def run(strategy, session_config, cluster, num_train_steps, train):
-    """Trains under a distribution strategy.
+    """Trains up to `num_train_steps` under one of `STRATEGIES`.
 
-    Args:
-      strategy: one of `STRATEGIES`.
-      session_config: the `tf.ConfigProto` of the run.
-      cluster: what `take_cluster` returns.
-      num_train_steps: the last step.
-      train: function of a `Placement` and a list of hooks.
+    `train` is called with a list of hooks and, for several devices, with strategy and
+    master of the Estimator.
     """
     if strategy == NONE:
-        train(ONE_DEVICE, [])
+        train([])
     elif strategy == MIRRORED:
-        train(Placement(tf.distribute.MirroredStrategy(local_devices())), [])
+        train([], tf.distribute.MirroredStrategy(local_devices()))
     else:
 
         def train_as_worker(configured):
             watch = PeerWatch(cluster, num_train_steps)
             server = "grpc://" + cluster.addresses[cluster.index]
-            train(Placement(configured, server), [watch])
+            train([watch], configured, server)
 
         chief = len(cluster.addresses) - len(cluster.workers)
         jobs = {"chief": cluster.addresses[:chief], "worker": cluster.workers}
@@ -247,13 +223,10 @@ class PeerWatch(estimator.SessionRunHook):
     """
 
     def __init__(self, cluster, num_train_steps, on_lost=None):
-        """Creates the hook.
+        """Takes a `Cluster` and the last step, after which machines may leave.
 
-        Args:
-          cluster: a `Cluster`.
-          num_train_steps: the last step; machines may leave after it.
-          on_lost: function of a message, called at most once; by default the message
-            is printed and the process ends.
+        `on_lost`, a function of a message, is called at most once; by default the
+        message is printed and the process ends.
         """
         self._peers = [
             address
@@ -391,24 +364,14 @@ def process_exit(strategy):
     os._exit(status)
 
 
-def wait_for(path, description, timeout=600.0, interval=1.0):
-    """Waits for a file that the chief writes.
-
-    Args:
-      path: path of the file.
-      description: what it is, for the message.
-      timeout: seconds.
-      interval: seconds between two attempts.
-
-    Raises:
-      UserError: the file was not written in time.
-    """
+def wait_for(path, timeout=600.0, interval=1.0):
+    """Waits for a file of the chief; raises a `UserError` after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not tf.io.gfile.exists(path):
         if time.monotonic() > end:
             raise UserError(
-                "no %s appeared in %s in %d seconds: --output_dir must be one folder "
-                "that all machines share, and the chief must run"
-                % (description, path, timeout)
+                "no record of the chief in %s after %d seconds: --output_dir must be "
+                "one folder that all machines share, and the chief must run"
+                % (path, timeout)
             )
         time.sleep(interval)

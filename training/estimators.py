@@ -111,17 +111,11 @@ def keep_freed_memory():
 
 
 def cpu_shards(batch_sizes):
-    """The number of intra-batch shards on this machine's CPU, one core for each.
+    """The number of intra-batch shards on this machine's CPU; 1: no batch is split.
 
     Each shard is computed by one core. Without shards all cores share each operation,
     and wait for each other after it. The threads of operations belong to the process,
-    not to a session, so a process splits all of its batches or none.
-
-    Args:
-      batch_sizes: sizes of all batches that the process computes.
-
-    Returns:
-      The number of shards; 1: the batch is not split.
+    not to a session, so a process splits all of its batches, of these sizes, or none.
     """
     if tf.config.list_physical_devices("GPU"):
         return 1
@@ -149,7 +143,7 @@ def session_config(shards=1):
 
 
 def train(model_fn, settings, input_fn, watch, stop):
-    """Trains up to a step, on all devices and machines of the settings.
+    """Trains up to the step `stop`, on all devices and machines of a `settings.Run`.
 
     Args:
       model_fn: the result of `classifier.model_fn_builder`.
@@ -165,8 +159,8 @@ def train(model_fn, settings, input_fn, watch, stop):
 
     devices = settings.devices
 
-    def train_on(placement, hooks):
-        trained = make_estimator(model_fn, settings, placement)
+    def train_on(hooks, strategy=None, master=None):
+        trained = make_estimator(model_fn, settings, strategy, master)
         if not devices.use_tpu:
             # Runs before the Estimator's hook for the loss, whose error has no details.
             hooks = [*hooks, watch]
@@ -209,12 +203,7 @@ def train(model_fn, settings, input_fn, watch, stop):
 
 
 def prepare_summaries(folder, write_graph):
-    """Makes the cached writer of a folder's event file, which the Estimator uses.
-
-    Args:
-      folder: its path.
-      write_graph: whether the event file holds the Estimator's graph.
-    """
+    """Makes the cached writer of a folder's event file, which the Estimator uses."""
     # A new writer writes the default graph, so it is created in an empty one.
     with tf.Graph().as_default():
         writer = tf.summary.FileWriterCache.get(folder)
@@ -299,14 +288,11 @@ def _diverged(output_dir, watch):
     )
 
 
-def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
+def make_estimator(model_fn, settings, strategy=None, master=None):
     """The `TPUEstimator`, which on CPU and GPU is an ordinary Estimator.
 
-    Args:
-      model_fn: the result of `classifier.model_fn_builder`.
-      settings: a `settings.Run`.
-      placement: a `distribution.Placement` for training; evaluation and prediction use
-        one device.
+    Strategy and master are for training on several devices; evaluation and prediction
+    use one.
     """
     devices, cluster = settings.devices, None
     if devices.use_tpu and devices.tpu_name:
@@ -315,8 +301,8 @@ def make_estimator(model_fn, settings, placement=distribution.ONE_DEVICE):
         )
     run_config = estimator.tpu.RunConfig(
         cluster=cluster,
-        master=placement.master or devices.master,
-        train_distribute=placement.strategy,
+        master=master or devices.master,
+        train_distribute=strategy,
         model_dir=settings.output_dir,
         keep_checkpoint_max=CHECKPOINTS_KEPT,
         checkpoint_save_graph_def=settings.write_graph,

@@ -30,14 +30,7 @@ _RANGES = {
 
 
 def check_flags(flags):
-    """Refuses values that no run can have.
-
-    Args:
-      flags: the program's `absl.flags.FlagValues`.
-
-    Raises:
-      UserError: naming the flag, its value and what is allowed.
-    """
+    """Refuses values that no run can have: a `UserError` with flag, value and range."""
     command_line.check_required(flags, _REQUIRED)
     if not flags.do_train and not flags.do_eval and not flags.do_predict:
         raise UserError(
@@ -92,11 +85,7 @@ def _check_dev_evaluation(flags):
 
 
 def check_keep_best(flags, task):
-    """Refuses a --keep_best that is no metric of the task, or not that of the folder.
-
-    Raises:
-      UserError: naming the metrics.
-    """
+    """Refuses a --keep_best that is no metric of the task, or not the folder's."""
     if flags.keep_best and flags.keep_best not in task.metrics:
         raise UserError(
             "--keep_best=%s: the metrics of %s are %s"
@@ -108,11 +97,7 @@ def check_keep_best(flags, task):
 def set_task_flags(flags):
     """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
 
-    Returns:
-      The `tasks.Task` of the flags.
-
-    Raises:
-      UserError: there is no such task, or its file is wrong.
+    Returns the `tasks.Task`; raises a `UserError` if there is none, or for its file.
     """
     task, folder = glue_data.select_task(
         flags.task_name, flags.task_config, flags.data_dir

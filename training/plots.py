@@ -13,14 +13,7 @@ _MAX_NAME = 24  # characters
 
 
 def confusion_matrix(path, title, labels, matrix):
-    """Writes a confusion matrix as a PNG.
-
-    Args:
-      path: path of the file, local or `gs://`.
-      title: title of the plot.
-      labels: the C label strings.
-      matrix: C lists of C counts; row: the label, column: the prediction.
-    """
+    """Writes a confusion matrix, counts [C, C] of labels by predictions, as a PNG."""
     matrix = np.asarray(matrix)
     # Normalized per label, so that rare labels are visible too.
     fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)

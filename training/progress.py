@@ -5,7 +5,6 @@ import math
 import os
 import sys
 import time
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -36,17 +35,6 @@ _BAR = (
 )
 
 
-class ProgressSettings(NamedTuple):
-    """Settings of a `ProgressHook`."""
-
-    batch_size: int  # examples of one step
-    num_train_steps: int
-    num_warmup_steps: int = 0
-    # The `diagnosis.baseline_loss` of the training labels.
-    baseline_loss: float = math.inf
-    skips_infinite: bool = False  # steps with infinite gradients, for loss scaling
-
-
 class NotFiniteError(RuntimeError):
     """The loss or the norm of the gradients is not finite."""
 
@@ -65,15 +53,20 @@ class ProgressHook(estimator.SessionRunHook):
     once if the loss does not fall below that of predicting the label frequencies.
     """
 
-    def __init__(self, settings, stream=None, losses=()):
+    def __init__(
+        self, settings, baseline_loss, skips_infinite=False, losses=(), stream=None
+    ):
         """Makes a hook, which is used in all parts of a run, between evaluations too.
 
         Args:
-          settings: a `ProgressSettings`.
-          stream: text stream; standard error by default.
+          settings: a `settings.Run`.
+          baseline_loss: the `diagnosis.baseline_loss` of the training labels.
+          skips_infinite: whether loss scaling skips steps with infinite gradients.
           losses: the losses before the first step, the result of `read_losses`.
+          stream: text stream; standard error by default.
         """
         self._settings = settings
+        self._baseline_loss, self._skips_infinite = baseline_loss, skips_infinite
         self._stream = stream
         self._bar = None
         # Losses of the last tenth of all steps so far.
@@ -111,7 +104,7 @@ class ProgressHook(estimator.SessionRunHook):
         del run_context
         self.last_values = values = run_values.results
         self.steps_done += 1
-        if not self._settings.skips_infinite and not (
+        if not self._skips_infinite and not (
             math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])
         ):
             if self._bar is not None:
@@ -136,14 +129,14 @@ class ProgressHook(estimator.SessionRunHook):
 
     def _check_learning(self):
         """Warns once if the loss does not fall; withdraws the warning once it does."""
-        settings = self._settings
-        enough = max(2 * self._window, _MIN_STEPS) + settings.num_warmup_steps
+        warmup_steps = self._settings.num_warmup_steps
+        enough = max(2 * self._window, _MIN_STEPS) + warmup_steps
         if self.steps_done < enough or len(self._losses) < self._window:
             return
         if self._has_recovered:
             return
         mean = self._mean_loss()
-        if mean < diagnosis.MAX_LOSS_RATIO * settings.baseline_loss:
+        if mean < diagnosis.MAX_LOSS_RATIO * self._baseline_loss:
             if self._has_warned:
                 self._has_recovered = True
                 console.say(
@@ -161,7 +154,7 @@ class ProgressHook(estimator.SessionRunHook):
                 self.steps_done,
                 wording.pluralize(len(self._losses), "step"),
                 mean,
-                settings.baseline_loss,
+                self._baseline_loss,
             )
 
     def _mean_loss(self):
@@ -170,7 +163,7 @@ class ProgressHook(estimator.SessionRunHook):
     def _rate(self, now):
         """Examples per second; None before there are two steps."""
         steps, elapsed = self.steps_done - self._first_step - 1, now - self._started
-        return steps * self._settings.batch_size / elapsed if steps else None
+        return steps * self._settings.train_batch_size / elapsed if steps else None
 
     def _text(self, now):
         text = "loss %.4f, learning rate %.2e" % (
@@ -185,7 +178,7 @@ class ProgressHook(estimator.SessionRunHook):
         text, rate = self._text(now), self._rate(now)
         if rate is not None:
             steps_left = self._settings.num_train_steps - self.steps_done
-            left = steps_left * self._settings.batch_size / rate
+            left = steps_left * self._settings.train_batch_size / rate
             text += ", %d:%02d left" % (left // 60, left % 60)
         console.say(
             "  step %d of %d: %s", self.steps_done, self._settings.num_train_steps, text
@@ -214,8 +207,8 @@ class ProgressHook(estimator.SessionRunHook):
         """Warnings about the loss of the last steps; None if no step was seen."""
         if not self._losses:
             return None
-        loss = diagnosis.TrainingLoss(self._mean_loss(), len(self._losses))
-        return diagnosis.check_loss(loss, self._settings.baseline_loss)
+        steps = len(self._losses)
+        return diagnosis.check_loss(self._mean_loss(), steps, self._baseline_loss)
 
 
 def read_losses(checkpoint):

@@ -35,14 +35,7 @@ class InitialState(NamedTuple):
 def check_model(flags, task, config, tokenizer, package, variant, is_chief=True):
     """Checks config, vocabulary, checkpoint and output directory against each other.
 
-    Args:
-      flags: the program's `absl.flags.FlagValues`.
-      task: a `tasks.Task`.
-      config: a `modeling.BertConfig`.
-      tokenizer: a `tokenization.FullTokenizer`.
-      package: the `adapter_package.AdapterPackage` to start from, or None.
-      variant: the result of `make_variant`.
-      is_chief: whether this machine writes into the output directory.
+    Of several machines, only the chief writes into the output directory.
 
     Returns:
       An `InitialState`.
@@ -95,7 +88,7 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
         _write_record(flags, identity, settings, counts)
     else:
         record = os.path.join(flags.output_dir, run_record.FILE_NAME)
-        distribution.wait_for(record, "record of the chief")
+        distribution.wait_for(record)
     diagnostics, previous = diagnosis.Diagnostics(), None
     if step_reached is not None:
         diagnostics = run_record.read_diagnostics(flags.output_dir)

@@ -41,10 +41,8 @@ def log_task(task, config, devices, precision):
 def log_trained_variables(variables, counts, policy):
     """Logs the numbers of trained parameters, and each trained variable.
 
-    Args:
-      variables: a `variable_shapes.VariableSet`.
-      counts: the result of `checkpoints.parameter_counts`.
-      policy: an `optimization.TrainPolicy`.
+    Takes a `variable_shapes.VariableSet`, its `checkpoints.parameter_counts` and an
+    `optimization.TrainPolicy`.
     """
     for collection, names in variables.collections.items():
         for name in names:
@@ -74,13 +72,7 @@ def log_trained_variables(variables, counts, policy):
 
 
 def log_training(settings, examples, by_flag):
-    """Logs steps, batch size, learning rate and seed.
-
-    Args:
-      settings: a `settings.Run`.
-      examples: number of training examples.
-      by_flag: settings of the training by flag.
-    """
+    """Logs steps, batch size, and learning rate and seed of the settings by flag."""
     steps, batch_size = settings.num_train_steps, settings.train_batch_size
     console.say(
         "Training: %s of %s (%.3g epochs), learning rate %g after %s of warm-up, "
@@ -105,15 +97,6 @@ def log_scores(split, step, scored):
         )
     if all(score <= scored.baseline[name] for name, score in scored.scores.items()):
         console.warn("%s: no score is above the baseline", split.name)
-
-
-def log_dev_scores(entry, task):
-    """Logs an entry of `eval_steps.jsonl`, a line for each dev set."""
-    for name, found in entry["sets"].items():
-        scores = ["%s %.4f" % (metric, found[metric]) for metric in task.metrics]
-        console.say(
-            "  %s at step %d: %s", name, entry["global_step"], ", ".join(scores)
-        )
 
 
 def log_best(best, output_dir):

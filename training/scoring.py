@@ -23,16 +23,7 @@ class SplitScores(NamedTuple):
 
 
 def score(run, split, probabilities):
-    """Scores predictions, and draws the confusion matrix where `run.plots` is set.
-
-    Args:
-      run: a `task_inputs.TaskRun`.
-      split: a `tasks.Split` with labels.
-      probabilities: the result of `predict`.
-
-    Returns:
-      A `SplitScores`.
-    """
+    """The `SplitScores` of predictions; with `run.plots` it draws a matrix too."""
     task = run.task
     labels = read_labels(task, run.inputs.examples[split.name])
     predictions = decide(task, probabilities)
@@ -54,11 +45,7 @@ def score(run, split, probabilities):
 def predict(estimator, run, split, kind):
     """Predictions for the examples of a split, without padding examples.
 
-    Args:
-      estimator: the Estimator.
-      run: a `task_inputs.TaskRun`.
-      split: a `tasks.Split`.
-      kind: of its features, see `task_inputs.TaskInputs.write_features`.
+    `kind` is as in `task_inputs.TaskInputs.write_features`.
 
     Returns:
       Float array [examples, C] of probabilities; [examples] of scores for regression.
@@ -93,14 +80,9 @@ def predict(estimator, run, split, kind):
 def evaluate_split(estimator, run, split, name=None):
     """Evaluates a dev set in the graph, and scores its predictions.
 
-    Args:
-      estimator: the Estimator.
-      run: a `task_inputs.TaskRun`.
-      split: one of its dev sets.
-      name: of the folder for TensorBoard; None: the Estimator's default.
-
     Returns:
-      The Estimator's results, a dict, and a `SplitScores`.
+      The Estimator's results, a dict, and a `SplitScores`. `name` is that of the folder
+      for TensorBoard; None: the Estimator's default.
     """
     input_fn, steps = run.inputs.make_input_fn(split, "eval"), None
     if run.settings.devices.use_tpu:

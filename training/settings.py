@@ -6,13 +6,7 @@ from training import distribution
 
 
 def from_flags(topic, flags, **others):
-    """The settings of a topic, with the values of the flags.
-
-    Args:
-      topic: a `NamedTuple` class, or another with fields named like flags.
-      flags: the program's `absl.flags.FlagValues`.
-      **others: values of fields that are no flags.
-    """
+    """A `NamedTuple` of a topic; its fields have the values of flags or `others`."""
     values = {name: flags[name].value for name in topic._fields if name in flags}
     return topic(**{**values, **others})
 

@@ -45,12 +45,7 @@ class StoppedBySignal(BaseException):
     """A signal ends the program; no `Exception`, so that nothing catches it as one."""
 
     def __init__(self, number, status):
-        """Creates the exception.
-
-        Args:
-          number: the signal's number.
-          status: what was stopped and what is kept, for the message.
-        """
+        """Takes the signal and, for the message, what was stopped and what is kept."""
         super().__init__("%s: %s" % (STOP_SIGNALS[number], status))
         self.status = 128 + number
 
@@ -72,16 +67,11 @@ def install_handlers(handle):
 
 @contextlib.contextmanager
 def _first_handler(handle, may_exit):
-    """Calls a function for the first signal; a second one ends the process.
+    """Calls `handle(number)` for the first signal; a second one ends the process.
 
     Python calls its handlers between two operations of the main thread, so none is
     called while that waits in TensorFlow, for another machine or a file in a bucket. A
-    thread that reads the signals too acts then.
-
-    Args:
-      handle: function of the signal's number.
-      may_exit: function that returns whether the thread may end the process at the
-        first signal.
+    thread that reads the signals too acts then: if `may_exit()`, it ends the process.
     """
     is_handled = threading.Event()
 

@@ -32,15 +32,10 @@ class TaskInputs:
         self._tokenizer, self._run, self._files = tokenizer, run, {}
 
     def write_features(self, split, kind):
-        """Writes the features of a split, unless they are up to date.
+        """Returns a split's `FeatureFile`, which is written unless it is up to date.
 
-        Args:
-          split: a `tasks.Split`.
-          kind: "train", "eval" or "predict", which names the file. On TPU the last
-            batch of "eval" and "predict" is filled with padding examples.
-
-        Returns:
-          A `FeatureFile`.
+        `kind`, "train", "eval" or "predict", names the file. On TPU the last batch of
+        "eval" and "predict" is filled with padding examples.
         """
         if (kind, split.name) in self._files:
             return self._files[kind, split.name]

@@ -40,17 +40,15 @@ def train(model_fn, run, step_reached=None):
     """
     settings, task = run.settings, run.task
     labels = scoring.read_labels(task, run.inputs.examples[task.train.name])
-    progress_settings = progress.ProgressSettings(
-        settings.train_batch_size,
-        settings.num_train_steps,
-        settings.num_warmup_steps,
-        diagnosis.baseline_loss(labels, task.is_regression),
-        skips_infinite=run.training["precision"] == "float16",
-    )
     losses = []
     if step_reached is not None:
         losses = progress.read_losses(checkpoints.latest(settings.output_dir))
-    watch = progress.ProgressHook(progress_settings, losses=losses)
+    watch = progress.ProgressHook(
+        settings,
+        diagnosis.baseline_loss(labels, task.is_regression),
+        skips_infinite=run.training["precision"] == "float16",
+        losses=losses,
+    )
 
     def evaluate_step():
         estimator = estimators.make_estimator(model_fn, settings)

@@ -22,19 +22,11 @@ _MIN_SPREAD_RATIO = 0.01
 _LONGEST_WARNING = 1000  # characters; it may come from an untrusted package
 
 
-class TrainingLoss(NamedTuple):
-    """The training loss at the end of a run."""
-
-    mean: float  # over `steps`
-    steps: int  # at most the last tenth of all steps
-
-
 def baseline_loss(labels, is_regression):
     """The mean loss of the best constant prediction.
 
     Args:
-      labels: 1-D array, class ids (int) or scores (float).
-      is_regression: whether they are scores.
+      labels: 1-D array, class ids (int) or, with `is_regression`, scores (float).
 
     Returns:
       The entropy of the label frequencies in nats; for regression the labels' variance.
@@ -46,36 +38,24 @@ def baseline_loss(labels, is_regression):
     return float(-np.sum(frequencies * np.log(frequencies)))
 
 
-def check_loss(loss: TrainingLoss, baseline):
-    """Judges a run by its training loss.
-
-    Args:
-      loss: a `TrainingLoss`.
-      baseline: the `baseline_loss` of the training labels.
-
-    Returns:
-      List of warnings, texts.
-    """
-    if loss.mean < MAX_LOSS_RATIO * baseline:
+def check_loss(mean, steps, baseline):
+    """Warnings about the mean loss of the last steps, given its `baseline_loss`."""
+    if mean < MAX_LOSS_RATIO * baseline:
         return []
     return [
         "training: the mean loss of the last %s is %.4f; predicting the label "
-        "frequencies gives %.4f"
-        % (wording.pluralize(loss.steps, "step"), loss.mean, baseline)
+        "frequencies gives %.4f" % (wording.pluralize(steps, "step"), mean, baseline)
     ]
 
 
 def check_predictions(name, predictions, labels, label_names):
-    """Judges a model by its predictions for a dev set.
+    """Warnings about predictions for a dev set, a list.
 
     Args:
       name: the set's name.
       predictions: 1-D array, class ids or scores.
       labels: 1-D array of the same kind.
       label_names: label strings in the order of their ids; empty for regression.
-
-    Returns:
-      List of warnings, texts.
     """
     count = len(predictions)
     if not label_names:
@@ -178,11 +158,9 @@ def _advice(settings):
 
 
 def show_warnings(warnings, settings=None):
-    """Shows warnings about a model, with a headline and a remedy.
+    """Shows warnings about a model, if any, with a headline.
 
-    Args:
-      warnings: list of texts; [] shows nothing.
-      settings: dict of the run's settings by flag name; None if unknown.
+    With the run's settings, a dict by flag name, it shows a remedy too.
     """
     if not warnings:
         return

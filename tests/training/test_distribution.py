@@ -183,7 +183,7 @@ def test_replicas_draw_different_dropout(two_cpus):
 
 def test_waiting_for_the_chief_ends(tmp_path):
     with pytest.raises(UserError, match="one folder that all machines share"):
-        distribution.wait_for(str(tmp_path / "run.json"), "record", 0.2, 0.05)
+        distribution.wait_for(str(tmp_path / "run.json"), 0.2, 0.05)
 
 
 def test_a_port_that_another_process_uses_is_refused(monkeypatch):

@@ -1,6 +1,7 @@
 """The progress report, devices, and how memory is kept."""
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import tensorflow.compat.v1 as tf
 import optimization
 from system import console
 from tests.places import ROOT
-from training import estimators, progress
+from training import estimators, progress, settings
 
 
 class _Terminal(io.StringIO):
@@ -20,12 +21,12 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _train(stream=None, steps=6, loss=0.25, slope=1.0, **settings):
+def _train(stream=None, steps=6, loss=0.25, slope=1.0, baseline_loss=math.inf, **skips):
     """Takes steps with a loss that begins with `loss` and grows by `slope`."""
     step = tf.train.get_or_create_global_step()
     value = slope * tf.cast(step, tf.float32) + loss
-    settings = progress.ProgressSettings(32, steps, **settings)
-    hook = progress.ProgressHook(settings, stream)
+    run = settings.Run("", 32, 8, 8, 10, 1, num_train_steps=steps, num_warmup_steps=3)
+    hook = progress.ProgressHook(run, baseline_loss, **skips, stream=stream)
     with tf.control_dependencies([tf.identity(value)]):
         update = tf.assign_add(step, 1)
     progress.report(
@@ -86,9 +87,9 @@ def test_a_bar_on_a_terminal():
 
 
 def test_a_loss_of_the_baseline_is_warned_of_and_taken_back(lines):
-    def notices(**settings):
+    def notices(**changes):
         tf.reset_default_graph()
-        _train(num_warmup_steps=3, **settings)
+        _train(**changes)
         return [line for line in lines() if "predicting" in line or "now" in line]
 
     # The mean of the last 20 steps is 10.75 in step 103, 8.75 in step 123.

@@ -21,9 +21,9 @@ def test_the_loss_of_constant_predictions():
     assert diagnosis.baseline_loss([0, 0, 3, 1], False) == pytest.approx(three)
     assert diagnosis.baseline_loss([1, 1], False) == 0
     assert diagnosis.baseline_loss([0.0, 1.0, 5.0], True) == pytest.approx(14 / 3)
-    (warning,) = diagnosis.check_loss(diagnosis.TrainingLoss(0.69, 20), math.log(2))
+    (warning,) = diagnosis.check_loss(0.69, 20, math.log(2))
     assert "last 20 steps is 0.6900" in warning and "0.6931" in warning
-    assert not diagnosis.check_loss(diagnosis.TrainingLoss(0.67, 20), math.log(2))
+    assert not diagnosis.check_loss(0.67, 20, math.log(2))
 
 
 @pytest.mark.parametrize(
