@@ -125,30 +125,33 @@ def test_shapes_are_those_of_the_model(base, size, labels):
     assert list(frozen) == sorted(frozen)
 
 
-def test_what_is_written_is_read(tmp_path, base):
-    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    shapes = variable_shapes.trained_shapes(config, 4, 3)
+def random_weights(shapes):
     random = np.random.RandomState(1)
-    weights = {
+    return {
         name: random.standard_normal(shape).astype(np.float32)
         for name, shape in shapes.items()
     }
+
+
+def test_what_is_written_is_read(tmp_path, base):
+    config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    weights = random_weights(variable_shapes.trained_shapes(config, 4, 3))
+    task = {
+        "name": "colour",
+        "labels": ["rouge", "été", "bleu"],
+        "is_regression": False,
+        "metrics": ["accuracy", "f1"],
+    }
+    given = {
+        "vocabulary": "5" * 64,
+        "do_lower_case": False,
+        "max_seq_length": 20,
+        "settings": {"learning_rate": 3e-05, "seed": 1},
+        "origin": "elsewhere",
+    }
+    adapter = {"init_scale": 0.01, "activation": "swish"}
     entries = adapter_package.make_config(
-        {
-            "name": "colour",
-            "labels": ["rouge", "été", "bleu"],
-            "is_regression": False,
-            "metrics": ["accuracy", "f1"],
-        },
-        config,
-        vocabulary="5" * 64,
-        do_lower_case=False,
-        max_seq_length=20,
-        adapter_size=4,
-        init_scale=0.01,
-        activation="swish",
-        settings={"learning_rate": 3e-05, "seed": 1},
-        origin="elsewhere",
+        task, config, adapter_size=4, **given, **adapter
     )
     frozen = variable_shapes.frozen_shapes(config)
     fingerprint = checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
@@ -159,68 +162,41 @@ def test_what_is_written_is_read(tmp_path, base):
     adapter_package.write(folder, entries, weights, fingerprint, 77, scores)
     package = adapter_package.read(folder)
     assert package.path == folder
-    assert set(package.weights) == set(weights)
-    for name, value in weights.items():
-        assert package.weights[name].dtype == np.float32
-        assert package.weights[name].tobytes() == value.tobytes()
     assert package.bert_config.to_dict() == config.to_dict()
-    assert (package.task, package.labels) == ("colour", ["rouge", "été", "bleu"])
-    assert (package.is_regression, package.adapter_size) == (False, 4)
-    assert package.activation == "swish"
+    assert {name: value.tobytes() for name, value in package.weights.items()} == {
+        name: value.tobytes() for name, value in weights.items()
+    }
     expected = {
+        **given,
         "format": "adapter-bert",
         "format_version": 1,
         "program_version": adapter_package.VERSION,
+        "task": task,
+        "adapter": {"size": 4, "layers": [0, 1], **adapter},
         "train_policy": "adapters",
-        "vocabulary": "5" * 64,
-        "do_lower_case": False,
-        "max_seq_length": 20,
-        "settings": {"learning_rate": 3e-05, "seed": 1},
         "dev_scores": scores,
-        "origin": "elsewhere",
         "global_step": 77,
         "parameters": sum(value.size for value in weights.values()),
         "base": fingerprint,
     }
     assert {key: package.config[key] for key in expected} == expected
-    assert package.config["task"]["metrics"] == ["accuracy", "f1"]
-    assert package.config["adapter"] == {
-        "size": 4,
-        "layers": [0, 1],
-        "init_scale": 0.01,
-        "activation": "swish",
-    }
 
 
 def test_no_base_weight_is_in_a_package(folder, base):
-    package = adapter_package.read(folder)
-    files = contents(folder)
-    assert set(files) == {CONFIG, WEIGHTS}
+    package, data = adapter_package.read(folder), contents(folder)[WEIGHTS]
     frozen = variable_shapes.frozen_shapes(package.bert_config)
     assert not set(frozen) & set(parts(folder)[0])
     values = dict(
         checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
     )
-    assert len(values) == 29
-    for name, value in values.items():
-        assert value.tobytes() not in files[WEIGHTS], name
-        assert name.encode() not in files[WEIGHTS] + files[CONFIG]
-    # The same search finds what is there.
-    for value in package.weights.values():
-        assert value.tobytes() in files[WEIGHTS]
-    header = files[WEIGHTS].index(b"}}") + 2
-    assert len(files[WEIGHTS]) <= header + 8 + 4 * package.config["parameters"]
-    layer_norms = [name for name in package.weights if "LayerNorm" in name]
-    assert len(layer_norms) == 10
+    assert not [name for name, value in values.items() if value.tobytes() in data]
+    assert all(value.tobytes() in data for value in package.weights.values())
+    header = data.index(b"}}") + 2
+    assert len(data) <= header + 8 + 4 * package.config["parameters"]
 
 
 def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
     shapes = variable_shapes.trained_shapes(BERT_BASE, 64, 2)
-    random = np.random.RandomState(0)
-    weights = {
-        name: random.standard_normal(shape).astype(np.float32)
-        for name, shape in shapes.items()
-    }
     frozen = variable_shapes.frozen_shapes(BERT_BASE)
     assert package_checks.count_parameters(shapes) == 2_419_202
     assert package_checks.count_parameters(frozen) == 109_482_240 - 38_400
@@ -228,10 +204,8 @@ def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
     config = adapter_package.make_config(task, BERT_BASE, SHA256, True, 128, 64)
     folder = str(tmp_path / "package")
     base = {"sha256": SHA256, "parameters": package_checks.count_parameters(frozen)}
-    adapter_package.write(folder, config, weights, base, 1)
+    adapter_package.write(folder, config, random_weights(shapes), base, 1)
     assert sum(map(len, contents(folder).values())) < 10_000_000
-    read = adapter_package.read(folder).weights
-    assert all(np.array_equal(read[name], weights[name]) for name in shapes)
 
 
 def test_scores_are_added_and_the_rest_is_kept(folder):
@@ -354,33 +328,13 @@ def test_flipped_bits_that_fit_their_digest_crash_nothing(folder):
             assert shapes == {n: value.shape for n, value in expected.items()}
 
 
-def test_files_that_were_swapped_or_renamed(folder):
-    files = contents(folder)
-    put(folder, CONFIG, files[WEIGHTS])
-    put(folder, WEIGHTS, files[CONFIG])
-    refused(folder, CONFIG)
-    put(folder, CONFIG, files[CONFIG])
-    refused(folder, WEIGHTS)
-    for name in (WEIGHTS, CONFIG):
-        path = os.path.join(folder, name)
-        put(folder, WEIGHTS, files[WEIGHTS])
-        os.rename(path, path + ".bak")
-        assert "cannot be read" in refused(folder, name)
-
-
-def test_weights_of_another_package(folder, tmp_path, base):
-    other = small_packages.write_package(tmp_path / "other", base, TASK, seed=1)
-    put(folder, WEIGHTS, contents(other)[WEIGHTS])
-    assert "damaged" in refused(folder, WEIGHTS)
-
-
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
-@pytest.mark.parametrize("kind", ["folder", "pipe"])
-def test_what_is_no_file(folder, name, kind):
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: None])
+def test_what_is_no_file(folder, name, make):
     path = os.path.join(folder, name)
     os.remove(path)
-    {"folder": os.mkdir, "pipe": os.mkfifo}[kind](path)
-    assert "no file" in refused(folder, name)
+    make(path)
+    assert "cannot be read" in refused(folder, name)
 
 
 def test_a_path_that_is_no_folder(folder, tmp_path):
@@ -389,14 +343,6 @@ def test_a_path_that_is_no_folder(folder, tmp_path):
 
 
 # --- strangers' configs ---------------------------------------------------------
-
-ADAPTERHUB_CONFIG = {
-    "config": {"mh_adapter": True, "reduction_factor": 16, "non_linearity": "swish"},
-    "hidden_size": 768,
-    "model_class": "BertAdapterModel",
-    "model_name": "bert-base-uncased",
-    "version": "adapters.1.0.0",
-}
 
 
 @pytest.mark.parametrize(
@@ -419,7 +365,7 @@ def test_configs_of_other_programs(folder, data):
 
 
 def test_a_package_of_adapterhub_is_told_where_to_go(folder):
-    put(folder, CONFIG, json.dumps(ADAPTERHUB_CONFIG).encode("utf-8"))
+    put(folder, CONFIG, b'{"config": {"mh_adapter": true}, "hidden_size": 768}')
     assert "convert_checkpoint.py" in refused(folder, CONFIG)
 
 
@@ -445,7 +391,8 @@ DEEP = []
 for _ in range(50):
     DEEP = [DEEP]
 
-# `tests/system/test_schema.py` has the kinds of values that a schema refuses.
+# `tests/system/test_schema.py` has the kinds of values that a schema refuses; here are
+# combinations of entries, and values that could take memory or reach a terminal.
 FORGED = [
     *(_changed(key, value) for key in ("task", "bert_config") for value in (None, [])),
     *(
@@ -462,9 +409,7 @@ FORGED = [
         _changed("bert_config", key, value)
         for key, value in (
             ("hidden_act", "exec"),
-            ("hidden_act", ["gelu"]),
             ("hidden_dropout_prob", float("1e999")),
-            ("initializer_range", "0"),
             ("initializer_range", 10**400),
         )
     ),
@@ -477,65 +422,32 @@ FORGED = [
             ("layers", []),
             ("layers", [0]),
             ("layers", [1, 0]),
-            ("layers", [0, "1"]),
             ("layers", list(range(2_000))),
             ("activation", "exec"),
-            ("init_scale", -1),
         )
     ),
     *(
         _changed("task", key, value)
         for key, value in (
             ("labels", []),
-            ("labels", ["a", "a"]),
-            ("labels", ["a", "b\u2028c"]),
             ("labels", ["a"]),
             ("labels", [str(i) for i in range(2_000)]),
             ("name", "a\x1b[2J"),
             ("metrics", ["\x9b2J"]),
             ("is_regression", True),
-            ("text_columns", ["a"]),
             ("text_columns", ["a\nb", None]),
         )
     ),
-    _changed("base", "sha256", "g" * 64),
-    _changed("vocabulary", "0" * 63),
     _changed("base", "parameters", 1),
     _changed("weights", "bytes", 2**62),
-    _changed("weights", "sha256", None),
-    _changed("dev_scores", {"dev": 1}),
     _changed("dev_scores", {"dev": {"f1": "high"}}),
     _changed("settings", {"a": float("nan")}),
     _changed("settings", DEEP),
     _changed("settings", {"a": DEEP}),
     _changed("settings", {"learning_rate": "high"}),
-    _changed("settings", {"adam_bias_correction": 1}),
-    _changed("origin", 1),
     _changed("health", {"training": [1]}),
     _changed("max_seq_length", 1000),
 ]
-
-
-def test_no_entry_can_be_missing(folder):
-    whole = contents(folder)[CONFIG]
-    config = json.loads(whole)
-    # `forge` puts these in anew, and a file of another format is told so.
-    left_out = {"format", "format_version", "weights", "sha256"}
-    left_out |= set(package_checks.SCHEMA.optional)
-    entries = [(key,) for key in sorted(set(config) - left_out)]
-    for outer in ("task", "adapter", "base"):
-        entries += [(outer, key) for key in config[outer] if key != "text_columns"]
-    entries += [("bert_config", key) for key in modeling.CONFIG_SIZES]
-    for *outer, key in entries:
-
-        def change(config, outer=outer, key=key):
-            for step in outer:
-                config = config[step]
-            del config[key]
-
-        put(folder, CONFIG, whole)
-        forge(folder, change)
-        assert "(%s is missing)" % ".".join([*outer, key]) in refused(folder, CONFIG)
 
 
 def test_entries_that_are_none_of_berts_set_nothing(folder):
@@ -579,35 +491,31 @@ def _entry(**changes):
 
 
 @pytest.mark.parametrize(
-    ("change", "part"),
+    "change",
     [
-        (_renamed, "bert/output_bias' does not belong there"),
-        (lambda header: header.pop(HEAD), ""),
-        (_entry(dtype="I32"), "int32"),
-        (_entry(dtype="BF16", shape=[4]), ""),
-        (_entry(dtype="PICKLE"), ""),
-        (_entry(shape=[2, 1]), "[2, 1], expected float32 [2]"),
-        (_entry(shape=[2**32, 2**32]), ""),
-        (_entry(shape=[0, 2**64 - 1]), ""),
-        (_entry(shape=[-2]), ""),
-        (_entry(shape=None), ""),
-        (_entry(data_offsets=[0, 8]), ""),
-        (_entry(data_offsets=[2**63, 2**63 + 8]), ""),
-        (_entry(data_offsets=[-8, 0]), ""),
-        (lambda header: header.update(__metadata__={"a": 1}), ""),
-        (
-            lambda header: header.update(
-                {"x": {"dtype": "F32", "shape": [0, 2**40], "data_offsets": [0, 0]}}
-            ),
-            "",
+        _renamed,
+        lambda header: header.pop(HEAD),
+        _entry(dtype="I32"),
+        _entry(dtype="BF16", shape=[4]),
+        _entry(dtype="PICKLE"),
+        _entry(shape=[2, 1]),
+        _entry(shape=[2**32, 2**32]),
+        _entry(shape=[0, 2**64 - 1]),
+        _entry(shape=None),
+        _entry(data_offsets=[0, 8]),
+        _entry(data_offsets=[2**63, 2**63 + 8]),
+        _entry(data_offsets=[-8, 0]),
+        lambda header: header.update(__metadata__={"a": 1}),
+        lambda header: header.update(
+            x=dict(header[HEAD], shape=[0], data_offsets=[0, 0])
         ),
     ],
 )
-def test_forged_headers_of_the_weights(folder, change, part):
+def test_forged_headers_of_the_weights(folder, change):
     header, payload = parts(folder)
     change(header)
     forge(folder, data=with_header(header, payload))
-    assert part in refused(folder, WEIGHTS)
+    refused(folder, WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -729,50 +637,27 @@ def test_what_it_was_trained_with_fits(fitting):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "parts", "flag"),
+    ("key", "value", "flag"),
     [
-        ("vocabulary", "beef", ['"beef"'], "--vocab_file"),
-        ("do_lower_case", False, ["is true, given is false"], "--do_lower_case"),
-        ("adapter_size", 64, ["is 4, given is 64"], "--adapter_size"),
-        ("labels", ["yes", "no"], ['["no", "yes"]', '["yes", "no"]'], "--task_name"),
-        ("labels", [], ['["no", "yes"]', "[]"], "--task_name"),
-        ("base", {"sha256": "beef", "parameters": 1}, ['"beef"'], "--init_checkpoint"),
+        ("vocabulary", "beef", "--vocab_file"),
+        ("do_lower_case", False, "--do_lower_case"),
+        ("adapter_size", 64, "--adapter_size"),
+        ("labels", ["yes", "no"], "--task_name"),
+        ("labels", [], "--task_name"),
+        ("base", {"sha256": "beef"}, "--init_checkpoint"),
+        ("bert_config", {"vocab_size": 99}, "--bert_config_file"),
+        ("bert_config", {"num_attention_heads": 4}, "--bert_config_file"),
+        ("bert_config", {"hidden_act": "relu"}, "--bert_config_file"),
     ],
 )
-def test_what_does_not_fit_is_told_with_both_values(fitting, key, value, parts, flag):
+def test_what_does_not_fit_is_told_with_both_values(fitting, key, value, flag):
     package, given = fitting
-    expected = given[key]
-    if key in ("vocabulary", "base"):
-        parts = [*parts, expected if key == "vocabulary" else expected["sha256"]]
-    _assert_misfit(package, dict(given, **{key: value}), [key, flag, *parts])
-
-
-@pytest.mark.parametrize(
-    ("size", "value"),
-    [
-        ("vocab_size", 99),
-        ("hidden_size", 32),
-        ("num_hidden_layers", 3),
-        ("num_attention_heads", 4),
-        ("intermediate_size", 33),
-        ("hidden_act", "relu"),
-        ("max_position_embeddings", 64),
-        ("type_vocab_size", 3),
-    ],
-)
-def test_sizes_that_do_not_fit_are_told_with_both_values(fitting, size, value):
-    package, given = fitting
-    expected = given["bert_config"][size]
-    given["bert_config"] = dict(given["bert_config"], **{size: value})
-    parts = [json.dumps({size: expected}), json.dumps({size: value})]
-    _assert_misfit(package, given, [*parts, "--bert_config_file"])
-
-
-def _assert_misfit(package, given, parts):
-    (misfit,) = adapter_package.find_mismatches(package, given)
-    with pytest.raises(UserError) as error:
-        adapter_package.check_fit(package, given)
-    assert misfit in str(error.value)
-    assert package.path in str(error.value)
-    for part in parts:
+    ours, theirs = given[key], value
+    if isinstance(value, dict):
+        ours, theirs = {name: ours[name] for name in value}, {**ours, **value}
+    (misfit,) = adapter_package.find_mismatches(package, {**given, key: theirs})
+    with pytest.raises(UserError, match=re.escape(misfit)) as error:
+        adapter_package.check_fit(package, {**given, key: theirs})
+    for part in (json.dumps(ours), json.dumps(value), key, flag):
         assert part in misfit
+    assert package.path in str(error.value)
