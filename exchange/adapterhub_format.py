@@ -307,9 +307,11 @@ def format_files(package):
         head + "bias": package.weights["output_bias"],
     }
     return {
-        CONFIG_NAME: _json(dict(about, config=config)),
+        CONFIG_NAME: hf_files.format_json(dict(about, config=config)).encode(),
         _WEIGHTS_NAMES[0]: safetensors.numpy.save(weights),
-        HEAD_CONFIG_NAME: _json(dict(about, config=head_config)),
+        HEAD_CONFIG_NAME: hf_files.format_json(
+            dict(about, config=head_config)
+        ).encode(),
         _HEAD_WEIGHTS_NAMES[0]: safetensors.numpy.save(head_weights),
     }
 
@@ -317,10 +319,6 @@ def format_files(package):
 def adapter_name(package):
     """The name of a package's task, in characters that names in PyTorch can have."""
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in package.task)
-
-
-def _json(content):
-    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode("utf-8")
 
 
 def _reduction_factor(width, size):

@@ -1,6 +1,5 @@
 """Converts folders of encoders and adapters between formats of libraries."""
 
-import json
 import os
 import shutil
 
@@ -86,17 +85,19 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         logging.warning("The pooler is random, from --seed=%d.", seed)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
-        with open(os.path.join(folder, CONFIG_NAME), "w", encoding="utf-8") as writer:
-            writer.write(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        with open(os.path.join(folder, VOCAB_NAME), "wb") as writer:
-            writer.write(vocabulary.content)
+        files.write_whole(
+            os.path.join(folder, CONFIG_NAME), hf_files.format_json(config)
+        )
+        files.write_whole(os.path.join(folder, VOCAB_NAME), vocabulary.content)
         checkpoints.write(os.path.join(folder, CHECKPOINT_NAME), values)
         outputs = {
             name: files.digest(os.path.join(folder, name))
             for name in sorted(os.listdir(folder))
         }
-        with open(os.path.join(folder, RECORD_NAME), "w", encoding="utf-8") as writer:
-            writer.write(json.dumps(dict(record, outputs=outputs), indent=2) + "\n")
+        files.write_whole(
+            os.path.join(folder, RECORD_NAME),
+            hf_files.format_json(dict(record, outputs=outputs)),
+        )
     _log_written(os.path.join(output_dir, CHECKPOINT_NAME), values)
     return True
 
@@ -107,11 +108,9 @@ def _already_converted(output_dir, record):
     Raises:
       UserError: it has other content.
     """
-    if not os.path.lexists(output_dir):
-        return False
-    if not os.path.isdir(output_dir):
+    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
         raise UserError("--output_dir=%s is a file, not a folder." % output_dir)
-    if not os.listdir(output_dir):
+    if not os.path.lexists(output_dir) or not os.listdir(output_dir):
         return False
     try:
         found = hf_files.read_json(os.path.join(output_dir, RECORD_NAME))
@@ -174,16 +173,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
 def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
     """Converts an adapter of AdapterHub's library to a package.
 
-    Args:
-      input_dir: see `packages.import_adapter`, as for the other arguments.
-      base: a `base_model.BaseFiles`.
-      options: `package_conversion.PackageOptions`.
-      output_dir: folder to make.
-      new_head_seed: seed of a new head; None: the adapter's head is imported.
-
-    Raises:
-      UserError: the input is damaged, not supported or does not fit, or `output_dir`
-        exists or cannot be written.
+    See `packages.import_adapter`; `output_dir` must be new or empty.
     """
     _check_input(input_dir)
     output_dir = _new_folder(output_dir)
@@ -203,11 +193,7 @@ def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
 
 
 def export_adapter(adapters, output_dir):
-    """Converts a package to AdapterHub's format.
-
-    Args:
-      adapters: folder of the package.
-      output_dir: folder to make.
+    """Converts the package in a folder to AdapterHub's format.
 
     Raises:
       UserError: the package is damaged or not supported, or `output_dir` exists or
@@ -218,8 +204,7 @@ def export_adapter(adapters, output_dir):
     need = sum(map(len, contents.values()))
     with files.atomic_folder(output_dir, need) as folder:
         for name, content in contents.items():
-            with open(os.path.join(folder, name), "wb") as writer:
-                writer.write(content)
+            files.write_whole(os.path.join(folder, name), content)
     print(contents[packages.README_NAME].decode("utf-8"), end="")
     logging.info("Wrote %s.", output_dir)
 

@@ -5,6 +5,7 @@ shards with an index. Names, shapes and types are read before any value.
 """
 
 import contextlib
+import json
 import os
 from typing import NamedTuple
 
@@ -36,6 +37,11 @@ class StoredTensor(NamedTuple):
 def read_json(path):
     """Reads the JSON object in a file; raises a `UserError` if it is damaged."""
     return files.read_json(path, "fetch it again", _MOST_JSON_BYTES)
+
+
+def format_json(content):
+    """Formats content as the text of a JSON file."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def check_entries(content, allowed, path, remedy):

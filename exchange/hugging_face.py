@@ -4,7 +4,6 @@ A folder holds `config.json`, a vocabulary (`hf_tokenizer`) and weights (`hf_fil
 All tensors are checked against the config before any value is read.
 """
 
-import json
 import math
 import os
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from absl import logging
 import modeling
 from errors import UserError, printable
 from exchange import hf_files, hf_tokenizer
-from system import schema
+from system import files, schema
 from weights import variable_shapes
 
 CONFIG_NAME = "config.json"
@@ -326,8 +325,7 @@ def write(folder, bert_config, values, do_lower_case):
         (CONFIG_NAME, written),
         (hf_tokenizer.CONFIG_NAME, tokenizer),
     ):
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as writer:
-            writer.write(json.dumps(content, indent=2, sort_keys=True) + "\n")
+        files.write_whole(os.path.join(folder, name), hf_files.format_json(content))
     sources = expected_sources(config)
     tensors = {
         source.names[0]: np.ascontiguousarray(

@@ -29,8 +29,7 @@ def read_base_model(base, do_lower_case):
 
     Args:
       base: a `base_model.BaseFiles`, complete.
-      do_lower_case: whether its text is lower-cased, which is checked against the
-        vocabulary; None: the default, True.
+      do_lower_case: checked against the vocabulary; None: the default, True.
 
     Returns:
       Its `base_model.BaseModel` and a dict from variable to float32 array.
@@ -63,12 +62,7 @@ def read_base_model(base, do_lower_case):
 
 
 def merge_layer_norms(values, found, package):
-    """Replaces the layer norms of a base model by those of a package.
-
-    Args:
-      values: dict from variable to array, changed in place.
-      found: the `base_model.BaseModel`.
-      package: an `adapter_package.AdapterPackage`.
+    """Replaces the layer norms in `values`, those of a `BaseModel`, by a package's.
 
     Raises:
       UserError: the package does not fit the base model, or holds other weights of it
@@ -212,13 +206,13 @@ def _import_head(folder, bert_config, options):
         )
     count = len(head.bias)
     is_regression = count == 1
-    task = options.task
     if head.labels is not None and not is_regression:
+        task_labels = options.task.labels if options.task else head.labels
         if options.labels is None:
-            if task is None or sorted(task.labels) == sorted(head.labels):
+            if sorted(task_labels) == sorted(head.labels):
                 options = options._replace(labels=head.labels)
-        elif options.labels != head.labels and sorted(options.labels) == sorted(
-            head.labels
+        elif options.labels != head.labels and (
+            sorted(options.labels) == sorted(head.labels)
         ):
             raise UserError(
                 "--labels=%s: the head in --input_dir=%s has its outputs in the order "
@@ -255,13 +249,12 @@ def _import_head(folder, bert_config, options):
 
 
 def _new_head(bert_config, task, seed):
-    count = len(task["labels"]) or 1
-    shape = [count, bert_config.hidden_size]
+    shape = [len(task["labels"]) or 1, bert_config.hidden_size]
     return {
         "output_weights": modeling.truncated_normal(
             np.random.RandomState(seed), shape, classifier.HEAD_INITIALIZER_RANGE
         ),
-        "output_bias": np.zeros([count], np.float32),
+        "output_bias": np.zeros(shape[:1], np.float32),
     }
 
 
@@ -303,10 +296,7 @@ Loading it:
 
 
 def format_adapter(package):
-    """Converts a package to AdapterHub's format.
-
-    Args:
-      package: an `adapter_package.AdapterPackage`.
+    """Converts an `AdapterPackage` to AdapterHub's format.
 
     Returns:
       Dict from file name to bytes; `README_NAME` lists what the format lacks.

@@ -16,7 +16,6 @@ import os
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -71,18 +70,8 @@ class _Refused(Exception):
     """The reason why a file is not read."""
 
 
-class _Content(NamedTuple):
-    """The content of an open file."""
-
-    tensors: dict[str, _Tensor]
-    read_storage: Callable[[_Storage], bytes]
-
-
 def list_tensors(path):
-    """Lists the tensors of a file.
-
-    Args:
-      path: a file that `torch.save` wrote.
+    """Lists the tensors of a file that `torch.save` wrote.
 
     Returns:
       List of (name, shape, type), the type as in safetensors, such as "F32".
@@ -91,10 +80,10 @@ def list_tensors(path):
       UserError: the file has another format, is damaged, or holds other objects than
         a dict of tensors.
     """
-    with _open_file(path) as content:
+    with _open_file(path) as (tensors, _):
         return [
             (name, tensor.shape, tensor.storage.type.name)
-            for name, tensor in content.tensors.items()
+            for name, tensor in tensors.items()
         ]
 
 
@@ -111,20 +100,22 @@ def read(path, names):
     Raises:
       UserError: the file is damaged.
     """
-    with _open_file(path) as content:
+    with _open_file(path) as (tensors, read_storage):
         by_storage = {}
         for name in names:
-            storage = content.tensors[name].storage
-            by_storage.setdefault(storage, []).append(name)
+            by_storage.setdefault(tensors[name].storage, []).append(name)
         for storage, held in by_storage.items():
-            values = np.frombuffer(content.read_storage(storage), storage.type.dtype)
+            values = np.frombuffer(read_storage(storage), storage.type.dtype)
             for name in held:
-                yield name, _as_float32(content.tensors[name], values)
+                yield name, _as_float32(tensors[name], values)
 
 
 @contextlib.contextmanager
 def _open_file(path):
-    """Opens a file: yields a `_Content`, and turns errors into a `UserError`."""
+    """Yields the tensors by name and a function that reads the bytes of a storage.
+
+    Errors become a `UserError`.
+    """
     try:
         with open(path, "rb") as reader:
             length = os.path.getsize(path)
@@ -139,17 +130,17 @@ def _open_file(path):
                 raise _Refused("it is not a file of PyTorch's torch.save")
     except _Refused as error:
         reason = str(error)
+    except EOFError:
+        reason = "damaged: it ends too early"
     # ValueError: the directory of the archive and its entries disagree on a name.
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, ValueError) as error:
         reason = "damaged: %s" % ascii(str(error))
-    except EOFError:
-        reason = "damaged: it ends too early"
     except (OSError, RuntimeError) as error:  # RuntimeError: encrypted.
-        raise UserError("%s cannot be read: %s." % (path, ascii(str(error)))) from None
+        reason = ascii(str(error))
     else:
         return
     raise UserError(
-        "%s is not read: %s. Fetch it again, or load it in PyTorch with "
+        "%s cannot be read: %s. Fetch it again, or load it in PyTorch with "
         "weights_only=True and save its tensors as safetensors." % (path, reason)
     )
 
@@ -181,7 +172,7 @@ def _read_archive(archive, file_length):
     if entries[pickles[0]].file_size > _MOST_PICKLE_BYTES:
         raise _Refused("data.pkl has more than %d bytes" % _MOST_PICKLE_BYTES)
     found = _Unpickler(io.BytesIO(content("data.pkl"))).load()
-    return _Content(
+    return (
         _check_tensors(found, file_length),
         lambda storage: content("data/" + storage.key, _byte_length(storage)),
     )
@@ -219,7 +210,7 @@ def _read_stream(reader, file_length):
         reader.seek(places[storage.key])
         return reader.read(_byte_length(storage))
 
-    return _Content(tensors, read_storage)
+    return tensors, read_storage
 
 
 def _byte_length(storage):
