@@ -54,30 +54,18 @@ class _BoundedFile:
         """Does nothing: pooch flushes after each block."""
 
 
-def log_line(message):
-    """Writes one line to standard error."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def _check_length(response, **_):
     """Refuses a Content-Length by which nobody could tell whether a file is whole."""
-    length = response.headers.get("Content-Length")
-    if length is None:
-        return
-    if not re.fullmatch("[0-9]{1,18}", length):
+    length = response.headers.get("Content-Length", "0")
+    if not re.fullmatch("[0-9]{1,18}", length) or int(length) > MAX_BYTES:
         raise _RefusedAnswer(
-            "the server states a Content-Length of %s, which is no number of bytes"
-            % printable(length, 30)
-        )
-    if int(length) > MAX_BYTES:
-        raise _RefusedAnswer(
-            "the server sends %s bytes, more than %d: it is another file"
-            % (length, MAX_BYTES)
+            "the server states a Content-Length of %s, not a number of bytes up to %d"
+            % (printable(length, 30), MAX_BYTES)
         )
 
 
 def _download(url, path, source):
-    """Downloads to a file, as pooch's downloaders do: bounded, with a progress bar."""
+    """Downloads to a file as pooch's downloaders do, but at most `MAX_BYTES`."""
     download = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=_BLOCK_BYTES,

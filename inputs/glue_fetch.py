@@ -11,6 +11,7 @@ folder, and the names of the files to write there.
 
 import os
 import shutil
+import sys
 
 from errors import UserError
 from inputs import download, text_lines, text_rows
@@ -70,13 +71,13 @@ def _read_table(path, num_fields):
 
 
 def _read_paraphrases(path):
-    rows = _read_table(path, len(MRPC_LABELLED_HEADER))
-    if not rows or tuple(rows[0]) != MRPC_LABELLED_HEADER:
+    header, *rows = _read_table(path, len(MRPC_LABELLED_HEADER)) or [()]
+    if tuple(header) != MRPC_LABELLED_HEADER:
         raise UserError(
             "%s, line 1: expected the header %s"
             % (path, " ".join(MRPC_LABELLED_HEADER))
         )
-    return rows[1:]
+    return rows
 
 
 def _write_table(path, header, rows):
@@ -123,11 +124,7 @@ def count_rows(path, has_header):
 
 
 def check_folder(task, folder):
-    """Compares a task's folder with the benchmark's row counts and digests.
-
-    Args:
-      task: a row of the task table.
-      folder: local path.
+    """Compares a task's local folder with the benchmark's row counts and digests.
 
     Returns:
       (problems, warnings), two lists of texts. Problems: missing files, wrong counts
@@ -153,9 +150,13 @@ def check_folder(task, folder):
     return problems, warnings
 
 
+def _log(task, message):
+    print("%s: %s" % (task.title, message), file=sys.stderr, flush=True)
+
+
 def _log_warnings(task, warnings):
     for warning in warnings:
-        download.log_line("%s: warning: %s" % (task.title, warning))
+        _log(task, "warning: " + warning)
 
 
 def _fetch_sources(task, folder, base_url):
@@ -164,15 +165,13 @@ def _fetch_sources(task, folder, base_url):
     for source in task.sources:
         url = "%s/%s" % (base_url.rstrip("/"), source)
         path = os.path.join(folder, os.path.basename(source))
-        download.log_line("%s: fetching %s" % (task.title, url))
+        _log(task, "fetching " + url)
         try:
             download.fetch_file(url, path)
         except disk.WriteError:
             raise
         except UserError as error:
-            raise UserError(
-                "%s. Its address begins with --base_url=%s" % (error, base_url)
-            ) from error
+            raise UserError("%s (--base_url=%s)" % (error, base_url)) from error
         paths.append(path)
     return paths
 
@@ -228,14 +227,12 @@ def fetch_task(task, data_dir, base_url):
                 "another --data_dir" % (final, "; ".join(problems))
             )
         _log_warnings(task, warnings)
-        download.log_line("%s: complete in %s, nothing to fetch" % (task.title, final))
+        _log(task, "complete in %s, nothing to fetch" % final)
         return final
     _fetch_folder(task, final, base_url)
     counts = []
     for split in task.splits:
         rows = count_rows(os.path.join(final, split.filename), split.has_header)
         counts.append("%s %d" % (split.name, rows))
-    download.log_line(
-        "%s: ready in %s (rows: %s)" % (task.title, final, ", ".join(counts))
-    )
+    _log(task, "ready in %s (rows: %s)" % (final, ", ".join(counts)))
     return final
