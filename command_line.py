@@ -48,9 +48,6 @@ def DEFINE_path(
       flag_values: the `FlagValues` to define it in.
       has_checkpoint: whether TensorFlow looks for a checkpoint there.
       multiple: whether the flag can be repeated; each value is PATH or NAME=PATH.
-
-    Returns:
-      What `flags.DEFINE` returns.
     """
     parser, serializer = _PathParser(has_checkpoint), flags.ArgumentSerializer()
     if multiple:
@@ -159,9 +156,7 @@ def check_required(flag_values, names):
 def check_utf_8(what, text):
     """Refuses text that is not UTF-8, the only encoding that TensorFlow takes.
 
-    Args:
-      what: the name of the text in the message.
-      text: a string, in which other bytes are lone surrogates.
+    Other bytes are lone surrogates in it. `what` names it in the message.
     """
     try:
         text.encode("utf-8")
@@ -191,13 +186,9 @@ def _expand(name, path):
 
 
 def check_no_pattern(name, path):
-    """Refuses characters that TensorFlow takes for a pattern in a checkpoint's path.
+    """Refuses a flag's path with characters that TensorFlow takes for a pattern.
 
     It finds the files of a checkpoint, also to delete them, by a pattern with the path.
-
-    Args:
-      name: the flag's name.
-      path: its value.
     """
     found = re.search(r"[*?\[\\]", path)
     if found:
@@ -208,11 +199,9 @@ def check_no_pattern(name, path):
 
 
 def check_path(what, path):
-    """Refuses a path that is not UTF-8, or in a bucket that cannot be reached.
+    """Refuses PATH or NAME=PATH that is not UTF-8, or in an unreachable bucket.
 
-    Args:
-      what: the name of the path in the message.
-      path: PATH or NAME=PATH.
+    `what` names it in the message.
     """
     check_utf_8(what, path)
     address = re.search(r"(^|=)(\w+://.*)", path)
@@ -253,12 +242,8 @@ def expand_paths(flag_values):
 def parse_flags(arguments, flag_values):
     """Parses the flags of a command line, and expands their paths.
 
-    Args:
-      arguments: the name of the program or of its command, then flags.
-      flag_values: the `FlagValues` to parse into.
-
-    Returns:
-      List of the positional arguments after the name.
+    `arguments` begins with the name of the program or of its command. Returns the
+    positional arguments after it, a list.
     """
     for argument in arguments[1:]:
         check_utf_8(argument, argument)
@@ -294,11 +279,8 @@ def make_parser(description, groups, flag_values):
 def run_program(main, description="", groups=None, flag_values=flags.FLAGS):
     """Runs a program on its command line, and exits.
 
-    Args:
-      main: a function of `argv` that returns the exit status, or None for 0.
-      description: see `print_help`.
-      groups: see `print_help`; None: `main` parses `argv` itself.
-      flag_values: see `print_help`.
+    `main` is a function of `argv` that returns the exit status, or None for 0; without
+    `groups` it parses `argv` itself. See `print_help` for the other arguments.
     """
     console.protect_standard_streams()
     tf.logging.set_verbosity(tf.logging.ERROR)  # The next line logs a warning.

@@ -43,18 +43,10 @@ CHUNK_ROWS = 4096
 STREAM_WAIT_SECONDS = 0.3
 _STANDARD_INPUT = "standard input"
 _REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file")
-_COLUMN_FLAGS = ("text_a_column", "text_b_column", "task_column")
 
 
 def define_flags(flag_values):
-    """Defines this program's flags.
-
-    Args:
-      flag_values: an `absl.flags.FlagValues`.
-
-    Returns:
-      Dict from a group's title to its flags, for `command_line.print_help`.
-    """
+    """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": flag_values}
     return {
         "Required": command_line.define_package_flags(flag_values),
@@ -134,7 +126,7 @@ def _check_flags(values):
     if values.input:
         text_rows.check_kind(values.input, "input")
     else:
-        for name in _COLUMN_FLAGS:
+        for name in ("text_a_column", "text_b_column", "task_column"):
             if values[name].value:
                 raise UserError(
                     "--%s=%s names a column of a file, and lines from standard input "
@@ -175,12 +167,7 @@ class _RowReader:
     """
 
     def __init__(self, values, model):
-        """Opens --input, or standard input.
-
-        Args:
-          values: the flags.
-          model: a `predictor.Predictor` with its tasks.
-        """
+        """Opens --input, or standard input, for the tasks of a `Predictor`."""
         path = values.input
         self._name = path or _STANDARD_INPUT
         self._kind = text_rows.check_kind(path, "input") if path else text_rows.LINES
@@ -201,16 +188,9 @@ class _RowReader:
             self._read_lines = _open_standard_input(values.strict)
 
     def read(self, report=True):
-        """Reads all rows from the first one on.
+        """Yields all `text_rows.Row`s that can be read.
 
-        Args:
-          report: whether rows that cannot be read are reported and counted.
-
-        Yields:
-          The `text_rows.Row`s that can be read.
-
-        Raises:
-          UserError: the input cannot be read, or with --strict a row.
+        The others are reported and counted if `report`, and an error with --strict.
         """
         lines = self._read_lines()
         for row in text_rows.read_rows(
@@ -284,13 +264,9 @@ def _chunk_file(rows):
 
 
 def _chunk_stream(rows):
-    """Groups rows that a thread reads, so that slow ones do not hold up others.
+    """Lists of up to `CHUNK_ROWS` rows that came within `STREAM_WAIT_SECONDS`.
 
-    Args:
-      rows: iterator that may wait for its next row.
-
-    Yields:
-      Lists of the rows that came within `STREAM_WAIT_SECONDS`, up to `CHUNK_ROWS`.
+    A thread reads the rows, so that slow ones do not hold up others.
     """
     arrived = queue.Queue(CHUNK_ROWS)
 
@@ -323,11 +299,9 @@ def _chunk_stream(rows):
 
 @contextlib.contextmanager
 def _open_output(path, overwrite):
-    """Gives a function that writes bytes; a file appears when it is complete.
+    """Yields a function that writes bytes; a file appears when it is complete.
 
-    Args:
-      path: of the file; None or "" for standard output.
-      overwrite: whether a file at `path` is replaced.
+    Without a path they are written to standard output.
     """
     if not path:
         yield _write_to_standard_output  # `errors` reports its errors.
@@ -347,19 +321,14 @@ def _write_to_standard_output(data):
 def _output_columns(model):
     """Names of the output's columns, with one for each label of any task."""
     labels = [label for task in model.tasks for label in model.labels(task)]
-    is_classified = ["label", "probability"] if labels else []
     has_scores = not all(model.labels(task) for task in model.tasks)
     return [
         "line",
         "task",
-        *is_classified,
+        *(["label", "probability"] if labels else []),
         *(["score"] if has_scores else []),
-        *dict.fromkeys(map(_label_column, labels)),
+        *dict.fromkeys("probability_" + label for label in labels),
     ]
-
-
-def _label_column(label):
-    return "probability_" + label
 
 
 def _output_values(row, prediction):
@@ -369,7 +338,7 @@ def _output_values(row, prediction):
         return dict(values, score=_shorten(prediction.score))
     values.update(label=prediction.label, probability=_shorten(prediction.probability))
     for label, probability in prediction.probabilities.items():
-        values[_label_column(label)] = _shorten(probability)
+        values["probability_" + label] = _shorten(probability)
     return values
 
 
@@ -398,10 +367,7 @@ def _load_model(values):
 
 
 def run(values):
-    """Predicts the rows of the input.
-
-    Args:
-      values: an `absl.flags.FlagValues` with the flags of `define_flags`, parsed.
+    """Predicts the rows of the input, with the parsed flags of `define_flags`.
 
     Returns:
       The exit status.
@@ -410,9 +376,8 @@ def run(values):
       UserError: nothing can be predicted, or with --strict one row cannot be read.
     """
     _check_flags(values)
-    kind = text_rows.TSV
-    if values.output:
-        kind = text_rows.check_kind(values.output, "output")
+    output = values.output
+    kind = text_rows.check_kind(output, "output") if output else text_rows.TSV
     model = _load_model(values)
     names = _output_columns(model)
     text_rows.check_writable(kind, [*model.tasks, *names])
@@ -423,9 +388,9 @@ def run(values):
         total, chunks = reader.check(), _chunk_file(reader.read(report=False))
     count = 0
     # A progress bar would mix with predictions on a terminal.
-    hidden = True if not values.output and sys.stdout.isatty() else None
+    hidden = True if not output and sys.stdout.isatty() else None
     with (
-        _open_output(values.output, values.overwrite) as write,
+        _open_output(output, values.overwrite) as write,
         tqdm(total=total, desc="predicting", unit=" rows", disable=hidden) as bar,
     ):
         write(text_rows.format_header(kind, names))

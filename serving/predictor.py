@@ -53,6 +53,9 @@ class _Tasks(NamedTuple):
     tokenizer: tokenization.FullTokenizer | None  # with their do_lower_case
 
 
+_NO_TASKS = _Tasks({}, None, None)
+
+
 class _Encoded(NamedTuple):
     """The features of one row, without padding."""
 
@@ -94,12 +97,12 @@ class Predictor:
             do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
             for do_lower_case in (True, False)
         }
-        frozen = variable_shapes.frozen_shapes(self._config)
-        self._given = base.identity
+        self._identity = base.identity
         self._checkpoint = base.checkpoint
-        self._checkpoint.base_fingerprint(frozen)  # Reads all, so damage is found.
+        # Reads all, so damage is found.
+        base.checkpoint.base_fingerprint(variable_shapes.frozen_shapes(self._config))
         self._graph = _Graph(self._config, init_checkpoint)
-        self._tasks = _Tasks({}, None, None)
+        self._tasks = _NO_TASKS
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
 
@@ -127,7 +130,7 @@ class Predictor:
             differ from those of the other tasks, or its name is taken.
         """
         found = multitask.read_package(package, known_tasks)
-        adapter_package.check_fit(found, self._given)
+        adapter_package.check_fit(found, self._identity)
         longest = self._config.max_position_embeddings
         if found.config["max_seq_length"] > longest:
             raise UserError(
@@ -159,7 +162,7 @@ class Predictor:
 
     def _replace(self, packages):
         if not packages:
-            self._tasks = _Tasks({}, None, None)
+            self._tasks = _NO_TASKS
             return
         stack = multitask.stack_packages(packages)
         # All packages of a stack have the same do_lower_case.
@@ -200,11 +203,7 @@ class Predictor:
             are not finite.
         """
         tasks = self._tasks
-        ids = {name: task_id for task_id, name in enumerate(tasks.packages)}
-        encoded = [
-            _encode(tasks, ids.get(task), task, text_a, text_b)
-            for task, text_a, text_b in rows
-        ]
+        encoded = [_encode(tasks, *row) for row in rows]
         order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].input_ids))
         predictions = [None] * len(encoded)
         for start in range(0, len(order), self._batch_size):
@@ -242,7 +241,7 @@ def _find(tasks, name):
     return tasks.packages[name]
 
 
-def _encode(tasks, task_id, task, text_a, text_b):
+def _encode(tasks, task, text_a, text_b):
     """The `_Encoded` of a row, truncated as in training."""
     package = _find(tasks, task)
     if package.takes_pairs not in (None, bool(text_b)):
@@ -260,6 +259,7 @@ def _encode(tasks, task_id, task, text_a, text_b):
         tasks.tokenizer,
     )
     length = sum(example.input_mask)
+    task_id = list(tasks.packages).index(task)
     return _Encoded(
         package, task_id, example.input_ids[:length], example.segment_ids[:length]
     )
@@ -337,22 +337,14 @@ class _Graph:
 
     def _start(self):
         """Creates a session with the base model's variables, the global ones."""
-        config = tf.ConfigProto()
         # The process may use the GPU for other work.
-        config.gpu_options.allow_growth = True
-        session = tf.Session(config=config)
+        options = tf.GPUOptions(allow_growth=True)
+        session = tf.Session(config=tf.ConfigProto(gpu_options=options))
         tf.train.Saver(tf.global_variables()).restore(session, self._checkpoint)
         return session
 
     def run(self, batch):
-        """Computes a batch with the loaded stack.
-
-        Args:
-          batch: list of `_Encoded`, at least one.
-
-        Returns:
-          The values of a `multitask.Outputs`.
-        """
+        """Computes the `multitask.Outputs` of `_Encoded` rows with the loaded stack."""
         longest = max(len(row.input_ids) for row in batch)
         ids, mask, segments = np.zeros([3, len(batch), longest], np.int32)
         for i, row in enumerate(batch):
@@ -360,6 +352,5 @@ class _Graph:
             ids[i, :length] = row.input_ids
             mask[i, :length] = 1
             segments[i, :length] = row.segment_ids
-        task_ids = [row.task_id for row in batch]
-        values = (ids, mask, segments, task_ids)
+        values = (ids, mask, segments, [row.task_id for row in batch])
         return self._session.run(self._outputs, dict(zip(self._inputs, values)))
