@@ -58,19 +58,15 @@ def _key(tmp_path, **changes):
     (tmp_path / "rows.tsv").write_text(changes.pop("rows", "a\n"))
     (tmp_path / "vocab.txt").write_text(changes.pop("vocab", "[PAD]\n"))
     settings = {
+        "data_file": str(tmp_path / "rows.tsv"),
         "split": SPLIT,
+        "vocab_file": str(tmp_path / "vocab.txt"),
         "do_lower_case": True,
         "label_list": ["0", "1"],
         "max_seq_length": 32,
         "padded_to": 3,
-        **changes,
     }
-    return feature_cache.cache_key(
-        str(tmp_path / "rows.tsv"),
-        settings.pop("split"),
-        str(tmp_path / "vocab.txt"),
-        **settings,
-    )
+    return feature_cache.cache_key(**{**settings, **changes})
 
 
 @pytest.mark.parametrize(
@@ -127,16 +123,7 @@ def test_a_damaged_key_file_counts_as_none(tmp_path, write):
     path = tmp_path / "dev.tf_record.key"
     stored = json.loads(path.read_text())
     stored["counts"]["pieces"] = "10"
-    contents = (
-        "",
-        "one",
-        "[]",
-        '{"key": "one"}',
-        '{"key": "one", "counts": 3}',
-        '{"key": "one", "counts": {"pieces": 3}}',
-        json.dumps(stored),
-    )
-    for content in contents:
+    for content in ("", "[]", '{"key": "one", "counts": 3}', json.dumps(stored)):
         path.write_text(content)
         assert write("one") == (COUNTS, True), content
 

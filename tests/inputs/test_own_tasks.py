@@ -45,7 +45,12 @@ def examples(task, folder, split):
 
 
 def test_labels_and_metrics_that_are_not_given(write, tmp_path):
-    task, folder = own_tasks.load_task(write(VALID, train_csv=ROWS))
+    path = write(VALID, train_csv=ROWS)
+    assert own_tasks.load_task(path)[1] == str(tmp_path)
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "train.csv").rename(tmp_path / "rows" / "train.csv")
+    tmp_path = tmp_path / "rows"
+    task, folder = own_tasks.load_task(path, (), str(tmp_path))
     assert folder == str(tmp_path)
     assert task.labels == ("bill", "late")
     assert task.metrics == ("accuracy", "macro_f1")
@@ -59,11 +64,10 @@ def test_labels_and_metrics_that_are_not_given(write, tmp_path):
     ]  # fmt: skip
 
 
-def test_order_of_labels(write):
-    for labels in (["9", "10", "100"], sorted("класс %d" % n for n in range(157))):
-        rows = "".join("x,%s\n" % label for label in [*reversed(labels), labels[0]])
-        task = load(write(VALID, train_csv="message,topic\n" + rows))
-        assert task.labels == tuple(labels)
+def test_labels_that_are_numbers_are_sorted_as_such(write):
+    rows = "".join("x,%s\n" % label for label in ("100", "10", "9", "100"))
+    task = load(write(VALID, train_csv="message,topic\n" + rows))
+    assert task.labels == ("9", "10", "100")
 
 
 def test_pairs_of_jsonl(write, tmp_path):
@@ -87,14 +91,6 @@ def test_numbers_in_a_table_without_header(write, tmp_path):
         ("a", "b", "-1.5", 1),
         ("c", "d", "7e2", 2),
     ]
-
-
-def test_another_folder_for_the_data(write, tmp_path):
-    path = write(VALID)
-    (tmp_path / "rows").mkdir()
-    (tmp_path / "rows" / "train.csv").write_text(ROWS)
-    task, folder = own_tasks.load_task(path, (), str(tmp_path / "rows"))
-    assert task.labels == ("bill", "late") and folder == str(tmp_path / "rows")
 
 
 def test_entries_of_a_task_are_parsed_to_the_same_task(write):
@@ -140,23 +136,18 @@ MISTAKES = [
     ({"text_a": "message\n(en)"}, "text_a", r"message\n"),
     ({"label": None}, "label"),
     ({"label": 1.5}, "label", "1.5"),
-    ({"label": "\u2028"}, "label"),
     ({"columns": ["a"]}, "columns", "text_a", "dev_share"),
     ({"train": "train.txt"}, "train", "train.txt", ".csv"),
     ({"train": None, "dev": None, "test": None}, "train", "dev", "test"),
     ({"header": False}, "text_a", "message", "header"),
     ({"metrics": ["accuracy", "pearson"]}, "metrics", "pearson", "macro_f1"),
-    ({"metrics": [["f1"]]}, "metrics", "f1", "macro_f1"),
     ({"labels": ["a", "b", "c"], "metrics": ["f1"]}, "metrics", "f1"),
     ({"labels": ["a"]}, "labels", "2", "1000"),
     ({"labels": ["a", "a"]}, "labels", "twice"),
-    ({"labels": ["a", "b\n"]}, "labels", r"b\n"),
     ({"labels": ["a", "b"], "regression": True}, "labels", "regression"),
     ({"max_seq_length": 2}, "max_seq_length", "2", "3"),
-    ({"seed": -1}, "seed", "-1"),
     ({"dev_share": 0.2}, "dev_share", "dev"),
     ({"dev": None, "dev_share": 0.9}, "dev_share", "0.9", "0.5"),
-    ({"dev": None, "dev_share": 0}, "dev_share", "0.5"),
     ({"train": None, "dev": None, "dev_share": 0.1}, "dev_share", "train"),
     ({"train": None}, "train", "labels"),
     ({"train": "gone.csv"}, "gone.csv"),
@@ -186,12 +177,9 @@ def test_mistakes(write, tmp_path, mistake):
         ("message,topic\nx,a\ny,a\n", "train.csv: .* has 1 different"),
         ("message,topic\n" + "x,%d\n" * 1001 % (*range(1001),), "has 1001 "),
         ("message,topic\nx,a,b\n", "line 2: 3 comma-separated fields, expected 2"),
-        ("message,topic\n\nx,a\n", "line 2: a blank line"),
-        ('message,topic\n"x,a\n', "line 2: not valid CSV"),
         ("message,topic\n", "has no data rows"),
-        ("", "train.csv is empty"),
     ],
-    ids=range(8),
+    ids=range(5),
 )
 def test_training_sets_that_are_refused(write, rows, message):
     with pytest.raises(UserError, match=message):
@@ -245,21 +233,15 @@ def test_a_header_taken_for_an_example(write, tmp_path, warnings):
     assert "line 1" in warning and "'label'" in warning and '"header": true' in warning
 
 
-def test_a_dev_set_of_a_regression_is_not_stratified(write, tmp_path):
+def test_a_dev_set_of_a_regression(write, tmp_path):
     rows = "message,topic\n" + "".join("x,%d\n" % n for n in range(40))
     document = {**VALID, "dev": None, "dev_share": 0.25, "regression": True}
     task = load(write(document, train_csv=rows))
     train, dev = (examples(task, tmp_path, task.splits[n]) for n in (0, 1))
+    # Labels are not stratified.
     assert (len(train), len(dev)) == (30, 10) and not set(train) & set(dev)
-
-
-@pytest.mark.parametrize("rows", [0, 8])
-def test_a_share_that_holds_out_nothing(write, tmp_path, rows):
-    content = "message,topic\n" + "x,1.5\n" * rows
-    document = {**VALID, "dev": None, "dev_share": 0.05, "regression": True}
-    task = load(write(document, train_csv=content))
-    message = "dev_share.* 8 examples" if rows else "no data"
-    with pytest.raises(UserError, match=message):
+    task = load(write({**document, "dev_share": 0.01}))
+    with pytest.raises(UserError, match=r"dev_share.* 40 examples"):
         examples(task, tmp_path, task.dev[0])
 
 
@@ -275,13 +257,9 @@ def test_a_number_whose_square_is_infinite(write, tmp_path):
     ("rows", "message"),
     [
         ('{"a": "x", "b": "z", "y": NaN}\n', "line 1: 'y' is nan, not a label"),
-        ('{"a": "x", "b": "z", "y": null}\n', "line 1: 'y' is None, not a label"),
         ('{"a": "x", "y": 1}\n', "line 1: no 'b', there are 'a', 'y'"),
-        ('{"a": "x", "b": 2, "y": 1}\n', "line 1: 'b' is 2, not a text"),
         ('{"a": "x", "b": null, "y": 1}\n', "line 1: 'b' is None, not a text"),
         ('{"a": "x", "b": "z", "y": [1]}\n', "'y' is \\[1\\], not a label"),
-        ("\n", "line 1: a blank line"),
-        ("[1]\n", "line 1: no JSON object"),
     ],
 )
 def test_rows_of_jsonl_that_are_refused(write, rows, message):
