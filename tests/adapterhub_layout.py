@@ -18,7 +18,7 @@ NAME = "mine"
 SIZE = 4
 H, LAYERS = CONFIG["hidden_size"], CONFIG["num_hidden_layers"]
 
-# As adapters 1.3.0 writes them.
+# The config files that adapters 1.3.0 writes.
 ADAPTER_CONFIG = {
     "config": {
         "adapter_residual_before_ln": False,
@@ -167,7 +167,7 @@ def write_adapter(
 
 
 def write_base(folder, seed=0):
-    """Writes a base as checkpoint; returns a `base_model.BaseFiles`."""
+    """Writes a base model's checkpoint; returns a `base_model.BaseFiles`."""
     folder.mkdir()
     source = write_encoder(folder / "hf", weights=random_weights(CONFIG, seed))
     output = folder / "checkpoint"
@@ -188,7 +188,7 @@ def numpy_logits(base_weights, config, weights, head_weights, batch, layer_norms
       weights: dict from name to array, those of the adapter.
       head_weights: the same of the head.
       batch: what `hf_layout.random_batch` gives.
-      layer_norms: dict of base weights that take the place of the base's.
+      layer_norms: dict of weights that replace those of the base model.
 
     Returns:
       Float [batch, outputs].
@@ -224,7 +224,7 @@ def package_logits(package, checkpoint, batch):
 
     Args:
       package: an `adapter_package.AdapterPackage`.
-      checkpoint: the base's, without file endings.
+      checkpoint: the base model's, a path without file endings.
       batch: what `hf_layout.random_batch` gives.
     """
     with tf.Graph().as_default(), tf.Session() as session:

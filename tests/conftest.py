@@ -50,7 +50,7 @@ tf.Session.__init__ = _start_as_built
 
 
 def pytest_collection_modifyitems(items):
-    """Trainings first: at the end one process would wait for the other's long ones."""
+    """Long tests first: at the end one process would wait for the other's long ones."""
     items.sort(key=lambda item: item.path.parent.name != "training")
 
 

@@ -106,7 +106,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
 
 
 def write_packages(folder, base, tasks=FOUR_TASKS):
-    """Writes one package a task, each of its own weights; returns their paths."""
+    """Writes one package per task, with different weights; returns their paths."""
     return [
         write_package(folder / task.name, base, task, seed)
         for seed, task in enumerate(tasks)
@@ -151,7 +151,7 @@ def single_task_scores(package, checkpoint, batch):
 
     Args:
       package: an `adapter_package.AdapterPackage`.
-      checkpoint: the base's.
+      checkpoint: the base model's.
       batch: see `random_batch`.
     """
     frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)

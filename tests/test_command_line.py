@@ -137,7 +137,7 @@ def test_an_empty_path(program, arguments):
 
 
 def test_bytes_that_are_not_utf_8(home, monkeypatch, capsys):
-    # As Python shows the byte 0xff of a command line.
+    # Python represents the byte 0xff of a command line by \udcff.
     with pytest.raises(UserError, match=r"--input=a\\udcff is not UTF-8"):
         parsed("predict", "--input=a\udcff")
     with monkeypatch.context() as patched:

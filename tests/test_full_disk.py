@@ -1,6 +1,6 @@
 """What a program makes: on a full disk one message, and nothing that was there is lost.
 
-A training is in system/test_disk.py, downloads in inputs/test_download.py.
+A training run is in system/test_disk.py, downloads in inputs/test_download.py.
 """
 
 import pytest

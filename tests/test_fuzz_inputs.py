@@ -146,7 +146,7 @@ def test_tasks_of_ones_own(tmp_path, data):
         del document["labels"]
     path = tmp_path / "task.json"
     rows, text = TABLES[kinds[ending]], json.dumps(document).encode()
-    # Not both: what one breaks hides the other.
+    # Only one of them is changed, since an error in one hides the other's.
     if data.draw(st.booleans()):
         text = changed_json(data.draw, document)
     else:

@@ -76,7 +76,7 @@ def original(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """The base of `original`: frozen weights, and layer norms of another training."""
+    """The base model of `original`: frozen weights, and layer norms of another run."""
     config = modeling.BertConfig.from_json_file(FILES["bert_config_file"])
     frozen = variable_shapes.frozen_shapes(config)
     values = dict(checkpoints.Checkpoint(TRAINED).iterate_values(frozen))
@@ -127,7 +127,7 @@ def test_export_and_merge_give_the_checkpoint_of_the_original_back(
         assert merged[name].tobytes() == value.tobytes(), name
     assert merged["global_step"] == 360
     assert merged["global_step"].dtype == np.int64
-    # Not by luck: the base has other layer norms, and no adapters.
+    # The base model alone has other layer norms, and no adapters.
     of_base = values_of(base)
     norm = "bert/embeddings/LayerNorm/gamma"
     assert not np.array_equal(of_base[norm], merged[norm])
@@ -350,10 +350,10 @@ def test_info_of_one_package(trained, capsys):
         dev["accuracy"],
         dev["f1"],
     )
-    findings = package.diagnostics.warnings
+    warnings = package.diagnostics.warnings
     assert shown["health"] == (
-        "; ".join(["DEGENERATE", *findings]).replace("; ", ": ", 1)
-        if findings
+        "; ".join(["DEGENERATE", *warnings]).replace("; ", ": ", 1)
+        if warnings
         else "ok"
     )
     assert shown["parameters"].startswith("{:,}, ".format(config["parameters"]))
@@ -378,7 +378,7 @@ def test_info_of_several_packages_is_a_table(original, trained, capsys):
     assert lines[0].split() == words.split()
     assert lines[1].split()[:3] == ["mrpc", "64", "17,154"]
     assert lines[1].endswith(original)
-    # Of a checkpoint of the original nothing is known.
+    # A checkpoint of the original program has no diagnostics.
     assert lines[1].split()[5] == "-"
     assert own.config["base"]["sha256"][:8] in lines[2]
     assert "accuracy %.4f" % own.config["dev_scores"]["dev"]["accuracy"] in lines[2]

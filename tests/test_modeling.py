@@ -143,7 +143,7 @@ def test_pooled_output_only_gives_the_same_and_no_sequence():
 @pytest.mark.parametrize("is_training", [False, True])
 @pytest.mark.parametrize("use_resource", [False, True])
 def test_every_operation_leads_to_an_output(is_training, use_resource):
-    # As the original's test asks, whose variables are reference variables.
+    # The original's test requires this, with reference variables.
     ids = tf.ones([13, 7], tf.int32)
     with tf.variable_scope("", use_resource=use_resource):
         model = modeling.BertModel(_small_config(), is_training, ids, ids, ids)
@@ -245,7 +245,7 @@ def test_initial_values_follow_from_seed_and_name_alone():
     np.testing.assert_array_equal(values(3, draws_before=5), [a, b])
     assert (values(4)[0] != a).any()
     assert (values(None)[0] != values(None)[0]).any()
-    # Cut off at two standard deviations, which leaves 0.8796 of one.
+    # Truncated at two standard deviations: the deviation is 0.8796 of the original.
     assert abs(a).max() <= 1.0
     assert abs(a.std() - 0.5 * 0.8796) < 0.005
 
@@ -310,7 +310,7 @@ def test_dropout_drops_the_given_fraction_and_keeps_the_mean():
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
         value = session.run(y)
-    # Of 256 values 25 or 26 would be further off.
+    # With 8 random bits, 25 or 26 of 256 values, the fraction would be further off.
     assert abs((value == 0).mean() - 0.1) < 0.001
     # 6554 of 65536 values of 16 bits.
     np.testing.assert_allclose(value[value != 0], 65536 / 58982, rtol=1e-6)

@@ -151,7 +151,7 @@ def _one_update(name, gradient, in_adapters=False, **rates):
     ],
 )
 def test_decay_by_name_and_collection(name, in_adapters, decay):
-    # No gradient: only the decay, lr * rate * value, moves the variable.
+    # No gradient: only the decay, lr * rate * value, changes the variable.
     value = _one_update(
         name, 0.0, in_adapters, weight_decay_rate=0.3, adapter_weight_decay_rate=0.7
     )
@@ -198,7 +198,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value, is_given):
             return session.run(tf.global_variables())
 
         before = after([0.1, 0.2], [0.3, 0.4])
-        # Those of the other variable are finite.
+        # The gradient of the other variable is finite.
         np.testing.assert_equal(after([0.1, 0.2], [0.3, value]), before)
         for old, new in zip(before, after([0.1, 0.2], [0.3, 0.4])):
             assert np.all(old != new)
@@ -206,7 +206,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(value, is_given):
 
 @pytest.mark.parametrize("use_resource", [False, True])
 def test_plain_variables_are_minimized(use_resource):
-    # As in other people's programs: reference variables in no collection of this one.
+    # Other programs have reference variables, in none of this program's collections.
     target = tf.constant([0.4, 0.2, -0.5])
     x = tf.get_variable(
         "x", initializer=tf.constant([0.1, -0.2, -0.1]), use_resource=use_resource

@@ -484,7 +484,7 @@ def test_lines_are_predicted_as_they_come_until_nobody_reads(base, packages):
     process = start(base, packages[:1])
     process.stdin.write(b"a cat\n")
     process.stdin.flush()
-    # It is predicted although the input goes on, which a thread waits for at the end.
+    # The line is predicted before the input ends; a thread waits for more.
     assert process.stdout.readline().startswith(b"line\ttask")
     assert process.stdout.readline().startswith(b"1\tmrpc\t")
     process.stdout.close()

@@ -268,7 +268,7 @@ def test_adapter_size_and_scale_reach_the_model(model, pairs):
     weights = [first[name] for name in first if name.endswith("adapters/weights1")]
     assert len(weights) == 4
     assert all(w.shape == (16, size) for w in weights)
-    # A normal cut at two standard deviations keeps 0.88 of its deviation.
+    # A normal truncated at two standard deviations keeps 0.88 of its deviation.
     assert np.std(weights) == pytest.approx(0.88 * scale, rel=0.2)
 
 

@@ -308,7 +308,7 @@ def test_case_that_a_vocabulary_was_made_for(counts, fitting):
 def test_case_of_berts_own_vocabulary():
     vocab = tokenization.load_vocab(VOCAB_FILE)
     assert tokenization.detect_lower_case(vocab) is True
-    # As of a cased one: every third word has a capital.
+    # A cased vocabulary: words with a capital.
     words = [token.capitalize() if i % 3 else token for i, token in enumerate(vocab)]
     cased = {token: index for index, token in enumerate(words)}
     assert tokenization.detect_lower_case(cased) is False

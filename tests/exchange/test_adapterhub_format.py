@@ -119,7 +119,7 @@ def test_package_of_an_import(tmp_path, base):
     assert config["adapter"]["size"] == SIZE
     assert config["origin"] == "adapter mine of AdapterHub (adapters.1.3.0)"
     assert config["do_lower_case"] is True and config["max_seq_length"] == 9
-    # Layer norms are those of the base, unlike the default and each other.
+    # Layer norms equal the base model's, which differ from the default and each other.
     ours = random_weights(CONFIG)
     for name, value in package.weights.items():
         if "/LayerNorm/" in name:
@@ -600,7 +600,7 @@ def test_export_and_import_again(tmp_path, base):
 
 
 def test_layer_norms_travel_with_the_base(tmp_path):
-    """Package -> AdapterHub, with the base of its layer norms -> package."""
+    """Exports a package, and imports it on the base model with its layer norms."""
     flags = small_packages.write_base(tmp_path / "base")
     base = base_model.BaseFiles(**flags)
     task = small_packages.FOUR_TASKS[2]
@@ -658,7 +658,7 @@ def test_reduction_factors(size, factor):
     found = adapterhub_format._reduction_factor(H, size)
     assert int(H // found) == size
     assert factor in (None, found)
-    # Of other widths too, as the library reads them from JSON.
+    # Factors for other widths too, as the library reads them from JSON.
     for width in (384, 768, 1024):
         found = json.loads(json.dumps(adapterhub_format._reduction_factor(width, size)))
         assert int(width // found) == size

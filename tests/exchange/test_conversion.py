@@ -428,7 +428,7 @@ def test_missing_pooler(tmp_path, plain):
     assert np.array_equal(kernels[0], kernels[1])
     assert not np.array_equal(kernels[0], kernels[2])
     assert kernels[0].shape == (12, 12)
-    # Of a normal cut off at two deviations, 0.05 each: 0.88 * 0.05 remain.
+    # A normal distribution of deviation 0.05, truncated at two deviations: 0.88 * 0.05.
     assert 0.035 < kernels[0].std() < 0.053
     assert np.abs(kernels).max() <= 0.1
     assert not stored[0].pop("bert/pooler/dense/bias").any()
@@ -599,7 +599,7 @@ def test_case_that_the_vocabulary_contradicts(tmp_path, monkeypatch):
     base = write_base(tmp_path / "base")
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
     not_written(tmp_path, base, "--do_lower_case=False, or --do_lower_case=True")
-    # What was given on the command line is the user's own word.
+    # The case given on the command line takes precedence.
     conversion.write_encoder(base, str(tmp_path / "out"), None, True)
 
 
@@ -677,7 +677,7 @@ def test_bases_that_are_refused(tmp_path, packaged):
     values[name] = np.full_like(values[name], np.nan)
     (tmp_path / "broken").mkdir()
     broken = str(tmp_path / "broken" / "model.ckpt")
-    # Not by `checkpoints.write`, which finds that NaN is not what it wrote.
+    # `checkpoints.write` cannot be used: NaN does not equal what it wrote.
     small_run.write_checkpoint(
         broken,
         lambda: [tf.get_variable(n, initializer=v) for n, v in values.items()],

@@ -349,5 +349,5 @@ def test_every_flipped_byte_ends_in_a_message(tmp_path, writer):
         path.write_bytes(whole[:index])
         with pytest.raises(UserError):
             read_all(str(path))
-    # Before 1.6 there were no checksums: changed numbers are numbers.
+    # The format before PyTorch 1.6 has no checksums: changed numbers go unnoticed.
     assert changed > len(whole) * (1 if writer is write else 2)

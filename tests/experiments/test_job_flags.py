@@ -73,7 +73,7 @@ def test_results_of_the_same_settings_pass():
     without = JOB._replace(without="0")
     known = {JOB: made_with(SETTINGS), without: made_with(SETTINGS, without)}
     job_flags.check_same_settings(known, moved)
-    # Of a report without the flags of the encoder.
+    # A report is made without the flags of the encoder.
     then = with_flags({"xla": "true"})
     bare = SETTINGS._replace(glue_dir="", flags={})
     job_flags.check_same_settings({JOB: made_with(then)}, bare)

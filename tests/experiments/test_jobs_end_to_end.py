@@ -27,7 +27,7 @@ KINDS = [
 
 
 class InThisProcess(processes.Process):
-    """A job whose run is no process of its own, which would take seconds to start."""
+    """A job that runs in this process, since starting another takes seconds."""
 
     def __init__(self, job, settings, number):
         del number
@@ -54,7 +54,7 @@ class InThisProcess(processes.Process):
 
 @pytest.fixture
 def settings(tmp_path):
-    """Rows of a task of GLUE and of one's own, and a base."""
+    """Data of a task of GLUE and of a task of one's own, and a base model."""
     base = small_run.write_model(tmp_path / "bert")
     glue = tmp_path / "glue"
     glue.mkdir()
@@ -69,7 +69,7 @@ def settings(tmp_path):
     (mail / "mail.json").write_text(json.dumps(record))
     names = ("init_checkpoint", "bert_config_file", "vocab_file")
     return job_flags.SweepSettings(
-        # For TensorFlow's files alone, as a bucket's address is.
+        # Only TensorFlow's file functions open this path, as with a bucket's address.
         work_dir="file://%s" % (tmp_path / "work"),
         glue_dir=str(glue),
         task_files={"mail": str(mail / "mail.json")},
@@ -103,5 +103,5 @@ def test_one_job_of_each_kind(settings):
     assert full.test_score is not None
     assert trained.test_score is None
     assert diverged.status == results.DIVERGED, diverged.reason
-    # What is done is not run again.
+    # Finished jobs are not run again.
     assert processes.run(KINDS, settings, start=None) == known

@@ -195,7 +195,7 @@ def test_gpus_are_dealt_out_and_shared(bench, monkeypatch):
 
 
 def test_signals_end_the_processes_which_resume_later(bench, capsys):
-    # As run_classifier.py: a checkpoint, and the status of the signal.
+    # Behaves as run_classifier.py: a checkpoint, and the status of the signal.
     bench.behave(
         _2="import signal\n"
         "received = []\n"

@@ -1,4 +1,4 @@
-"""The numbers of each report, on made-up results whose answer is known by hand."""
+"""The numbers of each report, on made-up results, compared with hand calculations."""
 
 from experiments import results
 from experiments.catalogue import EXPERIMENTS
@@ -50,7 +50,7 @@ def test_size():
     # Percentiles of -3, -2 and -1.
     assert "| adapters 64 | 74 | -2.6 | -2.0 | -1.4 |" in page
     assert "| top layers 3 | 10 | -2.6 | -2.0 | -1.4 |" in page
-    # Not of all tasks.
+    # No percentiles: layer norms have no result for RTE.
     assert "| layer norms | 10 | -" not in page
     assert "| MRPC | full fine-tuning | - | 90.0 ± 0.0 | 0 | 2 of 2 ended |" in page
     assert "| MRPC | adapters 8 | 18 | 88.0 ± 1.0 | -2.0 ± 1.0 | 2 of 2 ended |" in page
@@ -63,7 +63,7 @@ def test_table2():
 
     def result_of(job):
         key = job.adapter_size or job.policy
-        # What is best on the dev set is not on the test set.
+        # The order on the test set is the reverse of that on the dev set.
         test = 1.4 - dev[key] + (0.02 if job.task == "news" else 0)
         return with_parameters(dev[key], trained[key], test_scores={"f1": test})
 

@@ -1,4 +1,4 @@
-"""Selection and statistics, on made-up results whose answer is known."""
+"""Selection and statistics, on made-up results with known outcome."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_a_collapsed_seed_counts_in_the_mean():
 def test_a_setting_that_lost_seeds_comes_after_whole_ones(lost):
     jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [0.6, 0.6]})
     assert selection.best_setting(jobs, known)[0] == jobs[2:]
-    # Where all have lost one, the mean says.
+    # If every setting has lost a seed, the mean decides.
     jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [lost, 0.6]})
     assert selection.best_setting(jobs, known)[0] == jobs[:2]
 

@@ -179,7 +179,7 @@ def test_a_zip_that_is_made_to_fill_the_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="unpacks to 5000000 bytes"):
         download.extract_files(archive, ("x.tsv",), str(folder))
     assert os.listdir(folder) == []
-    # One that states less than it holds is cut there, and its checksum tells.
+    # A member that is longer than stated is truncated, and fails its checksum.
     content = (tmp_path / "a.zip").read_bytes()
     size = (5_000_000).to_bytes(4, "little")
     assert content.count(size) == 2

@@ -118,7 +118,7 @@ def _batches(path, batch_size, steps=None, step_reached=0, calls=None, **argumen
         iterator = tf.data.make_initializable_iterator(input_fn(**calls))
         batch = iterator.get_next()
         if "config" not in calls:
-            # As a session restores it: after the graph is there.
+            # A session restores the step after the graph is built.
             session.run(tf.assign(global_step, step_reached))
         session.run(iterator.initializer)
         batches = []
@@ -156,7 +156,7 @@ def test_evaluation_keeps_order_and_drops_padding_only(records):
         np.testing.assert_array_equal(a["label_ids"], b["label_ids"])
     assert len(widths) > 1
     np.testing.assert_array_equal(_examples_of(cut), np.arange(100))
-    # To a multiple, but not beyond the length.
+    # Padded to a multiple, but not beyond the length.
     multiples = _batches(records, 8, dynamic_padding=True, length_multiple=5)
     for exact, multiple in zip(cut, multiples):
         width = min(-(-exact["input_ids"].shape[1] // 5) * 5, 32)

@@ -126,7 +126,7 @@ def test_a_dev_set_held_out_of_the_training_set(write, tmp_path):
     assert found[1] != found[2]
 
 
-# What a task's file has instead of `VALID`'s, and what the message has to name.
+# Entries of a task file that replace those of `VALID`, and what the message must name.
 MISTAKES = [
     ({"name": None}, "name"),
     ({"name": "a=b"}, "name", "a=b"),

@@ -19,7 +19,7 @@ def base(tmp_path):
 
 
 def load(folder):
-    """The base as the library's model, in evaluation."""
+    """The base model as the library's model, in evaluation mode."""
     return adapters.BertAdapterModel.from_pretrained(str(folder)).eval()
 
 
@@ -163,7 +163,7 @@ def test_export(tmp_path, task):
         model.set_active_adapters(adapter)
         found[name] = logits(model.eval(), batch).reshape(wanted.shape)
     np.testing.assert_allclose(found["merged"], wanted, rtol=0, atol=2e-5)
-    # As its README says: on other layer norms the scores are others.
+    # With other layer norms the scores differ, as its README says.
     assert np.abs(found["plain"] - wanted).max() > 0.01
     head = model.heads[adapter]
     labels = package.labels or ["LABEL_0"]

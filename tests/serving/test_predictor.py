@@ -73,7 +73,7 @@ def test_predictions_are_those_of_run_classifier(
 ):
     data = write_data(tmp_path / "data")
     rows = tmp_path / "data" / "test.tsv"
-    # Long ones among them, which are cut.
+    # Some of the texts are so long that they are truncated.
     rows.write_text(rows.read_text().replace("cat", "cat sat on a mat while rain fell"))
     longest = adapter_package.read(paths[task.name]).config["max_seq_length"]
     small_run.run(
@@ -215,7 +215,7 @@ def test_a_call_keeps_the_tasks_that_it_began_with(base, paths):
             model.remove("mrpc")
             model.remove("three")
             model.add("mrpc=" + paths["three"])
-            # In the middle of the other call.
+            # Called in the middle of the other call.
             assert len(model.predict("mrpc", rows)[0].probabilities) == 3
 
     found = model.predict_mixed([("mrpc", *row) for row in rows], change)

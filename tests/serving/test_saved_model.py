@@ -47,7 +47,7 @@ def exported(folder, base, packages):
 
 
 def export(packages, base, output, **settings):
-    """Exports packages on a base, given by its flags."""
+    """Exports packages on a base model, given by its flags."""
     files = base_model.BaseFiles(**base)
     return saved_model.export(packages, files, str(output), **settings)
 
@@ -295,7 +295,7 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
     )
     assert np.abs(outputs["scores"] - run(exported, inputs)["scores"]).max() > 1e-4
 
-    # Each weight is cast only when the graph has come to it.
+    # Each weight is cast only when the graph needs it.
     with tf.Graph().as_default() as graph, tf.Session() as session:
         tf.saved_model.load(session, ["serve"], small)
         casts = [

@@ -206,7 +206,7 @@ def test_links_in_a_folder_that_is_replaced_are_not_followed(tmp_path):
 
 
 def test_a_link_left_under_the_name_of_what_is_replaced(tmp_path):
-    # As earlier versions left it.
+    # Earlier versions left such a link.
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     (tmp_path / "best.replaced").symlink_to(tmp_path / "mine")

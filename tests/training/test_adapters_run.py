@@ -1,4 +1,4 @@
-"""`run_classifier.py` with adapter packages, and checkpoints without the base."""
+"""`run_classifier.py` with packages, and with checkpoints of the trained variables."""
 
 import functools
 import json
@@ -47,12 +47,12 @@ def run(tmp_path, run_into):
     return functools.partial(run_into, tmp_path)
 
 
-# What many tests start from; no test changes these folders.
+# Runs that many tests share; no test changes their folders.
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, run_into):
-    """The output of a training."""
+    """The output of a training run."""
     folder = tmp_path_factory.mktemp("trained")
     return run_into(folder, "output", do_train=True, seed=5, **TRAINING)
 
@@ -67,7 +67,7 @@ def scored(tmp_path_factory, run_into, trained):
 
 @pytest.fixture(scope="module")
 def of_trained(tmp_path_factory, run_into):
-    """As `trained` with an evaluation, the checkpoints without the base."""
+    """As `trained` with an evaluation; checkpoints of the trained variables only."""
     return run_into(
         tmp_path_factory.mktemp("of_trained"),
         "output",
@@ -184,7 +184,7 @@ def test_base_and_package_score_and_predict_as_the_run_did(run, trained, scored)
 
 def test_training_starts_from_a_package(run, setting, trained):
     package_dir = trained / "adapters"
-    # Its layer norms and head go before those of a base that has some.
+    # Its layer norms and head take precedence over those of a base model.
     base = dict(small_run.checkpoint_values(setting["init_checkpoint"]))
     base["output_bias"] = np.full([2], 7.0, np.float32)
     other_base = os.path.join(os.path.dirname(setting["init_checkpoint"]), "with_head")
@@ -202,7 +202,7 @@ def test_training_starts_from_a_package(run, setting, trained):
         np.testing.assert_array_equal(first[name], value)
     for name in variable_shapes.frozen_shapes(package.bert_config):
         np.testing.assert_array_equal(first[name], base[name])
-    # From step 0, with new slots.
+    # Training starts at step 0, with newly initialized slots.
     assert first["global_step"] == 0
     assert not first["output_weights/adam_m"].any()
     ours = adapter_package.read(str(output / "adapters"))
@@ -285,7 +285,7 @@ def test_frozen_kernels_beside_trained_variables_are_kept_as_multiplied(run, pre
     assert predictions(kept) == predictions(cast)
 
 
-# Of the precisions of fewer bits, float16 is the one with more to keep: its loss scale.
+# Of the lower precisions, only float16 has more state: its loss scale.
 @pytest.mark.parametrize(
     ("precision", "tolerance"), [("float32", 1e-5), ("float16", 1e-4)]
 )

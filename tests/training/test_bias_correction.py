@@ -119,7 +119,7 @@ def test_runs_resume_with_the_same_setting(setting, tmp_path, capsys, content, t
     path = tf.train.latest_checkpoint(str(output))
     names = {name for name, _ in tf.train.list_variables(path)}
     assert (optimization.UPDATES in names) == then
-    # As a run that was stopped at step 2.
+    # The state of a run that was stopped at step 2.
     (output / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-2"\n')
     if then:
         small_run.run(adam_bias_correction=True, **setting)

@@ -130,7 +130,7 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
     run = Run(PLAIN._replace(gradient_accumulation_steps=parts))
     products = len(run.of_type("BatchMatMulV2"))
     assert products == parts * len(plain.run.of_type("BatchMatMulV2"))
-    # They wait for each other.
+    # The parts are computed one after the other.
     lookups = run.of_type("ResourceGather") or run.of_type("GatherV2")
     starts = sorted(
         (op for op in lookups if "embeddings" in op.name), key=lambda op: op._id
@@ -214,7 +214,7 @@ def test_each_part_of_each_shard_drops_other_elements_in_each_step():
         dropout=0.4,
     )
     seeds = [op.inputs[0] for op in run.of_type("StatelessRandomGetKeyCounter")]
-    # Of the embeddings and of the layers, which are computed again.
+    # Seeds of the embeddings and of the layers, which are recomputed.
     parts = 2 * 2
     assert len(seeds) == parts * (1 + 2 * LAYERS * 3)
     steps = []

@@ -1,4 +1,4 @@
-"""Evaluations within a training: what they change (nothing), and what they keep."""
+"""Evaluations during training: they do not change it, and keep the best checkpoint."""
 
 import json
 import os
@@ -118,7 +118,7 @@ def test_the_best_is_kept_whole(output):
 def test_only_a_better_one_takes_the_place(output, tmp_path, monkeypatch):
     shutil.copytree(output, tmp_path, dirs_exist_ok=True)
     before = dev_steps.read_best(str(tmp_path))
-    # As a program that was killed leaves it.
+    # A killed program leaves this state.
     os.rename(tmp_path / "best", tmp_path / "best.replaced")
     assert dev_steps.read_best(str(tmp_path)) == before
     assert not (tmp_path / "best.replaced").exists()

@@ -55,7 +55,7 @@ def setting(tmp_path_factory):
         "learning_rate": 1e-3,
         "save_checkpoints_steps": 5,
         "adam_bias_correction": True,
-        # With it: test_adapters_run.py.
+        # Dynamic padding: test_adapters_run.py.
         "dynamic_padding": False,
     }
 

@@ -67,7 +67,7 @@ def test_plain_lines_come_at_tenths_and_at_intervals(monkeypatch, lines):
     assert [line.split()[1] for line in found[:-1]] == [
         str(4 * i) for i in range(1, 11)
     ]
-    # Of the last tenth: 36.25 to 39.25.
+    # Losses of the last tenth of the steps: 36.25 to 39.25.
     assert hook._mean_loss() == pytest.approx(37.75)
     monkeypatch.setattr(progress, "LONGEST_INTERVAL", 0.0)
     tf.reset_default_graph()
@@ -104,7 +104,7 @@ def test_a_loss_of_the_baseline_is_warned_of_and_taken_back(lines):
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -1.0])
 def test_what_is_not_finite_ends_the_training(loss):
-    # Of -1 the norm, its root, is no number.
+    # The norm is the square root, which is NaN for -1.
     with pytest.raises(progress.NotFiniteError):
         _train(loss=loss)
     tf.reset_default_graph()
@@ -146,7 +146,7 @@ def test_shards_are_used_where_they_pay(monkeypatch, cores, batch_sizes, shards)
 
 
 def test_freed_memory_is_used_again():
-    # In a process of its own, since the setting is the process's.
+    # In a separate process, since the setting holds for the whole process.
     program = """if True:
         import resource
         import numpy as np
@@ -166,7 +166,7 @@ def test_freed_memory_is_used_again():
     result = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, check=True
     )
-    given_back, kept = map(int, result.stdout.split())
-    # Of 650 MB those of 40 and 70 each: 140,800 pages, or 275 where pages are huge.
-    assert given_back > 200
+    returned, kept = map(int, result.stdout.split())
+    # The arrays of 40 and 70 MB, 550 MB in all: 140,800 pages, or 275 huge pages.
+    assert returned > 200
     assert kept < 50

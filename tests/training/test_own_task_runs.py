@@ -23,7 +23,7 @@ LABELS = ("cats", "mats & rats", "雨")
 
 
 def write_rows(path, count, seed):
-    """Rows of three labels, each with a word of its own, in quotes where need be."""
+    """Rows of three labels, each with a word for its label, in quotes where needed."""
     random = np.random.RandomState(seed)
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)

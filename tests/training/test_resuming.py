@@ -80,7 +80,7 @@ def test_killed_processes_end_with_the_bytes_of_an_undisturbed_one(tmp_path, fla
 
 
 class Interrupted(Exception):
-    """Ends a training as a kill would, but for the process."""
+    """Ends a training run as a kill would, but leaves the process running."""
 
 
 def raise_at_call(monkeypatch, module, name, number):
@@ -120,7 +120,7 @@ def test_a_run_resumes_in_the_same_process(tmp_path, monkeypatch, flags, changes
     small_run.run(output_dir=resumed, **flags)
     assert_identical(resumed, tmp_path / "undisturbed")
     if "precision" in changes:
-        # Of 10 steps, 4 of them before.
+        # 10 steps, of which 4 are before the interruption.
         scale, finite = optimization.LOSS_SCALE, optimization.FINITE_STEPS
         kept = tensors(resumed)
         assert kept[scale] == batch_gradients.LossScale.INITIAL * 2**3

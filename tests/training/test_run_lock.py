@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from training import run_lock, task_runs
 
-# Without this project's modules, since importing TensorFlow takes long.
+# The program imports no module of this project, since importing TensorFlow takes long.
 _HOLD = """
 import filelock, os, sys, time
 lock = filelock.FileLock(sys.argv[1])

@@ -114,7 +114,7 @@ def test_a_second_signal_ends_the_process(monkeypatch, exits):
     with signals.exit_on_signal(), signals.record_signal() as request:
         os.kill(os.getpid(), signal.SIGUSR1)
         assert request.number == signal.SIGUSR1
-        # As of a scheduler that signals a sweep and its jobs, at once.
+        # A scheduler may signal a sweep and its jobs at the same time.
         os.kill(os.getpid(), signal.SIGTERM)
         assert request.number == signal.SIGUSR1
     with signals.exit_on_signal(), signals.record_signal():

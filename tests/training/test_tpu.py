@@ -24,7 +24,7 @@ from training import classifier, estimators, flag_checks
 from training import settings as run_settings
 from weights import checkpoints
 
-# Not above: where TensorFlow has no Estimator, estimator_compat has to come first.
+# Imported here: where TensorFlow has no Estimator, estimator_compat has to come first.
 tpu_estimator = importlib.import_module(
     "tensorflow_estimator.python.estimator.tpu.tpu_estimator"
 )
@@ -272,15 +272,15 @@ def test_the_computation_is_replicated_and_fed_with_static_shapes(replicated, mo
     enqueue = built.of_type("InfeedEnqueueTuple")
     assert [op.get_attr("device_ordinal") for op in enqueue] == list(range(CORES))
     assert {op.device for op in enqueue} == {HOST}
-    # To predict, the Estimator adds two signals of its own behind the features.
+    # For prediction, the Estimator adds two signals after the features.
     for op in enqueue:
         assert [tuple(x.shape.as_list()) for x in op.inputs][: len(batch)] == batch
     (dequeue,) = built.on_core("InfeedDequeueTuple")
     assert [tuple(x.shape.as_list()) for x in dequeue.outputs][: len(batch)] == batch
 
 
-def moved_by(update):
-    """The names of the variables that a ResourceApplyAdam moves: weight, moments."""
+def updated_by(update):
+    """The names of the variables that a ResourceApplyAdam updates: weight, moments."""
     return [variable_of(update, index) for index in range(3)]
 
 
@@ -289,7 +289,7 @@ def test_each_trained_variable_gets_one_sum_over_the_cores(replicated):
     trained = trained_names()
     gradients = {}
     for update in built.on_core("ResourceApplyAdam"):
-        name, *moments = moved_by(update)
+        name, *moments = updated_by(update)
         assert moments == [name + "/adam_m", name + "/adam_v"]
         # The other input of this product is whether all gradients are finite.
         product = update.inputs[-1].op
@@ -306,7 +306,7 @@ def test_each_trained_variable_gets_one_sum_over_the_cores(replicated):
 def test_each_core_drops_other_elements(replicated):
     built = replicated["train"]
     drawn = [op.inputs[0] for op in built.on_core("StatelessRandomGetKeyCounter")]
-    # Of the embeddings, of two layers and of the head.
+    # Seeds of the embeddings, of two layers and of the head.
     assert len(drawn) == 1 + 2 * 3 + 1
     for seed in drawn:
         assert len(nearest_behind(seed, "XlaReplicaId")) == 1
@@ -329,8 +329,8 @@ def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers)
     policy = flag_checks.parse_policy(text, layers, 2)
     build(tmp_path, "train", policy=policy)
     trained = trained_names(policy)
-    moved = [moved_by(op) for op in built.on_core("ResourceApplyAdam")]
-    assert sorted(moved) == sorted([n, n + "/adam_m", n + "/adam_v"] for n in trained)
+    updated = [updated_by(op) for op in built.on_core("ResourceApplyAdam")]
+    assert sorted(updated) == sorted([n, n + "/adam_m", n + "/adam_v"] for n in trained)
     assigned = [
         variable_of(op)
         for op in built.on_core("AssignVariableOp", "AssignAddVariableOp")
@@ -363,7 +363,7 @@ def test_word_pieces_are_looked_up_by_a_matrix_product(replicated, mode):
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_the_scaffold_starts_variables_from_the_checkpoint(built, tmp_path, mode):
     checkpoint = write_bert(tmp_path)
-    # With a local master, what the host does can be run here.
+    # With a local master, the host's part of the graph can be run.
     build(tmp_path, mode, master="local", init_checkpoint=checkpoint)
     saved = {
         name: tf.train.load_variable(checkpoint, name)
@@ -492,7 +492,7 @@ def _examples(steps, batch_size):
 
 
 def _resource_global_step():
-    # As `TPUEstimator` makes it.
+    # `TPUEstimator` makes the step a resource variable.
     with tf.variable_scope("", use_resource=True):
         tf.train.create_global_step()
 

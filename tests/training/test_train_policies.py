@@ -432,7 +432,7 @@ def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, ca
         "output_bias",
         "global_step",
     }
-    # It is what to use instead.
+    # No package is written; the checkpoint is used instead.
     again = run("b", **{**flags, "init_checkpoint": checkpoint})
     np.testing.assert_array_equal(predictions(again), predictions(output))
 
@@ -484,7 +484,7 @@ def test_adapters_are_left_out_where_that_is_asked_for(
     assert json.loads((output / "run.json").read_text()).get("health") is None
     assert adapter_package.read(whole).config == package.config
 
-    # As if the adapters of layer 1 were zero.
+    # Ablation gives the scores of adapters of zeros in layer 1.
     zeros = small_packages.write_package(
         tmp_path / "zeros", setting, task, zeros="layer_1/.*/adapters/"
     )

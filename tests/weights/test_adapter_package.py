@@ -572,7 +572,7 @@ def test_what_a_killed_program_moved_away_is_found(folder, tmp_path):
         assert found.config == before.config
     assert package_report.format_summary(found._replace(path=folder)) == summary
     assert multitask.read_package("other=" + folder).task == "other"
-    # What is written next takes its place.
+    # The next write replaces it.
     adapter_package.add_scores(found, {"dev": {"f1": 0.5}}, diagnosis.Diagnostics())
     assert os.listdir(tmp_path) == ["package"]
     assert adapter_package.read(folder).config["dev_scores"] == {"dev": {"f1": 0.5}}
