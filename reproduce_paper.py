@@ -30,12 +30,6 @@ from system.wording import pluralize, thousands
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
 _LAYERS = {grid.PAPER: 12, grid.SMALL: 6}
 _GPUS = "/proc/driver/nvidia/gpus"
-# Flags that the command of --list and of the report lacks.
-_NOT_LISTED = (
-    *("list", "dry_run", "shard", "jobs", "job", "report_only"),
-    *("launcher", "cpus_per_job", "gpus_per_job"),
-)
-
 
 _TEXTS = {
     "preset": "The paper's grid, or a small one for a small encoder on CPU.",
@@ -179,10 +173,10 @@ def select_shard(jobs, text):
 
 
 def _command(name, values):
-    """The command line of this run, without the flags of `_NOT_LISTED`."""
-    groups = define_flags(flags.FlagValues()).values()
-    given = (values[holder.name] for group in groups for holder in group)
-    words = [f.serialize() for f in given if f.present and f.name not in _NOT_LISTED]
+    """The command line of this run, without the flags of how it runs."""
+    groups = define_flags(flags.FlagValues())
+    given = [values[holder.name] for holder in (*groups["What"], *groups["Files"])]
+    words = [flag.serialize() for flag in given if flag.present]
     return shlex.join(["python", "reproduce_paper.py", name, *words])
 
 

@@ -31,7 +31,7 @@ _RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
 
 
 def _run(command):
-    """Runs a command; returns its output, and its peak memory in bytes."""
+    """Runs a command; returns its output, and its peak memory in GB."""
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -40,11 +40,11 @@ def _run(command):
         text = log.read()
     if process.returncode:
         raise UserError("%s failed: %s" % (" ".join(command), text[-2000:]))
-    return text, usage.ru_maxrss * 1024
+    return text, usage.ru_maxrss * 1024 / 1e9
 
 
 def time_ours(precision):
-    """Examples per second and peak bytes of `run_classifier.py`."""
+    """Examples per second and peak GB of `run_classifier.py`."""
     with tempfile.TemporaryDirectory() as output:
         # The examples are written before the clock runs, as for the other program.
         values = {
@@ -65,7 +65,7 @@ def time_ours(precision):
 
 
 def time_adapterhub(precision):
-    """Examples per second and peak bytes of benchmarks/adapterhub.py."""
+    """Examples per second and peak GB of benchmarks/adapterhub.py."""
     text, _ = _run(
         [
             FLAGS.adapterhub_python,
@@ -77,7 +77,7 @@ def time_adapterhub(precision):
         ]
     )
     result = json.loads(text.splitlines()[-1])
-    return result["examples_per_second"], result["peak_bytes"]
+    return result["examples_per_second"], result["peak_bytes"] / 1e9
 
 
 _TEXTS = {
@@ -117,14 +117,7 @@ def main(argv):
             print(
                 "%-9s this program %.1f examples/s, %.2f GB; AdapterHub %.1f "
                 "examples/s, %.2f GB; ratio %.2f"
-                % (
-                    precision,
-                    ours,
-                    our_peak / 1e9,
-                    theirs,
-                    their_peak / 1e9,
-                    ratios[-1],
-                ),
+                % (precision, ours, our_peak, theirs, their_peak, ratios[-1]),
                 flush=True,
             )
         if len(ratios) > 1:

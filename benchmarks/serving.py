@@ -35,41 +35,11 @@ _TASKS = 16  # The examples of a batch belong to these in turn.
 _COUNTS = (1, 4, _TASKS)
 _LABELS = ["0", "1"]
 
-# Prints the bytes that loading and running the models given as arguments adds.
-_MEMORY = """
-import sys
-import numpy as np
-import tensorflow.compat.v1 as tf
-tf.disable_v2_behavior()
-
-def resident():
-    with open("/proc/self/statm") as reader:
-        return int(reader.read().split()[1]) * 4096
-
-with tf.Graph().as_default(), tf.Session() as session:
-    session.run(tf.matmul(tf.ones([64, 64]), tf.ones([64, 64])))
-before = resident()
-sessions = []
-for argument in sys.argv[1:]:
-    task, _, folder = argument.partition("=")
-    session = tf.Session(graph=tf.Graph())
-    with session.graph.as_default():
-        model = tf.saved_model.load(session, ["serve"], folder)
-    signature = model.signature_def["serving_default"]
-    values = dict.fromkeys(("input_ids", "input_mask"), np.ones([1, 16]))
-    values.update(segment_ids=np.zeros([1, 16]), task=[task])
-    feed = {info.name: values[name] for name, info in signature.inputs.items()}
-    session.run(signature.outputs["scores"].name, feed)
-    sessions.append(session)
-print(resident() - before)
-"""
-
 
 class Model:
     """A loaded SavedModel."""
 
     def __init__(self, folder):
-        """Loads it."""
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             loaded = tf.saved_model.load(self._session, ["serve"], folder)
@@ -79,6 +49,25 @@ class Model:
         """Runs a batch, a dict from the inputs' names to arrays; returns the scores."""
         feed = {info.name: batch[name] for name, info in self._signature.inputs.items()}
         return self._session.run(self._signature.outputs["scores"].name, feed)
+
+
+def _resident_bytes():
+    with open("/proc/self/statm") as reader:
+        return int(reader.read().split()[1]) * 4096
+
+
+def print_memory(folders):
+    """Prints the bytes that loading and running models adds to this process."""
+    tf.disable_v2_behavior()
+    with tf.Graph().as_default(), tf.Session() as session:
+        session.run(tf.matmul(tf.ones([64, 64]), tf.ones([64, 64])))
+    before = _resident_bytes()
+    batch = dict.fromkeys(("input_ids", "input_mask"), np.ones([1, 16]))
+    batch.update(segment_ids=np.zeros([1, 16]), task=["task0"])
+    models = [Model(folder) for folder in folders]
+    for model in models:
+        model.run(batch)
+    print(_resident_bytes() - before)
 
 
 def write_package(folder, seed):
@@ -147,9 +136,11 @@ def write_single(folder, package):
 
 def print_size(title, folders):
     """Prints disk and memory of models that are loaded into one process."""
-    arguments = ["task0=" + folder for folder in folders]
+    code = (
+        "import sys; from benchmarks import serving; serving.print_memory(sys.argv[1:])"
+    )
     printed = subprocess.run(
-        [sys.executable, "-c", _MEMORY, *arguments],
+        [sys.executable, "-c", code, *folders],
         check=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -212,7 +212,7 @@ class _Sweep:
             with disk.explain_errors(self.settings.work_dir):
                 folder = results.job_folder(self.settings.work_dir, job)
                 tf.io.gfile.makedirs(folder)
-                lock = self._lock_path(job)
+                lock = self.lock_path(job)
                 if run_lock.lock_file(lock) is False:
                     holder = run_lock.read_holder(lock) or "another process"
                     console.warn("%s is left to %s", job.name, holder)
@@ -230,7 +230,7 @@ class _Sweep:
         number = next(n for n in itertools.count() if n not in used)
         self.running.append(self._start(job, self.settings, number))
 
-    def _lock_path(self, job):
+    def lock_path(self, job):
         folder = results.job_folder(self.settings.work_dir, job)
         return run_lock.lock_path(folder, LOCK)
 
@@ -275,7 +275,7 @@ class _Sweep:
                 self.known[job] = result
                 self._clean(folder, result, tail)
         finally:
-            run_lock.unlock_file(self._lock_path(job))
+            run_lock.unlock_file(self.lock_path(job))
         text = result.reason
         if result.score is not None:
             text = "%s %.4f %s" % (result.metric, result.score, text)
@@ -297,10 +297,6 @@ class _Sweep:
         """Asks all processes to end."""
         for process in self.running:
             process.end()
-
-    def unlock_jobs(self):
-        for process in self.running:
-            run_lock.unlock_file(self._lock_path(process.job))
 
 
 def run(jobs, settings, at_a_time=1, start=Process):
@@ -329,11 +325,10 @@ def run(jobs, settings, at_a_time=1, start=Process):
             tqdm(total=len(jobs), unit="job", disable=None, smoothing=0) as bar,
         ):
             _run_jobs(sweep, len(jobs), received, bar)
-    except BaseException:
+    finally:  # None runs, unless an error ends the sweep.
         sweep.end_jobs()
-        raise
-    finally:
-        sweep.unlock_jobs()
+        for process in sweep.running:
+            run_lock.unlock_file(sweep.lock_path(process.job))
     if received:
         name = signals.STOP_SIGNALS[received[0]]
         console.say("%s: ended; the same command resumes", name)

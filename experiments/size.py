@@ -1,7 +1,5 @@
 """Figures 1, 3 and 4: trained parameters against quality."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 import modeling
@@ -18,17 +16,13 @@ _PAPER = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
 _SMALL = (("1e-4",), (), (0,), "", True)
 
 
-class _Variant(NamedTuple):
-    """An adapter size, or a number of layers, for one task."""
-
-    name: str
-    trained: int  # parameters
-    summary: selection.Summary  # of the best setting
-    status: str  # of all its jobs
-
-
 def _variants(study, task, family):
-    """The `_Variant`s of a family that have scores."""
+    """Adapter sizes or numbers of layers of a family that have scores for a task.
+
+    Yields:
+      Name, count of trained parameters, `selection.Summary` of the best setting, and
+      the status of all jobs.
+    """
     by_name: dict = {}
     for job in study.select(task=task, kind=_FAMILIES[family]):
         value = job.adapter_size or job.policy.partition(":")[2]
@@ -38,7 +32,7 @@ def _variants(study, task, family):
         trained = selection.parameter_count(best, study.results)
         if trained is not None:
             status = pages.status_text(jobs, study.results)
-            yield _Variant(name, trained, summary, status)
+            yield name, trained, summary, status
 
 
 def _best_full(study, task):
@@ -55,10 +49,9 @@ def _add_all_tasks(study, page):
     for task in tasks:
         for family in _FAMILIES:
             by_name = found.setdefault(family, {})
-            for variant in _variants(study, task, family):
-                difference = 100 * (variant.summary.mean - full[task].mean)
-                pair = variant.trained, difference
-                by_name.setdefault(variant.name, []).append(pair)
+            for name, trained, summary, _ in _variants(study, task, family):
+                difference = 100 * (summary.mean - full[task].mean)
+                by_name.setdefault(name, []).append((trained, difference))
     lines, rows = [], []
     for family, by_name in found.items():
         x, bands = [], []
@@ -107,14 +100,14 @@ def _add_each_task(study, page):
         if full is not None:
             baselines[title] = 100 * full.mean
         for family in _FAMILIES:
-            variants = list(_variants(study, task, family))
-            for name, trained, summary, status in variants:
+            points = []
+            for name, trained, summary, status in _variants(study, task, family):
+                points.append((trained, summary))
                 texts = [pages.count_text(trained), pages.mean_text(summary)]
                 difference = selection.difference(summary, full)
                 texts.append(pages.mean_text(difference, sign=True))
                 rows.append([title, name, *texts, status])
-            if variants:
-                points = [(variant.trained, variant.summary) for variant in variants]
+            if points:
                 line = pages.score_line(family, points)
                 panels.setdefault(title, []).append(line)
     if panels:

@@ -31,7 +31,7 @@ def _add_task(study, page, task):
     for is_corrected, moments in _MOMENTS.items():
         name = "Adam's moments %s" % moments
         fractions.append(plots.Line(name, [], []))
-        means.append(plots.Line(name, [], [], []))
+        points = []
         for rate in _RATES:
             jobs = study.select(
                 task=task, learning_rate=rate, is_corrected=is_corrected
@@ -48,12 +48,12 @@ def _add_task(study, page, task):
                 fractions[-1].x.append(float(rate))
                 fractions[-1].y.append(learned / len(found))
             if summary is not None:
-                means[-1].x.append(float(rate))
-                means[-1].y.append(100 * summary.mean)
-                means[-1].errors.append(100 * (summary.error or 0))
+                points.append((float(rate), summary))
             counts = "%d of %d" % (learned, len(found)), str(len(jobs) - len(found))
             seeds = " ".join(map(pages.points, scores))
             rows.append([rate, moments, *counts, seeds, pages.mean_text(summary)])
+        if points:
+            means.append(pages.score_line(name, points))
     rows.sort(key=lambda row: _RATES.index(row[0]))
     header = ("learning rate", "moments", "seeds that learned", "missing", metric,
               "mean")  # fmt: skip

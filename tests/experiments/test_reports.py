@@ -76,17 +76,6 @@ def test_table2():
     assert "| adapters of the best size | 63.0 | 1.01x | 73.3 | 1.19x |" in page
 
 
-def test_init_scale():
-    def result_of(job):
-        if job.init_scale == "1":
-            return result(None, results.DIVERGED)
-        return result(0.8 + 0.01 * job.seed)
-
-    page = report("init_scale", ["--preset=small"], result_of)
-    assert "| CoLA | 1e-7 | 81.5 ± 0.5 | 2 of 2 ended |" in page
-    assert "| CoLA | 1 | - | 2 of 2 ended, 2 diverged |" in page
-
-
 def test_learning_rate():
     def result_of(job):
         # 20 epochs are better, but not with full fine-tuning.

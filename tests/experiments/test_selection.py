@@ -37,19 +37,7 @@ def test_the_best_run_is_that_of_the_dev_set():
     jobs, known = jobs_and_results({"1e-4": [0.7, 0.9, None], "3e-4": [0.85, 0.8, 0.9]})
     assert selection.best_run(jobs, known) == jobs[1]
     assert selection.best_run(jobs, {}) is None
-
-
-def test_the_best_setting_is_that_of_the_mean():
-    jobs, known = jobs_and_results({"1e-4": [0.7, 0.95], "3e-4": [0.85, 0.83]})
-    assert selection.best_setting(jobs, known)[0] == jobs[2:]
     assert selection.best_setting(jobs, {}) == ([], None)
-
-
-def test_a_collapsed_seed_counts_in_the_mean():
-    jobs, known = jobs_and_results({"1e-4": [0.9, 0.5], "3e-4": [0.8, 0.8]})
-    known[jobs[1]] = result(0.5, results.COLLAPSED)
-    assert selection.best_setting(jobs, known)[0] == jobs[2:]
-    assert selection.summarize_jobs(jobs[:2], known).mean == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("lost", [None, "missing"])
@@ -78,12 +66,3 @@ def test_counts():
     known[jobs[4]] = result(None, results.FAILED)
     found = selection.count_statuses(jobs, known)
     assert found == {"ok": 1, "diverged": 1, "failed": 1}
-
-
-def test_difference():
-    first, second = selection.Summary(0.9, 0.03, ()), selection.Summary(0.8, 0.04, ())
-    found = selection.difference(first, second)
-    assert found.mean == pytest.approx(0.1)
-    assert found.error == pytest.approx(0.05)
-    assert selection.difference(first, None) is None
-    assert selection.difference(first, second._replace(error=None)).error is None
