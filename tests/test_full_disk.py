@@ -12,7 +12,7 @@ from errors import UserError
 from exchange import conversion
 from inputs import feature_cache, features
 from serving import saved_model
-from system import disk, files
+from system import disk
 from tests import hf_layout, small_disk, small_packages
 from weights import adapter_package, base_model, package_conversion, run_record
 
@@ -101,13 +101,6 @@ def test_a_package_in_the_place_of_another(tmp_path, base, package):
         lambda: adapter_package.add_scores(found, None, diagnostics),
         r"\S* cannot be written \(File too large\), it needs 24.6 kB",
     )
-
-
-def test_a_folder_in_the_place_of_a_file(tmp_path):
-    (tmp_path / "a.txt").mkdir()
-    with pytest.raises(UserError, match=r"a\.txt cannot be written .*folder"):
-        files.write_whole(str(tmp_path / "a.txt"), "text")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_file_in_the_place_of_the_evaluations(tmp_path):

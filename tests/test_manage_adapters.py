@@ -120,18 +120,14 @@ def test_export_and_merge_give_the_checkpoint_of_the_original_back(
     manage("merge", original, init_checkpoint=base, output=tmp_path / "model.ckpt")
     merged = values_of(tmp_path / "model.ckpt")
     expected = {n: v for n, v in values_of(TRAINED).items() if "/adam_" not in n}
-    assert len(merged) == 24 * 2 + 9 + 1  # and the step
     assert set(merged) == set(expected)
     for name, value in expected.items():
         assert merged[name].dtype == value.dtype
         assert merged[name].tobytes() == value.tobytes(), name
     assert merged["global_step"] == 360
-    assert merged["global_step"].dtype == np.int64
-    # The base model alone has other layer norms, and no adapters.
-    of_base = values_of(base)
+    # The base model alone has other layer norms.
     norm = "bert/embeddings/LayerNorm/gamma"
-    assert not np.array_equal(of_base[norm], merged[norm])
-    assert not any("adapters" in name for name in of_base)
+    assert not np.array_equal(values_of(base)[norm], merged[norm])
     assert sorted(os.listdir(str(tmp_path))) == [
         "model.ckpt.data-00000-of-00001",
         "model.ckpt.index",
@@ -156,24 +152,15 @@ def test_merged_it_scores_and_predicts_as_the_original_did(original, base, tmp_p
 
 def test_the_package_is_what_makes_the_difference(trained, tmp_path):
     output, flags = trained
-    merged = tmp_path / "merged" / "model.ckpt"
-    manage(
-        "merge",
-        output / "adapters",
-        init_checkpoint=flags["init_checkpoint"],
-        output=merged,
-    )
-    ours = predictions(tmp_path / "a", **{**flags, "init_checkpoint": str(merged)})
-    package = predictions(tmp_path / "b", adapters=str(output / "adapters"), **flags)
-    fresh = predictions(tmp_path / "c", **flags)
+    merged, package = str(tmp_path / "merged" / "model.ckpt"), str(output / "adapters")
+    manage("merge", package, init_checkpoint=flags["init_checkpoint"], output=merged)
     run = predictions(output, **flags)
+    ours = predictions(tmp_path / "a", **{**flags, "init_checkpoint": merged})
     np.testing.assert_array_equal(ours, run)
-    np.testing.assert_array_equal(ours, package)
-    assert np.abs(ours - fresh).max() > 0.005
-    of_run, of_merged = values_of(last_of(output)), values_of(merged)
-    assert len(of_merged) == 24 + 9 + 1
-    for name, value in of_merged.items():
-        assert value.tobytes() == of_run[name].tobytes(), name
+    np.testing.assert_array_equal(
+        predictions(tmp_path / "b", adapters=package, **flags), run
+    )
+    assert np.abs(predictions(tmp_path / "c", **flags) - run).max() > 0.005
 
 
 # --- export ---------------------------------------------------------------------
@@ -184,14 +171,9 @@ def test_what_the_package_of_the_original_says(original):
     config = package.config
     assert (package.task, package.labels) == ("mrpc", ["0", "1"])
     assert (package.adapter_size, package.activation) == (64, "gelu")
-    assert config["global_step"] == 360
-    assert config["max_seq_length"] == 64
-    assert config["do_lower_case"] is True
+    assert (config["max_seq_length"], config["do_lower_case"]) == (64, True)
     assert config["origin"] == "checkpoint model.ckpt-360"
     assert config["settings"] is config["dev_scores"] is None
-    values = values_of(TRAINED)
-    for name, value in package.weights.items():
-        assert value.tobytes() == values[name].tobytes()
 
 
 def test_a_run_of_this_program_needs_no_other_flags(trained, tmp_path):
@@ -199,20 +181,13 @@ def test_a_run_of_this_program_needs_no_other_flags(trained, tmp_path):
     folder = tmp_path / "package"
     manage("export", checkpoint=last_of(output), output=folder)
     exported = adapter_package.read(str(folder))
-    own = adapter_package.read(str(output / "adapters"))
-    assert exported.config == own.config
+    assert exported.config == adapter_package.read(str(output / "adapters")).config
     assert exported.config["dev_scores"]["dev"].keys() == {"accuracy", "f1"}
     assert exported.config["settings"]["learning_rate"] == 3e-2
     assert exported.config["adapter"]["init_scale"] == 0.3
-
-
-def test_scores_of_another_step_are_not_taken(trained, tmp_path):
-    output, _ = trained
-    folder = tmp_path / "package"
-    manage("export", checkpoint=output / "model.ckpt-0", output=folder)
-    package = adapter_package.read(str(folder))
-    assert package.config["global_step"] == 0
-    assert package.config["dev_scores"] is None
+    manage("export", checkpoint=output / "model.ckpt-0", output=tmp_path / "other")
+    other = adapter_package.read(str(tmp_path / "other")).config
+    assert (other["global_step"], other["dev_scores"]) == (0, None)
 
 
 def test_a_checkpoint_of_trained_variables_alone(trained, tmp_path, fails):
@@ -265,53 +240,34 @@ def test_a_damaged_eval_results(trained, tmp_path, fails):
     assert "eval_results.json is damaged" in message
 
 
-def _config_with(tmp_path, **changes):
-    with open(FILES["bert_config_file"]) as reader:
-        config = {**json.load(reader), **changes}
-    (tmp_path / "changed.json").write_text(json.dumps(config))
-    return str(tmp_path / "changed.json")
-
-
-@pytest.mark.parametrize("name", ["task_name", "bert_config_file", "vocab_file"])
-def test_what_no_run_says_has_to_be_given(name, tmp_path, fails):
-    given = {key: value for key, value in FILES.items() if key != name}
-    _, message = fails("export", checkpoint=TRAINED, output=tmp_path / "x", **given)
-    assert "--%s is needed" % name in message
-
-
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
         ({"task_name": "mnli"}, ["head of 2 outputs", "needs 3", "--task_name"]),
-        ({"task_name": "sts-b"}, ["head of 2 outputs", "needs 1", "--task_name"]),
         ({"task_name": "nli"}, ["Task not found: nli"]),
+        ({"task_name": None}, ["--task_name is needed"]),
         ({"max_seq_length": 65}, ["65", "64", "--max_seq_length"]),
         ({"checkpoint": TRAINED + ".index"}, ["no checkpoint", "without endings"]),
         ({"vocab_file": os.path.join(ORIGINAL, "none")}, ["none"]),
+        ({"vocab_file": None}, ["--vocab_file is needed"]),
         ({"bert_config_file": "none"}, ["none", "cannot be read"]),
+        ({"bert_config_file": None}, ["--bert_config_file is needed"]),
+        ({"bert_config_file": {"hidden_size": 16}}, ["[32]", "[16]"]),
+        ({"bert_config_file": {"num_hidden_layers": 3}}, ["layer_2"]),
+        ({"bert_config_file": {"num_hidden_layers": 1}}, ["more than 1 layers"]),
+        ({"bert_config_file": {"vocab_size": 99}}, ["30522 entries", "is 99"]),
+        ({"bert_config_file": {"num_attention_heads": 5}}, ["num_attention_heads 5"]),
     ],
 )
 def test_what_cannot_be_exported(tmp_path, fails, changes, parts):
     given = {**FILES, "checkpoint": TRAINED, "output": tmp_path / "x", **changes}
+    if isinstance(given["bert_config_file"], dict):
+        with open(FILES["bert_config_file"]) as reader:
+            config = {**json.load(reader), **given["bert_config_file"]}
+        given["bert_config_file"] = tmp_path / "changed.json"
+        given["bert_config_file"].write_text(json.dumps(config))
+    given = {name: value for name, value in given.items() if value is not None}
     _, message = fails("export", **given)
-    for part in parts:
-        assert part in message
-    assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "parts"),
-    [
-        ({"hidden_size": 16}, ["[32]", "[16]"]),
-        ({"num_hidden_layers": 3}, ["layer_2"]),
-        ({"num_hidden_layers": 1}, ["more than 1 layers"]),
-        ({"vocab_size": 99}, ["30522 entries", "vocab_size in", "is 99"]),
-        ({"num_attention_heads": 5}, ["num_attention_heads 5"]),
-    ],
-)
-def test_a_config_of_another_model(tmp_path, fails, changes, parts):
-    given = {**FILES, "bert_config_file": _config_with(tmp_path, **changes)}
-    _, message = fails("export", checkpoint=TRAINED, output=tmp_path / "x", **given)
     for part in parts:
         assert part in message
     assert not (tmp_path / "x").exists()
@@ -336,35 +292,29 @@ def test_nothing_is_exported_over_what_is_there(original, tmp_path, fails):
 def test_info_of_one_package(trained, capsys):
     output, _ = trained
     package = adapter_package.read(str(output / "adapters"))
-    config = package.config
+    config, dev = package.config, package.config["dev_scores"]["dev"]
     capsys.readouterr()
     manage("info", output / "adapters")
     lines = capsys.readouterr().out.splitlines()
     shown = {line[:12].strip(): line[12:] for line in lines}
     size = sum(f.stat().st_size for f in (output / "adapters").iterdir())
-    dev = config["dev_scores"]["dev"]
-    assert shown["task"] == "mrpc"
-    assert shown["labels"] == "0, 1"
-    assert shown["bytes"] == "{:,}".format(size)
-    assert shown["dev scores"] == "accuracy %.4f, f1 %.4f" % (
-        dev["accuracy"],
-        dev["f1"],
-    )
-    warnings = package.diagnostics.warnings
-    assert shown["health"] == (
-        "; ".join(["DEGENERATE", *warnings]).replace("; ", ": ", 1)
-        if warnings
-        else "ok"
-    )
-    assert shown["parameters"].startswith("{:,}, ".format(config["parameters"]))
-    assert shown["base"].endswith(config["base"]["sha256"])
-    assert shown["vocabulary"].endswith(config["vocabulary"])
-    assert "size 5, gelu" in shown["adapters"] and "0.3" in shown["adapters"]
-    assert "learning_rate=0.03" in shown["settings"]
-    assert "12 steps" in shown["trained"]
-    assert "1 layers, hidden size 16" in shown["model"]
-    assert shown["text"] == "lower-cased, up to 32 word pieces"
-    assert adapter_package.VERSION in shown["written by"]
+    for title, part in {
+        "task": "mrpc",
+        "labels": "0, 1",
+        "bytes": "{:,}".format(size),
+        "dev scores": "accuracy %.4f, f1 %.4f" % (dev["accuracy"], dev["f1"]),
+        "health": "; ".join(package.diagnostics.warnings) or "ok",
+        "parameters": "{:,}, ".format(config["parameters"]),
+        "base": config["base"]["sha256"],
+        "vocabulary": config["vocabulary"],
+        "adapters": "size 5, gelu",
+        "settings": "learning_rate=0.03",
+        "trained": "12 steps",
+        "model": "1 layers, hidden size 16",
+        "text": "lower-cased, up to 32 word pieces",
+        "written by": adapter_package.VERSION,
+    }.items():
+        assert part in shown[title]
 
 
 def test_info_of_several_packages_is_a_table(original, trained, capsys):
@@ -372,17 +322,14 @@ def test_info_of_several_packages_is_a_table(original, trained, capsys):
     own = adapter_package.read(str(output / "adapters"))
     capsys.readouterr()
     manage("info", original, output / "adapters")
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    words = "task size parameters bytes dev scores health base package"
-    assert lines[0].split() == words.split()
-    assert lines[1].split()[:3] == ["mrpc", "64", "17,154"]
-    assert lines[1].endswith(original)
-    # A checkpoint of the original program has no diagnostics.
-    assert lines[1].split()[5] == "-"
-    assert own.config["base"]["sha256"][:8] in lines[2]
-    assert "accuracy %.4f" % own.config["dev_scores"]["dev"]["accuracy"] in lines[2]
-    assert lines[0].index("base") == lines[2].index(own.config["base"]["sha256"][:8])
+    titles, first, second = capsys.readouterr().out.splitlines()
+    # A checkpoint of the original program has no scores and no diagnostics.
+    row = ["mrpc", "64", "17,154", "none", "-", original]
+    cells = first.split()
+    assert [*cells[:3], *cells[4:6], cells[-1]] == row
+    base = own.config["base"]["sha256"][:8]
+    assert titles.index("base") == second.index(base)
+    assert "accuracy %.4f" % own.config["dev_scores"]["dev"]["accuracy"] in second
 
 
 def test_info_for_programs(original, capsys):
@@ -435,20 +382,17 @@ def test_packages_that_do_not_fit(original, base, trained, tmp_path, fails):
     own = str(output / "adapters")
     shutil.copytree(original, str(tmp_path / "cut"))
     (tmp_path / "cut" / "adapter.safetensors").write_bytes(b"x")
-    text, message = fails(
-        "verify", own, tmp_path / "cut", original, init_checkpoint=base
-    )
+    packages = (own, tmp_path / "cut", original)
+    text, message = fails("verify", *packages, init_checkpoint=base)
     lines = text.splitlines()
-    assert "[16]" in lines[0] or "16]" in lines[0]
-    assert lines[0].startswith(own + ": ") and "32" in lines[0]
+    assert lines[0].startswith(own + ": ") and "16]" in lines[0] and "32" in lines[0]
     assert "adapter.safetensors is damaged" in lines[1]
     assert lines[2:] == [original + ": OK"]
     assert "2 of 3 packages" in message
-    text, _ = fails(
-        "verify", original, init_checkpoint=base, vocab_file=flags["vocab_file"]
-    )
-    assert adapter_package.read(own).config["vocabulary"] in text
-    assert adapter_package.read(original).config["vocabulary"] in text
+    vocab = flags["vocab_file"]
+    text, _ = fails("verify", original, init_checkpoint=base, vocab_file=vocab)
+    for path in (own, original):
+        assert adapter_package.read(path).config["vocabulary"] in text
 
 
 def test_one_weight_makes_another_base(original, base, tmp_path, fails):
@@ -469,14 +413,6 @@ def test_one_weight_makes_another_base(original, base, tmp_path, fails):
     )
     assert "its base is" in message
     assert not (tmp_path / "model.ckpt.index").exists()
-
-
-def test_a_base_of_more_layers(original, base, tmp_path, fails):
-    values = values_of(base)
-    values["bert/encoder/layer_2/output/dense/kernel"] = np.zeros([64, 32], np.float32)
-    checkpoints.write(str(tmp_path / "deep.ckpt"), values)
-    text, _ = fails("verify", original, init_checkpoint=tmp_path / "deep.ckpt")
-    assert "more than 2 layers" in text
 
 
 def test_a_base_that_is_not_there(original, fails):

@@ -234,8 +234,9 @@ def test_a_linked_file_is_written_where_it_lies(tmp_path):
         assert (tmp_path / "disk" / "a.txt").read_text() == text
     assert (tmp_path / "a.txt").is_symlink()
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match="pipe or device"):
-        files.write_whole(str(tmp_path / "pipe"), "text")
+    for name, kind in (("pipe", "pipe or device"), ("disk", "folder")):
+        with pytest.raises(UserError, match=name + " cannot be written .*" + kind):
+            files.write_whole(str(tmp_path / name), "text")
 
 
 def test_a_file_that_appears_meanwhile(tmp_path):
