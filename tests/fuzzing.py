@@ -47,11 +47,7 @@ HOSTILE = [
     ),
     *([], {}, [[]], {"": {}}, [1, 2], ["a", "a"], list(range(3000)), {"a": {"b": [0]}}),
 ]
-for _depth in (30, 200):
-    _deep = 1
-    for _ in range(_depth):
-        _deep = [_deep]
-    HOSTILE.append(_deep)
+HOSTILE += [json.loads("[" * depth + "]" * depth) for depth in (30, 200)]
 VALUES = st.one_of(
     st.sampled_from(HOSTILE),
     st.integers(),
@@ -86,9 +82,8 @@ def changed_document(draw, document):
             elif action == "remove":
                 del node[key]
             elif isinstance(node, dict):
-                node[draw(st.text(max_size=5) | st.sampled_from(dir(dict)))] = draw(
-                    VALUES
-                )
+                name = draw(st.text(max_size=5) | st.sampled_from(dir(dict)))
+                node[name] = draw(VALUES)
             else:
                 node.append(draw(VALUES))
             break

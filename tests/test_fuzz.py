@@ -60,9 +60,8 @@ def package(tmp_path, written):
 def check_package(folder):
     found = read_or_refuse(adapter_package.read, str(folder))
     if found is not None:
-        lines = package_report.format_summary(found) + package_report.format_table(
-            [found, found]
-        )
+        lines = package_report.format_summary(found)
+        lines += package_report.format_table([found, found])
         assert all(line.isprintable() for line in lines)
         assert all(np.isfinite(value).all() for value in found.weights.values())
 
@@ -99,7 +98,7 @@ def test_bytes_of_a_package(package, written, data):
     check_package(package)
 
 
-def _forge(package, config):
+def forge_digests(package, config):
     weights = (package / adapter_package.WEIGHTS_NAME).read_bytes()
     if isinstance(config.get("weights"), dict):
         config["weights"].setdefault("bytes", len(weights))
@@ -113,7 +112,7 @@ def _forge(package, config):
 @given(data=st.data())
 def test_config_of_a_package_with_digests_that_fit(package, written, data):
     seed = json.loads((written / adapter_package.CONFIG_NAME).read_bytes())
-    _forge(package, changed_document(data.draw, seed))
+    forge_digests(package, changed_document(data.draw, seed))
     check_package(package)
 
 
@@ -125,7 +124,7 @@ def test_weights_of_a_package_with_digests_that_fit(package, written, data):
     weights.write_bytes(changed_safetensors(data.draw, sound))
     config = json.loads((written / adapter_package.CONFIG_NAME).read_bytes())
     config["weights"] = {}
-    _forge(package, config)
+    forge_digests(package, config)
     check_package(package)
 
 

@@ -83,9 +83,7 @@ def test_examples_of_train_in_other_sets(name):
         name + ": 2 examples with the texts of train examples (lines 2, 4)"
     ]
     assert problems(**{name: rows}) == []
-
-
-def test_examples_of_dev_in_the_test_set():
+    # Also those of dev in the test set.
     assert problems(CLEAN, [("e", "0"), ("f", "1")], [("f", "0")]) == [
         "test: 1 example with the texts of dev examples (line 2)"
     ]
