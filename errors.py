@@ -65,11 +65,7 @@ def _make_printable(record):
 
 
 def report_error(message):
-    """Writes `error: <message>` to standard error, and to the log file if there is one.
-
-    Args:
-      message: printable text.
-    """
+    """Writes printable text as `error: <message>` to standard error and the log."""
     if _logger.handlers:  # See `system.console`.
         _logger.error("%s", message)
     else:
@@ -77,16 +73,11 @@ def report_error(message):
 
 
 def reports_user_errors(main):
-    """Wraps a program's `main` so that a `UserError` ends it with one message.
+    """Wraps a program's `main`, a function of `argv`; a `UserError` is one message.
 
-    Args:
-      main: a function of `argv`, as `absl.app.run` calls it.
-
-    Returns:
-      A function of `argv` that returns what `main` returns. On a `UserError` it writes
-      `error: <message>` to standard error and exits with status 1; so it does if
-      standard output cannot be written, without a message if the reader has left, as
-      `head` does. On Ctrl-C it exits with 130. Log messages of `main` are printable.
+    It is written to standard error as `error: <message>`, and the status is 1; so it is
+    if standard output cannot be written, without a message if the reader has left, as
+    `head` does. On Ctrl-C the status is 130. Log messages of `main` are printable.
     """
 
     @functools.wraps(main)

@@ -263,14 +263,7 @@ class Plan(NamedTuple):
 
 
 def make_plan():
-    """Checks everything, and reads all examples that the run needs.
-
-    Returns:
-      A `Plan`.
-
-    Raises:
-      UserError: the first problem.
-    """
+    """Checks everything, and reads all examples that the run needs, into a `Plan`."""
     flag_checks.check_flags(FLAGS)
     strategy = FLAGS.distribution_strategy
     cluster = distribution.take_cluster(strategy)
@@ -451,7 +444,7 @@ def _run(plan):
         diagnostics = task_runs.evaluate(estimator, run, diagnostics)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
-    run_text.log_best(dev_steps.read_best(FLAGS.output_dir), FLAGS.output_dir)
+    dev_steps.log_best(FLAGS.output_dir)
     run_text.log_files(FLAGS.output_dir, run.task, run.result_name)
     diagnosis.show_warnings(diagnostics.warnings, run.training)
 

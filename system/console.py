@@ -143,11 +143,7 @@ _handlers: list = []
 
 
 def start(verbosity=0):
-    """Sets up logging to the screen and to a log file.
-
-    Args:
-      verbosity: 1 writes all records to the screen, not only to the log file.
-    """
+    """Sets up logging to the screen and a log file; verbosity 1 shows all records."""
     logging.captureWarnings(True)
     while _handlers:
         handler = _handlers.pop()

@@ -60,6 +60,11 @@ def checkpoint_values(checkpoint):
     }
 
 
+def last_values(output_dir):
+    """The tensors of the last checkpoint in a folder."""
+    return checkpoint_values(tf.train.latest_checkpoint(str(output_dir)))
+
+
 def write_model(folder, seed=7, dropout=0.1, initializer_range=0.02):
     """Writes the three files of a BERT without adapters and head; returns its flags."""
     folder.mkdir()

@@ -68,6 +68,17 @@ def read_best(output_dir):
     return files.read_json(path, _REMEDY, schema=BEST_SCHEMA)
 
 
+def log_best(output_dir):
+    """Logs which checkpoint is the best, if one is kept."""
+    best = read_best(output_dir)
+    if best:
+        console.say(
+            "Best %(metric)s: step %(global_step)d, %(score).4f on %(set)s, kept in "
+            "%(folder)s with its package; all other files are those of the last step",
+            {**best, "folder": os.path.join(output_dir, BEST_FOLDER)},
+        )
+
+
 def is_due(run, step):
     """Whether the evaluation after a step, the last that was trained, is missing."""
     every, last = run.dev_evaluation.eval_steps, run.settings.num_train_steps

@@ -86,11 +86,7 @@ def local_devices():
 
 
 def parse_cluster(text):
-    """Parses the value of TF_CONFIG, or None, to a `Cluster`.
-
-    Raises:
-      UserError: the value is missing or invalid.
-    """
+    """The `Cluster` of TF_CONFIG's value; a `UserError` if it is None or invalid."""
     if not text:
         raise UserError(
             "--distribution_strategy=%s needs the environment variable TF_CONFIG on "
@@ -115,15 +111,10 @@ def parse_cluster(text):
 
 
 def take_cluster(strategy):
-    """Takes TF_CONFIG out of the environment.
+    """Takes TF_CONFIG out of the environment, and returns the `Cluster`, or None.
 
-    An Estimator that finds the variable starts a server and waits for all machines.
-
-    Returns:
-      The `Cluster` of the strategy "multi_worker"; None for other strategies.
-
-    Raises:
-      UserError: TF_CONFIG is invalid, or the port of this machine is in use.
+    An Estimator that finds the variable starts a server and waits for all machines. A
+    `UserError` is raised if it is invalid, or the port of this machine is in use.
     """
     text = os.environ.pop("TF_CONFIG", None)
     if strategy == MULTI_WORKER:
@@ -225,8 +216,7 @@ class PeerWatch(estimator.SessionRunHook):
     def __init__(self, cluster, num_train_steps, on_lost=None):
         """Takes a `Cluster` and the last step, after which machines may leave.
 
-        `on_lost`, a function of a message, is called at most once; by default the
-        message is printed and the process ends.
+        `on_lost`, a function of a message, is called at most once, instead of the exit.
         """
         self._peers = [
             address

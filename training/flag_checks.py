@@ -166,11 +166,7 @@ def _check_tpu_flags(flags):
 
 
 def select_splits(task, flags):
-    """The splits that a run reads, a list of `tasks.Split`.
-
-    Raises:
-      UserError: the task has no such set.
-    """
+    """The `tasks.Split`s that a run reads; a `UserError` if the task lacks one."""
     selected = []
     train, dev, test = '"train"', '"dev" or "dev_share"', '"test"'
     for wanted, flag, splits, entries in (
@@ -197,11 +193,7 @@ def select_splits(task, flags):
 
 
 def parse_policy(train_policy, adapter_layers, num_layers):
-    """The `optimization.TrainPolicy` of the values of two flags.
-
-    Raises:
-      UserError: they are wrong, or do not fit each other or the number of layers.
-    """
+    """The `optimization.TrainPolicy` of the values of two flags, or a `UserError`."""
     layers = adapter_layers and layer_ranges.parse_layers(
         "adapter_layers", adapter_layers, num_layers
     )

@@ -35,10 +35,7 @@ class InitialState(NamedTuple):
 def check_model(flags, task, config, tokenizer, package, variant, is_chief=True):
     """Checks config, vocabulary, checkpoint and output directory against each other.
 
-    Of several machines, only the chief writes into the output directory.
-
-    Returns:
-      An `InitialState`.
+    Of several machines, only the chief writes. Returns an `InitialState`.
     """
     policy = variant.policy
     if policy.has_adapters:
@@ -120,11 +117,7 @@ def _write_record(flags, identity, settings, counts):
 
 
 def _check_base(flags, base, variables, package, identity):
-    """Checks --init_checkpoint against the model and --adapters.
-
-    Returns:
-      A `checkpoints.LoadReport`.
-    """
+    """The `checkpoints.LoadReport` of --init_checkpoint, or a `UserError`."""
     shapes = variables.shapes
     if package is not None:
         trained = set(variables.trained())
@@ -220,11 +213,7 @@ def num_outputs(task):
 
 
 def make_variant(flags, task, config, package):
-    """The `classifier.Variant` of the flags; arguments as in `check_model`.
-
-    Raises:
-      UserError: its layers or its policy are not possible.
-    """
+    """The `classifier.Variant` of the flags; arguments as in `check_model`."""
     policy = flag_checks.parse_policy(
         flags.train_policy, flags.adapter_layers, config.num_hidden_layers
     )

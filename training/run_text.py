@@ -99,21 +99,6 @@ def log_scores(split, step, scored):
         console.warn("%s: no score is above the baseline", split.name)
 
 
-def log_best(best, output_dir):
-    """Logs which checkpoint is the best, the result of `dev_steps.read_best`."""
-    if best is None:
-        return
-    console.say(
-        "Best %s: step %d, %.4f on %s, kept in %s with its package; all other files "
-        "are those of the last step",
-        best["metric"],
-        best["global_step"],
-        best["score"],
-        best["set"],
-        os.path.join(output_dir, "best"),
-    )
-
-
 def log_files(output_dir, task, result_name):
     """Lists the files of a run; `result_name` is the method of its `TaskRun`."""
     probabilities = "each test example's probabilities, or score"

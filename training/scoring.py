@@ -45,8 +45,6 @@ def score(run, split, probabilities):
 def predict(estimator, run, split, kind):
     """Predictions for the examples of a split, without padding examples.
 
-    `kind` is as in `task_inputs.TaskInputs.write_features`.
-
     Returns:
       Float array [examples, C] of probabilities; [examples] of scores for regression.
 
@@ -80,9 +78,8 @@ def predict(estimator, run, split, kind):
 def evaluate_split(estimator, run, split, name=None):
     """Evaluates a dev set in the graph, and scores its predictions.
 
-    Returns:
-      The Estimator's results, a dict, and a `SplitScores`. `name` is that of the folder
-      for TensorBoard; None: the Estimator's default.
+    Returns the Estimator's results, a dict, and a `SplitScores`. `name` is that of the
+    folder for TensorBoard; None: the Estimator's default.
     """
     input_fn, steps = run.inputs.make_input_fn(split, "eval"), None
     if run.settings.devices.use_tpu:

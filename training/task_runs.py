@@ -125,9 +125,8 @@ def _warn_of_space(settings):
 def evaluate(estimator, run, diagnostics):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
-    Returns:
-      The `diagnosis.Diagnostics`, with the warnings of the evaluation unless adapters
-      are ablated.
+    Returns the `diagnosis.Diagnostics`, with the warnings of the evaluation unless
+    adapters are ablated.
     """
     task = run.task
     lines: dict[str, Any] = {}

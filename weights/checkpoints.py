@@ -113,8 +113,7 @@ class Checkpoint:
     def iterate_values(self, names):
         """Yields pairs of name and array, one at a time: a base model may be large.
 
-        Raises:
-          UserError: a name is missing, or its tensor is damaged.
+        A `UserError` is raised if a name is missing, or its tensor is damaged.
         """
         missing = [name for name in names if name not in self.shapes]
         if missing:
@@ -262,8 +261,7 @@ def _shape_remedy(name):
 def latest(folder):
     """The last checkpoint in a folder, a path without file endings, or None.
 
-    Raises:
-      UserError: the file `checkpoint` is damaged.
+    A `UserError` is raised if the file that names it is damaged.
     """
     path = os.path.join(folder, "checkpoint")
     text_lines.check_plain_file(path, path)
@@ -374,9 +372,6 @@ def content_scope(
       init_checkpoint: the base model, path without file endings. Kernels of another
         dtype are read from it, since `tf.train.init_from_checkpoint` does not cast.
       policy: the `optimization.TrainPolicy`.
-
-    Returns:
-      A context manager.
     """
 
     def cast_from_base(name):

@@ -23,13 +23,9 @@ _LONGEST_WARNING = 1000  # characters; it may come from an untrusted package
 
 
 def baseline_loss(labels, is_regression):
-    """The mean loss of the best constant prediction.
+    """The mean loss of the best constant prediction for labels, a 1-D array.
 
-    Args:
-      labels: 1-D array, class ids (int) or, with `is_regression`, scores (float).
-
-    Returns:
-      The entropy of the label frequencies in nats; for regression the labels' variance.
+    The entropy of the label frequencies in nats; for regression the labels' variance.
     """
     if is_regression:
         return float(np.var(np.asarray(labels, np.float64)))

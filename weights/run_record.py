@@ -101,8 +101,7 @@ def read_diagnostics(output_dir):
 def read(output_dir):
     """The content of `run.json`, see `SCHEMA`; None if there is none.
 
-    Raises:
-      UserError: the file is damaged.
+    A `UserError` is raised if the file is damaged.
     """
     path = os.path.join(output_dir, FILE_NAME)
     if not tf.io.gfile.exists(path):

@@ -88,10 +88,6 @@ def copied(tmp_path, trained):
     return tmp_path / "copied"
 
 
-def last_values(output):
-    return small_run.checkpoint_values(tf.train.latest_checkpoint(str(output)))
-
-
 def kernel_dtypes(output):
     """Of the frozen kernels in the graph that a run wrote."""
     graph = text_format.Parse((output / "graph.pbtxt").read_text(), tf.GraphDef())
@@ -134,7 +130,7 @@ def rewrite(package_dir, weights=None, **changes):
 
 def test_training_leaves_a_package_of_its_last_weights(trained, setting):
     package = adapter_package.read(str(trained / "adapters"))
-    last = last_values(trained)
+    last = small_run.last_values(trained)
     frozen = {
         name
         for name in small_run.checkpoint_values(setting["init_checkpoint"])
@@ -210,8 +206,8 @@ def test_training_starts_from_a_package(run, setting, trained):
         ours.weights["output_weights"], package.weights["output_weights"]
     )
     # A second start takes what training left, not the package.
-    before = last_values(output)
-    after = last_values(run("output", **flags))
+    before = small_run.last_values(output)
+    after = small_run.last_values(run("output", **flags))
     assert all(np.array_equal(after[name], before[name]) for name in before)
 
 
@@ -255,7 +251,7 @@ def test_regression_from_a_package(run, tmp_path):
 
 def test_checkpoints_of_trained_variables_alone(of_trained, scored):
     package = adapter_package.read(str(of_trained / "adapters"))
-    kept, expected = last_values(of_trained), last_values(scored)
+    kept, expected = small_run.last_values(of_trained), small_run.last_values(scored)
     slots = {n + s for n in package.weights for s in ("/adam_m", "/adam_v")}
     assert set(kept) == set(package.weights) | slots | {"global_step"}
     for name, value in kept.items():
@@ -302,8 +298,8 @@ def test_two_devices_with_trained_variables_alone(
         **TRAINING,
         "learning_rate": 1e-3,
     }
-    one = last_values(run("one", **flags))
-    two = last_values(run("two", distribution_strategy="mirrored", **flags))
+    one = small_run.last_values(run("one", **flags))
+    two = small_run.last_values(run("two", distribution_strategy="mirrored", **flags))
     for name, value in two.items():
         np.testing.assert_allclose(value, one[name], rtol=0, atol=tolerance)
 

@@ -9,92 +9,21 @@ import small_run
 import tensorflow.compat.v1 as tf
 
 import optimization
-from tests import graph_variables
+from tests import graph_variables, training_graph
+from tests.training_graph import BATCH, CLASSES
 from training import batch_gradients, classifier, estimators
 
-BATCH, LENGTH, CLASSES = 4, 12, 3
 LAYERS = 2  # the last one is computed for the first word piece alone
 PLAIN = classifier.PLAIN
 
 
-def config(dropout=0.0):
-    return small_run.small_config(
-        50,
-        num_hidden_layers=LAYERS,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        initializer_range=0.3,
-    )
-
-
-def batch():
-    random = np.random.RandomState(0)
-    shape = (BATCH, LENGTH)
-    lengths = random.randint(3, LENGTH + 1, [BATCH, 1])
-    arrays = {
-        "input_ids": random.randint(0, 50, shape),
-        "input_mask": np.arange(LENGTH) < lengths,
-        "segment_ids": random.randint(0, 2, shape),
-        "label_ids": random.randint(0, CLASSES, BATCH),
-        "is_real_example": np.ones(BATCH),
-    }
-    return {name: array.astype(np.int32) for name, array in arrays.items()}
-
-
-def initialize(session):
-    """Sets a model's variables to values that depend on their names only."""
-    session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
-    random = np.random.RandomState(1)
-    variables = sorted(tf.trainable_variables(), key=lambda v: v.op.name)
-    values = {
-        v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
-        for v in variables
-    }
-    session.run([v.initializer for v in variables], values)
-
-
-class Run:
-    """A training graph with the same initial values whatever the computation."""
-
-    def __init__(self, computation, dropout=0.0):
-        self.graph = tf.Graph()
-        with self.graph.as_default():
-            self.feed = {
-                tf.placeholder(tf.int32, array.shape, name): array
-                for name, array in batch().items()
-            }
-            self.spec = classifier.model_fn_builder(
-                config(dropout),
-                CLASSES,
-                init_checkpoint=None,
-                learning_rate=1e-2,
-                num_train_steps=20,
-                num_warmup_steps=0,
-                use_tpu=False,
-                use_one_hot_embeddings=False,
-                variant=classifier.Variant(
-                    classifier.adapter_function(8, 0.3), computation=computation
-                ),
-            )({p.op.name: p for p in self.feed}, None, "train", {})
-            self.session = tf.Session()
-            initialize(self.session)
-
-    def values(self):
-        with self.graph.as_default():
-            return self.session.run({v.op.name: v for v in tf.global_variables()})
-
-    def steps(self, count):
-        return [
-            self.session.run([self.spec.loss, self.spec.train_op], self.feed)[0]
-            for _ in range(count)
-        ]
-
-    def of_type(self, kind):
-        return [op for op in self.graph.get_operations() if op.type == kind]
+def make_run(computation, dropout=0.0):
+    config = training_graph.make_config(LAYERS, dropout)
+    return training_graph.TrainingGraph(config, computation)
 
 
 class Trained:
-    """A `Run` after four steps."""
+    """A `TrainingGraph` after four steps."""
 
     def __init__(self, run):
         self.run = run
@@ -122,12 +51,12 @@ def no_head_dropout():
 @pytest.fixture(scope="module")
 def plain(no_head_dropout):
     """What most runs are compared with."""
-    return Trained(Run(PLAIN))
+    return Trained(make_run(PLAIN))
 
 
 @pytest.mark.parametrize("parts", [2, BATCH])
 def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
-    run = Run(PLAIN._replace(gradient_accumulation_steps=parts))
+    run = make_run(PLAIN._replace(gradient_accumulation_steps=parts))
     products = len(run.of_type("BatchMatMulV2"))
     assert products == parts * len(plain.run.of_type("BatchMatMulV2"))
     # The parts are computed one after the other.
@@ -143,14 +72,14 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
 
 @pytest.mark.parametrize("shards", [3, BATCH])
 def test_shards_give_the_update_of_the_whole(plain, shards):
-    run = Run(PLAIN._replace(shards=shards))
+    run = make_run(PLAIN._replace(shards=shards))
     products = len(run.of_type("BatchMatMulV2"))
     assert products == shards * len(plain.run.of_type("BatchMatMulV2"))
     assert_the_same(run, plain)
 
 
 def test_shards_of_recomputed_parts_give_the_update_of_the_whole(plain):
-    run = Run(
+    run = make_run(
         PLAIN._replace(
             shards=2, gradient_accumulation_steps=2, recompute_activations=True
         )
@@ -164,7 +93,7 @@ def test_shards_take_batches_of_any_size():
         with tf.Graph().as_default(), tf.Session() as session:
             ids, mask = (tf.placeholder(tf.int32, [None, None]) for _ in range(2))
             output = classifier.create_model(
-                config(),
+                training_graph.make_config(LAYERS),
                 False,
                 ids,
                 mask,
@@ -177,11 +106,11 @@ def test_shards_take_batches_of_any_size():
                     computation=PLAIN._replace(shards=shards),
                 ),
             )
-            initialize(session)
+            training_graph.initialize(session)
             for rows in (1, 2, BATCH):
                 feed = {
-                    ids: batch()["input_ids"][:rows],
-                    mask: batch()["input_mask"][:rows],
+                    ids: training_graph.make_batch()["input_ids"][:rows],
+                    mask: training_graph.make_batch()["input_mask"][:rows],
                 }
                 scores[shards, rows] = session.run(output.probabilities, feed)
     for rows in (1, 2, BATCH):
@@ -190,8 +119,8 @@ def test_shards_take_batches_of_any_size():
 
 
 def test_recomputed_activations_change_nothing():
-    expected = Trained(Run(PLAIN, dropout=0.4))
-    run = Run(PLAIN._replace(recompute_activations=True), dropout=0.4)
+    expected = Trained(make_run(PLAIN, dropout=0.4))
+    run = make_run(PLAIN._replace(recompute_activations=True), dropout=0.4)
     # Each layer's softmax once more.
     assert len(run.of_type("Softmax")) == (
         len(expected.run.of_type("Softmax")) + LAYERS
@@ -207,7 +136,7 @@ def test_recomputed_activations_change_nothing():
 
 
 def test_each_part_of_each_shard_drops_other_elements_in_each_step():
-    run = Run(
+    run = make_run(
         PLAIN._replace(
             shards=2, gradient_accumulation_steps=2, recompute_activations=True
         ),
@@ -227,7 +156,7 @@ def test_each_part_of_each_shard_drops_other_elements_in_each_step():
 
 
 def test_xla_gives_the_same_and_compiles(plain):
-    run = Run(PLAIN._replace(xla=True))
+    run = make_run(PLAIN._replace(xla=True))
     assert_the_same(run, plain)
     report = tf.RunMetadata()
     run.session.run(
@@ -244,7 +173,7 @@ def test_xla_gives_the_same_and_compiles(plain):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_low_precision_is_for_frozen_kernels_and_attention(plain, precision):
     dtype = classifier.PRECISIONS[precision]
-    run = Run(PLAIN._replace(precision=precision))
+    run = make_run(PLAIN._replace(precision=precision))
     low = [op for op in run.of_type("MatMul") if op.outputs[0].dtype == dtype]
     # Six products of each layer, and the pooler.
     forward = [op for op in low if not op.name.startswith("gradients")]
@@ -261,7 +190,7 @@ def test_low_precision_is_for_frozen_kernels_and_attention(plain, precision):
 
 def test_gradients_that_are_not_finite_are_skipped(monkeypatch):
     monkeypatch.setattr(batch_gradients.LossScale, "INITIAL", 2.0**120)
-    run = Run(PLAIN._replace(precision="float16"))
+    run = make_run(PLAIN._replace(precision="float16"))
     before = run.values()
     (scale,) = [
         v

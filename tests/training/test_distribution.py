@@ -19,13 +19,9 @@ from tests import programs
 from training import classifier, distribution
 
 
-def weights(output_dir):
-    kept = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(output_dir)))
-    return {name: kept.get_tensor(name) for name in kept.get_variable_to_shape_map()}
-
-
 def assert_the_same(actual_dir, expected_dir):
-    actual, expected = weights(actual_dir), weights(expected_dir)
+    actual = small_run.last_values(actual_dir)
+    expected = small_run.last_values(expected_dir)
     assert sorted(actual) == sorted(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(

@@ -32,11 +32,6 @@ def flags(tmp_path_factory):
     }
 
 
-def tensors(output_dir):
-    """All of the last checkpoint, by name."""
-    return small_run.checkpoint_values(tf.train.latest_checkpoint(str(output_dir)))
-
-
 def result_bytes(output_dir):
     """Predictions, if there are any, and the files of the adapter package, by name."""
     package = run_package.package_folder(str(output_dir))
@@ -50,7 +45,8 @@ def result_bytes(output_dir):
 
 
 def assert_identical(actual_dir, expected_dir):
-    actual, expected = tensors(actual_dir), tensors(expected_dir)
+    actual = small_run.last_values(actual_dir)
+    expected = small_run.last_values(expected_dir)
     assert sorted(actual) == sorted(expected)
     for name, value in expected.items():
         assert actual[name].tobytes() == value.tobytes(), name
@@ -116,13 +112,13 @@ def test_a_run_resumes_in_the_same_process(tmp_path, monkeypatch, flags, changes
         raise_at_call(patched, progress.ProgressHook, "after_run", 6)
         with pytest.raises(Interrupted):
             small_run.run(output_dir=resumed, **flags)
-    assert tensors(resumed)["global_step"] == 4
+    assert small_run.last_values(resumed)["global_step"] == 4
     small_run.run(output_dir=resumed, **flags)
     assert_identical(resumed, tmp_path / "undisturbed")
     if "precision" in changes:
         # 10 steps, of which 4 are before the interruption.
         scale, finite = optimization.LOSS_SCALE, optimization.FINITE_STEPS
-        kept = tensors(resumed)
+        kept = small_run.last_values(resumed)
         assert kept[scale] == batch_gradients.LossScale.INITIAL * 2**3
         assert kept[finite] == 1
 

@@ -13,7 +13,8 @@ import modeling
 import optimization
 from errors import UserError
 from model import layer_ranges
-from tests import graph_variables, small_packages, small_run
+from tests import graph_variables, small_packages, small_run, training_graph
+from tests.training_graph import CLASSES
 from training import classifier, flag_checks
 from weights import (
     adapter_package,
@@ -23,7 +24,7 @@ from weights import (
     variable_shapes,
 )
 
-BATCH, LENGTH, CLASSES, LAYERS = 4, 9, 3, 3
+LAYERS = 3
 PLAIN = classifier.PLAIN
 HEAD = "output_(weights|bias)"
 NORM = "LayerNorm/(beta|gamma)"
@@ -45,91 +46,20 @@ each_policy = pytest.mark.parametrize(
 )
 
 
-def config(layers=LAYERS):
-    return small_run.small_config(
-        50,
-        num_hidden_layers=layers,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        max_position_embeddings=16,
-        initializer_range=0.3,
+CONFIG = training_graph.make_config(LAYERS)
+
+
+def make_run(text, layers, computation=PLAIN, base=None, **training):
+    policy = flag_checks.parse_policy(text, layers, LAYERS)
+    return training_graph.TrainingGraph(
+        CONFIG, computation, base, training, policy=policy
     )
-
-
-class Run:
-    """A training graph; its variables start at the same values in every run."""
-
-    def __init__(self, text, layers, computation=PLAIN, base=None, **training):
-        policy = flag_checks.parse_policy(text, layers, LAYERS)
-        random = np.random.RandomState(0)
-        shape = (BATCH, LENGTH)
-        batch = {
-            "input_ids": random.randint(0, 50, shape),
-            "input_mask": np.ones(shape),
-            "segment_ids": random.randint(0, 2, shape),
-            "label_ids": np.arange(BATCH) % CLASSES,
-            "is_real_example": np.ones(BATCH),
-        }
-        self.graph = tf.Graph()
-        with self.graph.as_default():
-            self.spec = classifier.model_fn_builder(
-                config(),
-                CLASSES,
-                init_checkpoint=base,
-                learning_rate=1e-2,
-                num_train_steps=20,
-                num_warmup_steps=0,
-                use_tpu=False,
-                use_one_hot_embeddings=False,
-                variant=classifier.Variant(
-                    classifier.adapter_function(5, 0.3),
-                    computation=computation,
-                    policy=policy,
-                ),
-                training=classifier.Training(**training),
-            )(
-                {n: tf.constant(v.astype(np.int32)) for n, v in batch.items()},
-                None,
-                "train",
-                {},
-            )
-            self.session = tf.Session()
-            self.session.run(
-                [tf.global_variables_initializer(), tf.local_variables_initializer()]
-            )
-            random = np.random.RandomState(1)
-            self.model = sorted(tf.trainable_variables(), key=lambda v: v.op.name)
-            if base is None:
-                values = {
-                    v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
-                    for v in self.model
-                }
-                self.session.run([v.initializer for v in self.model], values)
-
-    def values(self):
-        return self.session.run({v.op.name: v for v in self.model})
-
-    def steps(self, count):
-        return [
-            self.session.run([self.spec.loss, self.spec.train_op])[0]
-            for _ in range(count)
-        ]
-
-    def executed(self):
-        """The operations of a step."""
-        found, to_see = set(), [self.spec.train_op]
-        while to_see:
-            op = to_see.pop()
-            if op not in found:
-                found.add(op)
-                to_see += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
-        return found
 
 
 @functools.cache
 def plain_run(text, layers):
-    """A `Run` that two tests look at."""
-    return Run(text, layers)
+    """A graph that two tests look at."""
+    return make_run(text, layers)
 
 
 def trained_names(run, pattern):
@@ -148,11 +78,10 @@ def test_only_the_selected_variables_are_trained(text, layers, pattern, lowest):
     before = run.values()
     assert np.isfinite(run.steps(2)).all()
     after = run.values()
-    moved = {name for name in before if (before[name] != after[name]).any()}
-    assert moved == expected
-    with run.graph.as_default():
-        slots = {v.op.name for v in tf.global_variables() if "/adam_" in v.op.name}
-    assert slots == {n + end for n in expected for end in ("/adam_m", "/adam_v")}
+    moved = {name for name in before if np.any(before[name] != after[name])}
+    slots = {n + end for n in expected for end in ("/adam_m", "/adam_v")}
+    assert moved == {*expected, *slots, "global_step"}
+    assert {name for name in before if "/adam_" in name} == slots
     has_adapters = any("/adapters/" in name for name in before)
     assert has_adapters == (text == "adapters")
 
@@ -162,8 +91,12 @@ def test_the_backward_pass_ends_at_the_lowest_trained_layer(
     text, layers, pattern, lowest
 ):
     again = PLAIN._replace(recompute_activations=True)
-    for run in (plain_run(text, layers), Run(text, layers, again)):
-        backward = [op.name for op in run.executed() if op.name.startswith("gradients")]
+    for run in (plain_run(text, layers), make_run(text, layers, again)):
+        backward = [
+            op.name
+            for op in graph_variables.ancestors(run.spec.train_op)
+            if op.name.startswith("gradients")
+        ]
         found = {int(n) for name in backward for n in re.findall(r"layer_(\d)/", name)}
         assert found == set(range(max(lowest, 0), LAYERS))
         reaches_embeddings = any("/embeddings/" in name for name in backward)
@@ -174,14 +107,14 @@ def test_the_backward_pass_ends_at_the_lowest_trained_layer(
     ("text", "layers"), [("full", None), ("top_k:1", None), ("adapters", "1")]
 )
 def test_parts_shards_and_recomputation_give_the_same(text, layers):
-    run = Run(
+    run = make_run(
         text,
         layers,
         classifier.Computation(
             recompute_activations=True, gradient_accumulation_steps=2, shards=2
         ),
     )
-    plain = Run(text, layers)
+    plain = make_run(text, layers)
     np.testing.assert_allclose(run.steps(3), plain.steps(3), rtol=1e-4)
     expected = plain.values()
     for name, value in run.values().items():
@@ -189,7 +122,10 @@ def test_parts_shards_and_recomputation_give_the_same(text, layers):
 
 
 def test_xla_gives_the_same_where_tables_are_trained():
-    run, plain = Run("full", None, PLAIN._replace(xla=True)), Run("full", None)
+    run, plain = (
+        make_run("full", None, PLAIN._replace(xla=True)),
+        make_run("full", None),
+    )
     np.testing.assert_allclose(run.steps(3), plain.steps(3), rtol=1e-3)
 
 
@@ -197,13 +133,13 @@ def test_xla_gives_the_same_where_tables_are_trained():
 def test_what_trains_is_float32(tmp_path, precision):
     def build():
         ids = tf.zeros([1, 2], tf.int32)
-        modeling.BertModel(config(), False, ids, adapter_fn=None)
+        modeling.BertModel(CONFIG, False, ids, adapter_fn=None)
 
     base = str(tmp_path / "bert.ckpt")
     small_run.write_checkpoint(base, build)
     computation = PLAIN._replace(precision=precision)
     content = {"checkpoint_content": checkpoints.TRAINED}
-    run = Run("top_k:1", None, computation, base, **content)
+    run = make_run("top_k:1", None, computation, base, **content)
     assert np.isfinite(run.steps(2)).all()
     pattern = POLICIES[2][2]
     trained = trained_names(run, pattern)
@@ -256,15 +192,15 @@ def test_counts_in_numbers(text):
 def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lowest):
     policy = flag_checks.parse_policy(text, layers, LAYERS)
     variables = graph_variables.model_variables(
-        config(),
+        CONFIG,
         CLASSES,
-        classifier.Variant(classifier.adapter_function(5, 0.3), policy=policy),
+        classifier.Variant(classifier.adapter_function(8, 0.3), policy=policy),
     )
-    trained = variable_shapes.trained_shapes(config(), 5, CLASSES, policy)
-    frozen = variable_shapes.frozen_shapes(config(), policy)
+    trained = variable_shapes.trained_shapes(CONFIG, 8, CLASSES, policy)
+    frozen = variable_shapes.frozen_shapes(CONFIG, policy)
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
-    known = variable_shapes.model_variables(config(), 5, CLASSES, policy)
+    known = variable_shapes.model_variables(CONFIG, 8, CLASSES, policy)
     assert known.shapes == variables.shapes
     for collection in {*known.collections, *variables.collections}:
         names = known.collections[collection]
