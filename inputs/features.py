@@ -143,10 +143,8 @@ def convert_single_example(
     padding = [0] * (max_seq_length - len(tokens))
     input_mask = [1] * len(tokens)
 
-    if label_list is None:
-        label_id = float(example.label)
-    else:
-        label_id = label_list.index(example.label)
+    label = example.label
+    label_id = float(label) if label_list is None else label_list.index(label)
     features = InputFeatures(
         input_ids + padding, input_mask + padding, segment_ids + padding, label_id
     )

@@ -48,10 +48,7 @@ def _correlate(function, labels, predictions):
 
 def _average_classes(function, labels, predictions):
     """The mean over the classes that occur in labels or predictions, in [0, 1]."""
-    classes = np.union1d(labels, predictions)
-    return function(
-        labels, predictions, labels=classes, average="macro", zero_division=0
-    )
+    return function(labels, predictions, average="macro", zero_division=0)
 
 
 CLASSIFICATION = {

@@ -146,9 +146,7 @@ def task_entries(task):
     first = task.splits[0]
     entries = {
         "name": task.name,
-        **{
-            split.name: split.filename for split in task.splits if not split.is_held_out
-        },
+        **{s.name: s.filename for s in task.splits if not s.is_held_out},
         "text_a": first.text_a,
         "text_b": first.text_b,
         "label": next((s.label for s in task.splits if s.has_labels), None),
@@ -226,9 +224,9 @@ def _find_labels(task, folder):
     for group in tasks.similar_labels(lines):
         look_alike = len({unicodedata.normalize("NFC", label) for label in group}) == 1
         quote = ascii if look_alike else repr
+        text = "%.80s (%d, first on line %d)"
         counts = ", ".join(
-            "%.80s (%d, first on line %d)" % (quote(label), len(found), found[0])
-            for label, found in ((label, lines[label]) for label in group)
+            text % (quote(label), len(lines[label]), lines[label][0]) for label in group
         )
         raise UserError(
             "%s: labels that differ in case, white space, Unicode or number format "

@@ -50,9 +50,8 @@ def file_lines(path, name):
     check_plain_file(path, name)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
-            yield from stream_lines(
-                io.BufferedReader(_RawFile(file), _BLOCK_BYTES), name
-            )
+            stream = io.BufferedReader(_RawFile(file), _BLOCK_BYTES)
+            yield from stream_lines(stream, name)
     except tf.errors.OpError as error:
         raise UserError("%s cannot be read (%s)" % (name, error.message)) from None
 
@@ -67,8 +66,8 @@ def stream_lines(stream, name):
         try:
             line = stream.readline(MAX_LINE_BYTES + 1)
         except OSError as error:
-            message = "%s cannot be read (%s)" % (name, error.strerror)
-            raise UserError(message) from None
+            reason = error.strerror
+            raise UserError("%s cannot be read (%s)" % (name, reason)) from None
         if len(line) > MAX_LINE_BYTES:
             raise UserError(
                 "%s, line %d: longer than %d bytes; give one row a line"
