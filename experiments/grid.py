@@ -105,9 +105,9 @@ class Method(NamedTuple):
         ]  # fmt: skip
 
 
-def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE, is_corrected=False):
+def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE):
     """The `Method` of the paper."""
-    return Method(modeling.ADAPTERS, rates, epochs, sizes, scale, is_corrected)
+    return Method(modeling.ADAPTERS, rates, epochs, sizes, scale)
 
 
 def top_layers(counts, *rest):
@@ -117,8 +117,7 @@ def top_layers(counts, *rest):
 
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):
     """The `Method` for a small encoder: with few steps bias correction matters."""
-    method = adapters(rates, sizes, scale=SMALL_SCALE, is_corrected=True)
-    return method._replace(sweeps_epochs=sweeps_epochs)
+    return Method(modeling.ADAPTERS, rates, (), sizes, SMALL_SCALE, True, sweeps_epochs)
 
 
 class Study(NamedTuple):

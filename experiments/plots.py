@@ -43,14 +43,14 @@ def render(figure, ending):
     return buffer.getvalue()
 
 
-def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
+def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
     """A figure with a panel of lines over a logarithmic axis for each title.
 
     Args:
       panels: dict from a title to a list of `Line`.
       x_label: of the x axis.
       y_label: of the y axis.
-      baselines: dict from a title to y of a line across the panel; None: none.
+      baselines: dict from a title to y of a line across its panel, if any.
       baseline_name: the name of that line.
     """
     columns = min(len(panels), _MOST_COLUMNS)
@@ -81,7 +81,7 @@ def lines(panels, x_label, y_label, baselines=None, baseline_name="baseline"):
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15)
                 for edge in (line.low, line.high):
                     axes.plot(line.x, edge, color=colour, linewidth=0.8, alpha=0.7)
-        if baselines and title in baselines:
+        if title in baselines:
             baseline = axes.axhline(
                 baselines[title], color="0.4", linestyle="--", linewidth=1
             )

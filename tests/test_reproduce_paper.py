@@ -275,7 +275,6 @@ def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, star
     [
         (["tabel1"], "no experiment: the first argument is one of ablation"),
         (["table1"], "--preset is required"),
-        (["table1", "--preset=big"], "preset"),
         (["table1", "--preset=small"], "--work_dir is required"),
         (["table1", "--preset=small", "--work_dir=x"], "--init_checkpoint is required"),
         (["table1", "--preset=small", "--work_dir=x", *BASE[1:]], "c.json"),
@@ -288,7 +287,6 @@ def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, star
         (["table2", SMALL, "--task_configs=a/a b.json"], "name the file with"),
         (["size", "--preset=small", "--seeds=0"], "--seeds=0"),
         (["size", "--preset=small", "--seeds=1000000000"], "--seeds=1000000000"),
-        (["size", "--preset=small", "--seeds=%d" % 2**70], "--seeds=%d" % 2**70),
         (["size", "--preset=small", "--gpus=-1"], "--gpus=-1"),
         (["size", "--preset=small", "--jobs=0"], "--jobs=0"),
         (["size", "--preset=small", "--list", "--shard=4/4"], "--shard=4/4"),
