@@ -177,7 +177,8 @@ def _check_combinations(config):
         ("weights.bytes", config["weights"]["bytes"], 0, most_bytes),
     ):
         if not least <= value <= most:
-            allowed = "%d to %d for such a model" % (least, most)
+            limit = "%d" if least == most else "at most %d"
+            allowed = limit % most + " for a model of this bert_config"
             raise schema.SchemaError(entry, value, allowed)
 
 
