@@ -145,12 +145,7 @@ def session_config(shards=1):
 def train(model_fn, settings, input_fn, watch, stop):
     """Trains up to the step `stop`, on all devices and machines of a `settings.Run`.
 
-    Args:
-      model_fn: the result of `classifier.model_fn_builder`.
-      settings: a `settings.Run`.
-      input_fn: the result of `features.input_fn_builder`.
-      watch: a `progress.ProgressHook`, the same for all parts of a run.
-      stop: the step to stop after, at most `num_train_steps`.
+    `watch` is a `progress.ProgressHook`, the same for all parts of a run.
 
     Raises:
       UserError: the loss or a gradient was not finite.

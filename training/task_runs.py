@@ -30,13 +30,8 @@ def log_data(run):
 def train(model_fn, run, step_reached=None):
     """Trains up to the last step, unless it has been reached, and writes the package.
 
-    Args:
-      model_fn: the result of `classifier.model_fn_builder`.
-      run: a `task_inputs.TaskRun`.
-      step_reached: the step of the last checkpoint in `output_dir`, or None.
-
-    Returns:
-      The `diagnosis.Diagnostics` of the trained weights.
+    `step_reached` is that of the last checkpoint in `output_dir`, or None. Returns the
+    `diagnosis.Diagnostics` of the trained weights.
     """
     settings, task = run.settings, run.task
     labels = scoring.read_labels(task, run.inputs.examples[task.train.name])

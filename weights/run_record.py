@@ -118,22 +118,18 @@ def read(output_dir):
 
 
 def check(output_dir, identity, training, shapes, trained, content=checkpoints.ALL):
-    """Refuses an output directory of another run.
+    """Refuses an output directory of another run; it need not exist.
 
     Args:
-      output_dir: the folder; it need not exist.
+      output_dir: the folder.
       identity: see `write`.
       training: see `write`; None when this run does not train.
       shapes: dict from name to shape of the model's variables.
       trained: names of the trained variables.
       content: content of checkpoints, one of `checkpoints.CONTENTS`.
 
-    Returns:
-      The global step of the folder's last checkpoint; None if there is none.
-
-    Raises:
-      UserError: it is a file, or the folder of another run; the message names the
-        setting that differs and both values.
+    Returns the global step of the folder's last checkpoint, or None. A `UserError` is
+    raised for a file, or for the folder of another run, with what differs.
     """
     _check_folder(output_dir)
     path = checkpoints.latest(output_dir)
