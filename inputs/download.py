@@ -19,7 +19,7 @@ from system import disk
 
 RETRIES = 2  # of a download that fails
 TIMEOUT_SECONDS = 60.0  # of each wait for the network
-# Larger than any file of GLUE: an answer without end stops here.
+# Larger than any file of GLUE: an endless response stops here.
 MAX_BYTES = 2 << 30
 _BLOCK_BYTES = 1 << 16
 
@@ -31,8 +31,8 @@ _BROKEN_ZIP = (
 )  # fmt: skip
 
 
-class _RefusedAnswer(Exception):
-    """An answer that another attempt would not change."""
+class _RefusedResponse(Exception):
+    """A response that another attempt would not change."""
 
 
 class _BoundedFile:
@@ -45,7 +45,7 @@ class _BoundedFile:
     def write(self, block):
         self._bytes_left -= len(block)
         if self._bytes_left < 0:
-            raise _RefusedAnswer(
+            raise _RefusedResponse(
                 "the server sends more than %d bytes: it is another file" % MAX_BYTES
             )
         self._file.write(block)
@@ -58,7 +58,7 @@ def _check_length(response, **_):
     """Refuses a Content-Length by which nobody could tell whether a file is whole."""
     length = response.headers.get("Content-Length", "0")
     if not re.fullmatch("[0-9]{1,18}", length) or int(length) > MAX_BYTES:
-        raise _RefusedAnswer(
+        raise _RefusedResponse(
             "the server states a Content-Length of %s, not a number of bytes up to %d"
             % (printable(length, 30), MAX_BYTES)
         )
@@ -80,8 +80,8 @@ def _download(url, path, source):
 
 def _failure_reason(error):
     if isinstance(error, requests.HTTPError):
-        answer = error.response
-        return "the server answered %d %s" % (answer.status_code, answer.reason)
+        response = error.response
+        return "the server answered %d %s" % (response.status_code, response.reason)
     if isinstance(error, requests.Timeout):
         return "no answer within %g s" % TIMEOUT_SECONDS
     cause = error.args[0] if error.args else error
@@ -116,7 +116,7 @@ def fetch_file(url, path, sha256=None):
         raise
     except requests.RequestException as error:
         reason = _failure_reason(error)
-    except (_RefusedAnswer, ValueError) as error:  # ValueError: another hash.
+    except (_RefusedResponse, ValueError) as error:  # ValueError: another hash.
         reason = str(error)
     raise UserError(
         "cannot fetch %s: %s. Check the address and the connection, and run the same "

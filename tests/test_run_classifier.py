@@ -120,7 +120,7 @@ def test_only_the_trained_variables_change(base, whole):
     last = checkpoint_values(tf.train.latest_checkpoint(str(whole)))
     before = checkpoint_values(base["init_checkpoint"])
     assert last["global_step"] == 12
-    moved = {name for name in last if not np.array_equal(first[name], last[name])}
+    changed = {name for name in last if not np.array_equal(first[name], last[name])}
     model_names = {name for name in last if "adam_" not in name}
     trained = {
         name
@@ -128,7 +128,7 @@ def test_only_the_trained_variables_change(base, whole):
         if "/adapters/" in name or "LayerNorm" in name or name.startswith("output_")
     }
     assert len(trained) == 12 * 2 + 4
-    assert moved & model_names == trained | {"global_step"}
+    assert changed & model_names == trained | {"global_step"}
     slots = {name for name in last if "adam_" in name}
     assert slots == {n + s for n in trained for s in ("/adam_m", "/adam_v")}
     frozen = set(before) - trained

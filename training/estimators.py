@@ -174,11 +174,11 @@ def train(model_fn, settings, input_fn, watch, stop):
         try:
             trained.train(input_fn, hooks=hooks, max_steps=stop)
         except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
-            raise _diverged(settings.output_dir, watch) from None
+            raise _divergence_error(settings.output_dir, watch) from None
         except tf.errors.InvalidArgumentError as error:
             if _NOT_FINITE not in str(error):
                 raise
-            raise _diverged(settings.output_dir, watch) from None
+            raise _divergence_error(settings.output_dir, watch) from None
 
     with signals.record_signal() as request:
         distribution.run(
@@ -260,7 +260,7 @@ class SaveHook(estimator.SessionRunHook):
         saver.save = save_or_clear
 
 
-def _diverged(output_dir, watch):
+def _divergence_error(output_dir, watch):
     values, where = watch.last_values, ""
     if values is not None:
         where = " in step %d: loss %g, gradient norm %g, learning rate %g" % (

@@ -78,7 +78,7 @@ def format_summary(package):
         "origin": config["origin"] or "a training run",
         "written by": "version %s of this program" % config["program_version"],
     }
-    return _aligned(rows.items())
+    return _align_columns(rows.items())
 
 
 def _texts(package):
@@ -107,7 +107,7 @@ def format_table(packages):
         )
         for package in packages
     ]
-    return _aligned([_TITLES, *rows])
+    return _align_columns([_TITLES, *rows])
 
 
 def _health(diagnostics):
@@ -130,7 +130,7 @@ def _dev_scores(config):
     return "; ".join(sets) or "none"
 
 
-def _aligned(rows):
+def _align_columns(rows):
     rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [

@@ -123,7 +123,7 @@ def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):
 def test_the_remedy_for_a_run_that_diverged(step, flag):
     values = dict.fromkeys(("loss", "gradient_norm", "learning_rate"), float("inf"))
     watch = types.SimpleNamespace(steps_done=step, last_values=values)
-    message = str(estimators._diverged("/nowhere", watch))
+    message = str(estimators._divergence_error("/nowhere", watch))
     assert "step %d: loss inf" % step in message and flag in message
     assert ("--learning_rate" in message) == (step > 1)
 
