@@ -103,12 +103,9 @@ def scopes():
 
 
 def random_adapter(seed=0, sizes=None, scaling=None):
-    """Weights large enough to matter.
+    """Weights large enough to matter, with a trained scaling of this shape or none.
 
-    Args:
-      seed: of the values.
-      sizes: dict from layer to width; layers that are not in it have none.
-      scaling: shape of a trained scaling, or None.
+    `sizes` maps layers to widths; layers that are not in it have no adapters.
     """
     random = np.random.RandomState(seed)
     sizes = dict.fromkeys(range(LAYERS), SIZE) if sizes is None else sizes
@@ -179,19 +176,11 @@ def write_base(folder, seed=0):
     )
 
 
-def numpy_logits(base_weights, config, weights, head_weights, batch, layer_norms=()):
-    """What AdapterHub's library computes, by numpy in float64.
+def numpy_logits(base_weights, config, weights, head_weights, batch):
+    """What AdapterHub's library computes, by numpy in float64: [batch, outputs].
 
-    Args:
-      base_weights: dict from name to array, in Hugging Face's layout.
-      config: dict, the `adapter_config.json`.
-      weights: dict from name to array, those of the adapter.
-      head_weights: the same of the head.
-      batch: what `hf_layout.random_batch` gives.
-      layer_norms: dict of weights that replace those of the base model.
-
-    Returns:
-      Float [batch, outputs].
+    The weights are dicts from name to array: of the base in Hugging Face's layout, of
+    the adapter and of the head. `batch` is what `hf_layout.random_batch` gives.
     """
     config = config["config"]
     activation = ACTIVATIONS[config["non_linearity"]]
@@ -201,20 +190,14 @@ def numpy_logits(base_weights, config, weights, head_weights, batch, layer_norms
         if prefix + "adapter_up.bias" not in weights:
             return x
         down, down_bias, up, up_bias = (
-            weights[prefix + name].astype(np.float64)
-            for name in (
-                "adapter_down.0.weight",
-                "adapter_down.0.bias",
-                "adapter_up.weight",
-                "adapter_up.bias",
-            )
+            weights[prefix + part].astype(np.float64)
+            for layer in ("adapter_down.0.", "adapter_up.")
+            for part in (layer + "weight", layer + "bias")
         )
         scaling = weights.get(prefix + "scaling", config["scaling"])
         return x + scaling * (activation(x @ down.T + down_bias) @ up.T + up_bias)
 
-    _, pooled = numpy_bert(
-        CONFIG, dict(base_weights, **dict(layer_norms)), *batch, adapter
-    )
+    _, pooled = numpy_bert(CONFIG, base_weights, *batch, adapter)
     head = "heads.%s.1." % NAME
     return pooled @ head_weights[head + "weight"].T + head_weights[head + "bias"]
 
@@ -222,10 +205,8 @@ def numpy_logits(base_weights, config, weights, head_weights, batch, layer_norms
 def package_logits(package, checkpoint, batch):
     """What this project computes: float32 [batch, outputs]; regression: [batch].
 
-    Args:
-      package: an `adapter_package.AdapterPackage`.
-      checkpoint: the base model's, a path without file endings.
-      batch: what `hf_layout.random_batch` gives.
+    `package` is an `AdapterPackage`, `checkpoint` the base model's without file
+    endings, and `batch` what `hf_layout.random_batch` gives.
     """
     with tf.Graph().as_default(), tf.Session() as session:
         ids, mask, types = (tf.constant(part, tf.int32) for part in batch)

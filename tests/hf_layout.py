@@ -162,11 +162,8 @@ def random_batch(config):
 def write_tokenizer(folder, tokens=TOKENS, **changes):
     """Writes a tokenizer.json as transformers 5 does, and no vocab.txt.
 
-    Args:
-      folder: `pathlib.Path` of the encoder.
-      tokens: its vocabulary.
-      changes: entries of its parts, such as `normalizer={"lowercase": False}`; None
-        takes the part out.
+    `changes` are entries of its parts, as `normalizer={"lowercase": False}`; None takes
+    the part out.
     """
     special = [token for token in tokens if token.startswith("[")]
     parts = {

@@ -165,12 +165,6 @@ def parse():
     return command_line.make_parser("About.", groups, values), values
 
 
-def test_the_parser_expands_paths(home, parse):
-    parser, values = parse
-    assert parser(["predict.py", "--input=~/a.tsv"]) == ["predict.py"]
-    assert values.input == "/home/me/a.tsv"
-
-
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

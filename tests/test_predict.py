@@ -188,17 +188,6 @@ def test_lines_of_several_tasks_from_standard_input(
     assert b"2 rows predicted, 1 left out" in errors
 
 
-def test_a_package_under_another_name(base, packages, monkeypatch, capsysbinary):
-    folders = [packages[0], "again=" + packages[0]]
-    give_input(monkeypatch, b"again\ta cat\nmrpc\ta cat\n")
-    assert run(base, folders) == 0
-    first, second = table(capsysbinary.readouterr().out)
-    assert (first.pop("task"), second.pop("task")) == ("again", "mrpc")
-    assert float(first["probability"]) == pytest.approx(
-        float(second["probability"]), abs=1e-5
-    )
-
-
 BAD_ROWS = {
     "tsv": (
         b"text_a\ttext_b\na cat\ta mat\na\xff\tb\nrain\n\train\nmusic\t\n",
@@ -346,29 +335,6 @@ def test_nothing_is_overwritten_unless_asked(tmp_path, base, packages):
     assert len(table(target.read_text())) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("in.tsv", b"text\na cat\rdog\n"),
-        ("in.csv", b'text\n"a cat\rdog"\n'),
-        (None, b"a cat\rdog\n"),
-    ],
-)
-def test_a_carriage_return_is_white_space_from_every_way_in(
-    tmp_path, base, packages, model, name, content, monkeypatch, capsysbinary
-):
-    others = []
-    if name:
-        (tmp_path / name).write_bytes(content)
-        others = ["--input=%s" % (tmp_path / name)]
-    else:
-        give_input(monkeypatch, content)
-    assert run(base, packages[:1], *others) == 0
-    apart, joined = model.predict("mrpc", ["a cat dog", "a catdog"])
-    assert apart.probability != pytest.approx(joined.probability, abs=1e-5)
-    check_predictions(table(capsysbinary.readouterr().out), [apart])
-
-
 def test_a_tsv_that_a_spreadsheet_quoted_gets_one_note(
     tmp_path, base, packages, capsysbinary
 ):
@@ -421,14 +387,6 @@ def test_flags_that_cannot_be_followed(base, packages, others, message):
         run(base, packages[:1], *others)
 
 
-def test_another_vocabulary_is_refused(tmp_path, base, packages):
-    words = [*small_run.VOCABULARY[:-1], "noise"]
-    (tmp_path / "vocab.txt").write_text("".join(word + "\n" for word in words))
-    given = dict(base, vocab_file=str(tmp_path / "vocab.txt"))
-    with pytest.raises(UserError, match=r"its vocabulary is .*--vocab_file"):
-        run(given, packages[:1])
-
-
 def start(base, folders, *others):
     """Starts the program as a user would."""
     command = [sys.executable, *arguments(base, folders, *others)]
@@ -442,24 +400,6 @@ def test_exit_status(base, packages):
     assert [row["line"] for row in table(done.stdout)] == ["1", "3"]
     assert "left out: standard input, line 2: a blank line\n" in done.stderr
     assert done.stderr.endswith("2 rows predicted, 1 left out\n")
-
-
-def test_standard_output_on_a_full_disk(base, packages):
-    with open("/dev/full", "wb") as full:
-        process = subprocess.run(
-            [sys.executable, *arguments(base, packages[:1])],
-            cwd=ROOT,
-            input=b"a cat\n",
-            stdout=full,
-            stderr=subprocess.PIPE,
-            check=False,
-        )
-    assert process.returncode == 1
-    last = process.stderr.decode().splitlines()[-1]
-    assert last == (
-        "error: standard output cannot be written (No space left on device)"
-    )
-    assert b"Traceback" not in process.stderr
 
 
 def _open_full():

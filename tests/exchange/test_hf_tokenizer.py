@@ -139,7 +139,6 @@ def test_no_vocabulary(folder):
         ({"strip_accents": False, "do_lower_case": True}, ACCENTS),
         ({"strip_accents": True, "do_lower_case": False}, ACCENTS),
         ({"tokenize_chinese_chars": False}, CHINESE),
-        ({"never_split": ["x y"]}, "'x y'"),
         ({"added_tokens_decoder": {"11": {"content": "<e>"}}}, "'<e>'"),
         ({"additional_special_tokens": ["[URL]"]}, "'[URL]' into [CLS] [URL] [SEP]"),
         ({"extra_special_tokens": {"url": "[URL]"}}, "'[URL]'"),
@@ -203,7 +202,6 @@ def test_other_files_that_change_a_tokenizer(folder, name):
     "entries, lower_case",
     [
         ({}, None),
-        ({"strip_accents": None, "do_lower_case": True}, True),
         ({"strip_accents": False, "do_lower_case": False}, False),
         ({"tokenize_chinese_chars": True, "never_split": None}, None),
         ({"cls_token": {"content": "[CLS]"}, "do_basic_tokenize": True}, None),

@@ -1,6 +1,5 @@
 """Files of PyTorch: tensors come out, code never runs, sizes are bounded."""
 
-import os
 import pickle
 import struct
 import zipfile
@@ -170,15 +169,6 @@ def test_code_never_runs(tmp_path, index, writer):
     assert not marker.exists()
 
 
-def test_the_attack_would_run_elsewhere(tmp_path):
-    marker = tmp_path / "marker"
-    code = list(attacks(marker))[2]
-    refused(write(tmp_path / "f", code), "%s.system" % os.system.__module__)
-    assert not marker.exists()
-    pickle.loads(code)
-    assert marker.exists()
-
-
 def one(**changes):
     settings = {"key": "0", "length": 4, "shape": (4,), "strides": (1,), **changes}
     return program({"a": tensor(**settings)})
@@ -189,32 +179,22 @@ def one(**changes):
     [
         (one(shape=(5,)), "beyond its storage"),
         (one(offset=1), "beyond its storage"),
-        (one(shape=(2, 2), strides=(3, 1)), "beyond its storage"),
-        (one(shape=(2**30, 2**30), strides=(0, 0)), "beyond its storage"),
         (one(shape=(5,), strides=(0,)), "beyond its storage"),
         (one(strides=(-1,)), "a tensor is damaged"),
-        (one(shape=(-4,)), "a tensor is damaged"),
-        (one(offset=-1), "a tensor is damaged"),
         (one(strides=(1, 1)), "a tensor is damaged"),
         (one(shape=(1,) * 9, strides=(1,) * 9), "a tensor is damaged"),
         (one(shape=(0,)), "empty"),
         (one(length=2**30), "has 16 bytes"),
         (one(key="1"), "lacks 'data/1'"),
-        (one(key="../../x"), "lacks"),
         (one(storage="LongStorage"), "has 16 bytes, not 32"),
         (one(storage="QInt8Storage"), "torch.QInt8Storage"),
         (one(rest=number(1) * 5), "damaged"),
         (program({"a": number(3)}), "'a' is not a tensor"),
-        (program({"a": DICT}), "'a' is not a tensor"),
         (b"\x80\x02" + number(3) + STOP, "not hold a dict"),
-        (b"\x80\x02" + STOP, "damaged"),
         (b"\x80\x02}(X\x01\x00\x00\x00atu.", "damaged"),
         (b"\x80\x02}" + MARK + number(1) + number(2) + SET_ITEMS + STOP, "names"),
         (b"\x80\x02}" + MARK + text("a") + SET_ITEMS + STOP, "damaged"),
-        (one()[:-1], "damaged"),
-        (one()[:40], "damaged"),
         (b"", "damaged"),
-        (b"\xff" * 9, "damaged"),
         (b"\x80\x02}h\x05.", "damaged"),
         # A key that is a deep tuple, and the state of a function.
         (b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.", "names"),
@@ -279,7 +259,7 @@ def test_an_archive_whose_names_are_no_utf8(tmp_path):
     "settings, part",
     [
         ({"order": b"\x89"}, "not little-endian"),
-        ({"keys": []}, "not those of its tensors"),
+        ({"begin": OLD_BEGIN.replace(b"\x6c", b"\x6d")}, "not a file of PyTorch"),
         ({"keys": ["0", "1"]}, "not those of its tensors"),
         ({"keys": ["0", "0"]}, "not those of its tensors"),
         ({"storages": {"0": np.zeros(5, "<f4")}}, "another length"),
@@ -304,20 +284,6 @@ def test_an_archive_whose_names_are_no_utf8(tmp_path):
 def test_damage_to_a_file_of_before_1_6(tmp_path, settings, part):
     given = {"code": one(), "storages": FOUR, **settings}
     refused(write_old(tmp_path / "f", **given), part)
-
-
-@pytest.mark.parametrize(
-    "begin",
-    [
-        OLD_BEGIN.replace(b"\x6c", b"\x6d"),
-        OLD_BEGIN.replace(b"\xe9", b"\xea"),
-        program({}) + OLD_BEGIN,
-    ],
-)
-def test_other_pickles_are_no_file_of_pytorch(tmp_path, begin):
-    refused(
-        write_old(tmp_path / "f", one(), FOUR, begin=begin), "not a file of PyTorch"
-    )
 
 
 def test_lengths_that_are_claimed(tmp_path):

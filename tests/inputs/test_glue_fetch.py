@@ -25,9 +25,6 @@ FIXTURE_ROWS = {
 }
 
 
-PUBLISHED = dict(glue_fetch.SHA256)
-
-
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(glue_fetch, "SHA256", {})  # The files here are made up.
@@ -126,25 +123,11 @@ def test_a_full_disk_is_not_the_servers_fault(server, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def broken_archives():
-    sound = task_zip("RTE")
-    without_dev = {
-        "RTE/%s.tsv" % part: (GLUE / "RTE" / ("%s.tsv" % part)).read_bytes()
-        for part in ("train", "test")
-    }
-    short = (GLUE / "RTE" / "train.tsv").read_bytes().rsplit(b"\n", 2)[0]
-    return [
-        (sound[: len(sound) // 2], "not a sound zip"),
-        (zip_of(without_dev), r"no folder with all of train\.tsv, dev\.tsv, test\.tsv"),
-        (task_zip("RTE", **{"RTE/train.tsv": short + b"\n"}), None),
-    ]
-
-
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("case", range(3))
-def test_wrong_archive_leaves_nothing(case, server, tmp_path):
-    archive, message = broken_archives()[case]
-    message = message or r"train\.tsv has 5 rows, expected 6"
+def test_wrong_archive_leaves_nothing(server, tmp_path):
+    short = (GLUE / "RTE" / "train.tsv").read_bytes().rsplit(b"\n", 2)[0]
+    archive = task_zip("RTE", **{"RTE/train.tsv": short + b"\n"})
+    message = r"train\.tsv has 5 rows, expected 6"
     good = server.files["/glue/data/RTE.zip"]
     server.files["/glue/data/RTE.zip"] = archive
     data_dir = tmp_path / "a" / "b"
@@ -169,15 +152,6 @@ def test_files_are_known_by_their_digests(server, tmp_path, monkeypatch):
     message = r"not the complete task \(dev\.tsv .* but its SHA-256"
     with pytest.raises(UserError, match=message):
         glue_fetch.fetch_task(task, str(tmp_path), server.url)
-
-
-def test_the_digests_are_of_files_of_the_table():
-    names = {
-        "%s/%s" % (task.title, split.filename)
-        for task in GLUE_TASKS.values()
-        for split in task.splits
-    }
-    assert set(PUBLISHED) < names
 
 
 def test_unsure_counts_are_a_warning(server, tmp_path, capsys):
@@ -285,9 +259,3 @@ def test_program(tmp_path):
     assert message.startswith("error: MRPC: what --base_url=")
     assert "train.tsv has the right number of rows, but its SHA-256" in message
     assert sorted(os.listdir(tmp_path)) == ["WNLI"]
-
-
-def test_folder_that_cannot_be_written(server, tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(UserError, match="cannot be written"):
-        glue_fetch.fetch_task(small("rte"), str(tmp_path / "file"), server.url)

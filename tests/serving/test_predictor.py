@@ -314,20 +314,6 @@ def test_a_sequence_length_beyond_the_positions_is_refused(tmp_path, base, monke
         predictor.Predictor(**base).add(folder)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"batch_size": 0}, r"batch_size=0"),
-        ({"vocab_file": "none.txt"}, r"none.txt"),
-        ({"bert_config_file": "none.json"}, r"none.json"),
-        ({"init_checkpoint": "none.ckpt"}, r"no checkpoint at none.ckpt"),
-    ],
-)
-def test_files_that_are_not_there(base, changes, message):
-    with pytest.raises(UserError, match=message):
-        predictor.Predictor(**dict(base, **changes))
-
-
 def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
     """Eager execution and the behaviour of TensorFlow 2 are on there."""
     code = (
