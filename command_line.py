@@ -66,10 +66,7 @@ def DEFINE_path_list(name, text, flag_values):
 def print_help(description, groups, flag_values):
     """Prints the help of a program: each flag, by group, with its default.
 
-    Args:
-      description: the first text.
-      groups: dict from a group's title to what `flags.DEFINE_*` returned.
-      flag_values: the `FlagValues` of the groups.
+    `groups` is a dict from a group's title to what `flags.DEFINE_*` returned.
     """
     width = max(40, shutil.get_terminal_size((88, 24)).columns)
     print(description)

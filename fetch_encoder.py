@@ -21,14 +21,10 @@ FLAGS = flags.FLAGS
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
-    return {
-        "Output": (
-            command_line.DEFINE_path(
-                "output_dir", "Local folder for the encoder's files.", **to
-            ),
-        )
-    }
+    output_dir = command_line.DEFINE_path(
+        "output_dir", "Local folder for the encoder's files.", flag_values
+    )
+    return {"Output": (output_dir,)}
 
 
 @reports_user_errors

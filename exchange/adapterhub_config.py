@@ -132,9 +132,6 @@ def read_config(stated, bert_config, path):
     Returns:
       The "config" with defaults for missing entries, whose "non_linearity" is one of
       `activations.ADAPTER_ACTIVATIONS`.
-
-    Raises:
-      UserError: naming the entry and the reason.
     """
     hidden_size = bert_config.hidden_size
     hf_files.check_entries(
@@ -179,20 +176,11 @@ def refuse_invertible(stated, config, tensor_names, path):
 
 
 def expected_shapes(config, name, bert_config, path):
-    """Lists the tensors that a config describes.
-
-    Args:
-      config: see `read_config`.
-      name: name of the adapter.
-      bert_config: `modeling.BertConfig` of the base model.
-      path: of the file, for messages.
+    """Lists the tensors that a config, see `read_config`, describes.
 
     Returns:
       (shapes, sizes): dict from tensor name to shape, and dict from the scope of a
       sublayer in "bert" to its bottleneck size, for sublayers with adapters.
-
-    Raises:
-      UserError: naming the entry.
     """
     H = bert_config.hidden_size
     scaling_shape = {"learned": (1,), "channel": (H,)}.get(str(config["scaling"]))

@@ -82,14 +82,7 @@ class Adapter(NamedTuple):
 
 
 def read(folder, bert_config):
-    """Reads the adapters of a folder.
-
-    Args:
-      folder: its path.
-      bert_config: `modeling.BertConfig` of the base model.
-
-    Returns:
-      An `Adapter`.
+    """Reads the adapters of a folder for a base model: an `Adapter`.
 
     Raises:
       UserError: the folder is damaged, or its adapters are not supported.

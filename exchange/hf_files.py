@@ -150,10 +150,7 @@ def _open_safetensors(path):
 
 
 def read_tensors(tensors):
-    """Reads tensors one at a time, since an encoder may be large.
-
-    Args:
-      tensors: `StoredTensor`s.
+    """Reads `StoredTensor`s one at a time, since an encoder may be large.
 
     Yields:
       Pairs of `StoredTensor` and float32 array, file by file.

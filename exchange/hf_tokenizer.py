@@ -162,15 +162,9 @@ def warn_of_case(model_name, do_lower_case):
 
 
 def _load_tokenizer(folder, settings, ids):
-    """Loads the tokenizer of a folder as transformers does.
+    """Loads a tokenizer, without truncation and padding, as transformers does.
 
-    Args:
-      folder: its path, for messages.
-      settings: dict from file name to content.
-      ids: dict from token to id, the vocabulary.
-
-    Returns:
-      A tokenizer without truncation and padding.
+    `settings` maps file names to contents, `ids` the vocabulary's tokens to ids.
     """
     content, config = settings[_TOKENIZER_NAME], settings[CONFIG_NAME]
     try:
@@ -275,12 +269,8 @@ def _check_same_ids(ids, path, tokenizer):
 def _detect_case(folder, ids, tokenizer, added, is_lowered):
     """The `do_lower_case` with which BERT's tokenizer equals that of a folder.
 
-    Args:
-      folder: its path, for messages.
-      ids: the vocabulary, dict from token to id.
-      tokenizer: that of the folder.
-      added: list of texts that it never splits.
-      is_lowered: whether text is lower-cased before it.
+    `added` lists texts that it never splits; `is_lowered` tells whether text is
+    lower-cased before it.
     """
     texts = list(PROBE_TEXTS)
     for token in added:

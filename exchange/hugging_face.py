@@ -86,9 +86,6 @@ class Source(NamedTuple):
 def read_config(path):
     """Reads a `config.json` and checks that it describes a BERT encoder.
 
-    Args:
-      path: the file.
-
     Returns:
       Two dicts: the content of the `bert_config.json`, and that of the file.
 
@@ -252,10 +249,7 @@ def _find_duplicates(others, sources):
 
 
 def read_values(matches):
-    """Reads the variables that `match_tensors` returned, one at a time.
-
-    Yields:
-      Pairs of variable name and float32 array.
+    """Yields (name, float32 array) of the variables that `match_tensors` matched.
 
     Raises:
       UserError: a file is damaged, or a value is not a finite float32.
@@ -269,13 +263,7 @@ def read_values(matches):
 def random_pooler(config, missing, seed):
     """Initializes a pooler as BERT does: truncated normal kernel, zero bias.
 
-    Args:
-      config: dict, the content of a `bert_config.json`.
-      missing: dict variable name -> `Source`, the pooler's kernel and bias.
-      seed: seed of the kernel.
-
-    Returns:
-      A dict variable name -> float32 array.
+    `missing` is a dict variable name -> `Source`; returns one name -> float32 array.
     """
     random = np.random.RandomState(seed)
     return {

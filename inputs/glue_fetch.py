@@ -203,16 +203,13 @@ def _fetch_folder(task, final, base_url):
 def fetch_task(task, data_dir, base_url):
     """Downloads one task to the folder `data_dir/<title>`, unless it is there.
 
-    The folder appears when its files have the benchmark's row counts and, where they
-    are known, digests.
+    The folder, whose path is returned, appears when its files have the benchmark's row
+    counts and, where they are known, digests.
 
     Args:
       task: a row of the task table.
       data_dir: local folder of all tasks; made if needed.
       base_url: address that the row's `sources` are relative to.
-
-    Returns:
-      The path of the task's folder.
 
     Raises:
       UserError: the download failed, its content is not the task's data, or the folder
