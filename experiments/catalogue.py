@@ -1,19 +1,14 @@
 """Every experiment: a module of this package that defines `EXPERIMENT`."""
 
 import importlib
-import os
 import pkgutil
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
+import experiments
 
-_MODULES = {
-    name: importlib.import_module("experiments." + name)
-    for _, name, _ in pkgutil.iter_modules([_HERE])
-    if name != "catalogue"
-}
-
+_NAMES = sorted(module.name for module in pkgutil.iter_modules(experiments.__path__))
+_MODULES = {name: importlib.import_module("experiments." + name) for name in _NAMES}
 EXPERIMENTS = {
     name: module.EXPERIMENT
-    for name, module in sorted(_MODULES.items())
+    for name, module in _MODULES.items()
     if hasattr(module, "EXPERIMENT")
 }

@@ -2,9 +2,6 @@
 
 from experiments import grid, pages
 
-_PAPER_SCALES = ("1e-7", "1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1")
-_SMALL_SCALES = ("1e-7", "1e-5", "1e-3", "1e-2", "1e-1", "1")
-
 
 def _report(study):
     page = pages.start_report(study, "Figure 6, right: the initial scale")
@@ -20,20 +17,17 @@ def _report(study):
     return page
 
 
+_PAPER_METHODS = [
+    grid.adapters(grid.PAPER_RATES, epochs=grid.PAPER_EPOCHS, scale=scale)
+    for scale in ("1e-7", "1e-6", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1", "1")
+]
+_SMALL_METHODS = [
+    grid.small_adapters()._replace(init_scale=scale)
+    for scale in ("1e-7", "1e-5", "1e-3", "1e-2", "1e-1", "1")
+]
 EXPERIMENT = grid.Experiment(
     about="The adapters' initial standard deviation, 1e-7 to 1.",
-    paper=grid.Preset(
-        ("mnli", "cola"),
-        3,
-        [
-            grid.adapters(grid.PAPER_RATES, epochs=grid.PAPER_EPOCHS, scale=scale)
-            for scale in _PAPER_SCALES
-        ],
-    ),
-    small=grid.Preset(
-        ("cola",),
-        2,
-        [grid.small_adapters()._replace(init_scale=scale) for scale in _SMALL_SCALES],
-    ),
+    paper=grid.Preset(("mnli", "cola"), 3, _PAPER_METHODS),
+    small=grid.Preset(("cola",), 2, _SMALL_METHODS),
     report=_report,
 )

@@ -5,10 +5,6 @@ from experiments import grid, pages
 
 _RATES = ("2e-5", "5e-5", "1e-4", "2e-4", "5e-4", "1e-3")
 _SMALL_RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
-_SMALL_METHODS = (
-    grid.Method(optimization.FULL, _SMALL_RATES),
-    grid.adapters(_SMALL_RATES, scale=grid.SMALL_SCALE),
-)
 
 
 def _report(study):
@@ -34,24 +30,21 @@ def _report(study):
     return page
 
 
+_PAPER_METHODS = [
+    grid.Method(optimization.FULL, _RATES, grid.PAPER_EPOCHS),
+    grid.adapters(_RATES, epochs=grid.PAPER_EPOCHS),
+]
+_SMALL_METHODS = [
+    method._replace(is_corrected=is_corrected)
+    for is_corrected in (False, True)
+    for method in (
+        grid.Method(optimization.FULL, _SMALL_RATES),
+        grid.adapters(_SMALL_RATES, scale=grid.SMALL_SCALE),
+    )
+]
 EXPERIMENT = grid.Experiment(
     about="The best score at each learning rate, adapters and full fine-tuning.",
-    paper=grid.Preset(
-        ("mnli", "cola"),
-        3,
-        [
-            grid.Method(optimization.FULL, _RATES, grid.PAPER_EPOCHS),
-            grid.adapters(_RATES, epochs=grid.PAPER_EPOCHS),
-        ],
-    ),
-    small=grid.Preset(
-        ("cola",),
-        1,
-        [
-            method._replace(is_corrected=is_corrected)
-            for is_corrected in (False, True)
-            for method in _SMALL_METHODS
-        ],
-    ),
+    paper=grid.Preset(("mnli", "cola"), 3, _PAPER_METHODS),
+    small=grid.Preset(("cola",), 1, _SMALL_METHODS),
     report=_report,
 )

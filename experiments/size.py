@@ -136,29 +136,21 @@ def _report(study):
     return page
 
 
+_PAPER_METHODS = [
+    grid.Method(optimization.FULL, *_PAPER),
+    *grid.top_layers(range(1, 13), *_PAPER),
+    grid.Method(modeling.LAYER_NORM, *_PAPER),
+    grid.adapters(grid.PAPER_RATES, tuple(2**n for n in range(10)), grid.PAPER_EPOCHS),
+]
+_SMALL_METHODS = [
+    grid.Method(optimization.FULL, *_SMALL),
+    *grid.top_layers((1, 2, 3), *_SMALL),
+    grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True),
+    grid.small_adapters(sizes=(1, 8, 64, 256)),
+]
 EXPERIMENT = grid.Experiment(
     about="Adapter sizes, top layers and layer norms against full fine-tuning.",
-    paper=grid.Preset(
-        grid.GLUE,
-        3,
-        [
-            grid.Method(optimization.FULL, *_PAPER),
-            *grid.top_layers(range(1, 13), *_PAPER),
-            grid.Method(modeling.LAYER_NORM, *_PAPER),
-            grid.adapters(
-                grid.PAPER_RATES, tuple(2**n for n in range(10)), grid.PAPER_EPOCHS
-            ),
-        ],
-    ),
-    small=grid.Preset(
-        ("mrpc", "cola"),
-        2,
-        [
-            grid.Method(optimization.FULL, *_SMALL),
-            *grid.top_layers((1, 2, 3), *_SMALL),
-            grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True),
-            grid.small_adapters(sizes=(1, 8, 64, 256)),
-        ],
-    ),
+    paper=grid.Preset(grid.GLUE, 3, _PAPER_METHODS),
+    small=grid.Preset(("mrpc", "cola"), 2, _SMALL_METHODS),
     report=_report,
 )

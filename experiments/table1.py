@@ -183,24 +183,18 @@ def _report(study):
     return page
 
 
+_PAPER_METHODS = [
+    # The paper's scores are those of Devlin et al.; this is their sweep.
+    grid.Method(optimization.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
+    grid.adapters(grid.PAPER_RATES, (8, 64, 256), grid.PAPER_EPOCHS),
+]
+_SMALL_METHODS = [
+    grid.Method(optimization.FULL, ("3e-5", "1e-4"), is_corrected=True),
+    grid.small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
+]
 EXPERIMENT = grid.Experiment(
     about="GLUE: full fine-tuning and adapters, selected on the dev sets.",
-    paper=grid.Preset(
-        grid.GLUE,
-        5,
-        [
-            # The paper's scores are those of Devlin et al.; this is their sweep.
-            grid.Method(optimization.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
-            grid.adapters(grid.PAPER_RATES, (8, 64, 256), grid.PAPER_EPOCHS),
-        ],
-    ),
-    small=grid.Preset(
-        ("mrpc", "rte", "cola", "sts-b"),
-        3,
-        [
-            grid.Method(optimization.FULL, ("3e-5", "1e-4"), is_corrected=True),
-            grid.small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
-        ],
-    ),
+    paper=grid.Preset(grid.GLUE, 5, _PAPER_METHODS),
+    small=grid.Preset(("mrpc", "rte", "cola", "sts-b"), 3, _SMALL_METHODS),
     report=_report,
 )

@@ -72,25 +72,19 @@ def _report(study):
     return page
 
 
+_PAPER_METHODS = [
+    grid.Method(optimization.FULL, _RATES, _EPOCHS),
+    *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
+    grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
+]
+_SMALL_METHODS = [
+    grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
+    *grid.top_layers((1, 2), ("1e-4",), (), (0,), "", True),
+    grid.small_adapters(sizes=(8, 64)),
+]
 EXPERIMENT = grid.Experiment(
     about="Tasks of --task_configs: full fine-tuning, top layers, adapters.",
-    paper=grid.Preset(
-        (),
-        3,
-        [
-            grid.Method(optimization.FULL, _RATES, _EPOCHS),
-            *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
-            grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
-        ],
-    ),
-    small=grid.Preset(
-        (),
-        2,
-        [
-            grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
-            *grid.top_layers((1, 2), ("1e-4",), (), (0,), "", True),
-            grid.small_adapters(sizes=(8, 64)),
-        ],
-    ),
+    paper=grid.Preset((), 3, _PAPER_METHODS),
+    small=grid.Preset((), 2, _SMALL_METHODS),
     report=_report,
 )
