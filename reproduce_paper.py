@@ -125,7 +125,7 @@ def make_study(experiment, values):
     if values.tasks is not None:
         tasks = tuple(glue_data.get_task(name).name for name in values.tasks)
         for name in tasks:
-            if grid.example_counts(name) is None:
+            if not any(grid.example_counts(name)):
                 raise UserError("--tasks: %s has no training set" % name)
     tasks = (*dict.fromkeys(tasks), *_task_files(values.task_configs))
     if not tasks:
@@ -237,10 +237,10 @@ def plan_text(jobs, known, settings):
         return "%s, all done" % count
     text = "%s, %d of them done" % (count, len(jobs) - len(left))
     text += "\n%s training steps of %s are left, by the official sizes of GLUE" % (
-        thousands(sum(grid.steps(job, size) or 0 for job in left)),
+        thousands(sum(grid.steps(job, size) for job in left)),
         pluralize(size, "example"),
     )
-    unknown = sum(grid.steps(job) is None for job in left)
+    unknown = sum(job.task in settings.task_files for job in left)
     if unknown:
         text += ", and those of %s on further tasks" % pluralize(unknown, "job")
     seconds = processes.seconds_left(jobs, known)

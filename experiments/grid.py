@@ -179,32 +179,27 @@ def title(task):
     return glue_data.GLUE_TASKS[task].title if task in glue_data.GLUE_TASKS else task
 
 
-def example_counts(task) -> tuple[int, int] | None:
+def example_counts(task):
     """Examples of a task of GLUE: those of the training set, and all others.
 
-    None for other tasks, and for one without a training set.
+    0 for other tasks, and for one without a training set.
     """
     row = glue_data.GLUE_TASKS.get(task)
     if row is None or row.train is None:
-        return None
+        return 0, 0
     return row.train.rows, sum(split.rows for split in (*row.dev, *row.test))
 
 
-def steps(job, batch_size=BATCH_SIZE) -> int | None:
-    """Training steps of a job; None where the task's examples are not counted."""
-    found = example_counts(job.task)
-    if found is None:
-        return None
-    return 0 if job.without else int(found[0] / batch_size * job.epochs)
+def steps(job, batch_size=BATCH_SIZE):
+    """Training steps of a job; 0 where the task's examples are not counted."""
+    examples, _ = example_counts(job.task)
+    return 0 if job.without else int(examples / batch_size * job.epochs)
 
 
-def cost(job) -> float | None:
-    """The cost of a job in trained examples; None as for `steps`.
+def cost(job):
+    """The cost of a job in trained examples; 0 as for `steps`.
 
     A forward pass alone is taken for a third of one with its backward pass.
     """
-    found = example_counts(job.task)
-    if found is None:
-        return None
-    train, others = found
+    train, others = example_counts(job.task)
     return others / 3 + (0 if job.without else train * job.epochs)

@@ -58,13 +58,6 @@ def _copy_features(source, target):
 # --- the result of a process ----------------------------------------------------
 
 
-def failure_reason(tail):
-    """Why a process failed: the message at the end of its output, or the last lines."""
-    lines = [line for line in tail.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return printable(" | ".join(errors[-1:] or lines[-3:]), _MOST_REASON)
-
-
 def _read_json(folder, name):
     """A JSON file of a run as a dict; {} if it is missing."""
     path = os.path.join(folder, name)
@@ -72,18 +65,16 @@ def _read_json(folder, name):
 
 
 def make_result(job, settings, status, tail, seconds) -> results.Result:
-    """The result of a process that has ended.
+    """The result of a `grid.Job` that has ended, from what `Process.wait` returns.
 
-    Args:
-      job: the `grid.Job`.
-      settings: a `job_flags.SweepSettings`.
-      status: the exit status; negative: the signal that ended the process.
-      tail: the end of its output.
-      seconds: how long it ran.
+    Where it failed the reason is its last message, or the last lines of its output.
     """
+    lines = [line for line in tail.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    reason = printable(" | ".join(errors[-1:] or lines[-3:]), _MOST_REASON)
     result = results.Result(
         status=results.FAILED,
-        reason=failure_reason(tail) or "it wrote nothing",
+        reason=reason or "it wrote nothing",
         seconds=round(seconds, 1),
         flags=job_flags.make_flags(job, settings),
         inputs=settings.digests.get(job.task, {}),
@@ -255,7 +246,7 @@ class _Sweep:
                 self.known[job] = found
 
     def finish_job(self, process):
-        """Writes and reports the result of an ended process, and cleans up."""
+        """Stores and reports the result of an ended process."""
         job, (status, tail, seconds) = process.job, process.wait()
         folder = results.job_folder(self.settings.work_dir, job)
         try:
@@ -263,17 +254,9 @@ class _Sweep:
             self._read_again(job)
             if is_done(job, self.known):
                 result = self.known[job]  # Another process's: no failure replaces it.
-            elif result.status == results.HELD:
-                self.known[job] = result
-            else:
-                if job in self.known:
-                    seconds = self.known[job].seconds + result.seconds
-                    result = result._replace(seconds=round(seconds, 1))
-                with disk.explain_errors(folder):
-                    _copy_features(folder, _features_folder(job, self.settings))
-                results.write(self.settings.work_dir, job, result)
-                self.known[job] = result
-                self._clean(folder, result, tail)
+            elif result.status != results.HELD:
+                result = self._store(job, result, folder, tail)
+            self.known[job] = result
         finally:
             run_lock.unlock_file(self.lock_path(job))
         text = result.reason
@@ -283,20 +266,21 @@ class _Sweep:
             text += "; see %s" % os.path.join(folder, OUTPUT)
         console.say("%s: %s, %.0f s: %s", job.name, result.status, result.seconds, text)
 
-    def _clean(self, folder, result, tail):
-        """Removes what only a next start would need; keeps a failed job's output."""
+    def _store(self, job, result, folder, tail):
+        """Writes a result; removes what only a next start of the job would need."""
+        if job in self.known:
+            seconds = self.known[job].seconds + result.seconds
+            result = result._replace(seconds=round(seconds, 1))
+        with disk.explain_errors(folder):
+            _copy_features(folder, _features_folder(job, self.settings))
+        results.write(self.settings.work_dir, job, result)
         if result.status == results.FAILED:
             files.write_whole(os.path.join(folder, OUTPUT), tail)
-        if result.status in results.REPEATED:
-            return
-        for pattern in _TEMPORARY:
-            for path in files.list_folder(folder, pattern):
-                files.remove(path)
-
-    def end_jobs(self):
-        """Asks all processes to end."""
-        for process in self.running:
-            process.end()
+        if result.status not in results.REPEATED:
+            for pattern in _TEMPORARY:
+                for path in files.list_folder(folder, pattern):
+                    files.remove(path)
+        return result
 
 
 def run(jobs, settings, at_a_time=1, start=Process):
@@ -306,7 +290,7 @@ def run(jobs, settings, at_a_time=1, start=Process):
     the same jobs resume from there the next time. A second one ends them at once.
 
     Args:
-      jobs: list of `grid.Job`, training runs before their evaluations.
+      jobs: list of `grid.Job`.
       settings: a `job_flags.SweepSettings`.
       at_a_time: how many processes run.
       start: what starts a job, called as `Process`.
@@ -326,8 +310,8 @@ def run(jobs, settings, at_a_time=1, start=Process):
         ):
             _run_jobs(sweep, len(jobs), received, bar)
     finally:  # None runs, unless an error ends the sweep.
-        sweep.end_jobs()
         for process in sweep.running:
+            process.end()
             run_lock.unlock_file(sweep.lock_path(process.job))
     if received:
         name = signals.STOP_SIGNALS[received[0]]
@@ -344,7 +328,8 @@ def _run_jobs(sweep, count, received, bar):
             sweep.start_jobs()
         if len(received) > passed_on:
             passed_on = len(received)
-            sweep.end_jobs()
+            for process in sweep.running:
+                process.end()
         ended = [process for process in sweep.running if process.has_ended()]
         for process in ended:
             sweep.running.remove(process)
@@ -367,11 +352,8 @@ def seconds_left(jobs, known) -> float | None:
     done = [job for job in jobs if job in known and known[job].score is not None]
     if not done:
         return None
-    seconds = sum(known[job].seconds for job in done)
-    left = [job for job in jobs if not is_done(job, known)]
+    mean = sum(known[job].seconds for job in done) / len(done)
     sized = [job for job in done if grid.cost(job)]
-    if not sized:
-        return seconds / len(done) * len(left)
-    rate = sum(known[job].seconds for job in sized) / sum(map(grid.cost, sized))
-    mean = seconds / len(done)
-    return sum(rate * (grid.cost(job) or 0) or mean for job in left)
+    # 0 where all are of unknown size.
+    rate = sum(known[job].seconds for job in sized) / (sum(map(grid.cost, sized)) or 1)
+    return sum(rate * grid.cost(job) or mean for job in jobs if not is_done(job, known))

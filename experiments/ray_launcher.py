@@ -22,16 +22,9 @@ except ImportError:
 
 
 def call(command, folder, tail_bytes, poll_seconds):
-    """Runs a command on a worker; a cancellation ends it, with a checkpoint.
+    """Runs a command on a worker, in a folder; returns as `RayJob.wait`.
 
-    Args:
-      command: list of arguments.
-      folder: the working directory.
-      tail_bytes: bytes to keep of its output.
-      poll_seconds: seconds between looks at it.
-
-    Returns:
-      Status, end of the output and seconds.
+    A cancellation ends it, with a checkpoint.
     """
     begun = time.monotonic()
     with tempfile.TemporaryFile() as output:
@@ -97,12 +90,8 @@ def check_installed():
 def start(cpus, gpus):
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine.
 
-    Args:
-      cpus: CPUs of each job.
-      gpus: GPUs of each job; may be a fraction.
-
-    Returns:
-      A function that submits a job, for `processes.run`.
+    Returns a function that submits a job, for `processes.run`; `cpus` and `gpus` are
+    those of each job, and may be fractions.
     """
     ray.init(include_dashboard=False, log_to_driver=False)
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}

@@ -97,29 +97,23 @@ def job_folder(work_dir, job):
     return os.path.join(work_dir, JOBS, job.name)
 
 
-def _record(job, result):
+def _format_json(job, result, **options):
     record = {"job": job._asdict(), **result._asdict()}
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            record[name] = dict(value)
     record["sets"] = list(result.sets.items())  # Their order counts.
-    return record
+    return json.dumps(record, default=dict, sort_keys=True, **options) + "\n"
 
 
 def write(work_dir, job, result):
     """Writes a job's `Result`, whole or not at all."""
-    text = json.dumps(_record(job, result), indent=1, sort_keys=True) + "\n"
     folder = job_folder(work_dir, job)
     tf.io.gfile.makedirs(folder)
+    text = _format_json(job, result, indent=1)
     files.write_whole(os.path.join(folder, FILE_NAME), text)
 
 
 def write_archive(folder, known):
     """Writes the results of an experiment, a dict from `Job` to `Result`, to a file."""
-    lines = [
-        json.dumps(_record(job, result), sort_keys=True, separators=(",", ":")) + "\n"
-        for job, result in known.items()
-    ]
+    lines = [_format_json(*item, separators=(",", ":")) for item in known.items()]
     files.write_whole(os.path.join(folder, ARCHIVE), "".join(lines))
 
 
