@@ -1,10 +1,13 @@
 """Custom gradients."""
 
-import itertools
-
 import tensorflow.compat.v1 as tf
 
-_numbers = itertools.count()
+_NAME = "OverriddenGradient"
+
+
+@tf.RegisterGradient(_NAME)
+def _compute_gradient(op, dy, *_):
+    return [None, *op.overridden_gradient(dy)]
 
 
 def override_gradient(output, inputs, gradient):
@@ -22,12 +25,8 @@ def override_gradient(output, inputs, gradient):
     Returns:
       A tensor equal to `output`.
     """
-    name = "OverriddenGradient%d" % next(_numbers)
-
-    @tf.RegisterGradient(name)
-    def _(op, dy, *_):
-        del op
-        return [None, *gradient(dy)]
-
-    with tf.get_default_graph().gradient_override_map({"IdentityN": name}):
-        return tf.identity_n([output, *inputs])[0]
+    with tf.get_default_graph().gradient_override_map({"IdentityN": _NAME}):
+        output = tf.identity_n([output, *inputs])[0]
+    # Kept by the operation: TensorFlow's registry would keep all graphs in memory.
+    output.op.overridden_gradient = gradient
+    return output
