@@ -12,6 +12,7 @@ import system.startup  # noqa: F401  (before TensorFlow)
 
 import functools
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -33,6 +34,7 @@ FLAGS = flags.FLAGS
 
 _TASKS = 16  # The examples of a batch belong to these in turn.
 _COUNTS = (1, 4, _TASKS)
+_BASE = base_model.BaseFiles._fields
 _LABELS = ["0", "1"]
 
 
@@ -49,6 +51,10 @@ class Model:
         """Runs a batch, a dict from the inputs' names to arrays; returns the scores."""
         feed = {info.name: batch[name] for name, info in self._signature.inputs.items()}
         return self._session.run(self._signature.outputs["scores"].name, feed)
+
+    def run_as_first(self, batch):
+        """Runs a batch as if all its examples were of the first task."""
+        return self.run(dict(batch, task=np.full_like(batch["task"], "task0")))
 
 
 def _resident_bytes():
@@ -74,13 +80,12 @@ def write_package(folder, seed):
     """Writes an adapter package of random weights, of the task "task<seed>"."""
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     random = np.random.RandomState(seed)
-    shapes = variable_shapes.trained_shapes(config, FLAGS.adapter_size, len(_LABELS))
-    weights = {
-        name: (random.standard_normal(shape) * 0.02 + name.endswith("gamma")).astype(
-            np.float32
-        )
-        for name, shape in shapes.items()
-    }
+    weights = {}
+    for name, shape in variable_shapes.trained_shapes(
+        config, FLAGS.adapter_size, len(_LABELS)
+    ).items():
+        values = random.standard_normal(shape) * 0.02 + name.endswith("gamma")
+        weights[name] = values.astype(np.float32)
     package_config = adapter_package.make_config(
         {
             "name": "task%d" % seed,
@@ -136,23 +141,13 @@ def write_single(folder, package):
 
 def print_size(title, folders):
     """Prints disk and memory of models that are loaded into one process."""
-    code = (
-        "import sys; from benchmarks import serving; serving.print_memory(sys.argv[1:])"
+    code = "from benchmarks import serving; serving.print_memory(%r)" % folders
+    memory = subprocess.check_output(
+        [sys.executable, "-c", code], stderr=subprocess.DEVNULL
     )
-    printed = subprocess.run(
-        [sys.executable, "-c", code, *folders],
-        check=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ).stdout
-    disk = sum(
-        os.path.getsize(os.path.join(path, name))
-        for folder in folders
-        for path, _, names in os.walk(folder)
-        for name in names
-    )
-    print("%-44s %7.1f MB %11.1f MB" % (title, disk / 1e6, int(printed) / 1e6))
+    paths = (path for folder in folders for path in pathlib.Path(folder).rglob("*"))
+    disk = sum(path.stat().st_size for path in paths if path.is_file())
+    print("%-44s %7.1f MB %11.1f MB" % (title, disk / 1e6, int(memory) / 1e6))
 
 
 def random_batch(count):
@@ -175,72 +170,45 @@ def run_by_task(models, batch):
             model.run({name: value[own] for name, value in batch.items()})
 
 
-def time_in_turns(functions):
-    """Median seconds of each function, each called once a round."""
+def time_in_turns(functions, batch):
+    """Median seconds of each function of the batch, each called once a round."""
     seconds = [[] for _ in functions]
     for function in functions:
-        function()  # Warms up.
+        function(batch)  # Warms up.
     for _ in range(FLAGS.rounds):
         for function, taken in zip(functions, seconds):
             started = time.perf_counter()
-            function()
+            function(batch)
             taken.append(time.perf_counter() - started)
     return [float(np.median(taken)) for taken in seconds]
 
 
-def print_times(many, small, one, separate):
-    """A table of latency and throughput.
-
-    Args:
-      many: the `Model` of all tasks.
-      small: the same, with the base model in bfloat16.
-      one: the `Model` of a single task, exported in the same way.
-      separate: list of single-task `Model`s, one for each task.
-    """
-    batch = FLAGS.batch_size
-    titles = (
-        "one model of %d tasks" % _TASKS,
-        "the same, base model in bfloat16",
-        "one model of 1 task",
-        "single-task model, examples of its task",
-        "%d single-task models" % _TASKS,
+def print_times(functions):
+    """Prints a table of latency and throughput of functions of a batch, by title."""
+    print("\n%-44s %12s %14s" % ("", "1 example", "%d examples" % FLAGS.batch_size))
+    latencies, seconds = (
+        time_in_turns(functions.values(), random_batch(count))
+        for count in (1, FLAGS.batch_size)
     )
-    print("\n%-44s %12s %14s" % ("", "1 example", "%d examples" % batch))
-    times = []
-    for count in (1, batch):
-        inputs = random_batch(count)
-        of_first = dict(inputs, task=np.array(["task0"] * count))
-        runs = (
-            functools.partial(many.run, inputs),
-            functools.partial(small.run, inputs),
-            functools.partial(one.run, of_first),
-            functools.partial(separate[0].run, of_first),
-            functools.partial(run_by_task, separate, inputs),
-        )
-        times.append(time_in_turns(runs))
-    for title, latency, seconds in zip(titles, *times):
-        print(
-            "%-44s %9.1f ms %8.1f examples/s" % (title, 1e3 * latency, batch / seconds)
-        )
-
-
-_TEXTS = {
-    "adapter_size": "Width of the adapters' bottleneck.",
-    "seq_length": "Word pieces of each example.",
-    "batch_size": "Examples in a batch, for throughput.",
-    "rounds": "How often each model is timed.",
-}
+    for title, latency, taken in zip(functions, latencies, seconds):
+        rate = FLAGS.batch_size / taken
+        print("%-44s %9.1f ms %8.1f examples/s" % (title, 1e3 * latency, rate))
 
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    defaults = {"adapter_size": 64, "seq_length": 128, "batch_size": 32, "rounds": 20}
+    sizes = {  # default and help
+        "adapter_size": (64, "Width of the adapters' bottleneck."),
+        "seq_length": (128, "Word pieces of each example."),
+        "batch_size": (32, "Examples in a batch, for throughput."),
+        "rounds": (20, "How often each model is timed."),
+    }
     return {
         "Flags": (
             *command_line.define_base_flags(flag_values),
             *(
-                flags.DEFINE_integer(name, value, _TEXTS[name], flag_values=flag_values)
-                for name, value in defaults.items()
+                flags.DEFINE_integer(name, *value, flag_values=flag_values)
+                for name, value in sizes.items()
             ),
         )
     }
@@ -249,18 +217,12 @@ def define_flags(flag_values):
 @reports_user_errors
 def main(argv):
     """Writes the models, and prints their sizes and times."""
-    required = ("init_checkpoint", "bert_config_file", "vocab_file")
-    command_line.check_required(FLAGS, required)
+    command_line.check_required(FLAGS, _BASE)
     tf.get_logger().setLevel("ERROR")
     with tempfile.TemporaryDirectory() as folder:
-
-        def at(name):
-            return os.path.join(folder, name)
-
+        at = functools.partial(os.path.join, folder)
         paths = [write_package(at("package%d" % i), i) for i in range(_TASKS)]
-        base_files = base_model.BaseFiles(
-            FLAGS.init_checkpoint, FLAGS.bert_config_file, FLAGS.vocab_file
-        )
+        base_files = base_model.BaseFiles(**{name: FLAGS[name].value for name in _BASE})
         many = {
             count: saved_model.export(paths[:count], base_files, at("many%d" % count))
             for count in _COUNTS
@@ -276,11 +238,17 @@ def main(argv):
         print_size("one model, tasks: %d, base model in bfloat16" % _TASKS, [small])
         print_size("single-task model", separate[:1])
         print_size("single-task models: %d" % _TASKS, separate)
+        singles = [Model(path) for path in separate]
         print_times(
-            Model(many[_TASKS]),
-            Model(small),
-            Model(many[1]),
-            [Model(path) for path in separate],
+            {
+                "one model of %d tasks" % _TASKS: Model(many[_TASKS]).run,
+                "the same, base model in bfloat16": Model(small).run,
+                "one model of 1 task": Model(many[1]).run_as_first,
+                "single-task model, examples of its task": singles[0].run_as_first,
+                "%d single-task models" % _TASKS: lambda batch: run_by_task(
+                    singles, batch
+                ),
+            }
         )
 
 

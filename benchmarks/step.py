@@ -13,7 +13,6 @@ import system.startup  # noqa: F401  (before TensorFlow)
 import collections
 import resource
 import time
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -39,29 +38,24 @@ _NO_REWRITING = tf.ConfigProto()
 _NO_REWRITING.graph_options.rewrite_options.disable_meta_optimizer = True
 
 
-class FlopCount(NamedTuple):
-    """Nominal floating point operations of a step: all positions of all layers.
+def count_flops(config):
+    """Nominal floating point operations of one batch: all positions of all layers.
 
     A product [m, k] x [k, n] counts 2 m k n. In the backward pass a frozen kernel costs
-    one product, a trained one two, and so does each product of attention.
+    one product, a trained one two, and so does each product of attention. Embeddings,
+    pooler and head are not counted.
+
+    Returns:
+      Those of the products with frozen kernels in the forward pass, of the whole
+      forward pass, and of the backward pass.
     """
-
-    forward: float
-    backward: float
-
-
-def count_flops(config, batch_size, seq_length, adapter_size):
-    """The `FlopCount` of one batch; embeddings, pooler and head are not counted."""
-    H, wide = config.hidden_size, config.intermediate_size
-    rows = batch_size * seq_length
-    frozen = 2.0 * rows * (4 * H * H + 2 * H * wide)
-    attention = 2.0 * 2.0 * rows * seq_length * H
-    adapters = 2.0 * 2.0 * 2.0 * rows * H * adapter_size
-    layers = config.num_hidden_layers
-    return FlopCount(
-        forward=layers * (frozen + attention + adapters),
-        backward=layers * (frozen + 2.0 * (attention + adapters)),
-    )
+    H = config.hidden_size
+    rows = config.num_hidden_layers * FLAGS.batch_size * FLAGS.seq_length
+    frozen = 2.0 * rows * (4 * H * H + 2 * H * config.intermediate_size)
+    attention = 2.0 * 2.0 * rows * FLAGS.seq_length * H
+    adapters = 2.0 * 2.0 * 2.0 * rows * H * FLAGS.adapter_size
+    rest = attention + adapters
+    return frozen, frozen + rest, frozen + 2.0 * rest
 
 
 def read_config(name):
@@ -82,37 +76,35 @@ def read_config(name):
 class TimedGraph:
     """A graph with one operation that is run repeatedly."""
 
-    def __init__(self, build, config=None):
-        """Initializes the graph of `build()`, which returns the operation."""
-        self._graph = tf.Graph()
-        with self._graph.as_default():
-            tf.set_random_seed(1)
-            self._fetch = build()
-            self._session = tf.Session(config=config)
+    def __init__(self, operation, config):
+        """Initializes and warms up the graph of the operation, for session `config`."""
+        self._operation = operation
+        self._session = tf.Session(graph=operation.graph, config=config)
+        with operation.graph.as_default():
             self._session.run(
                 [tf.global_variables_initializer(), tf.local_variables_initializer()]
             )
+        for _ in range(3):
+            self._session.run(operation)
         self.seconds = []
         self.processor_seconds = []  # of all threads of this process
 
-    def run(self, times=1, timed=True):
-        """Runs the operation and records the seconds of each run."""
-        for _ in range(times):
-            started, used = time.perf_counter(), time.process_time()
-            self._session.run(self._fetch)
-            if timed:
-                self.seconds.append(time.perf_counter() - started)
-                self.processor_seconds.append(time.process_time() - used)
+    def run(self):
+        """Runs the operation and records its time."""
+        started, used = time.perf_counter(), time.process_time()
+        self._session.run(self._operation)
+        self.seconds.append(time.perf_counter() - started)
+        self.processor_seconds.append(time.process_time() - used)
 
     def operations(self):
         """Microseconds of one traced run, by kind of operation, longest first."""
         report = tf.RunMetadata()
         self._session.run(
-            self._fetch,
+            self._operation,
             options=tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE),
             run_metadata=report,
         )
-        kinds = {op.name: op.type for op in self._graph.get_operations()}
+        kinds = {op.name: op.type for op in self._session.graph.get_operations()}
         total = collections.Counter()
         for device in report.step_stats.dev_stats:
             for node in device.node_stats:
@@ -138,64 +130,73 @@ def read_policy(text, num_layers):
     return flag_checks.parse_policy(name, layers, num_layers)
 
 
-def step_builder(config, mode, policy=optimization.ADAPTER_TUNING):
-    """A function that builds a step on random ids and returns its operation."""
+def run_in_turns(models, seconds):
+    """Runs each `TimedGraph` in turn until the time is over."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        for model in models:
+            model.run()
+
+
+def build_step(config, mode, policy=optimization.ADAPTER_TUNING):
+    """The `TimedGraph` of a step on random ids."""
     random = np.random.RandomState(0)
     shape = (FLAGS.batch_size, FLAGS.seq_length)
-
-    def build():
-        batch = {
-            "input_ids": random.randint(0, config.vocab_size, shape),
-            "input_mask": np.ones(shape),
-            "segment_ids": np.zeros(shape),
-            "label_ids": random.randint(0, _LABELS, shape[:1]),
-            "is_real_example": np.ones(shape[:1]),
-        }
+    batch = {
+        "input_ids": random.randint(0, config.vocab_size, shape),
+        "input_mask": np.ones(shape),
+        "segment_ids": np.zeros(shape),
+        "label_ids": random.randint(0, _LABELS, shape[:1]),
+        "is_real_example": np.ones(shape[:1]),
+    }
+    model_fn = classifier.model_fn_builder(
+        config,
+        _LABELS,
+        init_checkpoint=None,
+        learning_rate=3e-4,
+        num_train_steps=1000,
+        num_warmup_steps=100,
+        use_tpu=False,
+        use_one_hot_embeddings=False,
+        variant=classifier.Variant(
+            classifier.adapter_function(FLAGS.adapter_size, 1e-3),
+            computation=classifier.Computation(
+                precision=FLAGS.precision,
+                xla=FLAGS.xla,
+                recompute_activations=FLAGS.recompute_activations,
+                gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
+                shards=shards(),
+            ),
+            policy=policy,
+        ),
+    )
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
         # Variables, because constants would be folded into the graph.
         features = {
             name: tf.get_local_variable(name, initializer=array.astype(np.int32))
             for name, array in batch.items()
         }
-        spec = classifier.model_fn_builder(
-            config,
-            _LABELS,
-            init_checkpoint=None,
-            learning_rate=3e-4,
-            num_train_steps=1000,
-            num_warmup_steps=100,
-            use_tpu=False,
-            use_one_hot_embeddings=False,
-            variant=classifier.Variant(
-                classifier.adapter_function(FLAGS.adapter_size, 1e-3),
-                computation=classifier.Computation(
-                    precision=FLAGS.precision,
-                    xla=FLAGS.xla,
-                    recompute_activations=FLAGS.recompute_activations,
-                    gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-                    shards=shards(),
-                ),
-                policy=policy,
-            ),
-        )(features, None, mode, {})
-        if mode == estimator.ModeKeys.TRAIN:
-            return spec.train_op
-        return spec.predictions["probabilities"].op
-
-    return build
+        spec = model_fn(features, None, mode, {})
+        is_training = mode == estimator.ModeKeys.TRAIN
+        operation = (
+            spec.train_op if is_training else spec.predictions["probabilities"].op
+        )
+        return TimedGraph(operation, estimators.session_config(shards()))
 
 
-def products_builder(config):
-    """A function that builds the frozen matrix products of one forward pass."""
+def build_products(config):
+    """The `TimedGraph` of the frozen matrix products of one forward pass."""
+    H, wide = config.hidden_size, config.intermediate_size
+    rows = FLAGS.batch_size * FLAGS.seq_length // shards()
+    dtype = classifier.PRECISIONS[FLAGS.precision]
 
-    def build():
-        H, wide = config.hidden_size, config.intermediate_size
-        rows = FLAGS.batch_size * FLAGS.seq_length // shards()
-        dtype = classifier.PRECISIONS[FLAGS.precision]
+    def variable(name, shape):
+        initial = tf.cast(tf.random.normal(shape, stddev=0.1), dtype)
+        return tf.get_local_variable(name, initializer=initial)
 
-        def variable(name, shape):
-            initial = tf.cast(tf.random.normal(shape, stddev=0.1), dtype)
-            return tf.get_local_variable(name, initializer=initial)
-
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
         inputs = [
             {n: variable("input_%d_%d" % (shard, n), [rows, n]) for n in (H, wide)}
             for shard in range(shards())
@@ -208,36 +209,16 @@ def products_builder(config):
                     # In sequence, as in the model.
                     with tf.control_dependencies(last[shard]):
                         last[shard] = [tf.matmul(of_width[shape[0]], kernel).op]
-        return tf.group(*last)
-
-    return build
-
-
-def print_rates(title, flops, seconds, limit):
-    """Prints one line of figures from the median of the timings."""
-    step = float(np.median(seconds))
-    rate, speed = FLAGS.batch_size / step, flops / step
-    text = (
-        "%-10s %8.1f ms  %8.1f examples/s  %9.0f tokens/s  %7.1f GFLOP/s  %.2f of the "
-        "limit  (%d runs)"
-    )
-    tokens = rate * FLAGS.seq_length
-    values = (1e3 * step, rate, tokens, speed / 1e9, speed / limit, len(seconds))
-    print(text % (title, *values), flush=True)
+        return TimedGraph(tf.group(*last), _NO_REWRITING)
 
 
 def compare_policies(config):
     """Prints the time of a training step of each policy, measured in turns."""
-    models = []
-    for text in FLAGS.train_policy:
-        policy = read_policy(text, config.num_hidden_layers)
-        build = step_builder(config, estimator.ModeKeys.TRAIN, policy)
-        models.append(TimedGraph(build, estimators.session_config(shards())))
-        models[-1].run(3, timed=False)
-    end = time.perf_counter() + FLAGS.seconds * len(models)
-    while time.perf_counter() < end:
-        for model in models:
-            model.run()
+    policies = [
+        read_policy(text, config.num_hidden_layers) for text in FLAGS.train_policy
+    ]
+    models = [build_step(config, estimator.ModeKeys.TRAIN, each) for each in policies]
+    run_in_turns(models, FLAGS.seconds * len(models))
     for text, model in zip(FLAGS.train_policy, models):
         ratios = np.divide(model.processor_seconds, models[0].processor_seconds)
         medians = map(np.median, (model.seconds, model.processor_seconds))
@@ -250,46 +231,62 @@ def compare_policies(config):
         )
 
 
-_TEXTS = {
-    "config": "minilm, bert-base, bert-large, or the path of a bert_config.json.",
-    "batch_size": "Examples in a batch.",
-    "seq_length": "Word pieces of each example.",
-    "adapter_size": "Width of the adapters' bottleneck.",
-    "precision": "Of products with frozen weights.",
-    "xla": "Compile the step.",
-    "recompute_activations": "Recompute activations in the backward pass.",
-    "gradient_accumulation_steps": "Micro-batches of a training batch.",
-    "shards": "Intra-batch shards; as in training if not given.",
-    "seconds": "How long each of training and prediction is timed.",
-    "train_policy": "As in run_classifier.py; adapters:3-5 has adapters only in these "
-    "layers. Training steps of several policies are timed in turns, without the matrix "
-    "products.",
-    "trace": "Also list this many kinds of operations of a step, by their time.",
-}
+def compare_to_products(config, title, mode, flops, frozen_flops):
+    """Prints the rates of a step, and the limit of the machine.
+
+    `flops` and `frozen_flops` are those of the step and of the matrix products.
+    """
+    model = build_step(config, mode)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    products = build_products(config)
+    run_in_turns([model] * 2 + [products] * 2, FLAGS.seconds)
+    limit = frozen_flops / np.median(products.seconds)
+    seconds = np.median(model.seconds)
+    rate = FLAGS.batch_size / seconds
+    print(
+        "%-10s %8.1f ms  %8.1f examples/s  %9.0f tokens/s  %7.1f GFLOP/s  %.2f of the "
+        "limit  (%d runs)\n"
+        "           limit %.1f GFLOP/s, peak memory so far %.2f GB"
+        % (
+            *(title, 1e3 * seconds, rate, rate * FLAGS.seq_length),
+            *(flops / seconds / 1e9, flops / seconds / limit, len(model.seconds)),
+            *(limit / 1e9, peak / 1e9),
+        ),
+        flush=True,
+    )
+    for kind, micros in model.operations()[: FLAGS.trace]:
+        print("           %8.1f ms  %s" % (micros / 1e3, kind))
 
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-
-    def define(kind, name, *values, **rest):
-        return kind(name, *values, _TEXTS[name], flag_values=flag_values, **rest)
-
+    integer, switch = flags.DEFINE_integer, flags.DEFINE_bool
     precisions = list(classifier.PRECISIONS)
+    config_text = "minilm, bert-base, bert-large, or the path of a bert_config.json."
+    shards_text = "Intra-batch shards; as in training if not given."
+    policy_text = (
+        "As in run_classifier.py; adapters:3-5 has adapters only in these layers. "
+        "Training steps of several policies are timed in turns, without products."
+    )
+    definitions = (
+        (flags.DEFINE_string, "config", "minilm", config_text),
+        (integer, "batch_size", 32, "Examples in a batch."),
+        (integer, "seq_length", 128, "Word pieces of each example."),
+        (integer, "adapter_size", 64, "Width of the adapters' bottleneck."),
+        (flags.DEFINE_enum, "precision", "float32", precisions, "Of frozen kernels."),
+        (switch, "xla", False, "Compile the step."),
+        (switch, "recompute_activations", False, "As in run_classifier.py."),
+        (integer, "gradient_accumulation_steps", 1, "As in run_classifier.py."),
+        (integer, "shards", None, shards_text, 1),  # at least 1
+        (flags.DEFINE_float, "seconds", 20.0, "Time for each of the two modes."),
+        (flags.DEFINE_multi_string, "train_policy", [modeling.ADAPTERS], policy_text),
+        (integer, "trace", 0, "List this many kinds of operations by their time too."),
+    )
     return {
-        "Flags": (
-            define(flags.DEFINE_string, "config", "minilm"),
-            define(flags.DEFINE_integer, "batch_size", 32),
-            define(flags.DEFINE_integer, "seq_length", 128),
-            define(flags.DEFINE_integer, "adapter_size", 64),
-            define(flags.DEFINE_enum, "precision", "float32", precisions),
-            define(flags.DEFINE_bool, "xla", False),
-            define(flags.DEFINE_bool, "recompute_activations", False),
-            define(flags.DEFINE_integer, "gradient_accumulation_steps", 1),
-            define(flags.DEFINE_integer, "shards", None, lower_bound=1),
-            define(flags.DEFINE_float, "seconds", 20.0),
-            define(flags.DEFINE_multi_string, "train_policy", [modeling.ADAPTERS]),
-            define(flags.DEFINE_integer, "trace", 0),
-        )
+        "Flags": [
+            define(*arguments, flag_values=flag_values)
+            for define, *arguments in definitions
+        ]
     }
 
 
@@ -301,38 +298,18 @@ def main(argv):
     if FLAGS.train_policy != [modeling.ADAPTERS]:
         compare_policies(config)
         return
-    total = count_flops(config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size)
-    sizes = (FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size, shards())
     print(
         "%s, batch %d, length %d, adapters %d, shards %d, TensorFlow %s"
-        % (FLAGS.config, *sizes, tf.version.VERSION)
+        % (
+            *(FLAGS.config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size),
+            *(shards(), tf.version.VERSION),
+        )
     )
-    for title, mode, flops in (
-        ("training", estimator.ModeKeys.TRAIN, total.forward + total.backward),
-        ("prediction", estimator.ModeKeys.PREDICT, total.forward),
-    ):
-        model = TimedGraph(
-            step_builder(config, mode), estimators.session_config(shards())
-        )
-        model.run(3, timed=False)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        products = TimedGraph(products_builder(config), _NO_REWRITING)
-        products.run(2, timed=False)
-        end = time.perf_counter() + FLAGS.seconds
-        while time.perf_counter() < end:
-            model.run(2)
-            products.run(2)
-        products_flops = count_flops(config, FLAGS.batch_size, FLAGS.seq_length, 0)
-        attention = 4.0 * FLAGS.batch_size * FLAGS.seq_length**2 * config.hidden_size
-        frozen = products_flops.forward - config.num_hidden_layers * attention
-        limit = frozen / float(np.median(products.seconds))
-        print_rates(title, flops, model.seconds, limit)
-        print(
-            "           limit %.1f GFLOP/s, peak memory so far %.2f GB"
-            % (limit / 1e9, peak * 1024 / 1e9)
-        )
-        for kind, micros in model.operations()[: FLAGS.trace]:
-            print("           %8.1f ms  %s" % (micros / 1e3, kind))
+    frozen, forward, backward = count_flops(config)
+    training = (estimator.ModeKeys.TRAIN, forward + backward)
+    compare_to_products(config, "training", *training, frozen)
+    prediction = (estimator.ModeKeys.PREDICT, forward)
+    compare_to_products(config, "prediction", *prediction, frozen)
 
 
 if __name__ == "__main__":
