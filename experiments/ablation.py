@@ -49,9 +49,7 @@ def _report(study):
         if np.isnan(values).all():
             continue
         maps[grid.title(task)] = values
-        accuracy = selection.summarize_jobs(
-            trained, study.results, lambda result: result.accuracy
-        )
+        accuracy = selection.summarize_jobs(trained, study.results, "accuracy")
         half = study.layers // 2
         changes = (
             np.nanmin(np.diag(values)), values[0, half - 1], values[half, -1],
@@ -60,13 +58,8 @@ def _report(study):
         row = [grid.title(task), pages.mean_text(accuracy), *map(_percent, changes)]
         rows.append(row)
     if maps:
-        figure = plots.heat_maps(
-            maps,
-            "last layer removed",
-            "first layer removed",
-            "relative change of accuracy",
-        )
-        page.figure("ablation", "Relative change of accuracy, in per cent", figure)
+        caption = "Relative change of accuracy, in per cent"
+        page.figure("ablation", caption, plots.heat_maps(maps))
     header = ("task", "accuracy with all", "worst single layer", "lower half removed",
               "upper half removed", "all removed")  # fmt: skip
     page.table(header, rows)

@@ -68,11 +68,6 @@ class Job(NamedTuple):
         return self.policy.partition(":")[0]
 
     @property
-    def setting(self):
-        """The job without its seed: equal for all seeds of one setting."""
-        return self._replace(seed=0)
-
-    @property
     def trained(self):
         """The job whose adapters this one evaluates; itself if it trains."""
         return self._replace(without="")

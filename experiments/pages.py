@@ -1,6 +1,6 @@
 """Reports: Markdown with tables and figures, and the texts that all of them share."""
 
-import collections
+import operator
 import os
 
 import tensorflow.compat.v1 as tf
@@ -153,13 +153,12 @@ def add_curves(page, study, field, axis, caption, line_of):
       line_of: function from a job to the name of its line.
     """
     panels, baselines, rows = {}, {}, []
-    for task, title in zip(study.tasks, map(grid.title, study.tasks)):
-        by_line: dict = {}
-        for job in study.select(task=task):
-            by_value = by_line.setdefault(line_of(job), {})
-            by_value.setdefault(getattr(job, field), []).append(job)
-        for line, by_value in by_line.items():
+    for task in study.tasks:
+        title = grid.title(task)
+        by_line = selection.group(study.select(task=task), line_of)
+        for line, jobs_of_line in by_line.items():
             points = []
+            by_value = selection.group(jobs_of_line, operator.attrgetter(field))
             for value, jobs in by_value.items():
                 best, summary = selection.best_setting(jobs, study.results)
                 status = status_text(jobs, study.results)
@@ -182,10 +181,9 @@ def finish_report(study, page, command):
     """Adds the jobs by policy, those that are not ok, and the command."""
     page.heading("Jobs")
     rows = []
-    by_method = collections.defaultdict(list)
-    for job in study.jobs:
-        if not job.without:
-            by_method[job.task, job.policy, job.is_corrected].append(job)
+    by_method = selection.group(
+        study.select(without=""), operator.attrgetter("task", "policy", "is_corrected")
+    )
     for (task, policy, is_corrected), jobs in by_method.items():
         seconds = [study.results[job].seconds for job in jobs if job in study.results]
         moments = "corrected" if is_corrected else "plain"

@@ -95,27 +95,22 @@ def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
     return figure
 
 
-def heat_maps(maps, x_label, y_label, bar_label):
-    """A figure with heat maps of relative changes, on one scale of colours.
+def heat_maps(maps):
+    """A figure with heat maps of the ablation of layers, on one scale of colours.
 
-    Args:
-      maps: dict from a title to a float array [L, L]; NaN: no value.
-      x_label: of the columns.
-      y_label: of the rows.
-      bar_label: of the colours.
+    `maps` is a dict from a title to the relative changes of accuracy, a float array
+    [first layer, last layer]; NaN: no value.
     """
     figure = Figure(figsize=(1.2 + 4.4 * len(maps), 4.4), layout="constrained")
-    lowest = min(float(np.nanmin(values)) for values in maps.values())
-    lowest = min(lowest, -0.01)
-    image, all_axes = None, []
+    lowest = min(-0.01, *(float(np.nanmin(values)) for values in maps.values()))
+    image = None
     for number, (title, values) in enumerate(maps.items(), 1):
         axes = figure.add_subplot(1, len(maps), number)
-        all_axes.append(axes)
         axes.set_title(title, fontsize=10)
         # Light where nothing is lost, and darker in grey too.
         image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=0)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label if number == 1 else "")
+        axes.set_xlabel("last layer removed")
+        axes.set_ylabel("first layer removed" if number == 1 else "")
         axes.set_xticks(range(len(values)))
         axes.set_yticks(range(len(values)))
         if len(values) > _MOST_NUMBERED:
@@ -130,7 +125,7 @@ def heat_maps(maps, x_label, y_label, bar_label):
     # Gains are drawn in the color of no loss.
     gains = any(float(np.nanmax(values)) > 0 for values in maps.values())
     figure.colorbar(
-        image, ax=all_axes, label=bar_label, format=PercentFormatter(1, decimals=0),
-        extend="max" if gains else "neither",
+        image, ax=figure.axes, label="relative change of accuracy",
+        format=PercentFormatter(1, decimals=0), extend="max" if gains else "neither",
     )  # fmt: skip
     return figure

@@ -35,12 +35,20 @@ def summarize(scores) -> Summary | None:
     return Summary(statistics.mean(known), error, known)
 
 
-def summarize_jobs(jobs, known, score_of=lambda result: result.score):
+def summarize_jobs(jobs, known, name="score"):
     """The `Summary` of jobs that differ in their seeds, or None.
 
-    `score_of` maps a `results.Result` to a score or None.
+    `name` is that of a property of `results.Result`.
     """
-    return summarize(score_of(known[job]) for job in jobs if job in known)
+    return summarize(getattr(known[job], name) for job in jobs if job in known)
+
+
+def group(jobs, key):
+    """Dict from each value of `key`, a function of a job, to the list of its jobs."""
+    groups: dict = {}
+    for job in jobs:
+        groups.setdefault(key(job), []).append(job)
+    return groups
 
 
 def best_run(jobs, known):
@@ -58,9 +66,7 @@ def best_setting(jobs, known):
     Returns:
       List of the setting's jobs and their `Summary`; [] and None if no job has a score.
     """
-    by_setting: dict = {}
-    for job in jobs:
-        by_setting.setdefault(job.setting, []).append(job)
+    by_setting = group(jobs, lambda job: job._replace(seed=0))
     found = [(seeds, summarize_jobs(seeds, known)) for seeds in by_setting.values()]
     return max(
         (pair for pair in found if pair[1] is not None),

@@ -19,15 +19,13 @@ _SMALL = (("1e-4",), (), (0,), "", True)
 def _variants(study, task, family):
     """Adapter sizes or numbers of layers of a family that have scores for a task.
 
-    Yields:
-      Name, count of trained parameters, `selection.Summary` of the best setting, and
-      the status of all jobs.
+    Yields the name, the count of trained parameters, the `selection.Summary` of the
+    best setting, and the status of all jobs.
     """
-    by_name: dict = {}
-    for job in study.select(task=task, kind=_FAMILIES[family]):
-        value = job.adapter_size or job.policy.partition(":")[2]
-        by_name.setdefault(("%s %s" % (family, value)).strip(), []).append(job)
-    for name, jobs in by_name.items():
+    jobs = study.select(task=task, kind=_FAMILIES[family])
+    by_variant = selection.group(jobs, lambda job: (job.adapter_size, job.policy))
+    for (size, policy), jobs in by_variant.items():
+        name = ("%s %s" % (family, size or policy.partition(":")[2])).strip()
         best, summary = selection.best_setting(jobs, study.results)
         trained = selection.parameter_count(best, study.results)
         if trained is not None:
@@ -43,17 +41,15 @@ def _best_full(study, task):
 
 def _add_all_tasks(study, page):
     """Figures 1 and 3: the score minus that of full fine-tuning, over all tasks."""
-    found: dict = {}
     full = {task: _best_full(study, task) for task in study.tasks}
     tasks = [task for task in study.tasks if full[task] is not None]
-    for task in tasks:
-        for family in _FAMILIES:
-            by_name = found.setdefault(family, {})
+    lines, rows = [], []
+    for family in _FAMILIES:
+        by_name: dict = {}
+        for task in tasks:
             for name, trained, summary, _ in _variants(study, task, family):
                 difference = 100 * (summary.mean - full[task].mean)
                 by_name.setdefault(name, []).append((trained, difference))
-    lines, rows = [], []
-    for family, by_name in found.items():
         x, bands = [], []
         for name, pairs in by_name.items():
             # Percentiles over different tasks are not comparable.
@@ -79,10 +75,11 @@ def _add_all_tasks(study, page):
         {panel: 0},
         "full fine-tuning",
     )
-    caption = (
-        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks"
+    page.figure(
+        "size_all_tasks",
+        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks",
+        figure,
     )
-    page.figure("size_all_tasks", caption, figure)
     page.table(["", "trained", *("%dth" % p for p in _PERCENTILES)], rows)
 
 

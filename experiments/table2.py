@@ -18,8 +18,7 @@ _LINES = {
 def _total_parameters(ratios):
     """Parameters of all tasks as a multiple of the base model's, as text.
 
-    Args:
-      ratios: trained parameters of each task as a multiple; None: not known.
+    `ratios` has the trained parameters of each task as a multiple; None: not known.
     """
     mean = pages.mean_or_none(ratios)
     if mean is None:
@@ -40,18 +39,12 @@ def _report(study):
         for task in study.tasks:
             jobs = study.select(task=task, kind=policy)
             best, dev = selection.best_setting(jobs, study.results)
-            test = selection.summarize_jobs(
-                best, study.results, lambda result: result.test_score
-            )
+            test = selection.summarize_jobs(best, study.results, "test_score")
             trained = selection.parameter_count(best, study.results)
             base = selection.parameter_count(best, study.results, "base")
             tests.append(test and test.mean)
             ratios.append(base and trained and trained / base)
-            texts = (
-                pages.setting_text(best),
-                pages.mean_text(dev),
-                pages.mean_text(test),
-            )
+            texts = pages.setting_text(best), *map(pages.mean_text, (dev, test))
             status = pages.status_text(jobs, study.results)
             rows.append([task, name, *texts, pages.count_text(trained), status])
         score = pages.points(pages.mean_or_none(tests))

@@ -56,7 +56,7 @@ def test_test_rows_do_not_select():
     best, _ = selection.best_setting(jobs, known)
     assert best == jobs[:2]
     assert selection.best_run(jobs, known) == jobs[0]
-    of_test = selection.summarize_jobs(best, known, lambda each: each.test_score)
+    of_test = selection.summarize_jobs(best, known, "test_score")
     assert of_test.mean == pytest.approx(0.15)
 
 
