@@ -251,7 +251,8 @@ def plan_text(jobs, known, settings):
 
 def _write_report(name, experiment, study, values):
     """Writes the report on all jobs of the study."""
-    page = experiment.report(study)
+    page = pages.start_report(study, experiment.title)
+    experiment.report(study, page)
     pages.finish_report(study, page, _command(name, values))
     folder = os.path.join(study.work_dir, name)
     path = page.write(folder)

@@ -32,8 +32,7 @@ def _percent(value):
     return pages.NONE if np.isnan(value) else "%.1f %%" % (100 * value)
 
 
-def _report(study):
-    page = pages.start_report(study, "Figure 6: adapters removed")
+def _report(study, page):
     page.text(
         "Relative change of the accuracy on the dev set, mean over seeds, without "
         "further training. Collapsed seeds count: they have nothing to lose."
@@ -68,10 +67,10 @@ def _report(study):
         "accuracy down to that of the most frequent label (37 % on MNLI, 69 % on "
         "CoLA), and the lowest layers matter least. Layers are counted from 0."
     )
-    return page
 
 
 EXPERIMENT = grid.Experiment(
+    title="Figure 6: adapters removed",
     about="Adapters of spans of layers removed from trained models (heat maps).",
     paper=grid.Preset(("mnli", "cola"), 3, [grid.adapters(("3e-4",), epochs=(20,))]),
     small=grid.Preset(("mrpc", "cola"), 1, [grid.small_adapters()]),

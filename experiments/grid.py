@@ -147,10 +147,11 @@ class Preset(NamedTuple):
 class Experiment(NamedTuple):
     """An experiment, which its module defines as `EXPERIMENT`."""
 
+    title: str  # of its report
     about: str  # one sentence
     paper: Preset
     small: Preset
-    report: Callable  # of a `Study`; gives a `pages.Page`
+    report: Callable  # of a `Study` and a `pages.Page`, which it completes
     # Of a training run and the number of layers; gives evaluations, a list of `Job`.
     evaluations: Callable = lambda job, layers: []
 

@@ -3,8 +3,7 @@
 from experiments import grid, pages
 
 
-def _report(study):
-    page = pages.start_report(study, "Figure 6, right: the initial scale")
+def _report(study, page):
     pages.add_curves(
         page,
         study,
@@ -14,7 +13,6 @@ def _report(study):
         line_of=lambda job: "adapters of size 64",
     )
     page.text("The paper: flat below 1e-2, worse above, most of all on CoLA.")
-    return page
 
 
 _PAPER_METHODS = [
@@ -26,6 +24,7 @@ _SMALL_METHODS = [
     for scale in ("1e-7", "1e-5", "1e-3", "1e-2", "1e-1", "1")
 ]
 EXPERIMENT = grid.Experiment(
+    title="Figure 6, right: the initial scale",
     about="The adapters' initial standard deviation, 1e-7 to 1.",
     paper=grid.Preset(("mnli", "cola"), 3, _PAPER_METHODS),
     small=grid.Preset(("cola",), 2, _SMALL_METHODS),

@@ -90,9 +90,8 @@ def make_flags(job, settings):
     if job.task in settings.task_files:
         values["task_config"] = settings.task_files[job.task]
     else:
-        task = glue_data.get_task(job.task)
+        task, values["data_dir"] = find_task(job.task, settings)
         values["task_name"] = task.name
-        values["data_dir"] = os.path.join(settings.glue_dir, task.title)
         values["max_seq_length"] = grid.MAX_SEQ_LENGTH
     if not job.without:
         values["train_batch_size"] = grid.BATCH_SIZE
@@ -153,16 +152,13 @@ def input_digests(name, settings):
         if tf.io.gfile.exists(path):
             paths[split.filename] = path
         elif split == task.train:
-            fetch = "python glue_data.py --data_dir=%s --tasks=%s fetches it"
             raise UserError(
-                "there is no %s; of GLUE, %s"
-                % (path, fetch % (settings.glue_dir, task.title))
+                "there is no %s; of GLUE, python glue_data.py --data_dir=%s --tasks=%s "
+                "fetches it" % (path, settings.glue_dir, task.title)
             )
     digests = {key: files.digest(path) for key, path in paths.items()}
-    digests["init_checkpoint"] = checkpoints.Checkpoint(
-        settings.flags["init_checkpoint"]
-    ).index_digest()
-    return digests
+    checkpoint = checkpoints.Checkpoint(settings.flags["init_checkpoint"])
+    return {**digests, "init_checkpoint": checkpoint.index_digest()}
 
 
 def _differences(job, result, settings):
@@ -186,10 +182,8 @@ def _differences(job, result, settings):
 def check_same_settings(known, settings):
     """Refuses results of another encoder, data or settings than those of now.
 
-    Args:
-      known: dict from `Job` to `results.Result`; those that are repeated may differ.
-      settings: a `SweepSettings`. Where it lacks a flag of the encoder, as a report
-        may, only the flags that it has are compared.
+    Results of jobs that are repeated may differ. Where `settings` lacks a flag of the
+    encoder, as those of a report may, only the flags that it has are compared.
 
     Raises:
       UserError: naming a job, what differs, and both values.

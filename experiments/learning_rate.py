@@ -7,7 +7,7 @@ _RATES = ("2e-5", "5e-5", "1e-4", "2e-4", "5e-4", "1e-3")
 _SMALL_RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 
 
-def _report(study):
+def _report(study, page):
     def line_of(job):
         is_full = job.policy == optimization.FULL
         name = "full fine-tuning" if is_full else "adapters"
@@ -15,7 +15,6 @@ def _report(study):
             return name
         return "%s, moments %s" % (name, "corrected" if job.is_corrected else "plain")
 
-    page = pages.start_report(study, "Figure 7: learning rates")
     pages.add_curves(
         page,
         study,
@@ -27,7 +26,6 @@ def _report(study):
     page.text(
         "The paper shows learning rates of 2e-5 to 1e-3, and the best score at each."
     )
-    return page
 
 
 _PAPER_METHODS = [
@@ -43,6 +41,7 @@ _SMALL_METHODS = [
     )
 ]
 EXPERIMENT = grid.Experiment(
+    title="Figure 7: learning rates",
     about="The best score at each learning rate, adapters and full fine-tuning.",
     paper=grid.Preset(("mnli", "cola"), 3, _PAPER_METHODS),
     small=grid.Preset(("cola",), 1, _SMALL_METHODS),

@@ -144,13 +144,8 @@ def score_line(name, points):
 def add_curves(page, study, field, axis, caption, line_of):
     """Adds a plot and a table of the best score at each value of a swept setting.
 
-    Args:
-      page: a `Page`.
-      study: a `grid.Study`.
-      field: the setting's name in `grid.Job`, and that of the figure's files.
-      axis: names of the axis in the table and in the plot.
-      caption: below the figure.
-      line_of: function from a job to the name of its line.
+    `field` is its name in `grid.Job`, and that of the figure's files; `axis` has its
+    names in the table and in the plot; `line_of` gives the name of a job's line.
     """
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:

@@ -46,12 +46,8 @@ def render(figure, ending):
 def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
     """A figure with a panel of lines over a logarithmic axis for each title.
 
-    Args:
-      panels: dict from a title to a list of `Line`.
-      x_label: of the x axis.
-      y_label: of the y axis.
-      baselines: dict from a title to y of a line across its panel, if any.
-      baseline_name: the name of that line.
+    `panels` is a dict from a title to a list of `Line`; `baselines` one from a title to
+    y of a line across its panel, if it has one.
     """
     columns = min(len(panels), _MOST_COLUMNS)
     rows = math.ceil(len(panels) / columns)

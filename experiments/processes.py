@@ -284,19 +284,13 @@ class _Sweep:
 
 
 def run(jobs, settings, at_a_time=1, start=Process):
-    """Runs all jobs that are not done, and writes their results.
+    """Runs the jobs that are not done, `at_a_time`, and writes their results.
 
     A stop signal is passed on to the processes that run: each writes a checkpoint, and
     the same jobs resume from there the next time. A second one ends them at once.
 
-    Args:
-      jobs: list of `grid.Job`.
-      settings: a `job_flags.SweepSettings`.
-      at_a_time: how many processes run.
-      start: what starts a job, called as `Process`.
-
-    Returns:
-      Dict from `Job` to `results.Result`: of all jobs that have one now, or are held.
+    `start` starts a job, called as `Process`. Returns a dict from `Job` to
+    `results.Result`, of all jobs that have one now, or are held.
 
     Raises:
       SystemExit: a signal has ended this.

@@ -122,15 +122,13 @@ def _add_each_task(study, page):
     )
 
 
-def _report(study):
-    page = pages.start_report(study, "Size against quality: figures 1, 3 and 4")
+def _report(study, page):
     page.text(
         "For each size, and each number of layers, the setting with the highest mean "
         "on the dev set."
     )
     _add_all_tasks(study, page)
     _add_each_task(study, page)
-    return page
 
 
 _PAPER_METHODS = [
@@ -146,6 +144,7 @@ _SMALL_METHODS = [
     grid.small_adapters(sizes=(1, 8, 64, 256)),
 ]
 EXPERIMENT = grid.Experiment(
+    title="Size against quality: figures 1, 3 and 4",
     about="Adapter sizes, top layers and layer norms against full fine-tuning.",
     paper=grid.Preset(grid.GLUE, 3, _PAPER_METHODS),
     small=grid.Preset(("mrpc", "cola"), 2, _SMALL_METHODS),

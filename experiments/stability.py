@@ -72,18 +72,17 @@ def _add_task(study, page, task):
     page.figure("stability_%s" % task, caption, figure)
 
 
-def _report(study):
-    page = pages.start_report(study, "Which training runs learn")
+def _report(study, page):
     page.text(
         "A seed learned where it is more than %g points above the baseline."
         % (100 * MARGIN)
     )
     for task in study.tasks:
         _add_task(study, page, task)
-    return page
 
 
 EXPERIMENT = grid.Experiment(
+    title="Which training runs learn",
     about="The fraction of training runs that learn, with and without bias correction.",
     paper=_preset(("mrpc", "rte", "cola"), 5, grid.adapters(_RATES, epochs=(3,))),
     small=_preset(("mrpc",), 3, grid.adapters(_RATES, scale=grid.SMALL_SCALE)),

@@ -171,15 +171,13 @@ def _write_submissions(study, page, lines):
         page.code("\n".join(commands))
 
 
-def _report(study):
-    page = pages.start_report(study, "Table 1: GLUE")
+def _report(study, page):
     lines = _lines(study)
     _add_best_runs(study, page, lines)
     found = _add_best_settings(study, page, lines)
     _add_differences(study, page, lines, found)
     _add_sizes(study, page)
     _write_submissions(study, page, lines)
-    return page
 
 
 _PAPER_METHODS = [
@@ -192,6 +190,7 @@ _SMALL_METHODS = [
     grid.small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
 ]
 EXPERIMENT = grid.Experiment(
+    title="Table 1: GLUE",
     about="GLUE: full fine-tuning and adapters, selected on the dev sets.",
     paper=grid.Preset(grid.GLUE, 5, _PAPER_METHODS),
     small=grid.Preset(("mrpc", "rte", "cola", "sts-b"), 3, _SMALL_METHODS),

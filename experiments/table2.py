@@ -27,8 +27,7 @@ def _total_parameters(ratios):
     return "%.3gx" % (mean * len(ratios) + (0 if mean >= 1 else 1))
 
 
-def _report(study):
-    page = pages.start_report(study, "Table 2: further tasks")
+def _report(study, page):
     page.text(
         "Settings are selected by the mean on the dev set over seeds; the score is the "
         "mean on the test set of the same runs."
@@ -62,7 +61,6 @@ def _report(study):
         "included, as a multiple of the base model; of full fine-tuning a whole model "
         "for each task."
     )
-    return page
 
 
 _PAPER_METHODS = [
@@ -76,6 +74,7 @@ _SMALL_METHODS = [
     grid.small_adapters(sizes=(8, 64)),
 ]
 EXPERIMENT = grid.Experiment(
+    title="Table 2: further tasks",
     about="Tasks of --task_configs: full fine-tuning, top layers, adapters.",
     paper=grid.Preset((), 3, _PAPER_METHODS),
     small=grid.Preset((), 2, _SMALL_METHODS),

@@ -1,6 +1,6 @@
 """The numbers of each report, on made-up results, compared with hand calculations."""
 
-from experiments import results
+from experiments import pages, results
 from experiments.catalogue import EXPERIMENTS
 from tests.made_up_results import make_study, result
 
@@ -11,7 +11,9 @@ def report(name, words, result_of, **changed):
     jobs = tuple(EXPERIMENTS[name].jobs(study))
     known = {job: result_of(job) for job in jobs}
     known = {job: each for job, each in known.items() if each is not None}
-    return EXPERIMENTS[name].report(study._replace(jobs=jobs, results=known)).markdown
+    page = pages.Page(name)
+    EXPERIMENTS[name].report(study._replace(jobs=jobs, results=known), page)
+    return page.markdown
 
 
 def with_parameters(score, trained, **rest):
