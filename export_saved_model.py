@@ -18,18 +18,9 @@ from serving import saved_model
 from system import console
 from weights import base_model
 
-_REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file", "output")
-
 
 def define_flags(flag_values):
-    """Defines this program's flags.
-
-    Args:
-      flag_values: an `absl.flags.FlagValues`.
-
-    Returns:
-      Dict from a group's title to its flags, for `command_line.print_help`.
-    """
+    """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": flag_values}
     return {
         "Required": (
@@ -61,10 +52,9 @@ def main(argv):
     """Exports the packages."""
     console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
-    command_line.check_required(values, _REQUIRED)
-    base = base_model.BaseFiles(
-        values.init_checkpoint, values.bert_config_file, values.vocab_file
-    )
+    names = base_model.BaseFiles._fields
+    command_line.check_required(values, ["adapters", *names, "output"])
+    base = base_model.BaseFiles(*(values[name].value for name in names))
     known_tasks = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
     saved_model.export(
         values.adapters, base, values.output, values.frozen_dtype, known_tasks

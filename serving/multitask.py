@@ -26,8 +26,6 @@ from weights import adapter_package, diagnosis, variable_shapes
 # In tables an activation is its index here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
 
-_SIZE_TABLES = ("num_labels", "is_regression", "adapter_sizes", "activations")
-
 
 class PackageStack(NamedTuple):
     """The trained weights of several tasks that share a base model."""
@@ -42,9 +40,8 @@ class PackageStack(NamedTuple):
 
     def tables(self):
         """The inputs of `build_graph`: dict from name to array, weights included."""
-        return dict(
-            self.weights, **{name: getattr(self, name) for name in _SIZE_TABLES}
-        )
+        sizes = ("num_labels", "is_regression", "adapter_sizes", "activations")
+        return dict(self.weights, **{name: getattr(self, name) for name in sizes})
 
     def used_activations(self):
         """Names of the activations that some task has, sorted."""
@@ -110,9 +107,6 @@ def fill_missing_weights(package, checkpoint):
       package: an `adapter_package.AdapterPackage`.
       checkpoint: the `checkpoints.Checkpoint` of the base model.
 
-    Returns:
-      An `adapter_package.AdapterPackage` with adapters and layer norms in all layers.
-
     Raises:
       UserError: the package was trained on another base model.
     """
@@ -135,8 +129,7 @@ def stack_packages(packages):
     """Concatenates the weights of several tasks.
 
     Args:
-      packages: list of `adapter_package.AdapterPackage`, all from
-        `fill_missing_weights`.
+      packages: list of `adapter_package.AdapterPackage` from `fill_missing_weights`.
 
     Returns:
       A `PackageStack`, its tasks in the order of the packages.
@@ -145,29 +138,26 @@ def stack_packages(packages):
       UserError: see `check_compatible`.
     """
     check_compatible(packages)
-    names = packages[0].weights
+    activation_ids = [ACTIVATIONS.index(package.activation) for package in packages]
     return PackageStack(
         tasks=[package.task for package in packages],
         labels=[package.labels for package in packages],
         weights={
             name: np.concatenate([_table_rows(name, p.weights[name]) for p in packages])
-            for name in names
+            for name in packages[0].weights
         },
         num_labels=np.array([len(p.labels) or 1 for p in packages], np.int32),
         is_regression=np.array([p.is_regression for p in packages], bool),
         adapter_sizes=np.array([p.adapter_size or 1 for p in packages], np.int32),
-        activations=np.array(
-            [ACTIVATIONS.index(p.activation) for p in packages], np.int32
-        ),
+        activations=np.array(activation_ids, np.int32),
     )
 
 
 def check_compatible(packages):
-    """Refuses packages that cannot be loaded together.
+    """Refuses packages of the same task name, or that differ in base model or case.
 
     Raises:
-      UserError: no package is given, or two packages differ in base model, vocabulary
-        or case, or have the same task name.
+      UserError: two packages cannot be loaded together, or none is given.
     """
     if not packages:
         raise UserError("no adapter package is given: give at least one")
@@ -267,13 +257,7 @@ def _index_table(counts, task_ids):
 
 
 def build_graph(
-    bert_config,
-    tables,
-    input_ids,
-    input_mask,
-    segment_ids,
-    task_ids,
-    activations=ACTIVATIONS,
+    bert_config, tables, input_ids, input_mask, segment_ids, task_ids, used_activations
 ):
     """Builds the graph, with variables for the frozen weights.
 
@@ -281,12 +265,9 @@ def build_graph(
       bert_config: a `modeling.BertConfig`.
       tables: dict from name to tensor, see `PackageStack.tables`. First dimensions may
         be unknown, and differ between calls.
-      input_ids: int32 [B, S].
-      input_mask: int32 [B, S].
-      segment_ids: int32 [B, S].
+      input_ids, input_mask, segment_ids: int32 [B, S].
       task_ids: int32 [B], each from 0 to T - 1.
-      activations: names, of `ACTIVATIONS`, of the tasks' activations; each is computed
-        for all examples.
+      used_activations: see `PackageStack`; each is computed for all examples.
 
     Returns:
       An `Outputs`.
@@ -317,7 +298,7 @@ def build_graph(
             return tf.gather(tables[scope + name], index)
 
         def activate(inner):  # [B, P, A]
-            inner = _activate(inner, activation, activations)
+            inner = _activate(inner, activation, used_activations)
             return tf.where_v2(units.is_own[:, tf.newaxis], inner, 0.0)
 
         # The table has one row per unit: [B, A, H].

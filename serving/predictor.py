@@ -53,9 +53,6 @@ class _Tasks(NamedTuple):
     tokenizer: tokenization.FullTokenizer | None  # with their do_lower_case
 
 
-_NO_TASKS = _Tasks({}, None, None)
-
-
 class _Encoded(NamedTuple):
     """The features of one row, without padding."""
 
@@ -78,9 +75,7 @@ class Predictor:
         """Checks the files of the base model; the first prediction loads it.
 
         Args:
-          init_checkpoint: path of the checkpoint, without file endings.
-          bert_config_file: path of its bert_config.json.
-          vocab_file: path of its vocab.txt.
+          init_checkpoint, bert_config_file, vocab_file: see `base_model.BaseFiles`.
           batch_size: maximum number of rows in a batch.
 
         Raises:
@@ -89,9 +84,8 @@ class Predictor:
         if batch_size < 1:
             raise UserError("batch_size=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
-        base = base_model.read(
-            base_model.BaseFiles(init_checkpoint, bert_config_file, vocab_file), _REMEDY
-        )
+        paths = base_model.BaseFiles(init_checkpoint, bert_config_file, vocab_file)
+        base = base_model.read(paths, _REMEDY)
         self._config = base.bert_config
         self._tokenizers = {
             do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
@@ -102,7 +96,7 @@ class Predictor:
         # Reads all, so damage is found.
         base.checkpoint.base_fingerprint(variable_shapes.frozen_shapes(self._config))
         self._graph = _Graph(self._config, init_checkpoint)
-        self._tasks = _NO_TASKS
+        self._tasks = _Tasks({}, None, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
 
@@ -161,28 +155,15 @@ class Predictor:
             self._replace([package for package in packages if package.task != name])
 
     def _replace(self, packages):
-        if not packages:
-            self._tasks = _NO_TASKS
-            return
-        stack = multitask.stack_packages(packages)
-        # All packages of a stack have the same do_lower_case.
-        tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
-        by_name = {package.task: package for package in packages}
-        self._tasks = _Tasks(by_name, stack, tokenizer)
+        stack = tokenizer = None
+        if packages:
+            stack = multitask.stack_packages(packages)
+            # All packages of a stack have the same do_lower_case.
+            tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
+        self._tasks = _Tasks({each.task: each for each in packages}, stack, tokenizer)
 
     def predict(self, task, rows):
-        """Predicts rows of one task.
-
-        Args:
-          task: name of the task.
-          rows: iterable of texts, or of pairs of texts.
-
-        Returns:
-          List of `Prediction`, in the order of the rows.
-
-        Raises:
-          UserError: there is no such task.
-        """
+        """Predicts rows, texts or pairs of texts, of one task; see `predict_mixed`."""
         return self.predict_mixed(
             (task, row, None) if isinstance(row, str) else (task, *row) for row in rows
         )
@@ -212,7 +193,6 @@ class Predictor:
             with self._computing:
                 self._graph.load(tasks.stack)
                 scores, predicted = self._graph.run(batch)
-            _check_finite(scores, batch)
             for i, row, row_scores, label_id in zip(places, batch, scores, predicted):
                 predictions[i] = _prediction(row.package, row_scores, label_id)
             if on_batch is not None:
@@ -220,24 +200,11 @@ class Predictor:
         return predictions
 
 
-def _check_finite(scores, batch):
-    """Raises a `UserError` that names the task if scores are not finite."""
-    for row, is_number in zip(batch, np.isfinite(scores).all(axis=1)):
-        if not is_number:
-            raise UserError(
-                "the scores of task %s are not finite: the weights of its adapter "
-                "package %s overflow; train it again"
-                % (row.package.task, row.package.path)
-            )
-
-
 def _find(tasks, name):
     """The package of a task; raises a `UserError` if there is none."""
     if name not in tasks.packages:
-        raise UserError(
-            "there is no task %r, there are: %s"
-            % (name, ", ".join(tasks.packages) or "none")
-        )
+        known = ", ".join(tasks.packages) or "none"
+        raise UserError("there is no task %r, there are: %s" % (name, known))
     return tasks.packages[name]
 
 
@@ -251,22 +218,25 @@ def _encode(tasks, task, text_a, text_b):
         )
     # Any label, which is not used.
     label = package.labels[0] if package.labels else "0"
-    example = features.convert_single_example(
+    found = features.convert_single_example(
         _NOT_LOGGED,
         features.InputExample(None, text_a, text_b, label),
         package.labels or None,
         package.config["max_seq_length"],
         tasks.tokenizer,
     )
-    length = sum(example.input_mask)
+    n = sum(found.input_mask)
     task_id = list(tasks.packages).index(task)
-    return _Encoded(
-        package, task_id, example.input_ids[:length], example.segment_ids[:length]
-    )
+    return _Encoded(package, task_id, found.input_ids[:n], found.segment_ids[:n])
 
 
 def _prediction(package, scores, label_id):
     """A `Prediction` from a row of `multitask.Outputs`."""
+    if not np.isfinite(scores).all():
+        raise UserError(
+            "the scores of task %s are not finite: the weights of its adapter package "
+            "%s overflow; train it again" % (package.task, package.path)
+        )
     if package.is_regression:
         return Prediction(package.task, None, None, {}, float(scores[0]))
     probabilities = dict(zip(package.labels, scores.tolist()))

@@ -59,17 +59,15 @@ def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
     """
     folder = _next_version(output)
     content = _read(adapters, base, known_tasks)
-    need = _count_bytes(content, DTYPES[frozen_dtype])
+    dtype = DTYPES[frozen_dtype]
+    need = sum(value.nbytes for value in content.stack.weights.values())
+    need += sum(value.size for value in content.frozen.values()) * dtype.size
     # The working folder's name is not a number, so TensorFlow Serving does not load it.
     with files.atomic_folder(folder, need) as partial:
-        _write(partial, content, DTYPES[frozen_dtype])
-    logging.info(
-        "Wrote %s: %d tasks (%s), %.1f MB.",
-        folder,
-        len(content.stack.tasks),
-        ", ".join(content.stack.tasks),
-        need / 1e6,
-    )
+        _write(partial, content, dtype)
+    tasks = content.stack.tasks
+    text = "Wrote %s: %d tasks (%s), %.1f MB."
+    logging.info(text, folder, len(tasks), ", ".join(tasks), need / 1e6)
     return folder
 
 
@@ -111,23 +109,14 @@ def _read(adapters, base, known_tasks):
 def _next_version(output):
     """The path of the next version."""
     if "://" in output:
-        raise UserError(
-            "--output=%s: it must be a local folder; copy the finished version to the "
-            "server" % output
-        )
+        text = "--output=%s: it must be a local folder; copy the version to the server"
+        raise UserError(text % output)
     if os.path.exists(output) and not os.path.isdir(output):
         raise UserError("--output=%s is a file: give a folder" % output)
     names = os.listdir(output) if os.path.isdir(output) else []
     # TensorFlow Serving takes folders with numeric names as versions.
     versions = [int(name) for name in names if name.isdecimal()]
     return os.path.join(output, str(max(versions, default=0) + 1))
-
-
-def _count_bytes(content, frozen_dtype):
-    """The size of all weights, which are nearly all of a SavedModel."""
-    frozen = sum(value.size for value in content.frozen.values())
-    trained = sum(value.nbytes for value in content.stack.weights.values())
-    return frozen * frozen_dtype.size + trained
 
 
 # --- the graph ------------------------------------------------------------------
@@ -141,26 +130,22 @@ def _build_graph(content, frozen_dtype):
         for name in ("input_ids", "input_mask", "segment_ids")
     }
     inputs["task"] = tf.placeholder(tf.string, [None], "task")
-    tables = {
-        name: tf.constant(value)
-        for name, value in stack.tables().items()
-        if name not in stack.weights
-    }
+    zeros = tf.zeros_initializer()
     # A separate scope: these are not the variables of a single-task model.
     with tf.variable_scope("tasks", use_resource=True):
-        for name, value in stack.weights.items():
-            tables[name] = modeling.get_variable(
-                name, value.shape, tf.zeros_initializer()
-            )
+        tables = {
+            name: modeling.get_variable(name, value.shape, zeros)
+            if name in stack.weights
+            else tf.constant(value)
+            for name, value in stack.tables().items()
+        }
     checked = multitask.check_inputs(inputs, content.bert_config)
     task_ids = _look_up_tasks(checked["task"], stack.tasks)
     with tf.variable_scope("", custom_getter=_frozen_getter(frozen_dtype)):
         model = multitask.build_graph(
             content.bert_config,
             tables,
-            checked["input_ids"],
-            checked["input_mask"],
-            checked["segment_ids"],
+            *(checked[name] for name in ("input_ids", "input_mask", "segment_ids")),
             task_ids,
             stack.used_activations(),
         )
@@ -174,23 +159,17 @@ def _build_graph(content, frozen_dtype):
 
 
 def _look_up_tasks(names, known):
-    """Ids of tasks, int32 [B], by their names, string [B].
+    """Ids, int32 [B], of tasks by names, string [B]; `known` are all, in order of ids.
 
-    Fails with the name of a task that is not in `known`, the names in order of ids.
+    The graph fails with the names that are not known.
     """
     # A comparison, because clients would have to initialize a lookup table.
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
-    check = tf.Assert(
-        tf.reduce_all(is_known),
-        [
-            "there is no such task in this model:",
-            tf.boolean_mask(names, ~is_known),
-            "its tasks are:",
-            tf.constant(known),
-        ],
-        summarize=len(known),
-    )
+    unknown = tf.boolean_mask(names, ~is_known)
+    text = "there is no such task in this model:"
+    message = [text, unknown, "its tasks are:", tf.constant(known)]
+    check = tf.Assert(tf.reduce_all(is_known), message, summarize=len(known))
     with tf.control_dependencies([check]):
         return tf.argmax(tf.cast(is_task, tf.int32), axis=1, output_type=tf.int32)
 
@@ -240,13 +219,12 @@ def _write(folder, content, frozen_dtype):
             tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(path))
         _load_weights(session, content)
         logging.info("Writing the model.")
+        signature = tf.saved_model.predict_signature_def(inputs, outputs)
         builder = tf.saved_model.Builder(folder)
         builder.add_meta_graph_and_variables(
             session,
             [tf.saved_model.tag_constants.SERVING],
-            signature_def_map={
-                SIGNATURE: tf.saved_model.predict_signature_def(inputs, outputs)
-            },
+            signature_def_map={SIGNATURE: signature},
             assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS),
             strip_default_attrs=True,
         )
@@ -269,14 +247,11 @@ def _write_assets(folder, content):
         }
         for package in content.packages
     ]
-    shared = {  # by all packages
-        "do_lower_case": content.packages[0].config["do_lower_case"],
-        "base": content.base,
-        "tasks": tasks,
-    }
+    do_lower_case = content.packages[0].config["do_lower_case"]  # as in all packages
+    entries = {"do_lower_case": do_lower_case, "base": content.base, "tasks": tasks}
     tasks_path = os.path.join(folder, TASKS_NAME)
     with open(tasks_path, "w", encoding="utf-8") as writer:
-        writer.write(json.dumps(shared, indent=2, ensure_ascii=False) + "\n")
+        writer.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
     vocabulary_path = os.path.join(folder, VOCABULARY_NAME)
     tf.io.gfile.copy(content.vocab_file, vocabulary_path)
     return [tasks_path, vocabulary_path]

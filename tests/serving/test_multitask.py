@@ -52,7 +52,7 @@ def run(packages, base, batch, task_ids, activations=None):
             config,
             tables,
             task_ids=ids,
-            activations=activations or stack.used_activations(),
+            used_activations=activations or stack.used_activations(),
             **inputs,
         )
         small_packages.load(session, values)
