@@ -249,12 +249,11 @@ def plan_text(jobs, known, settings):
     return text + "\nabout %s are left, one job at a time" % _duration(seconds)
 
 
-def _write_report(name, experiment, study, values):
+def _write_report(folder, experiment, study, command):
     """Writes the report on all jobs of the study."""
     page = pages.start_report(study, experiment.title)
     experiment.report(study, page)
-    pages.finish_report(study, page, _command(name, values))
-    folder = os.path.join(study.work_dir, name)
+    pages.finish_report(study, page, command)
     path = page.write(folder)
     # Without jobs the results were read from the archive, and may be only a part of it.
     if results.has_jobs(study.work_dir):
@@ -344,7 +343,8 @@ def _run_experiment(name, experiment, values):
         status = _exit_status(jobs, processes.run(jobs, settings, values.jobs, start))
     if not values.job:
         known = results.read_all(study.work_dir, study.jobs, name)
-        _write_report(name, experiment, study._replace(results=known), values)
+        study = study._replace(results=known)
+        _write_report(folder, experiment, study, _command(name, values))
     return status
 
 

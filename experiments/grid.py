@@ -105,9 +105,9 @@ def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE):
     return Method(modeling.ADAPTERS, rates, epochs, sizes, scale)
 
 
-def top_layers(counts, *rest):
-    """A `Method` for each number of top layers; `rest` as of `Method`."""
-    return [Method("%s:%d" % (optimization.TOP_K, k), *rest) for k in counts]
+def top_layers(counts, *args, **kwargs):
+    """A `Method` for each number of top layers; the other arguments as of `Method`."""
+    return [Method("%s:%d" % (optimization.TOP_K, k), *args, **kwargs) for k in counts]
 
 
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):

@@ -157,16 +157,11 @@ class Process:
     def wait(self):
         """Waits for its end; returns status, end of the output and seconds."""
         status = self._process.wait()
-        tail = read_tail(self._output)
+        size = self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, size - TAIL_BYTES))
+        tail = self._output.read().decode("utf-8", "replace")
         self._output.close()
         return status, tail, time.monotonic() - self._begun
-
-
-def read_tail(file):
-    """The last `TAIL_BYTES` of an open file as text."""
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - TAIL_BYTES))
-    return file.read().decode("utf-8", "replace")
 
 
 def is_done(job, known):

@@ -13,7 +13,6 @@ _FAMILIES = {
     "layer norms": modeling.LAYER_NORM,
 }
 _PAPER = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
-_SMALL = (("1e-4",), (), (0,), "", True)
 
 
 def _variants(study, task, family):
@@ -138,8 +137,8 @@ _PAPER_METHODS = [
     grid.adapters(grid.PAPER_RATES, tuple(2**n for n in range(10)), grid.PAPER_EPOCHS),
 ]
 _SMALL_METHODS = [
-    grid.Method(optimization.FULL, *_SMALL),
-    *grid.top_layers((1, 2, 3), *_SMALL),
+    grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
+    *grid.top_layers((1, 2, 3), ("1e-4",), is_corrected=True),
     grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True),
     grid.small_adapters(sizes=(1, 8, 64, 256)),
 ]

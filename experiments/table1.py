@@ -29,7 +29,7 @@ def _lines(study):
     lines["adapters, 64"] = {64}
     return {
         name: {
-            task: [j for j in study.jobs if j.task == task and j.adapter_size in sizes]
+            task: [j for j in study.select(task=task) if j.adapter_size in sizes]
             for task in study.tasks
         }
         for name, sizes in lines.items()

@@ -70,7 +70,7 @@ _PAPER_METHODS = [
 ]
 _SMALL_METHODS = [
     grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
-    *grid.top_layers((1, 2), ("1e-4",), (), (0,), "", True),
+    *grid.top_layers((1, 2), ("1e-4",), is_corrected=True),
     grid.small_adapters(sizes=(8, 64)),
 ]
 EXPERIMENT = grid.Experiment(
