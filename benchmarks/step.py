@@ -178,10 +178,10 @@ def build_step(config, mode, policy=optimization.ADAPTER_TUNING):
             for name, array in batch.items()
         }
         spec = model_fn(features, None, mode, {})
-        is_training = mode == estimator.ModeKeys.TRAIN
-        operation = (
-            spec.train_op if is_training else spec.predictions["probabilities"].op
-        )
+        if mode == estimator.ModeKeys.TRAIN:
+            operation = spec.train_op
+        else:
+            operation = spec.predictions["probabilities"].op
         return TimedGraph(operation, estimators.session_config(shards()))
 
 
@@ -239,6 +239,7 @@ def compare_to_products(config, title, mode, flops, frozen_flops):
     model = build_step(config, mode)
     peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     products = build_products(config)
+    # Each twice, because its first run after the other's finds cold caches.
     run_in_turns([model] * 2 + [products] * 2, FLAGS.seconds)
     limit = frozen_flops / np.median(products.seconds)
     seconds = np.median(model.seconds)
@@ -263,24 +264,27 @@ def define_flags(flag_values):
     integer, switch = flags.DEFINE_integer, flags.DEFINE_bool
     precisions = list(classifier.PRECISIONS)
     config_text = "minilm, bert-base, bert-large, or the path of a bert_config.json."
+    precision_text = "Of products with frozen weights."
     shards_text = "Intra-batch shards; as in training if not given."
+    seconds_text = "How long each of training and prediction is timed."
     policy_text = (
         "As in run_classifier.py; adapters:3-5 has adapters only in these layers. "
-        "Training steps of several policies are timed in turns, without products."
+        "Training steps of several policies are timed in turns, without the matrix "
+        "products."
     )
     definitions = (
         (flags.DEFINE_string, "config", "minilm", config_text),
         (integer, "batch_size", 32, "Examples in a batch."),
         (integer, "seq_length", 128, "Word pieces of each example."),
         (integer, "adapter_size", 64, "Width of the adapters' bottleneck."),
-        (flags.DEFINE_enum, "precision", "float32", precisions, "Of frozen kernels."),
+        (flags.DEFINE_enum, "precision", "float32", precisions, precision_text),
         (switch, "xla", False, "Compile the step."),
         (switch, "recompute_activations", False, "As in run_classifier.py."),
         (integer, "gradient_accumulation_steps", 1, "As in run_classifier.py."),
         (integer, "shards", None, shards_text, 1),  # at least 1
-        (flags.DEFINE_float, "seconds", 20.0, "Time for each of the two modes."),
+        (flags.DEFINE_float, "seconds", 20.0, seconds_text),
         (flags.DEFINE_multi_string, "train_policy", [modeling.ADAPTERS], policy_text),
-        (integer, "trace", 0, "List this many kinds of operations by their time too."),
+        (integer, "trace", 0, "Also list this many kinds of operations, by time."),
     )
     return {
         "Flags": [

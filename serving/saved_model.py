@@ -109,8 +109,10 @@ def _read(adapters, base, known_tasks):
 def _next_version(output):
     """The path of the next version."""
     if "://" in output:
-        text = "--output=%s: it must be a local folder; copy the version to the server"
-        raise UserError(text % output)
+        raise UserError(
+            "--output=%s: it must be a local folder; copy the finished version to the "
+            "server" % output
+        )
     if os.path.exists(output) and not os.path.isdir(output):
         raise UserError("--output=%s is a file: give a folder" % output)
     names = os.listdir(output) if os.path.isdir(output) else []
