@@ -5,7 +5,7 @@ Each metric is a function of two 1-D arrays of the same length, labels first: cl
 
 A score that is undefined because the labels or the predictions are constant is 0.0.
 Correlations with predictions that are not finite are NaN, so that a run that diverged
-does not look like one that learned nothing.
+does not look degenerate.
 """
 
 import functools

@@ -13,7 +13,7 @@ from errors import printable
 from system import console, schema, wording
 
 # A training loss above this fraction of the baseline's counts as equal to it: the mean
-# over the last tenth of a run that learned nothing varies by some 1 %.
+# over the last tenth of a degenerate run varies by some 1 %.
 MAX_LOSS_RATIO = 0.98
 
 # Predicted scores whose deviation is below this fraction of the labels' are constant.
@@ -133,7 +133,7 @@ def diagnose_untrained(names):
 
 
 def _advice(settings):
-    """What to try after a run that learned nothing."""
+    """What to try after a degenerate run."""
 
     def previous(name):
         value = settings.get(name)
@@ -160,7 +160,7 @@ def show_warnings(warnings, settings=None):
     """
     if not warnings:
         return
-    console.warn("DEGENERATE MODEL, it learned nothing or almost nothing:")
+    console.warn("DEGENERATE MODEL, hardly better than its baseline:")
     for text in warnings:
         console.warn("  %s", printable(text, _LONGEST_WARNING))
     if settings:

@@ -1,4 +1,4 @@
-"""Runs that learned nothing are warned of, and healthy ones are not."""
+"""Degenerate runs are warned of, and healthy ones are not."""
 
 import json
 import math
