@@ -112,6 +112,8 @@ _CONFIG_SCHEMA = schema.Object(
     others=UNKNOWN_ENTRY,
 )
 _DEFAULTS = {
+    # Checked first: other architectures lack the entries that follow.
+    "architecture": None,
     **{entry: value for entry, (value, _) in REQUIRED.items()},
     "residual_before_ln": True,
     "non_linearity": None,
