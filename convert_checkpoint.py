@@ -153,7 +153,7 @@ def main(argv):
 
 
 def _task(values):
-    """The `tasks.Task` of the flags; None: the task has only a name."""
+    """The `task_data.Task` of the flags; None: the task has only a name."""
     if values.task_config:
         return glue_data.select_task(values.task_name, values.task_config)[0]
     try:

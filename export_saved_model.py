@@ -13,9 +13,9 @@ from absl import flags
 import command_line
 import glue_data
 from errors import reports_user_errors
-from inputs import own_tasks
 from serving import saved_model
 from system import console
+from tasks import own_tasks
 from weights import base_model
 
 

@@ -11,8 +11,9 @@ from absl import flags
 
 import command_line
 from errors import UserError, reports_user_errors
-from inputs import glue_fetch, own_tasks, tasks
-from inputs.tasks import Split, Task
+from inputs import glue_fetch
+from tasks import own_tasks, task_data
+from tasks.task_data import Split, Task
 
 
 def _split(name, rows, *columns, **settings):
@@ -186,13 +187,13 @@ class DataProcessor:
     task = None
 
     def get_train_examples(self, data_dir):
-        return tasks.read_examples(self.task, data_dir, self.task.train)
+        return task_data.read_examples(self.task, data_dir, self.task.train)
 
     def get_dev_examples(self, data_dir):
-        return tasks.read_examples(self.task, data_dir, self.task.dev[0])
+        return task_data.read_examples(self.task, data_dir, self.task.dev[0])
 
     def get_test_examples(self, data_dir):
-        return tasks.read_examples(self.task, data_dir, self.task.test[0])
+        return task_data.read_examples(self.task, data_dir, self.task.test[0])
 
     def get_labels(self):
         return list(self.task.labels)

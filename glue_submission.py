@@ -2,7 +2,7 @@
 
     python glue_submission.py --output_dirs=out/cola,out/mnli,... --zip=submission.zip
 
-`inputs/submission_file.py` describes the files.
+`tasks/submission_file.py` describes the files.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -18,10 +18,10 @@ from absl import flags
 import command_line
 from errors import UserError, reports_user_errors
 from glue_data import GLUE_TASKS
-from inputs import submission_file
-from inputs.tasks import find_label_problem
 from system import files
 from system.wording import pluralize
+from tasks import submission_file
+from tasks.task_data import find_label_problem
 
 _MAX_BYTES = 1 << 25  # QQP's test set is the largest: 391,000 rows of ten bytes.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # A fixed date makes equal files an equal zip.

@@ -31,9 +31,10 @@ from tqdm import tqdm
 import command_line
 import glue_data
 from errors import UserError, reports_user_errors
-from inputs import own_tasks, text_lines, text_rows
+from inputs import text_lines, text_rows
 from serving import predictor
 from system import console, files
+from tasks import own_tasks
 
 ROWS_LEFT_OUT = 2  # exit status
 

@@ -14,9 +14,10 @@ import glue_data
 import modeling
 import tokenization
 from errors import UserError, reports_user_errors
-from inputs import data_report, features, tasks
+from inputs import features
 from model import layer_ranges
 from system import console, disk, files, wording
+from tasks import data_report, task_data
 from training import (
     classifier,
     dev_steps,
@@ -280,7 +281,8 @@ def make_plan():
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None
     examples = {
-        split.name: tasks.read_examples(task, FLAGS.data_dir, split) for split in needed
+        split.name: task_data.read_examples(task, FLAGS.data_dir, split)
+        for split in needed
     }
     run_settings = settings.from_flags(
         settings.Run,

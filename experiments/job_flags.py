@@ -130,7 +130,7 @@ def make_command(job, settings):
 
 
 def find_task(name, settings):
-    """A job's task, a `tasks.Task`, and the folder of its files."""
+    """A job's task, a `task_data.Task`, and the folder of its files."""
     if name in settings.task_files:
         return glue_data.select_task(None, settings.task_files[name])
     task = glue_data.get_task(name)

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import glue_data
 import optimization
 from experiments import grid, pages, results, selection
-from inputs import submission_file
+from tasks import submission_file
 
 # Test scores of the tasks of `grid.GLUE`.
 _PAPER = {

@@ -1,4 +1,4 @@
-"""Tasks, examples, features and batches; downloads; metrics.
+"""Rows of text, features and batches; downloads; metrics.
 
-Imports `tokenization` and lower layers. Start reading at `tasks`, then `features`.
+Imports `tokenization` and lower layers. Start reading at `features`.
 """

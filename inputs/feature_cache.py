@@ -24,8 +24,8 @@ def cache_key(
 ):
     """Everything that shapes a file of features, as JSON text.
 
-    `data_file` holds the rows of a `tasks.Split`; `padded_to` is the number of examples
-    with those that fill up the last batch.
+    `data_file` holds the rows of a `task_data.Split`; `padded_to` is the number of
+    examples with those that fill up the last batch.
     """
     return json.dumps(
         {

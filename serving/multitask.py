@@ -62,8 +62,8 @@ def read_package(value, known_tasks=None):
 
     Args:
       value: FOLDER, or NAME=FOLDER to give the task another name.
-      known_tasks: dict from a task's own name to a `tasks.Task` with its columns and
-        metrics; or None.
+      known_tasks: dict from a task's own name to a `task_data.Task` with its columns
+        and metrics; or None.
 
     Returns:
       An `adapter_package.AdapterPackage`.

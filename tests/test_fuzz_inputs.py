@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import glue_data
 import tokenization
 from exchange import conversion, torch_file
-from inputs import features, own_tasks, tasks, text_lines, text_rows
+from inputs import features, text_lines, text_rows
+from tasks import own_tasks, task_data
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
     changed_bytes,
@@ -107,7 +108,7 @@ def test_files_of_glue(tmp_path, data):
     split = next(each for each in task.splits if each.name == set_name)
     content = changed_table(data.draw, TASK_FILES[name, set_name])
     (tmp_path / split.filename).write_bytes(content)
-    examples = read_or_refuse(tasks.read_examples, task, str(tmp_path), split)
+    examples = read_or_refuse(task_data.read_examples, task, str(tmp_path), split)
     check_examples(task, split, examples)
 
 
@@ -115,7 +116,7 @@ def check_examples(task, split, examples):
     for example in examples or ():
         assert isinstance(example.text_a, str)
         if split.has_labels:
-            assert not tasks.find_label_problem(task, example.label)
+            assert not task_data.find_label_problem(task, example.label)
 
 
 OWN_TASK = {
@@ -154,7 +155,7 @@ def test_tasks_of_ones_own(tmp_path, data):
     task, folder = found
     assert own_tasks.parse_task(own_tasks.task_entries(task), str(path)) == task
     for split in task.splits:
-        examples = read_or_refuse(tasks.read_examples, task, folder, split)
+        examples = read_or_refuse(task_data.read_examples, task, folder, split)
         check_examples(task, split, examples)
 
 

@@ -8,8 +8,9 @@ import tensorflow.compat.v1 as tf
 import glue_data
 from errors import UserError
 from glue_data import GLUE_TASKS, get_task
-from inputs import metrics, tasks
-from inputs.tasks import read_examples
+from inputs import metrics
+from tasks import task_data
+from tasks.task_data import read_examples
 from tests.places import GLUE
 
 # Rows of the made-up files, in the order of Task.splits.
@@ -128,7 +129,9 @@ def test_regression_labels_stay_text():
 @pytest.fixture
 def warnings(monkeypatch):
     logged = []
-    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: logged.append(text % a))
+    monkeypatch.setattr(
+        task_data.console, "warn", lambda text, *a: logged.append(text % a)
+    )
     return logged
 
 

@@ -10,7 +10,7 @@ import glue_submission
 from errors import UserError
 from glue_data import GLUE_TASKS
 from glue_submission import build_zip
-from inputs.submission_file import write_submission
+from tasks.submission_file import write_submission
 from tests import programs
 
 

@@ -15,6 +15,7 @@ LAYERS = [
     {"model"},
     {"modeling", "tokenization"},
     {"optimization", "inputs"},
+    {"tasks"},
     {"glue_data"},
     {"weights"},
     {"training", "serving"},
@@ -33,7 +34,7 @@ LAYERS = [
 ]
 LAYER_OF = {place: layer for layer, places in enumerate(LAYERS) for place in places}
 
-# By name, such as "inputs.tasks"; helpers of tests as the tests import them too.
+# By name, such as "inputs.features"; helpers of tests as the tests import them too.
 PATHS = {
     ".".join(path.relative_to(folder).with_suffix("").parts): path
     for folder in (ROOT / "tests", ROOT)

@@ -16,7 +16,7 @@ import glue_data
 import modeling
 import run_classifier
 import tokenization
-from inputs import tasks
+from tasks import task_data
 from tests.places import DATA
 from training import settings, task_inputs
 
@@ -162,7 +162,7 @@ def test_dynamic_padding_changes_no_result(model, pairs, tmp_path):
 def test_features_on_tpu_fill_batches_of_evaluation_and_prediction(pairs, tmp_path):
     task = glue_data.get_task("mrpc")
     (dev,) = task.dev
-    examples = {dev.name: tasks.read_examples(task, pairs["data_dir"], dev)}
+    examples = {dev.name: task_data.read_examples(task, pairs["data_dir"], dev)}
     run_settings = settings.Run(
         str(tmp_path), 8, 4, 6, 10, 1, devices=settings.Devices(use_tpu=True)
     )
@@ -226,7 +226,7 @@ def test_regression(model, scored):
     assert set(results) == {"eval_loss", "global_step", "loss", "pearson", "spearman"}
     scores = np.loadtxt(os.path.join(model["output_dir"], "test_results.tsv"))
     assert scores.shape == (7,)
-    rows = tasks.read_examples(
+    rows = task_data.read_examples(
         task := glue_data.get_task("sts-b"), scored["data_dir"], task.train
     )
     mean = np.mean([float(row.label) for row in rows])

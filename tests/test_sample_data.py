@@ -12,7 +12,7 @@ import re
 import pytest
 
 import glue_data
-from inputs import tasks
+from tasks import task_data
 from tests.places import ROOT
 
 MOST_SIMILAR = 0.45
@@ -24,7 +24,8 @@ def examples():
     task = glue_data.get_task("sst-2")
     folder = str(ROOT / "sample_data")
     return {
-        split.name: tasks.read_examples(task, folder, split) for split in task.splits
+        split.name: task_data.read_examples(task, folder, split)
+        for split in task.splits
     }
 
 

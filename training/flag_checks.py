@@ -97,7 +97,7 @@ def check_keep_best(flags, task):
 def set_task_flags(flags):
     """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
 
-    Returns the `tasks.Task`; raises a `UserError` if there is none, or for its file.
+    Returns the `task_data.Task`; raises a `UserError` if there is none.
     """
     task, folder = glue_data.select_task(
         flags.task_name, flags.task_config, flags.data_dir
@@ -166,7 +166,7 @@ def _check_tpu_flags(flags):
 
 
 def select_splits(task, flags):
-    """The `tasks.Split`s that a run reads; a `UserError` if the task lacks one."""
+    """The `task_data.Split`s that a run reads; a `UserError` if the task lacks one."""
     selected = []
     train, dev, test = '"train"', '"dev" or "dev_share"', '"test"'
     for wanted, flag, splits, entries in (

@@ -9,9 +9,10 @@ import modeling
 import optimization
 import tokenization
 from errors import UserError
-from inputs import features, own_tasks
+from inputs import features
 from model import layer_ranges
 from system import console, disk, files, schema, wording
+from tasks import own_tasks
 from training import classifier, distribution, flag_checks, run_lock, run_text
 from weights import (
     adapter_package,

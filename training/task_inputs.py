@@ -4,7 +4,8 @@ import math
 import os
 from typing import Any, NamedTuple
 
-from inputs import feature_cache, features, tasks
+from inputs import feature_cache, features
+from tasks import task_data
 from training import settings as run_settings
 from weights import diagnosis, run_package
 
@@ -21,7 +22,7 @@ class TaskInputs:
     """The examples of a task, and their features, which are written once.
 
     Attributes:
-      task: a `tasks.Task`.
+      task: a `task_data.Task`.
       examples: dict from a split's name to its `features.InputExample`s.
       settings: a `settings.Inputs`.
     """
@@ -86,7 +87,7 @@ class TaskInputs:
 class TaskRun(NamedTuple):
     """A run of a task that has passed every check."""
 
-    task: tasks.Task
+    task: task_data.Task
     inputs: TaskInputs
     settings: run_settings.Run
     package: run_package.PackageSettings  # of the package that training writes

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from inputs import data_report, features, submission_file
+from inputs import features
 from system import console, disk, files, wording
+from tasks import data_report, submission_file
 from training import dev_steps, estimators, progress, run_text, scoring
 from weights import checkpoints, diagnosis, run_package, run_record
 

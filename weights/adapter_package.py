@@ -154,7 +154,7 @@ def make_config(
 
 
 def describe_task(task, name=None):
-    """The entries of `package_checks.TASK_SCHEMA` of a `tasks.Task`, a dict.
+    """The entries of `package_checks.TASK_SCHEMA` of a `task_data.Task`, a dict.
 
     They have its name, unless another is given.
     """
@@ -168,7 +168,7 @@ def describe_task(task, name=None):
 
 
 def check_task(task):
-    """Refuses a `tasks.Task` that a package cannot hold.
+    """Refuses a `task_data.Task` that a package cannot hold.
 
     Raises:
       UserError: naming the entry and the file of the task.
@@ -220,7 +220,7 @@ def write(
 
 
 def update_task(package, task):
-    """An `AdapterPackage` with the text columns and metrics of its `tasks.Task`.
+    """An `AdapterPackage` with the text columns and metrics of its `task_data.Task`.
 
     Raises:
       UserError: the task has other labels.

@@ -15,8 +15,9 @@ import modeling
 import optimization
 import tokenization
 from errors import UserError
-from inputs import features, own_tasks, tasks
+from inputs import features
 from system import files, schema
+from tasks import own_tasks, task_data
 from weights import (
     adapter_package,
     base_model,
@@ -54,8 +55,8 @@ _RESULTS_SCHEMA = schema.Object(
 class PackageOptions(NamedTuple):
     """Entries of a package that the user gives; None: from a file, or the default."""
 
-    task: tasks.Task | None = None
-    name: str | None = None  # of a task without a `tasks.Task`
+    task: task_data.Task | None = None
+    name: str | None = None  # of a task without a `task_data.Task`
     labels: list[str] | None = None  # in the order of the head's outputs
     do_lower_case: bool | None = None
     max_seq_length: int | None = None

@@ -7,7 +7,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tokenization
-from inputs import feature_cache, features, tasks
+from inputs import feature_cache, features
+from tasks import task_data
 from tests.places import DATA
 
 VOCAB = str(DATA / "vocab_uncased.txt")
@@ -51,7 +52,7 @@ def write(tmp_path, tokenizer, built):
     return write
 
 
-SPLIT = tasks.Split("dev", "rows.tsv", 0, "text", None, "label")
+SPLIT = task_data.Split("dev", "rows.tsv", 0, "text", None, "label")
 
 
 def _key(tmp_path, **changes):
@@ -75,8 +76,8 @@ def _key(tmp_path, **changes):
         {"rows": "b\n"},
         {"vocab": "[UNK]\n"},
         {"split": SPLIT._replace(text_a="title")},
-        {"split": SPLIT._replace(holdout=tasks.Holdout(0.1, 1, True))},
-        {"split": SPLIT._replace(holdout=tasks.Holdout(0.1, 2, True))},
+        {"split": SPLIT._replace(holdout=task_data.Holdout(0.1, 1, True))},
+        {"split": SPLIT._replace(holdout=task_data.Holdout(0.1, 2, True))},
         {"do_lower_case": False},
         {"label_list": ["1", "0"]},
         {"label_list": None},

@@ -13,8 +13,8 @@ from file_server import serve
 from errors import UserError
 from glue_data import GLUE_TASKS
 from inputs import download, glue_fetch
-from inputs.tasks import read_examples
 from system import disk
+from tasks.task_data import read_examples
 from tests import programs, small_disk
 from tests.places import GLUE
 

@@ -10,9 +10,9 @@ import tensorflow.compat.v1 as tf
 
 import glue_data
 from errors import UserError
-from inputs import tasks
 from optimization import TrainPolicy
 from serving import predictor
+from tasks import task_data
 from tests import small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
@@ -87,7 +87,7 @@ def test_predictions_are_those_of_run_classifier(
     )
     expected = np.loadtxt(tmp_path / "out" / "test_results.tsv", ndmin=2)
     row = glue_data.get_task(task.name)
-    examples = tasks.read_examples(row, data["data_dir"], row.test[0])
+    examples = task_data.read_examples(row, data["data_dir"], row.test[0])
     model = load(base, *paths.values(), batch_size=3)
     pairs = [(example.text_a, example.text_b) for example in examples]
     # Each of their words is one piece.

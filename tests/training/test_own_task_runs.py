@@ -14,8 +14,8 @@ import manage_adapters
 import predict
 import run_classifier
 from errors import UserError
-from inputs import own_tasks
 from serving import saved_model
+from tasks import own_tasks
 from tests import small_run
 from weights import adapter_package, base_model
 

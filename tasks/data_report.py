@@ -7,9 +7,10 @@ a usual cause of degenerate models and of meaningless scores.
 import collections
 import itertools
 
-from inputs import features, tasks, text_rows
+from inputs import features, text_rows
 from system import console
 from system.wording import pluralize
+from tasks import task_data
 
 # Warn above this fraction of [UNK] pieces, or of truncated examples.
 MOST_LOST = 0.05
@@ -20,7 +21,7 @@ _LABELS_SHOWN = 10
 
 
 def check_task(task, data_dir, tokenizer, max_seq_length):
-    """Reads all files of a `tasks.Task` and reports on them, without a model.
+    """Reads all files of a `task_data.Task` and reports on them, without a model.
 
     `tokenizer` is a `tokenization.FullTokenizer`; None: lengths are counted in words.
 
@@ -28,7 +29,8 @@ def check_task(task, data_dir, tokenizer, max_seq_length):
       UserError: the first row that cannot be read.
     """
     examples = {
-        split.name: tasks.read_examples(task, data_dir, split) for split in task.splits
+        split.name: task_data.read_examples(task, data_dir, split)
+        for split in task.splits
     }
     console.say("Task %s: %s", task.title, describe_task(task))
     counts = tokenizer and {
@@ -58,7 +60,9 @@ def describe_task(task):
     if task.is_regression:
         parts.append("regression")
     elif task.labels:
-        parts.append("%d labels (%s)" % (len(task.labels), tasks.format_labels(task)))
+        parts.append(
+            "%d labels (%s)" % (len(task.labels), task_data.format_labels(task))
+        )
     return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])
 
 
@@ -66,7 +70,7 @@ def log_report(task, examples, text_counts, max_seq_length):
     """Logs a line per split, and what is suspicious.
 
     Args:
-      task: a `tasks.Task`.
+      task: a `task_data.Task`.
       examples: dict from the names of some of its splits to their `InputExample`s,
         each with its `line`.
       text_counts: dict from the same names to `features.TextCounts`, or None.
@@ -113,7 +117,7 @@ def _count_labels(task, split, examples):
 
 def find_problems(task, examples):
     """Yields what may be a mistake, as texts; arguments as of `log_report`."""
-    for group in tasks.similar_labels(task.labels):
+    for group in task_data.similar_labels(task.labels):
         text = "labels: %s differ in case, white space, Unicode or number format alone"
         yield text % _list_labels(group)
     padded = [label for label in task.labels if label != label.strip()]
@@ -154,7 +158,7 @@ def _find_text_problems(examples):
         yield "%s with an empty text %s" % (count, _list_lines(empty))
     for field in ("text_a", "text_b"):
         texts = [getattr(example, field) or "" for example in examples]
-        count = sum(map(tasks.is_number, texts))
+        count = sum(map(task_data.is_number, texts))
         if count > _MOST_NUMBERS * len(examples):
             text = "%d of %d examples have a number for %s; is that the text's column?"
             yield text % (count, len(examples), field)

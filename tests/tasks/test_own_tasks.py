@@ -5,7 +5,8 @@ import json
 import pytest
 
 from errors import UserError
-from inputs import own_tasks, tasks, text_rows
+from inputs import text_rows
+from tasks import own_tasks, task_data
 from tests.places import ROOT
 
 VALID = {
@@ -40,7 +41,7 @@ def load(*arguments):
 
 
 def examples(task, folder, split):
-    rows = tasks.read_examples(task, str(folder), split)
+    rows = task_data.read_examples(task, str(folder), split)
     return [(row.text_a, row.text_b, row.label, row.line) for row in rows]
 
 
@@ -165,7 +166,7 @@ def test_mistakes(write, tmp_path, mistake):
     document = {k: v for k, v in {**VALID, **change}.items() if v is not None}
     with pytest.raises(UserError) as caught:
         task = load(write(document, train_csv=ROWS), ("mrpc",))
-        tasks.read_examples(task, str(tmp_path), task.train)
+        task_data.read_examples(task, str(tmp_path), task.train)
     for part in (str(tmp_path), *parts):
         assert part in str(caught.value)
 
@@ -209,7 +210,9 @@ def test_labels_that_are_written_differently(write, labels):
 @pytest.fixture
 def warnings(monkeypatch):
     logged = []
-    monkeypatch.setattr(tasks.console, "warn", lambda text, *a: logged.append(text % a))
+    monkeypatch.setattr(
+        task_data.console, "warn", lambda text, *a: logged.append(text % a)
+    )
     return logged
 
 

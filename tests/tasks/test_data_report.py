@@ -2,17 +2,18 @@
 
 import pytest
 
-from inputs import data_report, features, tasks
+from inputs import features
+from tasks import data_report, task_data
 
 CLEAN = [("a", "0"), ("b", "1"), ("c", "1"), ("d", "0")]
 
 
 def make_task(labels=("0", "1"), test_labels=False):
     def split(name, label="label"):
-        return tasks.Split(name, name + ".csv", 0, "text", None, label)
+        return task_data.Split(name, name + ".csv", 0, "text", None, label)
 
     test = split("test", "label" if test_labels else None)
-    return tasks.Task(
+    return task_data.Task(
         "t", "T", labels, ("accuracy",), split("train"), (split("dev"),), (test,),
         is_regression=not labels,
     )  # fmt: skip

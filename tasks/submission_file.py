@@ -33,7 +33,7 @@ def write_submission(task, split, predictions, path):
     """Writes the evaluation server's file for one test set, whole or not at all.
 
     Args:
-      task: a `tasks.Task`.
+      task: a `task_data.Task`.
       split: one of its test splits; its `submission_file` is the server's name.
       predictions: 1-D array in the order of the test file: class ids (int), or scores
         (float) for a regression.

@@ -11,8 +11,9 @@ import os
 import unicodedata
 
 from errors import UserError
-from inputs import metrics, tasks, text_rows
+from inputs import metrics, text_rows
 from system import files, schema
+from tasks import task_data
 
 MOST_CONFIG_BYTES = 1 << 20
 SUBMISSION_FILE = "test_predictions.tsv"
@@ -45,7 +46,9 @@ SCHEMA = schema.Object(
         "test": _FILE,
         "text_b": _COLUMN,
         "label": _COLUMN,
-        "labels": schema.List(schema.PRINTABLE, 2, tasks.MOST_LABELS, distinct=True),
+        "labels": schema.List(
+            schema.PRINTABLE, 2, task_data.MOST_LABELS, distinct=True
+        ),
         "regression": schema.BOOLEAN,
         "metrics": schema.List(schema.one_of(*metrics.METRICS)),
         "max_seq_length": schema.integer(3),
@@ -67,7 +70,7 @@ def load_task(path, reserved=(), data_dir=None):
       data_dir: folder of its files; None: that of `path`.
 
     Returns:
-      A `tasks.Task` and the folder of its files.
+      A `task_data.Task` and the folder of its files.
 
     Raises:
       UserError: the file cannot be read or describes no task, with the entry to change.
@@ -89,7 +92,7 @@ def load_tasks(paths, reserved=()):
 
 
 def parse_task(document, source):
-    """The `tasks.Task` that a JSON object describes; labels not listed are ().
+    """The `task_data.Task` that a JSON object describes; labels not listed are ().
 
     Args:
       document: dict, with entries of `SCHEMA`.
@@ -118,14 +121,16 @@ def parse_task(document, source):
     }
     if values["dev_share"] is not None:
         train = splits["train"]
-        holdout = tasks.Holdout(values["dev_share"], values["seed"], is_held_out=False)
+        holdout = task_data.Holdout(
+            values["dev_share"], values["seed"], is_held_out=False
+        )
         splits["train"] = train._replace(holdout=holdout)
         dev_holdout = holdout._replace(is_held_out=True)
         splits["dev"] = train._replace(name="dev", holdout=dev_holdout)
     usual = ("accuracy", "macro_f1")
     if values["regression"]:
         usual = ("spearman", "pearson")
-    task = tasks.Task(
+    task = task_data.Task(
         name=values["name"],
         title=values["name"],
         labels=tuple(values["labels"] or ()),
@@ -193,7 +198,7 @@ def _check_metrics(task):
 
 def _make_split(values, name):
     has_label = name != "test" or values["test_labels"]
-    return tasks.Split(
+    return task_data.Split(
         name,
         values[name],
         0,
@@ -214,14 +219,14 @@ def _find_labels(task, folder):
         )
     path = os.path.join(folder, task.train.filename)
     lines: dict[str, list[int]] = collections.defaultdict(list)
-    for example in tasks.iterate_examples(task, folder, task.train):
+    for example in task_data.iterate_examples(task, folder, task.train):
         if not example.label.strip() or not schema.PRINTABLE.accepts(example.label):
             raise UserError(
                 "%s, line %d: the label is %.80r; it must be a printable text"
                 % (path, example.line, example.label)
             )
         lines[example.label].append(example.line)
-    for group in tasks.similar_labels(lines):
+    for group in task_data.similar_labels(lines):
         look_alike = len({unicodedata.normalize("NFC", label) for label in group}) == 1
         quote = ascii if look_alike else repr
         text = "%.80s (%d, first on line %d)"
@@ -233,12 +238,18 @@ def _find_labels(task, folder):
             "alone: %s. Write them alike; if they are different classes, list all "
             'labels in %s, "labels"' % (path, counts, task.config_file)
         )
-    if not 2 <= len(lines) <= tasks.MOST_LABELS:
+    if not 2 <= len(lines) <= task_data.MOST_LABELS:
         raise UserError(
             '%s: the column %r, the "label" of %s, has %d different values; allowed '
             'are 2 to %d ("regression": true is for numbers)'
-            % (path, task.train.label, task.config_file, len(lines), tasks.MOST_LABELS)
+            % (
+                path,
+                task.train.label,
+                task.config_file,
+                len(lines),
+                task_data.MOST_LABELS,
+            )
         )
-    if all(map(tasks.is_number, lines)):
+    if all(map(task_data.is_number, lines)):
         return tuple(sorted(lines, key=lambda label: (float(label), label)))
     return tuple(sorted(lines))
