@@ -30,93 +30,60 @@ _DIRECTIONS = {
 }
 
 
+_TEXTS = {
+    "to": "What to convert to: %s." % ", ".join(_DIRECTIONS),
+    "output_dir": "Folder to create.",
+    "input_dir": "For checkpoint: folder of a BERT encoder in Hugging Face's layout: "
+    "config.json, vocab.txt or tokenizer.json, and model.safetensors or "
+    "pytorch_model.bin, or an index with shards of them. For package: folder that "
+    "save_adapter of AdapterHub's library wrote.",
+    "adapters": "For adapterhub: the adapter package. For huggingface: optional, a "
+    "package whose layer norms replace those of the base model.",
+    "task_name": "Task of the adapter: one of GLUE, or another name together with "
+    "--labels.",
+    "labels": "Labels in the order of the head's outputs, separated by commas; "
+    "optional if the head has the task's labels.",
+    "max_seq_length": "Maximum length of an input in word pieces.",
+    "new_head": "Initialize a new head, which has to be trained, instead of the "
+    "adapter's.",
+    "do_lower_case": "Whether text is lower-cased; by default as --adapters, or else "
+    "true.",
+    "init_missing_pooler": "Initialize a random pooler if the encoder has none; "
+    "without this flag that is an error. Adapter tuning does not train the pooler.",
+    "seed": "Seed of --init_missing_pooler and --new_head.",
+}
+
+
 def define_flags(values=flags.FLAGS):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": values}
+
+    def define(kind, name, *default, **rest):
+        return kind(name, *default, _TEXTS[name], flag_values=values, **rest)
+
+    path = command_line.DEFINE_path
+    base_model_flags = command_line.define_base_flags(values)
     return {
         "All": (
-            flags.DEFINE_enum(
-                "to",
-                "checkpoint",
-                list(_DIRECTIONS),
-                "What to convert to: %s." % ", ".join(_DIRECTIONS),
-                **to,
-            ),
-            command_line.DEFINE_path(
-                "output_dir", "Folder to create.", values, has_checkpoint=True
-            ),
+            define(flags.DEFINE_enum, "to", "checkpoint", list(_DIRECTIONS)),
+            define(path, "output_dir", has_checkpoint=True),
         ),
-        "Input": (
-            command_line.DEFINE_path(
-                "input_dir",
-                "For checkpoint: folder of a BERT encoder in Hugging Face's layout: "
-                "config.json, vocab.txt or tokenizer.json, and model.safetensors or "
-                "pytorch_model.bin, or an index with shards of them. For package: "
-                "folder that save_adapter of AdapterHub's library wrote.",
-                values,
-            ),
-            command_line.DEFINE_path(
-                "adapters",
-                "For adapterhub: the adapter package. For huggingface: optional, a "
-                "package whose layer norms replace those of the base model.",
-                values,
-            ),
+        "Input": (define(path, "input_dir"), define(path, "adapters")),
+        "Base model, for huggingface and package": base_model_flags,
+        "For --to=package": (
+            define(flags.DEFINE_string, "task_name", None),
+            command_line.define_task_config(values),
+            define(flags.DEFINE_list, "labels", None),
+            define(flags.DEFINE_integer, "max_seq_length", 128),
+            define(flags.DEFINE_bool, "new_head", False),
         ),
-        "Base model, for huggingface and package": command_line.define_base_flags(
-            values
-        ),
-        "For --to=package": _package_flags(to),
         "For --to=package and --to=huggingface": (
-            flags.DEFINE_bool(
-                "do_lower_case",
-                None,
-                "Whether text is lower-cased; by default as --adapters, or else true.",
-                **to,
-            ),
+            define(flags.DEFINE_bool, "do_lower_case", None),
         ),
         "For --to=checkpoint": (
-            flags.DEFINE_bool(
-                "init_missing_pooler",
-                False,
-                "Initialize a random pooler if the encoder has none; without this flag "
-                "that is an error. Adapter tuning does not train the pooler.",
-                **to,
-            ),
+            define(flags.DEFINE_bool, "init_missing_pooler", False),
         ),
-        "Randomness": (
-            flags.DEFINE_integer(
-                "seed", 12345, "Seed of --init_missing_pooler and --new_head.", **to
-            ),
-        ),
+        "Randomness": (define(flags.DEFINE_integer, "seed", 12345),),
     }
-
-
-def _package_flags(to):
-    return (
-        flags.DEFINE_string(
-            "task_name",
-            None,
-            "Task of the adapter: one of GLUE, or another name together with --labels.",
-            **to,
-        ),
-        command_line.define_task_config(**to),
-        flags.DEFINE_list(
-            "labels",
-            None,
-            "Labels in the order of the head's outputs, separated by commas; optional "
-            "if the head has the task's labels.",
-            **to,
-        ),
-        flags.DEFINE_integer(
-            "max_seq_length", 128, "Maximum length of an input in word pieces.", **to
-        ),
-        flags.DEFINE_bool(
-            "new_head",
-            False,
-            "Initialize a new head, which has to be trained, instead of the adapter's.",
-            **to,
-        ),
-    )
 
 
 @reports_user_errors
@@ -125,31 +92,22 @@ def main(argv):
     console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     _check_flags(values)
+    output_dir, case = values.output_dir, values.do_lower_case
+    base = base_model.BaseFiles(*(values[name].value for name in _BASE))
     if values.to == "checkpoint":
         conversion.convert(
-            values.input_dir, values.output_dir, values.init_missing_pooler, values.seed
+            values.input_dir, output_dir, values.init_missing_pooler, values.seed
         )
     elif values.to == "huggingface":
-        conversion.write_encoder(
-            _base(values), values.output_dir, values.adapters, values.do_lower_case
-        )
+        conversion.write_encoder(base, output_dir, values.adapters, case)
     elif values.to == "package":
         options = package_conversion.PackageOptions(
-            _task(values),
-            values.task_name,
-            values.labels,
-            values.do_lower_case,
-            values.max_seq_length,
+            _task(values), values.task_name, values.labels, case, values.max_seq_length
         )
-        conversion.import_adapter(
-            values.input_dir,
-            _base(values),
-            options,
-            values.output_dir,
-            values.seed if values.new_head else None,
-        )
+        seed = values.seed if values.new_head else None
+        conversion.import_adapter(values.input_dir, base, options, output_dir, seed)
     else:
-        conversion.export_adapter(values.adapters, values.output_dir)
+        conversion.export_adapter(values.adapters, output_dir)
 
 
 def _task(values):
@@ -160,10 +118,6 @@ def _task(values):
         return glue_data.get_task(values.task_name)
     except UserError:
         return None
-
-
-def _base(values):
-    return base_model.BaseFiles(*(values[name].value for name in _BASE))
 
 
 def _check_flags(values):
@@ -195,7 +149,5 @@ def _check_flags(values):
 
 
 if __name__ == "__main__":
-    groups = define_flags()
-    command_line.run_program(
-        main, "python convert_checkpoint.py: " + __doc__, groups, flags.FLAGS
-    )
+    about = "python convert_checkpoint.py: " + __doc__
+    command_line.run_program(main, about, define_flags(), flags.FLAGS)

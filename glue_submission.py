@@ -119,17 +119,10 @@ def build_zip(output_dirs, zip_path):
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
-    return {
-        "Files": (
-            command_line.DEFINE_path_list(
-                "output_dirs",
-                "Folders, separated by commas, that hold the submission files.",
-                **to,
-            ),
-            command_line.DEFINE_path("zip", "The zip file to write.", **to),
-        )
-    }
+    about = "Folders, separated by commas, that hold the submission files."
+    output_dirs = command_line.DEFINE_path_list("output_dirs", about, flag_values)
+    path = command_line.DEFINE_path("zip", "The zip file to write.", flag_values)
+    return {"Files": (output_dirs, path)}
 
 
 @reports_user_errors
@@ -140,5 +133,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    groups = define_flags(flags.FLAGS)
-    command_line.run_program(main, __doc__, groups, flags.FLAGS)
+    command_line.run_program(main, __doc__, define_flags(flags.FLAGS), flags.FLAGS)

@@ -46,74 +46,46 @@ _STANDARD_INPUT = "standard input"
 _REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file")
 
 
+_COLUMN_FLAGS = ("text_a_column", "text_b_column", "task_column")
+
+_TEXTS = {
+    "input": "File of rows: .tsv (without quoting) or .csv, with a header line, or "
+    ".jsonl. By default lines of standard input, each a text, or two texts separated "
+    "by a tab; with several --adapters preceded by the task and a tab.",
+    "text_a_column": "Column of the text, or of the first text of a pair. By default "
+    "that of the packages, or the first of these that exists: %s."
+    % ", ".join(" and ".join(filter(None, pair)) for pair in text_rows.KNOWN_COLUMNS),
+    "text_b_column": "Column of the second text; none by default. Needs "
+    "--text_a_column.",
+    "task_column": 'Column of the row\'s task: by default "task" with several '
+    "--adapters, and none with one.",
+    "strict": "End at the first row that cannot be read, before any is predicted.",
+    "output": "File to write: .tsv, .csv or .jsonl; else TSV on standard output.",
+    "overwrite": "Replace an --output that exists.",
+    "batch_size": "Maximum number of rows in a batch.",
+}
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
+
+    def define(kind, name, *default):
+        return kind(name, *default, _TEXTS[name], flag_values=flag_values)
+
     return {
         "Required": command_line.define_package_flags(flag_values),
         "Tasks": (command_line.define_task_configs(flag_values),),
-        "Input": _input_flags(to),
+        "Input": (
+            define(command_line.DEFINE_path, "input"),
+            *(define(flags.DEFINE_string, name, None) for name in _COLUMN_FLAGS),
+            define(flags.DEFINE_bool, "strict", False),
+        ),
         "Output": (
-            command_line.DEFINE_path(
-                "output",
-                "File to write: .tsv, .csv or .jsonl; else TSV on standard output.",
-                **to,
-            ),
-            flags.DEFINE_bool(
-                "overwrite", False, "Replace an --output that exists.", **to
-            ),
+            define(command_line.DEFINE_path, "output"),
+            define(flags.DEFINE_bool, "overwrite", False),
         ),
-        "Speed": (
-            flags.DEFINE_integer(
-                "batch_size",
-                predictor.BATCH_SIZE,
-                "Maximum number of rows in a batch.",
-                **to,
-            ),
-        ),
+        "Speed": (define(flags.DEFINE_integer, "batch_size", predictor.BATCH_SIZE),),
     }
-
-
-def _input_flags(to):
-    known = ", ".join(
-        " and ".join(name for name in pair if name) for pair in text_rows.KNOWN_COLUMNS
-    )
-    return (
-        command_line.DEFINE_path(
-            "input",
-            "File of rows: .tsv (without quoting) or .csv, with a header line, or "
-            ".jsonl. By default lines of standard input, each a text, or two texts "
-            "separated by a tab; with several --adapters preceded by the task and a "
-            "tab.",
-            **to,
-        ),
-        flags.DEFINE_string(
-            "text_a_column",
-            None,
-            "Column of the text, or of the first text of a pair. By default that of "
-            "the packages, or the first of these that exists: %s." % known,
-            **to,
-        ),
-        flags.DEFINE_string(
-            "text_b_column",
-            None,
-            "Column of the second text; none by default. Needs --text_a_column.",
-            **to,
-        ),
-        flags.DEFINE_string(
-            "task_column",
-            None,
-            'Column of the row\'s task: by default "task" with several --adapters, and '
-            "none with one.",
-            **to,
-        ),
-        flags.DEFINE_bool(
-            "strict",
-            False,
-            "End at the first row that cannot be read, before any is predicted.",
-            **to,
-        ),
-    )
 
 
 def _check_flags(values):
@@ -127,7 +99,7 @@ def _check_flags(values):
     if values.input:
         text_rows.check_kind(values.input, "input")
     else:
-        for name in ("text_a_column", "text_b_column", "task_column"):
+        for name in _COLUMN_FLAGS:
             if values[name].value:
                 raise UserError(
                     "--%s=%s names a column of a file, and lines from standard input "
@@ -259,11 +231,6 @@ def _copy_to_file(stream):
     return file
 
 
-def _chunk_file(rows):
-    """Lists of up to `CHUNK_ROWS` rows of an iterator."""
-    return iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
-
-
 def _chunk_stream(rows):
     """Lists of up to `CHUNK_ROWS` rows that came within `STREAM_WAIT_SECONDS`.
 
@@ -386,7 +353,8 @@ def run(values):
     if reader.is_stream:
         total, chunks = None, _chunk_stream(reader.read())
     else:
-        total, chunks = reader.check(), _chunk_file(reader.read(report=False))
+        total, rows = reader.check(), reader.read(report=False)
+        chunks = iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
     count = 0
     # A progress bar would mix with predictions on a terminal.
     hidden = True if not output and sys.stdout.isatty() else None
