@@ -8,14 +8,15 @@ those of adapters 1.3.0.
 
 import json
 import math
+from typing import NamedTuple
 
 from errors import UserError
 from exchange import hf_files
 from system import schema
 
-# Name in AdapterHub -> in `activations.ADAPTER_ACTIVATIONS`. AdapterHub's "gelu" is the
-# exact one.
-_ACTIVATIONS = {
+# Name in AdapterHub -> in `activations.ADAPTER_ACTIVATIONS`; of several names the first
+# is written. AdapterHub's "gelu" is the exact one.
+ACTIVATIONS = {
     "relu": "relu",
     "gelu": "gelu_erf",
     "gelu_python": "gelu_erf",
@@ -58,25 +59,14 @@ REQUIRED = {
     "cross_adapter": (False, "there is no cross-attention here"),
 }
 # Entries that matter in training only, or belong to values that REQUIRED excludes.
-_WITHOUT_EFFECT = {
-    "adapter_residual_before_ln",
-    "dropout",
-    "factorized_phm_W",
-    "factorized_phm_rule",
-    "hypercomplex_nonlinearity",
-    "init_weights",
-    "init_weights_seed",
-    "inv_adapter_reduction_factor",
-    "learn_phm",
-    "phm_bias",
-    "phm_c_init",
-    "phm_dim",
-    "phm_init_range",
-    "phm_rank",
-    "shared_W_phm",
-    "shared_phm_rule",
-    "stochastic_depth",
-}
+_WITHOUT_EFFECT = (
+    *("adapter_residual_before_ln", "dropout", "init_weights", "init_weights_seed"),
+    *("inv_adapter_reduction_factor", "stochastic_depth"),
+    # Of phm_layer.
+    *("factorized_phm_W", "factorized_phm_rule", "hypercomplex_nonlinearity"),
+    *("learn_phm", "phm_bias", "phm_c_init", "phm_dim", "phm_init_range", "phm_rank"),
+    *("shared_W_phm", "shared_phm_rule"),
+)
 
 
 def only(value, reason):
@@ -92,22 +82,16 @@ _CONFIG_SCHEMA = schema.Object(
     {
         **{entry: only(value, reason) for entry, (value, reason) in REQUIRED.items()},
         "residual_before_ln": schema.BOOLEAN,
-        "non_linearity": schema.one_of(*sorted(_ACTIVATIONS)),
+        "non_linearity": schema.one_of(*sorted(ACTIVATIONS)),
         "scaling": schema.either(schema.number(), schema.one_of("learned", "channel")),
         "leave_out": schema.List(schema.ANY),
         "reduction_factor": schema.ANY,  # See `_bottleneck_size`.
     },
     optional={
         "architecture": only(None, "only bottleneck adapters are supported"),
-        **dict.fromkeys(
-            [
-                *SUBLAYERS.values(),
-                "inv_adapter",
-                "invertible_adapter",
-                *_WITHOUT_EFFECT,
-            ],
-            schema.ANY,
-        ),
+        **dict.fromkeys(SUBLAYERS.values(), schema.ANY),
+        **dict.fromkeys(("inv_adapter", "invertible_adapter"), schema.ANY),
+        **dict.fromkeys(_WITHOUT_EFFECT, schema.ANY),
     },
     others=UNKNOWN_ENTRY,
 )
@@ -121,6 +105,24 @@ _DEFAULTS = {
     "leave_out": [],
     "reduction_factor": None,
 }
+
+
+class AdapterPlace(NamedTuple):
+    """A sublayer that can have an adapter."""
+
+    layer: int
+    entry: str  # of the config, by which the sublayer has one
+    scope: str  # of the sublayer in "bert"
+    prefix: str  # of the adapter's tensors
+
+
+def adapter_places(layers, name):
+    """Yields the `AdapterPlace`s of an adapter of some name in some layers."""
+    for layer in layers:
+        for sublayer, entry in SUBLAYERS.items():
+            scope = "encoder/layer_%d/%s" % (layer, sublayer)
+            there = scope.replace("layer_", "layer.").replace("/", ".")
+            yield AdapterPlace(layer, entry, scope, "%s.adapters.%s." % (there, name))
 
 
 def read_config(stated, bert_config, path):
@@ -159,7 +161,7 @@ def read_config(stated, bert_config, path):
             activation = _OLD_ACTIVATIONS.get(activation, activation)
         config["non_linearity"] = activation
     hf_files.check_entries(config, _CONFIG_SCHEMA, path, _SUPPORTED)
-    config["non_linearity"] = _ACTIVATIONS[activation]
+    config["non_linearity"] = ACTIVATIONS[activation]
     return config
 
 
@@ -187,33 +189,21 @@ def expected_shapes(config, name, bert_config, path):
     H = bert_config.hidden_size
     scaling_shape = {"learned": (1,), "channel": (H,)}.get(str(config["scaling"]))
     shapes, sizes = {}, {}
-    for layer in range(bert_config.num_hidden_layers):
-        if layer in config["leave_out"]:
+    for place in adapter_places(range(bert_config.num_hidden_layers), name):
+        if place.layer in config["leave_out"] or not config.get(place.entry):
             continue
-        size = _bottleneck_size(config["reduction_factor"], layer, H, path)
-        for sublayer, entry in SUBLAYERS.items():
-            if not config.get(entry):
-                continue
-            scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            prefix = tensor_prefix(scope, name)
-            for tensor, shape in zip(
-                TENSORS.values(), ((size, H), (size,), (H, size), (H,))
-            ):
-                shapes[prefix + tensor] = shape
-            if scaling_shape:
-                shapes[prefix + "scaling"] = scaling_shape
-            sizes[scope] = size
+        size = _bottleneck_size(config["reduction_factor"], place.layer, H, path)
+        sizes[place.scope] = size
+        tensor_shapes = ((size, H), (size,), (H, size), (H,))
+        for tensor, shape in zip(TENSORS.values(), tensor_shapes):
+            shapes[place.prefix + tensor] = shape
+        if scaling_shape:
+            shapes[place.prefix + "scaling"] = scaling_shape
     if not sizes:
         raise UserError(
             "%s describes no adapter in any layer of the base model." % path
         )
     return shapes, sizes
-
-
-def tensor_prefix(scope, name):
-    """Prefix of the tensors of the adapter in a scope of "bert"."""
-    scope = scope.replace("layer_", "layer.").replace("/", ".")
-    return "%s.adapters.%s." % (scope, name)
 
 
 def _bottleneck_size(factor, layer, hidden_size, path):

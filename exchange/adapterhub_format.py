@@ -9,6 +9,7 @@ adapters are supported.
 import json
 import math
 import os
+import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,24 +24,12 @@ CONFIG_NAME = "adapter_config.json"
 HEAD_CONFIG_NAME = "head_config.json"
 _WEIGHTS_NAMES = ("adapter.safetensors", "pytorch_adapter.bin")
 _HEAD_WEIGHTS_NAMES = ("model_head.safetensors", "pytorch_model_head.bin")
-_VERSION = "adapters.1.3.0"
 _MODEL_WITH_HEAD = "BertForSequenceClassification"
 
-_ACTIVATIONS = {
-    "relu": "relu",
-    "gelu_erf": "gelu",
-    "gelu": "gelu_new",
-    "swish": "swish",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "linear": "linear",
+_ACTIVATION_NAMES = {
+    ours: theirs for theirs, ours in reversed(adapterhub_config.ACTIVATIONS.items())
 }
-_OLD_SCOPES = (
-    "attention_text_task_adapters",
-    "attention_text_lang_adapters",
-    "layer_text_task_adapters",
-    "layer_text_lang_adapters",
-)
+_OLD_SCOPE = re.compile("(attention|layer)_text_(task|lang)_adapters")
 _HEAD_DEFAULTS = {"head_type": None, "layers": 2, "use_pooler": False, "bias": True}
 _only = adapterhub_config.only
 _HEAD_SCHEMA = schema.Object(
@@ -51,9 +40,7 @@ _HEAD_SCHEMA = schema.Object(
         "num_labels": schema.integer(1),
         "bias": schema.ANY,
     },
-    optional=dict.fromkeys(
-        ("activation_function", "label2id", "dropout_prob"), schema.ANY
-    ),
+    dict.fromkeys(("activation_function", "label2id", "dropout_prob"), schema.ANY),
     others=adapterhub_config.UNKNOWN_ENTRY,
 )
 
@@ -115,10 +102,7 @@ def _read_weights(folder, names, config_path):
     tensors = hf_files.list_tensors(folder, present[:1])
     renamed = {}
     for tensor, value in hf_files.read_tensors(tensors):
-        name = tensor.name
-        name = name[len("bert.") :] if name.startswith("bert.") else name
-        for scope in _OLD_SCOPES:
-            name = name.replace(scope, "adapters")
+        name = _OLD_SCOPE.sub("adapters", tensor.name.removeprefix("bert."))
         if name in renamed:
             raise UserError("%s holds %s twice." % (tensor.path, printable(name)))
         renamed[name] = value
@@ -128,11 +112,8 @@ def _read_weights(folder, names, config_path):
 def _check_shapes(found, shapes, folder):
     """Refuses weights other than those that the config describes."""
     problems = ["%s is missing" % name for name in shapes if name not in found]
-    problems += [
-        "%s is not part of it" % printable(name)
-        for name in sorted(found)
-        if name not in shapes
-    ]
+    others = sorted(found.keys() - shapes)
+    problems += ["%s is not part of it" % printable(name) for name in others]
     problems += [
         "%s has shape %s, by the config it is %s"
         % (name, list(found[name].shape), list(shape))
@@ -155,23 +136,19 @@ def _convert_weights(found, config, name, sizes, size, bert_config, folder):
     H = bert_config.hidden_size
     shapes = ((H, size), (1, size), (size, H), (1, H))
     weights = {}
-    for layer in range(bert_config.num_hidden_layers):
-        for sublayer in adapterhub_config.SUBLAYERS:
-            scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            prefix = adapterhub_config.tensor_prefix(scope, name)
-            for (variable, tensor), shape in zip(
-                adapterhub_config.TENSORS.items(), shapes
-            ):
-                value = np.zeros(shape)
-                if scope in sizes:
-                    # In float64, so that scaling by 1 and by powers of 2 is exact.
-                    stored = np.atleast_2d(found[prefix + tensor].T.astype(np.float64))
-                    if variable in ("weights2", "biases2"):
-                        stored *= found.get(prefix + "scaling", config["scaling"])
-                    value[: stored.shape[0], : stored.shape[1]] = stored
-                with np.errstate(over="ignore"):
-                    value = value.astype(np.float32)
-                weights["bert/%s/adapters/%s" % (scope, variable)] = value
+    layers = range(bert_config.num_hidden_layers)
+    for _, _, scope, prefix in adapterhub_config.adapter_places(layers, name):
+        for (variable, tensor), shape in zip(adapterhub_config.TENSORS.items(), shapes):
+            value = np.zeros(shape)
+            if scope in sizes:
+                # In float64, so that scaling by 1 and by powers of 2 is exact.
+                stored = np.atleast_2d(found[prefix + tensor].T.astype(np.float64))
+                if variable in ("weights2", "biases2"):
+                    stored *= found.get(prefix + "scaling", config["scaling"])
+                value[: stored.shape[0], : stored.shape[1]] = stored
+            with np.errstate(over="ignore"):
+                value = value.astype(np.float32)
+            weights["bert/%s/adapters/%s" % (scope, variable)] = value
     if not all(np.isfinite(value).all() for value in weights.values()):
         raise UserError("The scaled weights in %s are beyond float32." % folder)
     return weights
@@ -222,12 +199,9 @@ def read_head(folder, hidden_size):
         shapes[prefix + "bias"] = (count,)
     found = _read_weights(folder, _HEAD_WEIGHTS_NAMES, path)
     _check_shapes(found, shapes, folder)
-    zeros = np.zeros([count], np.float32)
-    return Head(
-        found[prefix + "weight"],
-        found.get(prefix + "bias", zeros),
-        _head_labels(config.get("label2id"), count, path),
-    )
+    bias = found.get(prefix + "bias", np.zeros([count], np.float32))
+    labels = _head_labels(config.get("label2id"), count, path)
+    return Head(found[prefix + "weight"], bias, labels)
 
 
 def _head_labels(label2id, count, path):
@@ -261,13 +235,13 @@ def format_files(package):
         "model_class": "BertAdapterModel",
         "model_name": None,
         "hidden_size": H,
-        "version": _VERSION,
+        "version": "adapters.1.3.0",
     }
     config = {
         "mh_adapter": True,
         "output_adapter": True,
         "reduction_factor": _reduction_factor(H, package.adapter_size),
-        "non_linearity": _ACTIVATIONS[package.activation],
+        "non_linearity": _ACTIVATION_NAMES[package.activation],
         "residual_before_ln": True,
         "scaling": 1.0,
         "leave_out": [layer for layer in range(num_layers) if layer not in layers],
@@ -285,26 +259,21 @@ def format_files(package):
         "dropout_prob": classifier.HEAD_DROPOUT,
     }
     weights = {}
-    for layer in layers:
-        for sublayer in adapterhub_config.SUBLAYERS:
-            scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            prefix = "bert." + adapterhub_config.tensor_prefix(scope, name)
-            for variable, tensor in adapterhub_config.TENSORS.items():
-                value = package.weights["bert/%s/adapters/%s" % (scope, variable)]
-                weights[prefix + tensor] = np.ascontiguousarray(
-                    value.T if "weights" in variable else value[0]
-                )
+    for _, _, scope, prefix in adapterhub_config.adapter_places(layers, name):
+        for variable, tensor in adapterhub_config.TENSORS.items():
+            value = package.weights["bert/%s/adapters/%s" % (scope, variable)]
+            value = value.T if "weights" in variable else value[0]
+            weights["bert." + prefix + tensor] = np.ascontiguousarray(value)
     head = "heads.%s.1." % name
     head_weights = {
         head + "weight": package.weights["output_weights"],
         head + "bias": package.weights["output_bias"],
     }
+    about, head_about = dict(about, config=config), dict(about, config=head_config)
     return {
-        CONFIG_NAME: hf_files.format_json(dict(about, config=config)).encode(),
+        CONFIG_NAME: hf_files.format_json(about).encode(),
         _WEIGHTS_NAMES[0]: safetensors.numpy.save(weights),
-        HEAD_CONFIG_NAME: hf_files.format_json(
-            dict(about, config=head_config)
-        ).encode(),
+        HEAD_CONFIG_NAME: hf_files.format_json(head_about).encode(),
         _HEAD_WEIGHTS_NAMES[0]: safetensors.numpy.save(head_weights),
     }
 

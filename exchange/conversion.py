@@ -1,5 +1,6 @@
 """Converts folders of encoders and adapters between formats of libraries."""
 
+import functools
 import os
 import shutil
 
@@ -56,16 +57,11 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
             % (input_dir, ", ".join(sorted(missing)))
         )
 
+    vocabulary_file = os.path.basename(vocabulary.path)
+    inputs = (hugging_face.CONFIG_NAME, vocabulary_file, *weight_files)
     record = {
         "format": _FORMAT,
-        "inputs": {
-            name: files.digest(os.path.join(input_dir, name))
-            for name in [
-                hugging_face.CONFIG_NAME,
-                os.path.basename(vocabulary.path),
-                *weight_files,
-            ]
-        },
+        "inputs": _digest_files(input_dir, inputs),
         "random_pooler_seed": seed if missing else None,
     }
     if _already_converted(output_dir, record):
@@ -85,21 +81,18 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         logging.warning("The pooler is random, from --seed=%d.", seed)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
-        files.write_whole(
-            os.path.join(folder, CONFIG_NAME), hf_files.format_json(config)
-        )
-        files.write_whole(os.path.join(folder, VOCAB_NAME), vocabulary.content)
-        checkpoints.write(os.path.join(folder, CHECKPOINT_NAME), values)
-        outputs = {
-            name: files.digest(os.path.join(folder, name))
-            for name in sorted(os.listdir(folder))
-        }
-        files.write_whole(
-            os.path.join(folder, RECORD_NAME),
-            hf_files.format_json(dict(record, outputs=outputs)),
-        )
+        at = functools.partial(os.path.join, folder)
+        files.write_whole(at(CONFIG_NAME), hf_files.format_json(config))
+        files.write_whole(at(VOCAB_NAME), vocabulary.content)
+        checkpoints.write(at(CHECKPOINT_NAME), values)
+        record["outputs"] = _digest_files(folder, sorted(os.listdir(folder)))
+        files.write_whole(at(RECORD_NAME), hf_files.format_json(record))
     _log_written(os.path.join(output_dir, CHECKPOINT_NAME), values)
     return True
+
+
+def _digest_files(folder, names):
+    return {name: files.digest(os.path.join(folder, name)) for name in names}
 
 
 def _already_converted(output_dir, record):
@@ -108,19 +101,18 @@ def _already_converted(output_dir, record):
     Raises:
       UserError: it has other content.
     """
-    if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
+    if not os.path.lexists(output_dir):
+        return False
+    if not os.path.isdir(output_dir):
         raise UserError("--output_dir=%s is a file, not a folder." % output_dir)
-    if not os.path.lexists(output_dir) or not os.listdir(output_dir):
+    if not os.listdir(output_dir):
         return False
     try:
         found = hf_files.read_json(os.path.join(output_dir, RECORD_NAME))
         outputs = found.pop("outputs")
-        if found == record and all(
-            files.digest(os.path.join(output_dir, name)) == digest
-            for name, digest in outputs.items()
-        ):
+        if found == record and _digest_files(output_dir, outputs) == outputs:
             return True
-    except (UserError, OSError, tf.errors.OpError, KeyError, AttributeError):
+    except (UserError, OSError, tf.errors.OpError, KeyError, TypeError):
         pass  # An incomplete conversion, for which the message below fits too.
     raise UserError(
         "--output_dir=%s is not empty and does not hold this conversion. Give another "

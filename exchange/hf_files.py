@@ -34,9 +34,9 @@ class StoredTensor(NamedTuple):
     type: str  # as in safetensors, such as "F32"
 
 
-def read_json(path):
-    """Reads the JSON object in a file; raises a `UserError` if it is damaged."""
-    return files.read_json(path, "fetch it again", _MOST_JSON_BYTES)
+def read_json(path, schema=None):
+    """Reads the JSON object in a file; see `files.read_json`."""
+    return files.read_json(path, "fetch it again", _MOST_JSON_BYTES, schema)
 
 
 def format_json(content):
@@ -95,9 +95,7 @@ _INDEX_SCHEMA = schema.Object(
 
 def _read_index(path):
     """Returns the index: dict from tensor name to file name."""
-    content = read_json(path)
-    check_entries(content, _INDEX_SCHEMA, path, "Fetch it again.")
-    return content["weight_map"]
+    return read_json(path, _INDEX_SCHEMA)["weight_map"]
 
 
 def list_tensors(folder, weight_files):
@@ -107,17 +105,13 @@ def list_tensors(folder, weight_files):
       UserError: a file is damaged, or the index and the files disagree.
     """
     tensors = []
-    for name in weight_files:
-        if name.endswith(_INDEX_ENDING):
-            continue
-        path = os.path.join(folder, name)
-        tensors += (
-            _list_safetensors(path)
-            if name.endswith(_SAFETENSORS_ENDING)
-            else [StoredTensor(path, *item) for item in torch_file.list_tensors(path)]
-        )
-    index_path = os.path.join(folder, weight_files[0])
-    if index_path.endswith(_INDEX_ENDING):
+    paths = [os.path.join(folder, name) for name in weight_files]
+    index_path = paths.pop(0) if paths[0].endswith(_INDEX_ENDING) else None
+    for path in paths:
+        is_safetensors = path.endswith(_SAFETENSORS_ENDING)
+        list_file = _list_safetensors if is_safetensors else torch_file.list_tensors
+        tensors += [StoredTensor(path, *each) for each in list_file(path)]
+    if index_path:
         stated = set(_read_index(index_path).items())
         actual = {(item.name, os.path.basename(item.path)) for item in tensors}
         if stated != actual:
@@ -133,7 +127,7 @@ def _list_safetensors(path):
     with _open_safetensors(path) as stored:
         for key in sorted(stored.keys()):
             view = stored.get_slice(key)
-            yield StoredTensor(path, key, tuple(view.get_shape()), view.get_dtype())
+            yield key, tuple(view.get_shape()), view.get_dtype()
 
 
 @contextlib.contextmanager
@@ -161,14 +155,10 @@ def read_tensors(tensors):
     """
     for tensor in tensors:
         if tensor.type not in _FLOAT_TYPES:
+            types = tensor.type, ", ".join(_FLOAT_TYPES)
             raise UserError(
                 "%s: the tensor %s is of type %s, not one of %s. Choose another file."
-                % (
-                    tensor.path,
-                    printable(tensor.name),
-                    tensor.type,
-                    ", ".join(_FLOAT_TYPES),
-                )
+                % (tensor.path, printable(tensor.name), *types)
             )
     by_path = {}
     for tensor in tensors:

@@ -24,9 +24,6 @@ from system import files
 VOCAB_NAME = "vocab.txt"
 CONFIG_NAME = "tokenizer_config.json"
 _TOKENIZER_NAME = "tokenizer.json"
-_SPECIAL_TOKENS_NAME = "special_tokens_map.json"
-_ADDED_TOKENS_NAME = "added_tokens.json"
-_SENTENCE_CONFIG_NAME = "sentence_bert_config.json"
 
 # The texts avoid what all tokenizers of Hugging Face treat unlike Google's: words of
 # 101 to 200 characters ([UNK] there), special tokens in a text (not split there), the
@@ -66,6 +63,16 @@ _NORMALIZER_ENTRIES = {
 }
 
 
+class _Settings(NamedTuple):
+    """The JSON files of a tokenizer, by their names; {} for a missing one."""
+
+    tokenizer_config: dict
+    tokenizer: dict
+    special_tokens_map: dict
+    added_tokens: dict
+    sentence_bert_config: dict
+
+
 class Vocabulary(NamedTuple):
     """A vocabulary, and the case of the text that its encoder reads."""
 
@@ -90,17 +97,11 @@ def read(folder, model_config, config_path):
       UserError: the vocabulary is missing, damaged or larger than the model's, or the
         tokenizer gives other ids than BERT's.
     """
-    settings = {}
-    for name in (
-        CONFIG_NAME,
-        _TOKENIZER_NAME,
-        _SPECIAL_TOKENS_NAME,
-        _ADDED_TOKENS_NAME,
-        _SENTENCE_CONFIG_NAME,
-    ):
-        path = os.path.join(folder, name)
-        settings[name] = hf_files.read_json(path) if os.path.lexists(path) else {}
-    config, content = settings[CONFIG_NAME], settings[_TOKENIZER_NAME]
+    paths = [os.path.join(folder, name + ".json") for name in _Settings._fields]
+    settings = _Settings(
+        *(hf_files.read_json(path) if os.path.lexists(path) else {} for path in paths)
+    )
+    config, content = settings.tokenizer_config, settings.tokenizer
     config.setdefault("tokenizer_class", model_config.get("tokenizer_class"))
     vocab_size = model_config["vocab_size"]
     path = os.path.join(folder, VOCAB_NAME)
@@ -128,7 +129,7 @@ def read(folder, model_config, config_path):
         )
     tokenizer = _load_tokenizer(folder, settings, ids)
     _check_same_ids(ids, path, tokenizer)
-    is_lowered = bool(settings[_SENTENCE_CONFIG_NAME].get("do_lower_case"))
+    is_lowered = bool(settings.sentence_bert_config.get("do_lower_case"))
     added = _added_tokens(settings)
     lower_case = _detect_case(folder, ids, tokenizer, added, is_lowered)
     is_stated = content or is_lowered or config.get("do_lower_case") is not None
@@ -164,9 +165,9 @@ def warn_of_case(model_name, do_lower_case):
 def _load_tokenizer(folder, settings, ids):
     """Loads a tokenizer, without truncation and padding, as transformers does.
 
-    `settings` maps file names to contents, `ids` the vocabulary's tokens to ids.
+    `settings` is a `_Settings`, `ids` maps the vocabulary's tokens to ids.
     """
-    content, config = settings[_TOKENIZER_NAME], settings[CONFIG_NAME]
+    content, config = settings.tokenizer, settings.tokenizer_config
     try:
         changes = _changed_settings(config, has_file=bool(content))
         if content:
@@ -174,7 +175,7 @@ def _load_tokenizer(folder, settings, ids):
                 content["normalizer"].update(changes)
             tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
         else:
-            special = {**settings[_SPECIAL_TOKENS_NAME], **config}
+            special = {**settings.special_tokens_map, **config}
             for name in ("cls_token", "sep_token", "unk_token"):
                 if special.get(name) is not None:
                     changes[name] = _token_text(special[name])
@@ -214,9 +215,8 @@ def _changed_settings(config, has_file):
 
 def _added_tokens(settings):
     """The texts that a tokenizer never splits, sorted."""
-    tokens = [*settings[_ADDED_TOKENS_NAME]]
-    tokens += settings[_TOKENIZER_NAME].get("added_tokens", ())
-    for stated in (settings[CONFIG_NAME], settings[_SPECIAL_TOKENS_NAME]):
+    tokens = [*settings.added_tokens, *settings.tokenizer.get("added_tokens", ())]
+    for stated in (settings.tokenizer_config, settings.special_tokens_map):
         for entry in _TOKEN_LISTS:
             value = stated.get(entry) or ()
             tokens += value.values() if isinstance(value, dict) else value

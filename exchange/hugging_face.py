@@ -38,8 +38,6 @@ _ACTIVATIONS = {
     "tanh": "tanh",
     "linear": "linear",
 }
-# Activation in bert_config.json -> in config.json, whose "gelu" is the exact one.
-_ACTIVATIONS_OUT = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh"}
 
 # Values of a config.json that are supported; `BertConfig.validate` checks the sizes.
 _CONFIG_SCHEMA = schema.Object(
@@ -81,6 +79,10 @@ class Source(NamedTuple):
     names: tuple[str, ...]  # possible names, the usual one first
     shape: tuple[int, ...]
     transposed: bool  # as kernels are
+
+    def transpose(self, value):
+        """The array of the variable from that of the tensor, or the reverse."""
+        return np.ascontiguousarray(value.T if self.transposed else value)
 
 
 def read_config(path):
@@ -187,14 +189,14 @@ def match_tensors(tensors, config):
         found = next((name for name in source.names if name in left), None)
         if found is None:
             missing[variable] = source
-        else:
-            matches[variable] = (left.pop(found), source)
-            tensor = matches[variable][0]
-            if tensor.shape != source.shape:
-                problems.append(
-                    "%s has shape %s, the config requires %s"
-                    % (printable(tensor.name), list(tensor.shape), list(source.shape))
-                )
+            continue
+        tensor = left.pop(found)
+        matches[variable] = (tensor, source)
+        if tensor.shape != source.shape:
+            problems.append(
+                "%s has shape %s, the config requires %s"
+                % (printable(tensor.name), list(tensor.shape), list(source.shape))
+            )
     if set(missing) != {name for name in sources if name.startswith(_POOLER_SCOPE)}:
         problems += ["%s is missing" % source.names[0] for source in missing.values()]
     problems += [
@@ -257,7 +259,7 @@ def read_values(matches):
     variables = {tensor: (name, source) for name, (tensor, source) in matches.items()}
     for tensor, value in hf_files.read_tensors(variables):
         name, source = variables[tensor]
-        yield name, np.ascontiguousarray(value.T if source.transposed else value)
+        yield name, source.transpose(value)
 
 
 def random_pooler(config, missing, seed):
@@ -265,11 +267,9 @@ def random_pooler(config, missing, seed):
 
     `missing` is a dict variable name -> `Source`; returns one name -> float32 array.
     """
-    random = np.random.RandomState(seed)
+    random, scale = np.random.RandomState(seed), config["initializer_range"]
     return {
-        name: modeling.truncated_normal(
-            random, source.shape, config["initializer_range"]
-        )
+        name: modeling.truncated_normal(random, source.shape, scale)
         if source.transposed
         else np.zeros(source.shape, np.float32)
         for name, source in missing.items()
@@ -297,7 +297,8 @@ def write(folder, bert_config, values, do_lower_case):
     written = dict(
         config,
         architectures=["BertModel"],
-        hidden_act=_ACTIVATIONS_OUT.get(activation, activation),
+        # Its "gelu" is the exact one.
+        hidden_act="gelu_new" if activation == "gelu" else activation,
         layer_norm_eps=modeling.LAYER_NORM_EPSILON,
         model_type="bert",
         pad_token_id=0,
@@ -309,16 +310,13 @@ def write(folder, bert_config, values, do_lower_case):
         "model_max_length": config["max_position_embeddings"],
         "tokenizer_class": "BertTokenizer",
     }
-    for name, content in (
-        (CONFIG_NAME, written),
-        (hf_tokenizer.CONFIG_NAME, tokenizer),
-    ):
-        files.write_whole(os.path.join(folder, name), hf_files.format_json(content))
+    config_path = os.path.join(folder, CONFIG_NAME)
+    tokenizer_path = os.path.join(folder, hf_tokenizer.CONFIG_NAME)
+    files.write_whole(config_path, hf_files.format_json(written))
+    files.write_whole(tokenizer_path, hf_files.format_json(tokenizer))
     sources = expected_sources(config)
     tensors = {
-        source.names[0]: np.ascontiguousarray(
-            values[name].T if source.transposed else values[name]
-        )
+        source.names[0]: source.transpose(values[name])
         for name, source in sources.items()
     }
     # transformers refuses files without a framework.
@@ -326,7 +324,7 @@ def write(folder, bert_config, values, do_lower_case):
         tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
     )
     del tensors
-    stored_config, _ = read_config(os.path.join(folder, CONFIG_NAME))
+    stored_config, _ = read_config(config_path)
     matches, _ = match_tensors(hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config)
     if (
         stored_config != config

