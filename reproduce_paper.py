@@ -92,9 +92,6 @@ def define_flags(flag_values):
     }
 
 
-# --- the user's choices ---------------------------------------------------------
-
-
 def _task_files(paths):
     """Dict from the names of tasks' files, without endings, to their paths."""
     found: dict[str, str] = {}
@@ -214,9 +211,6 @@ def _check_writable(folder):
             "--work_dir: %s cannot be written (%s): give a folder that can"
             % (folder, " ".join(str(error).split()))
         ) from None
-
-
-# --- running --------------------------------------------------------------------
 
 
 def _duration(seconds):

@@ -12,7 +12,6 @@ three times, in turns.
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import json
 import os
 import re
 import statistics
@@ -30,8 +29,9 @@ FLAGS = flags.FLAGS
 _RATE = re.compile(r"Trained steps 0 to \d+: ([\d.]+) examples/s")
 
 
-def _run(command):
-    """Runs a command; returns its output, and its peak memory in GB."""
+def _run(program, **flag_values):
+    """Runs a program with flags; returns its output, and its peak memory in GB."""
+    command = [*program, *("--%s=%s" % pair for pair in flag_values.items())]
     with tempfile.TemporaryFile("w+") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         _, status, usage = os.wait4(process.pid, 0)
@@ -47,37 +47,28 @@ def time_ours(precision):
     """Examples per second and peak GB of `run_classifier.py`."""
     with tempfile.TemporaryDirectory() as output:
         # The examples are written before the clock runs, as for the other program.
-        values = {
-            "task_name": "MRPC",
-            "do_train": "true",
-            "data_dir": FLAGS.data_dir,
-            "vocab_file": os.path.join(FLAGS.checkpoint_dir, "vocab.txt"),
-            "bert_config_file": os.path.join(FLAGS.checkpoint_dir, "bert_config.json"),
-            "init_checkpoint": os.path.join(FLAGS.checkpoint_dir, "bert_model.ckpt"),
-            "learning_rate": "3e-4",
-            "num_train_epochs": FLAGS.epochs,
-            "precision": precision,
-            "output_dir": output,
-        }
-        words = ("--%s=%s" % pair for pair in values.items())
-        text, peak = _run([sys.executable, "run_classifier.py", *words])
+        text, peak = _run(
+            [sys.executable, "run_classifier.py"],
+            task_name="MRPC",
+            do_train="true",
+            data_dir=FLAGS.data_dir,
+            vocab_file=os.path.join(FLAGS.checkpoint_dir, "vocab.txt"),
+            bert_config_file=os.path.join(FLAGS.checkpoint_dir, "bert_config.json"),
+            init_checkpoint=os.path.join(FLAGS.checkpoint_dir, "bert_model.ckpt"),
+            learning_rate="3e-4",
+            num_train_epochs=FLAGS.epochs,
+            precision=precision,
+            output_dir=output,
+        )
     return float(_RATE.search(text).group(1)), peak
 
 
 def time_adapterhub(precision):
     """Examples per second and peak GB of benchmarks/adapterhub.py."""
-    text, _ = _run(
-        [
-            FLAGS.adapterhub_python,
-            os.path.join("benchmarks", "adapterhub.py"),
-            "--encoder_dir=" + FLAGS.encoder_dir,
-            "--data_dir=" + FLAGS.data_dir,
-            "--epochs=%d" % FLAGS.epochs,
-            "--precision=" + precision,
-        ]
-    )
-    result = json.loads(text.splitlines()[-1])
-    return result["examples_per_second"], result["peak_bytes"] / 1e9
+    values = {name: FLAGS[name].value for name in ("encoder_dir", "data_dir", "epochs")}
+    program = [FLAGS.adapterhub_python, os.path.join("benchmarks", "adapterhub.py")]
+    text, peak = _run(program, precision=precision, **values)
+    return float(text.splitlines()[-1]), peak
 
 
 _TEXTS = {

@@ -65,9 +65,6 @@ class Adapter(NamedTuple):
     changes: list[str]  # see `adapterhub_config.describe_changes`
 
 
-# --- reading --------------------------------------------------------------------
-
-
 def read(folder, bert_config):
     """Reads the adapters of a folder for a base model: an `Adapter`.
 
@@ -218,9 +215,6 @@ def _head_labels(label2id, count, path):
     if labels == ["LABEL_%d" % i for i in range(count)]:
         return None
     return labels
-
-
-# --- writing --------------------------------------------------------------------
 
 
 def format_files(package):

@@ -21,9 +21,6 @@ RECORD_NAME = "conversion.json"
 _FORMAT = 1
 
 
-# --- from Hugging Face's layout -------------------------------------------------
-
-
 def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     """Converts an encoder in Hugging Face's layout to a checkpoint.
 
@@ -120,9 +117,6 @@ def _already_converted(output_dir, record):
     )
 
 
-# --- to Hugging Face's layout ---------------------------------------------------
-
-
 def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
     """Converts a base model to Hugging Face's layout.
 
@@ -157,9 +151,6 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
             folder, found.bert_config.to_dict(), values, do_lower_case is not False
         )
     _log_written(output_dir, values)
-
-
-# --- from and to AdapterHub -----------------------------------------------------
 
 
 def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
@@ -199,9 +190,6 @@ def export_adapter(adapters, output_dir):
             files.write_whole(os.path.join(folder, name), content)
     print(contents[packages.README_NAME].decode("utf-8"), end="")
     logging.info("Wrote %s.", output_dir)
-
-
-# --- folders --------------------------------------------------------------------
 
 
 def _resolve(path, flag="output_dir"):

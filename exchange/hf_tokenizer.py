@@ -159,9 +159,6 @@ def warn_of_case(model_name, do_lower_case):
         )
 
 
-# --- tokenizers -----------------------------------------------------------------
-
-
 def _load_tokenizer(folder, settings, ids):
     """Loads a tokenizer, without truncation and padding, as transformers does.
 
@@ -250,9 +247,6 @@ def _vocab_lines(content, vocab_size, path):
 def _is_line(token):
     """Whether a token can be a line of vocab.txt; another one leaves its line empty."""
     return token.split() == [token] and token == token.encode(errors="ignore").decode()
-
-
-# --- comparison -----------------------------------------------------------------
 
 
 def _check_same_ids(ids, path, tokenizer):

@@ -276,9 +276,6 @@ def random_pooler(config, missing, seed):
     }
 
 
-# --- writing --------------------------------------------------------------------
-
-
 def write(folder, bert_config, values, do_lower_case):
     """Writes an encoder without its vocabulary into a folder, and reads it back.
 

@@ -126,9 +126,6 @@ def make_command(job, settings):
     return [sys.executable, PROGRAM, *("--%s=%s" % pair for pair in values)]
 
 
-# --- settings and files that a result depends on --------------------------------
-
-
 def find_task(name, settings):
     """A job's task, a `task_data.Task`, and the folder of its files."""
     if name in settings.task_files:

@@ -62,9 +62,6 @@ class Page:
         return path
 
 
-# --- numbers as text ------------------------------------------------------------
-
-
 def points(score, digits=1):
     """A score of 0 to 1 times 100."""
     return NONE if score is None else "%.*f" % (digits, 100 * score)
@@ -112,9 +109,6 @@ def mean_or_none(values):
     if not values or None in values:
         return None
     return sum(values) / len(values)
-
-
-# --- common parts of reports ----------------------------------------------------
 
 
 def start_report(study, title):

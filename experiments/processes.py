@@ -31,9 +31,6 @@ _DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
 _TEMPORARY = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)
 
 
-# --- features -------------------------------------------------------------------
-
-
 def _features_folder(job, settings):
     return os.path.join(settings.work_dir, "features", job.task)
 
@@ -45,17 +42,14 @@ def _copy_features(source, target):
     makes a file valid, see `feature_cache`.
     """
     for key in files.list_folder(source, "*.tf_record.key"):
+        path = key.removesuffix(".key")
         key_there = os.path.join(target, os.path.basename(key))
-        path, there = (name[: -len(".key")] for name in (key, key_there))
         if tf.io.gfile.exists(key_there) or not tf.io.gfile.exists(path):
             continue
         tf.io.gfile.makedirs(target)
-        for one, other in ((path, there), (key, key_there)):
-            with files.atomic_file(other) as partial:
+        for one, there in ((path, key_there.removesuffix(".key")), (key, key_there)):
+            with files.atomic_file(there) as partial:
                 tf.io.gfile.copy(one, partial, overwrite=True)
-
-
-# --- the result of a process ----------------------------------------------------
 
 
 def _read_json(folder, name):
@@ -118,9 +112,6 @@ def _read_result(job, settings, result):
         test_scores=_read_json(folder, "test_scores.json").get("scores", {}),
         parameters=_read_json(folder, "run.json").get("parameters", {}),
     )
-
-
-# --- processes ------------------------------------------------------------------
 
 
 class Process:
@@ -327,9 +318,6 @@ def _run_jobs(sweep, count, received, bar):
         bar.set_postfix_str(", ".join(p.job.name for p in sweep.running))
         if not ended and sweep.running:
             time.sleep(POLL_SECONDS)
-
-
-# --- remaining time -------------------------------------------------------------
 
 
 def seconds_left(jobs, known) -> float | None:

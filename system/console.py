@@ -19,9 +19,6 @@ from system import startup
 
 LOG_NAME = "log.txt"
 
-# Records that are buffered until the log file is opened.
-_BUFFER_SIZE = 10000
-
 # Loggers of this program, and of libraries.
 _OURS = ("adapter_bert", "absl")
 _LIBRARIES = ("tensorflow", "py.warnings")
@@ -102,7 +99,7 @@ class _LogFile(logging.Handler):
         self.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)s %(message)s (%(module)s)")
         )
-        self._buffer = collections.deque(maxlen=_BUFFER_SIZE)
+        self._buffer = collections.deque(maxlen=10_000)
         self._file = None
         self._is_remote = False
 
@@ -145,21 +142,17 @@ _handlers: list = []
 def start(verbosity=0):
     """Sets up logging to the screen and a log file; verbosity 1 shows all records."""
     logging.captureWarnings(True)
-    while _handlers:
-        handler = _handlers.pop()
-        for name in _OURS + _LIBRARIES:
-            logging.getLogger(name).removeHandler(handler)
+    for handler in _handlers:
         handler.close()
-    tf.get_logger().handlers.clear()  # TensorFlow's prints everything.
-    _handlers.extend([_Screen(verbosity >= 1), _LogFile()])
+    _handlers[:] = [_Screen(verbosity >= 1), _LogFile()]
+    for handler in _handlers:
+        handler.addFilter(_is_relevant)
+    tf.get_logger()  # Adds a handler that prints everything, which is replaced.
     for name in _OURS + _LIBRARIES:
         logger = logging.getLogger(name)
         logger.propagate = False
         logger.setLevel(logging.DEBUG if name == _OURS[0] else logging.INFO)
-        for handler in _handlers:
-            logger.addHandler(handler)
-    for handler in _handlers:
-        handler.addFilter(_is_relevant)
+        logger.handlers = [*_handlers]
     for note in startup.import_notes:
         detail("%s", note)
 

@@ -46,19 +46,12 @@ _EXAMPLE = (
     '"task": {"type": "worker", "index": 0}}'
 )
 _ADDRESS = schema.matching(re.compile(r".+:\d{1,5}"), '"host:port"')
+_JOBS = {"chief": schema.List(_ADDRESS, most=1), "worker": schema.List(_ADDRESS)}
+_TASK = {"type": schema.one_of(*_JOBS), "index": schema.integer()}
 _TF_CONFIG = schema.Object(
     {
-        "cluster": schema.Object(
-            {},
-            optional={
-                "chief": schema.List(_ADDRESS, most=1),
-                "worker": schema.List(_ADDRESS),
-            },
-        ),
-        "task": schema.Object(
-            {"type": schema.one_of("chief", "worker"), "index": schema.integer()},
-            others=schema.ANY,
-        ),
+        "cluster": schema.Object({}, optional=_JOBS),
+        "task": schema.Object(_TASK, others=schema.ANY),
     },
     others=schema.ANY,
 )
@@ -68,7 +61,7 @@ class Cluster(NamedTuple):
     """The machines of a run, as in TF_CONFIG."""
 
     addresses: list[str]  # host:port of all, the chief's first
-    workers: list[str]  # those of job "worker"
+    jobs: dict[str, list[str]]  # the addresses by job
     index: int  # of this machine in `addresses`
     job: str  # "chief" or "worker"
     job_index: int  # of this machine in its job
@@ -96,18 +89,18 @@ def parse_cluster(text):
         config = files.parse_json_object(text)
         _TF_CONFIG.check(config)
         job, index = config["task"]["type"], config["task"]["index"]
-        jobs = {name: config["cluster"].get(name) or [] for name in ("chief", "worker")}
-        addresses = jobs["chief"] + jobs["worker"]
+        given = config["cluster"]
+        jobs = {name: given[name] for name in _JOBS if given.get(name)}
+        addresses = [address for each in jobs.values() for address in each]
         if len(set(addresses)) != len(addresses):
             raise ValueError("an address is there twice")
-        if index >= len(jobs[job]):
+        if index >= len(jobs.get(job, ())):
             raise ValueError("there is no %s %d" % (job, index))
     except ValueError as error:
         raise UserError(
             "TF_CONFIG=%s: %s; it must look like %s" % (text, error, _EXAMPLE)
         ) from None
-    position = index + (len(jobs["chief"]) if job == "worker" else 0)
-    return Cluster(addresses, jobs["worker"], position, job, index)
+    return Cluster(addresses, jobs, addresses.index(jobs[job][index]), job, index)
 
 
 def take_cluster(strategy):
@@ -179,10 +172,8 @@ def run(strategy, session_config, cluster, num_train_steps, train):
             server = "grpc://" + cluster.addresses[cluster.index]
             train([watch], configured, server)
 
-        chief = len(cluster.addresses) - len(cluster.workers)
-        jobs = {"chief": cluster.addresses[:chief], "worker": cluster.workers}
         place = {
-            "cluster_spec": tf.train.ClusterSpec({k: v for k, v in jobs.items() if v}),
+            "cluster_spec": tf.train.ClusterSpec(cluster.jobs),
             "task_type": cluster.job,
             "task_id": cluster.job_index,
         }
@@ -213,18 +204,11 @@ class PeerWatch(estimator.SessionRunHook):
     TensorFlow then, so a separate thread watches the machines.
     """
 
-    def __init__(self, cluster, num_train_steps, on_lost=None):
-        """Takes a `Cluster` and the last step, after which machines may leave.
-
-        `on_lost`, a function of a message, is called at most once, instead of the exit.
-        """
-        self._peers = [
-            address
-            for index, address in enumerate(cluster.addresses)
-            if index != cluster.index
-        ]
+    def __init__(self, cluster, num_train_steps):
+        """Takes a `Cluster` and the last step, after which machines may leave."""
+        own = cluster.addresses[cluster.index]
+        self._peers = [address for address in cluster.addresses if address != own]
         self._num_train_steps = num_train_steps
-        self._on_lost = on_lost or _exit_with_error
         self._step = 0
         self._num_sessions = 0  # since the last step
         self._has_stepped = False  # with all machines
@@ -270,8 +254,7 @@ class PeerWatch(estimator.SessionRunHook):
         self._over.set()
 
     def _watch(self):
-        started = time.monotonic()
-        is_reported = False
+        started, is_reported = time.monotonic(), False
         seen: set[str] = set()
         failures = dict.fromkeys(self._peers, 0)  # consecutive, of a machine once seen
         while not self._over.wait(PING_INTERVAL):
@@ -306,7 +289,7 @@ class PeerWatch(estimator.SessionRunHook):
     def _report_lost(self, reason):
         if not self._over.is_set():
             self._over.set()
-            self._on_lost(
+            _exit_with_error(
                 "%s: training ended in step %d; start all machines again with the same "
                 "commands to resume from the last checkpoint" % (reason, self._step)
             )

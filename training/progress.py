@@ -53,9 +53,7 @@ class ProgressHook(estimator.SessionRunHook):
     once if the loss does not fall below that of predicting the label frequencies.
     """
 
-    def __init__(
-        self, settings, baseline_loss, skips_infinite=False, losses=(), stream=None
-    ):
+    def __init__(self, settings, baseline_loss, skips_infinite=False, losses=()):
         """Makes a hook, which is used in all parts of a run, between evaluations too.
 
         Args:
@@ -63,11 +61,9 @@ class ProgressHook(estimator.SessionRunHook):
           baseline_loss: the `diagnosis.baseline_loss` of the training labels.
           skips_infinite: whether loss scaling skips steps with infinite gradients.
           losses: the losses before the first step, the result of `read_losses`.
-          stream: text stream; standard error by default.
         """
         self._settings = settings
         self._baseline_loss, self._skips_infinite = baseline_loss, skips_infinite
-        self._stream = stream
         self._bar = None
         # Losses of the last tenth of all steps so far.
         self._window = max(1, settings.num_train_steps // 10)
@@ -86,13 +82,11 @@ class ProgressHook(estimator.SessionRunHook):
         self._first_step = self.steps_done = int(session.run(self._global_step))
         self._started = self._last_line = time.monotonic()
         self._last_line_step = self._first_step
-        stream = self._stream or sys.stderr
-        if stream.isatty():
+        if sys.stderr.isatty():
             self._bar = tqdm(
                 total=self._settings.num_train_steps,
                 initial=self._first_step,
                 bar_format=_BAR,
-                file=stream,
                 dynamic_ncols=True,
             )
 
@@ -133,29 +127,22 @@ class ProgressHook(estimator.SessionRunHook):
         enough = max(2 * self._window, _MIN_STEPS) + warmup_steps
         if self.steps_done < enough or len(self._losses) < self._window:
             return
-        if self._has_recovered:
-            return
         mean = self._mean_loss()
-        if mean < diagnosis.MAX_LOSS_RATIO * self._baseline_loss:
-            if self._has_warned:
-                self._has_recovered = True
-                console.say(
-                    "  step %d: the run learns now: the mean loss of the last %s is "
-                    "%.4f",
-                    self.steps_done,
-                    wording.pluralize(len(self._losses), "step"),
-                    mean,
-                )
-        elif not self._has_warned:
+        learns = mean < diagnosis.MAX_LOSS_RATIO * self._baseline_loss
+        text = "the mean loss of the last %s is %.4f"
+        text %= (wording.pluralize(len(self._losses), "step"), mean)
+        if not learns and not self._has_warned:
             self._has_warned = True
             console.warn(
-                "step %d: nothing is learned so far: the mean loss of the last %s is "
-                "%.4f; predicting the label frequencies gives %.4f",
+                "step %d: nothing is learned so far: %s; predicting the label "
+                "frequencies gives %.4f",
                 self.steps_done,
-                wording.pluralize(len(self._losses), "step"),
-                mean,
+                text,
                 self._baseline_loss,
             )
+        elif learns and self._has_warned and not self._has_recovered:
+            self._has_recovered = True
+            console.say("  step %d: the run learns now: %s", self.steps_done, text)
 
     def _mean_loss(self):
         return sum(self._losses) / len(self._losses)
@@ -166,36 +153,28 @@ class ProgressHook(estimator.SessionRunHook):
         return steps * self._settings.train_batch_size / elapsed if steps else None
 
     def _text(self, now):
-        text = "loss %.4f, learning rate %.2e" % (
-            self._mean_loss(),
-            self.last_values["learning_rate"],
-        )
+        learning_rate = self.last_values["learning_rate"]
+        text = "loss %.4f, learning rate %.2e" % (self._mean_loss(), learning_rate)
         rate = self._rate(now)
         return text if rate is None else "%.1f examples/s, %s" % (rate, text)
 
     def _write_line(self, now):
         self._last_line, self._last_line_step = now, self.steps_done
+        step, last_step = self.steps_done, self._settings.num_train_steps
         text, rate = self._text(now), self._rate(now)
         if rate is not None:
-            steps_left = self._settings.num_train_steps - self.steps_done
-            left = steps_left * self._settings.train_batch_size / rate
+            left = (last_step - step) * self._settings.train_batch_size / rate
             text += ", %d:%02d left" % (left // 60, left % 60)
-        console.say(
-            "  step %d of %d: %s", self.steps_done, self._settings.num_train_steps, text
-        )
+        console.say("  step %d of %d: %s", step, last_step, text)
 
     def end(self, session):
         del session
         now = time.monotonic()
         if self._bar is not None:
             self._bar.close()
-        if self.steps_done > self._first_step:
-            console.say(
-                "Trained steps %d to %d: %s",
-                self._first_step,
-                self.steps_done,
-                self._text(now),
-            )
+        first, last = self._first_step, self.steps_done
+        if last > first:
+            console.say("Trained steps %d to %d: %s", first, last, self._text(now))
 
     def write_losses(self, checkpoint):
         """Writes the last losses beside a checkpoint; see `read_losses`."""

@@ -31,13 +31,9 @@ HELD = "is held by the training run of"  # Part of every refusal.
 _MAX_BYTES = 10000  # of a record
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
+_PROCESS = schema.integer(1, 2**31 - 1)
 _RECORD = schema.Object(
-    {
-        "host": schema.LINE,
-        "process": schema.integer(1, 2**31 - 1),
-        "since": schema.LINE,
-    },
-    others=schema.ANY,
+    {"host": schema.LINE, "process": _PROCESS, "since": schema.LINE}, others=schema.ANY
 )
 
 # Locks of this process, by path.

@@ -206,8 +206,9 @@ def peer_watch(monkeypatch):
 
     def make(peer):
         lost = []
-        cluster = distribution.Cluster(["here:1", peer], [], 0, "worker", 0)
-        watch = distribution.PeerWatch(cluster, 1000, lost.append)
+        monkeypatch.setattr(distribution, "_exit_with_error", lost.append)
+        cluster = distribution.Cluster(["here:1", peer], {}, 0, "worker", 0)
+        watch = distribution.PeerWatch(cluster, 1000)
         watches.append(watch)
         with tf.Graph().as_default():
             tf.train.create_global_step()

@@ -21,12 +21,12 @@ class _Terminal(io.StringIO):
         return True
 
 
-def _train(stream=None, steps=6, loss=0.25, slope=1.0, baseline_loss=math.inf, **skips):
+def _train(steps=6, loss=0.25, slope=1.0, baseline_loss=math.inf, **skips):
     """Takes steps with a loss that begins with `loss` and grows by `slope`."""
     step = tf.train.get_or_create_global_step()
     value = slope * tf.cast(step, tf.float32) + loss
     run = settings.Run("", 32, 8, 8, 10, 1, num_train_steps=steps, num_warmup_steps=3)
-    hook = progress.ProgressHook(run, baseline_loss, **skips, stream=stream)
+    hook = progress.ProgressHook(run, baseline_loss, **skips)
     with tf.control_dependencies([tf.identity(value)]):
         update = tf.assign_add(step, 1)
     progress.report(
@@ -75,10 +75,10 @@ def test_plain_lines_come_at_tenths_and_at_intervals(monkeypatch, lines):
     assert len(lines()) == 41
 
 
-def test_a_bar_on_a_terminal():
-    stream = _Terminal()
-    _train(stream)
-    text = stream.getvalue()
+def test_a_bar_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", _Terminal())
+    _train()
+    text = sys.stderr.getvalue()
     assert "training" in text
     assert "6/6" in text
     assert "examples/s" in text
