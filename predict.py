@@ -205,30 +205,24 @@ def _open_standard_input(strict):
         sys.stderr.write("Reading lines from standard input, up to Ctrl-D\n")
     # Python closes sys.stdin when it ends, and a thread may still wait for lines then.
     stream = open(sys.stdin.fileno(), "rb", closefd=False)  # noqa: SIM115
-    if strict:
-        stream = _copy_to_file(stream)
-
-    def read_lines():
-        if strict:
-            stream.seek(0)
-        return text_lines.stream_lines(stream, _STANDARD_INPUT)
-
-    return read_lines
-
-
-def _copy_to_file(stream):
-    """Returns a temporary file with the content of a stream."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    if not strict:
+        return lambda: text_lines.stream_lines(stream, _STANDARD_INPUT)
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
     try:
-        shutil.copyfileobj(stream, file)
-        file.flush()
+        shutil.copyfileobj(stream, copy)
+        copy.flush()
     except OSError as error:
         raise UserError(
             "standard input cannot be kept in %s to check all rows first, as --strict "
             "does (%s): make space there, or name another folder in TMPDIR"
             % (tempfile.gettempdir(), error.strerror)
         ) from None
-    return file
+
+    def read_lines():
+        copy.seek(0)
+        return text_lines.stream_lines(copy, _STANDARD_INPUT)
+
+    return read_lines
 
 
 def _chunk_stream(rows):
@@ -289,14 +283,10 @@ def _write_to_standard_output(data):
 def _output_columns(model):
     """Names of the output's columns, with one for each label of any task."""
     labels = [label for task in model.tasks for label in model.labels(task)]
-    has_scores = not all(model.labels(task) for task in model.tasks)
-    return [
-        "line",
-        "task",
-        *(["label", "probability"] if labels else []),
-        *(["score"] if has_scores else []),
-        *dict.fromkeys("probability_" + label for label in labels),
-    ]
+    names = ["line", "task"]
+    names += ["label", "probability"] if labels else []
+    names += [] if all(map(model.labels, model.tasks)) else ["score"]
+    return names + list(dict.fromkeys("probability_" + label for label in labels))
 
 
 def _output_values(row, prediction):
@@ -319,12 +309,8 @@ def _shorten(number):
 
 
 def _load_model(values):
-    model = predictor.Predictor(
-        values.init_checkpoint,
-        values.bert_config_file,
-        values.vocab_file,
-        values.batch_size,
-    )
+    base = (values.init_checkpoint, values.bert_config_file, values.vocab_file)
+    model = predictor.Predictor(*base, values.batch_size)
     tasks = own_tasks.load_tasks(values.task_config, glue_data.GLUE_TASKS)
     for package in values.adapters:
         try:

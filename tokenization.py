@@ -67,20 +67,15 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
       UserError: the path is `.../<name>/bert_model.ckpt`, and the release of this name
         was trained with the other setting.
     """
+    given = bool(do_lower_case)
     match = _RELEASE_PATH.match(init_checkpoint or "")
-    expected = _RELEASES.get(match and match[1], bool(do_lower_case))
-    if bool(do_lower_case) != expected:
+    expected = _RELEASES.get(match and match[1], given)
+    if given != expected:
+        case = "lower-cased" if expected else "cased"
         raise UserError(
             "--do_lower_case=%s does not fit --init_checkpoint=%s: %s was pre-trained "
             "on %s text. Set --do_lower_case=%s, or, if the folder's name misleads, "
-            "rename the folder."
-            % (
-                bool(do_lower_case),
-                init_checkpoint,
-                match[1],
-                "lower-cased" if expected else "cased",
-                expected,
-            )
+            "rename the folder." % (given, init_checkpoint, match[1], case, expected)
         )
 
 
@@ -111,9 +106,8 @@ def detect_lower_case(vocab):
     if len(capitals) >= _LEAST_CAPITALS_IF_CASED * len(letters):
         return False
     few_capitals = len(capitals) <= _MOST_CAPITALS_IF_UNCASED * len(letters)
-    if few_capitals and len(letters) >= _LEAST_LETTER_FRACTION * len(vocab):
-        return True
-    return None
+    has_case = len(letters) >= _LEAST_LETTER_FRACTION * len(vocab)
+    return True if few_capitals and has_case else None
 
 
 def check_case(do_lower_case, is_given, vocab, vocab_file):
@@ -128,25 +122,24 @@ def check_case(do_lower_case, is_given, vocab, vocab_file):
     Raises:
       UserError: the default does not fit.
     """
-    detected = detect_lower_case(vocab)
-    if detected in (None, bool(do_lower_case)):
+    given, detected = bool(do_lower_case), detect_lower_case(vocab)
+    if detected in (None, given):
         return
     letters, capitals = map(len, _letter_pieces(vocab))
-    if do_lower_case:
+    reason = "words with a capital letter become %s" % UNKNOWN_TOKEN
+    if given:
         reason = "lower-cased text never meets them"
-    else:
-        reason = "words with a capital letter become %s" % UNKNOWN_TOKEN
     problem = (
         "--do_lower_case=%s does not fit --vocab_file=%s: of its %d pieces with "
         "letters %d have capital ones, and %s"
-        % (bool(do_lower_case), vocab_file, letters, capitals, reason)
+        % (given, vocab_file, letters, capitals, reason)
     )
     if is_given:
         logging.warning("%s. The flag is obeyed.", problem)
         return
     raise UserError(
         "%s. It is the default: give --do_lower_case=%s, or --do_lower_case=%s to use "
-        "it anyway." % (problem, detected, bool(do_lower_case))
+        "it anyway." % (problem, detected, given)
     )
 
 
@@ -246,14 +239,9 @@ class FullTokenizer:
     """
 
     def __init__(self, vocab_file, do_lower_case=True):
-        """Loads the vocabulary.
+        """Loads a vocabulary; see `parse_vocab` and `require_tokens` for errors.
 
-        Args:
-          vocab_file: path of the vocabulary.
-          do_lower_case: lower-case the text and strip accents, for uncased models.
-
-        Raises:
-          UserError: see `parse_vocab` and `require_tokens`.
+        `do_lower_case` also strips accents; it is for uncased models.
         """
         self.vocab = load_vocab(vocab_file)
         require_tokens(self.vocab, vocab_file)
@@ -268,11 +256,10 @@ class FullTokenizer:
         for word in _clean_words(text):
             cached = cache.get(word)
             if cached is None:
-                cached = self._tokenize_word(word)
-                if (
-                    len(word) <= _LONGEST_CACHED_WORD
-                    and len(cache) < _MOST_CACHED_WORDS
-                ):
+                parts = self.basic_tokenizer.split_word(word)
+                cached = self.wordpiece_tokenizer.tokenize(" ".join(parts))
+                is_short = len(word) <= _LONGEST_CACHED_WORD
+                if is_short and len(cache) < _MOST_CACHED_WORDS:
                     cache[word] = cached
             pieces.extend(cached)
         return pieces
@@ -285,10 +272,6 @@ class FullTokenizer:
         """Returns the vocabulary's token of each id."""
         return convert_by_vocab(self.inv_vocab, ids)
 
-    def _tokenize_word(self, word):
-        parts = self.basic_tokenizer.split_word(word)
-        return self.wordpiece_tokenizer.tokenize(" ".join(parts))
-
 
 class BasicTokenizer:
     """Splits text into words, at white space and punctuation."""
@@ -299,10 +282,7 @@ class BasicTokenizer:
 
     def tokenize(self, text):
         """Returns the words of `text` (`str` or UTF-8 bytes), a list of str."""
-        words = []
-        for word in _clean_words(text):
-            words.extend(self.split_word(word))
-        return words
+        return [part for word in _clean_words(text) for part in self.split_word(word)]
 
     def split_word(self, word):
         """Returns the parts of one cleaned word, a list of str."""
@@ -332,17 +312,14 @@ class WordpieceTokenizer:
         Returns:
           A list of str: `"unaffable"` gives `["un", "##aff", "##able"]`.
         """
-        pieces = []
-        for word in convert_to_unicode(text).split():
-            pieces.extend(self._split_word(word))
-        return pieces
+        words = convert_to_unicode(text).split()
+        return [piece for word in words for piece in self._split_word(word)]
 
     def _split_word(self, word):
         """Returns the pieces of one word, or `[unk_token]`."""
         if len(word) > self.max_input_chars_per_word:
             return [self.unk_token]
-        pieces = []
-        start = 0
+        pieces, start = [], 0
         while start < len(word):
             prefix = "##" if start else ""
             for end in range(min(len(word), start + self._longest_piece), start, -1):

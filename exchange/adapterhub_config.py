@@ -78,33 +78,28 @@ def only(value, reason):
 
 
 UNKNOWN_ENTRY = schema.Value(lambda value: not value, "missing: it is not known")
+_SCALING = schema.either(schema.number(), schema.one_of("learned", "channel"))
+# Entry -> its schema and its default, in the order of the checks.
+_ENTRIES = {
+    # Other architectures lack the entries that follow.
+    "architecture": (only(None, "only bottleneck adapters are supported"), None),
+    **{entry: (only(*each), each[0]) for entry, each in REQUIRED.items()},
+    "residual_before_ln": (schema.BOOLEAN, True),
+    "non_linearity": (schema.one_of(*sorted(ACTIVATIONS)), None),
+    "scaling": (_SCALING, 1.0),
+    "leave_out": (schema.List(schema.ANY), []),
+    "reduction_factor": (schema.ANY, None),  # See `_bottleneck_size`.
+}
+_DEFAULTS = {entry: default for entry, (_, default) in _ENTRIES.items()}
 _CONFIG_SCHEMA = schema.Object(
-    {
-        **{entry: only(value, reason) for entry, (value, reason) in REQUIRED.items()},
-        "residual_before_ln": schema.BOOLEAN,
-        "non_linearity": schema.one_of(*sorted(ACTIVATIONS)),
-        "scaling": schema.either(schema.number(), schema.one_of("learned", "channel")),
-        "leave_out": schema.List(schema.ANY),
-        "reduction_factor": schema.ANY,  # See `_bottleneck_size`.
-    },
+    {entry: allowed for entry, (allowed, _) in _ENTRIES.items()},
     optional={
-        "architecture": only(None, "only bottleneck adapters are supported"),
         **dict.fromkeys(SUBLAYERS.values(), schema.ANY),
         **dict.fromkeys(("inv_adapter", "invertible_adapter"), schema.ANY),
         **dict.fromkeys(_WITHOUT_EFFECT, schema.ANY),
     },
     others=UNKNOWN_ENTRY,
 )
-_DEFAULTS = {
-    # Checked first: other architectures lack the entries that follow.
-    "architecture": None,
-    **{entry: value for entry, (value, _) in REQUIRED.items()},
-    "residual_before_ln": True,
-    "non_linearity": None,
-    "scaling": 1.0,
-    "leave_out": [],
-    "reduction_factor": None,
-}
 
 
 class AdapterPlace(NamedTuple):

@@ -37,19 +37,16 @@ class _StorageType(NamedTuple):
 
 # Keys are PyTorch's classes. The bytes of bfloat16 are the upper half of a float32.
 _STORAGE_TYPES = {
-    "torch.%sStorage" % name: _StorageType(type_name, np.dtype(dtype))
-    for name, type_name, dtype in (
-        ("Float", "F32", "<f4"),
-        ("Double", "F64", "<f8"),
-        ("Half", "F16", "<f2"),
-        ("BFloat16", "BF16", "<u2"),
-        ("Long", "I64", "<i8"),
-        ("Int", "I32", "<i4"),
-        ("Short", "I16", "<i2"),
-        ("Char", "I8", "i1"),
-        ("Byte", "U8", "u1"),
-        ("Bool", "BOOL", "?"),
-    )
+    "torch.FloatStorage": _StorageType("F32", np.dtype("<f4")),
+    "torch.DoubleStorage": _StorageType("F64", np.dtype("<f8")),
+    "torch.HalfStorage": _StorageType("F16", np.dtype("<f2")),
+    "torch.BFloat16Storage": _StorageType("BF16", np.dtype("<u2")),
+    "torch.LongStorage": _StorageType("I64", np.dtype("<i8")),
+    "torch.IntStorage": _StorageType("I32", np.dtype("<i4")),
+    "torch.ShortStorage": _StorageType("I16", np.dtype("<i2")),
+    "torch.CharStorage": _StorageType("I8", np.dtype("i1")),
+    "torch.ByteStorage": _StorageType("U8", np.dtype("u1")),
+    "torch.BoolStorage": _StorageType("BOOL", np.dtype("?")),
 }
 
 
@@ -154,10 +151,9 @@ def _read_archive(archive, file_length):
         info = entries.get("%s/%s" % (folder, name))
         if info is None:
             raise _Refused("it lacks %s" % ascii(name))
-        if length is not None and info.file_size != length:
-            raise _Refused(
-                "%s has %d bytes, not %d" % (ascii(name), info.file_size, length)
-            )
+        size = info.file_size
+        if length not in (None, size):
+            raise _Refused("%s has %d bytes, not %d" % (ascii(name), size, length))
         return archive.read(info)
 
     if folder + "/byteorder" in entries and content("byteorder", 6) != b"little":
@@ -335,20 +331,20 @@ def _is_count(value):
 
 def _make_tensor(storage, offset, shape, strides, gradient, hooks, metadata=None):
     """Returns a `_Tensor` all of whose elements lie in its storage."""
-    if (
-        not isinstance(storage, _Storage)
-        or not isinstance(shape, tuple)
-        or not isinstance(strides, tuple)
-        or not len(shape) == len(strides) <= _MOST_DIMENSIONS
-        or not all(map(_is_count, (offset, *shape, *strides)))
+    if not (
+        isinstance(storage, _Storage)
+        and isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and len(shape) == len(strides) <= _MOST_DIMENSIONS
+        and all(map(_is_count, (offset, *shape, *strides)))
     ):
         raise _Refused("a tensor is damaged")
     size = math.prod(shape)
-    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
-    if size and (last >= storage.length or size > storage.length):
-        raise _Refused("a tensor reaches beyond its storage")
     if not size:
         raise _Refused("a tensor is empty")
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
+    if last >= storage.length or size > storage.length:
+        raise _Refused("a tensor reaches beyond its storage")
     return _Tensor(storage, offset, shape, strides)
 
 

@@ -104,8 +104,8 @@ def parse_json_object(data, finite=False):
             text,
             object_pairs_hook=_unique_entries,
             parse_int=_parse_int,
-            parse_constant=_refuse_constant if finite else None,
-            parse_float=_parse_finite_float if finite else None,
+            parse_constant=_parse_finite if finite else None,
+            parse_float=_parse_finite if finite else None,
         )
     except json.JSONDecodeError as error:
         raise ValueError("not JSON: %s" % error) from None
@@ -133,14 +133,10 @@ def _parse_int(text):
     return int(text)
 
 
-def _refuse_constant(name):
-    raise ValueError("it holds %s, which is no JSON" % name)
-
-
-def _parse_finite_float(text):
+def _parse_finite(text):
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError("it holds %.80s, which is too large" % text)
+        raise ValueError("it holds %.80s, which is too large or no JSON" % text)
     return value
 
 

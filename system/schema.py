@@ -26,10 +26,8 @@ class SchemaError(ValueError):
 
     def __init__(self, entry, value, allowed):
         """Takes a path such as "task.labels[2]", its value, and what it must be."""
-        super().__init__(
-            "%s is %s, it must be %s"
-            % (entry or "the content", json_text(value), allowed)
-        )
+        values = (entry or "the content", json_text(value), allowed)
+        super().__init__("%s is %s, it must be %s" % values)
 
 
 def json_text(value):
