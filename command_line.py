@@ -182,16 +182,17 @@ def _expand(name, path):
     return os.path.expandvars("".join(parts))
 
 
-def check_no_pattern(name, path):
-    """Refuses a flag's path with characters that TensorFlow takes for a pattern.
+def check_no_pattern(what, path):
+    """Refuses a checkpoint's path with characters that TensorFlow takes for a pattern.
 
     It finds the files of a checkpoint, also to delete them, by a pattern with the path.
+    `what` names the path in the message.
     """
     found = re.search(r"[*?\[\\]", path)
     if found:
         raise UserError(
-            "--%s=%s has the character %s, which TensorFlow takes for a pattern in the "
-            "path of a checkpoint: give a path without it" % (name, path, found.group())
+            "%s has the character %s, which TensorFlow takes for a pattern in the path "
+            "of a checkpoint: give a path without it" % (what, found.group())
         )
 
 
@@ -231,9 +232,10 @@ def expand_paths(flag_values):
         paths = [_expand(name, path) for path in paths]
         flag.value = paths if isinstance(flag.value, list) else paths[0]
         for path in paths:
-            check_path("--%s=%s" % (name, path), path)
+            what = "--%s=%s" % (name, path)
+            check_path(what, path)
             if flag.parser.has_checkpoint:
-                check_no_pattern(name, path)
+                check_no_pattern(what, path)
 
 
 def parse_flags(arguments, flag_values):
@@ -261,6 +263,7 @@ def make_parser(description, groups, flag_values):
     `print_help`.
     """
 
+    @reports_user_errors(flag_values)
     def parse(argv):
         if HELP_FLAGS.intersection(argv[1:]):
             print_help(description, groups, flag_values)
@@ -270,7 +273,7 @@ def make_parser(description, groups, flag_values):
         refuse_positional_arguments(argv, parse_flags(argv, flag_values))
         return argv[:1]
 
-    return reports_user_errors(parse)
+    return parse
 
 
 def run_program(main, description="", groups=None, flag_values=flags.FLAGS):

@@ -86,7 +86,7 @@ def define_flags(values=flags.FLAGS):
     }
 
 
-@reports_user_errors
+@reports_user_errors(flags.FLAGS)
 def main(argv):
     """Runs the conversion."""
     console.start(flags.FLAGS.verbosity)

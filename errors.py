@@ -1,12 +1,15 @@
 """The exception for wrong user input, and how a program ends on it.
 
 Messages and log lines quote text from files in printable form, so that control
-characters in it do not reach the terminal.
+characters in it do not reach the terminal. A message names an argument or a field of
+settings in backticks, with a value after them: `seed`=1. Programs show it as a flag.
 """
 
+import contextlib
 import functools
 import logging
 import os
+import re
 import sys
 
 _LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
@@ -31,9 +34,9 @@ def _printable_line(line):
 class UserError(ValueError):
     """The user's input is wrong.
 
-    The message names what was given, what is allowed, and which flag, file and line to
-    change. Programs print it without a traceback. It is a `ValueError`, as the original
-    program raises in the same places.
+    The message names what was given, what is allowed, and which `field`, file and line
+    to change. Programs print it without a traceback. It is a `ValueError`, as the
+    original program raises in the same places.
     """
 
     def __init__(self, message, *more):
@@ -57,9 +60,17 @@ def _concerns_standard_output(error):
     return False
 
 
-def _make_printable(record):
+def name_flags(text, flag_values):
+    """Replaces `name` by --name in a text where a program has a flag of that name."""
+    return re.sub(
+        r"`(\w+)`", lambda m: "--" + m[1] if m[1] in flag_values else m[0], text
+    )
+
+
+def _format_for_program(flag_values, record):
+    """A filter of log records: they become printable, and name the program's flags."""
     lines = record.getMessage().split("\n")
-    record.msg = "\n".join(map(_printable_line, lines))
+    record.msg = name_flags("\n".join(map(_printable_line, lines)), flag_values)
     record.args = ()
     return True
 
@@ -72,26 +83,33 @@ def report_error(message):
         sys.stderr.write("error: %s\n" % message)
 
 
-def reports_user_errors(main):
-    """Wraps a program's `main`, a function of `argv`; a `UserError` is one message.
+@contextlib.contextmanager
+def reports_user_errors(flag_values):
+    """Wraps a program's `main`: a `UserError` is one message that names its flags.
 
     It is written to standard error as `error: <message>`, and the status is 1; so it is
     if standard output cannot be written, without a message if the reader has left, as
-    `head` does. On Ctrl-C the status is 130. Log messages of `main` are printable.
-    """
+    `head` does. On Ctrl-C the status is 130. Log messages are treated as the error's.
 
-    @functools.wraps(main)
-    def wrapped(argv):
-        for name in _LOGGERS:
-            logging.getLogger(name).addFilter(_make_printable)  # No second time.
+    Args:
+      flag_values: the `FlagValues` of the program, or a set of the names of its flags.
+
+    Returns:
+      A context manager, which decorates functions too.
+    """
+    with contextlib.ExitStack() as stack:
+        for logger in map(logging.getLogger, _LOGGERS):
+            format_record = functools.partial(_format_for_program, flag_values)
+            logger.addFilter(format_record)
+            stack.callback(logger.removeFilter, format_record)
         try:
             try:
-                return main(argv)
+                yield
             finally:
                 if sys.stdout is not None:
                     sys.stdout.flush()
         except UserError as error:
-            report_error(error)
+            report_error(name_flags(str(error), flag_values))
             sys.exit(1)
         except Exception as error:
             if not isinstance(error, OSError) or not _concerns_standard_output(error):
@@ -104,5 +122,3 @@ def reports_user_errors(main):
         except KeyboardInterrupt:
             sys.stderr.write("ended by Ctrl-C\n")
             sys.exit(130)
-
-    return wrapped

@@ -47,7 +47,7 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors
+@reports_user_errors(flags.FLAGS)
 def main(argv):
     """Exports the packages."""
     console.start(flags.FLAGS.verbosity)

@@ -27,7 +27,7 @@ def define_flags(flag_values):
     return {"Output": (output_dir,)}
 
 
-@reports_user_errors
+@reports_user_errors(FLAGS)
 def main(argv):
     command_line.check_required(FLAGS, ["output_dir"])
     fetched = encoder_fetch.fetch(encoder_fetch.MINILM, FLAGS.output_dir)

@@ -154,13 +154,13 @@ def get_task(name):
         if task.name.replace("-", "") == wanted:
             return task
     raise UserError(
-        "Task not found: %s. The tasks are %s; for your own data: --task_config"
+        "Task not found: %s. The tasks are %s; for your own data: `task_config`"
         % (name, ", ".join(sorted(GLUE_TASKS)))
     )
 
 
 def select_task(task_name, task_config, data_dir=None):
-    """The task of `--task_name` or of `--task_config`, and the folder of its files.
+    """The task of `task_name` or of `task_config`, and the folder of its files.
 
     `data_dir` is that folder; None: the one of the task file.
 
@@ -169,8 +169,8 @@ def select_task(task_name, task_config, data_dir=None):
     """
     if bool(task_name) == bool(task_config):
         raise UserError(
-            "a task is needed: one of GLUE, --task_name, or a file that describes "
-            "another, --task_config; %s" % ("not both" if task_name else "one of them")
+            "a task is needed: one of GLUE, `task_name`, or a file that describes "
+            "another, `task_config`; %s" % ("not both" if task_name else "one of them")
         )
     if task_config:
         return own_tasks.load_task(task_config, GLUE_TASKS, data_dir)
@@ -236,7 +236,7 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors
+@reports_user_errors(flags.FLAGS)
 def main(argv):
     command_line.check_required(flags.FLAGS, ["data_dir"])
     data_dir = flags.FLAGS.data_dir

@@ -125,7 +125,7 @@ def define_flags(flag_values):
     return {"Files": (output_dirs, path)}
 
 
-@reports_user_errors
+@reports_user_errors(flags.FLAGS)
 def main(argv):
     command_line.check_required(flags.FLAGS, ["output_dirs", "zip"])
     names = build_zip(flags.FLAGS.output_dirs, flags.FLAGS.zip)

@@ -19,7 +19,7 @@ from absl import flags
 import command_line
 import glue_data
 import tokenization
-from errors import UserError, reports_user_errors
+from errors import UserError, name_flags, reports_user_errors
 from model import layer_ranges
 from system import console, files
 from weights import (
@@ -111,7 +111,7 @@ def verify(values, packages):
             problems = [str(error)]
         wrong += bool(problems)
         for text in problems or ["OK"]:
-            print("%s: %s" % (folder, text))
+            print("%s: %s" % (folder, name_flags(text, values)))
     if wrong:
         raise UserError(
             "%d of %d packages are damaged or do not fit" % (wrong, len(packages))
@@ -264,15 +264,19 @@ COMMANDS = {
 # --- command line -------------------------------------------------------------
 
 
-@reports_user_errors
 def main(argv):
     """Runs one command.
 
     Args:
       argv: the program's name, the command, then flags and packages in any order.
     """
-    console.start()
-    arguments = argv[1:]
+    values = flags.FlagValues()
+    with reports_user_errors(values):
+        console.start()
+        _run_command(argv[1:], values)
+
+
+def _run_command(arguments, values):
     if not arguments or arguments[0] in _HELP:
         print(__doc__)
     if not arguments:
@@ -286,7 +290,6 @@ def main(argv):
             % (name, ", ".join(COMMANDS))
         )
     command = COMMANDS[name]
-    values = flags.FlagValues()
     groups = command.define_flags(values)
     if _HELP.intersection(arguments[1:]):
         usage = "python manage_adapters.py %s %s" % (name, command.packages)

@@ -363,7 +363,7 @@ def run(values):
     return ROWS_LEFT_OUT if reader.num_bad else 0
 
 
-@reports_user_errors
+@reports_user_errors(flags.FLAGS)
 def main(argv):
     console.start(flags.FLAGS.verbosity)
     return run(flags.FLAGS)

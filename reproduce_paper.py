@@ -342,12 +342,16 @@ def _run_experiment(name, experiment, values):
     return status
 
 
-@reports_user_errors
 def main(argv):
     """Runs one experiment; returns the exit status."""
-    console.start()
     values = flags.FlagValues()
     groups = define_flags(values)
+    with reports_user_errors(values):
+        console.start()
+        return _run_command(argv, groups, values)
+
+
+def _run_command(argv, groups, values):
     if not argv[1:] or command_line.HELP_FLAGS.intersection(argv[1:]):
         about = ["  %-14s %s" % (n, each.about) for n, each in EXPERIMENTS.items()]
         text = "\n".join([__doc__, "EXPERIMENT is one of", *about])

@@ -395,7 +395,7 @@ def make_model_fn(plan):
     )
 
 
-@reports_user_errors
+@reports_user_errors(FLAGS)
 def main(argv):
     console.start(FLAGS.verbosity)
     tf.logging.set_verbosity(tf.logging.INFO)

@@ -57,7 +57,7 @@ _LONGEST_CACHED_WORD = 64
 
 
 def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
-    """Checks `--do_lower_case` against the name of a Google release.
+    """Checks `do_lower_case` against the name of a Google release.
 
     Args:
       do_lower_case: bool.
@@ -73,8 +73,8 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
     if given != expected:
         case = "lower-cased" if expected else "cased"
         raise UserError(
-            "--do_lower_case=%s does not fit --init_checkpoint=%s: %s was pre-trained "
-            "on %s text. Set --do_lower_case=%s, or, if the folder's name misleads, "
+            "`do_lower_case`=%s does not fit `init_checkpoint`=%s: %s was pre-trained "
+            "on %s text. Set `do_lower_case`=%s, or, if the folder's name misleads, "
             "rename the folder." % (given, init_checkpoint, match[1], case, expected)
         )
 
@@ -111,7 +111,7 @@ def detect_lower_case(vocab):
 
 
 def check_case(do_lower_case, is_given, vocab, vocab_file):
-    """Checks `--do_lower_case` against the pieces of the vocabulary.
+    """Checks `do_lower_case` against the pieces of the vocabulary.
 
     Args:
       do_lower_case: bool.
@@ -130,7 +130,7 @@ def check_case(do_lower_case, is_given, vocab, vocab_file):
     if given:
         reason = "lower-cased text never meets them"
     problem = (
-        "--do_lower_case=%s does not fit --vocab_file=%s: of its %d pieces with "
+        "`do_lower_case`=%s does not fit `vocab_file`=%s: of its %d pieces with "
         "letters %d have capital ones, and %s"
         % (given, vocab_file, letters, capitals, reason)
     )
@@ -138,7 +138,7 @@ def check_case(do_lower_case, is_given, vocab, vocab_file):
         logging.warning("%s. The flag is obeyed.", problem)
         return
     raise UserError(
-        "%s. It is the default: give --do_lower_case=%s, or --do_lower_case=%s to use "
+        "%s. It is the default: give `do_lower_case`=%s, or `do_lower_case`=%s to use "
         "it anyway." % (problem, detected, given)
     )
 
@@ -159,7 +159,7 @@ def printable_text(text):
 
 def load_vocab(vocab_file):
     """Reads a vocabulary from a path, see `parse_vocab`."""
-    remedy = "give the vocab.txt that came with the checkpoint, --vocab_file"
+    remedy = "give the vocab.txt that came with the checkpoint, `vocab_file`"
     return parse_vocab(files.read(vocab_file, MOST_VOCAB_BYTES, remedy), vocab_file)
 
 
@@ -182,7 +182,7 @@ def parse_vocab(content, source):
     if not content.strip():
         raise UserError(
             "The vocabulary %s is empty. Give the vocab.txt that came with the "
-            "checkpoint, one token a line, --vocab_file." % source
+            "checkpoint, one token a line, `vocab_file`." % source
         )
     # Only "\n" ends a line: tokens of some vocabularies contain other separators.
     lines = content.rstrip().split(b"\n")  # Blank lines at the end are no tokens.
@@ -205,7 +205,7 @@ def require_tokens(vocab, source):
     if missing:
         raise UserError(
             "The vocabulary %s lacks %s, and BERT's inputs need %s. Give "
-            "the vocab.txt that came with the checkpoint, --vocab_file."
+            "the vocab.txt that came with the checkpoint, `vocab_file`."
             % (source, ", ".join(missing), ", ".join(REQUIRED_TOKENS))
         )
 

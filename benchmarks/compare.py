@@ -95,7 +95,7 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors
+@reports_user_errors(FLAGS)
 def main(argv):
     del argv
     command_line.check_required(FLAGS, [*_TEXTS, "data_dir"])

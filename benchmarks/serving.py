@@ -214,7 +214,7 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors
+@reports_user_errors(FLAGS)
 def main(argv):
     """Writes the models, and prints their sizes and times."""
     command_line.check_required(FLAGS, _BASE)

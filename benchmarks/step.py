@@ -294,7 +294,7 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors
+@reports_user_errors(FLAGS)
 def main(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimators.keep_freed_memory()

@@ -139,12 +139,12 @@ def read_config(stated, bert_config, path):
             {"name": schema.LINE, "config": schema.Object({}, others=schema.ANY)},
             optional={
                 "model_type": only("bert", "give an adapter of BERT"),
-                "hidden_size": only(hidden_size, "that of --bert_config_file"),
+                "hidden_size": only(hidden_size, "that of `bert_config_file`"),
             },
             others=schema.ANY,
         ),
         path,
-        "Give a folder that save_adapter wrote, --input_dir, and the base model that "
+        "Give a folder that save_adapter wrote, `input_dir`, and the base model that "
         "the adapter was trained on.",
     )
     config = {**_DEFAULTS, **stated["config"]}

@@ -119,7 +119,7 @@ def _check_shapes(found, shapes, folder):
     ]
     if problems:
         raise UserError(
-            "The weights in %s do not fit its config and --bert_config_file. Give the "
+            "The weights in %s do not fit its config and `bert_config_file`. Give the "
             "base model that they were trained on, or fetch them again. %s"
             % (folder, hf_files.enumerate_problems(problems))
         )
@@ -188,7 +188,7 @@ def read_head(folder, hidden_size):
         _HEAD_SCHEMA,
         path,
         "Supported is a head made by add_classification_head(NAME, num_labels=N, "
-        "layers=1, use_pooler=True); --new_head replaces this one by a new one.",
+        "layers=1, use_pooler=True); `new_head` replaces this one by a new one.",
     )
     count = config["num_labels"]
     shapes = {prefix + "weight": (count, hidden_size)}

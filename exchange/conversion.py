@@ -48,8 +48,8 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     )
     if missing and not init_missing_pooler:
         raise UserError(
-            "The encoder in --input_dir=%s has no pooler (%s), and BERT's classifier "
-            "reads its output. Give an encoder with a pooler, or --init_missing_pooler "
+            "The encoder in `input_dir`=%s has no pooler (%s), and BERT's classifier "
+            "reads its output. Give an encoder with a pooler, or `init_missing_pooler` "
             "for a random one, which adapter tuning does not train."
             % (input_dir, ", ".join(sorted(missing)))
         )
@@ -75,7 +75,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     values = dict(hugging_face.read_values(matches))
     if missing:
         values.update(hugging_face.random_pooler(config, missing, seed))
-        logging.warning("The pooler is random, from --seed=%d.", seed)
+        logging.warning("The pooler is random, from `seed`=%d.", seed)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
         at = functools.partial(os.path.join, folder)
@@ -101,7 +101,7 @@ def _already_converted(output_dir, record):
     if not os.path.lexists(output_dir):
         return False
     if not os.path.isdir(output_dir):
-        raise UserError("--output_dir=%s is a file, not a folder." % output_dir)
+        raise UserError("`output_dir`=%s is a file, not a folder." % output_dir)
     if not os.listdir(output_dir):
         return False
     try:
@@ -112,8 +112,8 @@ def _already_converted(output_dir, record):
     except (UserError, OSError, tf.errors.OpError, KeyError, TypeError):
         pass  # An incomplete conversion, for which the message below fits too.
     raise UserError(
-        "--output_dir=%s is not empty and does not hold this conversion. Give another "
-        "--output_dir, or remove that folder." % output_dir
+        "`output_dir`=%s is not empty and does not hold this conversion. Give another "
+        "`output_dir`, or remove that folder." % output_dir
     )
 
 
@@ -137,7 +137,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
         case = package.config["do_lower_case"]
         if do_lower_case not in (None, case):
             raise UserError(
-                "--do_lower_case=%s does not fit --adapters=%s, which was trained with "
+                "`do_lower_case`=%s does not fit `adapters`=%s, which was trained with "
                 "%s: leave the flag out" % (do_lower_case, adapters, case)
             )
         do_lower_case = case
@@ -196,17 +196,17 @@ def _resolve(path, flag="output_dir"):
     """The real path of a local folder."""
     if "://" in path:
         raise UserError(
-            "--%s=%s: it must be a local folder. Copy the files before or after the "
+            "`%s`=%s: it must be a local folder. Copy the files before or after the "
             "conversion." % (flag, path)
         )
     real = os.path.realpath(path)
-    command_line.check_utf_8("--%s=%s" % (flag, real), real)
+    command_line.check_utf_8("`%s`=%s" % (flag, real), real)
     return real
 
 
 def _check_input(input_dir):
     if not os.path.isdir(_resolve(input_dir, "input_dir")):
-        raise UserError("--input_dir=%s is not a folder." % input_dir)
+        raise UserError("`input_dir`=%s is not a folder." % input_dir)
 
 
 def _new_folder(output_dir):
@@ -214,7 +214,7 @@ def _new_folder(output_dir):
     path = _resolve(output_dir)
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
         raise UserError(
-            "--output_dir=%s exists, and nothing is overwritten: give a new folder."
+            "`output_dir`=%s exists, and nothing is overwritten: give a new folder."
             % output_dir
         )
     return path

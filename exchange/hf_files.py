@@ -73,7 +73,7 @@ def find_weights(folder):
             break
     else:
         raise UserError(
-            "There is neither %s nor %s nor an index (%s) of shards in --input_dir=%s. "
+            "There is neither %s nor %s nor an index (%s) of shards in `input_dir`=%s. "
             "Save weights of another format as safetensors first."
             % (*_WEIGHTS_NAMES, "*" + _INDEX_ENDING, folder)
         )

@@ -112,7 +112,7 @@ def read(folder, model_config, config_path):
         lines = _vocab_lines(content, vocab_size, path)
     else:
         raise UserError(
-            "There is neither %s nor %s in --input_dir=%s. Only encoders with a "
+            "There is neither %s nor %s in `input_dir`=%s. Only encoders with a "
             "vocabulary of BERT's kind can be converted."
             % (VOCAB_NAME, _TOKENIZER_NAME, folder)
         )
@@ -137,14 +137,14 @@ def read(folder, model_config, config_path):
 
 
 def log_case(vocabulary):
-    """Logs the `--do_lower_case` that the encoder of a `Vocabulary` needs."""
+    """Logs the `do_lower_case` that the encoder of a `Vocabulary` needs."""
     cases = (
         (vocabulary.lower_case, "its tokenizer"),
         (tokenization.detect_lower_case(vocabulary.ids), "its word pieces"),
         (True, "the default of transformers"),
     )
     case, source = next(item for item in cases if item[0] is not None)
-    logging.info("By %s, run this encoder with --do_lower_case=%s", source, case)
+    logging.info("By %s, run this encoder with `do_lower_case`=%s", source, case)
 
 
 def warn_of_case(model_name, do_lower_case):
@@ -152,7 +152,7 @@ def warn_of_case(model_name, do_lower_case):
     found = re.search("(un)?cased", model_name)
     if found and bool(found.group(1)) != do_lower_case:
         logging.warning(
-            "--do_lower_case=%s does not fit a model called %s: check which one it "
+            "`do_lower_case`=%s does not fit a model called %s: check which one it "
             "needs.",
             do_lower_case,
             printable(model_name, 100),
@@ -184,7 +184,7 @@ def _load_tokenizer(folder, settings, ids):
             tokenizer.encode(text)  # Fails without a token for unknown words.
     except Exception as error:  # The library raises no other class.
         raise UserError(
-            "The JSON files in --input_dir=%s do not make BERT's tokenizer: %s. Fetch "
+            "The JSON files in `input_dir`=%s do not make BERT's tokenizer: %s. Fetch "
             "them again, or choose another encoder." % (folder, printable(str(error)))
         ) from None
     return tokenizer
@@ -285,8 +285,8 @@ def _detect_case(folder, ids, tokenizer, added, is_lowered):
     # Shows a difference with the case for which more of the texts agree.
     _, text, theirs, lower_case, tokens = max(differences)
     raise UserError(
-        "The tokenizer in --input_dir=%s splits %s into %s; BERT's tokenizer with "
-        "--do_lower_case=%s splits it into %s. An encoder knows only the tokens that "
+        "The tokenizer in `input_dir`=%s splits %s into %s; BERT's tokenizer with "
+        "`do_lower_case`=%s splits it into %s. An encoder knows only the tokens that "
         "it was trained on: choose another one, or, if your texts hold nothing of the "
         "kind, remove that setting or token from the tokenizer's JSON files."
         % (

@@ -99,7 +99,7 @@ def read_config(path):
         source,
         _CONFIG_SCHEMA,
         path,
-        "Choose another encoder for --input_dir, or give the config.json that belongs "
+        "Choose another encoder for `input_dir`, or give the config.json that belongs "
         "to the weights.",
     )
     config = {field: source[field] for field in _FIELDS}
@@ -177,7 +177,7 @@ def match_tensors(tensors, config):
     layers = config["num_hidden_layers"]
     if layers > len(tensors):
         raise UserError(
-            "num_hidden_layers is %d in the config.json of --input_dir, which has %d "
+            "num_hidden_layers is %d in the config.json of `input_dir`, which has %d "
             "tensors. Give the config.json that belongs to the weights."
             % (layers, len(tensors))
         )
@@ -204,7 +204,7 @@ def match_tensors(tensors, config):
     ]
     if problems:
         raise UserError(
-            "The tensors in --input_dir are not those of the BERT in its config.json. "
+            "The tensors in `input_dir` are not those of the BERT in its config.json. "
             "Give the config.json that belongs to the weights. %s"
             % hf_files.enumerate_problems(problems)
         )
@@ -222,7 +222,7 @@ def _split_encoder(tensors):
     landmarks = [name for name in names if ("." + name).endswith("." + _LANDMARK)]
     if len(landmarks) != 1:
         raise UserError(
-            "The weights in --input_dir must hold one BERT encoder, with one tensor "
+            "The weights in `input_dir` must hold one BERT encoder, with one tensor "
             "whose name ends in %s. They hold %d: %s. Give a folder with one."
             % (_LANDMARK, len(landmarks), printable(", ".join(landmarks or names[:3])))
         )

@@ -53,7 +53,7 @@ def read_base_model(base, do_lower_case):
     more = [name for name in report.left_over if name.startswith("bert/")]
     if more:
         raise UserError(
-            "checkpoint %s holds more variables than --bert_config_file describes, "
+            "checkpoint %s holds more variables than `bert_config_file` describes, "
             "such as %s; give the base model's own config, and a base model without "
             "adapters (manage_adapters.py export makes a package of a tuned checkpoint)"
             % (base.init_checkpoint, more[0])
@@ -70,14 +70,14 @@ def merge_layer_norms(values, found, package):
     """
     if package.encoder_weights:
         raise UserError(
-            "--adapters=%s holds weights of the encoder itself, such as %s, and only "
+            "`adapters`=%s holds weights of the encoder itself, such as %s, and only "
             "layer norms can be merged; leave it out, or make one checkpoint of base "
-            "model and package with manage_adapters.py merge, --init_checkpoint"
+            "model and package with manage_adapters.py merge, `init_checkpoint`"
             % (package.path, package.encoder_weights[0])
         )
     adapter_package.check_fit(package, found.identity)
     for mismatch in package_conversion.find_base_mismatches(package, found.checkpoint):
-        raise UserError("--adapters=%s does not fit: %s" % (package.path, mismatch))
+        raise UserError("`adapters`=%s does not fit: %s" % (package.path, mismatch))
     values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
 
 
@@ -129,10 +129,10 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
         activation=adapter.activation,
         origin=printable(origin),
     )
-    notes = ["The layer norms are those of --init_checkpoint.", *adapter.changes]
+    notes = ["The layer norms are those of `init_checkpoint`.", *adapter.changes]
     if adapter.model_name:
         notes.append(
-            "The adapter was trained on %s: make sure that --init_checkpoint is that "
+            "The adapter was trained on %s: make sure that `init_checkpoint` is that "
             "encoder." % printable(adapter.model_name)
         )
     if new_head_seed is not None:
@@ -165,7 +165,7 @@ def _describe_task(options, is_regression=False):
         labels = list(task.labels)
         if options.labels is not None and sorted(options.labels) != sorted(labels):
             raise UserError(
-                "--labels=%s are not the labels of --task_name=%s: give %s in the "
+                "`labels`=%s are not the labels of `task_name`=%s: give %s in the "
                 "order of the head's outputs"
                 % (",".join(options.labels), task.name, ", ".join(labels) or "none")
             )
@@ -173,18 +173,18 @@ def _describe_task(options, is_regression=False):
     labels = options.labels or []
     if labels and is_regression:
         raise UserError(
-            "--labels=%s: the head has one output, a number without labels; leave the "
+            "`labels`=%s: the head has one output, a number without labels; leave the "
             "flag out" % ",".join(labels)
         )
     if not labels and not is_regression:
         raise UserError(
-            "--task_name=%s is not a task of GLUE (%s): give its labels in the order "
-            "of the head's outputs, --labels=A,B, or a task file, --task_config"
+            "`task_name`=%s is not a task of GLUE (%s): give its labels in the order "
+            "of the head's outputs, `labels`=A,B, or a task file, `task_config`"
             % (options.name, ", ".join(sorted(glue_data.GLUE_TASKS)))
         )
     if len(set(labels)) != len(labels) or not all(labels):
         raise UserError(
-            "--labels=%s: labels must be distinct and not empty" % ",".join(labels)
+            "`labels`=%s: labels must be distinct and not empty" % ",".join(labels)
         )
     return {
         "name": options.name,
@@ -200,8 +200,8 @@ def _import_head(folder, bert_config, options):
     head = adapterhub_format.read_head(folder, bert_config.hidden_size)
     if head is None:
         raise UserError(
-            "--input_dir=%s has no head (no %s): save it with with_head=True, or give "
-            "--new_head for a new, untrained one"
+            "`input_dir`=%s has no head (no %s): save it with with_head=True, or give "
+            "`new_head` for a new, untrained one"
             % (folder, adapterhub_format.HEAD_CONFIG_NAME)
         )
     count = len(head.bias)
@@ -215,7 +215,7 @@ def _import_head(folder, bert_config, options):
             sorted(options.labels) == sorted(head.labels)
         ):
             raise UserError(
-                "--labels=%s: the head in --input_dir=%s has its outputs in the order "
+                "`labels`=%s: the head in `input_dir`=%s has its outputs in the order "
                 "%s; leave the flag out"
                 % (",".join(options.labels), folder, printable(",".join(head.labels)))
             )
@@ -224,16 +224,16 @@ def _import_head(folder, bert_config, options):
     wanted = len(labels) or 1
     if count != wanted or entries["is_regression"] != is_regression:
         raise UserError(
-            "the head in --input_dir=%s has %d outputs, task %s needs %d: give the "
-            "task and labels that it was trained on, --task_name and --labels"
+            "the head in `input_dir`=%s has %d outputs, task %s needs %d: give the "
+            "task and labels that it was trained on, `task_name` and `labels`"
             % (folder, count, entries["name"], wanted)
         )
     order = [0]
     if not is_regression:
         if options.labels is None:
             raise UserError(
-                "the labels of the head in --input_dir=%s are %s: give the labels %s "
-                "in the order of its outputs, such as --labels=%s"
+                "the labels of the head in `input_dir`=%s are %s: give the labels %s "
+                "in the order of its outputs, such as `labels`=%s"
                 % (
                     folder,
                     printable(", ".join(head.labels or ["unnamed"])),
@@ -306,13 +306,13 @@ def format_adapter(package):
     """
     if package.encoder_weights:
         raise UserError(
-            "--adapters=%s holds weights of the encoder itself, such as %s, for which "
+            "`adapters`=%s holds weights of the encoder itself, such as %s, for which "
             "AdapterHub's format has no place; use the package itself"
             % (package.path, package.encoder_weights[0])
         )
     if not package.policy.has_adapters:
         raise UserError(
-            "--adapters=%s holds no adapters but %s (--train_policy=%s), for which "
+            "`adapters`=%s holds no adapters but %s (`train_policy`=%s), for which "
             "AdapterHub's format has no place; use the package itself"
             % (package.path, package.policy.description, package.policy.text)
         )

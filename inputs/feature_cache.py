@@ -70,7 +70,7 @@ def build_features(examples, label_list, max_seq_length, tokenizer, output_file,
         files.write_whole(key_file, json.dumps(stored))
     except tf.errors.OpError as error:
         raise UserError(
-            "the features %s cannot be written (%s): give another --output_dir"
+            "the features %s cannot be written (%s): give another `output_dir`"
             % (output_file, error.message)
         ) from None
     return counts

@@ -335,7 +335,7 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
     if entries > vocab_size:
         raise UserError(
             "%s has %d entries but vocab_size in %s is %d: give the two files of one "
-            "model, by --vocab_file and --bert_config_file or in the same folder"
+            "model, by `vocab_file` and `bert_config_file` or in the same folder"
             % (vocab_file, entries, config_file, vocab_size)
         )
     if len(vocab) < entries:
@@ -356,12 +356,12 @@ def check_seq_length(max_seq_length, max_position_embeddings):
     """Raises a `UserError` unless 3 <= max_seq_length <= max_position_embeddings."""
     if max_seq_length < 3:
         raise UserError(
-            "--max_seq_length=%d leaves no room for text: at least 3 is needed, for "
+            "`max_seq_length`=%d leaves no room for text: at least 3 is needed, for "
             "[CLS] and two [SEP]" % max_seq_length
         )
     if max_seq_length > max_position_embeddings:
         raise UserError(
-            "cannot use sequence length %d, --max_seq_length: the model's position "
-            "embeddings end at %d (max_position_embeddings of --bert_config_file)"
+            "cannot use sequence length %d, `max_seq_length`: the model's position "
+            "embeddings end at %d (max_position_embeddings of `bert_config_file`)"
             % (max_seq_length, max_position_embeddings)
         )

@@ -154,7 +154,7 @@ def _fetch_sources(task, folder, base_url):
         except disk.WriteError:
             raise
         except UserError as error:
-            raise UserError("%s (--base_url=%s)" % (error, base_url)) from error
+            raise UserError("%s (`base_url`=%s)" % (error, base_url)) from error
         paths.append(path)
     return paths
 
@@ -174,8 +174,8 @@ def _fetch_folder(task, final, base_url):
             raise
         except UserError as error:
             raise UserError(
-                "%s: what --base_url=%s serves is not the benchmark's data: %s. "
-                "Nothing is kept; run again, or give another --base_url"
+                "%s: what `base_url`=%s serves is not the benchmark's data: %s. "
+                "Nothing is kept; run again, or give another `base_url`"
                 % (task.title, base_url, error)
             ) from error
         os.rename(folder, final)
@@ -201,7 +201,7 @@ def fetch_task(task, data_dir, base_url):
         if problems := _find_problems(task, final):
             raise UserError(
                 "%s exists but is not the complete task (%s). Move it away, or give "
-                "another --data_dir" % (final, problems)
+                "another `data_dir`" % (final, problems)
             )
         _log(task, "complete in %s, nothing to fetch" % final)
         return final

@@ -92,7 +92,7 @@ def check_kind(path, flag):
     kind = find_kind(path)
     if kind is None:
         raise UserError(
-            "--%s=%s: the name of the file must end in one of %s"
+            "`%s`=%s: the name of the file must end in one of %s"
             % (flag, path, ", ".join(KINDS))
         )
     return kind
@@ -262,11 +262,11 @@ def _read_header(records, columns, source):
 def _find_header_problem(columns, names):
     layout = _find_layout(columns, names)
     if layout is None:
-        problem = "the header has %s; name them, --text_a_column and --text_b_column"
+        problem = "the header has %s; name them, `text_a_column` and `text_b_column`"
         return problem % _describe_missing(columns, names)
     if columns.task is not None and columns.task not in names:
         problem = "the header has no column %r for the task, there are %s; name it, "
-        return problem % (columns.task, list_names(names)) + "--task_column"
+        return problem % (columns.task, list_names(names)) + "`task_column`"
     doubled = [name for name in (*layout, columns.task) if names.count(name) > 1]
     return "the header has the column %r twice" % doubled[0] if doubled else ""
 
@@ -338,7 +338,7 @@ def check_writable(kind, names):
     for name in names:
         if kind == TSV and re.search(r"[\t\r\n]", name):
             raise UserError(
-                "%r holds a tab or a line end, which TSV cannot: give an --output that "
+                "%r holds a tab or a line end, which TSV cannot: give an `output` that "
                 "ends in .csv or .jsonl" % name
             )
 

@@ -106,7 +106,7 @@ class BertConfig:
         """
         entries = files.read_json(
             json_file,
-            "give the bert_config.json of the pre-trained model, --bert_config_file",
+            "give the bert_config.json of the pre-trained model, `bert_config_file`",
         )
         config = cls.from_dict(entries)
         config.validate(json_file)
@@ -154,7 +154,7 @@ class BertConfig:
                 )
             )
 
-    def check_adapter_size(self, size, source="--adapter_size"):
+    def check_adapter_size(self, size, source="`adapter_size`"):
         """Refuses adapters far wider than the model, and warns of wide ones.
 
         Args:

@@ -25,7 +25,7 @@ def parse_layers(flag, text, num_layers):
         first, last = (int(n or match[1]) for n in match.groups()) if match else (1, 0)
         if not first <= last < num_layers:
             raise UserError(
-                "--%s=%.80s: %r is no layer or range of layers of this model; layers "
+                "`%s`=%.80s: %r is no layer or range of layers of this model; layers "
                 "are counted from 0 to %d, such as %s"
                 % (flag, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
             )

@@ -110,11 +110,11 @@ def _next_version(output):
     """The path of the next version."""
     if "://" in output:
         raise UserError(
-            "--output=%s: it must be a local folder; copy the finished version to the "
+            "`output`=%s: it must be a local folder; copy the finished version to the "
             "server" % output
         )
     if os.path.exists(output) and not os.path.isdir(output):
-        raise UserError("--output=%s is a file: give a folder" % output)
+        raise UserError("`output`=%s is a file: give a folder" % output)
     names = os.listdir(output) if os.path.isdir(output) else []
     # TensorFlow Serving takes folders with numeric names as versions.
     versions = [int(name) for name in names if name.isdecimal()]

@@ -43,11 +43,11 @@ def check_task(task, data_dir, tokenizer, max_seq_length):
             words = [("%s %s" % (e.text_a, e.text_b or "")).split() for e in found]
             longest = pluralize(max(map(len, words)), "word")
             console.say("%s: the longest example has %s", name, longest)
-        console.say("Give --vocab_file to count word pieces and truncated examples")
+        console.say("Give `vocab_file` to count word pieces and truncated examples")
     if not task.dev:
         console.say("No dev set: nothing will be scored")
     if not task.test:
-        console.say("No test set: nothing will be predicted by --do_predict")
+        console.say("No test set: nothing will be predicted by `do_predict`")
 
 
 def describe_task(task):

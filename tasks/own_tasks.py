@@ -18,7 +18,7 @@ from tasks import task_data
 MOST_CONFIG_BYTES = 1 << 20
 SUBMISSION_FILE = "test_predictions.tsv"
 
-_REMEDY = "--task_config wants a JSON file that describes a task; see docs/tasks.md"
+_REMEDY = "`task_config` wants a JSON file that describes a task; see docs/tasks.md"
 
 
 def _is_name(value):

@@ -20,7 +20,7 @@ def _format_predictions(task, split, predictions):
         if bad.size:
             raise UserError(
                 "the prediction for row %d of %s is %s: the model diverged. Train with "
-                "a lower --learning_rate"
+                "a lower `learning_rate`"
                 % (bad[0], split.filename, predictions[bad[0]])
             )
         # Adding zero turns -0.0 into 0.0.

@@ -73,7 +73,7 @@ class Split(NamedTuple):
 class Task(NamedTuple):
     """One task."""
 
-    name: str  # `--task_name` in lower case
+    name: str  # `task_name` in lower case
     title: str  # in messages; for GLUE also the name of the folder
     labels: tuple[str, ...]  # in the order of their ids; (): regression, or not known
     metrics: tuple[str, ...]  # names in `metrics.METRICS`; the first is the headline
@@ -86,7 +86,7 @@ class Task(NamedTuple):
     assemble: Callable | None = None  # makes the folder from them, see `glue_fetch`
     note: str = ""  # printed with the scores
     model_of: str = ""  # name of the task whose model predicts this one
-    config_file: str = ""  # the task file, `--task_config`; "" for GLUE's
+    config_file: str = ""  # the task file, `task_config`; "" for GLUE's
     max_seq_length: int | None = None  # the task file's entry
 
     @property
@@ -169,9 +169,9 @@ def _find_file(task, data_dir, split):
         expected = ", ".join(dict.fromkeys(each.filename for each in task.splits))
         remedy = "python glue_data.py --tasks=%s fetches them" % task.title
         if task.config_file:
-            remedy = "correct %s, or give --data_dir" % task.config_file
+            remedy = "correct %s, or give `data_dir`" % task.config_file
         raise UserError(
-            "%s is not there. --data_dir=%s must be the folder of %s with the files %s "
+            "%s is not there. `data_dir`=%s must be the folder of %s with the files %s "
             "(%s)" % (path, data_dir, task.title, expected, remedy)
         )
     return path

@@ -29,7 +29,7 @@ def test_a_message_echoes_no_long_line_whole():
 
 
 def test_what_a_program_logs_is_printable(capsys):
-    @errors.reports_user_errors
+    @errors.reports_user_errors(())
     def main(argv):
         absl_logging.info("skipped: %s", argv[0])
         tf.logging.error("%s is %d\n%%s", argv[0], 5)
@@ -44,10 +44,32 @@ def test_what_a_program_logs_is_printable(capsys):
     )
 
 
+def test_fields_become_flags_of_the_program(capsys):
+    text = "`seed`=1: `data_dir`, `a b` and `label` of %s"
+
+    @errors.reports_user_errors({"seed", "data_dir"})
+    def main(argv):
+        console.say(text, "a say")
+        console.warn(text, "a warning")
+        raise errors.UserError(text % "an error")
+
+    console.start()
+    with pytest.raises(SystemExit):
+        main([])
+    console.say("`seed`")  # No program any more.
+    expected = "--seed=1: --data_dir, `a b` and `label` of "
+    assert capsys.readouterr().err.splitlines() == [
+        expected + "a say",
+        "warning: %sa warning" % expected,
+        "error: %san error" % expected,
+        "`seed`",
+    ]
+
+
 _PROGRAM = """
 from errors import reports_user_errors
 
-@reports_user_errors
+@reports_user_errors(())
 def main(argv):
     for _ in range(%d):
         print("line")

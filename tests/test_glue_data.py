@@ -239,7 +239,7 @@ def test_missing_file(tmp_path):
         read_examples(task, str(tmp_path), task.dev[1])
     message = str(caught.value)
     assert os.path.join(str(tmp_path), "dev_mismatched.tsv") in message
-    assert "--data_dir=%s" % tmp_path in message
+    assert "`data_dir`=%s" % tmp_path in message
     assert "train.tsv, dev_matched.tsv, dev_mismatched.tsv, test_matched.tsv" in message
 
 

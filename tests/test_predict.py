@@ -363,7 +363,7 @@ def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
     task = Task("odd", 2, ("a\tb", "c"))
     folder = small_packages.write_package(tmp_path / "odd", base, task)
     give_input(monkeypatch, b"a cat\n")
-    with pytest.raises(UserError, match=r"a\\tb' holds a tab .*--output"):
+    with pytest.raises(UserError, match=r"a\\tb' holds a tab .*`output`"):
         run(base, [folder])
     assert run(base, [folder], "--output=%s" % (tmp_path / "out.csv")) == 0
 
@@ -374,8 +374,8 @@ def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
         (["--init_checkpoint="], "--init_checkpoint is required"),
         (["--text_b_column=x", "--input=a.tsv"], "--text_a_column"),
         (["--task_column=x"], "--task_column=x names a column of a file"),
-        (["--input=a.txt"], r"--input=a.txt: .*\.tsv, \.csv, \.jsonl"),
-        (["--output=a.txt"], r"--output=a.txt: .*\.tsv, \.csv, \.jsonl"),
+        (["--input=a.txt"], r"`input`=a.txt: .*\.tsv, \.csv, \.jsonl"),
+        (["--output=a.txt"], r"`output`=a.txt: .*\.tsv, \.csv, \.jsonl"),
         (["--output=none/a.tsv"], "there is no folder none"),
         (["--input=none.tsv"], "--input=none.tsv cannot be read"),
         (["--batch_size=0"], "batch_size=0: at least 1"),

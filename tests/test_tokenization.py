@@ -263,7 +263,7 @@ def test_case_of_a_known_release(lower, name):
         tokenization.validate_case_matches_checkpoint(lower, path)
         with pytest.raises(UserError) as caught:
             tokenization.validate_case_matches_checkpoint(not lower, path)
-        for part in (path, "--do_lower_case=True", "--do_lower_case=False"):
+        for part in (path, "`do_lower_case`=True", "`do_lower_case`=False"):
             assert part in str(caught.value)
 
 
@@ -329,11 +329,11 @@ def test_case_that_does_not_fit(monkeypatch, counts, lower, parts):
     vocab = pieces(**counts)
     with pytest.raises(UserError) as caught:
         tokenization.check_case(lower, False, vocab, "v.txt")
-    for part in [*parts, "v.txt", "case=True", "case=False"]:
+    for part in [*parts, "v.txt", "case`=True", "case`=False"]:
         assert part in str(caught.value)
     assert not warnings
     tokenization.check_case(lower, True, vocab, "v.txt")
-    assert len(warnings) == 1 and "--do_lower_case=%s" % lower in warnings[0]
+    assert len(warnings) == 1 and "`do_lower_case`=%s" % lower in warnings[0]
     for is_given in (True, False):
         tokenization.check_case(not lower, is_given, vocab, "v.txt")
         tokenization.check_case(lower, is_given, pieces(small=10), "v.txt")

@@ -49,7 +49,7 @@ def check(output_dir, keep_best):
     files.check_replaceable(folder, _is_best)
     if best and best["metric"] != keep_best:
         raise UserError(
-            "--keep_best=%s: %s keeps the best by %s; give that, or %s"
+            "`keep_best`=%s: %s keeps the best by %s; give that, or %s"
             % (keep_best, folder, best["metric"], _REMEDY)
         )
 

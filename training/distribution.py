@@ -82,7 +82,7 @@ def parse_cluster(text):
     """The `Cluster` of TF_CONFIG's value; a `UserError` if it is None or invalid."""
     if not text:
         raise UserError(
-            "--distribution_strategy=%s needs the environment variable TF_CONFIG on "
+            "`distribution_strategy`=%s needs the environment variable TF_CONFIG on "
             "each machine, such as %s" % (MULTI_WORKER, _EXAMPLE)
         )
     try:
@@ -117,7 +117,7 @@ def take_cluster(strategy):
     if text is not None:
         console.warn(
             "the environment variable TF_CONFIG is ignored: "
-            "--distribution_strategy=%s is for one machine; several need %s",
+            "`distribution_strategy`=%s is for one machine; several need %s",
             strategy,
             MULTI_WORKER,
         )
@@ -146,13 +146,13 @@ def check_batch(strategy, cluster, train_batch_size, parts):
     devices, machines = len(local_devices()), len(cluster.addresses) if cluster else 1
     if train_batch_size % (devices * machines * parts):
         raise UserError(
-            "--train_batch_size=%d, the global batch, cannot be divided among %d "
-            "device(s) on %d machine(s), in --gradient_accumulation_steps=%d parts "
+            "`train_batch_size`=%d, the global batch, cannot be divided among %d "
+            "device(s) on %d machine(s), in `gradient_accumulation_steps`=%d parts "
             "each: give a multiple of %d"
             % (train_batch_size, devices, machines, parts, devices * machines * parts)
         )
     if devices * machines == 1:
-        console.warn("--distribution_strategy=%s: there is one device only", strategy)
+        console.warn("`distribution_strategy`=%s: there is one device only", strategy)
 
 
 def run(strategy, session_config, cluster, num_train_steps, train):
@@ -343,7 +343,7 @@ def wait_for(path, timeout=600.0, interval=1.0):
     while not tf.io.gfile.exists(path):
         if time.monotonic() > end:
             raise UserError(
-                "no record of the chief in %s after %d seconds: --output_dir must be "
+                "no record of the chief in %s after %d seconds: `output_dir` must be "
                 "one folder that all machines share, and the chief must run"
                 % (path, timeout)
             )

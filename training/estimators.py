@@ -272,13 +272,13 @@ def _divergence_error(output_dir, watch):
         if watch.steps_done == 1:
             return UserError(
                 "the training diverged%s. Nothing was updated before, so no training "
-                "setting is at fault: the weights of --init_checkpoint, or the labels "
+                "setting is at fault: the weights of `init_checkpoint`, or the labels "
                 "of a regression, are too large for float32" % where
             )
     return UserError(
         "the training diverged%s. Nothing was written after the last good checkpoint, "
-        "%s. Train again with a lower --learning_rate, --adam_bias_correction=true or "
-        "a longer --warmup_proportion, and a new --output_dir"
+        "%s. Train again with a lower `learning_rate`, `adam_bias_correction`=true or "
+        "a longer `warmup_proportion`, and a new `output_dir`"
         % (where, checkpoints.latest(output_dir))
     )
 

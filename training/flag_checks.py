@@ -35,29 +35,29 @@ def check_flags(flags):
     if not flags.do_train and not flags.do_eval and not flags.do_predict:
         raise UserError(
             "At least one of `do_train`, `do_eval` or `do_predict` must be True: give "
-            "--do_train=true, --do_eval=true or --do_predict=true"
+            "`do_train`=true, `do_eval`=true or `do_predict`=true"
         )
     for name, allowed in _RANGES.items():
         value = flags[name].value
         if not allowed.accepts(value):
             raise UserError(
-                "--%s=%.40r: it must be %s" % (name, value, allowed.allowed)
+                "`%s`=%.40r: it must be %s" % (name, value, allowed.allowed)
             )
     parts = flags.gradient_accumulation_steps
     if flags.do_train and flags.train_batch_size % parts:
         raise UserError(
-            "--train_batch_size=%d does not divide into "
-            "--gradient_accumulation_steps=%d equal parts"
+            "`train_batch_size`=%d does not divide into "
+            "`gradient_accumulation_steps`=%d equal parts"
             % (flags.train_batch_size, parts)
         )
     if flags.adapters and not flags.init_checkpoint:
-        raise UserError("--adapters needs its base model, --init_checkpoint")
+        raise UserError("`adapters` needs its base model, `init_checkpoint`")
     if flags.checkpoint_content == checkpoints.TRAINED and (
         flags.allow_random_base or not flags.init_checkpoint
     ):
         raise UserError(
-            "--checkpoint_content=%s needs the base model whenever a checkpoint is "
-            "used: give --init_checkpoint, and no --allow_random_base"
+            "`checkpoint_content`=%s needs the base model whenever a checkpoint is "
+            "used: give `init_checkpoint`, and no `allow_random_base`"
             % checkpoints.TRAINED
         )
     _check_dev_evaluation(flags)
@@ -68,34 +68,34 @@ def check_flags(flags):
 def _check_dev_evaluation(flags):
     if flags.keep_best and not flags.eval_steps:
         raise UserError(
-            "--keep_best=%s needs evaluations while training, --eval_steps"
+            "`keep_best`=%s needs evaluations while training, `eval_steps`"
             % flags.keep_best
         )
     if flags.eval_steps and not flags.do_train:
         raise UserError(
-            "--eval_steps=%d needs --do_train=true: it evaluates while training"
+            "`eval_steps`=%d needs `do_train`=true: it evaluates while training"
             % flags.eval_steps
         )
     if flags.eval_steps and flags.distribution_strategy == distribution.MULTI_WORKER:
         raise UserError(
-            "--eval_steps=%d is not possible with --distribution_strategy=%s: run "
-            "--do_eval=true on a copy of --output_dir"
+            "`eval_steps`=%d is not possible with `distribution_strategy`=%s: run "
+            "`do_eval`=true on a copy of `output_dir`"
             % (flags.eval_steps, distribution.MULTI_WORKER)
         )
 
 
 def check_keep_best(flags, task):
-    """Refuses a --keep_best that is no metric of the task, or not the folder's."""
+    """Refuses a `keep_best` that is no metric of the task, or not the folder's."""
     if flags.keep_best and flags.keep_best not in task.metrics:
         raise UserError(
-            "--keep_best=%s: the metrics of %s are %s"
+            "`keep_best`=%s: the metrics of %s are %s"
             % (flags.keep_best, task.title, ", ".join(task.metrics))
         )
     dev_steps.check(flags.output_dir, flags.keep_best)
 
 
 def set_task_flags(flags):
-    """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
+    """Sets `data_dir` and `max_seq_length` to the values of `task_config`, if any.
 
     Returns the `task_data.Task`; raises a `UserError` if there is none.
     """
@@ -136,20 +136,20 @@ def _check_tpu_flags(flags):
     """Refuses flags that do not go with a TPU."""
     if flags.distribution_strategy != distribution.NONE:
         raise UserError(
-            "--distribution_strategy=%s is for GPUs; --use_tpu=true needs none"
+            "`distribution_strategy`=%s is for GPUs; `use_tpu`=true needs none"
             % flags.distribution_strategy
         )
     if not flags.tpu_name and not flags.master:
         raise UserError(
-            "--use_tpu=true needs the TPU: its name, --tpu_name, or address, --master"
+            "`use_tpu`=true needs the TPU: its name, `tpu_name`, or address, `master`"
         )
     if flags.precision == "float16":
-        raise UserError("--precision=float16: a TPU has no float16; give bfloat16")
+        raise UserError("`precision`=float16: a TPU has no float16; give bfloat16")
     parts = flags.num_tpu_cores * flags.gradient_accumulation_steps
     if flags.do_train and flags.train_batch_size % parts:
         raise UserError(
-            "--train_batch_size=%d does not divide over --num_tpu_cores=%d, in "
-            "--gradient_accumulation_steps=%d parts each: give a multiple of %d"
+            "`train_batch_size`=%d does not divide over `num_tpu_cores`=%d, in "
+            "`gradient_accumulation_steps`=%d parts each: give a multiple of %d"
             % (
                 flags.train_batch_size,
                 flags.num_tpu_cores,
@@ -160,7 +160,7 @@ def _check_tpu_flags(flags):
     for name in _inference_batches(flags):
         if flags[name].value % flags.num_tpu_cores:
             raise UserError(
-                "--%s=%d does not divide over --num_tpu_cores=%d: give a multiple of it"
+                "`%s`=%d does not divide over `num_tpu_cores`=%d: give a multiple of it"
                 % (name, flags[name].value, flags.num_tpu_cores)
             )
 
@@ -182,11 +182,11 @@ def select_splits(task, flags):
                 remedy = "name one in %s, %s" % (task.config_file, entries)
             else:
                 remedy = (
-                    "use the model of %s (--do_predict=true with the --output_dir of "
+                    "use the model of %s (`do_predict`=true with the `output_dir` of "
                     "that task)" % task.model_of
                 )
             raise UserError(
-                "--%s: task %s has no set for it; %s" % (flag, task.title, remedy)
+                "`%s`: task %s has no set for it; %s" % (flag, task.title, remedy)
             )
         selected += splits
     return selected
@@ -200,4 +200,4 @@ def parse_policy(train_policy, adapter_layers, num_layers):
     try:
         return optimization.parse_policy(train_policy, layers, num_layers)
     except ValueError as error:
-        raise UserError("--train_policy=%.80s: %s" % (train_policy, error)) from None
+        raise UserError("`train_policy`=%.80s: %s" % (train_policy, error)) from None

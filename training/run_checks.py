@@ -30,7 +30,7 @@ class InitialState(NamedTuple):
     step_reached: int | None  # of the last checkpoint in output_dir
     diagnostics: diagnosis.Diagnostics
     training: dict[str, Any]  # settings of their training; this run's, if it trains
-    base: checkpoints.Checkpoint | None  # --init_checkpoint
+    base: checkpoints.Checkpoint | None  # `init_checkpoint`
 
 
 def check_model(flags, task, config, tokenizer, package, variant, is_chief=True):
@@ -70,8 +70,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
     )
     if base is None and step_reached is None and not flags.allow_random_base:
         raise UserError(
-            "no --init_checkpoint: BERT would be %s random values; give the "
-            "bert_model.ckpt of a pre-trained BERT, or --allow_random_base to do so"
+            "no `init_checkpoint`: BERT would be %s random values; give the "
+            "bert_model.ckpt of a pre-trained BERT, or `allow_random_base` to do so"
             % ("trained from" if policy.name == optimization.FULL else "frozen at")
         )
     if base is not None:
@@ -112,13 +112,13 @@ def _write_record(flags, identity, settings, counts):
         run_record.write(flags.output_dir, identity, settings, counts)
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
-            "--output_dir=%s cannot be written (%s): give a folder that can"
+            "`output_dir`=%s cannot be written (%s): give a folder that can"
             % (flags.output_dir, " ".join(str(error).split()))
         ) from None
 
 
 def _check_base(flags, base, variables, package, identity):
-    """The `checkpoints.LoadReport` of --init_checkpoint, or a `UserError`."""
+    """The `checkpoints.LoadReport` of `init_checkpoint`, or a `UserError`."""
     shapes = variables.shapes
     if package is not None:
         trained = set(variables.trained())
@@ -127,13 +127,13 @@ def _check_base(flags, base, variables, package, identity):
     if package is not None:
         _check_package(package, identity, base)
     base.check_values(
-        "copy it again, or give another, --init_checkpoint", report.matched
+        "copy it again, or give another, `init_checkpoint`", report.matched
     )
     return report
 
 
 def _show_base(base, report):
-    """Logs how --init_checkpoint fits the model, a `checkpoints.LoadReport`."""
+    """Logs how `init_checkpoint` fits the model, a `checkpoints.LoadReport`."""
     console.say(
         "Base model: %s, %s, %d newly initialized",
         base.path,
@@ -153,7 +153,7 @@ def _show_base(base, report):
 
 
 def _check_head(flags, task):
-    """Refuses a head of --init_checkpoint that was trained with other labels.
+    """Refuses a head of `init_checkpoint` that was trained with other labels.
 
     In the checkpoint the head's outputs have positions only; the `run.json` beside it,
     if there is one, has their labels.
@@ -170,7 +170,7 @@ def _check_head(flags, task):
                 remedy,
             )
         raise UserError(
-            "--init_checkpoint=%s has the head of task %s, whose outputs are the "
+            "`init_checkpoint`=%s has the head of task %s, whose outputs are the "
             "labels %s (%s beside it); those of task %s are %s: %s"
             % (
                 flags.init_checkpoint,
@@ -186,14 +186,14 @@ def _check_head(flags, task):
         console.say("Training starts from the head of task %s", there["task"])
     elif there["task"] != (task.model_of or task.name):
         console.warn(
-            "the head of --init_checkpoint was trained on task %s, not on %s",
+            "the head of `init_checkpoint` was trained on task %s, not on %s",
             there["task"],
             task.title,
         )
 
 
 def _check_package(package, identity, base):
-    """Checks --adapters against the task and the base model, and logs its origin."""
+    """Checks `adapters` against the task and the base model, and logs its origin."""
     given = {key: identity[key] for key in identity if key != "base"}
     # What the package alone shows is checked before the base model is read.
     adapter_package.check_fit(package, given)
@@ -220,8 +220,8 @@ def make_variant(flags, task, config, package):
     )
     if package is not None and policy.name == optimization.FULL:
         raise UserError(
-            "--train_policy=full starts from no package, --adapters=%s: all of BERT is "
-            "trained, so give a checkpoint alone, --init_checkpoint" % flags.adapters
+            "`train_policy`=full starts from no package, `adapters`=%s: all of BERT is "
+            "trained, so give a checkpoint alone, `init_checkpoint`" % flags.adapters
         )
     activation = {} if package is None else {"activation": package.activation}
     return classifier.Variant(
@@ -240,14 +240,14 @@ def _ablated_layers(flags, policy, num_layers):
     name, text = "ablate_adapter_layers", flags.ablate_adapter_layers
     if flags.do_train:
         raise UserError(
-            "--%s=%s removes trained adapters for evaluation and prediction; train "
-            "first, or without some with --adapter_layers" % (name, text)
+            "`%s`=%s removes trained adapters for evaluation and prediction; train "
+            "first, or without some with `adapter_layers`" % (name, text)
         )
     layers = layer_ranges.parse_layers(name, text, num_layers)
     there = policy.layers_with_adapters(num_layers)
     if not set(layers) <= set(there):
         raise UserError(
-            "--%s=%s: only layers %s have adapters (--train_policy=%s)"
+            "`%s`=%s: only layers %s have adapters (`train_policy`=%s)"
             % (name, text, layer_ranges.format_layers(there) or "none", policy.text)
         )
     return layers

@@ -128,7 +128,7 @@ def unlock_file(path):
 
 def _refuse(path, holder, remedy=""):
     raise UserError(
-        "--output_dir=%s %s %s: %swait for its end, or give another --output_dir"
+        "`output_dir`=%s %s %s: %swait for its end, or give another `output_dir`"
         % (os.path.dirname(path), HELD, holder or "another process", remedy)
     )
 

@@ -34,7 +34,7 @@ def log_task(task, config, devices, precision):
     else:
         text = "CPU, %s" % wording.pluralize(os.cpu_count() or 1, "core")
     if devices.distribution_strategy != distribution.NONE:
-        text += ", --distribution_strategy=" + devices.distribution_strategy
+        text += ", `distribution_strategy`=" + devices.distribution_strategy
     console.say("Computed on: %s, in %s", text, precision)
 
 
@@ -58,7 +58,7 @@ def log_trained_variables(variables, counts, policy):
         layers = layer_ranges.format_layers(policy.adapter_layers)
         where = " (adapters in layers %s)" % layers
     console.say(
-        "Trained by --train_policy=%s%s: %s = %s of %s parameters, %.2f %% of the "
+        "Trained by `train_policy`=%s%s: %s = %s of %s parameters, %.2f %% of the "
         "base model's %s%s",
         policy.text,
         where,

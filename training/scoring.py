@@ -64,12 +64,12 @@ def predict(estimator, run, split, kind):
     if not finite.all():
         raise UserError(
             "%d of %s for %s are not finite, so nothing is written: nothing can be "
-            "computed with the weights of %s; train again with a lower --learning_rate"
+            "computed with the weights of %s; train again with a lower `learning_rate`"
             % (
                 np.sum(~finite),
                 wording.pluralize(count, "prediction"),
                 split.name,
-                checkpoints.latest(run.settings.output_dir) or "--init_checkpoint",
+                checkpoints.latest(run.settings.output_dir) or "`init_checkpoint`",
             )
         )
     return probabilities

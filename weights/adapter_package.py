@@ -210,7 +210,7 @@ def write(
         if not np.isfinite(value).all():
             raise UserError(
                 "%s is not finite: the training diverged, no adapter package is "
-                "written to %s; try a smaller --learning_rate" % (name, folder)
+                "written to %s; try a smaller `learning_rate`" % (name, folder)
             )
     config = _with_scores(config, dev_scores, diagnostics)
     config["global_step"] = global_step
@@ -228,7 +228,7 @@ def update_task(package, task):
     entries = describe_task(task, package.task)
     if package.labels != entries["labels"]:
         raise UserError(
-            "--task_config=%s has the labels %s, the package %s of this task has %s: "
+            "`task_config`=%s has the labels %s, the package %s of this task has %s: "
             "give the file that it was trained with"
             % (
                 task.config_file,
@@ -326,7 +326,7 @@ def _read(folder):
 
 # Entries of a bert_config that weights depend on; dropout is none.
 _MATCHED = (*modeling.CONFIG_SIZES, "hidden_act")
-_FLAGS = {
+_FIELDS = {
     "bert_config": "bert_config_file",
     "vocabulary": "vocab_file",
     "do_lower_case": "do_lower_case",
@@ -368,7 +368,7 @@ def find_mismatches(package, given):
         "labels": package.labels,
     }
     mismatches = []
-    for key, flag in _FLAGS.items():
+    for key, flag in _FIELDS.items():
         ours, theirs = expected[key], given.get(key, expected[key])
         if isinstance(ours, dict):
             keys = (package_checks.DIGEST,) if key == "base" else _MATCHED
@@ -376,7 +376,7 @@ def find_mismatches(package, given):
             ours, theirs = ({k: d.get(k) for k in differ} for d in (ours, theirs))
         if ours != theirs:
             mismatches.append(
-                "its %s is %s, given is %s; give the one that it was trained with, --%s"
+                "its %s is %s, given is %s; give the one that it was trained with, `%s`"
                 % (
                     key,
                     json.dumps(ours, sort_keys=True),

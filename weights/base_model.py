@@ -64,6 +64,6 @@ def check_shapes(checkpoint, bert_config, remedy=None):
             % (
                 checkpoint.path,
                 bert_config.num_hidden_layers,
-                remedy or "give the config of the base model, --bert_config_file",
+                remedy or "give the config of the base model, `bert_config_file`",
             )
         )

@@ -17,7 +17,7 @@ from inputs import text_lines
 from system import files, wording
 
 _PATH_REMEDY = (
-    "--init_checkpoint wants the path without endings, such as .../bert_model.ckpt for "
+    "`init_checkpoint` wants the path without endings, such as .../bert_model.ckpt for "
     "bert_model.ckpt.index and bert_model.ckpt.data-00000-of-00001"
 )
 
@@ -187,7 +187,7 @@ class Checkpoint:
           shapes: dict from name to shape, all variables of the model.
           trained: names that may be missing; with `allow_random_base` all may.
           remedy: what to do if the checkpoint does not fit, for error messages; None
-            for the checkpoint of `--init_checkpoint`.
+            for the checkpoint of `init_checkpoint`.
 
         Returns:
           A `LoadReport`.
@@ -203,7 +203,7 @@ class Checkpoint:
             missing=sorted(shapes.keys() - found),
             left_over=sorted(n for n in others if not _TRAINING_STATE.search(n)),
         )
-        # With --train_policy=head no trained variable belongs to BERT.
+        # With `train_policy`=head no trained variable belongs to BERT.
         if not any(name.startswith("bert/") for name in report.matched) and any(
             name.startswith("bert/") for name in shapes
         ):
@@ -216,7 +216,7 @@ class Checkpoint:
                     _shorten(sorted(found), 3),
                     remedy
                     or "give the bert_model.ckpt of a BERT release or a converted one, "
-                    "--init_checkpoint",
+                    "`init_checkpoint`",
                 )
             )
         for name in report.matched:
@@ -234,13 +234,13 @@ class Checkpoint:
         frozen_missing = [name for name in report.missing if name not in set(trained)]
         if frozen_missing and not allow_random_base:
             raise UserError(
-                "checkpoint %s lacks frozen variables that --bert_config_file asks for "
+                "checkpoint %s lacks frozen variables that `bert_config_file` asks for "
                 "and that would stay random: %s; %s"
                 % (
                     self.path,
                     _shorten(frozen_missing),
                     remedy
-                    or "give the config of this checkpoint, or --allow_random_base to "
+                    or "give the config of this checkpoint, or `allow_random_base` to "
                     "use it anyway",
                 )
             )
@@ -251,11 +251,11 @@ def _shape_remedy(name):
     if name.startswith("output_"):
         return (
             "its head has another number of labels; give a checkpoint of the same "
-            "task, or one without a head, --init_checkpoint"
+            "task, or one without a head, `init_checkpoint`"
         )
     if "/adapters/" in name:
-        return "give the size that the checkpoint was trained with, --adapter_size"
-    return "give the bert_config.json of this checkpoint, --bert_config_file"
+        return "give the size that the checkpoint was trained with, `adapter_size`"
+    return "give the bert_config.json of this checkpoint, `bert_config_file`"
 
 
 def latest(folder):

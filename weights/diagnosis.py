@@ -125,9 +125,8 @@ def diagnose_untrained(names):
     """The `Diagnostics` of a model in which the named variables were never trained."""
     return Diagnostics(
         training=[
-            "never trained: %s, such as %s, which neither --output_dir nor "
-            "--init_checkpoint holds; scores are at chance level"
-            % (wording.pluralize(len(names), "variable"), names[-1])
+            "never trained: %s, such as %s, which no checkpoint holds; scores are at "
+            "chance level" % (wording.pluralize(len(names), "variable"), names[-1])
         ]
     )
 
@@ -139,18 +138,18 @@ def _advice(settings):
         value = settings.get(name)
         return " (it was %g)" % value if schema.is_number(value) else ""
 
-    tries = ["a lower --learning_rate" + previous("learning_rate")]
+    tries = ["a lower `learning_rate`" + previous("learning_rate")]
     if not settings.get("adam_bias_correction"):
-        tries.append("--adam_bias_correction=true")
+        tries.append("`adam_bias_correction`=true")
     tries += [
-        "more steps, with a higher --num_train_epochs" + previous("num_train_epochs"),
-        "a longer --warmup_proportion" + previous("warmup_proportion"),
-        "another --seed" + previous("seed"),
+        "more steps, with a higher `num_train_epochs`" + previous("num_train_epochs"),
+        "a longer `warmup_proportion`" + previous("warmup_proportion"),
+        "another `seed`" + previous("seed"),
     ]
     epochs = settings.get("num_train_epochs")
     if schema.is_number(epochs) and epochs < 2:
         tries.insert(0, tries.pop(-3))
-    return "try %s; with a new --output_dir" % ", ".join(tries)
+    return "try %s; with a new `output_dir`" % ", ".join(tries)
 
 
 def show_warnings(warnings, settings=None):

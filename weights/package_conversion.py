@@ -30,7 +30,7 @@ from weights import (
 _ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
 _STEP = tf.GraphKeys.GLOBAL_STEP
 _CONFIG_REMEDY = (
-    "give the bert_config.json that it was trained with, --bert_config_file"
+    "give the bert_config.json that it was trained with, `bert_config_file`"
 )
 
 
@@ -89,10 +89,10 @@ def export(checkpoint, output, given, base):
         output exists.
     """
     if tf.io.gfile.exists(output):
-        raise UserError("--output=%s exists: give a new folder" % output)
+        raise UserError("`output`=%s exists: give a new folder" % output)
     source = checkpoints.Checkpoint(
         checkpoint,
-        "--checkpoint wants the path without endings, such as .../model.ckpt-573 for "
+        "`checkpoint` wants the path without endings, such as .../model.ckpt-573 for "
         "model.ckpt-573.index",
     )
     shapes = source.shapes
@@ -140,8 +140,8 @@ def _adapter_sizes(checkpoint, shapes, record):
     policy = record.identity.get("train_policy", modeling.ADAPTERS)
     if policy == optimization.FULL:
         raise UserError(
-            "--checkpoint=%s is of --train_policy=full: the whole model was trained, "
-            "which is no package; use it as --init_checkpoint" % checkpoint
+            "`checkpoint`=%s is of --train_policy=full: the whole model was trained, "
+            "which is no package; use it as `init_checkpoint`" % checkpoint
         )
     pattern = re.compile(re.escape(_ADAPTER).replace("%s", "([0-9]{1,9})"))
     found = {}
@@ -151,7 +151,7 @@ def _adapter_sizes(checkpoint, shapes, record):
             found[int(match[1])] = shape[1]
     if not found and policy == modeling.ADAPTERS:
         raise UserError(
-            "--checkpoint=%s holds no adapters (no %s): give one of a run with "
+            "`checkpoint`=%s holds no adapters (no %s): give one of a run with "
             "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER % 0)
         )
     return found
@@ -222,13 +222,13 @@ def _agree(identity, entry, given, flag=None, default=None):
     value = identity.get(entry, default if given is None else given)
     if value is None:
         raise UserError(
-            "--%s is needed: there is no %s beside --checkpoint that has it"
+            "`%s` is needed: there is no %s beside `checkpoint` that has it"
             % (flag, run_record.FILE_NAME)
         )
     if given is not None and value != given:
         raise UserError(
-            "--%s does not fit the %s beside --checkpoint: its %s is %s, given is %s; "
-            "leave the flag out"
+            "`%s` does not fit the %s beside `checkpoint`: its %s is %s, given is %s; "
+            "leave it out"
             % (
                 flag,
                 run_record.FILE_NAME,
@@ -245,14 +245,14 @@ def _find_base(source, init_checkpoint, frozen):
     if set(frozen) & set(source.shapes):
         if init_checkpoint:
             raise UserError(
-                "--checkpoint=%s holds the base model too: leave out --init_checkpoint"
+                "`checkpoint`=%s holds the base model too: leave out `init_checkpoint`"
                 % source.path
             )
         return source
     if not init_checkpoint:
         raise UserError(
-            "--checkpoint=%s holds trained variables only: give the base model that it "
-            "was trained on, --init_checkpoint" % source.path
+            "`checkpoint`=%s holds trained variables only: give the base model that it "
+            "was trained on, `init_checkpoint`" % source.path
         )
     return checkpoints.Checkpoint(init_checkpoint)
 
@@ -262,8 +262,8 @@ def _check_head(checkpoint, shapes, trained, task_name):
     found = shapes.get("output_bias", [wanted])
     if found != [wanted]:
         raise UserError(
-            "--checkpoint=%s has a head of %d outputs, task %s needs %d: give the task "
-            "that it was trained on, --task_name"
+            "`checkpoint`=%s has a head of %d outputs, task %s needs %d: give the task "
+            "that it was trained on, `task_name`"
             % (checkpoint, math.prod(found), task_name, wanted)
         )
 
@@ -310,7 +310,7 @@ def merge(folder, init_checkpoint, output):
     if package.activation != "gelu":
         raise UserError(
             "%s cannot be merged: its adapters use %s, and whoever loads a checkpoint "
-            "computes them with gelu; use the package itself, --adapters"
+            "computes them with gelu; use the package itself"
             % (folder, package.activation)
         )
     base = checkpoints.Checkpoint(init_checkpoint)
@@ -332,11 +332,11 @@ def merge(folder, init_checkpoint, output):
 
 
 def _check_output(prefix):
-    command_line.check_no_pattern("output", prefix)
+    command_line.check_no_pattern("`output`=%s" % prefix, prefix)
     if not os.path.basename(prefix) or tf.io.gfile.isdir(prefix):
         raise UserError(
-            "--output=%s is a folder: give a checkpoint's path in it, such as %s"
+            "`output`=%s is a folder: give a checkpoint's path in it, such as %s"
             % (prefix, os.path.join(prefix, "model.ckpt"))
         )
     for path in files.list_with_prefix(prefix, ".[id]*"):
-        raise UserError("--output=%s: %s exists; give a new path" % (prefix, path))
+        raise UserError("`output`=%s: %s exists; give a new path" % (prefix, path))

@@ -40,9 +40,9 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     config = settings.config
     if config["train_policy"] == optimization.FULL:
         console.say(
-            "No adapter package: --train_policy=full trains the whole model. The "
+            "No adapter package: `train_policy`=full trains the whole model. The "
             "checkpoint %s is a BERT with a head, which can be given as "
-            "--init_checkpoint",
+            "`init_checkpoint`",
             checkpoint,
         )
         return

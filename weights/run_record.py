@@ -13,7 +13,7 @@ from weights import checkpoints, diagnosis
 
 FILE_NAME = "run.json"
 
-_REMEDY = "delete it to use the checkpoints beside it, or give another --output_dir"
+_REMEDY = "delete it to use the checkpoints beside it, or give another `output_dir`"
 
 _TEXT = schema.Value(lambda value: isinstance(value, str), "a text")
 _ENTRIES = schema.Object({}, others=schema.ANY)
@@ -41,7 +41,7 @@ SCHEMA = schema.Object(
 )
 
 # Entries whose flag has another name.
-_FLAGS = {
+_FIELDS = {
     "task": "task_name",
     "labels": "task_name",
     "bert_config": "bert_config_file",
@@ -143,11 +143,11 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
         _compare(output_dir, "its training", record.get("training") or {}, training)
     if "adapters" in identity and "adapters" not in record["identity"]:
         raise UserError(
-            "--output_dir=%s holds a checkpoint that was not trained from --adapters, "
-            "and that would be used instead; give a new --output_dir" % output_dir
+            "`output_dir`=%s holds a checkpoint that was not trained from `adapters`, "
+            "and that would be used instead; give a new `output_dir`" % output_dir
         )
     remedy = (
-        "it is the last one in --output_dir=%s; give a new --output_dir, or the flags "
+        "it is the last one in `output_dir`=%s; give a new `output_dir`, or the flags "
         "of the run that wrote it" % output_dir
     )
     if content == checkpoints.TRAINED:
@@ -156,12 +156,12 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
     found = checkpoint.check_fit(shapes, trained, remedy=remedy)
     if found.missing:
         raise UserError(
-            "--output_dir=%s holds a checkpoint of another program: %s is missing in "
-            "%s; give a new --output_dir" % (output_dir, found.missing[0], path)
+            "`output_dir`=%s holds a checkpoint of another program: %s is missing in "
+            "%s; give a new `output_dir`" % (output_dir, found.missing[0], path)
         )
     checkpoint.check_values(
-        "name an earlier one of --output_dir=%s in its file `checkpoint`, or "
-        "give a new --output_dir" % output_dir
+        "name an earlier one of `output_dir`=%s in its file `checkpoint`, or "
+        "give a new `output_dir`" % output_dir
     )
     if training is not None:
         _check_training_state(output_dir, checkpoint.shapes, training)
@@ -178,9 +178,9 @@ def _check_training_state(output_dir, shapes, training):
     for name in (optimization.LOSS_SCALE, optimization.FINITE_STEPS):
         if name not in shapes:
             raise UserError(
-                "--output_dir=%s holds a checkpoint of --precision=float16 without %s, "
+                "`output_dir`=%s holds a checkpoint of `precision`=float16 without %s, "
                 "as earlier versions wrote them, and cannot be resumed; give a new "
-                "--output_dir, or leave --do_train out to use its weights"
+                "`output_dir`, or leave `do_train` out to use its weights"
                 % (output_dir, name)
             )
 
@@ -192,7 +192,7 @@ def _check_folder(output_dir):
         path = os.path.dirname(path)
     if path and not tf.io.gfile.isdir(path):
         raise UserError(
-            "--output_dir=%s: %s is a file; give a folder, which need not exist"
+            "`output_dir`=%s: %s is a file; give a folder, which need not exist"
             % (output_dir, path)
         )
     path = os.path.join(output_dir, "eval")
@@ -214,9 +214,9 @@ def _check_no_checkpoint_is_left(output_dir):
     if names:
         last = max(names, key=lambda name: (len(name), name))  # by the step in it
         raise UserError(
-            "--output_dir=%s holds %s, but its file `checkpoint`, which names the last "
+            "`output_dir`=%s holds %s, but its file `checkpoint`, which names the last "
             "one, is missing or names one that is not there; write it (one line, "
-            'model_checkpoint_path: "%s"), or give a new --output_dir'
+            'model_checkpoint_path: "%s"), or give a new `output_dir`'
             % (output_dir, last, last)
         )
 
@@ -225,15 +225,15 @@ def _compare(output_dir, what, then, now):
     for key in now:
         if key in then and then[key] != now[key]:
             raise UserError(
-                "--output_dir=%s holds another run, %s differs in %s: %s there, %s "
-                "now; give a new --output_dir, or the same --%s to use that run"
+                "`output_dir`=%s holds another run, %s differs in %s: %s there, %s "
+                "now; give a new `output_dir`, or the same `%s` to use that run"
                 % (
                     output_dir,
                     what,
                     key,
                     _brief(then[key]),
                     _brief(now[key]),
-                    _FLAGS.get(key, key),
+                    _FIELDS.get(key, key),
                 )
             )
 

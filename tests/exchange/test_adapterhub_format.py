@@ -145,7 +145,7 @@ def test_the_model_that_an_adapter_was_trained_on(
         assert any("trained on " + shown in text for text in logged)
     else:
         assert package.config["origin"].endswith("(adapters.1.3.0)")
-    assert any("--do_lower_case=True does not fit" in text for text in logged) is warns
+    assert any("`do_lower_case`=True does not fit" in text for text in logged) is warns
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_bottlenecks_of_different_widths(tmp_path, base, activation):
 def test_case_that_the_vocabulary_contradicts(tmp_path, base, monkeypatch):
     write_adapter(tmp_path / "in")
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: False)
-    refused(tmp_path, base, ["--do_lower_case=True does not fit", base.vocab_file])
+    refused(tmp_path, base, ["`do_lower_case`=True does not fit", base.vocab_file])
     given = LETTERS._replace(do_lower_case=True)
     assert imported(tmp_path, base, given).config["do_lower_case"] is True
     given = LETTERS._replace(do_lower_case=False)
@@ -312,29 +312,29 @@ def test_labels_come_into_the_tasks_order(tmp_path, base, label2id, labels):
 @pytest.mark.parametrize(
     "label2id, given, parts",
     [
-        (None, {"task": GLUE_TASKS["mnli"]}, ["--labels=contradiction"]),
+        (None, {"task": GLUE_TASKS["mnli"]}, ["`labels`=contradiction"]),
         (
             {"x": 0, "y": 1, "z": 2},
             {"task": GLUE_TASKS["mnli"]},
-            ["x, y, z", "--labels=contradiction"],
+            ["x, y, z", "`labels`=contradiction"],
         ),
         (None, {"task": GLUE_TASKS["rte"]}, ["3 outputs", "task rte needs 2"]),
-        (None, {}, ["--task_name=letters", "--labels"]),
-        (None, {"labels": ["a", "b", "a"]}, ["--labels=a,b,a"]),
-        (None, {"labels": ["a", "", "b"]}, ["--labels=a,,b"]),
+        (None, {}, ["`task_name`=letters", "`labels`"]),
+        (None, {"labels": ["a", "b", "a"]}, ["`labels`=a,b,a"]),
+        (None, {"labels": ["a", "", "b"]}, ["`labels`=a,,b"]),
         (
             None,
             {"task": GLUE_TASKS["mnli"], "labels": ["a", "b", "c"]},
-            ["--labels=a,b,c", "not the labels of --task_name=mnli"],
+            ["`labels`=a,b,c", "not the labels of `task_name`=mnli"],
         ),
         (
             {"a": 0, "b": 1, "c": 2},
             {"labels": ["b", "a", "c"]},
-            ["--labels=b,a,c", "in the order a,b,c"],
+            ["`labels`=b,a,c", "in the order a,b,c"],
         ),
         ({"a": 0, "b": 1, "c": 5}, {}, ["label2id", "0 to 2"]),
         (None, {"max_seq_length": 10, "labels": ["a", "b", "c"]}, ["length 10", "9"]),
-        (None, {"max_seq_length": 2, "labels": ["a", "b", "c"]}, ["seq_length=2"]),
+        (None, {"max_seq_length": 2, "labels": ["a", "b", "c"]}, ["seq_length`=2"]),
     ],
 )
 def test_tasks_that_do_not_fit(tmp_path, base, label2id, given, parts):
@@ -378,7 +378,7 @@ def test_head_defaults_of_old_configs_are_refused(tmp_path, base):
 
 def test_no_head(tmp_path, base):
     write_adapter(tmp_path / "in", head_config=None)
-    refused(tmp_path, base, ["no head", "--new_head", "with_head=True"])
+    refused(tmp_path, base, ["no head", "`new_head`", "with_head=True"])
     options = LETTERS._replace(task=GLUE_TASKS["cola"])
     heads = [
         imported(tmp_path, base, options, str(i), seed).weights["output_weights"]
@@ -511,7 +511,7 @@ def test_output_that_is_there(tmp_path, base):
     imported(tmp_path, base)
     before = (tmp_path / "package" / "adapter.safetensors").read_bytes()
     save_file(random_adapter(9), str(tmp_path / "in" / "adapter.safetensors"))
-    refused(tmp_path, base, ["--output_dir", "nothing is overwritten"])
+    refused(tmp_path, base, ["`output_dir`", "nothing is overwritten"])
     with pytest.raises(UserError, match="nothing is overwritten"):
         conversion.export_adapter(str(tmp_path / "package"), str(tmp_path / "in"))
     assert (tmp_path / "package" / "adapter.safetensors").read_bytes() == before
@@ -586,7 +586,7 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
             assert np.array_equal(after[name], before.get(name, 0 * after[name]))
     head = small_packages.Task("head", 1, ("a", "b"), policy=HEAD_ALONE)
     folder = small_packages.write_package(tmp_path / "head", flags, head)
-    with pytest.raises(UserError, match=r"holds no adapters but head \(--train_policy"):
+    with pytest.raises(UserError, match=r"holds no adapters but head \(`train_policy`"):
         conversion.export_adapter(folder, str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -244,7 +244,7 @@ def test_config_with_only_the_sizes(tmp_path, plain):
         ("hidden_act", "gelu", "tanh approximation"),
         ("layer_norm_eps", 1e-5, "layer_norm_eps is 1e-05"),
         ("auto_map", {"AutoModel": "code.Model"}, "auto_map"),
-        ("_name_or_path", "bert-base-uncased", "do_lower_case=False does not fit"),
+        ("_name_or_path", "bert-base-uncased", "`do_lower_case`=False does not fit"),
         ("vocab_size", 11, None),
     ],
 )
@@ -348,7 +348,7 @@ def test_missing_pooler(tmp_path, plain):
     weights = random_weights(CONFIG)
     del weights["pooler.dense.weight"], weights["pooler.dense.bias"]
     source = write_encoder(tmp_path / "in", weights=weights)
-    refused(tmp_path, ["--init_missing_pooler", "bert/pooler/dense/kernel"])
+    refused(tmp_path, ["`init_missing_pooler`", "bert/pooler/dense/kernel"])
     stored = []
     for seed in (1, 1, 2):
         output = str(tmp_path / ("out%d" % len(stored)))
@@ -393,13 +393,13 @@ def test_damaged_file(tmp_path, name, length):
 @pytest.mark.parametrize(
     "source, output, parts",
     [
-        ("in/vocab.txt", "out", ["--input_dir", "not a folder"]),
-        ("none", "out", ["--input_dir", "not a folder"]),
-        ("gs://x/in", "out", ["--input_dir", "local folder"]),
-        ("in", "gs://x/out", ["--output_dir", "local folder"]),
-        ("in", "in", ["--output_dir", "not empty"]),
-        ("in", "", ["--output_dir", "not empty"]),
-        ("in", "in/vocab.txt", ["--output_dir", "not a folder"]),
+        ("in/vocab.txt", "out", ["`input_dir`", "not a folder"]),
+        ("none", "out", ["`input_dir`", "not a folder"]),
+        ("gs://x/in", "out", ["`input_dir`", "local folder"]),
+        ("in", "gs://x/out", ["`output_dir`", "local folder"]),
+        ("in", "in", ["`output_dir`", "not empty"]),
+        ("in", "", ["`output_dir`", "not empty"]),
+        ("in", "in/vocab.txt", ["`output_dir`", "not a folder"]),
         ("in", "in/vocab.txt/out", ["vocab.txt/out", "cannot be written"]),
     ],
 )
@@ -544,7 +544,7 @@ def test_layer_norms_of_a_package_take_the_place_of_the_bases(tmp_path, packaged
     )
     path = tmp_path / "merged" / "tokenizer_config.json"
     assert json.loads(path.read_text())["do_lower_case"] is False
-    with pytest.raises(UserError, match="--do_lower_case=True does not fit"):
+    with pytest.raises(UserError, match="`do_lower_case`=True does not fit"):
         conversion.write_encoder(base, str(tmp_path / "x"), folder, True)
 
 

@@ -71,7 +71,7 @@ def test_vocabulary_and_case_of_a_tokenizer_json(tmp_path, logged, lower_case):
     conversion.convert(str(folder), str(output))
     written = (output / "vocab.txt").read_text()
     assert written == "".join(token + "\n" for token in [*TOKENS[:-1], "A"])
-    assert any("--do_lower_case=%s" % lower_case in text for text in logged)
+    assert any("`do_lower_case`=%s" % lower_case in text for text in logged)
     # Its digest is a part of what the folder was made from.
     record = json.loads((output / "conversion.json").read_text())
     assert "tokenizer.json" in record["inputs"]
@@ -126,7 +126,7 @@ def test_a_vocabulary_smaller_than_the_models(folder, logged):
 
 def test_no_vocabulary(folder):
     (folder / "vocab.txt").unlink()
-    refused(folder, ["neither vocab.txt nor tokenizer.json", "--input_dir"])
+    refused(folder, ["neither vocab.txt nor tokenizer.json", "`input_dir`"])
 
 
 # --- tokenizers -----------------------------------------------------------------
@@ -249,4 +249,4 @@ def test_case_is_logged(folder, logged, monkeypatch, stated, fitting, logged_cas
         write_json(folder, do_lower_case=stated)
     monkeypatch.setattr(tokenization, "detect_lower_case", lambda vocab: fitting)
     hf_tokenizer.log_case(read(folder))
-    assert logged[0].endswith("--do_lower_case=%s" % logged_case)
+    assert logged[0].endswith("`do_lower_case`=%s" % logged_case)

@@ -104,7 +104,7 @@ def test_incomplete_folder_is_left_alone(server, tmp_path):
 
 def test_broken_transfer_leaves_nothing(server, tmp_path):
     server.breaks = [100] * (1 + download.RETRIES)
-    with pytest.raises(UserError, match=r"run .* again.*--base_url=http"):
+    with pytest.raises(UserError, match=r"run .* again.*`base_url`=http"):
         glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
     assert os.listdir(tmp_path) == []
     glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
@@ -115,11 +115,11 @@ def test_a_full_disk_is_not_the_servers_fault(server, tmp_path, monkeypatch):
     with small_disk.files_end_at(200), pytest.raises(UserError) as caught:
         glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
     assert "cannot be written (File too large)" in str(caught.value)
-    assert "--base_url" not in str(caught.value)
+    assert "`base_url`" not in str(caught.value)
     monkeypatch.setattr(disk, "free_bytes", lambda path: 123)
     with pytest.raises(UserError, match="123 bytes are free") as caught:
         glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
-    assert "--base_url" not in str(caught.value)
+    assert "`base_url`" not in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 
@@ -133,7 +133,7 @@ def test_wrong_archive_leaves_nothing(server, tmp_path):
     data_dir = tmp_path / "a" / "b"
     with pytest.raises(UserError, match=message) as caught:
         glue_fetch.fetch_task(small("rte"), str(data_dir), server.url)
-    assert "--base_url=" in str(caught.value)
+    assert "`base_url`=" in str(caught.value)
     assert os.listdir(data_dir) == []
     server.files["/glue/data/RTE.zip"] = good
     glue_fetch.fetch_task(small("rte"), str(data_dir), server.url)

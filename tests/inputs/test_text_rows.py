@@ -221,10 +221,10 @@ def test_columns_by_name():
     [
         ("", Columns(), "rows is empty: a header"),
         ("id,title\n", Columns(), "rows, line 1: .* no column .* there "
-         "are 'id', 'title'; name them, --text_a_column"),
+         "are 'id', 'title'; name them, `text_a_column`"),
         ("text,title\n", Columns("text", "titel"), "no column 'titel', there are"),
         ("text,title\n", Columns(task="task"), "no column 'task' for the task, .*; "
-         "name it, --task_column"),
+         "name it, `task_column`"),
         ("text,text\n", Columns(), "the column 'text' twice"),
         (b"text,caf\xe9\n", Columns(), "rows, line 1: not UTF-8"),
         ('"text\n', Columns(), "rows, line 1: not valid CSV"),
@@ -262,7 +262,7 @@ def test_kinds_of_files():
     assert text_rows.check_kind("a/b.TSV", "input") == TSV
     assert text_rows.check_kind("b.csv", "input") == CSV
     assert text_rows.check_kind("gs://a/b.jsonl", "input") == JSONL
-    with pytest.raises(UserError, match=r"--output=a.txt: .* \.tsv, \.csv, \.jsonl"):
+    with pytest.raises(UserError, match=r"`output`=a.txt: .* \.tsv, \.csv, \.jsonl"):
         text_rows.check_kind("a.txt", "output")
 
 

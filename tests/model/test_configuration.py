@@ -100,5 +100,5 @@ def test_adapters_wider_than_the_model(monkeypatch):
     )
     assert "%d MB" % -(-16 * count // 10**6) in warnings[0]
     config.check_adapter_size(256)
-    with pytest.raises(UserError, match=r"--adapter_size=257 .*at most 256"):
+    with pytest.raises(UserError, match=r"`adapter_size`=257 .*at most 256"):
         config.check_adapter_size(257)

@@ -325,7 +325,7 @@ def test_a_task_can_have_another_name(tmp_path, base, packages):
 def test_impossible_outputs_are_refused(tmp_path, base, packages):
     (tmp_path / "file").write_text("")
     for output in (str(tmp_path / "file"), "gs://bucket/models"):
-        with pytest.raises(UserError, match="--output=" + output):
+        with pytest.raises(UserError, match="`output`=" + output):
             saved_model.export(packages, base_model.BaseFiles(**base), output=output)
 
 

@@ -70,7 +70,7 @@ def test_the_log_has_everything_with_times_from_the_start(tmp_path):
 
 @pytest.mark.parametrize("error", [errors.UserError("bad row"), KeyError("bad row")])
 def test_the_log_has_the_error_that_ends_a_program(tmp_path, capsys, error):
-    @errors.reports_user_errors
+    @errors.reports_user_errors(())
     def main(argv):
         raise error
 

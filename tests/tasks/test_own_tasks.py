@@ -274,7 +274,7 @@ def test_rows_of_jsonl_that_are_refused(write, rows, message):
 def test_a_file_that_is_no_description(tmp_path):
     for content in ("[]", "{", '{"name": "a", "name": "b"}'):
         (tmp_path / "task.json").write_text(content)
-        with pytest.raises(UserError, match="--task_config wants a JSON file"):
+        with pytest.raises(UserError, match="`task_config` wants a JSON file"):
             own_tasks.load_task(str(tmp_path / "task.json"))
     with pytest.raises(UserError, match="gone"):
         own_tasks.load_task(str(tmp_path / "gone.json"))

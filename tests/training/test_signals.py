@@ -91,7 +91,7 @@ def test_other_work_ends_with_one_line(settings, monkeypatch, capsys):
 
 
 def test_other_programs_end_with_one_line(capsys):
-    @errors.reports_user_errors
+    @errors.reports_user_errors(())
     def main(argv):
         os.kill(os.getpid(), signal.SIGINT)
 

@@ -639,15 +639,15 @@ def test_what_it_was_trained_with_fits(fitting):
 @pytest.mark.parametrize(
     ("key", "value", "flag"),
     [
-        ("vocabulary", "beef", "--vocab_file"),
-        ("do_lower_case", False, "--do_lower_case"),
-        ("adapter_size", 64, "--adapter_size"),
-        ("labels", ["yes", "no"], "--task_name"),
-        ("labels", [], "--task_name"),
-        ("base", {"sha256": "beef"}, "--init_checkpoint"),
-        ("bert_config", {"vocab_size": 99}, "--bert_config_file"),
-        ("bert_config", {"num_attention_heads": 4}, "--bert_config_file"),
-        ("bert_config", {"hidden_act": "relu"}, "--bert_config_file"),
+        ("vocabulary", "beef", "`vocab_file`"),
+        ("do_lower_case", False, "`do_lower_case`"),
+        ("adapter_size", 64, "`adapter_size`"),
+        ("labels", ["yes", "no"], "`task_name`"),
+        ("labels", [], "`task_name`"),
+        ("base", {"sha256": "beef"}, "`init_checkpoint`"),
+        ("bert_config", {"vocab_size": 99}, "`bert_config_file`"),
+        ("bert_config", {"num_attention_heads": 4}, "`bert_config_file`"),
+        ("bert_config", {"hidden_act": "relu"}, "`bert_config_file`"),
     ],
 )
 def test_what_does_not_fit_is_told_with_both_values(fitting, key, value, flag):
