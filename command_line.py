@@ -81,6 +81,17 @@ def print_help(description, groups, flag_values):
     print("\nGive values with =, such as --%s=VALUE." % flag.name)
 
 
+def define_settings(settings, flag_values):
+    """Defines a flag for each `tuning.method.Setting`, and returns them."""
+    define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
+    return [
+        define.get(type(each.default), flags.DEFINE_string)(
+            each.name, each.default, each.help, flag_values=flag_values
+        )
+        for each in settings
+    ]
+
+
 def define_package_flags(flag_values):
     """Defines the flags of adapter packages and their base model."""
     return (

@@ -20,7 +20,6 @@ import command_line
 import glue_data
 import tokenization
 from errors import UserError, name_flags, reports_user_errors
-from model import layer_ranges
 from system import console, files
 from weights import (
     adapter_package,
@@ -131,12 +130,7 @@ def merge(values, packages):
     package = package_conversion.merge(
         packages[0], values.init_checkpoint, values.output
     )
-    needed = ["--train_policy=" + package.policy.text]
-    if package.adapter_size:
-        needed = ["--adapter_size=%d" % package.adapter_size]
-    if package.policy.adapter_layers:
-        layers = layer_ranges.format_layers(package.policy.adapter_layers)
-        needed.append("--adapter_layers=" + layers)
+    needed = ["--%s=%s" % flag for flag in package.method.flags().items()]
     print(
         "Wrote %s: base model and task %s; give it as --init_checkpoint with %s"
         % (values.output, package.task, " ".join(needed))

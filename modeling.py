@@ -11,9 +11,11 @@ N attention heads, D size of one head, H hidden size (N * D), I intermediate siz
 
 import collections
 import copy
+import dataclasses
+import functools
 import math
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,7 +72,8 @@ class BertModel:
             one-hot vectors, which is faster on TPU.
           scope: variable scope, "bert" by default.
           adapter_fn: "feedforward_adapter"; None or "" for none; or a function
-            from a float [rows, H] tensor to one of the same shape.
+            from a float [rows, H] tensor to one of the same shape. Ignored where
+            `options` has `layer_hooks`.
           options: an `Options`; None: the original's graph.
 
         Raises:
@@ -82,8 +85,11 @@ class BertModel:
             config.hidden_dropout_prob = 0.0
             config.attention_probs_dropout_prob = 0.0
         self._config = config
-        self._adapter_fn = get_adapter(adapter_fn)
         self._options = options = options or Options()
+        if options.layer_hooks is None:
+            adapter_fn = get_adapter(adapter_fn)
+            hooks = (AdapterHooks(adapter_fn),) if adapter_fn else ()
+            self._options = options._replace(layer_hooks=lambda index: hooks)
 
         B, S = get_shape_list(input_ids, expected_rank=2)
         if input_mask is None:
@@ -108,7 +114,6 @@ class BertModel:
                     initializer_range=config.initializer_range,
                     max_position_embeddings=config.max_position_embeddings,
                     dropout_prob=config.hidden_dropout_prob,
-                    layer_norm_fn=options.layer_norm_fn,
                 )
             # [B, 1, 1, T], for scores of [B, N, F, T].
             self._mask_scores = MASKED_SCORE * (
@@ -136,7 +141,6 @@ class BertModel:
             # Drawn outside of the layer: recomputing it drops the same elements.
             fixed.append(random_seeds.step_seeds(3))
         is_last = index == config.num_hidden_layers - 1
-        has_adapters = options.adapter_layers is None or index in options.adapter_layers
 
         def layer(hidden, mask_scores, seeds=None):
             return transformer_layer(
@@ -145,7 +149,7 @@ class BertModel:
                 mask_scores,
                 config,
                 options,
-                adapter_fn=self._adapter_fn if has_adapters else None,
+                options.layer_hooks(index),
                 seeds=seeds,
             )
 
@@ -187,6 +191,37 @@ class BertModel:
 # --- adapters -------------------------------------------------------------------
 
 
+class LayerHooks:
+    """What a tuning method adds to a layer of the encoder; the defaults add nothing.
+
+    Hooks create their variables in the current variable scope, whose name shows the
+    place: it ends with "attention/self/query", "key" or "value",
+    "attention/output/dense", "intermediate/dense" or "output/dense" for a dense layer,
+    with "attention/output" or "output" for a sublayer. They work for weights that
+    examples share and for weights by example, see `apply_weights`. Equal hooks, which
+    are hashable, create variables of equal names and shapes.
+    """
+
+    def dense(self, x, output):
+        """The output of a dense layer, [rows, n_out], for its input, [rows, n_in]."""
+        del x
+        return output
+
+    def sublayer(self, x):
+        """The output of a sublayer before residual sum and layer norm, [rows, H]."""
+        return x
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterHooks(LayerHooks):
+    """An adapter after each sublayer (Houlsby et al., figure 2)."""
+
+    adapter_fn: Callable  # from float [rows, H] to the same shape
+
+    def sublayer(self, x):
+        return self.adapter_fn(x)
+
+
 def feedforward_adapter(
     input_tensor, hidden_size=64, init_scale=1e-3, activation="gelu"
 ):
@@ -200,13 +235,14 @@ def feedforward_adapter(
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
       init_scale: standard deviation of the truncated normal that initializes W1, W2.
-      activation: one of `activations.ADAPTER_ACTIVATIONS`; others than "gelu" are for
-        imported adapters.
+      activation: one of `activations.ADAPTER_ACTIVATIONS`, of which others than "gelu"
+        are for imported adapters; or a function of a tensor.
 
     Returns:
       Float [rows, H].
     """
     H = get_shape_list(input_tensor, expected_rank=2)[1]
+    activation = activations.ADAPTER_ACTIVATIONS.get(activation, activation)
 
     def projection(index, n_in, n_out):
         name, collections = "weights%d" % index, (ADAPTERS,)
@@ -214,29 +250,13 @@ def feedforward_adapter(
         name, zeros = "biases%d" % index, tf.zeros_initializer()
         return weights, get_variable(name, [1, n_out], zeros, collections)
 
+    def bottleneck(x, down, down_bias, up, up_bias):
+        inner = activation(tf.matmul(x, down) + down_bias)
+        return x + (tf.matmul(inner, up) + up_bias)
+
     with tf.variable_scope("adapters"):
-        return bottleneck(
-            input_tensor,
-            projection(1, H, hidden_size),
-            projection(2, hidden_size, H),
-            activations.ADAPTER_ACTIVATIONS[activation],
-        )
-
-
-def bottleneck(x, down, up, activation):
-    """x + activation(x W1 + b1) W2 + b2, with weights shared or by example.
-
-    Args:
-      x: float [rows, H], or [B, P, H] with P positions of each example.
-      down: W1 and b1, float [H, A] and [1, A], or [B, H, A] and [B, 1, A].
-      up: W2 and b2, float [A, H] and [1, H], or [B, A, H] and [B, 1, H].
-      activation: function of a tensor.
-
-    Returns:
-      Float tensor of the shape of x.
-    """
-    inner = activation(tf.matmul(x, down[0]) + down[1])
-    return x + (tf.matmul(inner, up[0]) + up[1])
+        weights = (*projection(1, H, hidden_size), *projection(2, hidden_size, H))
+        return apply_weights(bottleneck, input_tensor, *weights)
 
 
 def get_adapter(function_string):
@@ -291,6 +311,76 @@ def truncated_normal(random, shape, stddev):
     while (outside := np.abs(values) > 2).any():
         values[outside] = random.standard_normal(outside.sum())
     return (values * stddev).astype(np.float32)
+
+
+def apply_weights(function, x, *weights):
+    """Applies weights that all examples share, or weights by example.
+
+    Args:
+      function: of a float tensor [..., n] and the weights; returns [..., m].
+      x: float [B, S, n], or [rows, n] with equally many rows of each example in turn.
+      *weights: of rank 1 or 2 where examples share them, such as [n] and [n, m]; by
+        example [B, 1, n] and [B, n, m].
+
+    Returns:
+      Float [B, S, m] or [rows, m].
+    """
+    by_example = [weight for weight in weights if weight.shape.rank == 3]
+    if not by_example:
+        return function(x, *weights)
+    *rows, n = get_shape_list(x)
+    examples = tf.shape(by_example[0])[0]
+    # A -1 for the positions would be ambiguous in an empty batch.
+    positions = tf.size(x) // tf.maximum(examples * n, 1)
+    output = function(tf.reshape(x, [examples, positions, n]), *weights)
+    return tf.reshape(output, [*rows, get_shape_list(output)[-1]])
+
+
+class VariableInfo(NamedTuple):
+    """What is known about a variable before a model is built."""
+
+    shape: list[int]
+    collection: str  # one of `TRAINED_COLLECTIONS`, or `OTHER`
+
+
+def record_variables(build):
+    """The variables that a function creates: dict from name to `VariableInfo`."""
+    recorded = {}
+
+    def record(getter, name, shape, collections, **kwargs):
+        del getter, kwargs
+        (collection,) = set(TRAINED_COLLECTIONS).intersection(collections) or {OTHER}
+        recorded[name] = VariableInfo(tf.TensorShape(shape).as_list(), collection)
+        return tf.placeholder(tf.float32, shape)
+
+    with tf.Graph().as_default(), tf.variable_scope("", custom_getter=record):
+        build()
+    return recorded
+
+
+def encoder_variables(config, layer_hooks):
+    """The variables of a `BertModel`: dict from name to `VariableInfo`.
+
+    `layer_hooks` is the one of `Options`. Layers of equal hooks have variables of equal
+    shapes, so one of them is built.
+    """
+    sizes = tuple(getattr(config, name) for name in CONFIG_SIZES)
+    variables = {}
+    for index in range(config.num_hidden_layers):
+        for name, info in _one_layer_variables(sizes, layer_hooks(index)).items():
+            variables[name.replace("/layer_0/", "/layer_%d/" % index)] = info
+    return variables
+
+
+@functools.lru_cache
+def _one_layer_variables(sizes, hooks):
+    config = BertConfig(**dict(zip(CONFIG_SIZES, sizes)))
+    config.num_hidden_layers = 1
+    options = Options(layer_hooks=lambda index: hooks)
+    ids = [[0]]
+    return record_variables(
+        lambda: BertModel(config, False, tf.constant(ids), options=options)
+    )
 
 
 def base_name(variable):
@@ -393,9 +483,8 @@ def layer_norm(input_tensor, name=None):
     with tf.variable_scope(name or "LayerNorm"):
         beta = get_variable("beta", shape, tf.zeros_initializer(), collections)
         gamma = get_variable("gamma", shape, tf.ones_initializer(), collections)
-        return _normalize(
-            input_tensor, tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma)
-        )
+        weights = (tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma))
+        return apply_weights(_normalize, input_tensor, *weights)
 
 
 class Options(NamedTuple):
@@ -406,22 +495,29 @@ class Options(NamedTuple):
     precision: tf.DType = tf.float32
     # Recompute each layer in the backward pass: less memory, more time.
     recompute_activations: bool = False
-    layer_norm_fn: Callable = layer_norm  # from float [..., H] to the same shape
     # Compute the last layer at the first position only, on which alone the pooled
     # output depends. Saves 10/12 of the layer's products, on any device.
     pooled_output_only: bool = False
-    adapter_layers: Container[int] | None = None  # layers with adapters; None: all
+    # From a layer's index to the `LayerHooks` of a tuning method; None: `adapter_fn`.
+    layer_hooks: Callable[[int], Sequence[LayerHooks]] | None = None
 
 
-def _linear(x, n_out, initializer_range, name, precision):
+def _add_bias(x, bias):
+    # oneDNN computes a matrix product and `bias_add` as one operation.
+    return tf.nn.bias_add(x, bias) if bias.shape.rank == 1 else x + bias
+
+
+def _linear(x, n_out, initializer_range, name, precision, hooks=()):
     """x kernel + bias, [rows, n_out] of the precision; see `dense`."""
     n_in = get_shape_list(x, expected_rank=2)[1]
     with tf.variable_scope(name):
         kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
         bias = get_variable("bias", [n_out], tf.zeros_initializer())
-        # oneDNN computes the two as one operation.
         product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
-        return tf.nn.bias_add(product, tf.cast(bias, precision))
+        output = apply_weights(_add_bias, product, tf.cast(bias, precision))
+        for hook in hooks:
+            output = hook.dense(x, output)
+        return output
 
 
 def dense(
@@ -431,6 +527,7 @@ def dense(
     activation=None,
     name="dense",
     precision=tf.float32,
+    hooks=(),
 ):
     """x kernel + bias, under the variable names of TensorFlow 1's dense layer.
 
@@ -441,11 +538,12 @@ def dense(
       activation: function of a tensor, or None.
       name: variable scope of `kernel` and `bias`.
       precision: dtype of product and sum.
+      hooks: `LayerHooks` of the encoder's layer.
 
     Returns:
       Float32 [rows, n_out].
     """
-    output = _linear(input_tensor, n_out, initializer_range, name, precision)
+    output = _linear(input_tensor, n_out, initializer_range, name, precision, hooks)
     output = tf.cast(output, tf.float32)
     return output if activation is None else activation(output)
 
@@ -493,7 +591,6 @@ def embedding_postprocessor(
     initializer_range=0.02,
     max_position_embeddings=512,
     dropout_prob=0.1,
-    layer_norm_fn=layer_norm,
 ):
     """Adds segment and position embeddings, then layer norm and dropout.
 
@@ -503,7 +600,6 @@ def embedding_postprocessor(
       token_type_ids: int32 [B, S], needed with `use_token_type`.
       use_position_embeddings: whether to add them, of `max_position_embeddings`.
       initializer_range: standard deviation of the tables' truncated normal.
-      layer_norm_fn: see `Options`.
 
     Returns:
       Float [B, S, H].
@@ -533,7 +629,7 @@ def embedding_postprocessor(
             position_embedding_name, [max_position_embeddings, H], initializer_range
         )
         output += table[:S]
-    return dropout(layer_norm_fn(output), dropout_prob)
+    return dropout(layer_norm(output), dropout_prob)
 
 
 def transformer_layer(
@@ -542,13 +638,13 @@ def transformer_layer(
     mask_scores,
     config,
     options,
-    adapter_fn=None,
+    hooks=(),
     seeds=None,
 ):
     """One layer of the encoder: self-attention, then the feed-forward sublayer.
 
     Vaswani et al., 2017 (arXiv:1706.03762). Each sublayer ends with dense, dropout,
-    adapter, residual sum and layer norm, in this order.
+    adapter (a hook), residual sum and layer norm, in this order.
 
     Args:
       queries_from: float [B, F, H], the positions of `hidden` to compute.
@@ -556,7 +652,7 @@ def transformer_layer(
       mask_scores: float [B, 1, 1, T], added to the attention scores.
       config: a `BertConfig`.
       options: an `Options`.
-      adapter_fn: function of a float [rows, H] tensor, or None.
+      hooks: `LayerHooks`, applied in turn.
       seeds: int32 [3, 2], for dropout; None: see `dropout`.
 
     Returns:
@@ -572,16 +668,28 @@ def transformer_layer(
     residual = tf.reshape(queries_from, [-1, H])
 
     def sublayer_output(x, residual, seed):
-        x = dense(x, H, config.initializer_range, precision=options.precision)
+        x = dense(
+            x,
+            H,
+            config.initializer_range,
+            precision=options.precision,
+            hooks=hooks,
+        )
         x = dropout(x, config.hidden_dropout_prob, seed)
-        if adapter_fn is not None:
-            x = adapter_fn(x)
-        return options.layer_norm_fn(x + residual)
+        for hook in hooks:
+            x = hook.sublayer(x)
+        return layer_norm(x + residual)
 
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
             context = attention(
-                queries_from, hidden, mask_scores, config, options, attention_seed
+                queries_from,
+                hidden,
+                mask_scores,
+                config,
+                options,
+                hooks,
+                attention_seed,
             )
         with tf.variable_scope("output"):
             attended = sublayer_output(context, residual, attended_seed)
@@ -592,13 +700,14 @@ def transformer_layer(
             config.initializer_range,
             activation=activations.get_activation(config.hidden_act),
             precision=options.precision,
+            hooks=hooks,
         )
     with tf.variable_scope("output"):
         output = sublayer_output(inner, attended, output_seed)
     return tf.reshape(output, [B, F, H])
 
 
-def attention(queries_from, hidden, mask_scores, config, options, seed=None):
+def attention(queries_from, hidden, mask_scores, config, options, hooks=(), seed=None):
     """Multi-head attention; see `transformer_layer` for the arguments.
 
     Returns:
@@ -611,7 +720,7 @@ def attention(queries_from, hidden, mask_scores, config, options, seed=None):
     def project(x, name):
         B, length, _ = get_shape_list(x, expected_rank=3)
         rows = tf.reshape(x, [-1, H])
-        y = _linear(rows, H, config.initializer_range, name, options.precision)
+        y = _linear(rows, H, config.initializer_range, name, options.precision, hooks)
         return tf.transpose(tf.reshape(y, [B, length, N, D]), [0, 2, 1, 3])
 
     query = project(queries_from, "query")  # [B, N, F, D]

@@ -1,4 +1,4 @@
-"""Which variables are trained, and how: the schedule, and Adam with decoupled decay."""
+"""The update of the trained variables: the schedule, and Adam with decoupled decay."""
 
 import math
 import re
@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from model import layer_ranges
+from tuning import registry
 
 WEIGHT_DECAY = 0.01
 ADAPTER_WEIGHT_DECAY = 0.01
@@ -19,116 +19,6 @@ CLIP_NORM = 1.0
 UPDATES = "adam_updates"
 LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"
 
-# The other policies have the names of collections.
-FULL, TOP_K = "full", "top_k"
-POLICIES = (modeling.ADAPTERS, FULL, TOP_K, modeling.LAYER_NORM, modeling.HEAD)
-
-_ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
-_POOLER = re.compile(r"(?:^|/)pooler/")
-
-
-class TrainPolicy(NamedTuple):
-    """Which variables are trained: the head, and by the policy's name these.
-
-    adapters: adapters and layer norms (Houlsby et al., section 2.1). Where only some
-      layers have adapters, all below the lowest of them is frozen, layer norms too, so
-      that the backward pass ends there.
-    full: everything, as google-research/bert does.
-    top_k: the top layers of the encoder (section 3.3) and the pooler, which
-      google-research/bert trains too; never the embeddings.
-    layer_norm: all layer norms (section 3.4).
-    head: the head only.
-
-    Only models of the first have adapters.
-    """
-
-    name: str = modeling.ADAPTERS
-    top_layers: tuple[int, ...] = ()  # of top_k, ascending, counted from 0
-    # Layers with adapters, ascending; None: all.
-    adapter_layers: tuple[int, ...] | None = None
-
-    @property
-    def text(self):
-        """The policy as `parse_policy` reads it."""
-        return "top_k:%d" % len(self.top_layers) if self.top_layers else self.name
-
-    @property
-    def has_adapters(self):
-        """Whether any layer has adapters."""
-        return self.name == modeling.ADAPTERS
-
-    @property
-    def description(self):
-        """The trained variables, in words."""
-        layers = layer_ranges.format_layers(self.top_layers)
-        return {
-            modeling.ADAPTERS: "adapters, layer norms, head",
-            FULL: "everything",
-            TOP_K: "layers %s, pooler, head" % layers,
-            modeling.LAYER_NORM: "layer norms, head",
-            modeling.HEAD: "head",
-        }[self.name]
-
-    def layers_with_adapters(self, num_layers):
-        """List of the layers with adapters of a model."""
-        every = range(num_layers) if self.has_adapters else ()
-        return list(self.adapter_layers or every)
-
-    def trains(self, name, collection):
-        """Whether a variable is trained.
-
-        Args:
-          name: its base name.
-          collection: one of `modeling.TRAINED_COLLECTIONS`, or `modeling.OTHER`.
-        """
-        if self.name == FULL or collection == modeling.HEAD:
-            return True
-        match = _ENCODER_LAYER.search(name)
-        layer = int(match[1]) if match else None  # None: embeddings and pooler
-        if self.name == TOP_K:
-            return layer in self.top_layers or bool(_POOLER.search(name))
-        if self.has_adapters and collection == modeling.LAYER_NORM:
-            return not self.adapter_layers or (layer or 0) >= self.adapter_layers[0]
-        return collection == self.name
-
-
-ADAPTER_TUNING = TrainPolicy()  # the original's
-
-
-def parse_policy(text, adapter_layers, num_layers):
-    """The policy that a text describes.
-
-    Args:
-      text: one of `POLICIES`; "top_k" is followed by the number of layers, such as
-        "top_k:2".
-      adapter_layers: layers with adapters, ascending; None or empty: all.
-      num_layers: the encoder's.
-
-    Returns:
-      A `TrainPolicy`.
-
-    Raises:
-      ValueError: there is no such policy for this model.
-    """
-    name, colon, number = text.partition(":")
-    top_k = int(number) if re.fullmatch("[0-9]{1,9}", number) else 0
-    if name not in POLICIES or bool(colon) != (name == TOP_K):
-        allowed = ", ".join(POLICIES).replace(TOP_K, TOP_K + ":N")
-        raise ValueError("there is no policy %.80r, there are %s" % (text, allowed))
-    if name == TOP_K and not 1 <= top_k <= num_layers:
-        raise ValueError(
-            "the model has %d layers, so N can be 1 to %d" % (num_layers, num_layers)
-        )
-    if name == modeling.ADAPTERS:
-        is_all = not adapter_layers or len(adapter_layers) == num_layers
-        return TrainPolicy(adapter_layers=None if is_all else tuple(adapter_layers))
-    if adapter_layers:
-        raise ValueError(
-            "%s has no adapters, and adapter_layers is %s; leave one of the two out"
-            % (text, layer_ranges.format_layers(adapter_layers))
-        )
-    return TrainPolicy(name, tuple(range(num_layers - top_k, num_layers)))
-
 
 class TrainStep(NamedTuple):
     """The update of the trained variables."""
@@ -138,8 +28,8 @@ class TrainStep(NamedTuple):
     gradient_norm: tf.Tensor  # float32 scalar, before clipping; of one TPU core
 
 
-def trainable_variables(policy=ADAPTER_TUNING):
-    """The variables of the current graph that a policy trains.
+def trainable_variables(method=registry.DEFAULT):
+    """The variables of the current graph that a tuning method trains.
 
     Adapters, layer norms and head come first. `tf.trainable_variables()` has the frozen
     variables too.
@@ -152,7 +42,7 @@ def trainable_variables(policy=ADAPTER_TUNING):
     return [
         variable
         for name, variable in of_name.items()
-        if policy.trains(name, collections.get(name, modeling.OTHER))
+        if method.trains(name, collections.get(name, modeling.OTHER))
     ]
 
 
@@ -237,7 +127,7 @@ def build_train_step(
     gradients=None,
     scale=None,
     bias_correction=False,
-    policy=ADAPTER_TUNING,
+    method=registry.DEFAULT,
 ):
     """Builds the update of the trained variables.
 
@@ -252,10 +142,10 @@ def build_train_step(
       num_train_steps: steps of the whole run.
       num_warmup_steps: steps of the warm-up.
       use_tpu: whether gradients are summed over TPU cores.
-      gradients: of `trainable_variables(policy)`; None: computed from the loss.
+      gradients: of `trainable_variables(method)`; None: computed from the loss.
       scale: the `batch_gradients.LossScale` of the gradients, or None.
       bias_correction: see `AdamWeightDecayOptimizer`.
-      policy: a `TrainPolicy`.
+      method: the `tuning.method.Method`.
 
     Returns:
       A `TrainStep`.
@@ -267,7 +157,7 @@ def build_train_step(
     learning_rate = learning_rate_schedule(
         init_lr, num_train_steps, num_warmup_steps, global_step + 1
     )
-    variables = trainable_variables(policy)
+    variables = trainable_variables(method)
     if gradients is None:
         gradients = dense_gradients(loss, variables)
     gradients = mean_of_replicas(gradients)

@@ -33,6 +33,7 @@ from training import (
     task_inputs,
     task_runs,
 )
+from tuning import registry
 from weights import adapter_package, checkpoints, diagnosis, run_package
 
 # Names that the original program exposes here, beside its flags and `main`.
@@ -104,28 +105,16 @@ FLAG_GROUPS = {
         ),
         flags.DEFINE_string(
             "train_policy",
-            modeling.ADAPTERS,
-            "Trained variables, beside the head: adapters (and layer norms); full, all "
-            "of BERT, as in google-research/bert; top_k:N, its N top layers and the "
-            "pooler; layer_norm; head. Only the first has adapters.",
+            registry.DEFAULT.text,
+            "Tuning method, which selects the trained variables: %s."
+            % registry.describe_methods(),
         ),
-        flags.DEFINE_integer("adapter_size", 64, "Width of the adapters' bottleneck."),
-        flags.DEFINE_string(
-            "adapter_layers",
-            None,
-            "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; default: "
-            "all. Everything below the lowest of them is frozen, layer norms too.",
-        ),
+        *command_line.define_settings(registry.all_settings(), FLAGS),
         flags.DEFINE_string(
             "ablate_adapter_layers",
             None,
             "Evaluate and predict without the trained adapters of these layers (the "
             "paper's figure 6); they are part of the names of result files.",
-        ),
-        flags.DEFINE_float(
-            "adapter_init_scale",
-            1e-3,
-            "Standard deviation of the adapters' initial weights (the paper: 1e-2).",
         ),
         command_line.DEFINE_path(
             "adapters",
@@ -307,7 +296,7 @@ def make_plan():
         task=task,
         inputs=task_inputs.TaskInputs(task, examples, tokenizer, inputs, run_settings),
         settings=run_settings,
-        package=_package_settings(task, config, package, variant.policy, initial),
+        package=_package_settings(task, config, variant.method, initial),
         training=initial.training,
         diagnostics=initial.diagnostics,
         dev_evaluation=settings.from_flags(settings.DevEvaluation, FLAGS),
@@ -335,29 +324,21 @@ def _add_steps(run_settings, examples):
     )
 
 
-def _package_settings(task, config, package, policy, initial):
+def _package_settings(task, config, method, initial):
     """The `run_package.PackageSettings` of the package that this run writes."""
-    adapters = {"init_scale": FLAGS.adapter_init_scale}
-    if package is not None:
-        adapters = {
-            "init_scale": package.config["adapter"]["init_scale"],
-            "activation": package.activation,
-        }
     package_config = adapter_package.make_config(
         adapter_package.describe_task(task),
         config,
         files.digest(FLAGS.vocab_file),
         FLAGS.do_lower_case,
         FLAGS.max_seq_length,
-        FLAGS.adapter_size,
-        policy,
+        method,
         settings=initial.training if FLAGS.do_train else None,
-        **adapters,
     )
     # Checkpoints with all variables hold the base model too.
     is_trained = FLAGS.checkpoint_content == checkpoints.TRAINED
     base = initial.base if is_trained else None
-    return run_package.PackageSettings(package_config, base)
+    return run_package.PackageSettings(package_config, base, method.has_packages)
 
 
 def make_model_fn(plan):

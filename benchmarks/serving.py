@@ -28,7 +28,8 @@ from errors import reports_user_errors
 from serving import saved_model
 from system import files
 from training import classifier
-from weights import adapter_package, base_model, checkpoints, variable_shapes
+from tuning import adapters
+from weights import adapter_package, base_model, checkpoints, model_variables
 
 FLAGS = flags.FLAGS
 
@@ -81,9 +82,9 @@ def write_package(folder, seed):
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     random = np.random.RandomState(seed)
     weights = {}
-    for name, shape in variable_shapes.trained_shapes(
-        config, FLAGS.adapter_size, len(_LABELS)
-    ).items():
+    method = adapters.Adapters(FLAGS.adapter_size)
+    variables = model_variables.model_variables(config, method, len(_LABELS))
+    for name, shape in variables.trained().items():
         values = random.standard_normal(shape) * 0.02 + name.endswith("gamma")
         weights[name] = values.astype(np.float32)
     package_config = adapter_package.make_config(
@@ -97,10 +98,10 @@ def write_package(folder, seed):
         files.digest(FLAGS.vocab_file),
         do_lower_case=True,
         max_seq_length=FLAGS.seq_length,
-        adapter_size=FLAGS.adapter_size,
+        method=method,
     )
-    frozen = variable_shapes.frozen_shapes(config)
-    base = checkpoints.Checkpoint(FLAGS.init_checkpoint).base_fingerprint(frozen)
+    base = checkpoints.Checkpoint(FLAGS.init_checkpoint)
+    base = base.base_fingerprint(variables.frozen())
     adapter_package.write(folder, package_config, weights, base, global_step=1)
     return folder
 
@@ -110,7 +111,7 @@ def write_single(folder, package):
     config = package.bert_config
     values = dict(
         checkpoints.Checkpoint(FLAGS.init_checkpoint).iterate_values(
-            variable_shapes.frozen_shapes(config)
+            package.variables.frozen()
         ),
         **package.weights,
     )
@@ -126,9 +127,7 @@ def write_single(folder, package):
             labels=tf.zeros(tf.shape(inputs["input_ids"])[:1], tf.int32),
             num_labels=len(_LABELS),
             use_one_hot_embeddings=False,
-            variant=classifier.Variant(
-                classifier.adapter_function(package.adapter_size, 1e-3)
-            ),
+            variant=classifier.Variant(method=package.method),
         )
         variables = tf.global_variables()
         feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}

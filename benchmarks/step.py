@@ -20,10 +20,10 @@ from absl import flags
 
 import command_line
 import modeling
-import optimization
 from errors import reports_user_errors
-from training import classifier, estimators, flag_checks
+from training import classifier, estimators
 from training.estimator_compat import estimator
+from tuning import registry
 
 FLAGS = flags.FLAGS
 
@@ -33,6 +33,7 @@ _SIZES = {  # hidden size, layers, heads
     "bert-large": (1024, 24, 16),
 }
 _LABELS = 2
+_DEFAULT = registry.DEFAULT.text
 # The graph optimizer would drop products whose results nobody uses.
 _NO_REWRITING = tf.ConfigProto()
 _NO_REWRITING.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -122,12 +123,14 @@ def shards():
     return 1 if FLAGS.xla else estimators.cpu_shards([rows])
 
 
-def read_policy(text, num_layers):
-    """The `optimization.TrainPolicy` of a flag's value."""
+def read_method(text, num_layers):
+    """The `tuning.method.Method` of a flag's value."""
+    settings = {each.name: each.default for each in registry.all_settings()}
+    settings["adapter_size"] = FLAGS.adapter_size
     name, _, layers = text.partition(":")
-    if name != modeling.ADAPTERS:
-        name, layers = text, None
-    return flag_checks.parse_policy(name, layers, num_layers)
+    if name == _DEFAULT:
+        text, settings["adapter_layers"] = name, layers
+    return registry.parse(text, settings, num_layers)
 
 
 def run_in_turns(models, seconds):
@@ -138,7 +141,7 @@ def run_in_turns(models, seconds):
             model.run()
 
 
-def build_step(config, mode, policy=optimization.ADAPTER_TUNING):
+def build_step(config, mode, method=None):
     """The `TimedGraph` of a step on random ids."""
     random = np.random.RandomState(0)
     shape = (FLAGS.batch_size, FLAGS.seq_length)
@@ -159,7 +162,6 @@ def build_step(config, mode, policy=optimization.ADAPTER_TUNING):
         use_tpu=False,
         use_one_hot_embeddings=False,
         variant=classifier.Variant(
-            classifier.adapter_function(FLAGS.adapter_size, 1e-3),
             computation=classifier.Computation(
                 precision=FLAGS.precision,
                 xla=FLAGS.xla,
@@ -167,7 +169,7 @@ def build_step(config, mode, policy=optimization.ADAPTER_TUNING):
                 gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
                 shards=shards(),
             ),
-            policy=policy,
+            method=method or read_method(_DEFAULT, 0),
         ),
     )
     with tf.Graph().as_default():
@@ -215,7 +217,7 @@ def build_products(config):
 def compare_policies(config):
     """Prints the time of a training step of each policy, measured in turns."""
     policies = [
-        read_policy(text, config.num_hidden_layers) for text in FLAGS.train_policy
+        read_method(text, config.num_hidden_layers) for text in FLAGS.train_policy
     ]
     models = [build_step(config, estimator.ModeKeys.TRAIN, each) for each in policies]
     run_in_turns(models, FLAGS.seconds * len(models))
@@ -283,7 +285,12 @@ def define_flags(flag_values):
         (integer, "gradient_accumulation_steps", 1, "As in run_classifier.py."),
         (integer, "shards", None, shards_text, 1),  # at least 1
         (flags.DEFINE_float, "seconds", 20.0, seconds_text),
-        (flags.DEFINE_multi_string, "train_policy", [modeling.ADAPTERS], policy_text),
+        (
+            flags.DEFINE_multi_string,
+            "train_policy",
+            [_DEFAULT],
+            policy_text,
+        ),
         (integer, "trace", 0, "Also list this many kinds of operations, by time."),
     )
     return {
@@ -299,7 +306,7 @@ def main(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimators.keep_freed_memory()
     config = read_config(FLAGS.config)
-    if FLAGS.train_policy != [modeling.ADAPTERS]:
+    if FLAGS.train_policy != [_DEFAULT]:
         compare_policies(config)
         return
     print(

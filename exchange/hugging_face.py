@@ -16,7 +16,6 @@ import modeling
 from errors import UserError, printable
 from exchange import hf_files, hf_tokenizer
 from system import files, schema
-from weights import variable_shapes
 
 CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
@@ -139,11 +138,9 @@ def expected_sources(config):
       config: dict, the content of a `bert_config.json`.
     """
     bert_config = modeling.BertConfig.from_dict(config)
-    variables = variable_shapes.model_variables(bert_config, 1, 1)
     sources = {}
-    for name, shape in variables.shapes.items():
-        if not name.startswith("bert/") or "/adapters/" in name:
-            continue
+    variables = modeling.encoder_variables(bert_config, lambda index: ())
+    for name, (shape, _) in variables.items():
         scope, _, kind = name[len("bert/") :].rpartition("/")
         scope = scope.replace("layer_", "layer.").replace("/", ".")
         suffixes = _SUFFIXES.get(kind, (kind + ".weight",))  # Embeddings.

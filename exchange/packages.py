@@ -10,11 +10,12 @@ from exchange import adapterhub_format, hf_tokenizer, hugging_face
 from inputs import features
 from model import layer_ranges
 from training import classifier
+from tuning import adapters
 from weights import (
     adapter_package,
     base_model,
+    model_variables,
     package_conversion,
-    variable_shapes,
 )
 
 README_NAME = "README.md"
@@ -46,7 +47,7 @@ def read_base_model(base, do_lower_case):
         base.vocab_file,
     )
     names = list(hugging_face.expected_sources(bert_config.to_dict()))
-    shapes = variable_shapes.frozen_shapes(bert_config)
+    shapes = model_variables.frozen_shapes(bert_config)
     for name in names:
         shapes.setdefault(name, [bert_config.hidden_size])  # Layer norms.
     report = found.checkpoint.check_fit(shapes, [])
@@ -125,8 +126,7 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
         found.identity["vocabulary"],
         do_lower_case,
         options.max_seq_length,
-        adapter.size,
-        activation=adapter.activation,
+        adapters.Adapters(adapter.size, None, activation=adapter.activation),
         origin=printable(origin),
     )
     notes = ["The layer norms are those of `init_checkpoint`.", *adapter.changes]
@@ -152,7 +152,7 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
         output,
         config,
         weights,
-        found.checkpoint.base_fingerprint(variable_shapes.frozen_shapes(bert_config)),
+        found.checkpoint.base_fingerprint(model_variables.frozen_shapes(bert_config)),
         0,
     )
     return adapter_package.read(output), notes
@@ -310,11 +310,11 @@ def format_adapter(package):
             "AdapterHub's format has no place; use the package itself"
             % (package.path, package.encoder_weights[0])
         )
-    if not package.policy.has_adapters:
+    if not package.adapter_size:
         raise UserError(
             "`adapters`=%s holds no adapters but %s (`train_policy`=%s), for which "
             "AdapterHub's format has no place; use the package itself"
-            % (package.path, package.policy.description, package.policy.text)
+            % (package.path, package.method.description, package.method.text)
         )
     config = package.config
     files = adapterhub_format.format_files(package)

@@ -9,11 +9,12 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 import glue_data
-import modeling
-import optimization
 
 PAPER, SMALL = "paper", "small"
 PRESETS = (PAPER, SMALL)
+
+# Values of --train_policy; top_k is followed by a number.
+ADAPTERS, FULL, TOP_K, LAYER_NORM = "adapters", "full", "top_k", "layer_norm"
 
 BATCH_SIZE = 32
 MAX_SEQ_LENGTH = 128
@@ -102,17 +103,17 @@ class Method(NamedTuple):
 
 def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE):
     """The `Method` of the paper."""
-    return Method(modeling.ADAPTERS, rates, epochs, sizes, scale)
+    return Method(ADAPTERS, rates, epochs, sizes, scale)
 
 
 def top_layers(counts, *args, **kwargs):
     """A `Method` for each number of top layers; the other arguments as of `Method`."""
-    return [Method("%s:%d" % (optimization.TOP_K, k), *args, **kwargs) for k in counts]
+    return [Method("%s:%d" % (TOP_K, k), *args, **kwargs) for k in counts]
 
 
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):
     """The `Method` for a small encoder: with few steps bias correction matters."""
-    return Method(modeling.ADAPTERS, rates, (), sizes, SMALL_SCALE, True, sweeps_epochs)
+    return Method(ADAPTERS, rates, (), sizes, SMALL_SCALE, True, sweeps_epochs)
 
 
 class Study(NamedTuple):

@@ -1,6 +1,5 @@
 """Figure 7: the best score at each learning rate, adapters and full fine-tuning."""
 
-import optimization
 from experiments import grid, pages
 
 _RATES = ("2e-5", "5e-5", "1e-4", "2e-4", "5e-4", "1e-3")
@@ -9,7 +8,7 @@ _SMALL_RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 
 def _report(study, page):
     def line_of(job):
-        is_full = job.policy == optimization.FULL
+        is_full = job.policy == grid.FULL
         name = "full fine-tuning" if is_full else "adapters"
         if study.preset == grid.PAPER:
             return name
@@ -29,14 +28,14 @@ def _report(study, page):
 
 
 _PAPER_METHODS = [
-    grid.Method(optimization.FULL, _RATES, grid.PAPER_EPOCHS),
+    grid.Method(grid.FULL, _RATES, grid.PAPER_EPOCHS),
     grid.adapters(_RATES, epochs=grid.PAPER_EPOCHS),
 ]
 _SMALL_METHODS = [
     method._replace(is_corrected=is_corrected)
     for is_corrected in (False, True)
     for method in (
-        grid.Method(optimization.FULL, _SMALL_RATES),
+        grid.Method(grid.FULL, _SMALL_RATES),
         grid.adapters(_SMALL_RATES, scale=grid.SMALL_SCALE),
     )
 ]

@@ -2,15 +2,13 @@
 
 import numpy as np
 
-import modeling
-import optimization
 from experiments import grid, pages, plots, selection
 
 _PERCENTILES = (20, 50, 80)  # of tasks, the lines of figures 1 and 3
 _FAMILIES = {
-    "adapters": modeling.ADAPTERS,
-    "top layers": optimization.TOP_K,
-    "layer norms": modeling.LAYER_NORM,
+    "adapters": grid.ADAPTERS,
+    "top layers": grid.TOP_K,
+    "layer norms": grid.LAYER_NORM,
 }
 _PAPER = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
 
@@ -34,7 +32,7 @@ def _variants(study, task, family):
 
 def _best_full(study, task):
     """The `Summary` of the best setting of full fine-tuning for a task, or None."""
-    jobs = study.select(task=task, policy=optimization.FULL)
+    jobs = study.select(task=task, policy=grid.FULL)
     return selection.best_setting(jobs, study.results)[1]
 
 
@@ -89,7 +87,7 @@ def _add_each_task(study, page):
     for task in study.tasks:
         title = grid.title(task)
         full = _best_full(study, task)
-        jobs = study.select(task=task, policy=optimization.FULL)
+        jobs = study.select(task=task, policy=grid.FULL)
         status = pages.status_text(jobs, study.results)
         score = pages.mean_text(full)
         rows.append([title, "full fine-tuning", pages.NONE, score, "0", status])
@@ -131,15 +129,15 @@ def _report(study, page):
 
 
 _PAPER_METHODS = [
-    grid.Method(optimization.FULL, *_PAPER),
+    grid.Method(grid.FULL, *_PAPER),
     *grid.top_layers(range(1, 13), *_PAPER),
-    grid.Method(modeling.LAYER_NORM, *_PAPER),
+    grid.Method(grid.LAYER_NORM, *_PAPER),
     grid.adapters(grid.PAPER_RATES, tuple(2**n for n in range(10)), grid.PAPER_EPOCHS),
 ]
 _SMALL_METHODS = [
-    grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
+    grid.Method(grid.FULL, ("1e-4",), is_corrected=True),
     *grid.top_layers((1, 2, 3), ("1e-4",), is_corrected=True),
-    grid.Method(modeling.LAYER_NORM, ("1e-3",), is_corrected=True),
+    grid.Method(grid.LAYER_NORM, ("1e-3",), is_corrected=True),
     grid.small_adapters(sizes=(1, 8, 64, 256)),
 ]
 EXPERIMENT = grid.Experiment(

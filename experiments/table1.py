@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import glue_data
-import optimization
 from experiments import grid, pages, results, selection
 from tasks import submission_file
 
@@ -182,11 +181,11 @@ def _report(study, page):
 
 _PAPER_METHODS = [
     # The paper's scores are those of Devlin et al.; this is their sweep.
-    grid.Method(optimization.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
+    grid.Method(grid.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
     grid.adapters(grid.PAPER_RATES, (8, 64, 256), grid.PAPER_EPOCHS),
 ]
 _SMALL_METHODS = [
-    grid.Method(optimization.FULL, ("3e-5", "1e-4"), is_corrected=True),
+    grid.Method(grid.FULL, ("3e-5", "1e-4"), is_corrected=True),
     grid.small_adapters(("3e-4", "1e-3"), sweeps_epochs=True),
 ]
 EXPERIMENT = grid.Experiment(

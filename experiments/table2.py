@@ -1,7 +1,5 @@
 """Table 2: further tasks, each described by a file; test sets are scored at the end."""
 
-import modeling
-import optimization
 from experiments import grid, pages, selection
 
 _RATES = ("1e-5", "3e-5", "1e-4", "3e-3")
@@ -9,9 +7,9 @@ _EPOCHS = (20, 50, 100)
 # For each policy its name, and from the paper the mean test accuracy and the parameters
 # for 17 tasks, as a multiple of the base model's.
 _LINES = {
-    optimization.FULL: ("full fine-tuning", "73.7", "17x"),
-    optimization.TOP_K: ("the best number of top layers", "74.0", "9.9x"),
-    modeling.ADAPTERS: ("adapters of the best size", "73.3", "1.19x"),
+    grid.FULL: ("full fine-tuning", "73.7", "17x"),
+    grid.TOP_K: ("the best number of top layers", "74.0", "9.9x"),
+    grid.ADAPTERS: ("adapters of the best size", "73.3", "1.19x"),
 }
 
 
@@ -64,12 +62,12 @@ def _report(study, page):
 
 
 _PAPER_METHODS = [
-    grid.Method(optimization.FULL, _RATES, _EPOCHS),
+    grid.Method(grid.FULL, _RATES, _EPOCHS),
     *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
     grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
 ]
 _SMALL_METHODS = [
-    grid.Method(optimization.FULL, ("1e-4",), is_corrected=True),
+    grid.Method(grid.FULL, ("1e-4",), is_corrected=True),
     *grid.top_layers((1, 2), ("1e-4",), is_corrected=True),
     grid.small_adapters(sizes=(8, 64)),
 ]

@@ -38,8 +38,6 @@ SCHEMA = schema.Object(
 FIELDS = tuple(SCHEMA.required)
 
 _MOST_GB = 160  # of all weights in float32; those of Google's largest models take 1.3
-_MOST_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
-_BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in float32
 
 
 class BertConfig:
@@ -153,31 +151,6 @@ class BertConfig:
                     ", ".join(sizes),
                 )
             )
-
-    def check_adapter_size(self, size, source="`adapter_size`"):
-        """Refuses adapters far wider than the model, and warns of wide ones.
-
-        Args:
-          size: the bottleneck's width, at least 1.
-          source: where it came from, for the message.
-
-        Raises:
-          UserError: with the memory that training them would take.
-        """
-        H = self.hidden_size
-        if size <= H:
-            return
-        parameters = 2 * self.num_hidden_layers * (2 * H * size + size + H)
-        megabytes = -(-parameters * _BYTES_PER_TRAINED // 10**6)
-        cost = (
-            "%s=%.40r is wider than the model, of hidden_size %d: its adapters take %s "
-            "MB of memory in training" % (source, size, H, wording.thousands(megabytes))
-        )
-        if size > _MOST_TIMES_HIDDEN_SIZE * H:
-            raise UserError(
-                "%s; at most %d is allowed" % (cost, _MOST_TIMES_HIDDEN_SIZE * H)
-            )
-        tf.logging.warning("%s; the paper's sizes are 8 to 512", cost)
 
     def to_dict(self):
         """The config as a dict that `from_dict` reads back."""

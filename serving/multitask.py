@@ -1,16 +1,17 @@
 """Many tasks on one base model in one graph: each example of a batch names its task.
 
 The trained weights of all tasks are concatenated into tables, and each example gathers
-the weights of its task: there is no loop over tasks and no branch. Tables have no
-padding. Layer norms and the last biases of adapters have one row per task; bottlenecks
-have one row per unit and the head one per label, task after task.
+the weights of its task: there is no loop over tasks and no branch. The model is the one
+of training, whose variables are replaced by weights by example. Tables have no padding.
+Bottlenecks have one row per unit and the head one per label, task after task; all other
+variables have one row per task.
 
-Adding a task does not change a bit of the others' scores: the shapes of all
-computations depend only on the tasks in the batch.
+Adding a task whose package holds no other variables than those of the others does not
+change a bit of their scores: the shapes of all computations depend only on the tasks in
+the batch.
 
-Axis letters: B batch, S sequence, H hidden size, P positions computed (S, or 1 in the
-last layer), T tasks; for the tasks of the batch, A is the size of the largest adapter,
-L the largest number of labels.
+Axis letters: B batch, S sequence, H hidden size, T tasks; for the tasks of the batch, A
+is the size of the largest adapter, L the largest number of labels.
 """
 
 from typing import NamedTuple
@@ -20,11 +21,33 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
-from model import activations
-from weights import adapter_package, diagnosis, variable_shapes
+from tuning import method as tuning_method
+from tuning import registry
+from weights import adapter_package, diagnosis
 
-# In tables an activation is its index here.
-ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
+
+class _Units(NamedTuple):
+    """The axis of a variable of which each task has a size of its own."""
+
+    count: str  # the table of these sizes
+    axis: int
+
+
+# By the end of the variable's name.
+_UNITS = {
+    "output_weights": _Units("num_labels", 0),
+    "output_bias": _Units("num_labels", 0),
+    **{
+        end: _Units(cls.name + "_units", axis)
+        for cls in registry.METHODS.values()
+        for end, axis in cls.unit_axes.items()
+    },
+}
+
+
+def _find_units(name):
+    """The `_Units` of a variable; None if it has the same shape in all packages."""
+    return next((units for end, units in _UNITS.items() if name.endswith(end)), None)
 
 
 class PackageStack(NamedTuple):
@@ -32,20 +55,28 @@ class PackageStack(NamedTuple):
 
     tasks: list[str]  # names; the index is the task's id
     labels: list[list[str]]  # of each task, in the order of their ids; [] in regression
+    methods: tuple[tuning_method.Method, ...]  # of each task
     weights: dict[str, np.ndarray]  # float32 [rows, ...], by the variable's name
-    num_labels: np.ndarray  # int32 [T]; regression: 1
+    # int32 [T], by name: numbers of rows, and settings of the tuning methods
+    integers: dict[str, np.ndarray]
     is_regression: np.ndarray  # bool [T]
-    adapter_sizes: np.ndarray  # int32 [T]
-    activations: np.ndarray  # int32 [T], indices into `ACTIVATIONS`
 
     def tables(self):
-        """The inputs of `build_graph`: dict from name to array, weights included."""
-        sizes = ("num_labels", "is_regression", "adapter_sizes", "activations")
-        return dict(self.weights, **{name: getattr(self, name) for name in sizes})
+        """The inputs of `build_graph`: dict from name to array."""
+        return {
+            **self.weights,
+            **self.integers,
+            "is_regression": self.is_regression,
+        }
 
-    def used_activations(self):
-        """Names of the activations that some task has, sorted."""
-        return tuple(ACTIVATIONS[i] for i in sorted(set(self.activations.tolist())))
+    def graph_key(self):
+        """What the graph depends on beside the tables' values; hashable."""
+        return tuple(sorted(self.weights)), tuple(sorted(self.used_settings().items()))
+
+    def used_settings(self):
+        """Dict from a setting that differs between tasks to a tuple of its values."""
+        names = {name for each in self.methods for name in each.served_settings()}
+        return {name: tuple(sorted({*self.integers[name].tolist()})) for name in names}
 
 
 class Outputs(NamedTuple):
@@ -80,12 +111,13 @@ def read_package(value, known_tasks=None):
     package = adapter_package.read(folder)
     if package.task in (known_tasks or {}):
         package = adapter_package.update_task(package, known_tasks[package.task])
-    if package.encoder_weights:
+    matrices = [name for name in package.encoder_weights if name.endswith("/kernel")]
+    if matrices:
         raise UserError(
-            "the package %s holds weights of the encoder itself, such as %s, which "
-            "tasks on one base model cannot share: evaluate and predict with python "
-            "run_classifier.py --adapters=%s --train_policy=%s"
-            % (folder, package.encoder_weights[0], folder, package.policy.text)
+            "the package %s holds matrices of the encoder itself, such as %s, which "
+            "each example would have to have of its own: evaluate and predict with "
+            "python run_classifier.py --adapters=%s --train_policy=%s"
+            % (folder, matrices[0], folder, package.method.text)
         )
     diagnosis.show_warnings(
         ["%s: %s" % (folder, warning) for warning in package.diagnostics.warnings],
@@ -97,60 +129,79 @@ def read_package(value, known_tasks=None):
     return package._replace(config=dict(package.config, task=task))
 
 
-def fill_missing_weights(package, checkpoint):
-    """Adds the adapters and layer norms that a package lacks.
-
-    Missing layer norms are those of the base model. Missing adapters are zeros, which
-    do not change hidden states; their size is 1 in a package without adapters.
-
-    Args:
-      package: an `adapter_package.AdapterPackage`.
-      checkpoint: the `checkpoints.Checkpoint` of the base model.
-
-    Raises:
-      UserError: the package was trained on another base model.
-    """
-    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
-    base = checkpoint.base_fingerprint(frozen)
-    adapter_package.check_fit(package, {"base": base})
-    shapes = variable_shapes.trained_shapes(
-        package.bert_config, package.adapter_size or 1, len(package.labels) or 1
-    )
-    layer_norms = [name for name in shapes if name in frozen]
-    found = dict(checkpoint.iterate_values(layer_norms), **package.weights)
-    weights = {
-        name: found[name] if name in found else np.zeros(shape, np.float32)
-        for name, shape in shapes.items()
-    }
-    return package._replace(weights=weights)
-
-
-def stack_packages(packages):
+def stack_packages(packages, checkpoint):
     """Concatenates the weights of several tasks.
 
+    There is a table for each variable that any of the packages holds. For a package
+    without it, the table has the values of the base model, or zeros, which do not
+    change hidden states, where the base model lacks the variable.
+
     Args:
-      packages: list of `adapter_package.AdapterPackage` from `fill_missing_weights`.
+      packages: list of `adapter_package.AdapterPackage`.
+      checkpoint: the `checkpoints.Checkpoint` of the base model.
 
     Returns:
       A `PackageStack`, its tasks in the order of the packages.
 
     Raises:
-      UserError: see `check_compatible`.
+      UserError: see `check_compatible`, or a package is of another base model.
     """
     check_compatible(packages)
-    activation_ids = [ACTIVATIONS.index(package.activation) for package in packages]
+    for package in packages:
+        base = checkpoint.base_fingerprint(package.variables.frozen())
+        adapter_package.check_fit(package, {"base": base})
+    shapes = {n: v.shape for package in packages for n, v in package.weights.items()}
+    encoder = modeling.encoder_variables(packages[0].bert_config, lambda index: ())
+    in_base = dict(checkpoint.iterate_values(shapes.keys() & encoder))
+    counts = _count_units(packages)
+
+    def table_rows(name, task_id):
+        value = packages[task_id].weights.get(name, in_base.get(name))
+        units = _find_units(name)
+        if units is None:
+            value = np.zeros(shapes[name], np.float32) if value is None else value
+            return value.reshape(1, -1)
+        if value is None:
+            shape = list(shapes[name])
+            shape[units.axis] = counts[units.count][task_id]
+            value = np.zeros(shape, np.float32)
+        return np.moveaxis(value, units.axis, 0)
+
+    methods = tuple(package.method for package in packages)
     return PackageStack(
         tasks=[package.task for package in packages],
         labels=[package.labels for package in packages],
+        methods=methods,
         weights={
-            name: np.concatenate([_table_rows(name, p.weights[name]) for p in packages])
-            for name in packages[0].weights
+            name: np.concatenate([table_rows(name, i) for i in range(len(packages))])
+            for name in sorted(shapes)
         },
-        num_labels=np.array([len(p.labels) or 1 for p in packages], np.int32),
+        integers={**counts, **_served_settings(methods)},
         is_regression=np.array([p.is_regression for p in packages], bool),
-        adapter_sizes=np.array([p.adapter_size or 1 for p in packages], np.int32),
-        activations=np.array(activation_ids, np.int32),
     )
+
+
+def _count_units(packages):
+    """The tables of sizes: dict from `_Units.count` to int32 [T]."""
+    counts = {}
+    for i, package in enumerate(packages):
+        for name, value in package.weights.items():
+            units = _find_units(name)
+            if units is not None:
+                sizes = counts.setdefault(units.count, [1] * len(packages))
+                sizes[i] = value.shape[units.axis]
+    return {name: np.array(sizes, np.int32) for name, sizes in counts.items()}
+
+
+def _served_settings(methods):
+    """The tables of settings in which tasks may differ: dict from name to int32 [T]."""
+    given = [method.served_settings() for method in methods]
+    # A method without the setting takes any value.
+    defaults = {name: value for each in given for name, value in each.items()}
+    return {
+        name: np.array([each.get(name, default) for each in given], np.int32)
+        for name, default in defaults.items()
+    }
 
 
 def check_compatible(packages):
@@ -171,11 +222,9 @@ def check_compatible(packages):
             )
         paths[package.task] = package.path
         keys = ["bert_config", "vocabulary", "do_lower_case"]
-        # The digest is over the frozen variables, which differ by policy.
-        first, frozen = packages[0], variable_shapes.frozen_shapes
-        if set(frozen(first.bert_config, first.policy)) == set(
-            frozen(package.bert_config, package.policy)
-        ):
+        first = packages[0]
+        # The digest is over the frozen variables, which differ by tuning method.
+        if package.variables.frozen() == first.variables.frozen():
             keys.append("base")
         try:
             adapter_package.check_fit(package, {key: first.config[key] for key in keys})
@@ -184,17 +233,6 @@ def check_compatible(packages):
                 "%s and %s do not share a base model, so they cannot be loaded "
                 "together: %s" % (first.path, package.path, error)
             ) from None
-
-
-def _table_rows(name, value):
-    """One task's rows of a table: per unit, per label, or one."""
-    if name.endswith("/weights1"):
-        return value.T  # [A, H], as weights2
-    if name.endswith("/biases1"):
-        return value[0]  # [A]
-    if name.endswith(("/weights2", "output_weights", "output_bias")):
-        return value
-    return value.reshape(1, -1)  # [1, H]
 
 
 def check_inputs(inputs, bert_config):
@@ -257,62 +295,40 @@ def _index_table(counts, task_ids):
 
 
 def build_graph(
-    bert_config, tables, input_ids, input_mask, segment_ids, task_ids, used_activations
+    bert_config, stack, tables, input_ids, input_mask, segment_ids, task_ids
 ):
     """Builds the graph, with variables for the frozen weights.
 
     Args:
       bert_config: a `modeling.BertConfig`.
+      stack: a `PackageStack`; the graph serves all stacks of equal `graph_key`.
       tables: dict from name to tensor, see `PackageStack.tables`. First dimensions may
         be unknown, and differ between calls.
       input_ids, input_mask, segment_ids: int32 [B, S].
       task_ids: int32 [B], each from 0 to T - 1.
-      used_activations: see `PackageStack`; each is computed for all examples.
 
     Returns:
       An `Outputs`.
     """
-    batch = tf.shape(task_ids)[0]
-    H = bert_config.hidden_size
-    units = _index_table(tables["adapter_sizes"], task_ids)
-    activation = tf.gather(tables["activations"], task_ids)[:, tf.newaxis, tf.newaxis]
+    used = stack.used_settings()
+    units = {
+        name: _index_table(tables[name], task_ids)
+        for name in stack.integers.keys() - used
+    }
+    own = {name: tf.gather(tables[name], task_ids) for name in used}
+    own.update((name, index.is_own) for name, index in units.items())
 
-    def split_examples(x):
-        # A -1 for the positions would be ambiguous in an empty batch.
-        positions = tf.size(x) // tf.maximum(batch * H, 1)
-        return tf.reshape(x, [batch, positions, H])
+    def get_own_weights(getter, name, *args, **kwargs):
+        if name not in stack.weights:
+            return getter(name, *args, **kwargs)
+        return _gather_weights(name, tables, units, task_ids)
 
-    def get_own_layer_norms(getter, name, *args, **kwargs):
-        # [B, 1, H] instead of [H]: each example is normalized with its task's weights.
-        if name in tables:
-            return tf.gather(tables[name], task_ids)[:, tf.newaxis]
-        return getter(name, *args, **kwargs)
-
-    def layer_norm(x):
-        return tf.reshape(modeling.layer_norm(split_examples(x)), tf.shape(x))
-
-    def adapter(x):
-        scope = tf.get_variable_scope().name + "/adapters/"
-
-        def table(name, index):
-            return tf.gather(tables[scope + name], index)
-
-        def activate(inner):  # [B, P, A]
-            inner = _activate(inner, activation, used_activations)
-            return tf.where_v2(units.is_own[:, tf.newaxis], inner, 0.0)
-
-        # The table has one row per unit: [B, A, H].
-        down = tf.linalg.matrix_transpose(table("weights1", units.rows))
-        output = modeling.bottleneck(
-            split_examples(x),
-            (down, table("biases1", units.rows)[:, tf.newaxis]),
-            (table("weights2", units.rows), table("biases2", task_ids)[:, tf.newaxis]),
-            activate,
-        )
-        return tf.reshape(output, tf.shape(x))
+    def layer_hooks(index):
+        classes = {type(m): None for m in stack.methods if m.layer_hooks(index)}
+        return [hook for cls in classes for hook in cls.serving_hooks(used, own)]
 
     with tf.variable_scope(
-        tf.get_variable_scope(), custom_getter=get_own_layer_norms, use_resource=True
+        tf.get_variable_scope(), custom_getter=get_own_weights, use_resource=True
     ):
         model = modeling.BertModel(
             bert_config,
@@ -321,22 +337,18 @@ def build_graph(
             input_mask,
             segment_ids,
             scope="bert",
-            adapter_fn=adapter,
-            options=modeling.Options(layer_norm_fn=layer_norm, pooled_output_only=True),
+            options=modeling.Options(pooled_output_only=True, layer_hooks=layer_hooks),
         )
     return _head(tables, model.get_pooled_output(), task_ids)
 
 
-def _activate(x, index, names):
-    """Applies to float [B, P, A] the activation of each example's task.
-
-    `index`, int32 [B, 1, 1], has indices into `ACTIVATIONS` of some of the `names`.
-    """
-    output = activations.ADAPTER_ACTIVATIONS[names[0]](x)
-    for name in names[1:]:
-        is_own = tf.equal(index, ACTIVATIONS.index(name))
-        output = tf.where_v2(is_own, activations.ADAPTER_ACTIVATIONS[name](x), output)
-    return output
+def _gather_weights(name, tables, units, task_ids):
+    """A variable's weights by example, see `modeling.apply_weights`."""
+    found = _find_units(name)
+    if found is None:
+        return tf.gather(tables[name], task_ids)[:, tf.newaxis]
+    rows = tf.gather(tables[name], units[found.count].rows)  # [B, units, ...]
+    return rows if found.axis == 0 else tf.linalg.matrix_transpose(rows)
 
 
 def _head(tables, pooled, task_ids):

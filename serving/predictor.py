@@ -22,7 +22,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from serving import multitask
-from weights import adapter_package, base_model, variable_shapes
+from weights import adapter_package, base_model, model_variables
 
 BATCH_SIZE = 32
 
@@ -94,7 +94,7 @@ class Predictor:
         self._identity = base.identity
         self._checkpoint = base.checkpoint
         # Reads all, so damage is found.
-        base.checkpoint.base_fingerprint(variable_shapes.frozen_shapes(self._config))
+        base.checkpoint.base_fingerprint(model_variables.frozen_shapes(self._config))
         self._graph = _Graph(self._config, init_checkpoint)
         self._tasks = _Tasks({}, None, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
@@ -132,7 +132,6 @@ class Predictor:
                 "position embeddings: the package is damaged"
                 % (package, found.config["max_seq_length"], longest)
             )
-        found = multitask.fill_missing_weights(found, self._checkpoint)
         with self._changing:
             self._replace([*self._tasks.packages.values(), found])
         return found.task
@@ -157,7 +156,7 @@ class Predictor:
     def _replace(self, packages):
         stack = tokenizer = None
         if packages:
-            stack = multitask.stack_packages(packages)
+            stack = multitask.stack_packages(packages, self._checkpoint)
             # All packages of a stack have the same do_lower_case.
             tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
         self._tasks = _Tasks({each.task: each for each in packages}, stack, tokenizer)
@@ -255,13 +254,14 @@ class _Graph:
         self._checkpoint = checkpoint
         self._graph = tf.Graph()
         self._session = None
+        self._restored = set()  # names of variables
         with self._graph.as_default():
             # int32: ids, mask and segments [B, S], tasks' ids [B].
             self._inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
             self._inputs.append(tf.placeholder(tf.int32, [None]))
         self._values = {}  # placeholder of a table, by the table's name
         self._tables = {}  # variable, see `multitask.PackageStack.tables`
-        self._built = {}  # `multitask.Outputs` by the activations that it knows
+        self._built = {}  # `multitask.Outputs` by `PackageStack.graph_key`
         self._outputs = None  # the one of the loaded stack
         self._loaded = None  # the stack that the tables hold
 
@@ -269,30 +269,28 @@ class _Graph:
         """Loads a `multitask.PackageStack` into the tables, unless it is loaded."""
         if stack is self._loaded:
             return
-        tables = stack.tables()
-        activations = stack.used_activations()
+        tables, key = stack.tables(), stack.graph_key()
         with self._graph.as_default():
-            if not self._tables:
-                self._make_tables(tables)
-            if activations not in self._built:
+            self._make_tables(tables)
+            if key not in self._built:
                 # All outputs share the frozen variables.
                 with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                    self._built[activations] = multitask.build_graph(
-                        self._config, self._tables, *self._inputs, activations
+                    self._built[key] = multitask.build_graph(
+                        self._config, stack, self._tables, *self._inputs
                     )
-            if self._session is None:
-                self._session = self._start()
+                self._restore()
         self._loaded = None
         self._session.run(
-            [table.initializer for table in self._tables.values()],
+            [self._tables[name].initializer for name in tables],
             {self._values[name]: value for name, value in tables.items()},
         )
-        self._outputs = self._built[activations]
+        self._outputs = self._built[key]
         self._loaded = stack
 
     def _make_tables(self, tables):
-        """Creates the tables as variables with any number of rows."""
-        for name, value in tables.items():
+        """Creates missing tables, variables with any number of rows."""
+        for name in tables.keys() - self._tables:
+            value = tables[name]
             shape = [None, *value.shape[1:]]
             self._values[name] = tf.placeholder(value.dtype, shape)
             self._tables[name] = tf.Variable(
@@ -305,13 +303,17 @@ class _Graph:
                 shape=tf.TensorShape(shape),
             )
 
-    def _start(self):
-        """Creates a session with the base model's variables, the global ones."""
-        # The process may use the GPU for other work.
-        options = tf.GPUOptions(allow_growth=True)
-        session = tf.Session(config=tf.ConfigProto(gpu_options=options))
-        tf.train.Saver(tf.global_variables()).restore(session, self._checkpoint)
-        return session
+    def _restore(self):
+        """Loads those of the base model's variables, the global ones, that are new."""
+        if self._session is None:
+            # The process may use the GPU for other work.
+            options = tf.GPUOptions(allow_growth=True)
+            config = tf.ConfigProto(gpu_options=options)
+            self._session = tf.Session(config=config)
+        new = [v for v in tf.global_variables() if v.name not in self._restored]
+        if new:
+            tf.train.Saver(new).restore(self._session, self._checkpoint)
+            self._restored.update(variable.name for variable in new)
 
     def run(self, batch):
         """Computes the `multitask.Outputs` of `_Encoded` rows with the loaded stack."""

@@ -30,7 +30,7 @@ import modeling
 from errors import UserError
 from serving import multitask
 from system import files
-from weights import adapter_package, base_model, variable_shapes
+from weights import adapter_package, base_model, model_variables
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
 SIGNATURE = "serving_default"
@@ -93,15 +93,17 @@ def _read(adapters, base, known_tasks):
     for package in packages:
         adapter_package.check_fit(package, found.identity)
     logging.info("Read %d adapter packages; reading the base model.", len(packages))
-    frozen = variable_shapes.frozen_shapes(found.bert_config)
+    stack = multitask.stack_packages(packages, found.checkpoint)
+    names = modeling.encoder_variables(found.bert_config, lambda index: ())
+    frozen = sorted(names.keys() - stack.weights)
     return _Content(
         bert_config=found.bert_config,
         vocab_file=base.vocab_file,
-        base=found.checkpoint.base_fingerprint(frozen),
-        packages=packages,
-        stack=multitask.stack_packages(
-            [multitask.fill_missing_weights(p, found.checkpoint) for p in packages]
+        base=found.checkpoint.base_fingerprint(
+            model_variables.frozen_shapes(found.bert_config)
         ),
+        packages=packages,
+        stack=stack,
         frozen=dict(found.checkpoint.iterate_values(frozen)),
     )
 
@@ -146,17 +148,17 @@ def _build_graph(content, frozen_dtype):
     with tf.variable_scope("", custom_getter=_frozen_getter(frozen_dtype)):
         model = multitask.build_graph(
             content.bert_config,
+            stack,
             tables,
             *(checked[name] for name in ("input_ids", "input_mask", "segment_ids")),
             task_ids,
-            stack.used_activations(),
         )
     # One text per output of each task, as the rows of the head's tables.
     texts = [text for labels in stack.labels for text in (labels or [""])]
     first = tf.cumsum(tables["num_labels"], exclusive=True)
     label = tf.gather(tf.constant(texts), tf.gather(first, task_ids) + model.predicted)
     outputs = {"scores": model.scores, "label_id": model.predicted, "label": label}
-    model.scores.set_shape([None, stack.num_labels.max()])
+    model.scores.set_shape([None, stack.integers["num_labels"].max()])
     return inputs, {name: tf.identity(value, name) for name, value in outputs.items()}
 
 

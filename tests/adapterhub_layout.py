@@ -220,12 +220,7 @@ def package_logits(package, checkpoint, batch):
             tf.zeros([len(batch[0])], dtype),
             len(package.labels) or 1,
             use_one_hot_embeddings=False,
-            variant=classifier.Variant(
-                classifier.adapter_function(
-                    package.adapter_size, 1e-3, package.activation
-                ),
-                package.is_regression,
-            ),
+            variant=classifier.Variant(package.is_regression, method=package.method),
         )
         variables = {v.op.name: v for v in tf.global_variables()}
         frozen = [name for name in variables if name not in package.weights]

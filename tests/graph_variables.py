@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from training import classifier
-from weights.variable_shapes import VariableSet
+from weights.model_variables import VariableSet
 
 
 def model_variables(bert_config, num_labels, variant):
@@ -35,7 +35,7 @@ def model_variables(bert_config, num_labels, variant):
         )
         collection_of = modeling.collection_by_name()
         trained = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
-        for variable in optimization.trainable_variables(variant.policy):
+        for variable in optimization.trainable_variables(variant.method):
             name = modeling.base_name(variable)
             collection = collection_of.get(name, modeling.OTHER)
             trained.setdefault(collection, []).append(name)

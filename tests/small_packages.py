@@ -7,13 +7,14 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-import optimization
 import tokenization
 from inputs import features
 from system import files
 from tests import small_run
 from training import classifier
-from weights import adapter_package, checkpoints, variable_shapes
+from tuning import adapters
+from tuning import method as tuning_method
+from weights import adapter_package, checkpoints, model_variables
 
 VOCAB_SIZE = len(small_run.VOCABULARY)
 
@@ -25,7 +26,13 @@ class Task(NamedTuple):
     size: int
     labels: tuple[str, ...] | None  # None: regression
     activation: str = "gelu"
-    policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
+    other_method: tuning_method.Method | None = None  # instead of adapters
+
+    @property
+    def method(self):
+        """How it is tuned."""
+        adapters_method = adapters.Adapters(self.size, None, activation=self.activation)
+        return self.other_method or adapters_method
 
     @property
     def num_outputs(self):
@@ -76,9 +83,8 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     random = np.random.RandomState(seed)
     weights = {}
-    for name, shape in variable_shapes.trained_shapes(
-        config, task.size, task.num_outputs, task.policy
-    ).items():
+    variables = model_variables.model_variables(config, task.method, task.num_outputs)
+    for name, shape in variables.trained().items():
         value = random.standard_normal(shape) * 0.3
         value *= not re.search(zeros, name)
         weights[name] = (value + name.endswith("gamma")).astype(np.float32)
@@ -94,12 +100,10 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
         files.digest(base["vocab_file"]),
         do_lower_case,
         max_seq_length=24,
-        adapter_size=task.size,
-        policy=task.policy,
-        activation=task.activation,
+        method=task.method,
     )
     fingerprint = checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
-        variable_shapes.frozen_shapes(config, task.policy)
+        variables.frozen()
     )
     adapter_package.write(str(folder), package_config, weights, fingerprint, 10)
     return str(folder)
@@ -154,7 +158,7 @@ def single_task_scores(package, checkpoint, batch):
       checkpoint: the base model's.
       batch: see `random_batch`.
     """
-    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
+    frozen = package.variables.frozen()
     values = dict(
         checkpoints.Checkpoint(checkpoint).iterate_values(frozen), **package.weights
     )
@@ -171,13 +175,7 @@ def single_task_scores(package, checkpoint, batch):
             ),
             len(package.labels) or 1,
             use_one_hot_embeddings=False,
-            variant=classifier.Variant(
-                classifier.adapter_function(
-                    package.adapter_size, 1e-3, package.activation
-                ),
-                package.is_regression,
-                policy=package.policy,
-            ),
+            variant=classifier.Variant(package.is_regression, method=package.method),
         )
         load(session, values)
         return session.run(output.probabilities)

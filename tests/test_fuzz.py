@@ -27,14 +27,15 @@ from tests.fuzzing import (
     fuzzed,
     read_or_refuse,
 )
+from tuning import adapters
 from weights import (
     adapter_package,
     base_model,
     checkpoints,
+    model_variables,
     package_checks,
     package_conversion,
     package_report,
-    variable_shapes,
 )
 
 
@@ -86,7 +87,8 @@ def test_bert_config(base, data):
     config = read_or_refuse(modeling.BertConfig.from_json_file, str(path))
     if config is not None:
         modeling.BertConfig.from_dict(config.to_dict()).validate("again")
-        read_or_refuse(config.check_adapter_size, data.draw(st.integers(1)))
+        method = adapters.Adapters(data.draw(st.integers(1)))
+        read_or_refuse(method.check, config)
 
 
 @fuzzed
@@ -132,7 +134,7 @@ def test_weights_of_a_package_with_digests_that_fit(package, written, data):
 def run_folder(tmp_path, written, base):
     """A run's folder with a checkpoint, as `manage_adapters.py export` takes it."""
     sound = adapter_package.read(str(written))
-    frozen = variable_shapes.frozen_shapes(sound.bert_config)
+    frozen = model_variables.frozen_shapes(sound.bert_config)
     values = dict(
         checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
     )

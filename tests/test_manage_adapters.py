@@ -13,7 +13,7 @@ import manage_adapters
 import modeling
 from tests import programs, small_packages
 from tests.places import DATA
-from weights import adapter_package, checkpoints, diagnosis, variable_shapes
+from weights import adapter_package, checkpoints, diagnosis, model_variables
 
 ORIGINAL = os.path.join(DATA, "original_run")
 TRAINED = os.path.join(ORIGINAL, "model.ckpt-360")
@@ -78,7 +78,7 @@ def original(tmp_path_factory):
 def base(tmp_path_factory):
     """The base model of `original`: frozen weights, and layer norms of another run."""
     config = modeling.BertConfig.from_json_file(FILES["bert_config_file"])
-    frozen = variable_shapes.frozen_shapes(config)
+    frozen = model_variables.frozen_shapes(config)
     values = dict(checkpoints.Checkpoint(TRAINED).iterate_values(frozen))
     for name, value in values_of(TRAINED).items():
         if "LayerNorm" in name and "adam" not in name:
@@ -401,7 +401,7 @@ def test_one_weight_makes_another_base(original, base, tmp_path, fails):
     values[name][3] = np.nextafter(values[name][3], np.float32(1))
     changed = str(tmp_path / "changed.ckpt")
     checkpoints.write(changed, values)
-    frozen = variable_shapes.frozen_shapes(adapter_package.read(original).bert_config)
+    frozen = model_variables.frozen_shapes(adapter_package.read(original).bert_config)
     text, _ = fails("verify", original, init_checkpoint=changed)
     for checkpoint in (base, changed):
         assert (

@@ -203,7 +203,7 @@ def test_padding_changes_no_logit(one_hot):
 )
 def test_parameter_counts(config, size, adapters, layer_norm, head, share):
     variables = graph_variables.model_variables(
-        config, 2, classifier.Variant(classifier.adapter_function(size, 1e-3))
+        config, 2, classifier.Variant(method=adapters.Adapters(size))
     )
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     assert counts["adapters"] == adapters

@@ -5,6 +5,7 @@ import tensorflow.compat.v1 as tf
 
 from tests import small_run
 from training import classifier
+from tuning import adapters
 
 BATCH, LENGTH, CLASSES = 4, 12, 3
 
@@ -68,9 +69,8 @@ class TrainingGraph:
                 use_tpu=False,
                 use_one_hot_embeddings=False,
                 variant=classifier.Variant(
-                    classifier.adapter_function(8, 0.3),
                     computation=computation,
-                    **variant,
+                    **{"method": adapters.Adapters(8, 0.3), **variant},
                 ),
                 training=classifier.Training(**(training or {})),
             )({p.op.name: p for p in self.feed}, None, "train", {})

@@ -3,6 +3,7 @@
 import tensorflow.compat.v1 as tf
 
 import optimization
+from tuning import registry
 
 
 class LossScale:
@@ -38,9 +39,7 @@ class LossScale:
         )
 
 
-def mean_gradients(
-    loss_fn, batch, parts=1, scale=None, policy=optimization.ADAPTER_TUNING
-):
+def mean_gradients(loss_fn, batch, parts=1, scale=None, method=registry.DEFAULT):
     """Computes the loss and gradients of a batch in equal parts, one after the other.
 
     Gives the same result as the whole batch, in the memory of one part.
@@ -50,11 +49,11 @@ def mean_gradients(
       batch: dict of tensors with equal first dimensions, divisible by `parts`.
       parts: number of parts.
       scale: a `LossScale`, or None.
-      policy: an `optimization.TrainPolicy`.
+      method: the `tuning.method.Method`.
 
     Returns:
       The loss, float scalar tensor, and the gradients of
-      `optimization.trainable_variables(policy)`.
+      `optimization.trainable_variables(method)`.
     """
     pieces = {name: tf.split(value, parts) for name, value in batch.items()}
     losses, sums = [], None
@@ -65,7 +64,7 @@ def mean_gradients(
         with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):
             loss = loss_fn(piece)
         losses.append(loss)
-        variables = optimization.trainable_variables(policy)
+        variables = optimization.trainable_variables(method)
         if scale is None:
             gradients = optimization.dense_gradients(loss, variables)
         else:

@@ -1,7 +1,6 @@
 """The classification or regression head on BERT, and its `model_fn`."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -10,6 +9,8 @@ import modeling
 import optimization
 from training import batch_gradients, estimators
 from training.estimator_compat import estimator
+from tuning import method as tuning_method
+from tuning import registry
 from weights import checkpoints
 
 HEAD_DROPOUT = 0.1
@@ -33,15 +34,14 @@ PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.floa
 class Variant(NamedTuple):
     """Options of the model beyond the original's; the defaults give its model."""
 
-    adapter_fn: str | Callable | None = "feedforward_adapter"  # see `BertModel`
     is_regression: bool = False  # whether the label is a number
     # Regression: initial value of the head's bias. Give the labels' mean: Adam moves a
     # bias too slowly to reach it, so that the pooled output does, and becomes the same
     # for any text.
     initial_score: float = 0.0
     computation: Computation = PLAIN
-    policy: optimization.TrainPolicy = optimization.ADAPTER_TUNING
-    ablated_layers: tuple[int, ...] = ()  # layers whose adapters are left out
+    method: tuning_method.Method = registry.DEFAULT
+    ablated_layers: tuple[int, ...] = ()  # layers in which its hooks are left out
 
 
 class Training(NamedTuple):
@@ -94,8 +94,10 @@ def create_model(
       A `ModelOutput`.
     """
     variant = variant or Variant()
-    computation, policy = variant.computation, variant.policy
-    layers = policy.layers_with_adapters(bert_config.num_hidden_layers)
+    computation, method = variant.computation, variant.method
+
+    def layer_hooks(index):
+        return () if index in variant.ablated_layers else method.layer_hooks(index)
 
     def encode(input_ids, input_mask, segment_ids):
         model = modeling.BertModel(
@@ -106,12 +108,11 @@ def create_model(
             token_type_ids=segment_ids,
             use_one_hot_embeddings=use_one_hot_embeddings,
             scope="bert",
-            adapter_fn=variant.adapter_fn,
             options=modeling.Options(
                 precision=PRECISIONS[computation.precision],
                 recompute_activations=computation.recompute_activations,
                 pooled_output_only=True,
-                adapter_layers=set(layers) - set(variant.ablated_layers),
+                layer_hooks=layer_hooks,
             ),
         )
         return model.get_pooled_output()
@@ -164,16 +165,6 @@ def _in_shards(function, inputs, shards):
     return tf.concat(outputs, axis=0)
 
 
-def adapter_function(adapter_size, adapter_init_scale, activation="gelu"):
-    """The paper's adapter with the given bottleneck width and initial scale."""
-    return functools.partial(
-        modeling.feedforward_adapter,
-        hidden_size=adapter_size,
-        init_scale=adapter_init_scale,
-        activation=activation,
-    )
-
-
 def model_fn_builder(
     bert_config,
     num_labels,
@@ -211,7 +202,7 @@ def model_fn_builder(
             training.checkpoint_content,
             PRECISIONS[precision],
             init_checkpoint,
-            variant.policy,
+            variant.method,
         ):
             return create_model(
                 bert_config,
@@ -245,7 +236,7 @@ def model_fn_builder(
                     gradients,
                     scale,
                     training.bias_correction,
-                    variant.policy,
+                    variant.method,
                 )
             return estimators.train_spec(
                 loss, step, warm_start(), use_tpu, training.summary_dir
@@ -283,7 +274,7 @@ def _gradients(model, features, variant):
         features,
         computation.gradient_accumulation_steps,
         scale,
-        variant.policy,
+        variant.method,
     )
     return loss, gradients, scale
 

@@ -9,7 +9,6 @@ import os
 
 import tensorflow.compat.v1 as tf
 
-import optimization
 from errors import UserError
 from inputs import text_lines
 from system import console, files, schema
@@ -166,7 +165,7 @@ def _keep_if_best(run, entry, diagnostics):
     )
     with files.atomic_folder(folder, is_own=_is_best) as partial:
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
-        if config["train_policy"] != optimization.FULL:
+        if run.package.has_package:
             package = run.package._replace(config=config)
             run_package.write(partial, package, diagnostics, dev_scores)
         run_record.copy(settings.output_dir, partial)

@@ -2,11 +2,10 @@
 
 import command_line
 import glue_data
-import optimization
 from errors import UserError
-from model import layer_ranges
 from system import schema
 from training import dev_steps, distribution, estimators
+from tuning import registry
 from weights import adapter_package, checkpoints
 
 _REQUIRED = ("bert_config_file", "vocab_file", "output_dir")
@@ -15,7 +14,6 @@ _RANGES = {
     "train_batch_size": schema.integer(1, _MAX_INT),
     "eval_batch_size": schema.integer(1, _MAX_INT),
     "predict_batch_size": schema.integer(1, _MAX_INT),
-    "adapter_size": schema.integer(1),  # more: `BertConfig.check_adapter_size`
     "save_checkpoints_steps": schema.integer(1, _MAX_INT),
     "iterations_per_loop": schema.integer(1, _MAX_INT),
     "num_tpu_cores": schema.integer(1, _MAX_INT),
@@ -23,9 +21,13 @@ _RANGES = {
     "eval_steps": schema.integer(0, _MAX_INT),
     "learning_rate": schema.number(above=0),
     "num_train_epochs": schema.number(above=0, most=10_000),
-    "adapter_init_scale": schema.number(above=0),
     "warmup_proportion": schema.number(0, 1),
     "seed": schema.integer(0, _MAX_INT),
+    **{
+        setting.name: setting.allowed
+        for setting in registry.all_settings()
+        if setting.allowed
+    },
 }
 
 
@@ -192,12 +194,13 @@ def select_splits(task, flags):
     return selected
 
 
-def parse_policy(train_policy, adapter_layers, num_layers):
-    """The `optimization.TrainPolicy` of the values of two flags, or a `UserError`."""
-    layers = adapter_layers and layer_ranges.parse_layers(
-        "adapter_layers", adapter_layers, num_layers
-    )
+def parse_method(flags, num_layers):
+    """The `tuning.method.Method` of the flags, or a `UserError`."""
+    settings = {each.name: flags[each.name].value for each in registry.all_settings()}
     try:
-        return optimization.parse_policy(train_policy, layers, num_layers)
+        return registry.parse(flags.train_policy, settings, num_layers)
+    except UserError:
+        raise
     except ValueError as error:
-        raise UserError("`train_policy`=%.80s: %s" % (train_policy, error)) from None
+        text = "`train_policy`=%.80s: %s" % (flags.train_policy, error)
+        raise UserError(text) from None

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 import modeling
-import optimization
 import tokenization
 from errors import UserError
 from inputs import features
@@ -18,9 +17,9 @@ from weights import (
     adapter_package,
     checkpoints,
     diagnosis,
+    model_variables,
     run_package,
     run_record,
-    variable_shapes,
 )
 
 
@@ -38,9 +37,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
 
     Of several machines, only the chief writes. Returns an `InitialState`.
     """
-    policy = variant.policy
-    if policy.has_adapters:
-        config.check_adapter_size(flags.adapter_size)
+    method = variant.method
+    method.check(config)
     features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
         flags.vocab_file, tokenizer.vocab, config.vocab_size, flags.bert_config_file
@@ -55,10 +53,8 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
     if flags.init_checkpoint:
         base = checkpoints.Checkpoint(flags.init_checkpoint)
     # Ablated adapters too: folder, record and package are those of the whole model.
-    variables = variable_shapes.model_variables(
-        config, flags.adapter_size, num_outputs(task), policy
-    )
-    identity = _make_identity(flags, task, config, package, policy, base)
+    variables = model_variables.model_variables(config, method, num_outputs(task))
+    identity = _make_identity(flags, task, config, package, method, base)
     settings = training_settings(flags, task) if flags.do_train else None
     step_reached = run_record.check(
         flags.output_dir,
@@ -72,7 +68,7 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
         raise UserError(
             "no `init_checkpoint`: BERT would be %s random values; give the "
             "bert_model.ckpt of a pre-trained BERT, or `allow_random_base` to do so"
-            % ("trained from" if policy.name == optimization.FULL else "frozen at")
+            % ("frozen at" if variables.frozen() else "trained from")
         )
     if base is not None:
         report = _check_base(flags, base, variables, package, identity)
@@ -81,7 +77,7 @@ def check_model(flags, task, config, tokenizer, package, variant, is_chief=True)
             _check_head(flags, task)
         _show_base(base, report)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
-    run_text.log_trained_variables(variables, counts, policy)
+    run_text.log_trained_variables(variables, counts, method)
     if is_chief:
         _write_record(flags, identity, settings, counts)
     else:
@@ -121,8 +117,7 @@ def _check_base(flags, base, variables, package, identity):
     """The `checkpoints.LoadReport` of `init_checkpoint`, or a `UserError`."""
     shapes = variables.shapes
     if package is not None:
-        trained = set(variables.trained())
-        shapes = {name: shapes[name] for name in shapes if name not in trained}
+        shapes = variables.frozen()
     report = base.check_fit(shapes, variables.task_specific(), flags.allow_random_base)
     if package is not None:
         _check_package(package, identity, base)
@@ -197,11 +192,11 @@ def _check_package(package, identity, base):
     given = {key: identity[key] for key in identity if key != "base"}
     # What the package alone shows is checked before the base model is read.
     adapter_package.check_fit(package, given)
-    frozen = variable_shapes.frozen_shapes(package.bert_config, package.policy)
-    adapter_package.check_fit(package, {"base": base.base_fingerprint(frozen)})
+    fingerprint = base.base_fingerprint(package.variables.frozen())
+    adapter_package.check_fit(package, {"base": fingerprint})
     console.say(
         "Trained variables (%s) come from %s: task %s, step %d",
-        package.policy.description,
+        package.method.description,
         package.path,
         package.task,
         package.config["global_step"],
@@ -215,26 +210,25 @@ def num_outputs(task):
 
 def make_variant(flags, task, config, package):
     """The `classifier.Variant` of the flags; arguments as in `check_model`."""
-    policy = flag_checks.parse_policy(
-        flags.train_policy, flags.adapter_layers, config.num_hidden_layers
-    )
-    if package is not None and policy.name == optimization.FULL:
-        raise UserError(
-            "`train_policy`=full starts from no package, `adapters`=%s: all of BERT is "
-            "trained, so give a checkpoint alone, `init_checkpoint`" % flags.adapters
-        )
-    activation = {} if package is None else {"activation": package.activation}
+    num_layers = config.num_hidden_layers
+    method = flag_checks.parse_method(flags, num_layers)
+    if package is not None:
+        if not method.has_packages:
+            raise UserError(
+                "`train_policy`=%s starts from no package, `adapters`=%s: all of BERT "
+                "is trained, so give a checkpoint alone, `init_checkpoint`"
+                % (method.text, flags.adapters)
+            )
+        adapter_package.check_fit(package, method.identity(num_layers))
+        method = package.method
     return classifier.Variant(
-        adapter_fn=classifier.adapter_function(
-            flags.adapter_size, flags.adapter_init_scale, **activation
-        ),
         is_regression=task.is_regression,
-        policy=policy,
-        ablated_layers=_ablated_layers(flags, policy, config.num_hidden_layers),
+        method=method,
+        ablated_layers=_ablated_layers(flags, method, num_layers),
     )
 
 
-def _ablated_layers(flags, policy, num_layers):
+def _ablated_layers(flags, method, num_layers):
     if not flags.ablate_adapter_layers:
         return ()
     name, text = "ablate_adapter_layers", flags.ablate_adapter_layers
@@ -244,28 +238,25 @@ def _ablated_layers(flags, policy, num_layers):
             "first, or without some with `adapter_layers`" % (name, text)
         )
     layers = layer_ranges.parse_layers(name, text, num_layers)
-    there = policy.layers_with_adapters(num_layers)
+    there = [layer for layer in range(num_layers) if method.layer_hooks(layer)]
     if not set(layers) <= set(there):
         raise UserError(
             "`%s`=%s: only layers %s have adapters (`train_policy`=%s)"
-            % (name, text, layer_ranges.format_layers(there) or "none", policy.text)
+            % (name, text, layer_ranges.format_layers(there) or "none", method.text)
         )
     return layers
 
 
-def _make_identity(flags, task, config, package, policy, base):
+def _make_identity(flags, task, config, package, method, base):
     identity = {
         "task": task.model_of or task.name,
         "labels": list(task.labels),
-        "train_policy": policy.text,
-        "adapter_layers": policy.layers_with_adapters(config.num_hidden_layers),
-        "adapter_size": flags.adapter_size if policy.has_adapters else 0,
+        **method.identity(config.num_hidden_layers),
         "bert_config": config.to_dict(),
         "vocabulary": files.digest(flags.vocab_file),
         "do_lower_case": flags.do_lower_case,
         "max_seq_length": flags.max_seq_length,
         "checkpoint_content": flags.checkpoint_content,
-        "activation": package.activation if package else "gelu",
     }
     if task.config_file:
         identity["task_config"] = own_tasks.task_entries(task)

@@ -5,7 +5,6 @@ import os
 import tensorflow.compat.v1 as tf
 
 import modeling
-from model import layer_ranges
 from system import console, wording
 from training import distribution
 from weights import adapter_package, checkpoints, run_record
@@ -38,11 +37,11 @@ def log_task(task, config, devices, precision):
     console.say("Computed on: %s, in %s", text, precision)
 
 
-def log_trained_variables(variables, counts, policy):
+def log_trained_variables(variables, counts, method):
     """Logs the numbers of trained parameters, and each trained variable.
 
-    Takes a `variable_shapes.VariableSet`, its `checkpoints.parameter_counts` and an
-    `optimization.TrainPolicy`.
+    Takes a `model_variables.VariableSet`, its `checkpoints.parameter_counts` and the
+    `tuning.method.Method`.
     """
     for collection, names in variables.collections.items():
         for name in names:
@@ -53,15 +52,11 @@ def log_trained_variables(variables, counts, policy):
         for collection, name in _GROUPS.items()
         if counts.get(collection)
     ]
-    where = ""
-    if policy.adapter_layers:
-        layers = layer_ranges.format_layers(policy.adapter_layers)
-        where = " (adapters in layers %s)" % layers
     console.say(
         "Trained by `train_policy`=%s%s: %s = %s of %s parameters, %.2f %% of the "
         "base model's %s%s",
-        policy.text,
-        where,
+        method.text,
+        method.details and " (%s)" % method.details,
         " + ".join(parts),
         wording.thousands(counts["trained"]),
         wording.thousands(counts["total"]),

@@ -17,10 +17,10 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 import modeling
-import optimization
 from errors import UserError
 from system import files
-from weights import diagnosis, package_checks, variable_shapes
+from tuning import registry
+from weights import diagnosis, package_checks
 
 VERSION = "1.1.0"  # of this program
 
@@ -79,15 +79,19 @@ class AdapterPackage(NamedTuple):
         return diagnosis.from_json(self.config["health"])
 
     @property
-    def policy(self):
-        """The `optimization.TrainPolicy` of its training run."""
-        return package_checks.package_policy(self.config)
+    def method(self):
+        """The `tuning.method.Method` of its training run."""
+        return package_checks.package_method(self.config)
+
+    @property
+    def variables(self):
+        """The `model_variables.VariableSet` of its model."""
+        return package_checks.package_variables(self.config)
 
     @property
     def encoder_weights(self):
         """Names of weights that are not adapters, layer norms or head, sorted."""
-        variables = variable_shapes.model_variables(self.bert_config, 1, 1, self.policy)
-        return sorted(set(self.weights) - set(variables.task_specific()))
+        return sorted(set(self.weights) - set(self.variables.task_specific()))
 
     @property
     def adapter_size(self):
@@ -109,10 +113,7 @@ def make_config(
     vocabulary,
     do_lower_case,
     max_seq_length,
-    adapter_size,
-    policy=optimization.ADAPTER_TUNING,
-    activation="gelu",
-    init_scale=None,
+    method=registry.DEFAULT,
     **optional,
 ):
     """The entries of `package_checks.SCHEMA` that do not depend on the weights.
@@ -123,10 +124,7 @@ def make_config(
       vocabulary: SHA-256 of the vocabulary file.
       do_lower_case: whether text is lower-cased.
       max_seq_length: longest input in word pieces.
-      adapter_size: size of the bottleneck; any, if the policy has no adapters.
-      policy: an `optimization.TrainPolicy`.
-      activation: of the adapters, one of `activations.ADAPTER_ACTIVATIONS`.
-      init_scale: standard deviation of the adapters' initial weights; None: not known.
+      method: a `tuning.method.Method`.
       **optional: "settings", "selection" and "origin".
 
     Returns:
@@ -138,13 +136,8 @@ def make_config(
         "program_version": VERSION,
         "task": task,
         "bert_config": bert_config.to_dict(),
-        "adapter": {
-            "size": adapter_size if policy.has_adapters else 0,
-            "layers": policy.layers_with_adapters(bert_config.num_hidden_layers),
-            "init_scale": init_scale if policy.has_adapters else None,
-            "activation": activation,
-        },
-        "train_policy": policy.text,
+        "adapter": method.entry(bert_config.num_hidden_layers),
+        "train_policy": method.text,
         "vocabulary": vocabulary,
         "do_lower_case": do_lower_case,
         "max_seq_length": max_seq_length,
@@ -274,7 +267,8 @@ def _write(folder, config, weights):
     path = os.path.join(folder, CONFIG_NAME)
     config = package_checks.parse_config(contents[CONFIG_NAME], path)
     path = os.path.join(folder, WEIGHTS_NAME)
-    package_checks.check_weights(weights, package_checks.trained_shapes(config), path)
+    variables = package_checks.package_variables(config)
+    package_checks.check_weights(weights, variables.trained(), path)
     need = sum(map(len, contents.values()))
     with files.atomic_folder(folder, need, _is_package) as partial:
         for name, content in contents.items():

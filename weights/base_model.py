@@ -7,7 +7,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from system import files
-from weights import checkpoints, variable_shapes
+from weights import checkpoints, model_variables
 
 
 class BaseFiles(NamedTuple):
@@ -54,7 +54,7 @@ def check_shapes(checkpoint, bert_config, remedy=None):
     Raises:
       UserError: the first variable that does not fit, and the remedy.
     """
-    shapes = variable_shapes.frozen_shapes(bert_config)
+    shapes = model_variables.frozen_shapes(bert_config)
     checkpoint.check_fit(shapes, [], remedy=remedy)
     more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
     if more in checkpoint.shapes:

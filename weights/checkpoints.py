@@ -15,6 +15,7 @@ import optimization
 from errors import UserError
 from inputs import text_lines
 from system import files, wording
+from tuning import registry
 
 _PATH_REMEDY = (
     "`init_checkpoint` wants the path without endings, such as .../bert_model.ckpt for "
@@ -361,7 +362,7 @@ def content_scope(
     content,
     kernel_dtype=tf.float32,
     init_checkpoint=None,
-    policy=optimization.ADAPTER_TUNING,
+    method=registry.DEFAULT,
 ):
     """The variable scope for a model whose own checkpoints have this content.
 
@@ -371,7 +372,7 @@ def content_scope(
         model's checkpoint they are float32.
       init_checkpoint: the base model, path without file endings. Kernels of another
         dtype are read from it, since `tf.train.init_from_checkpoint` does not cast.
-      policy: the `optimization.TrainPolicy`.
+      method: the `tuning.method.Method`.
     """
 
     def cast_from_base(name):
@@ -391,7 +392,7 @@ def content_scope(
         collections = set(modeling.TRAINED_COLLECTIONS).intersection(
             kwargs["collections"]
         )
-        if not policy.trains(name, *(collections or {modeling.OTHER})):
+        if not method.trains(name, *(collections or {modeling.OTHER})):
             # Local variables are not saved; each session initializes them.
             kwargs["collections"] = [tf.GraphKeys.LOCAL_VARIABLES]
             if kernel_dtype != tf.float32 and name.endswith("/kernel"):
@@ -412,7 +413,7 @@ def checkpoint_bytes(counts, content):
 
 
 def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):
-    """Numbers of parameters of a `variable_shapes.VariableSet`'s two fields.
+    """Numbers of parameters of a `model_variables.VariableSet`'s two fields.
 
     Returns:
       Dict: one entry a collection, "trained", "total", "base" (all but adapters and

@@ -14,11 +14,11 @@ import safetensors
 import safetensors.numpy
 
 import modeling
-import optimization
 from errors import UserError, printable
 from model import activations
 from system import files, schema
-from weights import diagnosis, variable_shapes
+from tuning import registry
+from weights import diagnosis, model_variables
 
 FORMAT = "adapter-bert"
 FORMAT_VERSION = 1
@@ -56,7 +56,7 @@ SCHEMA = schema.Object(
         ),
         "adapter": schema.Object(
             {
-                "size": schema.integer(),  # 0 without adapters
+                "size": schema.integer(0, 2**31 - 1),  # 0 without adapters
                 "layers": schema.List(schema.integer()),  # with adapters, ascending
                 "init_scale": schema.nullable(schema.number(above=0)),
                 "activation": schema.one_of(*sorted(activations.ADAPTER_ACTIVATIONS)),
@@ -149,7 +149,7 @@ def parse_config(data, path):
     try:
         SCHEMA.check(config)
         modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
-        package_policy(config)
+        package_method(config)
         _check_combinations(config)
     except ValueError as error:
         raise _damage_error(path, error) from None
@@ -165,9 +165,10 @@ def _check_combinations(config):
     if bool(adapter["size"]) != bool(adapter["layers"]):
         allowed = "0 without adapter.layers, and at least 1 with them"
         raise schema.SchemaError("adapter.size", adapter["size"], allowed)
-    trained = trained_shapes(config)
+    variables = package_variables(config)
+    trained = variables.trained()
     parameters = count_parameters(trained)
-    frozen = count_parameters(frozen_shapes(config))
+    frozen = count_parameters(variables.frozen())
     longest = config["bert_config"]["max_position_embeddings"]
     most_bytes = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
     for entry, value, least, most in (
@@ -182,38 +183,23 @@ def _check_combinations(config):
             raise schema.SchemaError(entry, value, allowed)
 
 
-def package_policy(config):
-    """The `optimization.TrainPolicy` that the entries of `SCHEMA` describe.
+def package_method(config):
+    """The `tuning.method.Method` that the entries of `SCHEMA` describe.
 
     Raises:
-      ValueError: there are no packages of the policy, or the model lacks its layers.
+      ValueError: there are no packages of the method, or the model lacks its layers.
     """
-    layers = config["adapter"]["layers"]
     num_layers = config["bert_config"]["num_hidden_layers"]
-    policy = optimization.parse_policy(config["train_policy"], layers, num_layers)
-    if policy.name == optimization.FULL:
-        raise ValueError("train_policy is full, of which there are no packages")
-    expected = set(policy.layers_with_adapters(num_layers))
-    if layers != sorted(expected.intersection(range(num_layers))):
-        raise ValueError("adapter.layers are not those of the model")
-    return policy
+    return registry.from_entry(config["train_policy"], config["adapter"], num_layers)
 
 
-def trained_shapes(config):
-    """Names and shapes of a package's weights, see `variable_shapes`."""
-    task = config["task"]
-    return variable_shapes.trained_shapes(
+def package_variables(config):
+    """The `model_variables.VariableSet` of a package's model."""
+    return model_variables.model_variables(
         modeling.BertConfig.from_dict(config["bert_config"]),
-        config["adapter"]["size"],
-        len(task["labels"]) or 1,
-        package_policy(config),
+        package_method(config),
+        len(config["task"]["labels"]) or 1,
     )
-
-
-def frozen_shapes(config):
-    """Names and shapes of the base model's frozen variables, see `variable_shapes`."""
-    bert_config = modeling.BertConfig.from_dict(config["bert_config"])
-    return variable_shapes.frozen_shapes(bert_config, package_policy(config))
 
 
 def count_parameters(shapes):
@@ -240,7 +226,7 @@ def parse_weights(data, config, path):
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise _damage_error(path, error) from None
-    check_weights(weights, trained_shapes(config), path)
+    check_weights(weights, package_variables(config).trained(), path)
     return weights
 
 

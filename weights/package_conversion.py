@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import re
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +11,12 @@ import tensorflow.compat.v1 as tf
 import command_line
 import glue_data
 import modeling
-import optimization
 import tokenization
 from errors import UserError
 from inputs import features
 from system import files, schema
 from tasks import own_tasks, task_data
+from tuning import adapters, registry
 from weights import (
     adapter_package,
     base_model,
@@ -27,7 +26,6 @@ from weights import (
     run_record,
 )
 
-_ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
 _STEP = tf.GraphKeys.GLOBAL_STEP
 _CONFIG_REMEDY = (
     "give the bert_config.json that it was trained with, `bert_config_file`"
@@ -95,16 +93,14 @@ def export(checkpoint, output, given, base):
         "`checkpoint` wants the path without endings, such as .../model.ckpt-573 for "
         "model.ckpt-573.index",
     )
-    shapes = source.shapes
-    step = int(source.read_value(_STEP)) if _STEP in shapes else 0
+    step = int(source.read_value(_STEP)) if _STEP in source.shapes else 0
     record = _read_record(os.path.dirname(checkpoint), step)
-    sizes = _adapter_sizes(checkpoint, shapes, record)
-    config = _make_config(given, base, record, sizes, checkpoint)
+    config = _make_config(given, base, record, source)
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
-    trained = package_checks.trained_shapes(config)
-    frozen = package_checks.frozen_shapes(config)
+    variables = package_checks.package_variables(config)
+    trained, frozen = variables.trained(), variables.frozen()
     holder = _find_base(source, base.init_checkpoint, frozen)
-    _check_head(checkpoint, shapes, trained, config["task"]["name"])
+    _check_head(source, trained, config["task"]["name"])
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, [], remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
@@ -135,29 +131,35 @@ def _read_record(folder, step):
     )
 
 
-def _adapter_sizes(checkpoint, shapes, record):
-    """Sizes of the adapters by layer; refuses full checkpoints and missing adapters."""
-    policy = record.identity.get("train_policy", modeling.ADAPTERS)
-    if policy == optimization.FULL:
+def _find_method(source, record, num_layers):
+    """The `tuning.method.Method` of a checkpoint's run."""
+    text = record.identity.get("train_policy", registry.DEFAULT.text)
+    cls, _ = registry.find_class(text)
+    if not cls.has_packages:
         raise UserError(
-            "`checkpoint`=%s is of --train_policy=full: the whole model was trained, "
-            "which is no package; use it as `init_checkpoint`" % checkpoint
+            "`checkpoint`=%s is of `train_policy`=%s: the whole model was trained, "
+            "which is no package; use it as `init_checkpoint`" % (source.path, text)
         )
-    pattern = re.compile(re.escape(_ADAPTER).replace("%s", "([0-9]{1,9})"))
-    found = {}
-    for name, shape in shapes.items():
-        match = pattern.fullmatch(name)
-        if match and len(shape) == 2:
-            found[int(match[1])] = shape[1]
-    if not found and policy == modeling.ADAPTERS:
+    sizes = adapters.find_sizes(source.shapes)
+    # `base_model.check_shapes` refuses more layers than the model has.
+    layers = sorted(layer for layer in sizes if layer < num_layers)
+    entry = {
+        "size": sizes[layers[0]] if layers else 0,
+        "layers": layers,
+        "init_scale": (record.settings or {}).get("adapter_init_scale"),
+        "activation": record.identity.get("activation", "gelu"),
+    }
+    try:
+        return registry.from_entry(text, entry, num_layers)
+    except ValueError:
         raise UserError(
-            "`checkpoint`=%s holds no adapters (no %s): give one of a run with "
-            "adapters, such as OUTPUT_DIR/model.ckpt-573" % (checkpoint, _ADAPTER % 0)
-        )
-    return found
+            "`checkpoint`=%s holds %s, which does not fit `train_policy`=%s: give one "
+            "of such a run, as OUTPUT_DIR/model.ckpt-573 would be"
+            % (source.path, "adapters" if layers else "no adapters", text)
+        ) from None
 
 
-def _make_config(given, base, record, sizes, checkpoint):
+def _make_config(given, base, record, source):
     """The config of the package, see `adapter_package.make_config`."""
     identity = record.identity
     bert_config = vocab = vocabulary = None
@@ -179,24 +181,15 @@ def _make_config(given, base, record, sizes, checkpoint):
         )
     length = _agree(identity, "max_seq_length", given.max_seq_length, default=128)
     features.check_seq_length(length, bert_config.max_position_embeddings)
-    num_layers = bert_config.num_hidden_layers
     return adapter_package.make_config(
         _describe_task(given.task, identity),
         bert_config,
         vocabulary,
         _agree(identity, "do_lower_case", given.do_lower_case, default=True),
         length,
-        adapter_size=sizes[min(sizes)] if sizes else 0,
-        policy=optimization.parse_policy(
-            identity.get("train_policy", modeling.ADAPTERS),
-            # `base_model.check_shapes` refuses more layers than the model has.
-            sorted(layer for layer in sizes if layer < num_layers),
-            num_layers,
-        ),
-        activation=identity.get("activation", "gelu"),
-        init_scale=(record.settings or {}).get("adapter_init_scale"),
+        _find_method(source, record, bert_config.num_hidden_layers),
         settings=record.settings,
-        origin=None if identity else "checkpoint " + os.path.basename(checkpoint),
+        origin=None if identity else "checkpoint " + os.path.basename(source.path),
     )
 
 
@@ -257,14 +250,14 @@ def _find_base(source, init_checkpoint, frozen):
     return checkpoints.Checkpoint(init_checkpoint)
 
 
-def _check_head(checkpoint, shapes, trained, task_name):
+def _check_head(source, trained, task_name):
     (wanted,) = trained["output_bias"]
-    found = shapes.get("output_bias", [wanted])
+    found = source.shapes.get("output_bias", [wanted])
     if found != [wanted]:
         raise UserError(
             "`checkpoint`=%s has a head of %d outputs, task %s needs %d: give the task "
             "that it was trained on, `task_name`"
-            % (checkpoint, math.prod(found), task_name, wanted)
+            % (source.path, math.prod(found), task_name, wanted)
         )
 
 
@@ -278,10 +271,9 @@ def find_base_mismatches(package, base):
       List of texts, with both values; empty if the package fits.
     """
     remedy = "give the base model that it was trained on"
-    frozen = package_checks.frozen_shapes(package.config)
     try:
         base_model.check_shapes(base, package.bert_config, remedy)
-        fingerprint = base.base_fingerprint(frozen)
+        fingerprint = base.base_fingerprint(package.variables.frozen())
     except UserError as error:
         return [str(error)]
     return adapter_package.find_mismatches(package, {"base": fingerprint})
@@ -307,20 +299,17 @@ def merge(folder, init_checkpoint, output):
     """
     _check_output(output)
     package = adapter_package.read(folder)
-    if package.activation != "gelu":
+    if package.method.merge_problem:
         raise UserError(
-            "%s cannot be merged: its adapters use %s, and whoever loads a checkpoint "
-            "computes them with gelu; use the package itself"
-            % (folder, package.activation)
+            "%s cannot be merged: %s; use the package itself"
+            % (folder, package.method.merge_problem)
         )
     base = checkpoints.Checkpoint(init_checkpoint)
     for mismatch in find_base_mismatches(package, base):
         raise UserError("%s does not fit: %s" % (folder, mismatch))
-    merged = {
-        **dict(base.iterate_values(package_checks.frozen_shapes(package.config))),
-        **package.weights,
-        _STEP: np.array(package.config["global_step"], np.int64),
-    }
+    frozen = dict(base.iterate_values(package.variables.frozen()))
+    merged = package.method.merge(frozen, package.weights)
+    merged[_STEP] = np.array(package.config["global_step"], np.int64)
     need = sum(value.nbytes for value in merged.values())
     with files.working_folder(output, need) as folder:
         checkpoints.write(os.path.join(folder, os.path.basename(output)), merged)

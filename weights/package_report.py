@@ -43,7 +43,7 @@ def format_summary(package):
         "bytes": wording.thousands(package.file_bytes),
         "trained": "%s; %d steps%s"
         % (
-            package.policy.description,
+            package.method.description,
             config["global_step"],
             ", " + config["selection"] if config["selection"] else "",
         ),
@@ -97,7 +97,7 @@ def format_table(packages):
             package.task,
             "%d" % package.adapter_size
             if package.adapter_size
-            else package.policy.text,
+            else package.method.text,
             wording.thousands(package.config["parameters"]),
             wording.thousands(package.file_bytes),
             _dev_scores(package.config),

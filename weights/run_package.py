@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import optimization
 from system import console, files
 from weights import adapter_package, checkpoints, package_checks
 
@@ -20,6 +19,7 @@ class PackageSettings(NamedTuple):
     config: dict[str, Any]  # see `adapter_package.make_config`
     # Checkpoint with the frozen weights; None: the run's own.
     base_checkpoint: checkpoints.Checkpoint | None
+    has_package: bool = True  # whether the tuning method has packages
 
 
 def package_folder(output_dir):
@@ -28,7 +28,7 @@ def package_folder(output_dir):
 
 
 def write(output_dir, settings, diagnostics, dev_scores=None):
-    """Writes the package of the last checkpoint, unless the whole model was trained.
+    """Writes the package of the last checkpoint, if its tuning method has packages.
 
     Args:
       output_dir: the run's folder.
@@ -38,22 +38,22 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     """
     checkpoint = checkpoints.latest(output_dir)
     config = settings.config
-    if config["train_policy"] == optimization.FULL:
+    if not settings.has_package:
         console.say(
-            "No adapter package: `train_policy`=full trains the whole model. The "
+            "No adapter package: `train_policy`=%s trains the whole model. The "
             "checkpoint %s is a BERT with a head, which can be given as "
             "`init_checkpoint`",
+            config["train_policy"],
             checkpoint,
         )
         return
     checkpoint = checkpoints.Checkpoint(checkpoint)
+    variables = package_checks.package_variables(config)
     adapter_package.write(
         package_folder(output_dir),
         config,
-        dict(checkpoint.iterate_values(package_checks.trained_shapes(config))),
-        (settings.base_checkpoint or checkpoint).base_fingerprint(
-            package_checks.frozen_shapes(config)
-        ),
+        dict(checkpoint.iterate_values(variables.trained())),
+        (settings.base_checkpoint or checkpoint).base_fingerprint(variables.frozen()),
         int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP)),
         dev_scores,
         diagnostics,

@@ -9,6 +9,7 @@ import modeling
 import optimization
 from errors import UserError
 from system import files, schema
+from tuning import registry
 from weights import checkpoints, diagnosis
 
 FILE_NAME = "run.json"
@@ -112,7 +113,7 @@ def read(output_dir):
     config.validate(path)
     # Earlier versions kept other entries of the config, and had no train_policy.
     identity["bert_config"] = config.to_dict()
-    identity.setdefault("train_policy", optimization.ADAPTER_TUNING.text)
+    identity.setdefault("train_policy", registry.DEFAULT.text)
     identity.setdefault("adapter_layers", list(range(config.num_hidden_layers)))
     return record
 

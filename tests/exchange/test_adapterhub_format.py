@@ -25,18 +25,18 @@ from adapterhub_layout import (
 from hf_layout import CONFIG, random_batch, random_weights
 from safetensors.numpy import load_file, save_file
 
-import optimization
 import tokenization
 from errors import UserError
 from exchange import adapterhub_format, conversion, packages
 from glue_data import GLUE_TASKS
 from tests import programs, small_packages
+from tuning import adapters, head, top_k
 from weights import adapter_package, base_model, package_conversion
 
 LETTERS = package_conversion.PackageOptions(name="letters", max_seq_length=9)
 SCORES = package_conversion.PackageOptions(GLUE_TASKS["sts-b"], max_seq_length=9)
 BATCH = random_batch(CONFIG)
-HEAD_ALONE = optimization.TrainPolicy("head")
+HEAD_ALONE = head.Head()
 
 
 @pytest.fixture(scope="module")
@@ -571,8 +571,8 @@ def test_layer_norms_travel_with_the_base(tmp_path):
 
 def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
-    upper = optimization.TrainPolicy(adapter_layers=(1,))
-    task = small_packages.Task("upper", 4, ("a", "b"), policy=upper)
+    upper = adapters.Adapters(4, None, (1,))
+    task = small_packages.Task("upper", 4, ("a", "b"), other_method=upper)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     conversion.export_adapter(folder, str(tmp_path / "in"))
     config = json.loads((tmp_path / "in" / "adapter_config.json").read_text())["config"]
@@ -584,7 +584,7 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     for name in after:
         if "/adapters/" in name:
             assert np.array_equal(after[name], before.get(name, 0 * after[name]))
-    head = small_packages.Task("head", 1, ("a", "b"), policy=HEAD_ALONE)
+    head = small_packages.Task("head", 1, ("a", "b"), other_method=HEAD_ALONE)
     folder = small_packages.write_package(tmp_path / "head", flags, head)
     with pytest.raises(UserError, match=r"holds no adapters but head \(`train_policy`"):
         conversion.export_adapter(folder, str(tmp_path / "out"))
@@ -593,8 +593,8 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
 
 def test_layers_of_its_own_are_not_lost_in_a_base(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
-    top = optimization.TrainPolicy("top_k", (1,))
-    task = small_packages.Task("top", 1, ("a", "b"), policy=top)
+    top = top_k.TopK((1,))
+    task = small_packages.Task("top", 1, ("a", "b"), other_method=top)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     with pytest.raises(UserError, match=r"manage_adapters\.py merge"):
         conversion.write_encoder(

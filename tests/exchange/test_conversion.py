@@ -29,7 +29,7 @@ import modeling
 from errors import UserError
 from exchange import conversion, hugging_face
 from tests import programs, small_packages, small_run
-from weights import adapter_package, base_model, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, model_variables
 
 
 def converted_bert(folder, batch):
@@ -575,7 +575,7 @@ def test_bases_that_are_refused(tmp_path, packaged):
     )
     not_written(tmp_path, base, "cannot be read", adapters=str(tmp_path / "none"))
     # A tuned checkpoint: its adapters would be lost in silence.
-    names = variable_shapes.frozen_shapes(adapter_package.read(folder).bert_config)
+    names = model_variables.frozen_shapes(adapter_package.read(folder).bert_config)
     values = dict(checkpoints.Checkpoint(base.init_checkpoint).iterate_values(names))
     values.update(adapter_package.read(folder).weights)
     (tmp_path / "tuned").mkdir()

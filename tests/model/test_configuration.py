@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from model import configuration
-from weights import package_checks, variable_shapes
+from weights import model_variables, package_checks
 
 SIZES = {
     "vocab_size": 30,
@@ -73,32 +73,13 @@ def test_impossible_sizes_are_refused(field, value, part):
 
 def test_memory_counts_frozen_weights_and_layer_norms(monkeypatch):
     config = configuration.BertConfig.from_dict(SIZES)
-    trained = variable_shapes.trained_shapes(config, 1, 1)
+    trained = model_variables.model_variables(config).trained()
     norms = {name: shape for name, shape in trained.items() if "/LayerNorm/" in name}
     count = package_checks.count_parameters(
-        {**variable_shapes.frozen_shapes(config), **norms}
+        {**model_variables.frozen_shapes(config), **norms}
     )
     monkeypatch.setattr(configuration, "_MOST_GB", 4 * count / 10**9)
     config.validate("a.json")
     monkeypatch.setattr(configuration, "_MOST_GB", (4 * count - 1) / 10**9)
     with pytest.raises(UserError, match="GB of memory"):
         config.validate("a.json")
-
-
-def test_adapters_wider_than_the_model(monkeypatch):
-    config = configuration.BertConfig.from_dict(SIZES)
-    warnings = []
-    monkeypatch.setattr(
-        tf.logging, "warning", lambda text, *a: warnings.append(text % a)
-    )
-    config.check_adapter_size(16)
-    assert not warnings
-    config.check_adapter_size(17)
-    shapes = variable_shapes.trained_shapes(config, 17, 1)
-    count = package_checks.count_parameters(
-        {n: s for n, s in shapes.items() if "/adapters/" in n}
-    )
-    assert "%d MB" % -(-16 * count // 10**6) in warnings[0]
-    config.check_adapter_size(256)
-    with pytest.raises(UserError, match=r"`adapter_size`=257 .*at most 256"):
-        config.check_adapter_size(257)

@@ -12,7 +12,7 @@ import tokenization
 from exchange import conversion
 from tests import small_packages
 from tests.exchange.test_conversion import converted_bert
-from weights import adapter_package, base_model, checkpoints, variable_shapes
+from weights import adapter_package, base_model, checkpoints, model_variables
 
 
 def theirs(folder, batch):
@@ -59,7 +59,7 @@ def test_layer_norms_of_a_package(tmp_path):
     conversion.write_encoder(base, str(tmp_path / "plain"))
     conversion.write_encoder(base, str(tmp_path / "merged"), folder)
     # The package without its adapters, in a checkpoint.
-    names = list(variable_shapes.frozen_shapes(package.bert_config))
+    names = list(model_variables.frozen_shapes(package.bert_config))
     values = dict(checkpoints.Checkpoint(base.init_checkpoint).iterate_values(names))
     values.update((n, v) for n, v in package.weights.items() if "LayerNorm" in n)
     ours = tmp_path / "ours"

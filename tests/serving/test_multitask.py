@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import optimization
 from errors import UserError
 from exchange import conversion
 from serving import multitask, predictor, saved_model
 from tests import small_packages
 from tests.small_packages import FOUR_TASKS, Task
+from tuning import adapters
 from weights import (
     adapter_package,
     base_model,
     checkpoints,
+    model_variables,
     package_conversion,
-    variable_shapes,
 )
 
 
@@ -33,14 +33,13 @@ def read_packages(folder, base, tasks=FOUR_TASKS):
     ]
 
 
-def run(packages, base, batch, task_ids, activations=None):
+def run(packages, base, batch, task_ids):
     """Builds the graph with the packages' tables and runs it once."""
-    stack = multitask.stack_packages(packages)
+    checkpoint = checkpoints.Checkpoint(base["init_checkpoint"])
+    stack = multitask.stack_packages(packages, checkpoint)
     config = packages[0].bert_config
-    frozen = variable_shapes.frozen_shapes(config)
-    values = dict(
-        checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
-    )
+    frozen = model_variables.frozen_shapes(config)
+    values = dict(checkpoint.iterate_values(frozen))
     with tf.Graph().as_default(), tf.Session() as session:
         tables = {
             name: tf.placeholder(value.dtype, [None, *value.shape[1:]])
@@ -48,13 +47,7 @@ def run(packages, base, batch, task_ids, activations=None):
         }
         inputs = {name: tf.placeholder(tf.int32, [None, None]) for name in batch}
         ids = tf.placeholder(tf.int32, [None])
-        outputs = multitask.build_graph(
-            config,
-            tables,
-            task_ids=ids,
-            used_activations=activations or stack.used_activations(),
-            **inputs,
-        )
+        outputs = multitask.build_graph(config, stack, tables, task_ids=ids, **inputs)
         small_packages.load(session, values)
         assert sorted(frozen) == sorted(v.op.name for v in tf.global_variables())
         feed = {tables[name]: value for name, value in stack.tables().items()}
@@ -78,13 +71,14 @@ def check_against_single_tasks(packages, base, batch, task_ids, outputs):
 
 
 def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch):
-    """Whatever the tuning method is called: here one that trains biases too."""
-    trains = optimization.TrainPolicy.trains
+    """Whatever the tuning method is called: here one that trains kernels too."""
+    trains = adapters.Adapters.trains
     monkeypatch.setattr(
-        optimization.TrainPolicy,
+        adapters.Adapters,
         "trains",
-        lambda policy, name, collection: (
-            trains(policy, name, collection) or name.endswith("/bias")
+        lambda method, name, collection: (
+            trains(method, name, collection)
+            or name.endswith("intermediate/dense/kernel")
         ),
     )
     folder = small_packages.write_package(tmp_path / "package", base, FOUR_TASKS[0])
@@ -97,14 +91,14 @@ def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch)
             base_model.BaseFiles(**base), output, value
         ),
     ):
-        with pytest.raises(UserError, match=r"bert/.*/bias"):
+        with pytest.raises(UserError, match=r"bert/.*/kernel"):
             consume(folder)
     assert not (tmp_path / "output" / "1").exists()
     # A merged checkpoint holds them.
     merged = str(tmp_path / "merged" / "model.ckpt")
     (tmp_path / "merged").mkdir()
     package = package_conversion.merge(folder, base["init_checkpoint"], merged)
-    name = "bert/encoder/layer_0/intermediate/dense/bias"
+    name = "bert/encoder/layer_0/intermediate/dense/kernel"
     (value,) = dict(checkpoints.Checkpoint(merged).iterate_values([name])).values()
     np.testing.assert_array_equal(value, package.weights[name])
 
@@ -118,11 +112,13 @@ def test_scores_equal_single_task_models(tmp_path, base):
     check_against_single_tasks(packages, base, batch, task_ids, outputs)
 
 
-def test_activations_that_no_task_has_change_nothing(tmp_path, base):
+def test_activations_that_no_task_has_change_nothing(tmp_path, base, monkeypatch):
     packages = read_packages(tmp_path, base)
     batch = small_packages.random_batch(4, 6)
     used = run(packages, base, batch, [0, 1, 2, 3])
-    all_of_them = run(packages, base, batch, [0, 1, 2, 3], multitask.ACTIVATIONS)
+    every = {"activation": tuple(range(len(adapters.ACTIVATIONS)))}
+    monkeypatch.setattr(multitask.PackageStack, "used_settings", lambda stack: every)
+    all_of_them = run(packages, base, batch, [0, 1, 2, 3])
     np.testing.assert_array_equal(used.scores, all_of_them.scores)
 
 
@@ -162,13 +158,15 @@ def test_added_tasks_change_no_bit_of_the_others(tmp_path, batch_size, length):
 
 def test_tables_hold_no_padding(tmp_path, base):
     packages = read_packages(tmp_path, base)
-    stack = multitask.stack_packages(packages)
+    checkpoint = checkpoints.Checkpoint(base["init_checkpoint"])
+    stack = multitask.stack_packages(packages, checkpoint)
     assert sum(value.size for value in stack.weights.values()) == sum(
         package.config["parameters"] for package in packages
     )
     assert stack.tasks == ["pair", "score", "three", "wide"]
     assert stack.labels == [["no", "yes"], [], ["a", "b", "c"], ["0", "1"]]
-    assert stack.used_activations() == ("gelu", "relu")
+    used = stack.used_settings()["activation"]
+    assert [adapters.ACTIVATIONS[i] for i in used] == ["gelu", "relu"]
 
 
 def test_packages_of_two_base_models_are_refused(tmp_path, base):
@@ -178,4 +176,5 @@ def test_packages_of_two_base_models_are_refused(tmp_path, base):
         *read_packages(tmp_path, other, FOUR_TASKS[1:2]),
     ]
     with pytest.raises(UserError, match=r"pair and .*score do not share a base.*sha"):
-        multitask.stack_packages(packages)
+        checkpoint = checkpoints.Checkpoint(base["init_checkpoint"])
+        multitask.stack_packages(packages, checkpoint)

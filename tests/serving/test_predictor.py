@@ -10,12 +10,12 @@ import tensorflow.compat.v1 as tf
 
 import glue_data
 from errors import UserError
-from optimization import TrainPolicy
 from serving import predictor
 from tasks import task_data
 from tests import small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
+from tuning import adapters, head, layer_norm, top_k
 from weights import adapter_package, checkpoints, diagnosis
 
 MRPC = Task("mrpc", 8, ("0", "1"))
@@ -125,9 +125,9 @@ def test_rows_of_mixed_tasks_and_lengths_come_back_in_their_order(base, paths):
 
 def test_tasks_that_trained_less_are_answered_beside_the_others(tmp_path, base, paths):
     tasks = (
-        Task("upper", 6, ("a", "b"), policy=TrainPolicy(adapter_layers=(1,))),
-        Task("norms", 1, ("x", "y", "z"), policy=TrainPolicy("layer_norm")),
-        Task("score", 1, None, policy=TrainPolicy("head")),
+        Task("upper", 6, ("a", "b"), other_method=adapters.Adapters(6, None, (1,))),
+        Task("norms", 1, ("x", "y", "z"), other_method=layer_norm.LayerNorm()),
+        Task("score", 1, None, other_method=head.Head()),
     )
     folders = small_packages.write_packages(tmp_path, base, tasks)
     model = load(base, paths["three"], *folders)
@@ -146,14 +146,14 @@ def test_tasks_that_trained_less_are_answered_beside_the_others(tmp_path, base, 
 
 
 def test_layers_of_its_own_are_refused(tmp_path, base):
-    task = Task("top", 1, ("a", "b"), policy=TrainPolicy("top_k", (1,)))
+    task = Task("top", 1, ("a", "b"), other_method=top_k.TopK((1,)))
     folder = small_packages.write_package(tmp_path / "top", base, task)
     with pytest.raises(UserError, match=r"run_classifier.py --adapters=.*top_k:1"):
         load(base, folder)
 
 
 def test_frozen_layer_norms_of_another_base_are_found(tmp_path, base):
-    task = Task("head", 1, ("a", "b"), policy=TrainPolicy("head"))
+    task = Task("head", 1, ("a", "b"), other_method=head.Head())
     folder = small_packages.write_package(tmp_path / "head", base, task)
     checkpoint = base["init_checkpoint"]
     values = {

@@ -12,11 +12,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from optimization import TrainPolicy
 from serving import saved_model
 from tests import graph_variables, programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from weights import adapter_package, base_model, checkpoints, variable_shapes
+from tuning import adapters, head, layer_norm
+from weights import adapter_package, base_model, checkpoints, model_variables
 
 TASKS = [task.name for task in FOUR_TASKS]
 ROWS = ["three", "pair", "score", "wide", "wide", "score", "pair", "three"]
@@ -74,9 +74,9 @@ def loaded(folder):
 
 def test_packages_with_fewer_weights_share_a_model(tmp_path, base, packages):
     tasks = (
-        Task("upper", 6, ("a", "b"), policy=TrainPolicy(adapter_layers=(1,))),
-        Task("norms", 1, ("x", "y", "z"), policy=TrainPolicy("layer_norm")),
-        Task("only", 1, None, policy=TrainPolicy("head")),
+        Task("upper", 6, ("a", "b"), other_method=adapters.Adapters(6, None, (1,))),
+        Task("norms", 1, ("x", "y", "z"), other_method=layer_norm.LayerNorm()),
+        Task("only", 1, None, other_method=head.Head()),
     )
     folders = small_packages.write_packages(tmp_path, base, tasks)
     # The first package has fewer weights than others.
@@ -281,7 +281,7 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
 
     # Exactly what a base model of the rounded weights gives.
     rounded = str(tmp_path / "rounded.ckpt")
-    names = variable_shapes.frozen_shapes(package.bert_config)
+    names = model_variables.frozen_shapes(package.bert_config)
     values = checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(names)
     to_bfloat16 = tf.bfloat16.as_numpy_dtype
     checkpoints.write(
@@ -308,7 +308,7 @@ def test_bfloat16_halves_the_frozen_weights(tmp_path, exported, base, packages):
         needed = {other.name for other in graph_variables.ancestors(op)}
         assert "input_ids" in needed
         if "bert/encoder/layer_1/" in op.inputs[0].op.inputs[0].op.name:
-            assert "bert/encoder/layer_0/output/MatMul_1" in needed
+            assert "bert/encoder/layer_0/output/adapters/MatMul_1" in needed
 
 
 def test_a_task_can_have_another_name(tmp_path, base, packages):

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 import modeling
 from model import activations
 from training import classifier, distribution
-from weights import adapter_package, checkpoints, variable_shapes
+from weights import adapter_package, checkpoints, model_variables
 
 TRAINING = {"num_train_epochs": 2.0, "learning_rate": 1e-2}
 TODO = {"do_eval": True, "do_predict": True}
@@ -196,7 +196,7 @@ def test_training_starts_from_a_package(run, setting, trained):
     first = small_run.checkpoint_values(output / "model.ckpt-0")
     for name, value in package.weights.items():
         np.testing.assert_array_equal(first[name], value)
-    for name in variable_shapes.frozen_shapes(package.bert_config):
+    for name in model_variables.frozen_shapes(package.bert_config):
         np.testing.assert_array_equal(first[name], base[name])
     # Training starts at step 0, with newly initialized slots.
     assert first["global_step"] == 0
@@ -320,7 +320,7 @@ def test_what_does_not_fit_a_package_is_refused(fails, package_dir, tmp_path):
         assert not (tmp_path / "refused").exists()
 
     config = adapter_package.read(str(package_dir)).config
-    frozen = variable_shapes.frozen_shapes(
+    frozen = model_variables.frozen_shapes(
         modeling.BertConfig.from_dict(config["bert_config"])
     )
     other = small_run.write_model(tmp_path / "other", seed=8)["init_checkpoint"]

@@ -102,7 +102,6 @@ def test_shards_take_batches_of_any_size():
                 CLASSES,
                 use_one_hot_embeddings=False,
                 variant=classifier.Variant(
-                    classifier.adapter_function(8, 0.3),
                     computation=PLAIN._replace(shards=shards),
                 ),
             )

@@ -20,8 +20,9 @@ import modeling
 import optimization
 from inputs import features
 from tests import graph_variables, small_run
-from training import classifier, estimators, flag_checks
+from training import classifier, estimators
 from training import settings as run_settings
+from tuning import adapters, registry
 from weights import checkpoints
 
 # Imported here: where TensorFlow has no Estimator, estimator_compat has to come first.
@@ -36,7 +37,7 @@ S = 16  # sequence length
 CLASSES = 3
 BATCH = {"train": 32, "eval": 16, "infer": 16}
 FEATURES = ["input_ids", "input_mask", "is_real_example", "label_ids", "segment_ids"]
-ADAPTER = classifier.adapter_function(8, 1e-2)
+ADAPTERS = adapters.Adapters(8, 1e-2)
 
 
 class _GraphBuilt(Exception):
@@ -167,10 +168,10 @@ def model_fn(
     use_tpu=True,
     is_regression=False,
     init_checkpoint=None,
-    policy=optimization.ADAPTER_TUNING,
+    method=ADAPTERS,
     **kept,
 ):
-    variant = classifier.Variant(ADAPTER, is_regression, policy=policy)
+    variant = classifier.Variant(is_regression, method=method)
     return classifier.model_fn_builder(
         bert_config=config,
         num_labels=1 if is_regression else CLASSES,
@@ -227,9 +228,9 @@ def replicated(tmp_path_factory):
 
 
 @functools.cache
-def trained_names(policy=optimization.ADAPTER_TUNING):
+def trained_names(method=ADAPTERS):
     return graph_variables.model_variables(
-        bert_config(), CLASSES, classifier.Variant(ADAPTER, policy=policy)
+        bert_config(), CLASSES, classifier.Variant(method=method)
     ).trained()
 
 
@@ -326,9 +327,10 @@ def _decays(name):
      ("layer_norm", None), ("head", None)],
 )  # fmt: skip
 def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers):
-    policy = flag_checks.parse_policy(text, layers, 2)
-    build(tmp_path, "train", policy=policy)
-    trained = trained_names(policy)
+    settings = {"adapter_size": 8, "adapter_init_scale": 1e-2, "adapter_layers": layers}
+    method = registry.parse(text, settings, 2)
+    build(tmp_path, "train", method=method)
+    trained = trained_names(method)
     updated = [updated_by(op) for op in built.on_core("ResourceApplyAdam")]
     assert sorted(updated) == sorted([n, n + "/adam_m", n + "/adam_v"] for n in trained)
     assigned = [

@@ -18,14 +18,15 @@ from errors import UserError
 from serving import multitask
 from tests import graph_variables, small_packages
 from training import classifier
+from tuning import adapters
 from weights import (
     adapter_package,
     checkpoints,
     diagnosis,
+    model_variables,
     package_checks,
     package_report,
     run_package,
-    variable_shapes,
 )
 
 TASK = small_packages.Task("pair", 4, ("no", "yes"))
@@ -114,10 +115,10 @@ def test_shapes_are_those_of_the_model(base, size, labels):
     variables = graph_variables.model_variables(
         config,
         labels,
-        classifier.Variant(classifier.adapter_function(size, 0.1), labels == 1),
+        classifier.Variant(labels == 1, method=adapters.Adapters(size)),
     )
-    trained = variable_shapes.trained_shapes(config, size, labels)
-    frozen = variable_shapes.frozen_shapes(config)
+    known = model_variables.model_variables(config, adapters.Adapters(size), labels)
+    trained, frozen = known.trained(), known.frozen()
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
     assert not set(trained) & set(frozen)
@@ -135,7 +136,9 @@ def random_weights(shapes):
 
 def test_what_is_written_is_read(tmp_path, base):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    weights = random_weights(variable_shapes.trained_shapes(config, 4, 3))
+    method = adapters.Adapters(4, 0.01, activation="swish")
+    variables = model_variables.model_variables(config, method, 3)
+    weights = random_weights(variables.trained())
     task = {
         "name": "colour",
         "labels": ["rouge", "été", "bleu"],
@@ -149,13 +152,9 @@ def test_what_is_written_is_read(tmp_path, base):
         "settings": {"learning_rate": 3e-05, "seed": 1},
         "origin": "elsewhere",
     }
-    adapter = {"init_scale": 0.01, "activation": "swish"}
-    entries = adapter_package.make_config(
-        task, config, adapter_size=4, **given, **adapter
-    )
-    frozen = variable_shapes.frozen_shapes(config)
+    entries = adapter_package.make_config(task, config, method=method, **given)
     fingerprint = checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
-        frozen
+        variables.frozen()
     )
     scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
     folder = str(tmp_path / "new" / "package")
@@ -172,7 +171,12 @@ def test_what_is_written_is_read(tmp_path, base):
         "format_version": 1,
         "program_version": adapter_package.VERSION,
         "task": task,
-        "adapter": {"size": 4, "layers": [0, 1], **adapter},
+        "adapter": {
+            "size": 4,
+            "layers": [0, 1],
+            "init_scale": 0.01,
+            "activation": "swish",
+        },
         "train_policy": "adapters",
         "dev_scores": scores,
         "global_step": 77,
@@ -184,7 +188,7 @@ def test_what_is_written_is_read(tmp_path, base):
 
 def test_no_base_weight_is_in_a_package(folder, base):
     package, data = adapter_package.read(folder), contents(folder)[WEIGHTS]
-    frozen = variable_shapes.frozen_shapes(package.bert_config)
+    frozen = model_variables.frozen_shapes(package.bert_config)
     assert not set(frozen) & set(parts(folder)[0])
     values = dict(
         checkpoints.Checkpoint(base["init_checkpoint"]).iterate_values(frozen)
@@ -196,12 +200,12 @@ def test_no_base_weight_is_in_a_package(folder, base):
 
 
 def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
-    shapes = variable_shapes.trained_shapes(BERT_BASE, 64, 2)
-    frozen = variable_shapes.frozen_shapes(BERT_BASE)
+    variables = model_variables.model_variables(BERT_BASE, num_outputs=2)
+    shapes, frozen = variables.trained(), variables.frozen()
     assert package_checks.count_parameters(shapes) == 2_419_202
     assert package_checks.count_parameters(frozen) == 109_482_240 - 38_400
     task = adapter_package.describe_task(glue_data.get_task("mrpc"))
-    config = adapter_package.make_config(task, BERT_BASE, SHA256, True, 128, 64)
+    config = adapter_package.make_config(task, BERT_BASE, SHA256, True, 128)
     folder = str(tmp_path / "package")
     base = {"sha256": SHA256, "parameters": package_checks.count_parameters(frozen)}
     adapter_package.write(folder, config, random_weights(shapes), base, 1)
@@ -614,7 +618,7 @@ def fitting(folder, base):
     """A package, and all that it is compared with."""
     package = adapter_package.read(folder)
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
-    frozen = variable_shapes.frozen_shapes(config)
+    frozen = model_variables.frozen_shapes(config)
     return package, {
         "bert_config": config.to_dict(),
         "vocabulary": package.config["vocabulary"],

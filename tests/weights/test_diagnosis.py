@@ -216,7 +216,7 @@ def test_an_untrained_head_is_the_last_thing_said(setting, tmp_path, capsys):
     small_run.run(do_eval=True, **setting)
     diagnostics = read(tmp_path / "output" / "eval_results.json")["health"]
     assert not diagnostics["ok"]
-    assert "output_bias, which no checkpoint" in diagnostics["training"][0]
+    assert "output_weights, which no checkpoint" in diagnostics["training"][0]
     lines = lines_on_screen(capsys)
     assert "DEGENERATE" in "\n".join(lines[-3:])
     assert "never trained" in "\n".join(lines[-3:])

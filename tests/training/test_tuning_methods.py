@@ -1,4 +1,4 @@
-"""Training policies: their variables are trained and no others."""
+"""Tuning methods: their variables are trained and no others."""
 
 import functools
 import json
@@ -15,13 +15,14 @@ from errors import UserError
 from model import layer_ranges
 from tests import graph_variables, small_packages, small_run, training_graph
 from tests.training_graph import CLASSES
-from training import classifier, flag_checks
+from training import classifier
+from tuning import adapters, registry
 from weights import (
     adapter_package,
     base_model,
     checkpoints,
+    model_variables,
     package_conversion,
-    variable_shapes,
 )
 
 LAYERS = 3
@@ -49,10 +50,16 @@ each_policy = pytest.mark.parametrize(
 CONFIG = training_graph.make_config(LAYERS)
 
 
+def parse(text, layers, num_layers=LAYERS, size=8):
+    """The method of --train_policy and --adapter_layers."""
+    settings = {"adapter_size": size, "adapter_init_scale": 0.3}
+    return registry.parse(text, {**settings, "adapter_layers": layers}, num_layers)
+
+
 def make_run(text, layers, computation=PLAIN, base=None, **training):
-    policy = flag_checks.parse_policy(text, layers, LAYERS)
+    method = parse(text, layers)
     return training_graph.TrainingGraph(
-        CONFIG, computation, base, training, policy=policy
+        CONFIG, computation, base, training, method=method
     )
 
 
@@ -182,25 +189,22 @@ def test_counts_in_numbers(text):
             30522, H, layers, H // 64, 4 * H, type_vocab_size=2
         )
         upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
-        policy = flag_checks.parse_policy("adapters" if upper else text, upper, layers)
-        shapes = variable_shapes.trained_shapes(of_size, 64, 2, policy)
+        method = parse("adapters" if upper else text, upper, layers, 64)
+        shapes = model_variables.model_variables(of_size, method, 2).trained()
         found.append(sum(int(np.prod(shape)) for shape in shapes.values()))
     assert tuple(found) == COUNTS[text]
 
 
 @each_policy
 def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lowest):
-    policy = flag_checks.parse_policy(text, layers, LAYERS)
+    method = parse(text, layers)
     variables = graph_variables.model_variables(
-        CONFIG,
-        CLASSES,
-        classifier.Variant(classifier.adapter_function(8, 0.3), policy=policy),
+        CONFIG, CLASSES, classifier.Variant(method=method)
     )
-    trained = variable_shapes.trained_shapes(CONFIG, 8, CLASSES, policy)
-    frozen = variable_shapes.frozen_shapes(CONFIG, policy)
+    known = model_variables.model_variables(CONFIG, method, CLASSES)
+    trained, frozen = known.trained(), known.frozen()
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
-    known = variable_shapes.model_variables(CONFIG, 8, CLASSES, policy)
     assert known.shapes == variables.shapes
     for collection in {*known.collections, *variables.collections}:
         names = known.collections[collection]
@@ -226,7 +230,7 @@ def test_layers_are_read(text, layers):
 @pytest.mark.parametrize(
     ("text", "layers", "part"),
     [
-        ("all", None, "adapters, full, top_k:N, layer_norm, head"),
+        ("all", None, "adapters, full, head, layer_norm, top_k:N"),
         ("top_k", None, "top_k:N"),
         ("head:2", None, "head:2"),
         ("top_k:0", None, "1 to 6"),
@@ -240,10 +244,10 @@ def test_layers_are_read(text, layers):
     ],
 )
 def test_choices_that_cannot_be(text, layers, part):
-    with pytest.raises(UserError) as error:
-        flag_checks.parse_policy(text, layers, 6)
+    with pytest.raises(ValueError) as error:
+        parse(text, layers, 6)
     assert part in str(error.value)
-    assert flag_checks.parse_policy("adapters", "0-5", 6) == optimization.TrainPolicy()
+    assert parse("adapters", "0-5", 6) == parse("adapters", None, 6)
 
 
 # --- runs ---------------------------------------------------------------------------
@@ -375,7 +379,7 @@ def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, ca
     assert '"full" there, "adapters" now' in fails("a", do_predict=True)
     message = fails("c", train_policy="full", adapters="x", do_predict=True)
     assert "x" in message
-    with pytest.raises(UserError, match="no package; use it as --init_checkpoint"):
+    with pytest.raises(UserError, match="no package; use it as `init_checkpoint`"):
         package_conversion.export(
             checkpoint,
             str(output / "p"),
@@ -450,3 +454,22 @@ def test_a_package_of_another_policy_is_refused(fails, setting, tmp_path):
     ):
         message = fails("a", adapters=folder, do_predict=True, **flags)
         assert message.endswith("the one that it was trained with, " + flag)
+
+
+def test_adapters_wider_than_the_model(monkeypatch):
+    warnings = []
+    monkeypatch.setattr(
+        tf.logging, "warning", lambda text, *a: warnings.append(text % a)
+    )
+    H = CONFIG.hidden_size
+    adapters.Adapters(H).check(CONFIG)
+    assert not warnings
+    wide = adapters.Adapters(H + 1)
+    wide.check(CONFIG)
+    shapes = model_variables.model_variables(CONFIG, wide).shapes
+    count = sum(np.prod(s) for name, s in shapes.items() if "/adapters/" in name)
+    assert "%d MB" % -(-16 * count // 10**6) in warnings[0]
+    adapters.Adapters(16 * H).check(CONFIG)
+    text = "`adapter_size`=%d .*at most %d" % (16 * H + 1, 16 * H)
+    with pytest.raises(UserError, match=text):
+        adapters.Adapters(16 * H + 1).check(CONFIG)

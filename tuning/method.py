@@ -1,0 +1,176 @@
+"""The interface of a tuning method."""
+
+import dataclasses
+from typing import Any, ClassVar, NamedTuple
+
+import modeling
+from system import schema
+
+METHODS: dict[str, type["Method"]] = {}  # by name; see `registry`
+
+
+def register(cls):
+    """Class decorator: makes a `Method` known by its name."""
+    METHODS[cls.name] = cls
+    return cls
+
+
+class Setting(NamedTuple):
+    """A setting of a method, and the flag of the same name."""
+
+    name: str
+    default: Any  # int, float; or None for a text that is not given
+    help: str
+    allowed: schema.Value | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A tuning method with its settings; by default the encoder stays as it is.
+
+    The head is trained by every method.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]  # the trained variables, in words, for help and logs
+    argument: ClassVar[str] = ""  # its name, if the method is written "name:argument"
+    settings: ClassVar[tuple[Setting, ...]] = ()
+
+    # Whether the trained variables make an adapter package.
+    has_packages: ClassVar[bool] = True
+
+    # Variables that have units, of which each task may have another number: from the
+    # end of a variable's name to the axis of the units.
+    unit_axes: ClassVar[dict[str, int]] = {}
+
+    # --- from and to text ---------------------------------------------------------
+
+    @classmethod
+    def parse(cls, argument, settings, num_layers):
+        """A method from its argument and the settings of all methods.
+
+        Args:
+          argument: text after the colon; "" without `cls.argument`.
+          settings: dict from the name of a `Setting` to its value.
+          num_layers: number of the encoder's layers.
+
+        Raises:
+          ValueError: the model has no such method.
+        """
+        del argument, settings, num_layers
+        return cls()
+
+    @classmethod
+    def form(cls):
+        """How the method is written, such as "top_k:N"."""
+        return "%s:%s" % (cls.name, cls.argument) if cls.argument else cls.name
+
+    @property
+    def text(self):
+        """Name and argument."""
+        return self.name
+
+    @property
+    def details(self):
+        """Which layers, in words; "" if `help` says all."""
+        return ""
+
+    @property
+    def description(self):
+        """The trained variables, in words."""
+        return self.help
+
+    def flags(self):
+        """Flags that select this method, where they differ from the defaults, a dict.
+
+        From name to value; none of them is about initial values.
+        """
+        return {"train_policy": self.text}
+
+    def check(self, bert_config):
+        """Refuses settings that do not suit a model: a `UserError`."""
+
+    # --- in files -------------------------------------------------------------------
+
+    def entry(self, num_layers):
+        """The entry "adapter" of a package: dict, see `package_checks.SCHEMA`."""
+        del num_layers
+        return {"size": 0, "layers": [], "init_scale": None, "activation": "gelu"}
+
+    @classmethod
+    def from_entry(cls, argument, entry, num_layers):
+        """Reverses `text` and `entry`, whose schema has been checked.
+
+        Raises:
+          ValueError: the entry is of another method.
+        """
+        method = cls.parse(argument, {}, num_layers)
+        expected = method.entry(num_layers)
+        for key in ("size", "layers"):
+            if entry[key] != expected[key]:
+                raise ValueError(
+                    "adapter.%s is %r, but %s has no adapters"
+                    % (key, entry[key], method.text)
+                )
+        return method
+
+    def identity(self, num_layers):
+        """Entries of `run.json` that must agree to use a run's checkpoints, a dict."""
+        entry = self.entry(num_layers)
+        return {
+            "train_policy": self.text,
+            "adapter_layers": entry["layers"],
+            "adapter_size": entry["size"],
+            "activation": entry["activation"],
+        }
+
+    # --- in the graph ---------------------------------------------------------------
+
+    def layer_hooks(self, index):
+        """The `modeling.LayerHooks` of a layer of the encoder, a tuple."""
+        del index
+        return ()
+
+    def trains(self, name, collection):
+        """Whether a variable is trained.
+
+        Args:
+          name: its base name.
+          collection: one of `modeling.TRAINED_COLLECTIONS`, or `modeling.OTHER`.
+        """
+        del name
+        return collection == modeling.HEAD
+
+    # --- with other packages on one base model --------------------------------------
+
+    def served_settings(self):
+        """Settings in which packages served together may differ: dict, name to int."""
+        return {}
+
+    @classmethod
+    def serving_hooks(cls, used, own):
+        """`layer_hooks` where each example has a task of its own.
+
+        Args:
+          used: dict from a name of `served_settings` to a tuple of the values of all
+            tasks.
+          own: dict from the name to int32 [B], the value of each example's task; and
+            from "<method>_units" to bool [B, units]: rows of weights beyond a task's
+            own units repeat the last one.
+        """
+        del used, own
+        return ()
+
+    @property
+    def merge_problem(self):
+        """Why base model and package cannot be one checkpoint; "" if they can."""
+        return ""
+
+    def merge(self, values, weights):
+        """The variables of a checkpoint that computes as base model and package do.
+
+        Args:
+          values: dict from name to array, the frozen variables of the base model.
+          weights: the package's.
+        """
+        return {**values, **weights}

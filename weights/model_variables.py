@@ -1,0 +1,58 @@
+"""Names and shapes of a model's variables, recorded where the model is built."""
+
+from typing import NamedTuple
+
+import modeling
+from tuning import registry
+
+
+class VariableSet(NamedTuple):
+    """Names and shapes of a model's variables, without optimizer slots and step."""
+
+    shapes: dict[str, list[int]]  # of all variables
+    collections: dict[str, list[str]]  # names of the trained ones, by collection
+
+    def trained(self):
+        """Shapes of the trained variables: dict from name to list of ints, sorted."""
+        names = [name for names in self.collections.values() for name in names]
+        return {name: self.shapes[name] for name in sorted(names)}
+
+    def frozen(self):
+        """Shapes of the frozen variables, see `trained`."""
+        names = self.shapes.keys() - self.trained()
+        return {name: self.shapes[name] for name in sorted(names)}
+
+    def task_specific(self):
+        """Names of the trained variables that a checkpoint of BERT may lack."""
+        return [
+            name
+            for collection in modeling.TRAINED_COLLECTIONS
+            for name in self.collections[collection]
+        ]
+
+
+def model_variables(bert_config, method=registry.DEFAULT, num_outputs=1):
+    """The `VariableSet` of a model.
+
+    Args:
+      bert_config: a `modeling.BertConfig`.
+      method: a `tuning.method.Method`.
+      num_outputs: number of labels; 1 for regression.
+    """
+    H = bert_config.hidden_size
+    variables = {
+        **modeling.encoder_variables(bert_config, method.layer_hooks),
+        "output_weights": modeling.VariableInfo([num_outputs, H], modeling.HEAD),
+        "output_bias": modeling.VariableInfo([num_outputs], modeling.HEAD),
+    }
+    collections = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
+    for name, (_, collection) in variables.items():
+        if method.trains(name, collection):
+            collections.setdefault(collection, []).append(name)
+    shapes = {name: info.shape for name, info in variables.items()}
+    return VariableSet(shapes, collections)
+
+
+def frozen_shapes(bert_config, method=registry.DEFAULT):
+    """Shapes of the base model's frozen variables, see `VariableSet.frozen`."""
+    return model_variables(bert_config, method).frozen()
