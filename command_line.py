@@ -37,9 +37,7 @@ class _PathListParser(flags.ListParser):
 _PATH_PARSERS = (_PathParser, _PathListParser)
 
 
-def DEFINE_path(
-    name, text, flag_values=flags.FLAGS, has_checkpoint=False, multiple=False
-):
+def DEFINE_path(name, text, flag_values, has_checkpoint=False, multiple=False):
     """Defines a flag whose value is a path; `expand_paths` expands and checks it.
 
     Args:
@@ -287,7 +285,7 @@ def make_parser(description, groups, flag_values):
     return parse
 
 
-def run_program(main, description="", groups=None, flag_values=flags.FLAGS):
+def run_program(main, description="", groups=None, flag_values=None):
     """Runs a program on its command line, and exits.
 
     `main` is a function of `argv` that returns the exit status, or None for 0; without

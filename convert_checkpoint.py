@@ -54,7 +54,7 @@ _TEXTS = {
 }
 
 
-def define_flags(values=flags.FLAGS):
+def define_flags(values):
     """Defines this program's flags; returns the groups of its help."""
 
     def define(kind, name, *default, **rest):
@@ -150,4 +150,4 @@ def _check_flags(values):
 
 if __name__ == "__main__":
     about = "python convert_checkpoint.py: " + __doc__
-    command_line.run_program(main, about, define_flags(), flags.FLAGS)
+    command_line.run_program(main, about, define_flags(flags.FLAGS), flags.FLAGS)

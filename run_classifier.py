@@ -64,9 +64,10 @@ FLAG_GROUPS = {
             "data_dir",
             "Folder of the task's files, such as glue_data/MRPC; default with "
             "--task_config: the folder of that file.",
+            FLAGS,
         ),
         command_line.DEFINE_path(
-            "bert_config_file", "bert_config.json of the pre-trained BERT."
+            "bert_config_file", "bert_config.json of the pre-trained BERT.", FLAGS
         ),
         flags.DEFINE_string(
             "task_name",
@@ -75,10 +76,13 @@ FLAG_GROUPS = {
             % ", ".join(glue_data.GLUE_TASKS),
         ),
         command_line.define_task_config(FLAGS),
-        command_line.DEFINE_path("vocab_file", "vocab.txt of the pre-trained BERT."),
+        command_line.DEFINE_path(
+            "vocab_file", "vocab.txt of the pre-trained BERT.", FLAGS
+        ),
         command_line.DEFINE_path(
             "output_dir",
             "Folder for checkpoints, scores and predictions.",
+            FLAGS,
             has_checkpoint=True,
         ),
     ),
@@ -87,6 +91,7 @@ FLAG_GROUPS = {
             "init_checkpoint",
             "Checkpoint to start from, without file endings: a pre-trained BERT "
             "(.../bert_model.ckpt) or an earlier adapter run.",
+            FLAGS,
             has_checkpoint=True,
         ),
         flags.DEFINE_bool(
@@ -120,6 +125,7 @@ FLAG_GROUPS = {
             "adapters",
             "Adapter package to evaluate, to predict with or to start training from, a "
             "folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model.",
+            FLAGS,
         ),
     ),
     "What to do": (

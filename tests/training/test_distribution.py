@@ -136,7 +136,7 @@ def test_tf_config_is_ignored_on_one_machine(monkeypatch, capsys, strategy):
         assert distribution.take_cluster(strategy) is None
         assert "TF_CONFIG" not in os.environ
         text = capsys.readouterr().err
-        assert text.count("--distribution_strategy=%s" % strategy) == count
+        assert text.count("`distribution_strategy`=%s" % strategy) == count
 
 
 def test_chief_is_the_first_machine():
@@ -150,7 +150,7 @@ def test_chief_is_the_first_machine():
 
 def test_batch_that_does_not_divide_is_refused(two_cpus):
     distribution.check_batch("mirrored", None, 12, 3)
-    with pytest.raises(UserError, match=r"--train_batch_size=12.*multiple of 8"):
+    with pytest.raises(UserError, match=r"`train_batch_size`=12.*multiple of 8"):
         distribution.check_batch("mirrored", None, 12, 4)
 
 

@@ -119,13 +119,13 @@ def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):
     writer.flush()
 
 
-@pytest.mark.parametrize(("step", "flag"), [(1, "--init_"), (2, "--learning_rate")])
+@pytest.mark.parametrize(("step", "flag"), [(1, "`init_"), (2, "`learning_rate`")])
 def test_the_remedy_for_a_run_that_diverged(step, flag):
     values = dict.fromkeys(("loss", "gradient_norm", "learning_rate"), float("inf"))
     watch = types.SimpleNamespace(steps_done=step, last_values=values)
     message = str(estimators._divergence_error("/nowhere", watch))
     assert "step %d: loss inf" % step in message and flag in message
-    assert ("--learning_rate" in message) == (step > 1)
+    assert ("`learning_rate`" in message) == (step > 1)
 
 
 @pytest.mark.parametrize(

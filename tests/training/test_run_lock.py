@@ -72,7 +72,7 @@ def test_a_folder_is_taken_and_released(tmp_path, lock):
 def test_a_running_process_keeps_it_and_a_dead_one_loses_it(tmp_path, lock, other):
     with pytest.raises(UserError) as refused:
         run_lock.take(str(tmp_path))
-    assert "--output_dir=%s" % tmp_path in str(refused.value)
+    assert "`output_dir`=%s" % tmp_path in str(refused.value)
     holder = "process %d on host %s since 2026" % (other.pid, os.uname().nodename)
     assert holder in str(refused.value)
     run_lock.release(str(tmp_path))
