@@ -88,7 +88,6 @@ def define_flags(values):
 
 @reports_user_errors(flags.FLAGS)
 def main(argv):
-    """Runs the conversion."""
     console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     _check_flags(values)
@@ -130,17 +129,12 @@ def _check_flags(values):
     if values.to == "package" and not (values.task_name or values.task_config):
         raise UserError("--to=package needs --task_name or --task_config.")
     others = {name for lists in _DIRECTIONS.values() for part in lists for name in part}
+    taken = ", ".join("--" + name for name in (*required, *optional))
     for name in sorted(others - {*required, *optional}):
         if values[name].present:
             raise UserError(
                 "--%s does not go with --to=%s, which takes %s: leave it out, or give "
-                "another --to (%s)."
-                % (
-                    name,
-                    values.to,
-                    ", ".join("--" + each for each in (*required, *optional)),
-                    ", ".join(_DIRECTIONS),
-                )
+                "another --to (%s)." % (name, values.to, taken, ", ".join(_DIRECTIONS))
             )
     if not 0 <= values.seed < 2**32:
         raise UserError(

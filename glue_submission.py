@@ -80,12 +80,8 @@ def _collect_files(output_dirs):
 def build_zip(output_dirs, zip_path):
     """Collects the submission files of several folders into the server's zip.
 
-    Args:
-      output_dirs: folders, local or `gs://`, that hold each file exactly once.
-      zip_path: the zip to write, which must not exist; the files are at its top level.
-
-    Returns:
-      The names of the files in the zip.
+    The folders, local or `gs://`, hold each file exactly once. Returns the names of the
+    files, which are at the top level of the zip.
 
     Raises:
       UserError: a folder is missing, the zip exists, or files are missing, found twice

@@ -128,9 +128,6 @@ def _check_output(path, overwrite):
         raise UserError("--output=%s: there is no folder %s" % (path, folder))
 
 
-# --- input ----------------------------------------------------------------------
-
-
 class _RowReader:
     """Reads the rows to predict, and reports those that cannot be read.
 
@@ -256,9 +253,6 @@ def _chunk_stream(rows):
             raise error
 
 
-# --- output ---------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def _open_output(path, overwrite):
     """Yields a function that writes bytes; a file appears when it is complete.
@@ -303,9 +297,6 @@ def _output_values(row, prediction):
 def _shorten(number):
     """A number with the digits of a float32."""
     return float(str(np.float32(number)))
-
-
-# --- the program ----------------------------------------------------------------
 
 
 def _load_model(values):

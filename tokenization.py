@@ -57,11 +57,7 @@ _LONGEST_CACHED_WORD = 64
 
 
 def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
-    """Checks `do_lower_case` against the name of a Google release.
-
-    Args:
-      do_lower_case: bool.
-      init_checkpoint: path of the checkpoint, or None.
+    """Checks `do_lower_case` against the name of a Google release, if it is one.
 
     Raises:
       UserError: the path is `.../<name>/bert_model.ckpt`, and the release of this name
@@ -91,10 +87,7 @@ def _letter_pieces(vocab):
 
 
 def detect_lower_case(vocab):
-    """Detects which `do_lower_case` a vocabulary was made for.
-
-    Args:
-      vocab: mapping of pieces to ids.
+    """Detects which `do_lower_case` a vocabulary, a collection of pieces, was made for.
 
     Returns:
       False if many pieces have capital letters; True if hardly any have; None if it is
@@ -113,14 +106,8 @@ def detect_lower_case(vocab):
 def check_case(do_lower_case, is_given, vocab, vocab_file):
     """Checks `do_lower_case` against the pieces of the vocabulary.
 
-    Args:
-      do_lower_case: bool.
-      is_given: whether the user set it; a wrong value is then a warning only.
-      vocab: mapping of pieces to ids.
-      vocab_file: its path, for the message.
-
     Raises:
-      UserError: the default does not fit.
+      UserError: it does not fit; if the user set it, `is_given`, that is a warning.
     """
     given, detected = bool(do_lower_case), detect_lower_case(vocab)
     if detected in (None, given):
@@ -385,11 +372,6 @@ def _clean_character(char):
     return char
 
 
-def _separate_punctuation(char):
-    """Puts spaces around punctuation."""
-    return " %s " % char if _is_punctuation(char) else char
-
-
 def _strip_accents(text):
     """Decomposes a text (NFD) and drops combining marks."""
     return "".join(
@@ -400,4 +382,6 @@ def _strip_accents(text):
 
 
 _CLEANED = _CharacterTable(_clean_character)
-_SPACED_PUNCTUATION = _CharacterTable(_separate_punctuation)
+_SPACED_PUNCTUATION = _CharacterTable(
+    lambda char: " %s " % char if _is_punctuation(char) else char
+)

@@ -132,17 +132,14 @@ def read_config(stated, bert_config, path):
       The "config" with defaults for missing entries, whose "non_linearity" is one of
       `activations.ADAPTER_ACTIVATIONS`.
     """
-    hidden_size = bert_config.hidden_size
+    required = {"name": schema.LINE, "config": schema.Object({}, others=schema.ANY)}
+    optional = {
+        "model_type": only("bert", "give an adapter of BERT"),
+        "hidden_size": only(bert_config.hidden_size, "that of `bert_config_file`"),
+    }
     hf_files.check_entries(
         stated,
-        schema.Object(
-            {"name": schema.LINE, "config": schema.Object({}, others=schema.ANY)},
-            optional={
-                "model_type": only("bert", "give an adapter of BERT"),
-                "hidden_size": only(hidden_size, "that of `bert_config_file`"),
-            },
-            others=schema.ANY,
-        ),
+        schema.Object(required, optional, others=schema.ANY),
         path,
         "Give a folder that save_adapter wrote, `input_dir`, and the base model that "
         "the adapter was trained on.",

@@ -152,10 +152,7 @@ def _convert_weights(found, config, name, sizes, size, bert_config, folder):
 
 
 def read_head(folder, hidden_size):
-    """Reads the head of a folder for a base model of `hidden_size`.
-
-    Returns:
-      A `Head`, or None if the folder has none.
+    """Reads the `Head` of a folder for a base model of `hidden_size`; None if missing.
 
     Raises:
       UserError: the head is damaged or not supported.

@@ -24,14 +24,9 @@ _FORMAT = 1
 def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     """Converts an encoder in Hugging Face's layout to a checkpoint.
 
-    Args:
-      input_dir: folder of the encoder.
-      output_dir: folder to make; it may exist if it is empty or holds this conversion.
-      init_missing_pooler: create a random pooler if the encoder has none.
-      seed: seed of the random pooler, 0 to 2**32 - 1.
-
-    Returns:
-      True, or False if `output_dir` already held this conversion.
+    `output_dir` may exist if it is empty or holds this conversion; in the second case
+    False is returned, otherwise True. With `init_missing_pooler` an encoder without a
+    pooler gets a random one, from a seed of 0 to 2**32 - 1.
 
     Raises:
       UserError: the input is damaged or not a BERT of this project, or `output_dir`
@@ -62,9 +57,8 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         "random_pooler_seed": seed if missing else None,
     }
     if _already_converted(output_dir, record):
-        logging.info(
-            "%s holds this conversion already: nothing is converted.", output_dir
-        )
+        text = "%s holds this conversion already: nothing is converted."
+        logging.info(text, output_dir)
         return False
     hf_tokenizer.log_case(vocabulary)
     model_name = stated.get("_name_or_path")
@@ -118,14 +112,10 @@ def _already_converted(output_dir, record):
 
 
 def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
-    """Converts a base model to Hugging Face's layout.
+    """Converts a base model, a `base_model.BaseFiles`, to Hugging Face's layout.
 
-    Args:
-      base: a `base_model.BaseFiles`.
-      output_dir: folder to make.
-      adapters: package whose layer norms replace those of the base model, or None.
-      do_lower_case: whether its tokenizer lower-cases; None: that of the package, or
-        True.
+    The layer norms of the package `adapters`, if it is given, replace those of the base
+    model. If `do_lower_case` is None, it is that of the package, or True.
 
     Raises:
       UserError: the input is damaged or does not fit, or `output_dir` exists or cannot
@@ -165,13 +155,10 @@ def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
     )
     for note in notes:
         logging.info("%s", note)
+    count = package.config["parameters"]
     logging.info(
-        "Wrote %s: task %s, adapters of size %d, %s, %d parameters.",
-        output_dir,
-        package.task,
-        package.adapter_size,
-        package.activation,
-        package.config["parameters"],
+        "Wrote %s: task %s, adapters of size %d, %s, %d parameters."
+        % (output_dir, package.task, package.adapter_size, package.activation, count)
     )
 
 

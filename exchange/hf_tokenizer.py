@@ -83,15 +83,9 @@ class Vocabulary(NamedTuple):
 
 
 def read(folder, model_config, config_path):
-    """Reads the vocabulary of an encoder, and checks its tokenizer.
+    """Reads the `Vocabulary` of the encoder in a folder, and checks its tokenizer.
 
-    Args:
-      folder: its path.
-      model_config: dict, the content of its `config.json`.
-      config_path: path of this file, for messages.
-
-    Returns:
-      A `Vocabulary`.
+    `model_config` is the content of its `config.json`, a dict.
 
     Raises:
       UserError: the vocabulary is missing, damaged or larger than the model's, or the
@@ -122,10 +116,7 @@ def read(folder, model_config, config_path):
     if len(ids) < vocab_size:
         logging.warning(
             "%s has %d of the %d tokens of config.json's vocab_size: the other rows of "
-            "the word embeddings are never used.",
-            path,
-            len(ids),
-            vocab_size,
+            "the word embeddings are never used." % (path, len(ids), vocab_size)
         )
     tokenizer = _load_tokenizer(folder, settings, ids)
     _check_same_ids(ids, path, tokenizer)
@@ -153,9 +144,7 @@ def warn_of_case(model_name, do_lower_case):
     if found and bool(found.group(1)) != do_lower_case:
         logging.warning(
             "`do_lower_case`=%s does not fit a model called %s: check which one it "
-            "needs.",
-            do_lower_case,
-            printable(model_name, 100),
+            "needs." % (do_lower_case, printable(model_name, 100))
         )
 
 
@@ -284,16 +273,12 @@ def _detect_case(folder, ids, tokenizer, added, is_lowered):
             return lower_case
     # Shows a difference with the case for which more of the texts agree.
     _, text, theirs, lower_case, tokens = max(differences)
+    shown = (repr(text), " ".join(theirs), " ".join(tokens))
+    text, theirs, tokens = map(printable, shown)
     raise UserError(
         "The tokenizer in `input_dir`=%s splits %s into %s; BERT's tokenizer with "
         "`do_lower_case`=%s splits it into %s. An encoder knows only the tokens that "
         "it was trained on: choose another one, or, if your texts hold nothing of the "
         "kind, remove that setting or token from the tokenizer's JSON files."
-        % (
-            folder,
-            printable(repr(text)),
-            printable(" ".join(theirs)),
-            lower_case,
-            printable(" ".join(tokens)),
-        )
+        % (folder, text, theirs, lower_case, tokens)
     )

@@ -111,32 +111,24 @@ def read_config(path):
         logging.warning(
             "%s: hidden_act 'gelu' is the exact GELU. It is computed by the tanh "
             "approximation, as in Google's BERT, which differs by less than 5e-4 per "
-            "value.",
-            path,
+            "value." % path
         )
     if source.get("auto_map"):
         logging.warning(
             "%s: auto_map names custom code, which is not run: make sure that the "
-            "encoder is a plain BERT.",
-            path,
+            "encoder is a plain BERT." % path
         )
     if not math.isclose(epsilon, modeling.LAYER_NORM_EPSILON):
         logging.warning(
             "%s: layer_norm_eps is %g, for which bert_config.json has no entry: %g is "
-            "used. The outputs differ slightly.",
-            path,
-            epsilon,
-            modeling.LAYER_NORM_EPSILON,
+            "used. The outputs differ slightly."
+            % (path, epsilon, modeling.LAYER_NORM_EPSILON)
         )
     return config, source
 
 
 def expected_sources(config):
-    """Lists the variables of a BERT: dict name -> `Source`.
-
-    Args:
-      config: dict, the content of a `bert_config.json`.
-    """
+    """The variables of the BERT of a `bert_config.json`: dict name -> `Source`."""
     bert_config = modeling.BertConfig.from_dict(config)
     sources = {}
     variables = modeling.encoder_variables(bert_config, lambda index: ())
@@ -154,14 +146,10 @@ def expected_sources(config):
 
 
 def match_tensors(tensors, config):
-    """Matches the input's tensors with the variables.
+    """Matches `hf_files.StoredTensor`s with the variables of a `bert_config.json`.
 
     Names may have a prefix, such as "bert." or "0.auto_model.". Other tensors than the
     encoder's, such as heads, are left out.
-
-    Args:
-      tensors: list of `hf_files.StoredTensor`.
-      config: dict, the content of a `bert_config.json`.
 
     Returns:
       (matches, missing): a dict variable name -> (`StoredTensor`, `Source`), and a
@@ -274,13 +262,10 @@ def random_pooler(config, missing, seed):
 
 
 def write(folder, bert_config, values, do_lower_case):
-    """Writes an encoder without its vocabulary into a folder, and reads it back.
+    """Writes an encoder without its vocabulary into an empty folder; reads it back.
 
-    Args:
-      folder: an empty folder.
-      bert_config: dict, the content of a `bert_config.json`.
-      values: dict variable name -> float32 array, for all of `expected_sources`.
-      do_lower_case: whether the tokenizer lower-cases text.
+    `bert_config` is the content of a `bert_config.json`; `values` maps the names of all
+    of `expected_sources` to float32 arrays.
 
     Raises:
       UserError: a value is not finite, or the files do not hold what was written.

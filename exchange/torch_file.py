@@ -68,10 +68,9 @@ class _Refused(Exception):
 
 
 def list_tensors(path):
-    """Lists the tensors of a file that `torch.save` wrote.
+    """Lists (name, shape, type) of the tensors of a file that `torch.save` wrote.
 
-    Returns:
-      List of (name, shape, type), the type as in safetensors, such as "F32".
+    The type is named as in safetensors, such as "F32".
 
     Raises:
       UserError: the file has another format, is damaged, or holds other objects than
@@ -220,11 +219,9 @@ def _check_tensors(found, file_length):
 
 def _as_float32(tensor, values):
     """Returns the array of a tensor; `values` [length] are those of its storage."""
+    strides = [stride * values.itemsize for stride in tensor.strides]
     strided = np.lib.stride_tricks.as_strided(
-        values[tensor.offset :],
-        tensor.shape,
-        [stride * values.itemsize for stride in tensor.strides],
-        writeable=False,
+        values[tensor.offset :], tensor.shape, strides, writeable=False
     )
     if tensor.storage.type.name == "BF16":
         # Shifting by a Python int would turn a scalar into int64.

@@ -19,13 +19,9 @@ def _evaluations(job, layers):
 
 def _change(study, trained, text):
     """The relative change of accuracy without some layers, or None."""
-    job = trained._replace(without=text)
-    if job not in study.results or trained not in study.results:
-        return None
-    before, after = study.results[trained].accuracy, study.results[job].accuracy
-    if not before or after is None:
-        return None
-    return after / before - 1
+    found = map(study.results.get, (trained, trained._replace(without=text)))
+    before, after = (result and result.accuracy for result in found)
+    return after / before - 1 if before and after is not None else None
 
 
 def _percent(value):

@@ -4,6 +4,7 @@ A `Job` has all that differs between jobs, and its name is made of it. A job tha
 experiments share is therefore run once, as long as they share a working folder.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
@@ -89,16 +90,14 @@ class Method(NamedTuple):
         """The jobs for one task, a list."""
         small = _SMALL_EPOCHS.get(task, _OTHER_EPOCHS)
         epochs = self.epochs or (small if self.sweeps_epochs else small[:1])
+        swept = itertools.product(
+            self.adapter_sizes, epochs, self.learning_rates, seeds
+        )
+        rest = (self.init_scale, self.is_corrected)
         return [
-            Job(
-                task, self.policy, rate, passes, seed, size,
-                self.init_scale, self.is_corrected,
-            )
-            for size in self.adapter_sizes
-            for passes in epochs
-            for rate in self.learning_rates
-            for seed in seeds
-        ]  # fmt: skip
+            Job(task, self.policy, rate, passes, seed, size, *rest)
+            for size, passes, rate, seed in swept
+        ]
 
 
 def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE):

@@ -14,14 +14,9 @@ def _report(study, page):
             return name
         return "%s, moments %s" % (name, "corrected" if job.is_corrected else "plain")
 
-    pages.add_curves(
-        page,
-        study,
-        "learning_rate",
-        axis=("learning rate", "learning rate"),
-        caption="Best score at each learning rate, mean and standard error over seeds",
-        line_of=line_of,
-    )
+    axis = ("learning rate", "learning rate")
+    caption = "Best score at each learning rate, mean and standard error over seeds"
+    pages.add_curves(page, study, "learning_rate", axis, caption, line_of)
     page.text(
         "The paper shows learning rates of 2e-5 to 1e-3, and the best score at each."
     )

@@ -20,7 +20,6 @@ class Page:
     """A report, part by part."""
 
     def __init__(self, title):
-        """Begins with a heading."""
         self._parts = ["# %s" % title]
         self._figures: dict = {}
 

@@ -111,13 +111,12 @@ def heat_maps(maps):
         axes.set_yticks(range(len(values)))
         if len(values) > _MOST_NUMBERED:
             continue
+        size = 9 if len(values) < 9 else 7
+        style = {"ha": "center", "va": "center", "fontsize": size}
         for row, column in np.argwhere(~np.isnan(values)):
             value = values[row, column]
-            axes.text(
-                column, row, "%d" % round(100 * value),
-                ha="center", va="center", fontsize=9 if len(values) < 9 else 7,
-                color="white" if value < 0.55 * lowest else "black",
-            )  # fmt: skip
+            color = "white" if value < 0.55 * lowest else "black"
+            axes.text(column, row, "%d" % round(100 * value), color=color, **style)
     # Gains are drawn in the color of no loss.
     gains = any(float(np.nanmax(values)) > 0 for values in maps.values())
     figure.colorbar(

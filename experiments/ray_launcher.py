@@ -67,11 +67,9 @@ class RayJob:
         return bool(ray.wait([self._reference], timeout=0)[0])
 
     def end(self):
-        """Asks it to end; a training run writes a checkpoint first."""
         ray.cancel(self._reference)
 
     def wait(self):
-        """Waits for its end; returns status, end of the output and seconds."""
         try:
             return ray.get(self._reference)
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):

@@ -38,6 +38,7 @@ _SET = schema.Object(
 )
 SCHEMA = schema.Object(
     {
+        "job": schema.Object({}, others=schema.ANY),
         "status": schema.one_of(*STATUSES, INTERRUPTED),
         "reason": schema.LINE,
         "seconds": schema.number(0),
@@ -93,7 +94,6 @@ class Result(NamedTuple):
 
 
 def job_folder(work_dir, job):
-    """The folder of a job."""
     return os.path.join(work_dir, JOBS, job.name)
 
 
@@ -131,12 +131,9 @@ def read_archive(folder):
     for number, line in enumerate(lines, 1):
         try:
             record = files.parse_json_object(line)
-            found[Job(**record["job"])] = _parse(record)
-        except (KeyError, TypeError) as error:
-            raise UserError(
-                "%s, line %d: no job (%s)" % (path, number, error)
-            ) from None
-        except ValueError as error:
+            result = _parse(record)
+            found[Job(**record["job"])] = result
+        except (TypeError, ValueError) as error:  # TypeError: an unknown field.
             raise UserError("%s, line %d: %s" % (path, number, error)) from None
     return found
 

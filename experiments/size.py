@@ -65,18 +65,12 @@ def _add_all_tasks(study, page):
     page.heading("All tasks (figures 1 and 3)")
     titles = ", ".join(map(grid.title, tasks))
     panel = titles if len(tasks) < 4 else "%d tasks" % len(tasks)
-    figure = plots.lines(
-        {panel: lines},
-        "trained parameters for each task",
-        "score minus full fine-tuning, points",
-        {panel: 0},
-        "full fine-tuning",
+    axes = ("trained parameters for each task", "score minus full fine-tuning, points")
+    figure = plots.lines({panel: lines}, *axes, {panel: 0}, "full fine-tuning")
+    caption = (
+        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks"
     )
-    page.figure(
-        "size_all_tasks",
-        "Score minus that of full fine-tuning: 20th, 50th, 80th percentile of tasks",
-        figure,
-    )
+    page.figure("size_all_tasks", caption, figure)
     page.table(["", "trained", *("%dth" % p for p in _PERCENTILES)], rows)
 
 
@@ -88,9 +82,8 @@ def _add_each_task(study, page):
         title = grid.title(task)
         full = _best_full(study, task)
         jobs = study.select(task=task, policy=grid.FULL)
-        status = pages.status_text(jobs, study.results)
-        score = pages.mean_text(full)
-        rows.append([title, "full fine-tuning", pages.NONE, score, "0", status])
+        texts = pages.mean_text(full), "0", pages.status_text(jobs, study.results)
+        rows.append([title, "full fine-tuning", pages.NONE, *texts])
         if full is not None:
             baselines[title] = 100 * full.mean
         for family in _FAMILIES:
@@ -105,10 +98,8 @@ def _add_each_task(study, page):
                 line = pages.score_line(family, points)
                 panels.setdefault(title, []).append(line)
     if panels:
-        figure = plots.lines(
-            panels, "trained parameters", "score, times 100", baselines,
-            "full fine-tuning",
-        )  # fmt: skip
+        axes = ("trained parameters", "score, times 100")
+        figure = plots.lines(panels, *axes, baselines, "full fine-tuning")
         caption = "Score on the dev set, mean and standard error over seeds"
         page.figure("size_by_task", caption, figure)
     page.table(["task", "", "trained", "score", "minus full", "all runs"], rows)

@@ -62,12 +62,8 @@ def _add_task(study, page, task):
         return
     page.text("The baseline: %s." % pages.points(baseline))
     panel = "%s on the dev set, times 100" % metric
-    figure = plots.lines(
-        {"fraction of seeds that learned": fractions, panel: means},
-        "learning rate",
-        "",
-        {panel: 100 * baseline},
-    )
+    panels = {"fraction of seeds that learned": fractions, panel: means}
+    figure = plots.lines(panels, "learning rate", "", {panel: 100 * baseline})
     caption = "Fraction of seeds that learned, and mean and standard error over seeds"
     page.figure("stability_%s" % task, caption, figure)
 

@@ -88,16 +88,13 @@ def _failure_reason(error):
     return str(getattr(cause, "reason", cause))
 
 
-def fetch_file(url, path, sha256=None):
-    """Downloads a file, which appears under its name when it is whole.
+def fetch_file(url, path):
+    """Downloads a file, which appears at a local path when it is whole.
 
-    Args:
-      url: an http or https address.
-      path: local path; its folder is made if needed.
-      sha256: hash that the file must have, as hexadecimal digits; None: any.
+    Its folder is made if needed.
 
     Raises:
-      UserError: the download failed, is larger than `MAX_BYTES` or has another hash.
+      UserError: the download failed or is larger than `MAX_BYTES`.
       disk.WriteError: there is no space for the file.
       OSError: the file cannot be written.
     """
@@ -106,7 +103,7 @@ def fetch_file(url, path, sha256=None):
     folder, name = os.path.split(path)
     pooch.get_logger().setLevel(logging.WARNING)
     source = pooch.create(
-        folder, "", registry={name: sha256}, urls={name: url}, retry_if_failed=RETRIES
+        folder, "", registry={name: None}, urls={name: url}, retry_if_failed=RETRIES
     )
     try:
         with disk.explain_errors(folder):
@@ -116,7 +113,7 @@ def fetch_file(url, path, sha256=None):
         raise
     except requests.RequestException as error:
         reason = _failure_reason(error)
-    except (_RefusedResponse, ValueError) as error:  # ValueError: another hash.
+    except (_RefusedResponse, ValueError) as error:  # ValueError: a long host name.
         reason = str(error)
     raise UserError(
         "cannot fetch %s: %s. Check the address and the connection, and run the same "
@@ -127,10 +124,7 @@ def fetch_file(url, path, sha256=None):
 def extract_files(archive, filenames, folder):
     """Unpacks files of given names that one folder of a zip archive holds.
 
-    Args:
-      archive: path of the zip file.
-      filenames: the files' names; no other name in the archive is used.
-      folder: an existing folder to put them in, whatever theirs was.
+    They are put into `folder`, which exists. No other name in the archive is used.
 
     Raises:
       UserError: the archive is damaged, lacks a file or holds more than `MAX_BYTES`.

@@ -159,8 +159,26 @@ def _fetch_sources(task, folder, base_url):
     return paths
 
 
-def _fetch_folder(task, final, base_url):
-    """Downloads the folder of a task, checks it and moves it into place."""
+def fetch_task(task, data_dir, base_url):
+    """Downloads one task to the folder `data_dir/<title>`, unless it is there.
+
+    The folder, whose path is returned, appears when its files have the benchmark's row
+    counts and, where they are known, digests. The task's `sources` are relative to
+    `base_url`.
+
+    Raises:
+      UserError: the download failed, its content is not the task's data, or the folder
+        exists and is not complete.
+    """
+    final = os.path.join(data_dir, task.title)
+    if os.path.lexists(final):
+        if problems := _find_problems(task, final):
+            raise UserError(
+                "%s exists but is not the complete task (%s). Move it away, or give "
+                "another `data_dir`" % (final, problems)
+            )
+        _log(task, "complete in %s, nothing to fetch" % final)
+        return final
     filenames = tuple(split.filename for split in task.splits)
     with files.working_folder(final) as working_folder:
         folder = os.path.join(working_folder, task.title)
@@ -179,33 +197,6 @@ def _fetch_folder(task, final, base_url):
                 % (task.title, base_url, error)
             ) from error
         os.rename(folder, final)
-
-
-def fetch_task(task, data_dir, base_url):
-    """Downloads one task to the folder `data_dir/<title>`, unless it is there.
-
-    The folder, whose path is returned, appears when its files have the benchmark's row
-    counts and, where they are known, digests.
-
-    Args:
-      task: a row of the task table.
-      data_dir: local folder of all tasks; made if needed.
-      base_url: address that the row's `sources` are relative to.
-
-    Raises:
-      UserError: the download failed, its content is not the task's data, or the folder
-        exists and is not complete.
-    """
-    final = os.path.join(data_dir, task.title)
-    if os.path.lexists(final):
-        if problems := _find_problems(task, final):
-            raise UserError(
-                "%s exists but is not the complete task (%s). Move it away, or give "
-                "another `data_dir`" % (final, problems)
-            )
-        _log(task, "complete in %s, nothing to fetch" % final)
-        return final
-    _fetch_folder(task, final, base_url)
     counts = []
     for split in task.splits:
         rows = count_rows(os.path.join(final, split.filename), split.has_header)

@@ -98,9 +98,6 @@ def check_kind(path, flag):
     return kind
 
 
-# --- reading --------------------------------------------------------------------
-
-
 def is_blank(text):
     """Whether a text has nothing that becomes a word piece.
 
@@ -134,11 +131,9 @@ def describe_quotes(path, count):
 
 
 def read_records(lines, kind):
-    """Yields a `Record` for each row of a file, its header included.
+    """Yields a `Record` for each row of `TSV`, `CSV` or `JSONL`, its header included.
 
-    Args:
-      lines: iterable of the file's lines as bytes, line ends included.
-      kind: `TSV`, `CSV` or `JSONL`.
+    `lines` are the file's lines as bytes, line ends included.
     """
     return _READERS[kind](lines)
 
@@ -330,9 +325,6 @@ def list_names(names):
     return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
 
 
-# --- writing --------------------------------------------------------------------
-
-
 def check_writable(kind, names):
     """Refuses names that a kind of file cannot hold, by a `UserError`."""
     for name in names:
@@ -349,13 +341,10 @@ def format_header(kind, names):
 
 
 def format_row(kind, names, values):
-    """One row, as bytes.
+    """One row of `TSV`, `CSV` or `JSONL`, as bytes.
 
-    Args:
-      kind: `TSV`, `CSV` or `JSONL`.
-      names: names of the columns.
-      values: dict from names to strings or numbers; missing ones are empty, or omitted
-        in JSON.
+    `values` maps names of columns to strings or numbers; missing ones are empty, or
+    omitted in JSON.
     """
     if kind == JSONL:
         found = {name: values[name] for name in names if name in values}

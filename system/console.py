@@ -132,10 +132,6 @@ class _LogFile(logging.Handler):
         super().close()
 
 
-def _is_relevant(record):
-    return not _DEPRECATION.search(record.getMessage())
-
-
 _handlers: list = []
 
 
@@ -146,7 +142,7 @@ def start(verbosity=0):
         handler.close()
     _handlers[:] = [_Screen(verbosity >= 1), _LogFile()]
     for handler in _handlers:
-        handler.addFilter(_is_relevant)
+        handler.addFilter(lambda record: not _DEPRECATION.search(record.getMessage()))
     tf.get_logger()  # Adds a handler that prints everything, which is replaced.
     for name in _OURS + _LIBRARIES:
         logger = logging.getLogger(name)

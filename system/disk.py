@@ -87,10 +87,7 @@ def explain_errors(folder, need=None):
 def check_space(folder, need, what):
     """Raises a `WriteError` if a local folder has less free space than `what` needs.
 
-    Args:
-      folder: its path, which need not exist.
-      need: bytes.
-      what: text for the message.
+    The folder need not exist; `need` is in bytes.
     """
     free = free_bytes(folder)
     if free < need:
@@ -105,9 +102,6 @@ def warn_of_space(folder, need, what):
     if "://" not in folder and (free := free_bytes(folder)) < need:
         console.warn(
             "%s: %s need %s, and %s are free there: make space, or the training will "
-            "end before its last step",
-            folder,
-            what,
-            size_text(need),
-            size_text(free),
+            "end before its last step"
+            % (folder, what, size_text(need), size_text(free))
         )

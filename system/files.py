@@ -26,9 +26,6 @@ _TOO_DEEP = "JSON of more than %d nested objects or lists" % _MOST_LEVELS
 _MOST_DIGITS = 300  # of an integer in JSON; parsing takes quadratic time
 
 
-# --- reading --------------------------------------------------------------------
-
-
 def read(path, most_bytes, remedy):
     """Reads a file of at most `most_bytes`; returns bytes.
 
@@ -63,10 +60,7 @@ def _unreadable(path, reason, remedy):
 
 
 def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
-    """Reads a file with a JSON object, and checks it against a `schema.Object`, if any.
-
-    Returns:
-      Dict.
+    """Reads a JSON object, a dict, and checks it against a `schema.Object`, if any.
 
     Raises:
       UserError: the file cannot be read, or has other content; it ends with `remedy`.
@@ -82,14 +76,9 @@ def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
 
 
 def parse_json_object(data, finite=False):
-    """Parses a JSON object.
+    """Parses a JSON object, a dict, from a string or from bytes of UTF-8.
 
-    Args:
-      data: string, or bytes of UTF-8.
-      finite: whether to refuse NaN and infinities, which Python writes but JSON lacks.
-
-    Returns:
-      Dict.
+    `finite`: whether to refuse NaN and infinities, which Python writes but JSON lacks.
 
     Raises:
       ValueError: with the reason, also for duplicate names, deep nesting and huge
@@ -160,8 +149,6 @@ def digest(path):
     return found.hexdigest()
 
 
-# --- writing --------------------------------------------------------------------
-
 _REPLACED = ".replaced"
 
 
@@ -192,15 +179,11 @@ def atomic_file(path, need=None, overwrite=True):
     target = _real_path(path)
     if kind := _other_kind(target):
         raise _not_writable(path, "it is a " + kind)
-    partial = _working_path(target)
-    with _writing(path, target, need):
-        try:
-            yield partial
-            if not overwrite and tf.io.gfile.exists(target):
-                raise _not_writable(path, "it is there already")
-            tf.io.gfile.rename(partial, target, overwrite=True)
-        finally:
-            remove(partial)
+    with _working_place(path, target, need) as partial:
+        yield partial
+        if not overwrite and tf.io.gfile.exists(target):
+            raise _not_writable(path, "it is there already")
+        tf.io.gfile.rename(partial, target, overwrite=True)
 
 
 @contextlib.contextmanager
@@ -245,17 +228,12 @@ def working_folder(path, need=None):
     Raises:
       UserError: the folder cannot be written, or its content of `need` bytes.
     """
-    target = _real_path(path)
-    partial = _working_path(target)
-    try:
-        tf.io.gfile.makedirs(partial)
-    except (OSError, tf.errors.OpError) as error:
-        raise _not_writable(path, error) from None
-    with _writing(path, target, need):
+    with _working_place(path, _real_path(path), need) as partial:
         try:
-            yield partial
-        finally:
-            remove(partial)
+            tf.io.gfile.makedirs(partial)
+        except (OSError, tf.errors.OpError) as error:
+            raise _not_writable(path, error) from None
+        yield partial
 
 
 def check_replaceable(folder, is_own=lambda names: False):
@@ -334,15 +312,21 @@ def _real_path(path):
 
 
 @contextlib.contextmanager
-def _writing(path, target, need):
-    """Turns errors that name the target or a working path into a `UserError`."""
+def _working_place(path, target, need):
+    """Yields a path beside the target, whose content is removed at the end.
+
+    Errors that name either path become a `UserError`.
+    """
+    partial = _working_path(target)
     try:
         with disk.explain_errors(target, need):
-            yield
+            yield partial
     except (OSError, tf.errors.OpError) as error:
         if target not in str(error):
             raise
         raise _not_writable(path, error) from None
+    finally:
+        remove(partial)
 
 
 def _not_writable(path, reason):

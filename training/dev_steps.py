@@ -147,29 +147,26 @@ def _keep_if_best(run, entry, diagnostics):
     if best and not score > best["score"]:
         return
     folder = os.path.join(settings.output_dir, BEST_FOLDER)
+    every = run.dev_evaluation.eval_steps
     record = {
         "metric": metric,
         "set": first,
         "score": score,
         "global_step": entry["global_step"],
-        "evaluated_every": run.dev_evaluation.eval_steps,
+        "evaluated_every": every,
     }
     dev_scores = {
         name: {each: found[each] for each in run.task.metrics}
         for name, found in entry["sets"].items()
     }
-    config = dict(
-        run.package.config,
-        selection="best by %s on %s, of evaluations every %d steps"
-        % (metric, first, run.dev_evaluation.eval_steps),
-    )
+    selection = "best by %s on %s, of evaluations every %d steps"
+    config = dict(run.package.config, selection=selection % (metric, first, every))
     with files.atomic_folder(folder, is_own=_is_best) as partial:
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
         if run.package.has_package:
             package = run.package._replace(config=config)
             run_package.write(partial, package, diagnostics, dev_scores)
         run_record.copy(settings.output_dir, partial)
-        files.write_whole(
-            os.path.join(partial, BEST_NAME), json.dumps(record, indent=2) + "\n"
-        )
+        path = os.path.join(partial, BEST_NAME)
+        files.write_whole(path, json.dumps(record, indent=2) + "\n")
     console.say("  best %s so far, kept in %s", metric, folder)

@@ -116,10 +116,8 @@ def take_cluster(strategy):
         return cluster
     if text is not None:
         console.warn(
-            "the environment variable TF_CONFIG is ignored: "
-            "`distribution_strategy`=%s is for one machine; several need %s",
-            strategy,
-            MULTI_WORKER,
+            "the environment variable TF_CONFIG is ignored: `distribution_strategy`=%s "
+            "is for one machine; several need %s" % (strategy, MULTI_WORKER)
         )
     return None
 
@@ -280,11 +278,9 @@ class PeerWatch(estimator.SessionRunHook):
                 return
             if elapsed >= WAITING_SAID_AFTER and not is_reported:
                 is_reported = True
-                console.say(
-                    "Waiting for %s of TF_CONFIG, for %d seconds at most",
-                    ", ".join(missing or self._peers),
-                    START_TIMEOUT,
-                )
+                names = ", ".join(missing or self._peers)
+                text = "Waiting for %s of TF_CONFIG, for %d seconds at most"
+                console.say(text, names, START_TIMEOUT)
 
     def _report_lost(self, reason):
         if not self._over.is_set():

@@ -31,14 +31,9 @@ def confusion_matrix(path, title, labels, matrix):
         axes.set_yticks(range(len(names)), names)
     if len(labels) <= _MAX_COUNTED:
         for row, column in np.ndindex(*matrix.shape):
-            axes.text(
-                column,
-                row,
-                str(matrix[row, column]),
-                ha="center",
-                va="center",
-                color="white" if fractions[row, column] > 0.5 else "black",
-            )
+            color = "white" if fractions[row, column] > 0.5 else "black"
+            text = str(matrix[row, column])
+            axes.text(column, row, text, ha="center", va="center", color=color)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     files.write_whole(path, buffer.getvalue())

@@ -135,10 +135,7 @@ class ProgressHook(estimator.SessionRunHook):
             self._has_warned = True
             console.warn(
                 "step %d: nothing is learned so far: %s; predicting the label "
-                "frequencies gives %.4f",
-                self.steps_done,
-                text,
-                self._baseline_loss,
+                "frequencies gives %.4f" % (self.steps_done, text, self._baseline_loss)
             )
         elif learns and self._has_warned and not self._has_recovered:
             self._has_recovered = True

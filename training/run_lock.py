@@ -83,10 +83,7 @@ def read_holder(path) -> Holder | None:
 
 
 def lock_file(path) -> bool | None:
-    """Locks a file for this process and writes a record of it.
-
-    Args:
-      path: what `lock_path` gives.
+    """Locks a file, see `lock_path`, for this process and writes a record of it.
 
     Returns:
       True; False where another process has the lock; None where there are no locks.
@@ -148,10 +145,7 @@ def _check_record(path, has_locks):
 
 
 def take(output_dir):
-    """Reserves the folder for the training run of this process, until `release`.
-
-    Args:
-      output_dir: the run's folder, which exists.
+    """Reserves an existing folder for the training run of this process.
 
     Raises:
       UserError: another training run holds it, or the lock file is no plain file.

@@ -183,7 +183,6 @@ class StopHook(estimator.SessionRunHook):
     """
 
     def __init__(self, request):
-        """Creates the hook of a `StopRequest`."""
         self._request = request
 
     def begin(self):

@@ -1,6 +1,5 @@
 """Downloads and archives, against a real server with chosen faults."""
 
-import hashlib
 import io
 import os
 import socket
@@ -48,8 +47,7 @@ def refused(url, target, *parts):
 
 def test_whole_file(server, target):
     server.redirects["/here.bin"] = "/f.bin"
-    sha256 = hashlib.sha256(DATA).hexdigest()
-    download.fetch_file(server.url + "/here.bin", str(target), sha256)
+    download.fetch_file(server.url + "/here.bin", str(target))
     assert target.read_bytes() == DATA
     assert os.listdir(target.parent) == ["f.bin"]
 
@@ -66,12 +64,6 @@ def test_broken_transfers(server, target):
     refused(server.url + "/f.bin", target, "run the same command again")
 
 
-def test_another_hash(server, target):
-    with pytest.raises(UserError, match=hashlib.sha256(DATA).hexdigest()):
-        download.fetch_file(server.url + "/f.bin", str(target), "0" * 64)
-    assert os.listdir(target.parent) == []
-
-
 def test_servers_that_do_not_answer(server, target, monkeypatch):
     refused(server.url + "/none.bin", target, "404")
     monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.05)
@@ -84,7 +76,7 @@ def test_servers_that_do_not_answer(server, target, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "url", ["file:///etc/hostname", "ftp://x/y", "f.bin", "http://["]
+    "url", ["file:///etc/hostname", "ftp://x/y", "f.bin", "http://[", "http://é..é/"]
 )
 def test_other_addresses(url, target):
     refused(url, target)
