@@ -33,21 +33,15 @@ class _Units(NamedTuple):
     axis: int
 
 
-# By the end of the variable's name.
-_UNITS = {
-    "output_weights": _Units("num_labels", 0),
-    "output_bias": _Units("num_labels", 0),
-    **{
-        end: _Units(cls.name + "_units", axis)
-        for cls in registry.METHODS.values()
-        for end, axis in cls.unit_axes.items()
-    },
-}
-
-
 def _find_units(name):
     """The `_Units` of a variable; None if it has the same shape in all packages."""
-    return next((units for end, units in _UNITS.items() if name.endswith(end)), None)
+    if name in ("output_weights", "output_bias"):
+        return _Units("num_labels", 0)
+    for cls in registry.METHODS.values():
+        for end, axis in cls.unit_axes.items():
+            if name.endswith(end):
+                return _Units(cls.name + "_units", axis)
+    return None
 
 
 class PackageStack(NamedTuple):

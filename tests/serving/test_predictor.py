@@ -15,7 +15,7 @@ from tasks import task_data
 from tests import small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
-from tuning import adapters, head, layer_norm, top_k
+from tuning import adapters, bitfit, head, layer_norm, top_k
 from weights import adapter_package, checkpoints, diagnosis
 
 MRPC = Task("mrpc", 8, ("0", "1"))
@@ -127,6 +127,7 @@ def test_tasks_that_trained_less_are_answered_beside_the_others(tmp_path, base, 
     tasks = (
         Task("upper", 6, ("a", "b"), other_method=adapters.Adapters(6, None, (1,))),
         Task("norms", 1, ("x", "y", "z"), other_method=layer_norm.LayerNorm()),
+        Task("biases", 1, ("p", "q"), other_method=bitfit.BitFit()),
         Task("score", 1, None, other_method=head.Head()),
     )
     folders = small_packages.write_packages(tmp_path, base, tasks)
@@ -142,7 +143,7 @@ def test_tasks_that_trained_less_are_answered_beside_the_others(tmp_path, base, 
         np.testing.assert_allclose(
             found, expected.reshape(6, -1), atol=1e-5, err_msg=name
         )
-    assert model.tasks == ["three", "upper", "norms", "score"]
+    assert model.tasks == ["three", "upper", "norms", "biases", "score"]
 
 
 def test_layers_of_its_own_are_refused(tmp_path, base):

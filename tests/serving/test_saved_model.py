@@ -15,7 +15,7 @@ from errors import UserError
 from serving import saved_model
 from tests import graph_variables, programs, small_packages
 from tests.small_packages import FOUR_TASKS, Task
-from tuning import adapters, head, layer_norm
+from tuning import adapters, bitfit, head, layer_norm
 from weights import adapter_package, base_model, checkpoints, model_variables
 
 TASKS = [task.name for task in FOUR_TASKS]
@@ -76,13 +76,14 @@ def test_packages_with_fewer_weights_share_a_model(tmp_path, base, packages):
     tasks = (
         Task("upper", 6, ("a", "b"), other_method=adapters.Adapters(6, None, (1,))),
         Task("norms", 1, ("x", "y", "z"), other_method=layer_norm.LayerNorm()),
+        Task("biases", 1, ("p", "q"), other_method=bitfit.BitFit()),
         Task("only", 1, None, other_method=head.Head()),
     )
     folders = small_packages.write_packages(tmp_path, base, tasks)
     # The first package has fewer weights than others.
-    folders = [folders[2], packages[0], *folders[:2]]
+    folders = [folders[3], packages[0], *folders[:3]]
     model = export(folders, base, tmp_path / "models")
-    inputs = inputs_of(["norms", "only", "pair", "upper", "norms", "upper"])
+    inputs = inputs_of(["norms", "only", "pair", "upper", "biases", "upper"])
     check_against_single_tasks(run(model, inputs), folders, base, inputs)
     with open(os.path.join(model, "assets", saved_model.TASKS_NAME)) as reader:
         content = json.load(reader)

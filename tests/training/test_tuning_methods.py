@@ -39,6 +39,7 @@ POLICIES = (
     ("top_k:3", None, "bert/(encoder/layer_.|pooler)/.*|%s" % HEAD, 0),
     ("layer_norm", None, "bert/.*/%s|%s" % (NORM, HEAD), -1),
     ("head", None, HEAD, 3),
+    ("bitfit", None, "bert/.*/(bias|beta)|%s" % HEAD, -1),
     ("adapters", "1", "bert/encoder/layer_1/.*/adapters/.*|"
      "bert/encoder/layer_[12]/.*/%s|%s" % (NORM, HEAD), 1),
 )  # fmt: skip
@@ -178,6 +179,7 @@ COUNTS = {
     "top_k:3": (5_472_002, 21_855_746, 38_840_322),
     "layer_norm": (10_754, 39_938, 102_402),
     "head": (770, 1_538, 2_050),
+    "bitfit": (26_882, 104_450, 274_434),
 }
 
 
@@ -230,7 +232,7 @@ def test_layers_are_read(text, layers):
 @pytest.mark.parametrize(
     ("text", "layers", "part"),
     [
-        ("all", None, "adapters, full, head, layer_norm, top_k:N"),
+        ("all", None, "adapters, bitfit, full, head, layer_norm, top_k:N"),
         ("top_k", None, "top_k:N"),
         ("head:2", None, "head:2"),
         ("top_k:0", None, "1 to 6"),
@@ -306,6 +308,7 @@ def saved_names(folder):
         ({"train_policy": "top_k:1"}, "bert/(encoder/layer_1|pooler)/.*", "top_k:1:"),
         ({"train_policy": "layer_norm"}, "bert/.*/%s" % NORM, "layer_norm: 160 layer"),
         ({"train_policy": "head"}, "-", "head: 34 head = 34 of 5,554 parameters"),
+        ({"train_policy": "bitfit"}, "bert/.*/(bias|beta)", "bitfit: 80 layer norms"),
         (
             {"adapter_layers": "1"},
             "bert/encoder/layer_1/.*(adapters|LayerNorm)/.*",
