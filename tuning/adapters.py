@@ -20,6 +20,7 @@ from tuning.method import Method, Setting, register
 # In the tables of a model that serves many tasks, an activation is its index here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
 
+_ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
 _ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
 
 _MOST_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
@@ -120,6 +121,23 @@ class Adapters(Method):
         layers = _unless_all(layers, num_layers)
         return cls(entry["size"], entry["init_scale"], layers, entry["activation"])
 
+    @classmethod
+    def from_checkpoint(cls, argument, shapes, settings, num_layers):
+        sizes = {}
+        for name, shape in shapes.items():
+            match = re.fullmatch(_ADAPTER % r"(\d{1,9})", name)
+            # `base_model.check_shapes` refuses more layers than the model has.
+            if match and len(shape) == 2 and int(match[1]) < num_layers:
+                sizes[int(match[1])] = shape[1]
+        if not sizes:
+            raise ValueError("it holds no adapters (no %s)" % (_ADAPTER % 0))
+        return cls(
+            sizes[min(sizes)],
+            settings.get("adapter_init_scale"),
+            _unless_all(sorted(sizes), num_layers),
+            settings.get("activation", "gelu"),
+        )
+
     def layer_hooks(self, index):
         if self.layers and index not in self.layers:
             return ()
@@ -162,13 +180,6 @@ class Adapters(Method):
 
 def _activate(index, x):
     return activations.ADAPTER_ACTIVATIONS[ACTIVATIONS[index]](x)
-
-
-def find_sizes(shapes):
-    """Sizes of the adapters of a checkpoint, a dict from name to shape, by layer."""
-    pattern = r"bert/encoder/layer_(\d{1,9})/attention/output/adapters/weights1"
-    matches = ((re.fullmatch(pattern, name), shape) for name, shape in shapes.items())
-    return {int(m[1]): shape[1] for m, shape in matches if m and len(shape) == 2}
 
 
 def _unless_all(layers, num_layers):

@@ -114,6 +114,22 @@ class Method:
                 )
         return method
 
+    @classmethod
+    def from_checkpoint(cls, argument, shapes, settings, num_layers):
+        """A method from a run's checkpoint.
+
+        Args:
+          argument: see `parse`.
+          shapes: dict from name to shape of the checkpoint's tensors.
+          settings: the run's settings, of `identity` and by flag name; {}: not known.
+          num_layers: number of the encoder's layers.
+
+        Raises:
+          ValueError: the checkpoint is of another method.
+        """
+        del shapes, settings
+        return cls.parse(argument, {}, num_layers)
+
     def identity(self, num_layers):
         """Entries of `run.json` that must agree to use a run's checkpoints, a dict."""
         entry = self.entry(num_layers)

@@ -16,7 +16,7 @@ from errors import UserError
 from inputs import features
 from system import files, schema
 from tasks import own_tasks, task_data
-from tuning import adapters, registry
+from tuning import registry
 from weights import (
     adapter_package,
     base_model,
@@ -134,28 +134,19 @@ def _read_record(folder, step):
 def _find_method(source, record, num_layers):
     """The `tuning.method.Method` of a checkpoint's run."""
     text = record.identity.get("train_policy", registry.DEFAULT.text)
-    cls, _ = registry.find_class(text)
+    cls, argument = registry.find_class(text)
     if not cls.has_packages:
         raise UserError(
             "`checkpoint`=%s is of `train_policy`=%s: the whole model was trained, "
             "which is no package; use it as `init_checkpoint`" % (source.path, text)
         )
-    sizes = adapters.find_sizes(source.shapes)
-    # `base_model.check_shapes` refuses more layers than the model has.
-    layers = sorted(layer for layer in sizes if layer < num_layers)
-    entry = {
-        "size": sizes[layers[0]] if layers else 0,
-        "layers": layers,
-        "init_scale": (record.settings or {}).get("adapter_init_scale"),
-        "activation": record.identity.get("activation", "gelu"),
-    }
+    settings = {**record.identity, **(record.settings or {})}
     try:
-        return registry.from_entry(text, entry, num_layers)
-    except ValueError:
+        return cls.from_checkpoint(argument, source.shapes, settings, num_layers)
+    except ValueError as error:
         raise UserError(
-            "`checkpoint`=%s holds %s, which does not fit `train_policy`=%s: give one "
-            "of such a run, as OUTPUT_DIR/model.ckpt-573 would be"
-            % (source.path, "adapters" if layers else "no adapters", text)
+            "`checkpoint`=%s: %s; give one of a run with --train_policy=%s, such as "
+            "OUTPUT_DIR/model.ckpt-573" % (source.path, error, text)
         ) from None
 
 
