@@ -11,6 +11,8 @@ compared between machines.
 import system.startup  # noqa: F401  (before TensorFlow)
 
 import collections
+import json
+import os
 import resource
 import time
 
@@ -20,6 +22,7 @@ from absl import flags
 
 import command_line
 import modeling
+import optimization
 from errors import reports_user_errors
 from training import classifier, estimators
 from training.estimator_compat import estimator
@@ -27,13 +30,20 @@ from tuning import registry
 
 FLAGS = flags.FLAGS
 
-_SIZES = {  # hidden size, layers, heads
+SIZES = {  # hidden size, layers, heads
+    "tiny": (64, 2, 4),
     "minilm": (384, 6, 12),
     "bert-base": (768, 12, 12),
     "bert-large": (1024, 24, 16),
 }
 _LABELS = 2
 _DEFAULT = registry.DEFAULT.text
+_RESULT_TEXT = """\
+%(step)-10s %(milliseconds)8.1f ms  %(examples_per_second)8.1f examples/s  \
+%(tokens_per_second)9.0f tokens/s  %(gflops)7.1f GFLOP/s  \
+%(fraction_of_limit).2f of the limit  (%(runs)d runs)
+           limit %(limit_gflops).1f GFLOP/s, first step after \
+%(first_step_seconds).1f s, peak memory so far %(peak_gb).2f GB"""
 # The graph optimizer would drop products whose results nobody uses.
 _NO_REWRITING = tf.ConfigProto()
 _NO_REWRITING.graph_options.rewrite_options.disable_meta_optimizer = True
@@ -61,9 +71,9 @@ def count_flops(config):
 
 def read_config(name):
     """The `modeling.BertConfig` of a preset or a file."""
-    if name not in _SIZES:
+    if name not in SIZES:
         return modeling.BertConfig.from_json_file(name)
-    hidden_size, layers, heads = _SIZES[name]
+    hidden_size, layers, heads = SIZES[name]
     return modeling.BertConfig(
         30522,
         hidden_size=hidden_size,
@@ -85,7 +95,9 @@ class TimedGraph:
             self._session.run(
                 [tf.global_variables_initializer(), tf.local_variables_initializer()]
             )
-        for _ in range(3):
+        self._session.run(operation)
+        self.first_run_ended = time.perf_counter()
+        for _ in range(2):
             self._session.run(operation)
         self.seconds = []
         self.processor_seconds = []  # of all threads of this process
@@ -141,17 +153,21 @@ def run_in_turns(models, seconds):
             model.run()
 
 
-def build_step(config, mode, method=None):
-    """The `TimedGraph` of a step on random ids."""
+def random_batch(config):
+    """A batch of random ids without padding: dict from name to array."""
     random = np.random.RandomState(0)
     shape = (FLAGS.batch_size, FLAGS.seq_length)
-    batch = {
+    return {
         "input_ids": random.randint(0, config.vocab_size, shape),
         "input_mask": np.ones(shape),
         "segment_ids": np.zeros(shape),
         "label_ids": random.randint(0, _LABELS, shape[:1]),
         "is_real_example": np.ones(shape[:1]),
     }
+
+
+def build_spec(config, mode, method=None):
+    """The `TPUEstimatorSpec` of a step on random ids, in the default graph."""
     model_fn = classifier.model_fn_builder(
         config,
         _LABELS,
@@ -172,14 +188,21 @@ def build_step(config, mode, method=None):
             method=method or read_method(_DEFAULT, 0),
         ),
     )
+    tf.set_random_seed(1)
+    # Variables, because constants would be folded into the graph.
+    features = {
+        name: tf.get_local_variable(
+            name, dtype=tf.int32, initializer=array.astype(np.int32)
+        )
+        for name, array in random_batch(config).items()
+    }
+    return model_fn(features, None, mode, {})
+
+
+def build_step(config, mode, method=None):
+    """The `TimedGraph` of a step on random ids."""
     with tf.Graph().as_default():
-        tf.set_random_seed(1)
-        # Variables, because constants would be folded into the graph.
-        features = {
-            name: tf.get_local_variable(name, initializer=array.astype(np.int32))
-            for name, array in batch.items()
-        }
-        spec = model_fn(features, None, mode, {})
+        spec = build_spec(config, mode, method)
         if mode == estimator.ModeKeys.TRAIN:
             operation = spec.train_op
         else:
@@ -238,37 +261,99 @@ def compare_to_products(config, title, mode, flops, frozen_flops):
 
     `flops` and `frozen_flops` are those of the step and of the matrix products.
     """
+    if device_type() == "GPU":
+        tf.config.experimental.reset_memory_stats("GPU:0")
+    started = time.perf_counter()
     model = build_step(config, mode)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    first_step = model.first_run_ended - started
+    peak = peak_memory()
     products = build_products(config)
     # Each twice, because its first run after the other's finds cold caches.
     run_in_turns([model] * 2 + [products] * 2, FLAGS.seconds)
-    limit = frozen_flops / np.median(products.seconds)
+    limit = frozen_flops / np.median(products.seconds) / 1e9
     seconds = np.median(model.seconds)
-    rate = FLAGS.batch_size / seconds
-    print(
-        "%-10s %8.1f ms  %8.1f examples/s  %9.0f tokens/s  %7.1f GFLOP/s  %.2f of the "
-        "limit  (%d runs)\n"
-        "           limit %.1f GFLOP/s, peak memory so far %.2f GB"
-        % (
-            *(title, 1e3 * seconds, rate, rate * FLAGS.seq_length),
-            *(flops / seconds / 1e9, flops / seconds / limit, len(model.seconds)),
-            *(limit / 1e9, peak / 1e9),
-        ),
-        flush=True,
-    )
-    for kind, micros in model.operations()[: FLAGS.trace]:
+    rate, speed = FLAGS.batch_size / seconds, flops / seconds / 1e9
+    result = {
+        "step": title,
+        "milliseconds": 1e3 * seconds,
+        "examples_per_second": rate,
+        "tokens_per_second": rate * FLAGS.seq_length,
+        "gflops": speed,
+        "fraction_of_limit": speed / limit,
+        "runs": len(model.seconds),
+        "limit_gflops": limit,
+        "first_step_seconds": first_step,
+        "peak_gb": peak,
+        "operations": model.operations()[: FLAGS.trace] if FLAGS.trace else [],
+    }
+    if FLAGS.json:
+        print(json.dumps(result), flush=True)
+        return
+    print(_RESULT_TEXT % result, flush=True)
+    for kind, micros in result["operations"]:
         print("           %8.1f ms  %s" % (micros / 1e3, kind))
+
+
+def device_type():
+    """The device that TensorFlow computes on: "GPU" or "CPU"."""
+    return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+
+
+def peak_memory():
+    """Peak memory of the GPU, or of this process, in GB."""
+    if device_type() == "GPU":
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9
+
+
+def print_losses(config, path):
+    """Prints the loss of evaluation, and those of five training steps, as JSON.
+
+    Weights come from the .npz file at `path`. If it does not exist, it is written with
+    the batch and with initial weights to which noise is added, because initial adapters
+    and biases hardly affect the loss.
+    """
+    modes = estimator.ModeKeys
+    with tf.Graph().as_default(), tf.Session() as session:
+        with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+            evaluation = build_spec(config, modes.EVAL)
+            variables = {modeling.base_name(v): v for v in tf.global_variables()}
+            training = build_spec(config, modes.TRAIN)
+        session.run(tf.global_variables_initializer())
+        session.run(tf.local_variables_initializer())
+        if not os.path.exists(path):
+            random = np.random.RandomState(1)
+            values = session.run(variables)
+            for name, value in values.items():
+                values[name] = random.normal(value, 0.05).astype(np.float32)
+            np.savez(path, **values, **random_batch(config))
+        with np.load(path) as arrays:
+            for name, variable in variables.items():
+                variable.load(arrays[name], session)
+        loss = session.run(evaluation.loss)
+        steps = [session.run([training.loss, training.train_op]) for _ in range(5)]
+        trained = optimization.trainable_variables()
+    result = {
+        "device": device_type(),
+        "loss": float(loss),
+        "training_losses": [float(each) for each, _ in steps],
+        "trained_parameters": sum(each.shape.num_elements() for each in trained),
+    }
+    print(json.dumps(result), flush=True)
 
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
     integer, switch = flags.DEFINE_integer, flags.DEFINE_bool
     precisions = list(classifier.PRECISIONS)
-    config_text = "minilm, bert-base, bert-large, or the path of a bert_config.json."
+    config_text = "%s, or the path of a bert_config.json." % ", ".join(SIZES)
     precision_text = "Of products with frozen weights."
     shards_text = "Intra-batch shards; as in training if not given."
     seconds_text = "How long each of training and prediction is timed."
+    losses_text = (
+        "Instead of times, print losses from the weights in this .npz file, which is "
+        "written with random ones if it does not exist."
+    )
     policy_text = (
         "As in run_classifier.py; adapters:3-5 has adapters only in these layers. "
         "Training steps of several policies are timed in turns, without the matrix "
@@ -292,6 +377,8 @@ def define_flags(flag_values):
             policy_text,
         ),
         (integer, "trace", 0, "Also list this many kinds of operations, by time."),
+        (switch, "json", False, "Print each result as a line of JSON."),
+        (flags.DEFINE_string, "losses", None, losses_text),
     )
     return {
         "Flags": [
@@ -308,6 +395,9 @@ def main(argv):
     config = read_config(FLAGS.config)
     if FLAGS.train_policy != [_DEFAULT]:
         compare_policies(config)
+        return
+    if FLAGS.losses:
+        print_losses(config, FLAGS.losses)
         return
     print(
         "%s, batch %d, length %d, adapters %d, shards %d, TensorFlow %s"

@@ -1,0 +1,255 @@
+"""Measures training and prediction on a GPU, with TensorFlow and with PyTorch.
+
+    python -m benchmarks.gpu --output=gpu.jsonl
+    python -m benchmarks.gpu --output=tiny.jsonl --tiny
+
+1. Losses on the GPU and in PyTorch, in float32, against those on the CPU.
+2. BERT-base and BERT-large with adapters, length 128, batches of 32 and 256, in
+   bfloat16 and TF32: benchmarks/step.py, plain and compiled, and in bfloat16
+   benchmarks/torch_adapters.py, eager and with torch.compile.
+3. With the first model, the slowest operations of TensorFlow's training step.
+
+Each part is a process with a time limit. Results are printed as they come, and appended
+to --output as lines of JSON. Parts for which no time is left are skipped.
+"""
+
+import system.startup  # noqa: F401  (before TensorFlow)
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import tensorflow.compat.v1 as tf
+from absl import flags
+
+import command_line
+from benchmarks import step
+from errors import UserError, reports_user_errors
+
+FLAGS = flags.FLAGS
+
+_LIMITS = {False: 90, True: 150}  # seconds of a part, by whether it compiles
+_LEAST_SECONDS = 10  # no part is started with less time left
+_TOLERANCE = 1e-3  # of losses
+_RESULT_TEXT = (
+    "%(step)-10s %(milliseconds)8.1f ms %(examples_per_second)8.1f examples/s, "
+    "%(fraction_of_limit).2f of the limit, first step %(first_step_seconds).1f s, "
+    "peak %(peak_gb).2f GB"
+)
+
+
+class PartError(Exception):
+    """The reason why a part has no result."""
+
+
+def read_results(command, limit, environment):
+    """Yields the objects that a command prints as lines of JSON, as they come.
+
+    Raises:
+      PartError: the command failed, or was stopped after `limit` seconds.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        ) as process,
+    ):
+
+        def stop():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(limit, stop)
+        timer.start()
+        try:
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield json.loads(line)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            stop()  # also the processes that it started
+        log.seek(0)
+        lines = log.read().split("\n")
+    if status == -signal.SIGKILL:
+        raise PartError("stopped after %d s" % limit)
+    if status:
+        raise PartError("failed: %s" % next(filter(None, reversed(lines)), status))
+
+
+class Report:
+    """Runs parts until the time is over; prints and writes their results."""
+
+    def __init__(self, path, minutes):
+        """Takes the file of the results, and the time for all parts."""
+        self._path = path
+        self._end = time.monotonic() + 60 * minutes
+        # (Case, step) -> its milliseconds at the speed of plain matrix products.
+        self._least = {}
+        self.has_failed = False
+
+    def write(self, part, text, **result):
+        """Prints a line, and appends a result to the file."""
+        print("%-40s %s" % (part, text), flush=True)
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"part": part, **result}) + "\n")
+
+    def run(self, part, command, limit=_LIMITS[False], **environment):
+        """Yields the results of a part's process; writes why it has no more."""
+        try:
+            left = self._end - time.monotonic()
+            if left < _LEAST_SECONDS:
+                raise PartError("skipped: no time is left, see --minutes")
+            yield from read_results(command, min(limit, left), environment)
+        except PartError as error:
+            self.write(part, error, error=str(error))
+
+    def compare(self, part, found, expected):
+        """Writes whether numbers are the expected ones."""
+        distance = max(abs(x - y) for x, y in zip(found, expected))
+        is_equal = distance <= _TOLERANCE  # not if it is NaN
+        self.has_failed |= not is_equal
+        text = "%s: differs by at most %.1e, %.0e is allowed" % (
+            *("as on the CPU" if is_equal else "FAILED", distance, _TOLERANCE),
+        )
+        self.write(part, text, found=found, expected=expected)
+
+    def time_steps(self, case, method, command, is_compiled):
+        """Runs a part that times steps; `case` is the same for all methods."""
+        part = "%s, %s" % (case, method)
+        for result in self.run(part, command, _LIMITS[is_compiled], USE_TF="0"):
+            key, duration = (case, result["step"]), result["milliseconds"]
+            if "fraction_of_limit" in result:
+                self._least[key] = result["fraction_of_limit"] * duration
+            else:  # PyTorch
+                result["fraction_of_limit"] = self._least.get(key, math.nan) / duration
+            self.write(part, _RESULT_TEXT % result, **result)
+            for name, microseconds in result.get("operations", ()):
+                print("%40s %9.3f ms  %s" % ("", microseconds / 1e3, name))
+
+
+def compare_losses(report, ours, theirs):
+    """Compares losses on the GPU and in PyTorch with those on the CPU.
+
+    `ours` and `theirs` are the commands.
+
+    Raises:
+      UserError: TensorFlow does not use the GPU.
+    """
+
+    def run(part, command, **environment):
+        return next(report.run(part, command, **environment), None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--precision=float32", "--losses=%s/weights.npz" % folder]
+        # Another number of shards would draw other random numbers.
+        ours = [*ours, *options, "--shards=1"]
+        on_cpu = run("losses on the CPU", ours, CUDA_VISIBLE_DEVICES="")
+        part = "losses on the GPU"
+        on_gpu = on_cpu and run(part, ours, NVIDIA_TF32_OVERRIDE="0")
+        if on_gpu:
+            if on_gpu["device"] != "GPU" and not FLAGS.tiny:
+                raise UserError(
+                    "TensorFlow does not use the GPU: TF_CPP_MIN_LOG_LEVEL=0 shows "
+                    'why. pip install "tensorflow[and-cuda]==%s" installs its libraries'
+                    % tf.version.VERSION
+                )
+            losses = (each["training_losses"] for each in (on_gpu, on_cpu))
+            report.compare(part, *losses)
+        part = "loss and trained parameters in PyTorch"
+        hidden = {"CUDA_VISIBLE_DEVICES": "", "USE_TF": "0"}
+        in_torch = on_cpu and run(part, [*theirs, *options], **hidden)
+        if in_torch:
+            names = ("loss", "trained_parameters")
+            values = ([each[name] for name in names] for each in (in_torch, on_cpu))
+            report.compare(part, *values)
+
+
+def describe_gpu():
+    """Name, memory and driver of the first GPU, as nvidia-smi shows them.
+
+    Raises:
+      UserError: there is none.
+    """
+    query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.check_output(["nvidia-smi", *query], text=True).split("\n")[0]
+    except (OSError, subprocess.CalledProcessError):
+        raise UserError(
+            "nvidia-smi finds no GPU; give --tiny to try the script on the CPU"
+        ) from None
+
+
+def make_commands(config, batch_size):
+    """The commands of benchmarks/step.py and benchmarks/torch_adapters.py."""
+    length, seconds = (16, 0.2) if FLAGS.tiny else (128, 2.0)
+    shared = [
+        *("--batch_size=%d" % batch_size, "--seq_length=%d" % length),
+        *("--adapter_size=64", "--seconds=%s" % seconds),
+    ]
+    sizes = zip(("hidden_size", "layers", "heads"), step.SIZES[config])
+    ours = [sys.executable, "-m", "benchmarks.step", "--json", "--config=" + config]
+    theirs = [FLAGS.torch_python, os.path.join("benchmarks", "torch_adapters.py")]
+    theirs += ["--%s=%d" % size for size in sizes]
+    return [*ours, *shared], [*theirs, *shared]
+
+
+def define_flags(flag_values):
+    """Defines this program's flags; returns the groups of its help."""
+    to = {"flag_values": flag_values}
+    torch_text = "Python that has PyTorch and transformers; this one if not given."
+    return {
+        "Flags": (
+            command_line.DEFINE_path("output", "File of the results.", **to),
+            flags.DEFINE_float("minutes", 10.0, "Time for all parts.", **to),
+            flags.DEFINE_string("torch_python", sys.executable, torch_text, **to),
+            flags.DEFINE_bool("tiny", False, "A tiny model, also on the CPU.", **to),
+        )
+    }
+
+
+@reports_user_errors(FLAGS)
+def main(argv):
+    del argv
+    command_line.check_required(FLAGS, ["output"])
+    report = Report(FLAGS.output, FLAGS.minutes)
+    machine = "tiny model" if FLAGS.tiny else describe_gpu()
+    report.write("TensorFlow %s" % tf.version.VERSION, machine, machine=machine)
+    configs, batch_sizes = ["bert-base", "bert-large"], [32, 256]
+    if FLAGS.tiny:
+        configs, batch_sizes = ["tiny"], [4]
+    compare_losses(report, *make_commands(configs[0], batch_sizes[0]))
+    trace = ["--trace=10"]
+    for precision, config, batch_size in itertools.product(
+        ("bfloat16", "float32"), configs, batch_sizes
+    ):
+        name = "TF32" if precision == "float32" else precision
+        case = "%s, %s, batch %d" % (config, name, batch_size)
+        ours, theirs = (
+            [*command, "--precision=" + precision]
+            for command in make_commands(config, batch_size)
+        )
+        report.time_steps(case, "plain", [*ours, "--xla=false", *trace], False)
+        report.time_steps(case, "compiled", [*ours, "--xla=true", *trace], True)
+        if precision == "bfloat16":
+            report.time_steps(case, "PyTorch eager", theirs, False)
+            report.time_steps(case, "torch.compile", [*theirs, "--compile"], True)
+        trace = []
+    return 1 if report.has_failed else 0
+
+
+if __name__ == "__main__":
+    command_line.run_program(main, __doc__, define_flags(FLAGS), FLAGS)
