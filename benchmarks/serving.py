@@ -109,12 +109,8 @@ def write_package(folder, seed):
 def write_single(folder, package):
     """Writes a SavedModel of one task's whole model."""
     config = package.bert_config
-    values = dict(
-        checkpoints.Checkpoint(FLAGS.init_checkpoint).iterate_values(
-            package.variables.frozen()
-        ),
-        **package.weights,
-    )
+    base = checkpoints.Checkpoint(FLAGS.init_checkpoint)
+    values = dict(base.iterate_values(package.variables.frozen()), **package.weights)
     with tf.Graph().as_default(), tf.Session() as session:
         inputs = {
             name: tf.placeholder(tf.int32, [None, None], name)
@@ -132,18 +128,16 @@ def write_single(folder, package):
         variables = tf.global_variables()
         feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
         session.run([v.initializer for v in variables], feed)
-        tf.saved_model.simple_save(
-            session, folder, inputs, {"scores": output.probabilities}
-        )
+        outputs = {"scores": output.probabilities}
+        tf.saved_model.simple_save(session, folder, inputs, outputs)
     return folder
 
 
 def print_size(title, folders):
     """Prints disk and memory of models that are loaded into one process."""
     code = "from benchmarks import serving; serving.print_memory(%r)" % folders
-    memory = subprocess.check_output(
-        [sys.executable, "-c", code], stderr=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-c", code]
+    memory = subprocess.check_output(command, stderr=subprocess.DEVNULL)
     paths = (path for folder in folders for path in pathlib.Path(folder).rglob("*"))
     disk = sum(path.stat().st_size for path in paths if path.is_file())
     print("%-44s %7.1f MB %11.1f MB" % (title, disk / 1e6, int(memory) / 1e6))

@@ -24,7 +24,7 @@ import command_line
 import modeling
 import optimization
 from errors import reports_user_errors
-from training import classifier, estimators
+from training import classifier, estimators, settings
 from training.estimator_compat import estimator
 from tuning import registry
 
@@ -137,12 +137,12 @@ def shards():
 
 def read_method(text, num_layers):
     """The `tuning.method.Method` of a flag's value."""
-    settings = {each.name: each.default for each in registry.all_settings()}
-    settings["adapter_size"] = FLAGS.adapter_size
+    given = {each.name: each.default for each in registry.all_settings()}
+    given["adapter_size"] = FLAGS.adapter_size
     name, _, layers = text.partition(":")
     if name == _DEFAULT:
-        text, settings["adapter_layers"] = name, layers
-    return registry.parse(text, settings, num_layers)
+        text, given["adapter_layers"] = name, layers
+    return registry.parse(text, given, num_layers)
 
 
 def run_in_turns(models, seconds):
@@ -178,12 +178,8 @@ def build_spec(config, mode, method=None):
         use_tpu=False,
         use_one_hot_embeddings=False,
         variant=classifier.Variant(
-            computation=classifier.Computation(
-                precision=FLAGS.precision,
-                xla=FLAGS.xla,
-                recompute_activations=FLAGS.recompute_activations,
-                gradient_accumulation_steps=FLAGS.gradient_accumulation_steps,
-                shards=shards(),
+            computation=settings.from_flags(
+                classifier.Computation, FLAGS, shards=shards()
             ),
             method=method or read_method(_DEFAULT, 0),
         ),
@@ -239,10 +235,9 @@ def build_products(config):
 
 def compare_policies(config):
     """Prints the time of a training step of each policy, measured in turns."""
-    policies = [
-        read_method(text, config.num_hidden_layers) for text in FLAGS.train_policy
-    ]
-    models = [build_step(config, estimator.ModeKeys.TRAIN, each) for each in policies]
+    num_layers = config.num_hidden_layers
+    methods = [read_method(text, num_layers) for text in FLAGS.train_policy]
+    models = [build_step(config, estimator.ModeKeys.TRAIN, each) for each in methods]
     run_in_turns(models, FLAGS.seconds * len(models))
     for text, model in zip(FLAGS.train_policy, models):
         ratios = np.divide(model.processor_seconds, models[0].processor_seconds)
@@ -370,12 +365,7 @@ def define_flags(flag_values):
         (integer, "gradient_accumulation_steps", 1, "As in run_classifier.py."),
         (integer, "shards", None, shards_text, 1),  # at least 1
         (flags.DEFINE_float, "seconds", 20.0, seconds_text),
-        (
-            flags.DEFINE_multi_string,
-            "train_policy",
-            [_DEFAULT],
-            policy_text,
-        ),
+        (flags.DEFINE_multi_string, "train_policy", [_DEFAULT], policy_text),
         (integer, "trace", 0, "Also list this many kinds of operations, by time."),
         (switch, "json", False, "Print each result as a line of JSON."),
         (flags.DEFINE_string, "losses", None, losses_text),
