@@ -8,7 +8,6 @@ those of adapters 1.3.0.
 
 import json
 import math
-from typing import NamedTuple
 
 from errors import UserError
 from exchange import hf_files
@@ -102,22 +101,16 @@ _CONFIG_SCHEMA = schema.Object(
 )
 
 
-class AdapterPlace(NamedTuple):
-    """A sublayer that can have an adapter."""
+def adapter_places(layers, name, sublayers=SUBLAYERS):
+    """Yields the scopes of sublayers in "bert", and the prefix of an adapter's tensors.
 
-    layer: int
-    entry: str  # of the config, by which the sublayer has one
-    scope: str  # of the sublayer in "bert"
-    prefix: str  # of the adapter's tensors
-
-
-def adapter_places(layers, name):
-    """Yields the `AdapterPlace`s of an adapter of some name in some layers."""
+    `name` is that of the adapter.
+    """
     for layer in layers:
-        for sublayer, entry in SUBLAYERS.items():
+        for sublayer in sublayers:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
             there = scope.replace("layer_", "layer.").replace("/", ".")
-            yield AdapterPlace(layer, entry, scope, "%s.adapters.%s." % (there, name))
+            yield scope, "%s.adapters.%s." % (there, name)
 
 
 def read_config(stated, bert_config, path):
@@ -180,17 +173,19 @@ def expected_shapes(config, name, bert_config, path):
     """
     H = bert_config.hidden_size
     scaling_shape = {"learned": (1,), "channel": (H,)}.get(str(config["scaling"]))
+    sublayers = [sublayer for sublayer, entry in SUBLAYERS.items() if config.get(entry)]
     shapes, sizes = {}, {}
-    for place in adapter_places(range(bert_config.num_hidden_layers), name):
-        if place.layer in config["leave_out"] or not config.get(place.entry):
+    for layer in range(bert_config.num_hidden_layers):
+        if layer in config["leave_out"]:
             continue
-        size = _bottleneck_size(config["reduction_factor"], place.layer, H, path)
-        sizes[place.scope] = size
+        size = _bottleneck_size(config["reduction_factor"], layer, H, path)
         tensor_shapes = ((size, H), (size,), (H, size), (H,))
-        for tensor, shape in zip(TENSORS.values(), tensor_shapes):
-            shapes[place.prefix + tensor] = shape
-        if scaling_shape:
-            shapes[place.prefix + "scaling"] = scaling_shape
+        for scope, prefix in adapter_places([layer], name, sublayers):
+            sizes[scope] = size
+            for tensor, shape in zip(TENSORS.values(), tensor_shapes):
+                shapes[prefix + tensor] = shape
+            if scaling_shape:
+                shapes[prefix + "scaling"] = scaling_shape
     if not sizes:
         raise UserError(
             "%s describes no adapter in any layer of the base model." % path

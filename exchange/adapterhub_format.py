@@ -134,7 +134,7 @@ def _convert_weights(found, config, name, sizes, size, bert_config, folder):
     shapes = ((H, size), (1, size), (size, H), (1, H))
     weights = {}
     layers = range(bert_config.num_hidden_layers)
-    for _, _, scope, prefix in adapterhub_config.adapter_places(layers, name):
+    for scope, prefix in adapterhub_config.adapter_places(layers, name):
         for (variable, tensor), shape in zip(adapterhub_config.TENSORS.items(), shapes):
             value = np.zeros(shape)
             if scope in sizes:
@@ -250,7 +250,7 @@ def format_files(package):
         "dropout_prob": classifier.HEAD_DROPOUT,
     }
     weights = {}
-    for _, _, scope, prefix in adapterhub_config.adapter_places(layers, name):
+    for scope, prefix in adapterhub_config.adapter_places(layers, name):
         for variable, tensor in adapterhub_config.TENSORS.items():
             value = package.weights["bert/%s/adapters/%s" % (scope, variable)]
             value = value.T if "weights" in variable else value[0]

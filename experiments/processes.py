@@ -165,9 +165,8 @@ class _Sweep:
 
     def __init__(self, jobs, settings, at_a_time, start):
         self.settings, self._at_a_time, self._start = settings, at_a_time, start
-        self.known = results.read_all(
-            settings.work_dir, {*jobs, *(job.trained for job in jobs)}
-        )
+        wanted = {*jobs, *(job.trained for job in jobs)}
+        self.known = results.read_all(settings.work_dir, wanted)
         self.waiting = [job for job in jobs if not is_done(job, self.known)]
         self.running: list = []
 
@@ -176,10 +175,8 @@ class _Sweep:
         for job in list(self.waiting):
             if len(self.running) == self._at_a_time:
                 return
-            trained = job.trained
-            if trained != job and (
-                trained in self.waiting or any(p.job == trained for p in self.running)
-            ):
+            unfinished = [*self.waiting, *(process.job for process in self.running)]
+            if job.trained != job and job.trained in unfinished:
                 continue
             self.waiting.remove(job)
             self._start_job(job)
