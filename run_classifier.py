@@ -23,7 +23,6 @@ from training import (
     dev_steps,
     distribution,
     estimators,
-    flag_checks,
     run_checks,
     run_lock,
     run_text,
@@ -258,46 +257,51 @@ class Plan(NamedTuple):
     run: task_inputs.TaskRun
 
 
+def set_task_flags():
+    """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
+
+    Returns the `task_data.Task`; raises a `UserError` if there is none.
+    """
+    task, folder = glue_data.select_task(
+        FLAGS.task_name, FLAGS.task_config, FLAGS.data_dir
+    )
+    if not folder:
+        command_line.check_required(FLAGS, ["data_dir"])
+    adapter_package.check_task(task)
+    FLAGS.data_dir = folder
+    if task.max_seq_length and not FLAGS["max_seq_length"].present:
+        FLAGS.max_seq_length = task.max_seq_length
+    return task
+
+
 def make_plan():
     """Checks everything, and reads all examples that the run needs, into a `Plan`."""
-    flag_checks.check_flags(FLAGS)
-    strategy = FLAGS.distribution_strategy
-    cluster = distribution.take_cluster(strategy)
-    distribution.check_batch(
-        strategy, cluster, FLAGS.train_batch_size, FLAGS.gradient_accumulation_steps
-    )
+    command_line.check_required(FLAGS, ["bert_config_file", "vocab_file", "output_dir"])
+    task = set_task_flags()
+    given = settings.from_flags(settings.Settings, FLAGS)
+    given.check()
     tokenization.validate_case_matches_checkpoint(
         FLAGS.do_lower_case, FLAGS.init_checkpoint
     )
-    task = flag_checks.set_task_flags(FLAGS)
-    flag_checks.check_keep_best(FLAGS, task)
-    needed = flag_checks.select_splits(task, FLAGS)
+    run_settings = given.run._replace(devices=given.complete_devices())
+    needed = run_checks.select_splits(given, task)
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
+    is_given = FLAGS["do_lower_case"].present
+    tokenization.check_case(
+        FLAGS.do_lower_case, is_given, tokenizer.vocab, FLAGS.vocab_file
+    )
     package = adapter_package.read(FLAGS.adapters) if FLAGS.adapters else None
     examples = {
         split.name: task_data.read_examples(task, FLAGS.data_dir, split)
         for split in needed
     }
-    run_settings = settings.from_flags(
-        settings.Run,
-        FLAGS,
-        devices=settings.from_flags(
-            settings.Devices,
-            FLAGS,
-            cluster=cluster,
-            shards=flag_checks.count_shards(FLAGS),
-        ),
-    )
     if FLAGS.do_train:
         run_settings = _add_steps(run_settings, len(examples[task.train.name]))
-    variant = run_checks.make_variant(FLAGS, task, config, package)
-    initial = run_checks.check_model(
-        FLAGS, task, config, tokenizer, package, variant, run_settings.is_chief
-    )
-    inputs = settings.from_flags(
-        settings.Inputs, FLAGS, length_multiple=XLA_LENGTHS if FLAGS.xla else 1
-    )
+    given = given._replace(run=run_settings)
+    variant = run_checks.make_variant(given, task, config, package)
+    initial = run_checks.check_model(given, task, config, tokenizer, package, variant)
+    inputs = given.data._replace(length_multiple=XLA_LENGTHS if FLAGS.xla else 1)
     run = task_inputs.TaskRun(
         task=task,
         inputs=task_inputs.TaskInputs(task, examples, tokenizer, inputs, run_settings),
@@ -305,7 +309,7 @@ def make_plan():
         package=_package_settings(task, config, variant.method, initial),
         training=initial.training,
         diagnostics=initial.diagnostics,
-        dev_evaluation=settings.from_flags(settings.DevEvaluation, FLAGS),
+        dev_evaluation=given.dev_evaluation,
         plots=FLAGS.plots,
         ablated=layer_ranges.format_layers(variant.ablated_layers),
     )
@@ -406,7 +410,7 @@ def main(argv):
 
 def _check_data():
     """Does what --check says."""
-    task = flag_checks.set_task_flags(FLAGS)
+    task = set_task_flags()
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)

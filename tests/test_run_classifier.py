@@ -170,7 +170,7 @@ def test_features_on_tpu_fill_batches_of_evaluation_and_prediction(pairs, tmp_pa
         task,
         examples,
         tokenization.FullTokenizer(VOCAB),
-        settings.Inputs(pairs["data_dir"], VOCAB, True, 32, True),
+        settings.Data(pairs["data_dir"], VOCAB, True, 32, True),
         run_settings,
     )
     assert len(examples[dev.name]) == 10

@@ -1,4 +1,4 @@
-"""Checks of config, vocabulary, checkpoint, package and folder against each other."""
+"""Checks of settings, task, config, vocabulary, checkpoint, package and folder."""
 
 import os
 from typing import Any, NamedTuple
@@ -6,13 +6,11 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 import modeling
-import tokenization
 from errors import UserError
 from inputs import features
-from model import layer_ranges
 from system import console, disk, files, schema, wording
 from tasks import own_tasks
-from training import classifier, distribution, flag_checks, run_lock, run_text
+from training import classifier, dev_steps, distribution, run_lock, run_text
 from weights import (
     adapter_package,
     checkpoints,
@@ -32,93 +30,124 @@ class InitialState(NamedTuple):
     base: checkpoints.Checkpoint | None  # `init_checkpoint`
 
 
-def check_model(flags, task, config, tokenizer, package, variant, is_chief=True):
+def select_splits(settings, task):
+    """The `task_data.Split`s that a run with `settings.Settings` reads.
+
+    Raises:
+      UserError: the task lacks one, or the metric `keep_best` cannot be used.
+    """
+    run, (eval_steps, keep_best) = settings.run, settings.dev_evaluation
+    if keep_best and keep_best not in task.metrics:
+        raise UserError(
+            "`keep_best`=%s: the metrics of %s are %s"
+            % (keep_best, task.title, ", ".join(task.metrics))
+        )
+    dev_steps.check(run.output_dir, keep_best)
+    selected, train = [], (task.train,) if task.train else ()
+    use = "use the model of %s (`do_predict`=true with the `output_dir` of that task)"
+    eval_field = "do_eval" if run.do_eval else "eval_steps"
+    for field, is_wanted, splits, entries in (
+        ("do_train", run.do_train, train, '"train"'),
+        (eval_field, run.do_eval or eval_steps, task.dev, '"dev" or "dev_share"'),
+        ("do_predict", run.do_predict, task.test, '"test"'),
+    ):
+        if is_wanted and not splits:
+            remedy = use % task.model_of
+            if task.config_file:
+                remedy = "name one in %s, %s" % (task.config_file, entries)
+            raise UserError(
+                "`%s`: task %s has no set for it; %s" % (field, task.title, remedy)
+            )
+        selected += splits if is_wanted else ()
+    return selected
+
+
+def check_model(settings, task, config, tokenizer, package, variant):
     """Checks config, vocabulary, checkpoint and output directory against each other.
 
-    Of several machines, only the chief writes. Returns an `InitialState`.
+    Of several machines, only the chief writes. `package` is None without `adapters`.
+    Returns an `InitialState`.
     """
-    method = variant.method
+    data, run, method = settings.data, settings.run, variant.method
     method.check(config)
-    features.check_seq_length(flags.max_seq_length, config.max_position_embeddings)
+    features.check_seq_length(data.max_seq_length, config.max_position_embeddings)
     features.check_vocabulary(
-        flags.vocab_file, tokenizer.vocab, config.vocab_size, flags.bert_config_file
-    )
-    tokenization.check_case(
-        flags.do_lower_case,
-        flags["do_lower_case"].present,
+        data.vocab_file,
         tokenizer.vocab,
-        flags.vocab_file,
+        config.vocab_size,
+        settings.model.bert_config_file,
     )
     base = None
-    if flags.init_checkpoint:
-        base = checkpoints.Checkpoint(flags.init_checkpoint)
+    if settings.model.init_checkpoint:
+        base = checkpoints.Checkpoint(settings.model.init_checkpoint)
     # Ablated adapters too: folder, record and package are those of the whole model.
     variables = model_variables.model_variables(config, method, num_outputs(task))
-    identity = _make_identity(flags, task, config, package, method, base)
-    settings = training_settings(flags, task) if flags.do_train else None
+    identity = _make_identity(settings, task, config, package, method, base)
+    training = training_settings(settings, task) if run.do_train else None
     step_reached = run_record.check(
-        flags.output_dir,
+        run.output_dir,
         identity,
-        settings,
+        training,
         variables.shapes,
         variables.trained(),
-        flags.checkpoint_content,
+        run.checkpoint_content,
     )
-    if base is None and step_reached is None and not flags.allow_random_base:
+    allow_random_base = settings.model.allow_random_base
+    if base is None and step_reached is None and not allow_random_base:
         raise UserError(
             "no `init_checkpoint`: BERT would be %s random values; give the "
             "bert_model.ckpt of a pre-trained BERT, or `allow_random_base` to do so"
             % ("frozen at" if variables.frozen() else "trained from")
         )
     if base is not None:
-        report = _check_base(flags, base, variables, package, identity)
+        report = _check_base(base, variables, package, identity, allow_random_base)
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
-            _check_head(flags, task)
+            _check_head(base.path, run.do_train, task)
         _show_base(base, report)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     run_text.log_trained_variables(variables, counts, method)
-    if is_chief:
-        _write_record(flags, identity, settings, counts)
+    if run.is_chief:
+        _write_record(run, identity, training, counts)
     else:
-        record = os.path.join(flags.output_dir, run_record.FILE_NAME)
+        record = os.path.join(run.output_dir, run_record.FILE_NAME)
         distribution.wait_for(record)
     diagnostics, previous = diagnosis.Diagnostics(), None
     if step_reached is not None:
-        diagnostics = run_record.read_diagnostics(flags.output_dir)
-        previous = run_record.read(flags.output_dir).get("training")
+        diagnostics = run_record.read_diagnostics(run.output_dir)
+        previous = run_record.read(run.output_dir).get("training")
     elif package is not None:
         diagnostics, previous = package.diagnostics, package.config["settings"]
-    elif not flags.do_train:
+    elif not run.do_train:
         shapes = base.shapes if base is not None else ()
         untrained = [name for name in variables.trained() if name not in shapes]
         if untrained:
             diagnostics = diagnosis.diagnose_untrained(untrained)
-    return InitialState(step_reached, diagnostics, settings or previous or {}, base)
+    return InitialState(step_reached, diagnostics, training or previous or {}, base)
 
 
-def _write_record(flags, identity, settings, counts):
-    if flags.do_train:
-        adapter_package.check_replaceable(run_package.package_folder(flags.output_dir))
+def _write_record(run, identity, training, counts):
+    if run.do_train:
+        adapter_package.check_replaceable(run_package.package_folder(run.output_dir))
     try:
-        with disk.explain_errors(flags.output_dir):
-            tf.io.gfile.makedirs(flags.output_dir)
-            if flags.do_train:
-                run_lock.take(flags.output_dir)
-        run_record.write(flags.output_dir, identity, settings, counts)
+        with disk.explain_errors(run.output_dir):
+            tf.io.gfile.makedirs(run.output_dir)
+            if run.do_train:
+                run_lock.take(run.output_dir)
+        run_record.write(run.output_dir, identity, training, counts)
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
             "`output_dir`=%s cannot be written (%s): give a folder that can"
-            % (flags.output_dir, " ".join(str(error).split()))
+            % (run.output_dir, " ".join(str(error).split()))
         ) from None
 
 
-def _check_base(flags, base, variables, package, identity):
+def _check_base(base, variables, package, identity, allow_random_base):
     """The `checkpoints.LoadReport` of `init_checkpoint`, or a `UserError`."""
     shapes = variables.shapes
     if package is not None:
         shapes = variables.frozen()
-    report = base.check_fit(shapes, variables.task_specific(), flags.allow_random_base)
+    report = base.check_fit(shapes, variables.task_specific(), allow_random_base)
     if package is not None:
         _check_package(package, identity, base)
     base.check_values(
@@ -147,13 +176,13 @@ def _show_base(base, report):
         )
 
 
-def _check_head(flags, task):
+def _check_head(init_checkpoint, is_trained, task):
     """Refuses a head of `init_checkpoint` that was trained with other labels.
 
     In the checkpoint the head's outputs have positions only; the `run.json` beside it,
     if there is one, has their labels.
     """
-    record = run_record.read(os.path.dirname(flags.init_checkpoint))
+    record = run_record.read(os.path.dirname(init_checkpoint))
     if record is None:
         return
     there, labels = record["identity"], list(task.labels)
@@ -168,7 +197,7 @@ def _check_head(flags, task):
             "`init_checkpoint`=%s has the head of task %s, whose outputs are the "
             "labels %s (%s beside it); those of task %s are %s: %s"
             % (
-                flags.init_checkpoint,
+                init_checkpoint,
                 there["task"],
                 schema.json_text(there["labels"]),
                 run_record.FILE_NAME,
@@ -177,7 +206,7 @@ def _check_head(flags, task):
                 remedy,
             )
         )
-    if flags.do_train:
+    if is_trained:
         console.say("Training starts from the head of task %s", there["task"])
     elif there["task"] != (task.model_of or task.name):
         console.warn(
@@ -208,55 +237,36 @@ def num_outputs(task):
     return 1 if task.is_regression else len(task.labels)
 
 
-def make_variant(flags, task, config, package):
-    """The `classifier.Variant` of the flags; arguments as in `check_model`."""
-    num_layers = config.num_hidden_layers
-    method = flag_checks.parse_method(flags, num_layers)
+def make_variant(settings, task, config, package):
+    """The `classifier.Variant` of a run; arguments as in `check_model`."""
+    tuning, num_layers = settings.tuning, config.num_hidden_layers
+    method = tuning.parse_method(num_layers)
     if package is not None:
         if not method.has_packages:
             raise UserError(
                 "`train_policy`=%s starts from no package, `adapters`=%s: all of BERT "
                 "is trained, so give a checkpoint alone, `init_checkpoint`"
-                % (method.text, flags.adapters)
+                % (method.text, settings.model.adapters)
             )
         adapter_package.check_fit(package, method.identity(num_layers))
         method = package.method
     return classifier.Variant(
         is_regression=task.is_regression,
         method=method,
-        ablated_layers=_ablated_layers(flags, method, num_layers),
+        ablated_layers=tuning.parse_ablated_layers(method, num_layers),
     )
 
 
-def _ablated_layers(flags, method, num_layers):
-    if not flags.ablate_adapter_layers:
-        return ()
-    name, text = "ablate_adapter_layers", flags.ablate_adapter_layers
-    if flags.do_train:
-        raise UserError(
-            "`%s`=%s removes trained adapters for evaluation and prediction; train "
-            "first, or without some with `adapter_layers`" % (name, text)
-        )
-    layers = layer_ranges.parse_layers(name, text, num_layers)
-    there = [layer for layer in range(num_layers) if method.layer_hooks(layer)]
-    if not set(layers) <= set(there):
-        raise UserError(
-            "`%s`=%s: only layers %s have adapters (`train_policy`=%s)"
-            % (name, text, layer_ranges.format_layers(there) or "none", method.text)
-        )
-    return layers
-
-
-def _make_identity(flags, task, config, package, method, base):
+def _make_identity(settings, task, config, package, method, base):
     identity = {
         "task": task.model_of or task.name,
         "labels": list(task.labels),
         **method.identity(config.num_hidden_layers),
         "bert_config": config.to_dict(),
-        "vocabulary": files.digest(flags.vocab_file),
-        "do_lower_case": flags.do_lower_case,
-        "max_seq_length": flags.max_seq_length,
-        "checkpoint_content": flags.checkpoint_content,
+        "vocabulary": files.digest(settings.data.vocab_file),
+        "do_lower_case": settings.data.do_lower_case,
+        "max_seq_length": settings.data.max_seq_length,
+        "checkpoint_content": settings.run.checkpoint_content,
     }
     if task.config_file:
         identity["task_config"] = own_tasks.task_entries(task)
@@ -267,8 +277,8 @@ def _make_identity(flags, task, config, package, method, base):
     return identity
 
 
-def training_settings(flags, task):
-    """Settings that must agree to resume a run, by flag, and the training file."""
+def training_settings(settings, task):
+    """Settings that must agree to resume a run, by name, and the training file."""
     names = (
         "train_batch_size",
         "learning_rate",
@@ -279,6 +289,6 @@ def training_settings(flags, task):
         "precision",
         "seed",
     )
-    rows = os.path.join(flags.data_dir, task.train.filename)
-    settings = {name: flags[name].value for name in names}
-    return {**settings, "train_rows": files.digest(rows)}
+    values = settings.by_name()
+    rows = os.path.join(settings.data.data_dir, task.train.filename)
+    return {**{name: values[name] for name in names}, "train_rows": files.digest(rows)}

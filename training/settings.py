@@ -1,25 +1,92 @@
-"""Settings of a run by topic; their fields are named like the flags."""
+"""Settings of a run by topic: their fields are named like the flags.
 
-from typing import NamedTuple
+The annotation of a number has its range. `Settings.check` looks at settings alone;
+`run_checks` at task, model and folder too.
+"""
 
-from training import distribution
+from types import SimpleNamespace
+from typing import Annotated, Any, NamedTuple
+
+from errors import UserError
+from model import layer_ranges
+from system import schema
+from training import classifier, distribution, estimators
+from tuning import registry
+from weights import checkpoints
+
+_MAX_INT = 2**31 - 1  # TensorFlow counts some things in integers of 32 bits.
+_Count = Annotated[int, schema.integer(1, _MAX_INT)]
+_CountOrZero = Annotated[int, schema.integer(0, _MAX_INT)]
 
 
-def from_flags(topic, flags, **others):
-    """A `NamedTuple` of a topic; its fields have the values of flags or `others`."""
-    values = {name: flags[name].value for name in topic._fields if name in flags}
-    return topic(**{**values, **others})
-
-
-class Inputs(NamedTuple):
+class Data(NamedTuple):
     """From text to batches."""
 
     data_dir: str
     vocab_file: str
     do_lower_case: bool
-    max_seq_length: int
+    max_seq_length: int  # see `features.check_seq_length`
     dynamic_padding: bool  # ignored on TPU
     length_multiple: int = 1  # of the lengths that dynamic padding pads to
+
+
+class Model(NamedTuple):
+    """The encoder, and the weights that a run starts from."""
+
+    bert_config_file: str
+    init_checkpoint: str | None
+    allow_random_base: bool
+    adapters: str | None  # folder of a package
+
+
+MethodSettings = NamedTuple(
+    "MethodSettings",
+    [(each.name, Annotated[Any, each.allowed]) for each in registry.all_settings()],
+)
+
+
+class Tuning(NamedTuple):
+    """The tuning method."""
+
+    train_policy: str
+    method_settings: MethodSettings
+    ablate_adapter_layers: str | None
+
+    def parse_method(self, num_layers):
+        """The `tuning.method.Method`; a `UserError` if there is none such."""
+        settings = self.method_settings._asdict()
+        try:
+            return registry.parse(self.train_policy, settings, num_layers)
+        except UserError:
+            raise
+        except ValueError as error:
+            text = "`train_policy`=%.80s: %s" % (self.train_policy, error)
+            raise UserError(text) from None
+
+    def parse_ablated_layers(self, method, num_layers):
+        """Layers without their adapters, ascending; a `UserError` if they have none."""
+        if not self.ablate_adapter_layers:
+            return ()
+        name, text = "ablate_adapter_layers", self.ablate_adapter_layers
+        layers = layer_ranges.parse_layers(name, text, num_layers)
+        there = [layer for layer in range(num_layers) if method.layer_hooks(layer)]
+        if not set(layers) <= set(there):
+            raise UserError(
+                "`%s`=%s: only layers %s have adapters (`train_policy`=%s)"
+                % (name, text, layer_ranges.format_layers(there) or "none", method.text)
+            )
+        return layers
+
+
+class Optimization(NamedTuple):
+    """Duration and learning rate, and how an update is computed."""
+
+    learning_rate: Annotated[float, schema.number(above=0)]
+    num_train_epochs: Annotated[float, schema.number(above=0, most=10_000)]
+    warmup_proportion: Annotated[float, schema.number(0, 1)]
+    adam_bias_correction: bool
+    gradient_accumulation_steps: _Count
+    computation: classifier.Computation
 
 
 class Devices(NamedTuple):
@@ -30,23 +97,27 @@ class Devices(NamedTuple):
     tpu_zone: str | None = None
     gcp_project: str | None = None
     master: str | None = None
-    num_tpu_cores: int = 8
-    iterations_per_loop: int = 1000
+    num_tpu_cores: _Count = 8
+    iterations_per_loop: _Count = 1000
     distribution_strategy: str = distribution.NONE  # one of `distribution.STRATEGIES`
     cluster: distribution.Cluster | None = None  # of several machines
     shards: int = 1  # see `estimators.cpu_shards`
 
 
 class Run(NamedTuple):
-    """Batches, steps, checkpoints and devices."""
+    """What a run does; its batches, steps, output and devices."""
 
     output_dir: str
-    train_batch_size: int
-    eval_batch_size: int
-    predict_batch_size: int
-    save_checkpoints_steps: int
-    seed: int
+    train_batch_size: _Count
+    eval_batch_size: _Count
+    predict_batch_size: _Count
+    save_checkpoints_steps: _Count
+    seed: _CountOrZero
     write_graph: bool = False  # for TensorBoard and other tools
+    checkpoint_content: str = checkpoints.ALL  # one of `checkpoints.CONTENTS`
+    do_train: bool = False
+    do_eval: bool = False
+    do_predict: bool = False
     num_train_steps: int | None = None  # None: no training
     num_warmup_steps: int | None = None
     devices: Devices = Devices()
@@ -60,5 +131,133 @@ class Run(NamedTuple):
 class DevEvaluation(NamedTuple):
     """Evaluations on the dev sets while training."""
 
-    eval_steps: int = 0  # steps between two; 0: none
+    eval_steps: _CountOrZero = 0  # steps between two; 0: none
     keep_best: str | None = None  # metric of the best checkpoint; None: none is kept
+
+
+class Settings(NamedTuple):
+    """All settings of a run."""
+
+    data: Data
+    model: Model
+    tuning: Tuning
+    optimization: Optimization
+    run: Run
+    dev_evaluation: DevEvaluation
+
+    def by_name(self):
+        """The values of all topics by name, a dict."""
+        return {name: value for name, _, value in _iterate_fields(self)}
+
+    def check(self):
+        """Refuses values and combinations that no run can have: a `UserError`."""
+        for name, kind, value in _iterate_fields(self):
+            for allowed in filter(None, getattr(kind, "__metadata__", ())):
+                if not allowed.accepts(value):
+                    raise UserError(
+                        "`%s`=%.40r: it must be %s" % (name, value, allowed.allowed)
+                    )
+        values = self.by_name()
+        for text, is_given in _contradictions(SimpleNamespace(**values)).items():
+            if is_given:
+                raise UserError(text % values)
+
+    def complete_devices(self):
+        """The `Devices` with cluster and shards; a `UserError` for TF_CONFIG or batch.
+
+        XLA uses all cores for one batch; replicas run in parallel already.
+        """
+        run, strategy = self.run, self.run.devices.distribution_strategy
+        cluster, shards = distribution.take_cluster(strategy), 1
+        parts = self.optimization.gradient_accumulation_steps
+        distribution.check_batch(strategy, cluster, run.train_batch_size, parts)
+        is_alone = strategy == distribution.NONE and not run.devices.use_tpu
+        if is_alone and not self.optimization.computation.xla:
+            is_scored = run.do_eval or self.dev_evaluation.eval_steps
+            sizes = [run.train_batch_size // parts] * run.do_train
+            sizes += [run.eval_batch_size] * bool(is_scored)
+            sizes += [run.predict_batch_size] * bool(is_scored or run.do_predict)
+            shards = estimators.cpu_shards(sizes)
+        return run.devices._replace(cluster=cluster, shards=shards)
+
+
+def from_flags(topic, flags, **others):
+    """A `NamedTuple` of a topic; its fields have the values of flags or `others`.
+
+    Fields that are topics are made in the same way.
+    """
+    values = {}
+    for name, kind in topic.__annotations__.items():
+        if name in flags:
+            values[name] = flags[name].value
+        elif hasattr(kind, "_fields"):
+            values[name] = from_flags(kind, flags)
+    return topic(**{**values, **others})
+
+
+def _iterate_fields(topic):
+    """Yields name, annotation and value of each field that is no topic itself."""
+    for name, kind in topic.__annotations__.items():
+        value = getattr(topic, name)
+        if hasattr(kind, "_fields"):
+            yield from _iterate_fields(value)
+        else:
+            yield name, kind, value
+
+
+def _contradictions(s):
+    """Messages about settings that contradict each other, with whether they do."""
+    cores, parts = s.num_tpu_cores, s.gradient_accumulation_steps
+    is_distributed = s.distribution_strategy != distribution.NONE
+    is_scored = s.do_eval or s.eval_steps  # Scores need predictions.
+    over_cores = "does not divide over `num_tpu_cores`=%(num_tpu_cores)d"
+    return {
+        "At least one of `do_train`, `do_eval` or `do_predict` must be True: give "
+        "`do_train`=true, `do_eval`=true or `do_predict`=true": not (
+            s.do_train or s.do_eval or s.do_predict
+        ),
+        "`train_batch_size`=%(train_batch_size)d does not divide into "
+        "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d equal parts": (
+            s.do_train and s.train_batch_size % parts
+        ),
+        "`adapters` needs its base model, `init_checkpoint`": (
+            s.adapters and not s.init_checkpoint
+        ),
+        "`checkpoint_content`=%(checkpoint_content)s needs the base model whenever a "
+        "checkpoint is used: give `init_checkpoint`, and no `allow_random_base`": (
+            s.checkpoint_content == checkpoints.TRAINED
+            and (s.allow_random_base or not s.init_checkpoint)
+        ),
+        "`ablate_adapter_layers`=%(ablate_adapter_layers)s removes trained adapters "
+        "for evaluation and prediction; train first, or without some with "
+        "`adapter_layers`": s.ablate_adapter_layers and s.do_train,
+        "`keep_best`=%(keep_best)s needs evaluations while training, `eval_steps`": (
+            s.keep_best and not s.eval_steps
+        ),
+        "`eval_steps`=%(eval_steps)d needs `do_train`=true: it evaluates while "
+        "training": s.eval_steps and not s.do_train,
+        "`eval_steps`=%(eval_steps)d is not possible with "
+        "`distribution_strategy`=%(distribution_strategy)s: run `do_eval`=true on a "
+        "copy of `output_dir`": (
+            s.eval_steps and s.distribution_strategy == distribution.MULTI_WORKER
+        ),
+        "`distribution_strategy`=%(distribution_strategy)s is for GPUs; `use_tpu`=true "
+        "needs none": s.use_tpu and is_distributed,
+        "`use_tpu`=true needs the TPU: its name, `tpu_name`, or address, `master`": (
+            s.use_tpu and not (s.tpu_name or s.master)
+        ),
+        "`precision`=float16: a TPU has no float16; give bfloat16": (
+            s.use_tpu and s.precision == "float16"
+        ),
+        "`train_batch_size`=%(train_batch_size)d " + over_cores + ", in "
+        "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d parts each: "
+        "give a multiple of " + str(cores * parts): (
+            s.use_tpu and s.do_train and s.train_batch_size % (cores * parts)
+        ),
+        "`eval_batch_size`=%(eval_batch_size)d " + over_cores + ": give a multiple of "
+        "it": s.use_tpu and is_scored and s.eval_batch_size % cores,
+        "`predict_batch_size`=%(predict_batch_size)d " + over_cores + ": give a "
+        "multiple of it": (
+            s.use_tpu and (is_scored or s.do_predict) and s.predict_batch_size % cores
+        ),
+    }

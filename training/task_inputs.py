@@ -24,7 +24,7 @@ class TaskInputs:
     Attributes:
       task: a `task_data.Task`.
       examples: dict from a split's name to its `features.InputExample`s.
-      settings: a `settings.Inputs`.
+      settings: a `settings.Data`.
     """
 
     def __init__(self, task, examples, tokenizer, settings, run):
