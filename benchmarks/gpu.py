@@ -87,7 +87,7 @@ def read_results(command, limit, environment):
     if status == -signal.SIGKILL:
         raise PartError("stopped after %d s" % limit)
     if status:
-        raise PartError("failed: %s" % next(filter(None, reversed(lines)), status))
+        raise PartError("no result: %s" % next(filter(None, reversed(lines)), status))
 
 
 class Report:
@@ -114,7 +114,7 @@ class Report:
             if left < _LEAST_SECONDS:
                 raise PartError("skipped: no time is left, see --minutes")
             yield from read_results(command, min(limit, left), environment)
-        except PartError as error:
+        except (PartError, OSError) as error:
             self.write(part, error, error=str(error))
 
     def compare(self, part, found, expected):

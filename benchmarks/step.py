@@ -308,8 +308,8 @@ def print_losses(config, path):
     the batch and with initial weights to which noise is added, because initial adapters
     and biases hardly affect the loss.
     """
-    modes = estimator.ModeKeys
-    with tf.Graph().as_default(), tf.Session() as session:
+    modes, session_config = estimator.ModeKeys, estimators.session_config(shards())
+    with tf.Graph().as_default(), tf.Session(config=session_config) as session:
         with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
             evaluation = build_spec(config, modes.EVAL)
             variables = {modeling.base_name(v): v for v in tf.global_variables()}
