@@ -13,6 +13,8 @@ import command_line
 from errors import UserError, reports_user_errors
 from inputs import glue_fetch
 from tasks import own_tasks, task_data
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tasks.task_data import Split, Task
 
 
@@ -28,10 +30,10 @@ def _test(title, rows, *texts, name="test", index="index", **settings):
 
 
 _NO_HEADER = {"has_header": False, "num_fields": 4}
-_BINARY = ("0", "1")
-_ENTAILMENT = ("entailment", "not_entailment")
+_BINARY = Classification(("0", "1"))
+_ENTAILMENT = Classification(("entailment", "not_entailment"))
 # BERT's order, which published MNLI checkpoints share.
-_NLI = ("contradiction", "entailment", "neutral")
+_NLI = Classification(("contradiction", "entailment", "neutral"))
 _SENTENCES = ("sentence1", "sentence2")
 _QUESTION = ("question", "sentence")
 _QUESTIONS = ("question1", "question2")
@@ -68,13 +70,11 @@ _ROWS = (
         assemble=glue_fetch.assemble_mrpc,
     ),
     Task(
-        "sts-b", "STS-B", (), ("spearman", "pearson"),
+        "sts-b", "STS-B", Regression((0.0, 5.0)), ("spearman", "pearson"),
         train=_split("train", 5749, *_SENTENCES, "score"),
         dev=(_split("dev", 1500, *_SENTENCES, "score"),),
         test=(_test("STS-B", 1379, *_SENTENCES),),
         sources=(_DATA + "STS-B.zip",),
-        is_regression=True,
-        label_range=(0.0, 5.0),
     ),
     Task(
         "qqp", "QQP", _BINARY, ("f1", "accuracy"),
@@ -196,7 +196,7 @@ class DataProcessor:
         return task_data.read_examples(self.task, data_dir, self.task.test[0])
 
     def get_labels(self):
-        return list(self.task.labels)
+        return list(self.task.type.labels)
 
 
 class ColaProcessor(DataProcessor):

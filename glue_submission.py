@@ -9,7 +9,6 @@ import system.startup  # noqa: F401  (before TensorFlow)
 
 import io
 import os
-import re
 import zipfile
 
 import tensorflow.compat.v1 as tf
@@ -21,11 +20,9 @@ from glue_data import GLUE_TASKS
 from system import files
 from system.wording import pluralize
 from tasks import submission_file
-from tasks.task_data import find_label_problem
 
 _MAX_BYTES = 1 << 25  # QQP's test set is the largest: 391,000 rows of ten bytes.
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # A fixed date makes equal files an equal zip.
-_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
 def _find_problem(task, split, data):
@@ -47,10 +44,8 @@ def _find_problem(task, split, data):
             problem = "%s, expected 2" % pluralize(len(fields), "tab-separated field")
         elif fields[0] != str(row):
             problem = "index %.80r, expected %d" % (fields[0], row)
-        elif task.is_regression and not _DECIMAL.fullmatch(fields[1]):
-            problem = "%.80r is not a decimal number" % fields[1]
         else:
-            problem = find_label_problem(task, fields[1])
+            problem = task.type.find_prediction_problem(fields[1])
         if problem:
             return "line %d: %s" % (row + 2, problem)
     rows = len(lines) - 1

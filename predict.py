@@ -275,21 +275,21 @@ def _write_to_standard_output(data):
 
 
 def _output_columns(model):
-    """Names of the output's columns, with one for each label of any task."""
-    labels = [label for task in model.tasks for label in model.labels(task)]
-    names = ["line", "task"]
-    names += ["label", "probability"] if labels else []
-    names += [] if all(map(model.labels, model.tasks)) else ["score"]
-    return names + list(dict.fromkeys("probability_" + label for label in labels))
+    """Names of the output's columns, of all tasks."""
+    found = [name for task in model.tasks for name in model.output_columns(task)]
+    first = [name for name in ("label", "probability", "score") if name in found]
+    return ["line", "task", *dict.fromkeys([*first, *found])]
 
 
 def _output_values(row, prediction):
     """The values of a row of the output: dict from column name to value."""
     values = {"line": row.line, "task": row.task}
-    if prediction.score is not None:
-        return dict(values, score=_shorten(prediction.score))
-    values.update(label=prediction.label, probability=_shorten(prediction.probability))
-    for label, probability in prediction.probabilities.items():
+    if prediction.label is not None:
+        values["label"] = prediction.label
+    for name in ("probability", "score"):
+        if getattr(prediction, name) is not None:
+            values[name] = _shorten(getattr(prediction, name))
+    for label, probability in (prediction.probabilities or {}).items():
         values["probability_" + label] = _shorten(probability)
     return values
 

@@ -5,7 +5,6 @@ import system.startup  # noqa: F401  (before TensorFlow)
 import os
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 from absl import flags
 
@@ -26,7 +25,6 @@ from training import (
     run_checks,
     run_lock,
     run_text,
-    scoring,
     settings,
     signals,
     task_inputs,
@@ -353,17 +351,17 @@ def _package_settings(task, config, method, initial):
 
 def make_model_fn(plan):
     """The `model_fn` of this run."""
-    run, mean_label, adapters_checkpoint = plan.run, 0.0, None
-    if run.task.is_regression and FLAGS.do_train:
-        examples = run.inputs.examples[run.task.train.name]
-        mean_label = float(np.mean(scoring.read_labels(run.task, examples)))
+    run, initial_bias, adapters_checkpoint = plan.run, 0.0, None
+    if FLAGS.do_train:
+        labels = run.task.type.read_labels(run.inputs.examples[run.task.train.name])
+        initial_bias = run.task.type.initial_bias(labels)
     if plan.package is not None:
         adapters_checkpoint = run_package.write_checkpoint(
             plan.package, FLAGS.output_dir, FLAGS.use_tpu
         )
     return classifier.model_fn_builder(
         bert_config=plan.config,
-        num_labels=run_checks.num_outputs(run.task),
+        num_labels=run.task.type.num_outputs,
         init_checkpoint=FLAGS.init_checkpoint,
         learning_rate=FLAGS.learning_rate,
         num_train_steps=run.settings.num_train_steps,
@@ -371,7 +369,7 @@ def make_model_fn(plan):
         use_tpu=FLAGS.use_tpu,
         use_one_hot_embeddings=FLAGS.use_tpu,
         variant=plan.variant._replace(
-            initial_score=mean_label,
+            initial_bias=initial_bias,
             computation=settings.from_flags(
                 classifier.Computation, FLAGS, shards=run.settings.devices.shards
             ),

@@ -27,6 +27,7 @@ import modeling
 from errors import reports_user_errors
 from serving import saved_model
 from system import files
+from tasks.classification import Classification
 from training import classifier
 from tuning import adapters
 from weights import adapter_package, base_model, checkpoints, model_variables
@@ -90,8 +91,7 @@ def write_package(folder, seed):
     package_config = adapter_package.make_config(
         {
             "name": "task%d" % seed,
-            "labels": _LABELS,
-            "is_regression": False,
+            **Classification(tuple(_LABELS)).package_entries(),
             "metrics": ["accuracy"],
         },
         config,

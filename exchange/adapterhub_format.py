@@ -18,7 +18,7 @@ import safetensors.numpy
 from errors import UserError, printable
 from exchange import adapterhub_config, hf_files
 from system import schema
-from training import classifier
+from tasks import task_type
 
 CONFIG_NAME = "adapter_config.json"
 HEAD_CONFIG_NAME = "head_config.json"
@@ -241,13 +241,13 @@ def format_files(package):
     labels = {label: i for i, label in enumerate(package.labels)}
     head_config = {
         "head_type": "classification",
-        "num_labels": len(package.labels) or 1,
+        "num_labels": package.task_type.num_outputs,
         "layers": 1,
         "activation_function": None,
         "label2id": labels or None,
         "use_pooler": True,
         "bias": True,
-        "dropout_prob": classifier.HEAD_DROPOUT,
+        "dropout_prob": task_type.HEAD_DROPOUT,
     }
     weights = {}
     for scope, prefix in adapterhub_config.adapter_places(layers, name):

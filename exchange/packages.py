@@ -9,7 +9,9 @@ from errors import UserError, printable
 from exchange import adapterhub_format, hf_tokenizer, hugging_face
 from inputs import features
 from model import layer_ranges
-from training import classifier
+from tasks import task_type
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tuning import adapters
 from weights import (
     adapter_package,
@@ -19,7 +21,6 @@ from weights import (
 )
 
 README_NAME = "README.md"
-_METRICS = {True: ["spearman", "pearson"], False: ["accuracy"]}
 
 
 # --- the base model -------------------------------------------------------------
@@ -118,8 +119,9 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
     if new_head_seed is None:
         task, head = _import_head(folder, bert_config, options)
     else:
-        task = _describe_task(options)
-        head = _new_head(bert_config, task, new_head_seed)
+        kind = _find_task_type(options)
+        task = _describe_task(options, kind)
+        head = _new_head(bert_config, kind, new_head_seed)
     config = adapter_package.make_config(
         task,
         bert_config,
@@ -158,25 +160,25 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
     return adapter_package.read(output), notes
 
 
-def _describe_task(options, is_regression=False):
-    """The package's entry "task"; its labels are in the task's order."""
+def _find_task_type(options, has_number_head=False):
+    """The `task_type.TaskType`; its labels are in the task's order."""
     task = options.task
     if task is not None:
-        labels = list(task.labels)
+        labels = list(task.type.labels)
         if options.labels is not None and sorted(options.labels) != sorted(labels):
             raise UserError(
                 "`labels`=%s are not the labels of `task_name`=%s: give %s in the "
                 "order of the head's outputs"
                 % (",".join(options.labels), task.name, ", ".join(labels) or "none")
             )
-        return adapter_package.describe_task(task, task.model_of)
+        return task.type
     labels = options.labels or []
-    if labels and is_regression:
+    if labels and has_number_head:
         raise UserError(
             "`labels`=%s: the head has one output, a number without labels; leave the "
             "flag out" % ",".join(labels)
         )
-    if not labels and not is_regression:
+    if not labels and not has_number_head:
         raise UserError(
             "`task_name`=%s is not a task of GLUE (%s): give its labels in the order "
             "of the head's outputs, `labels`=A,B, or a task file, `task_config`"
@@ -186,11 +188,17 @@ def _describe_task(options, is_regression=False):
         raise UserError(
             "`labels`=%s: labels must be distinct and not empty" % ",".join(labels)
         )
+    return Regression() if has_number_head else Classification(tuple(labels))
+
+
+def _describe_task(options, kind):
+    """The package's entry "task"."""
+    if options.task is not None:
+        return adapter_package.describe_task(options.task, options.task.model_of)
     return {
         "name": options.name,
-        "labels": labels,
-        "is_regression": is_regression,
-        "metrics": _METRICS[is_regression],
+        **kind.package_entries(),
+        "metrics": list(kind.default_metrics),
         "text_columns": None,
     }
 
@@ -205,9 +213,8 @@ def _import_head(folder, bert_config, options):
             % (folder, adapterhub_format.HEAD_CONFIG_NAME)
         )
     count = len(head.bias)
-    is_regression = count == 1
-    if head.labels is not None and not is_regression:
-        task_labels = options.task.labels if options.task else head.labels
+    if head.labels is not None and count > 1:
+        task_labels = options.task.type.labels if options.task else head.labels
         if options.labels is None:
             if sorted(task_labels) == sorted(head.labels):
                 options = options._replace(labels=head.labels)
@@ -219,17 +226,16 @@ def _import_head(folder, bert_config, options):
                 "%s; leave the flag out"
                 % (",".join(options.labels), folder, printable(",".join(head.labels)))
             )
-    entries = _describe_task(options, is_regression)
-    labels = entries["labels"]
-    wanted = len(labels) or 1
-    if count != wanted or entries["is_regression"] != is_regression:
+    kind = _find_task_type(options, has_number_head=count == 1)
+    entries = _describe_task(options, kind)
+    if count != kind.num_outputs:
         raise UserError(
             "the head in `input_dir`=%s has %d outputs, task %s needs %d: give the "
             "task and labels that it was trained on, `task_name` and `labels`"
-            % (folder, count, entries["name"], wanted)
+            % (folder, count, entries["name"], kind.num_outputs)
         )
-    order = [0]
-    if not is_regression:
+    order = list(range(count))
+    if kind.labels:
         if options.labels is None:
             raise UserError(
                 "the labels of the head in `input_dir`=%s are %s: give the labels %s "
@@ -237,22 +243,22 @@ def _import_head(folder, bert_config, options):
                 % (
                     folder,
                     printable(", ".join(head.labels or ["unnamed"])),
-                    ", ".join(labels),
-                    ",".join(labels),
+                    ", ".join(kind.labels),
+                    ",".join(kind.labels),
                 )
             )
-        order = [options.labels.index(label) for label in labels]
+        order = [options.labels.index(label) for label in kind.labels]
     return entries, {
         "output_weights": head.weights[order],
         "output_bias": head.bias[order],
     }
 
 
-def _new_head(bert_config, task, seed):
-    shape = [len(task["labels"]) or 1, bert_config.hidden_size]
+def _new_head(bert_config, kind, seed):
+    shape = [kind.num_outputs, bert_config.hidden_size]
     return {
         "output_weights": modeling.truncated_normal(
-            np.random.RandomState(seed), shape, classifier.HEAD_INITIALIZER_RANGE
+            np.random.RandomState(seed), shape, task_type.HEAD_INITIALIZER_RANGE
         ),
         "output_bias": np.zeros(shape[:1], np.float32),
     }

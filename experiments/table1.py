@@ -3,7 +3,6 @@
 import os
 import statistics
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 import glue_data
@@ -155,8 +154,8 @@ def _write_submissions(study, page, lines):
         for task in map(glue_data.get_task, ("wnli", "ax")):
             for split in task.test:
                 path = os.path.join(folder, split.submission_file)
-                predictions = np.zeros(split.rows, np.int64)
-                submission_file.write_submission(task, split, predictions, path)
+                texts = [task.type.labels[0]] * split.rows
+                submission_file.write_submission(texts, path)
         commands.append(
             "# %s\npython glue_submission.py --output_dirs=%s --zip=%s.zip"
             % (name, folder, folder)

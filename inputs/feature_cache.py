@@ -14,18 +14,18 @@ from inputs import features
 from system import files
 
 # Part of the key: raise it whenever the same example gives other features.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _MAX_KEY_BYTES = 1 << 20  # A key file is far smaller.
 
 
 def cache_key(
-    data_file, split, vocab_file, do_lower_case, label_list, max_seq_length, padded_to
+    data_file, split, vocab_file, do_lower_case, task_type, max_seq_length, multiple
 ):
     """Everything that shapes a file of features, as JSON text.
 
-    `data_file` holds the rows of a `task_data.Split`; `padded_to` is the number of
-    examples with those that fill up the last batch.
+    `data_file` holds the rows of a `task_data.Split`; their number of features is
+    filled up to a `multiple`.
     """
     return json.dumps(
         {
@@ -35,19 +35,24 @@ def cache_key(
             "part": split.holdout,
             "vocabulary": files.digest(vocab_file),
             "do_lower_case": bool(do_lower_case),
-            "labels": label_list and list(label_list),
+            "task_type": repr(task_type),
             "max_seq_length": max_seq_length,
-            "examples": padded_to,
+            "multiple": multiple,
         },
         sort_keys=True,
     )
 
 
-def build_features(examples, label_list, max_seq_length, tokenizer, output_file, key):
+def build_features(write, output_file, key):
     """Writes a file of features, unless it is up to date.
 
-    The arguments are those of `features.file_based_convert_examples_to_features`, and
-    the `cache_key`. Returns the examples' `TextCounts`, new or stored.
+    Args:
+      write: function that writes the file and returns its `features.TextCounts`.
+      output_file: path of the file.
+      key: its `cache_key`.
+
+    Returns:
+      The `TextCounts`, new or stored.
 
     Raises:
       UserError: the file cannot be written.
@@ -59,9 +64,7 @@ def build_features(examples, label_list, max_seq_length, tokenizer, output_file,
     try:
         if tf.io.gfile.exists(key_file):
             tf.io.gfile.remove(key_file)
-        counts = features.file_based_convert_examples_to_features(
-            examples, label_list, max_seq_length, tokenizer, output_file
-        )
+        counts = write()
         stored = {
             "key": key,
             "sha256": files.digest(output_file),

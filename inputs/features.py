@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
@@ -10,10 +11,15 @@ from errors import UserError
 from inputs import example_order
 from system import console, files, wording
 
+NOT_LOGGED = 5  # The first examples are logged: those of smaller numbers.
+
 # Records that are parsed at once for their lengths.
 PARSED_TOGETHER = 1024
 
 _RECORD_OVERHEAD = 200  # bytes beside the sequences: names, label, checksums
+_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
+_CLASS_ID = tf.FixedLenFeature([], tf.int64)
+_NUMBER = tf.FixedLenFeature([], tf.float32)
 
 
 @dataclasses.dataclass(eq=False)
@@ -23,16 +29,12 @@ class InputExample:
     guid: str  # unique
     text_a: str
     text_b: str | None = None  # for tasks of pairs
-    label: str | None = None  # for regression a number as text; None: unknown
+    label: str | None = None  # None: unknown
     line: int | None = None  # in the example's file, from 1; None: in no file
 
 
 class PaddingInputExample:
-    """An example that fills up the last batch on TPU.
-
-    TPU batches have one size, so an incomplete batch would be dropped, and its test
-    examples with it.
-    """
+    """An example that fills up the last batch on TPU, in the original program."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,6 +57,7 @@ class TextCounts:
     unknown: int = 0  # pieces that are [UNK]
     longest: int = 0  # pieces of the longest example, its [CLS] and [SEP] among them
     truncated: int = 0  # examples that are longer than the sequence length
+    features: int = 0  # that are written
 
     def add(self, tokens_a, tokens_b, max_seq_length):
         """Counts an example; `tokens_b` is [] for a single text."""
@@ -88,17 +91,16 @@ def count_texts(examples, tokenizer, max_seq_length):
     return counts
 
 
-def feature_spec(seq_length, is_regression=False):
+def feature_spec(seq_length, label=_CLASS_ID):
     """The features of a record: dict from name to `tf.FixedLenFeature`.
 
-    Sequences have the shape [seq_length], the label and `is_real_example` [].
+    Sequences have the shape [seq_length], `is_real_example` []; `label` is the
+    feature of the label.
     """
     sequence = tf.FixedLenFeature([seq_length], tf.int64)
     return {
-        "input_ids": sequence,
-        "input_mask": sequence,
-        "segment_ids": sequence,
-        "label_ids": tf.FixedLenFeature([], tf.float32 if is_regression else tf.int64),
+        **dict.fromkeys(_SEQUENCES, sequence),
+        "label_ids": label,
         "is_real_example": tf.FixedLenFeature([], tf.int64),
     }
 
@@ -106,10 +108,7 @@ def feature_spec(seq_length, is_regression=False):
 def convert_single_example(
     ex_index, example, label_list, max_seq_length, tokenizer, counts=None
 ):
-    """Converts an example to features: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
-
-    A pair is truncated by removing the last piece of its longer text until it fits. A
-    second text without word pieces counts as none.
+    """Converts an example to features, as the original program does.
 
     Args:
       ex_index: number of the example; the first five are logged.
@@ -125,7 +124,27 @@ def convert_single_example(
     if isinstance(example, PaddingInputExample):
         empty = [0] * max_seq_length
         return InputFeatures(empty, empty, empty, 0, is_real_example=False)
+    label = example.label
+    label_id = float(label) if label_list is None else label_list.index(label)
+    values = encode_example(
+        ex_index, example, label_id, max_seq_length, tokenizer, counts
+    )
+    return InputFeatures(*(values[name] for name in _SEQUENCES), label_id)
 
+
+def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=None):
+    """Encodes an example as `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
+
+    A pair is truncated by removing the last piece of its longer text until it fits. A
+    second text without word pieces counts as none.
+
+    Args:
+      label_id: the label as a number or array, or None.
+      others: see `convert_single_example`.
+
+    Returns:
+      Dict with the names of `feature_spec`.
+    """
     tokens_a, tokens_b = _tokenize(tokenizer, example)
     if counts is not None:
         counts.add(tokens_a, tokens_b, max_seq_length)
@@ -139,30 +158,28 @@ def convert_single_example(
     if tokens_b:
         tokens += [*tokens_b, "[SEP]"]
         segment_ids += [1] * (len(tokens_b) + 1)
-    input_ids = tokenizer.convert_tokens_to_ids(tokens)
     padding = [0] * (max_seq_length - len(tokens))
-    input_mask = [1] * len(tokens)
+    values = {
+        "input_ids": tokenizer.convert_tokens_to_ids(tokens) + padding,
+        "input_mask": [1] * len(tokens) + padding,
+        "segment_ids": segment_ids + padding,
+        "label_ids": label_id,
+        "is_real_example": 1,
+    }
+    if index < NOT_LOGGED:
+        _log_example(example, tokens, values)
+    return values
 
-    label = example.label
-    label_id = float(label) if label_list is None else label_list.index(label)
-    features = InputFeatures(
-        input_ids + padding, input_mask + padding, segment_ids + padding, label_id
-    )
-    if ex_index < 5:
-        _log_example(example, tokens, features)
-    return features
 
-
-def _log_example(example, tokens, features):
+def _log_example(example, tokens, values):
     tf.logging.info("*** Example ***")
     tf.logging.info("guid: %s", example.guid)
     tf.logging.info(
         "tokens: %s", " ".join(tokenization.printable_text(x) for x in tokens)
     )
-    for name in ("input_ids", "input_mask", "segment_ids"):
-        values = getattr(features, name)
-        tf.logging.info("%s: %s", name, " ".join(str(value) for value in values))
-    tf.logging.info("label: %s (id = %s)", example.label, features.label_id)
+    for name in _SEQUENCES:
+        tf.logging.info("%s: %s", name, " ".join(map(str, values[name])))
+    tf.logging.info("label: %s (id = %s)", example.label, values["label_ids"])
 
 
 def _truncate_seq_pair(tokens_a, tokens_b, max_length):
@@ -175,24 +192,48 @@ def _truncate_seq_pair(tokens_a, tokens_b, max_length):
 def file_based_convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer, output_file
 ):
-    """Writes the features of examples to a TFRecord file, whole or not at all.
+    """Writes the features of examples as the original program does.
 
     Args:
       examples: list of `InputExample` and `PaddingInputExample`.
       label_list: labels in order; None for regression.
       max_seq_length: length of the sequences.
       tokenizer: a `tokenization.FullTokenizer`.
+      output_file: path of the TFRecord file.
+    """
+
+    def featurize(index, example):
+        found = convert_single_example(
+            index, example, label_list, max_seq_length, tokenizer
+        )
+        return [dict(vars(found), label_ids=found.label_id)]
+
+    spec = feature_spec(max_seq_length, _NUMBER if label_list is None else _CLASS_ID)
+    write_features(examples, featurize, spec, output_file)
+
+
+def write_features(examples, featurize, spec, output_file, multiple=1):
+    """Writes the features of examples to a TFRecord file, whole or not at all.
+
+    Args:
+      examples: list of examples.
+      featurize: function of an example's number and the example; returns its features,
+        a list of dicts with the names of the spec. Values that are missing are zero.
+      spec: dict from name to `tf.FixedLenFeature`.
       output_file: path of the file.
+      multiple: features of zeros fill up their number to a multiple of it. TPU batches
+        have one size, so an incomplete last batch would be dropped.
 
     Returns:
-      The `TextCounts` of the examples.
+      The number of features, without those of zeros.
     """
-    counts = TextCounts()
+    count = 0
     progress = tqdm(
         examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
     )
     # An entry of a mask takes a byte, the id of a word piece at most three.
-    need = len(examples) * (5 * max_seq_length + _RECORD_OVERHEAD)
+    (seq_length,) = spec["input_ids"].shape
+    need = len(examples) * (5 * seq_length + _RECORD_OVERHEAD)
     with (
         files.atomic_file(output_file, need) as partial,
         tf.io.TFRecordWriter(partial) as writer,
@@ -200,25 +241,25 @@ def file_based_convert_examples_to_features(
         for index, example in enumerate(progress):
             if index % 10000 == 0:
                 tf.logging.info("Writing example %d of %d", index, len(examples))
-            features = convert_single_example(
-                index, example, label_list, max_seq_length, tokenizer, counts
-            )
-            record = _make_record(features, is_regression=label_list is None)
-            writer.write(record.SerializeToString())
-    return counts
+            for values in featurize(index, example):
+                writer.write(_serialize(values, spec))
+                count += 1
+        for _ in range(-count % multiple):
+            writer.write(_serialize({}, spec))
+    return count
 
 
-def _make_record(features, is_regression):
-    """A `tf.train.Example` that `feature_spec` parses."""
+def _serialize(values, spec):
+    """A `tf.train.Example` that the spec parses, as bytes."""
     record = tf.train.Example()
-    columns = record.features.feature
-    for name in ("input_ids", "input_mask", "segment_ids"):
-        columns[name].int64_list.value.extend(getattr(features, name))
-    columns["is_real_example"].int64_list.value.append(int(features.is_real_example))
-    label = columns["label_ids"]
-    values = label.float_list if is_regression else label.int64_list
-    values.value.append(features.label_id)
-    return record
+    for name, feature in spec.items():
+        value = values.get(name)
+        value = np.zeros(feature.shape) if value is None else value
+        column = record.features.feature[name]
+        numbers = column.int64_list if feature.dtype == tf.int64 else column.float_list
+        dtype = feature.dtype.as_numpy_dtype
+        numbers.value.extend(np.ravel(value).astype(dtype).tolist())
+    return record.SerializeToString()
 
 
 def input_fn_builder(
@@ -226,7 +267,7 @@ def input_fn_builder(
     seq_length,
     is_training,
     drop_remainder,
-    is_regression=False,
+    spec=None,
     dynamic_padding=False,
     num_examples=None,
     seed=0,
@@ -244,7 +285,7 @@ def input_fn_builder(
       is_training: shuffle and repeat without end; the file is kept in memory.
       drop_remainder: drop an incomplete last batch (static shapes); in training there
         is none.
-      is_regression: whether labels are numbers.
+      spec: the features of a record; None: the `feature_spec` of a classification.
       dynamic_padding: truncate batches to their longest example, which does not change
         results, since padding is masked; in training, also group examples by length.
       num_examples: examples in the file; needed for training.
@@ -259,7 +300,8 @@ def input_fn_builder(
       replicas, such as TPU cores, it holds the parts of each batch that the replicas of
       this machine compute, in turn.
     """
-    spec = feature_spec(seq_length, is_regression)
+    spec = spec or feature_spec(seq_length)
+    sequences = [name for name in spec if list(spec[name].shape) == [seq_length]]
 
     def parse(serialized):
         return {
@@ -273,7 +315,7 @@ def input_fn_builder(
         longest = tf.maximum((longest + length_multiple - 1) // length_multiple, 1)
         longest = tf.minimum(longest * length_multiple, seq_length)
         return {
-            name: value[:, :longest] if spec[name].shape else value
+            name: value[:, :longest] if name in sequences else value
             for name, value in batch.items()
         }
 

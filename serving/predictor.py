@@ -31,18 +31,15 @@ _REMEDY = (
     "own bert_config.json, bert_config_file"
 )
 
-# `features.convert_single_example` logs examples of smaller numbers.
-_NOT_LOGGED = 5
-
 
 class Prediction(NamedTuple):
-    """The prediction for one row, of a classification or regression."""
+    """The prediction for one row; a field is None where the task type has none."""
 
     task: str
-    label: str | None  # the most probable one; None: regression
-    probability: float | None  # of that label; None: regression
-    probabilities: dict[str, float]  # by label, in the order of their ids
-    score: float | None  # None: classification
+    label: str | None = None  # the most probable one
+    probability: float | None = None  # of that label
+    probabilities: dict[str, float] | None = None  # by label, in the order of their ids
+    score: float | None = None  # of a regression
 
 
 class _Tasks(NamedTuple):
@@ -53,13 +50,13 @@ class _Tasks(NamedTuple):
     tokenizer: tokenization.FullTokenizer | None  # with their do_lower_case
 
 
-class _Encoded(NamedTuple):
-    """The features of one row, without padding."""
+class _Row(NamedTuple):
+    """A row to predict."""
 
     package: adapter_package.AdapterPackage
     task_id: int
-    input_ids: list[int]
-    segment_ids: list[int]
+    example: features.InputExample
+    features: list[dict]  # see `task_type.TaskType.featurize`; without padding
 
 
 class Predictor:
@@ -106,8 +103,12 @@ class Predictor:
         return list(self._tasks.packages)
 
     def labels(self, task):
-        """Label strings of a task in the order of their ids; [] for regression."""
+        """Label strings of a task in the order of their ids; [] without a list."""
         return list(_find(self._tasks, task).labels)
+
+    def output_columns(self, task):
+        """Names of the columns of predictions in `predict.py`'s output, a list."""
+        return _find(self._tasks, task).task_type.prediction_columns()
 
     def add(self, package, known_tasks=None):
         """Adds the task of an adapter package.
@@ -183,20 +184,23 @@ class Predictor:
             are not finite.
         """
         tasks = self._tasks
-        encoded = [_encode(tasks, *row) for row in rows]
-        order = sorted(range(len(encoded)), key=lambda i: len(encoded[i].input_ids))
-        predictions = [None] * len(encoded)
-        for start in range(0, len(order), self._batch_size):
-            places = order[start : start + self._batch_size]
-            batch = [encoded[i] for i in places]
+        rows = [_encode(tasks, *row) for row in rows]
+        scores = [[None] * len(row.features) for row in rows]
+        places = [(i, j) for i, each in enumerate(scores) for j in range(len(each))]
+        places.sort(key=lambda place: _length(rows[place[0]].features[place[1]]))
+        for start in range(0, len(places), self._batch_size):
+            here = places[start : start + self._batch_size]
             with self._computing:
                 self._graph.load(tasks.stack)
-                scores, predicted = self._graph.run(batch)
-            for i, row, row_scores, label_id in zip(places, batch, scores, predicted):
-                predictions[i] = _prediction(row.package, row_scores, label_id)
+                found = self._graph.run(
+                    [rows[i].features[j] for i, j in here],
+                    [rows[i].task_id for i, _ in here],
+                )
+            for (i, j), each in zip(here, found.scores):
+                scores[i][j] = each
             if on_batch is not None:
-                on_batch(len(batch))
-        return predictions
+                on_batch(sum(j == 0 for _, j in here))
+        return [_prediction(*item) for item in zip(rows, scores)]
 
 
 def _find(tasks, name):
@@ -208,39 +212,43 @@ def _find(tasks, name):
 
 
 def _encode(tasks, task, text_a, text_b):
-    """The `_Encoded` of a row, truncated as in training."""
+    """The `_Row` of a row, truncated as in training."""
     package = _find(tasks, task)
     if package.takes_pairs not in (None, bool(text_b)):
         raise UserError(
             "the task %s takes %s, unlike the row with %.80r"
             % (task, "two texts" if package.takes_pairs else "one text", text_a)
         )
-    # Any label, which is not used.
-    label = package.labels[0] if package.labels else "0"
-    found = features.convert_single_example(
-        _NOT_LOGGED,
-        features.InputExample(None, text_a, text_b, label),
-        package.labels or None,
+    example = features.InputExample(None, text_a, text_b)
+    found = package.task_type.featurize(
+        features.NOT_LOGGED,
+        example,
         package.config["max_seq_length"],
         tasks.tokenizer,
     )
-    n = sum(found.input_mask)
-    task_id = list(tasks.packages).index(task)
-    return _Encoded(package, task_id, found.input_ids[:n], found.segment_ids[:n])
+    for each in found:
+        length = _length(each)
+        for name in ("input_ids", "input_mask", "segment_ids"):
+            each[name] = each[name][:length]
+    return _Row(package, list(tasks.packages).index(task), example, found)
 
 
-def _prediction(package, scores, label_id):
-    """A `Prediction` from a row of `multitask.Outputs`."""
+def _length(feature):
+    return sum(feature["input_mask"])
+
+
+def _prediction(row, scores):
+    """A `Prediction` from the scores of a `_Row`'s features."""
+    package = row.package
     if not np.isfinite(scores).all():
         raise UserError(
             "the scores of task %s are not finite: the weights of its adapter package "
             "%s overflow; train it again" % (package.task, package.path)
         )
-    if package.is_regression:
-        return Prediction(package.task, None, None, {}, float(scores[0]))
-    probabilities = dict(zip(package.labels, scores.tolist()))
-    label = package.labels[label_id]
-    return Prediction(package.task, label, probabilities[label], probabilities, None)
+    task_type = package.task_type
+    own = iter([each[: task_type.num_outputs] for each in scores])
+    (prediction,) = task_type.decode([row.example], own, lambda _: row.features)
+    return Prediction(package.task, **task_type.prediction_fields(prediction))
 
 
 class _Graph:
@@ -315,14 +323,15 @@ class _Graph:
             tf.train.Saver(new).restore(self._session, self._checkpoint)
             self._restored.update(variable.name for variable in new)
 
-    def run(self, batch):
-        """Computes the `multitask.Outputs` of `_Encoded` rows with the loaded stack."""
-        longest = max(len(row.input_ids) for row in batch)
-        ids, mask, segments = np.zeros([3, len(batch), longest], np.int32)
-        for i, row in enumerate(batch):
-            length = len(row.input_ids)
-            ids[i, :length] = row.input_ids
-            mask[i, :length] = 1
-            segments[i, :length] = row.segment_ids
-        values = (ids, mask, segments, [row.task_id for row in batch])
-        return self._session.run(self._outputs, dict(zip(self._inputs, values)))
+    def run(self, batch, task_ids):
+        """Computes the `multitask.Outputs` of features of tasks of the loaded stack."""
+        values = []
+        for name in ("input_ids", "input_mask", "segment_ids"):
+            longest = max(len(feature[name]) for feature in batch)
+            rows = np.zeros([len(batch), longest], np.int32)
+            for row, feature in zip(rows, batch):
+                row[: len(feature[name])] = feature[name]
+            values.append(rows)
+        return self._session.run(
+            self._outputs, dict(zip(self._inputs, [*values, task_ids]))
+        )

@@ -240,8 +240,7 @@ def _write_assets(folder, content):
     tasks = [
         {
             "name": package.task,
-            "labels": package.labels,
-            "is_regression": package.is_regression,
+            **package.task_type.package_entries(),
             "metrics": package.config["task"]["metrics"],
             "text_columns": package.text_columns,
             "dev_scores": package.config["dev_scores"],

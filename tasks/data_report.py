@@ -10,7 +10,7 @@ import itertools
 from inputs import features, text_rows
 from system import console
 from system.wording import pluralize
-from tasks import task_data
+from tasks import label_texts, task_data
 
 # Warn above this fraction of [UNK] pieces, or of truncated examples.
 MOST_LOST = 0.05
@@ -57,13 +57,9 @@ def describe_task(task):
     label = next((split.label for split in task.splits if split.has_labels), None)
     if label is not None:
         parts.append("label %r" % (label,))
-    if task.is_regression:
-        parts.append("regression")
-    elif task.labels:
-        parts.append(
-            "%d labels (%s)" % (len(task.labels), task_data.format_labels(task))
-        )
-    return "; ".join([*parts, "scored by " + ", ".join(task.metrics)])
+    return "; ".join(
+        [*parts, task.type.describe(), "scored by " + ", ".join(task.metrics)]
+    )
 
 
 def log_report(task, examples, text_counts, max_seq_length):
@@ -105,11 +101,11 @@ def _log_texts(counts, max_seq_length):
 
 
 def _count_labels(task, split, examples):
-    """Examples per label; {} for regression and without labels."""
-    if task.is_regression or not split.has_labels:
+    """Examples per label of the type; {} without labels."""
+    if not split.has_labels:
         return {}
     counts = collections.Counter(example.label for example in examples)
-    return {label: counts[label] for label in task.labels}
+    return {label: counts[label] for label in task.type.labels}
 
 
 # --- suspicious examples --------------------------------------------------------
@@ -117,10 +113,10 @@ def _count_labels(task, split, examples):
 
 def find_problems(task, examples):
     """Yields what may be a mistake, as texts; arguments as of `log_report`."""
-    for group in task_data.similar_labels(task.labels):
+    for group in label_texts.similar_labels(task.type.labels):
         text = "labels: %s differ in case, white space, Unicode or number format alone"
         yield text % _list_labels(group)
-    padded = [label for label in task.labels if label != label.strip()]
+    padded = [label for label in task.type.labels if label != label.strip()]
     if padded:
         yield "labels: %s with white space at an end" % _list_labels(padded)
     for split in task.splits:
@@ -158,7 +154,7 @@ def _find_text_problems(examples):
         yield "%s with an empty text %s" % (count, _list_lines(empty))
     for field in ("text_a", "text_b"):
         texts = [getattr(example, field) or "" for example in examples]
-        count = sum(map(task_data.is_number, texts))
+        count = sum(map(label_texts.is_number, texts))
         if count > _MOST_NUMBERS * len(examples):
             text = "%d of %d examples have a number for %s; is that the text's column?"
             yield text % (count, len(examples), field)

@@ -11,11 +11,12 @@ import os
 import unicodedata
 
 from errors import UserError
-from inputs import metrics, text_rows
+from inputs import text_rows
 from system import files, schema
-from tasks import task_data
+from tasks import label_texts, task_data, task_type
 
 MOST_CONFIG_BYTES = 1 << 20
+MOST_LABELS = 1000  # A column with more different values holds numbers, or texts.
 SUBMISSION_FILE = "test_predictions.tsv"
 
 _REMEDY = "`task_config` wants a JSON file that describes a task; see docs/tasks.md"
@@ -46,11 +47,10 @@ SCHEMA = schema.Object(
         "test": _FILE,
         "text_b": _COLUMN,
         "label": _COLUMN,
-        "labels": schema.List(
-            schema.PRINTABLE, 2, task_data.MOST_LABELS, distinct=True
-        ),
-        "regression": schema.BOOLEAN,
-        "metrics": schema.List(schema.one_of(*metrics.METRICS)),
+        "labels": schema.List(schema.PRINTABLE, 2, MOST_LABELS, distinct=True),
+        "type": schema.LINE,  # a name in `task_type.TYPES`
+        "regression": schema.BOOLEAN,  # true: the same as the type "regression"
+        "metrics": schema.List(schema.LINE),
         "max_seq_length": schema.integer(3),
         "header": schema.BOOLEAN,
         "dev_share": schema.number(above=0, most=0.5),
@@ -58,7 +58,7 @@ SCHEMA = schema.Object(
         "test_labels": schema.BOOLEAN,
     },
 )
-_DEFAULTS = {"regression": False, "header": True, "seed": 1, "test_labels": False}
+_DEFAULTS = {"header": True, "seed": 1, "test_labels": False}
 
 
 def load_task(path, reserved=(), data_dir=None):
@@ -79,8 +79,9 @@ def load_task(path, reserved=(), data_dir=None):
     if task.name in reserved:
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
     folder = data_dir or os.path.dirname(path) or "."
-    if not task.labels and not task.is_regression:
-        task = task._replace(labels=_find_labels(task, folder))
+    if task.type.needs_labels:
+        labels = {"labels": _find_labels(task, folder)}
+        task = task._replace(type=task.type.from_entries(labels))
         _check_metrics(task)
     return task, folder
 
@@ -127,18 +128,15 @@ def parse_task(document, source):
         splits["train"] = train._replace(holdout=holdout)
         dev_holdout = holdout._replace(is_held_out=True)
         splits["dev"] = train._replace(name="dev", holdout=dev_holdout)
-    usual = ("accuracy", "macro_f1")
-    if values["regression"]:
-        usual = ("spearman", "pearson")
+    kind = _read_type(values, source)
     task = task_data.Task(
         name=values["name"],
         title=values["name"],
-        labels=tuple(values["labels"] or ()),
-        metrics=tuple(dict.fromkeys(values["metrics"] or usual)),
+        type=kind,
+        metrics=tuple(dict.fromkeys(values["metrics"] or kind.default_metrics)),
         train=splits.get("train"),
         dev=(splits["dev"],) if "dev" in splits else (),
         test=(splits["test"],) if "test" in splits else (),
-        is_regression=values["regression"],
         config_file=source,
         max_seq_length=values["max_seq_length"],
     )
@@ -155,8 +153,7 @@ def task_entries(task):
         "text_a": first.text_a,
         "text_b": first.text_b,
         "label": next((s.label for s in task.splits if s.has_labels), None),
-        "labels": list(task.labels) or None,
-        "regression": task.is_regression,
+        **task.type.task_file_entries(),
         "metrics": list(task.metrics),
         "max_seq_length": task.max_seq_length,
         "header": first.has_header,
@@ -165,6 +162,14 @@ def task_entries(task):
     if first.holdout is not None:
         entries.update(dev_share=first.holdout.fraction, seed=first.holdout.seed)
     return {name: value for name, value in entries.items() if value is not None}
+
+
+def _read_type(values, source):
+    name = "regression" if values["regression"] else values["type"] or "classification"
+    try:
+        return task_type.find_type(name).from_entries(values)
+    except ValueError as error:
+        raise UserError("%s: %s" % (source, error)) from None
 
 
 def _wrong(source, entry, value, allowed):
@@ -180,19 +185,14 @@ def _find_contradictions(values):
             yield entry, 'a number, since "header" is false'
         if isinstance(values[entry], int) and jsonl:
             yield entry, "a name, since columns of %s have no numbers" % jsonl[0]
-    if values["labels"] and values["regression"]:
-        yield "labels", 'left out, since "regression" is true'
+    if values["type"] and values["regression"]:
+        yield "type", 'left out, since "regression" is true'
     if values["dev_share"] is not None and (values["dev"] or not values["train"]):
         yield "dev_share", 'given with "train" and without "dev"'
 
 
 def _check_metrics(task):
-    allowed = metrics.REGRESSION if task.is_regression else metrics.CLASSIFICATION
-    if not set(task.metrics) <= set(allowed):
-        allowed = "of %s" % ", ".join(allowed)
-        raise _wrong(task.config_file, "metrics", task.metrics, allowed)
-    if "f1" in task.metrics and len(task.labels) not in (0, 2):
-        allowed = "without f1, that of the second of two labels; there is macro_f1"
+    if allowed := task.type.find_metrics_problem(task.metrics):
         raise _wrong(task.config_file, "metrics", task.metrics, allowed)
 
 
@@ -226,7 +226,7 @@ def _find_labels(task, folder):
                 % (path, example.line, example.label)
             )
         lines[example.label].append(example.line)
-    for group in task_data.similar_labels(lines):
+    for group in label_texts.similar_labels(lines):
         look_alike = len({unicodedata.normalize("NFC", label) for label in group}) == 1
         quote = ascii if look_alike else repr
         text = "%.80s (%d, first on line %d)"
@@ -238,7 +238,7 @@ def _find_labels(task, folder):
             "alone: %s. Write them alike; if they are different classes, list all "
             'labels in %s, "labels"' % (path, counts, task.config_file)
         )
-    if not 2 <= len(lines) <= task_data.MOST_LABELS:
+    if not 2 <= len(lines) <= MOST_LABELS:
         raise UserError(
             '%s: the column %r, the "label" of %s, has %d different values; allowed '
             'are 2 to %d ("regression": true is for numbers)'
@@ -247,9 +247,9 @@ def _find_labels(task, folder):
                 task.train.label,
                 task.config_file,
                 len(lines),
-                task_data.MOST_LABELS,
+                MOST_LABELS,
             )
         )
-    if all(map(task_data.is_number, lines)):
+    if all(map(label_texts.is_number, lines)):
         return tuple(sorted(lines, key=lambda label: (float(label), label)))
     return tuple(sorted(lines))

@@ -3,12 +3,9 @@
 `glue_data.GLUE_TASKS` holds GLUE's tasks, `own_tasks` reads those of users.
 """
 
-import contextlib
 import itertools
 import math
 import os
-import re
-import unicodedata
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -20,13 +17,9 @@ from inputs import text_lines, text_rows
 from inputs.features import InputExample
 from system import console
 from system.wording import pluralize
+from tasks import task_type
 
 Column = str | int
-
-MOST_LABELS = 1000  # A column with more different values holds numbers, or texts.
-
-# Largest absolute label of a regression: squared errors stay finite in float32.
-LARGEST_NUMBER = 1e18
 
 
 class Holdout(NamedTuple):
@@ -75,13 +68,11 @@ class Task(NamedTuple):
 
     name: str  # `task_name` in lower case
     title: str  # in messages; for GLUE also the name of the folder
-    labels: tuple[str, ...]  # in the order of their ids; (): regression, or not known
-    metrics: tuple[str, ...]  # names in `metrics.METRICS`; the first is the headline
+    type: task_type.TaskType
+    metrics: tuple[str, ...]  # names of the type's; the first is the headline
     train: Split | None  # None: the task is only predicted
     dev: tuple[Split, ...]  # models are selected on the first
     test: tuple[Split, ...]
-    is_regression: bool = False  # whether labels are numbers
-    label_range: tuple[float, float] | None = None  # of a regression; None: any number
     sources: tuple[str, ...] = ()  # what to download, relative to the base address
     assemble: Callable | None = None  # makes the folder from them, see `glue_fetch`
     note: str = ""  # printed with the scores
@@ -99,53 +90,6 @@ class Task(NamedTuple):
 
 
 # --- labels ---------------------------------------------------------------------
-
-
-def is_number(text):
-    """Whether a text is a finite decimal number in ASCII digits."""
-    # float() also takes digits of other scripts, and underscores.
-    if re.fullmatch(r"[0-9.eE+-]+", text):
-        with contextlib.suppress(ValueError):
-            return math.isfinite(float(text))
-    return False
-
-
-def format_labels(task):
-    """The first labels of a task as text."""
-    more = ", ..." if task.labels[10:] else ""
-    return ", ".join(map(repr, task.labels[:10])) + more
-
-
-def find_label_problem(task, label):
-    """Why a string is not a label of a `Task`; "" if it is one."""
-    if not task.is_regression:
-        if label in task.labels or not task.labels:
-            return ""
-        return "%.80r is not one of %s" % (label, format_labels(task))
-    low, high = task.label_range or (-LARGEST_NUMBER, LARGEST_NUMBER)
-    if is_number(label) and low <= float(label) <= high:
-        return ""
-    return "%.80r is not a number from %g to %g" % (label, low, high)
-
-
-def similar_labels(labels):
-    """Groups labels that differ only in case, white space, Unicode or number format.
-
-    Such as "good" and "Good "; or "1", "1.0" and "01".
-
-    Args:
-      labels: distinct label strings.
-
-    Returns:
-      List of lists of at least two labels.
-    """
-    groups: dict[str | float, list[str]] = {}
-    for label in labels:
-        # casefold() does not preserve normalization.
-        folded = unicodedata.normalize("NFC", label).casefold()
-        key = " ".join(unicodedata.normalize("NFC", folded).split())
-        groups.setdefault(float(key) if is_number(key) else key, []).append(label)
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _label_text(value):
@@ -210,7 +154,7 @@ def _find_row_problem(task, split, row, width, number):
         found = pluralize(len(row.fields), separator + "-separated field")
         return "%s, expected %d" % (found, width)
     if split.has_labels:
-        problem = find_label_problem(task, _label_text(row.fields[split.label]))
+        problem = task.type.find_label_problem(_label_text(row.fields[split.label]))
         is_number = isinstance(split.label, int)
         field = ", field %d" % (split.label + 1) if is_number else ""
         return problem and "label%s: %s" % (field, problem)
@@ -281,7 +225,7 @@ def iterate_examples(task, data_dir, split):
     path = _find_file(task, data_dir, split)
     for row, columns in _read_valid_rows(task, path, split):
         fields = row.fields
-        label = task.labels[0] if task.labels else "0"
+        label = task.type.labels[0] if task.type.labels else None
         if split.has_labels:
             label = _label_text(fields[columns.label])
         number = row.line - 1
@@ -301,7 +245,8 @@ def read_examples(task, data_dir, split):
 
     `text_rows` describes the formats. Guids are as in the original program:
     "<set>-<line number from 0, header included>", or the row's own id for MNLI.
-    Without labels all examples get the first label, or "0", which must not be used.
+    Examples without labels get the first of the type's labels, as in the original
+    program, or None.
 
     Args:
       task: a `Task`.
@@ -323,7 +268,7 @@ def read_examples(task, data_dir, split):
         _warn_of_header_as_example(path, task, split, examples)
     if split.holdout is None:
         return examples
-    selected = _select_examples(examples, split.holdout, not task.is_regression)
+    selected = _select_examples(examples, split.holdout, bool(task.type.labels))
     if not selected:
         raise UserError(
             '%s: "dev_share" of %g holds out none of the %d examples of %s: give a '
@@ -347,18 +292,18 @@ def _warn_of_header_as_example(path, task, split, examples):
         return
     label = examples[0].label
     is_single = sum(example.label == label for example in examples) == 1
-    if is_single and not task.is_regression:
+    if is_single and task.type.labels:
         text = "%s, line 1: no other line has the label %.80r. If it is a header, give "
         console.warn(text + '"header": true in %s', path, label, task.config_file)
 
 
 def _warn_of_example_as_header(path, task, split, columns, header):
     has_names = any(isinstance(getattr(split, name), str) for name in _COLUMNS)
-    has_known_labels = task.labels or task.is_regression
-    if has_names or not (split.has_labels and has_known_labels) or split.is_held_out:
+    is_checked = split.has_labels and not task.type.needs_labels
+    if has_names or not is_checked or split.is_held_out:
         return
     label = header[columns.label]
-    if not find_label_problem(task, label):
+    if not task.type.find_label_problem(label):
         text = "%s, line 1: skipped as a header, but %.80r is a label. If it is none, "
         console.warn(text + 'give "header": false in %s', path, label, task.config_file)
 

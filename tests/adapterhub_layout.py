@@ -203,24 +203,23 @@ def numpy_logits(base_weights, config, weights, head_weights, batch):
 
 
 def package_logits(package, checkpoint, batch):
-    """What this project computes: float32 [batch, outputs]; regression: [batch].
+    """What this project computes: float32 [batch, outputs].
 
     `package` is an `AdapterPackage`, `checkpoint` the base model's without file
     endings, and `batch` what `hf_layout.random_batch` gives.
     """
     with tf.Graph().as_default(), tf.Session() as session:
         ids, mask, types = (tf.constant(part, tf.int32) for part in batch)
-        dtype = tf.float32 if package.is_regression else tf.int32
         output = classifier.create_model(
             package.bert_config,
             False,
             ids,
             mask,
             types,
-            tf.zeros([len(batch[0])], dtype),
-            len(package.labels) or 1,
+            tf.zeros([len(batch[0])], package.task_type.label_feature.dtype),
+            package.task_type.num_outputs,
             use_one_hot_embeddings=False,
-            variant=classifier.Variant(package.is_regression, method=package.method),
+            variant=classifier.Variant(package.task_type, method=package.method),
         )
         variables = {v.op.name: v for v in tf.global_variables()}
         frozen = [name for name in variables if name not in package.weights]

@@ -21,7 +21,10 @@ def model_variables(bert_config, num_labels, variant):
     """
     with tf.Graph().as_default():
         ids = tf.placeholder(tf.int32, [1, 1])
-        labels = tf.placeholder(tf.float32 if variant.is_regression else tf.int32, [1])
+        dtype = tf.int32
+        if variant.task_type is not None:
+            dtype = variant.task_type.label_feature.dtype
+        labels = tf.placeholder(dtype, [1])
         classifier.create_model(
             bert_config,
             False,

@@ -10,6 +10,8 @@ import modeling
 import tokenization
 from inputs import features
 from system import files
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tests import small_run
 from training import classifier
 from tuning import adapters
@@ -35,9 +37,8 @@ class Task(NamedTuple):
         return self.other_method or adapters_method
 
     @property
-    def num_outputs(self):
-        """Outputs of the head."""
-        return len(self.labels) if self.labels else 1
+    def type(self):
+        return Regression() if self.labels is None else Classification(self.labels)
 
 
 # Different bottlenecks, numbers of labels, activations, and a regression.
@@ -83,7 +84,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     random = np.random.RandomState(seed)
     weights = {}
-    variables = model_variables.model_variables(config, task.method, task.num_outputs)
+    variables = model_variables.model_variables(config, task.method, task.type.num_outputs)
     for name, shape in variables.trained().items():
         value = random.standard_normal(shape) * 0.3
         value *= not re.search(zeros, name)
@@ -91,8 +92,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
     package_config = adapter_package.make_config(
         {
             "name": task.name,
-            "labels": list(task.labels or ()),
-            "is_regression": task.labels is None,
+            **task.type.package_entries(),
             "metrics": ["accuracy"],
             "text_columns": None,
         },
@@ -151,7 +151,7 @@ def load(session, values):
 
 
 def single_task_scores(package, checkpoint, batch):
-    """What the one-task program gives: float32 [B, labels]; regression: [B].
+    """What the one-task program gives: float32 [B, L], see `task_type`.
 
     Args:
       package: an `adapter_package.AdapterPackage`.
@@ -169,13 +169,10 @@ def single_task_scores(package, checkpoint, batch):
             tf.constant(batch["input_ids"]),
             tf.constant(batch["input_mask"]),
             tf.constant(batch["segment_ids"]),
-            tf.zeros(
-                [len(batch["input_ids"])],
-                tf.float32 if package.is_regression else tf.int32,
-            ),
-            len(package.labels) or 1,
+            tf.zeros([len(batch["input_ids"])], package.task_type.label_feature.dtype),
+            package.task_type.num_outputs,
             use_one_hot_embeddings=False,
-            variant=classifier.Variant(package.is_regression, method=package.method),
+            variant=classifier.Variant(package.task_type, method=package.method),
         )
         load(session, values)
         return session.run(output.probabilities)

@@ -174,7 +174,12 @@ def test_features_on_tpu_fill_batches_of_evaluation_and_prediction(pairs, tmp_pa
         run_settings,
     )
     assert len(examples[dev.name]) == 10
-    assert inputs.write_features(dev, "eval").count == 12  # of 4 and of 6
+    file = inputs.write_features(dev, "eval")
+    assert file.counts.features == 10
+    records = list(tf.python_io.tf_record_iterator(file.path))
+    assert len(records) == 12  # of 4 and of 6
+    padding = tf.train.Example.FromString(records[-1]).features.feature
+    assert padding["is_real_example"].int64_list.value == [0]
 
 
 def test_files_of_a_run(whole):

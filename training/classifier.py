@@ -1,4 +1,4 @@
-"""The classification or regression head on BERT, and its `model_fn`."""
+"""BERT with the head of a task, and its `model_fn`."""
 
 import functools
 from typing import NamedTuple
@@ -7,14 +7,13 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
+from tasks.classification import Classification
+from tasks.task_type import TaskType
 from training import batch_gradients, estimators
 from training.estimator_compat import estimator
 from tuning import method as tuning_method
 from tuning import registry
 from weights import checkpoints
-
-HEAD_DROPOUT = 0.1
-HEAD_INITIALIZER_RANGE = 0.02
 
 
 class Computation(NamedTuple):
@@ -34,11 +33,8 @@ PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.floa
 class Variant(NamedTuple):
     """Options of the model beyond the original's; the defaults give its model."""
 
-    is_regression: bool = False  # whether the label is a number
-    # Regression: initial value of the head's bias. Give the labels' mean: Adam moves a
-    # bias too slowly to reach it, so that the pooled output does, and becomes the same
-    # for any text.
-    initial_score: float = 0.0
+    task_type: TaskType | None = None  # None: classification
+    initial_bias: float = 0.0  # of the head, see `task_type.TaskType.initial_bias`
     computation: Computation = PLAIN
     method: tuning_method.Method = registry.DEFAULT
     ablated_layers: tuple[int, ...] = ()  # layers in which its hooks are left out
@@ -55,12 +51,12 @@ class Training(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-    """Outputs of the head for a batch of B examples with C classes."""
+    """Outputs of the head for a batch of B features."""
 
     loss: tf.Tensor  # float32 scalar, mean over the batch
     per_example_loss: tf.Tensor  # float32 [B]
-    logits: tf.Tensor  # float32 [B, C]; regression: the scores, [B]
-    probabilities: tf.Tensor  # float32 [B, C]; regression: the scores, [B]
+    logits: tf.Tensor  # float32 [B, ...], see `task_type.TaskType`
+    probabilities: tf.Tensor  # its scores, of the same shape
 
 
 def create_model(
@@ -74,10 +70,7 @@ def create_model(
     use_one_hot_embeddings,
     variant=None,
 ):
-    """BERT with adapters, and a linear head on its pooled output.
-
-    The loss is cross-entropy as in the original program; for regression it is the
-    squared error of a single output (as BERT was tuned on STS-B).
+    """BERT with adapters, and the head of the task.
 
     Args:
       bert_config: a `modeling.BertConfig`.
@@ -85,8 +78,8 @@ def create_model(
       input_ids: int32 [B, S].
       input_mask: int32 [B, S].
       segment_ids: int32 [B, S].
-      labels: int32 [B]; float32 [B] for regression.
-      num_labels: number of classes C; 1 for regression.
+      labels: class ids, int32 [B]; or those of the variant's task type.
+      num_labels: number of classes of a classification.
       use_one_hot_embeddings: see `modeling.BertModel`.
       variant: a `Variant`; None: the original's model.
 
@@ -95,6 +88,7 @@ def create_model(
     """
     variant = variant or Variant()
     computation, method = variant.computation, variant.method
+    task_type = variant.task_type or _numbered_classes(num_labels)
 
     def layer_hooks(index):
         return () if index in variant.ablated_layers else method.layer_hooks(index)
@@ -111,42 +105,26 @@ def create_model(
             options=modeling.Options(
                 precision=PRECISIONS[computation.precision],
                 recompute_activations=computation.recompute_activations,
-                pooled_output_only=True,
+                pooled_output_only=not task_type.uses_sequence_output,
                 layer_hooks=layer_hooks,
             ),
         )
+        if task_type.uses_sequence_output:
+            return model.get_sequence_output()
         return model.get_pooled_output()
 
     inputs = (input_ids, input_mask, segment_ids)
-    pooled = _in_shards(encode, inputs, computation.shards)
-    if is_training:
-        pooled = modeling.dropout(pooled, HEAD_DROPOUT)
-    weights = modeling.normal_variable(
-        "output_weights",
-        [num_labels, bert_config.hidden_size],
-        HEAD_INITIALIZER_RANGE,
-        collections=(modeling.HEAD,),
-    )
-    bias = modeling.get_variable(
-        "output_bias",
-        [num_labels],
-        tf.constant_initializer(variant.initial_score),
-        collections=(modeling.HEAD,),
-    )
+    output = _in_shards(encode, inputs, computation.shards)
+    logits = task_type.compute_logits(output, is_training, variant.initial_bias)
     # The name "loss" is taken by the Estimator's scalar for TensorBoard.
     with tf.name_scope("head"):
-        logits = tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
-        if variant.is_regression:
-            logits = tf.squeeze(logits, axis=-1)
-            per_example_loss = tf.square(logits - labels)
-            probabilities = logits
-        else:
-            log_probs = tf.nn.log_softmax(logits, axis=-1)
-            one_hot = tf.one_hot(labels, depth=num_labels, dtype=tf.float32)
-            per_example_loss = -tf.reduce_sum(one_hot * log_probs, axis=-1)
-            probabilities = tf.nn.softmax(logits, axis=-1)
-        loss = tf.reduce_mean(per_example_loss)
-    return ModelOutput(loss, per_example_loss, logits, probabilities)
+        losses = task_type.compute_losses(logits, labels)
+        loss, scores = tf.reduce_mean(losses), task_type.compute_scores(logits)
+    return ModelOutput(loss, losses, logits, scores)
+
+
+def _numbered_classes(count):
+    return Classification(tuple(map(str, range(count))))
 
 
 def _in_shards(function, inputs, shards):
@@ -177,11 +155,11 @@ def model_fn_builder(
     variant=None,
     training=None,
 ):
-    """Builds the `model_fn` of a classifier or regression for `TPUEstimator`.
+    """Builds the `model_fn` of a task for `TPUEstimator`.
 
     Args:
       bert_config: a `modeling.BertConfig`.
-      num_labels: number of classes; 1 for regression.
+      num_labels: see `create_model`.
       init_checkpoint: checkpoint to start from, or None.
       learning_rate: peak learning rate.
       num_train_steps: steps of the whole run; None when not training.
@@ -195,6 +173,8 @@ def model_fn_builder(
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
     variant, training = variant or Variant(), training or Training()
+    task_type = variant.task_type or _numbered_classes(num_labels)
+    variant = variant._replace(task_type=task_type)
     precision = "float32" if use_tpu else variant.computation.precision
 
     def model(features, is_training):
@@ -210,7 +190,7 @@ def model_fn_builder(
                 features["input_ids"],
                 features["input_mask"],
                 features["segment_ids"],
-                features["label_ids"],
+                task_type.read_label_features(features),
                 num_labels,
                 use_one_hot_embeddings,
                 variant,
@@ -254,7 +234,7 @@ def _inference_spec(mode, output, features, variant, scaffold_fn):
         return estimator.tpu.TPUEstimatorSpec(
             mode=mode,
             loss=output.loss,
-            eval_metrics=_eval_metrics(output, features, variant.is_regression),
+            eval_metrics=_eval_metrics(output, features, variant.task_type),
             scaffold_fn=scaffold_fn,
         )
     return estimator.tpu.TPUEstimatorSpec(
@@ -279,23 +259,17 @@ def _gradients(model, features, variant):
     return loss, gradients, scale
 
 
-def _eval_metrics(output, features, is_regression):
-    """The original's `eval_accuracy` and `eval_loss`, without padding examples."""
+def _eval_metrics(output, features, task_type):
+    """`eval_loss` and the metrics of a task type, without padding."""
 
-    def metric_fn(per_example_loss, label_ids, logits, is_real_example):
+    def metric_fn(per_example_loss, labels, logits, is_real_example):
         weights = tf.cast(is_real_example, tf.float32)
-        scores = {"eval_loss": tf.metrics.mean(per_example_loss, weights=weights)}
-        if not is_regression:
-            scores["eval_accuracy"] = tf.metrics.accuracy(
-                labels=label_ids,
-                predictions=tf.argmax(logits, axis=-1, output_type=tf.int32),
-                weights=weights,
-            )
-        return scores
+        loss = tf.metrics.mean(per_example_loss, weights=weights)
+        return {"eval_loss": loss, **task_type.eval_metrics(logits, labels, weights)}
 
     return metric_fn, [
         output.per_example_loss,
-        features["label_ids"],
+        task_type.read_label_features(features),
         output.logits,
         features["is_real_example"],
     ]

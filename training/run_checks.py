@@ -81,7 +81,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
     if settings.model.init_checkpoint:
         base = checkpoints.Checkpoint(settings.model.init_checkpoint)
     # Ablated adapters too: folder, record and package are those of the whole model.
-    variables = model_variables.model_variables(config, method, num_outputs(task))
+    variables = model_variables.model_variables(config, method, task.type.num_outputs)
     identity = _make_identity(settings, task, config, package, method, base)
     training = training_settings(settings, task) if run.do_train else None
     step_reached = run_record.check(
@@ -185,7 +185,7 @@ def _check_head(init_checkpoint, is_trained, task):
     record = run_record.read(os.path.dirname(init_checkpoint))
     if record is None:
         return
-    there, labels = record["identity"], list(task.labels)
+    there, labels = record["identity"], list(task.type.labels)
     if there["labels"] != labels:
         remedy = "give a checkpoint of the same labels, or one without a head"
         if task.config_file and sorted(there["labels"]) == sorted(labels):
@@ -232,11 +232,6 @@ def _check_package(package, identity, base):
     )
 
 
-def num_outputs(task):
-    """Number of outputs of a task's head."""
-    return 1 if task.is_regression else len(task.labels)
-
-
 def make_variant(settings, task, config, package):
     """The `classifier.Variant` of a run; arguments as in `check_model`."""
     tuning, num_layers = settings.tuning, config.num_hidden_layers
@@ -251,7 +246,7 @@ def make_variant(settings, task, config, package):
         adapter_package.check_fit(package, method.identity(num_layers))
         method = package.method
     return classifier.Variant(
-        is_regression=task.is_regression,
+        task_type=task.type,
         method=method,
         ablated_layers=tuning.parse_ablated_layers(method, num_layers),
     )
@@ -260,7 +255,7 @@ def make_variant(settings, task, config, package):
 def _make_identity(settings, task, config, package, method, base):
     identity = {
         "task": task.model_of or task.name,
-        "labels": list(task.labels),
+        "labels": list(task.type.labels),
         **method.identity(config.num_hidden_layers),
         "bert_config": config.to_dict(),
         "vocabulary": files.digest(settings.data.vocab_file),

@@ -22,7 +22,7 @@ def log_task(task, config, devices, precision):
     console.say(
         "Task %s, %s; BERT of %s, hidden size %d",
         task.title,
-        "a score" if task.is_regression else "%d labels" % len(task.labels),
+        task.type.describe(),
         wording.pluralize(config.num_hidden_layers, "layer"),
         config.hidden_size,
     )
@@ -99,9 +99,7 @@ def log_files(output_dir, task, result_name):
     probabilities = "each test example's probabilities, or score"
     predicted = "each test example's label, in the format of the evaluation server"
     if task.config_file:
-        predicted = "each test example's %s" % (
-            "score" if task.is_regression else "label"
-        )
+        predicted = "each test example's prediction"
     results = [
         ("eval_results.txt", "scores; eval_results.json has the baseline and more"),
         *(("test_results%s.tsv" % split.suffix, probabilities) for split in task.test),

@@ -1,12 +1,15 @@
 """Predictions for a split, and their scores."""
 
+import functools
+import itertools
+import math
 import os
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from errors import UserError
-from inputs import metrics
+from inputs import features
 from system import wording
 from training import plots
 from weights import checkpoints
@@ -16,51 +19,58 @@ class SplitScores(NamedTuple):
     """Scores of the predictions for a split with labels."""
 
     scores: dict[str, float]
-    baseline: dict[str, float]  # of the majority class; regression: of the mean
-    labels: np.ndarray  # class ids int [examples], or scores float
-    predictions: np.ndarray  # of the same kind
-    by_class: dict[str, Any]  # entries of reports; {} for regression
+    baseline: dict[str, float]  # of the best constant prediction
+    labels: np.ndarray  # [examples, ...], see `task_type.TaskType.read_labels`
+    diagnosis: str  # what is suspicious of the predictions, or ""
+    report: dict[str, Any]  # further entries of reports
 
 
-def score(run, split, probabilities):
-    """The `SplitScores` of predictions; with `run.plots` it draws a matrix too."""
-    task = run.task
-    labels = read_labels(task, run.inputs.examples[split.name])
-    predictions = decide(task, probabilities)
-    if task.is_regression:
-        constant = np.full_like(labels, labels.mean())
-        by_class = {}
-    else:
-        constant = np.full_like(labels, np.bincount(labels).argmax())
-        by_class = _score_by_class(run, split, labels, predictions)
+def score(run, split, predictions):
+    """The `SplitScores` of `predict`; with `run.plots` it draws a matrix too."""
+    task_type, names = run.task.type, run.task.metrics
+    labels = task_type.read_labels(run.inputs.examples[split.name])
+    baseline = task_type.predict_baseline(labels)
+    predictions = task_type.parse_predictions(predictions)
+    report = task_type.report(labels, predictions)
+    if run.plots and "confusion_matrix" in report:
+        _draw_matrix(run, split, report, len(labels))
     return SplitScores(
-        metrics.compute(task.metrics, labels, predictions),
-        metrics.compute(task.metrics, labels, constant),
+        task_type.score(names, labels, predictions),
+        task_type.score(names, labels, baseline),
         labels,
-        predictions,
-        by_class,
+        task_type.check_predictions(labels, predictions),
+        report,
     )
 
 
+def _draw_matrix(run, split, report, count):
+    path = os.path.join(
+        run.settings.output_dir, run.result_name("confusion_matrix_%s.png" % split.name)
+    )
+    count = wording.pluralize(count, "example")
+    title = "%s, %s: %s" % (run.task.title, split.name, count)
+    plots.confusion_matrix(path, title, report["labels"], report["confusion_matrix"])
+
+
 def predict(estimator, run, split, kind):
-    """Predictions for the examples of a split, without padding examples.
+    """Predictions for the examples of a split, see `task_type.TaskType.decode`.
 
     Returns:
-      Float array [examples, C] of probabilities; [examples] of scores for regression.
+      List with one prediction per example.
 
     Raises:
       UserError: one is not finite.
     """
-    count = len(run.inputs.examples[split.name])
-    rows = []
-    for prediction in estimator.predict(run.inputs.make_input_fn(split, kind)):
-        rows.append(prediction["probabilities"])
-        if len(rows) == count:
-            break
-    if len(rows) != count:
-        raise RuntimeError("%d predictions for %d examples" % (len(rows), count))
-    probabilities = np.array(rows)
-    finite = np.isfinite(probabilities).reshape(count, -1).all(axis=1)
+    inputs, examples = run.inputs, run.inputs.examples[split.name]
+    count = inputs.write_features(split, kind).counts.features
+    input_fn = inputs.make_input_fn(split, kind)
+    scores = [
+        each["probabilities"]
+        for each in itertools.islice(estimator.predict(input_fn), count)
+    ]
+    if len(scores) != count:
+        raise RuntimeError("%d predictions for %d features" % (len(scores), count))
+    finite = np.isfinite(scores).reshape(count, -1).all(axis=1)
     if not finite.all():
         raise UserError(
             "%d of %s for %s are not finite, so nothing is written: nothing can be "
@@ -72,7 +82,8 @@ def predict(estimator, run, split, kind):
                 checkpoints.latest(run.settings.output_dir) or "`init_checkpoint`",
             )
         )
-    return probabilities
+    featurize = functools.partial(inputs.featurize, features.NOT_LOGGED)
+    return list(run.task.type.decode(examples, iter(scores), featurize))
 
 
 def evaluate_split(estimator, run, split, name=None):
@@ -83,33 +94,7 @@ def evaluate_split(estimator, run, split, name=None):
     """
     input_fn, steps = run.inputs.make_input_fn(split, "eval"), None
     if run.settings.devices.use_tpu:
-        count = run.inputs.write_features(split, "eval").count
-        steps = count // run.settings.eval_batch_size
+        count = run.inputs.write_features(split, "eval").counts.features
+        steps = math.ceil(count / run.settings.eval_batch_size)
     result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
     return result, score(run, split, predict(estimator, run, split, "eval"))
-
-
-def decide(task, probabilities):
-    """Class ids int [examples]; for regression the scores themselves."""
-    return probabilities if task.is_regression else np.argmax(probabilities, axis=-1)
-
-
-def read_labels(task, examples):
-    """The labels of examples: class ids int [examples], or scores float."""
-    if task.is_regression:
-        return np.array([float(example.label) for example in examples])
-    return np.array([task.labels.index(example.label) for example in examples])
-
-
-def _score_by_class(run, split, labels, predictions):
-    names = list(run.task.labels)
-    table = metrics.class_report(labels, predictions, len(names))
-    if run.plots:
-        path = os.path.join(
-            run.settings.output_dir,
-            run.result_name("confusion_matrix_%s.png" % split.name),
-        )
-        count = wording.pluralize(len(labels), "example")
-        title = "%s, %s: %s" % (run.task.title, split.name, count)
-        plots.confusion_matrix(path, title, names, table["confusion_matrix"])
-    return {"labels": names, **table}

@@ -1,5 +1,6 @@
 """One run of a task, and the features of its examples."""
 
+import functools
 import math
 import os
 from typing import Any, NamedTuple
@@ -14,8 +15,7 @@ class FeatureFile(NamedTuple):
     """A TFRecord file of features."""
 
     path: str
-    count: int  # examples, padding examples among them
-    text_counts: features.TextCounts
+    counts: features.TextCounts
 
 
 class TaskInputs:
@@ -36,19 +36,16 @@ class TaskInputs:
         """Returns a split's `FeatureFile`, which is written unless it is up to date.
 
         `kind`, "train", "eval" or "predict", names the file. On TPU the last batch of
-        "eval" and "predict" is filled with padding examples.
+        "eval" and "predict" is filled up.
         """
         if (kind, split.name) in self._files:
             return self._files[kind, split.name]
-        run, settings = self._run, self.settings
-        examples = list(self.examples[split.name])
+        run, settings, task_type = self._run, self.settings, self.task.type
+        multiple = 1
         if run.devices.use_tpu and kind != "train":
-            batch = run.predict_batch_size
+            multiple = run.predict_batch_size
             if kind == "eval":  # Predicted from too.
-                batch = math.lcm(batch, run.eval_batch_size)
-            padding = -len(examples) % batch
-            examples += [features.PaddingInputExample() for _ in range(padding)]
-        labels = None if self.task.is_regression else list(self.task.labels)
+                multiple = math.lcm(multiple, run.eval_batch_size)
         # Workers share `output_dir` with the chief.
         folder = run.output_dir if run.is_chief else run_package.temporary_folder()
         path = os.path.join(folder, "%s%s.tf_record" % (kind, split.suffix))
@@ -57,15 +54,31 @@ class TaskInputs:
             split,
             settings.vocab_file,
             settings.do_lower_case,
-            labels,
+            task_type,
             settings.max_seq_length,
-            len(examples),
+            multiple,
         )
-        counts = feature_cache.build_features(
-            examples, labels, settings.max_seq_length, self._tokenizer, path, key
-        )
-        self._files[kind, split.name] = FeatureFile(path, len(examples), counts)
+
+        def write():
+            counts = features.TextCounts()
+            counts.features = features.write_features(
+                self.examples[split.name],
+                functools.partial(self.featurize, counts=counts),
+                task_type.feature_spec(settings.max_seq_length),
+                path,
+                multiple,
+            )
+            return counts
+
+        counts = feature_cache.build_features(write, path, key)
+        self._files[kind, split.name] = FeatureFile(path, counts)
         return self._files[kind, split.name]
+
+    def featurize(self, index, example, counts=None):
+        """The features of an example, see `task_type.TaskType.featurize`."""
+        return self.task.type.featurize(
+            index, example, self.settings.max_seq_length, self._tokenizer, counts
+        )
 
     def make_input_fn(self, split, kind):
         """The input function of a split's features; see `write_features`."""
@@ -76,9 +89,9 @@ class TaskInputs:
             self.settings.max_seq_length,
             is_training,
             drop_remainder=is_training or use_tpu,
-            is_regression=self.task.is_regression,
+            spec=self.task.type.feature_spec(self.settings.max_seq_length),
             dynamic_padding=self.settings.dynamic_padding and not use_tpu,
-            num_examples=file.count,
+            num_examples=file.counts.features,
             seed=self._run.seed,
             length_multiple=self.settings.length_multiple,
         )

@@ -4,7 +4,6 @@ import json
 import os
 from typing import Any
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 from inputs import features
@@ -22,7 +21,7 @@ def log_data(run):
     for kind, splits in (("train", train), ("eval", task.dev), ("predict", task.test)):
         for split in splits:
             if split.name in inputs.examples:
-                counts = inputs.write_features(split, kind).text_counts
+                counts = inputs.write_features(split, kind).counts
                 text_counts[split.name] = counts
     max_seq_length = inputs.settings.max_seq_length
     data_report.log_report(task, inputs.examples, text_counts, max_seq_length)
@@ -35,13 +34,13 @@ def train(model_fn, run, step_reached=None):
     `diagnosis.Diagnostics` of the trained weights.
     """
     settings, task = run.settings, run.task
-    labels = scoring.read_labels(task, run.inputs.examples[task.train.name])
+    labels = task.type.read_labels(run.inputs.examples[task.train.name])
     losses = []
     if step_reached is not None:
         losses = progress.read_losses(checkpoints.latest(settings.output_dir))
     watch = progress.ProgressHook(
         settings,
-        diagnosis.baseline_loss(labels, task.is_regression),
+        task.type.baseline_loss(labels),
         skips_infinite=run.training["precision"] == "float16",
         losses=losses,
     )
@@ -140,11 +139,9 @@ def evaluate(estimator, run, diagnostics):
             **{key: float(value) for key, value in result.items()},
         }
         run_text.log_scores(split, step, scored)
-        found = diagnosis.check_predictions(
-            split.name, scored.predictions, scored.labels, task.labels
-        )
-        scores = diagnosis.format_scores(scored.scores, scored.baseline)
-        warnings += ["%s; %s" % (warning, scores) for warning in found]
+        if scored.diagnosis:
+            scores = diagnosis.format_scores(scored.scores, scored.baseline)
+            warnings.append("%s: %s; %s" % (split.name, scored.diagnosis, scores))
     if task.note:
         console.say("Note: %s", task.note)
     evaluated = diagnostics._replace(evaluation=warnings)
@@ -157,7 +154,7 @@ def _report_entries(scored):
         "examples": len(scored.labels),
         "scores": scored.scores,
         "baseline": scored.baseline,
-        **scored.by_class,
+        **scored.report,
     }
 
 
@@ -187,34 +184,31 @@ def write_predictions(estimator, run):
     """Predicts the test sets; writes `test_results.tsv` and submission files."""
     output_dir, task = run.settings.output_dir, run.task
     for split in task.test:
-        probabilities = scoring.predict(estimator, run, split, "predict")
+        predictions = scoring.predict(estimator, run, split, "predict")
         name = run.result_name("test_results%s.tsv" % split.suffix)
-        rows = probabilities[:, np.newaxis] if task.is_regression else probabilities
         files.write_whole(
             os.path.join(output_dir, name),
-            "".join("\t".join(str(p) for p in row) + "\n" for row in rows),
+            "".join("\t".join(map(str, row)) + "\n" for row in predictions),
         )
         submission = run.result_name(split.submission_file)
         submission_file.write_submission(
-            task,
-            split,
-            scoring.decide(task, probabilities),
+            map(task.type.prediction_text, predictions),
             os.path.join(output_dir, submission),
         )
         console.say(
             "Predicted %s of %s: %s, %s",
-            wording.pluralize(len(rows), "example"),
+            wording.pluralize(len(predictions), "example"),
             split.name,
             name,
             submission,
         )
         if split.has_labels:
-            _score_test(estimator, run, split, probabilities)
+            _score_test(estimator, run, split, predictions)
 
 
-def _score_test(estimator, run, split, probabilities):
+def _score_test(estimator, run, split, predictions):
     """Scores a test set that has labels; writes `test_scores.json`."""
-    scored = scoring.score(run, split, probabilities)
+    scored = scoring.score(run, split, predictions)
     step = int(estimator.get_variable_value(tf.GraphKeys.GLOBAL_STEP))
     run_text.log_scores(split, step, scored)
     record = {"task": run.task.name, "global_step": step, **_report_entries(scored)}

@@ -55,13 +55,13 @@ class AdapterPackage(NamedTuple):
 
     @property
     def labels(self):
-        """Labels in the order of their ids; [] for regression."""
+        """Labels in the order of their ids; [] if the task has no list of them."""
         return self.config["task"]["labels"]
 
     @property
-    def is_regression(self):
-        """Whether the label is a number."""
-        return self.config["task"]["is_regression"]
+    def task_type(self):
+        """The `task_type.TaskType` of the task."""
+        return package_checks.package_task_type(self.config)
 
     @property
     def text_columns(self):
@@ -153,8 +153,7 @@ def describe_task(task, name=None):
     """
     return {
         "name": name or task.name,
-        "labels": list(task.labels),
-        "is_regression": task.is_regression,
+        **task.type.package_entries(),
         "metrics": list(task.metrics),
         "text_columns": list(task.text_columns),
     }
@@ -173,7 +172,7 @@ def check_task(task):
         raise UserError(
             "%s: its %d labels, metrics and columns take %d bytes in an adapter "
             "package, at most %d are allowed: shorten the labels"
-            % (source, len(task.labels), size, most)
+            % (source, len(task.type.labels), size, most)
         )
     try:
         package_checks.TASK_SCHEMA.check(entries, "task")
@@ -230,7 +229,6 @@ def update_task(package, task):
                 json.dumps(package.labels, ensure_ascii=False),
             )
         )
-    entries["is_regression"] = package.is_regression
     return package._replace(config=dict(package.config, task=entries))
 
 
@@ -349,7 +347,7 @@ def find_mismatches(package, given):
       package: an `AdapterPackage`.
       given: dict with any of "base" (see `checkpoints.base_fingerprint`),
         "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "train_policy",
-        "adapter_layers" (list), "adapter_size", "labels" (list; [] for regression).
+        "adapter_layers" (list), "adapter_size", "labels" (list).
 
     Returns:
       List of texts, each with both values and the flag to change.

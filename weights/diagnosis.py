@@ -7,8 +7,6 @@ entropy of the labels. Nothing else in such a run indicates it.
 
 from typing import NamedTuple
 
-import numpy as np
-
 from errors import printable
 from system import console, schema, wording
 
@@ -16,66 +14,16 @@ from system import console, schema, wording
 # over the last tenth of a degenerate run varies by some 1 %.
 MAX_LOSS_RATIO = 0.98
 
-# Predicted scores whose deviation is below this fraction of the labels' are constant.
-_MIN_SPREAD_RATIO = 0.01
-
 _LONGEST_WARNING = 1000  # characters; it may come from an untrusted package
 
 
-def baseline_loss(labels, is_regression):
-    """The mean loss of the best constant prediction for labels, a 1-D array.
-
-    The entropy of the label frequencies in nats; for regression the labels' variance.
-    """
-    if is_regression:
-        return float(np.var(np.asarray(labels, np.float64)))
-    frequencies = np.bincount(labels) / len(labels)
-    frequencies = frequencies[frequencies > 0]
-    return float(-np.sum(frequencies * np.log(frequencies)))
-
-
 def check_loss(mean, steps, baseline):
-    """Warnings about the mean loss of the last steps, given its `baseline_loss`."""
+    """Warnings about the mean loss of the last steps; `baseline` is a constant's."""
     if mean < MAX_LOSS_RATIO * baseline:
         return []
     return [
         "training: the mean loss of the last %s is %.4f; predicting the label "
         "frequencies gives %.4f" % (wording.pluralize(steps, "step"), mean, baseline)
-    ]
-
-
-def check_predictions(name, predictions, labels, label_names):
-    """Warnings about predictions for a dev set, a list.
-
-    Args:
-      name: the set's name.
-      predictions: 1-D array, class ids or scores.
-      labels: 1-D array of the same kind.
-      label_names: label strings in the order of their ids; empty for regression.
-    """
-    count = len(predictions)
-    if not label_names:
-        spread, expected = float(np.std(predictions)), float(np.std(labels))
-        if count < 2 or expected == 0 or spread >= _MIN_SPREAD_RATIO * expected:
-            return []
-        return [
-            "%s: the %d predicted scores are nearly constant, from %.4f to %.4f; the "
-            "labels go from %.4f to %.4f"
-            % (
-                name,
-                count,
-                min(predictions),
-                max(predictions),
-                min(labels),
-                max(labels),
-            )
-        ]
-    # Where all labels are the same, predicting a single class may be right.
-    if len(set(predictions)) > 1 or len(set(labels)) == 1:
-        return []
-    return [
-        '%s: a single class is predicted for all %d examples, "%s"'
-        % (name, count, label_names[predictions[0]])
     ]
 
 

@@ -17,6 +17,7 @@ import modeling
 from errors import UserError, printable
 from model import activations
 from system import files, schema
+from tasks import task_type
 from tuning import registry
 from weights import diagnosis, model_variables
 
@@ -33,11 +34,12 @@ _COLUMN = schema.either(schema.LINE, schema.integer())
 TASK_SCHEMA = schema.Object(
     {
         "name": schema.LINE,
-        "labels": schema.List(schema.LINE, distinct=True),  # by id; [] for regression
+        "labels": schema.List(schema.LINE, distinct=True),  # by id
         "is_regression": schema.BOOLEAN,
         "metrics": schema.List(schema.LINE),
     },
     optional={
+        "type": schema.LINE,  # one of `task_type.TYPES`; its entries are above
         # Names or numbers of the columns of both texts, null for no second text.
         "text_columns": schema.List(schema.nullable(_COLUMN), 2, 2),
     },
@@ -150,6 +152,7 @@ def parse_config(data, path):
         SCHEMA.check(config)
         modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
         package_method(config)
+        package_task_type(config)
         _check_combinations(config)
     except ValueError as error:
         raise _damage_error(path, error) from None
@@ -158,10 +161,7 @@ def parse_config(data, path):
 
 def _check_combinations(config):
     """Checks entries against each other; raises a `schema.SchemaError`."""
-    labels, adapter = config["task"]["labels"], config["adapter"]
-    if config["task"]["is_regression"] == bool(labels):
-        allowed = "empty for a regression, and for nothing else"
-        raise schema.SchemaError("task.labels", labels, allowed)
+    adapter = config["adapter"]
     if bool(adapter["size"]) != bool(adapter["layers"]):
         allowed = "0 without adapter.layers, and at least 1 with them"
         raise schema.SchemaError("adapter.size", adapter["size"], allowed)
@@ -183,6 +183,20 @@ def _check_combinations(config):
             raise schema.SchemaError(entry, value, allowed)
 
 
+def package_task_type(config):
+    """The `task_type.TaskType` that the entries of `SCHEMA` describe.
+
+    Raises:
+      ValueError: it is unknown, or contradicts other entries.
+    """
+    task = config["task"]
+    earlier = "regression" if task["is_regression"] else "classification"
+    found = task_type.find_type(task.get("type", earlier)).from_entries(task)
+    if found.needs_labels:
+        raise ValueError("task.labels are missing")
+    return found
+
+
 def package_method(config):
     """The `tuning.method.Method` that the entries of `SCHEMA` describe.
 
@@ -198,7 +212,7 @@ def package_variables(config):
     return model_variables.model_variables(
         modeling.BertConfig.from_dict(config["bert_config"]),
         package_method(config),
-        len(config["task"]["labels"]) or 1,
+        package_task_type(config).num_outputs,
     )
 
 

@@ -192,7 +192,7 @@ def _describe_task(task, identity):
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None:
         task = glue_data.get_task(name)
-    _agree(identity, "labels", list(task.labels), "task_name")
+    _agree(identity, "labels", list(task.type.labels), "task_name")
     return adapter_package.describe_task(task, name)
 
 

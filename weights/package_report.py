@@ -29,7 +29,7 @@ def format_summary(package):
     rows = {
         "package": package.path,
         "task": package.task,
-        "labels": labels or "a number (regression)",
+        "labels": labels or package.task_type.describe(),
         "texts": _texts(package),
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),

@@ -29,6 +29,7 @@ import tokenization
 from errors import UserError
 from exchange import adapterhub_format, conversion, packages
 from glue_data import GLUE_TASKS
+from tasks.regression import Regression
 from tests import programs, small_packages
 from tuning import adapters, head, top_k
 from weights import adapter_package, base_model, package_conversion
@@ -109,8 +110,9 @@ def test_package_of_an_import(tmp_path, base):
     assert config["task"] == {
         "name": "letters",
         "labels": ["no", "maybe", "yes"],
+        "type": "classification",
         "is_regression": False,
-        "metrics": ["accuracy"],
+        "metrics": ["accuracy", "macro_f1"],
         "text_columns": None,
     }
     assert config["adapter"]["size"] == SIZE
@@ -275,9 +277,9 @@ def test_regression(tmp_path, base):
     )
     for given in (SCORES, LETTERS):
         package = imported(tmp_path, base, given, given.name or "sts-b")
-        assert package.is_regression and package.labels == []
+        assert package.task_type == Regression() and package.labels == []
         assert package.config["task"]["metrics"] == ["spearman", "pearson"]
-        check_logits(package, base, head, order=0)
+        check_logits(package, base, head, order=[0])
     for given, part in (
         (LETTERS._replace(labels=["a"]), "a number without labels"),
         (LETTERS._replace(task=GLUE_TASKS["mrpc"]), "task mrpc needs 2"),

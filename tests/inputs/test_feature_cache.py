@@ -9,10 +9,14 @@ import tensorflow.compat.v1 as tf
 import tokenization
 from inputs import feature_cache, features
 from tasks import task_data
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tests.places import DATA
 
 VOCAB = str(DATA / "vocab_uncased.txt")
-COUNTS = features.TextCounts(examples=2, pieces=12, unknown=1, longest=10, truncated=1)
+COUNTS = features.TextCounts(
+    examples=2, pieces=12, unknown=1, longest=10, truncated=1, features=2
+)
 
 
 @pytest.fixture(scope="module")
@@ -21,37 +25,33 @@ def tokenizer():
 
 
 @pytest.fixture
-def built(monkeypatch):
-    """A list that grows with each file that is built."""
-    calls = []
-    build = features.file_based_convert_examples_to_features
-
-    def count(*arguments):
-        calls.append(arguments[-1])
-        return build(*arguments)
-
-    monkeypatch.setattr(features, "file_based_convert_examples_to_features", count)
-    return calls
-
-
-@pytest.fixture
-def write(tmp_path, tokenizer, built):
+def write(tmp_path, tokenizer):
     """Writes two examples under a key; returns the counts and whether it built them."""
 
-    def write(key, labels=("0",)):
-        before = len(built)
-        examples = [
-            features.InputExample("x", "a film \u2603 a film", None, "0"),
-            features.InputExample("y", "a film", "a film a film a", "0"),
-        ]
-        counts = feature_cache.build_features(
-            examples, labels, 8, tokenizer, str(tmp_path / "dev.tf_record"), key
-        )
-        return counts, len(built) > before
+    def write(key, fails=False):
+        path, built = str(tmp_path / "dev.tf_record"), []
+        counts = features.TextCounts(features=2)
+
+        def featurize(index, example):
+            if fails:
+                raise ValueError
+            return [features.encode_example(index, example, 0, 8, tokenizer, counts)]
+
+        def build():
+            built.append(path)
+            examples = [
+                features.InputExample("x", "a film \u2603 a film"),
+                features.InputExample("y", "a film", "a film a film a"),
+            ]
+            features.write_features(examples, featurize, features.feature_spec(8), path)
+            return counts
+
+        return feature_cache.build_features(build, path, key), bool(built)
 
     return write
 
 
+CLASSES = Classification(("0", "1"))
 SPLIT = task_data.Split("dev", "rows.tsv", 0, "text", None, "label")
 
 
@@ -63,9 +63,9 @@ def _key(tmp_path, **changes):
         "split": SPLIT,
         "vocab_file": str(tmp_path / "vocab.txt"),
         "do_lower_case": True,
-        "label_list": ["0", "1"],
+        "task_type": CLASSES,
         "max_seq_length": 32,
-        "padded_to": 3,
+        "multiple": 3,
     }
     return feature_cache.cache_key(**{**settings, **changes})
 
@@ -79,10 +79,10 @@ def _key(tmp_path, **changes):
         {"split": SPLIT._replace(holdout=task_data.Holdout(0.1, 1, True))},
         {"split": SPLIT._replace(holdout=task_data.Holdout(0.1, 2, True))},
         {"do_lower_case": False},
-        {"label_list": ["1", "0"]},
-        {"label_list": None},
+        {"task_type": Classification(("1", "0"))},
+        {"task_type": Regression()},
         {"max_seq_length": 33},
-        {"padded_to": 4},
+        {"multiple": 4},
     ],
 )
 def test_the_key_holds_all_that_shapes_the_features(tmp_path, change):
@@ -103,7 +103,7 @@ def test_a_file_is_reused_until_its_key_is_another(tmp_path, write):
 def test_a_broken_build_leaves_no_key_that_vouches_for_the_old_file(tmp_path, write):
     write("two")
     with pytest.raises(ValueError):
-        write("three", labels=("not the label",))
+        write("three", fails=True)
     assert os.listdir(tmp_path) == ["dev.tf_record"]
     assert write("two") == (COUNTS, True)
 

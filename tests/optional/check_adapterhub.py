@@ -9,6 +9,7 @@ from adapterhub_layout import package_logits, write_base
 
 import glue_data
 from exchange import conversion
+from tasks.regression import Regression
 from tests import small_packages
 from weights import adapter_package, base_model, package_conversion
 
@@ -99,7 +100,7 @@ def test_import_of_one_output(tmp_path, base):
     output = str(tmp_path / "package")
     conversion.import_adapter(saved, base, given, output)
     package = adapter_package.read(output)
-    assert package.is_regression
+    assert package.task_type == Regression()
     batch = hf_layout.random_batch(hf_layout.CONFIG)
     found = package_logits(package, base.init_checkpoint, batch)
     np.testing.assert_allclose(found, logits(model, batch)[:, 0], rtol=0, atol=2e-5)

@@ -238,13 +238,13 @@ def test_another_thread_does_not_change_what_is_being_computed(
         model.add("mrpc=" + paths["three"])
         found.extend(model.predict("mrpc", rows))
 
-    def disturbed(graph, batch):
+    def disturbed(graph, *batch):
         if not threads:
             threads.append(threading.Thread(target=other_thread))
             threads[0].start()
             # Time enough to put other weights there, if nothing kept it from that.
             threads[0].join(2)
-        return compute(graph, batch)
+        return compute(graph, *batch)
 
     monkeypatch.setattr(predictor._Graph, "run", disturbed)
     assert model.predict("mrpc", rows) == before

@@ -4,6 +4,8 @@ import pytest
 
 from inputs import features
 from tasks import data_report, task_data
+from tasks.classification import Classification
+from tasks.regression import Regression
 
 CLEAN = [("a", "0"), ("b", "1"), ("c", "1"), ("d", "0")]
 
@@ -13,10 +15,10 @@ def make_task(labels=("0", "1"), test_labels=False):
         return task_data.Split(name, name + ".csv", 0, "text", None, label)
 
     test = split("test", "label" if test_labels else None)
+    kind = Classification(labels) if labels else Regression()
     return task_data.Task(
-        "t", "T", labels, ("accuracy",), split("train"), (split("dev"),), (test,),
-        is_regression=not labels,
-    )  # fmt: skip
+        "t", "T", kind, ("accuracy",), split("train"), (split("dev"),), (test,)
+    )
 
 
 def make_examples(**rows):

@@ -7,6 +7,7 @@ import pytest
 from errors import UserError
 from inputs import text_rows
 from tasks import own_tasks, task_data
+from tasks.regression import Regression
 from tests.places import ROOT
 
 VALID = {
@@ -53,7 +54,7 @@ def test_labels_and_metrics_that_are_not_given(write, tmp_path):
     tmp_path = tmp_path / "rows"
     task, folder = own_tasks.load_task(path, (), str(tmp_path))
     assert folder == str(tmp_path)
-    assert task.labels == ("bill", "late")
+    assert task.type.labels == ("bill", "late")
     assert task.metrics == ("accuracy", "macro_f1")
     assert task.text_columns == ("message", None)
     assert examples(task, tmp_path, task.train) == [
@@ -68,13 +69,13 @@ def test_labels_and_metrics_that_are_not_given(write, tmp_path):
 def test_labels_that_are_numbers_are_sorted_as_such(write):
     rows = "".join("x,%s\n" % label for label in ("100", "10", "9", "100"))
     task = load(write(VALID, train_csv="message,topic\n" + rows))
-    assert task.labels == ("9", "10", "100")
+    assert task.type.labels == ("9", "10", "100")
 
 
 def test_pairs_of_jsonl(write, tmp_path):
     document = {"name": "p", "train": "t.jsonl", "text_a": "a", "text_b": "b"}
     task = load(write({**document, "label": "y"}, t_jsonl=PAIRS))
-    assert task.labels == ("3", "true")
+    assert task.type.labels == ("3", "true")
     assert examples(task, tmp_path, task.train) == [
         ("One.", "Two.", "3", 1),
         ("é", "ü", "true", 2),
@@ -87,7 +88,7 @@ def test_numbers_in_a_table_without_header(write, tmp_path):
         "text_a": 1, "text_b": 2, "label": 0, "metrics": ["pearson"],
     }  # fmt: skip
     task = load(write(document, d_tsv="-1.5\ta\tb\n7e2\tc\td\n"))
-    assert task.is_regression and task.labels == () and task.metrics == ("pearson",)
+    assert task.type == Regression() and task.metrics == ("pearson",)
     assert examples(task, tmp_path, task.dev[0]) == [
         ("a", "b", "-1.5", 1),
         ("c", "d", "7e2", 2),
@@ -121,8 +122,12 @@ def test_a_dev_set_held_out_of_the_training_set(write, tmp_path):
             ("text %d" % n, None, label, n + 2) for n, label in enumerate(labels)
         ]
         assert train == sorted(train, key=lambda row: row[3])
-        counts = [[row[2] for row in dev].count(label) for label in task.labels]
-        assert dict(zip(task.labels, counts)) == {"common": 40, "rare": 10, "single": 0}
+        counts = [[row[2] for row in dev].count(label) for label in task.type.labels]
+        assert dict(zip(task.type.labels, counts)) == {
+            "common": 40,
+            "rare": 10,
+            "single": 0,
+        }
         assert found.setdefault(seed, dev) == dev
     assert found[1] != found[2]
 
@@ -204,7 +209,7 @@ def test_labels_that_are_written_differently(write, labels):
     assert "bad" not in str(caught.value)
     # Whoever means different classes says so.
     listed = {**VALID, "labels": ["bad", *labels]}
-    assert load(write(listed, train_csv=rows)).labels == ("bad", *labels)
+    assert load(write(listed, train_csv=rows)).type.labels == ("bad", *labels)
 
 
 @pytest.fixture
@@ -283,11 +288,11 @@ def test_a_file_that_is_no_description(tmp_path):
 def test_the_example_of_this_project():
     folder = ROOT / "sample_data" / "messages"
     task = load(str(folder / "messages.json"))
-    assert task.labels == ("delivery", "payment", "product")
+    assert task.type.labels == ("delivery", "payment", "product")
     train, dev, test = (examples(task, folder, split) for split in task.splits)
     assert (len(train), len(dev), len(test)) == (72, 24, 30)
     for rows in (train, dev, test):
-        counts = [[row[2] for row in rows].count(label) for label in task.labels]
+        counts = [[row[2] for row in rows].count(label) for label in task.type.labels]
         assert len(set(counts)) == 1
     assert len({row[0] for row in train + dev + test}) == 126
     assert any('"' in row[0] and "," in row[0] for row in train)

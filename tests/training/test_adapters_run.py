@@ -13,6 +13,8 @@ from google.protobuf import text_format
 
 import modeling
 from model import activations
+from tasks import task_type
+from tasks.regression import Regression
 from training import classifier, distribution
 from weights import adapter_package, checkpoints, model_variables
 
@@ -148,6 +150,7 @@ def test_training_leaves_a_package_of_its_last_weights(trained, setting):
     assert config["task"] == {
         "name": "mrpc",
         "labels": ["0", "1"],
+        "type": "classification",
         "is_regression": False,
         "metrics": ["f1", "accuracy"],
         "text_columns": ["#1 String", "#2 String"],
@@ -240,7 +243,7 @@ def test_regression_from_a_package(run, tmp_path):
     rows = small_run.write_sts_b(tmp_path / "STS-B")
     output = run("output", do_train=True, do_predict=True, **rows, **TRAINING)
     package = adapter_package.read(str(output / "adapters"))
-    assert package.is_regression
+    assert package.task_type == Regression()
     assert package.labels == []
     again = run("again", do_predict=True, adapters=str(package.path), **rows)
     assert predictions(again) == predictions(output)
@@ -289,7 +292,7 @@ def test_two_devices_with_trained_variables_alone(
     tmp_path, run, monkeypatch, precision, tolerance
 ):
     monkeypatch.setattr(distribution, "local_devices", lambda: ["/cpu:0", "/cpu:1"])
-    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    monkeypatch.setattr(task_type, "HEAD_DROPOUT", 0.0)
     flags = {
         **small_run.write_model(tmp_path / "still", dropout=0.0),
         "precision": precision,

@@ -9,6 +9,7 @@ import small_run
 import tensorflow.compat.v1 as tf
 
 import optimization
+from tasks import task_type
 from tests import graph_variables, training_graph
 from tests.training_graph import BATCH, CLASSES
 from training import batch_gradients, classifier, estimators
@@ -44,7 +45,7 @@ def assert_the_same(run, expected, tolerance=1e-5):
 @pytest.fixture(autouse=True, scope="module")
 def no_head_dropout():
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(classifier, "HEAD_DROPOUT", 0.0)
+        patched.setattr(task_type, "HEAD_DROPOUT", 0.0)
         yield
 
 

@@ -15,8 +15,9 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from model import random_seeds
 from system import console
+from tasks import task_type
 from tests import programs
-from training import classifier, distribution
+from training import distribution
 
 
 def assert_the_same(actual_dir, expected_dir):
@@ -61,7 +62,7 @@ def one(tmp_path_factory, setting):
     """The output directory of a run on one device."""
     output = tmp_path_factory.mktemp("one") / "output"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(classifier, "HEAD_DROPOUT", 0.0)
+        patched.setattr(task_type, "HEAD_DROPOUT", 0.0)
         small_run.run(output_dir=str(output), **setting)
     return output
 
@@ -72,7 +73,7 @@ def two_cpus(monkeypatch):
 
 
 def test_two_devices_train_as_one(tmp_path, setting, one, two_cpus, monkeypatch):
-    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    monkeypatch.setattr(task_type, "HEAD_DROPOUT", 0.0)
     two = tmp_path / "two"
     small_run.run(
         do_eval=True,
@@ -90,7 +91,7 @@ def test_two_devices_train_as_one(tmp_path, setting, one, two_cpus, monkeypatch)
 
 
 def test_two_devices_train_the_whole_model(tmp_path, setting, two_cpus, monkeypatch):
-    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    monkeypatch.setattr(task_type, "HEAD_DROPOUT", 0.0)
     given = dict(setting, train_policy="full", num_train_epochs=1.0)
     one, two = tmp_path / "one", tmp_path / "two"
     small_run.run(output_dir=str(one), **given)
@@ -323,7 +324,7 @@ def on_machines(setting, output_dir, count=2, **last):
             ["--%s=%s" % item for item in flags.items()],
             environment={"TF_CONFIG": json.dumps(tf_config)},
             patches={
-                "training.classifier.HEAD_DROPOUT": 0.0,
+                "tasks.task_type.HEAD_DROPOUT": 0.0,
                 "training.distribution.PING_INTERVAL": 0.5,
                 "training.distribution.WAITING_SAID_AFTER": 2.0,
                 "training.signals.GRACE": 0.5,

@@ -16,6 +16,7 @@ import run_classifier
 from errors import UserError
 from serving import saved_model
 from tasks import own_tasks
+from tasks.classification import Classification
 from tests import small_run
 from weights import adapter_package, base_model
 
@@ -144,7 +145,9 @@ def test_a_package_without_its_columns(output, base, folder):
     )
     (task,) = read(pathlib.Path(made) / "assets" / "tasks.json")["tasks"]
     assert task["text_columns"] == ["said", None]
-    more = {"kinds": known_tasks["kinds"]._replace(labels=(*LABELS, "more"))}
+    more = {
+        "kinds": known_tasks["kinds"]._replace(type=Classification((*LABELS, "more")))
+    }
     with pytest.raises(UserError, match="give the file that it was trained with"):
         saved_model.export([old], files, str(folder / "models"), known_tasks=more)
 

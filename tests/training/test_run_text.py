@@ -24,7 +24,7 @@ def test_scores_of_chance_are_warned_of(scores, is_warned, monkeypatch):
     said = []
     monkeypatch.setattr(console, "warn", lambda text, *args: said.append(text % args))
     labels = np.zeros(408)
-    scored = scoring.SplitScores(scores, BASELINE, labels, labels, {})
+    scored = scoring.SplitScores(scores, BASELINE, labels, "", {})
     run_text.log_scores(DEV, 778, scored)
     assert len(said) == is_warned
     assert all(each.startswith("dev: no score is above") for each in said)

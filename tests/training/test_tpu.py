@@ -19,6 +19,9 @@ from tensorflow.python.tpu.ops import tpu_ops
 import modeling
 import optimization
 from inputs import features
+from tasks import task_type
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tests import graph_variables, small_run
 from training import classifier, estimators
 from training import settings as run_settings
@@ -35,6 +38,7 @@ MASTER = "grpc://10.0.0.1:8470"
 HOST = "/job:tpu_worker/task:0/device:CPU:0"
 S = 16  # sequence length
 CLASSES = 3
+CLASSES_TYPE = Classification(tuple(map(str, range(CLASSES))))
 BATCH = {"train": 32, "eval": 16, "infer": 16}
 FEATURES = ["input_ids", "input_mask", "is_real_example", "label_ids", "segment_ids"]
 ADAPTERS = adapters.Adapters(8, 1e-2)
@@ -166,15 +170,15 @@ def model_fn(
     folder,
     config,
     use_tpu=True,
-    is_regression=False,
+    task_type=CLASSES_TYPE,
     init_checkpoint=None,
     method=ADAPTERS,
     **kept,
 ):
-    variant = classifier.Variant(is_regression, method=method)
+    variant = classifier.Variant(task_type, method=method)
     return classifier.model_fn_builder(
         bert_config=config,
-        num_labels=1 if is_regression else CLASSES,
+        num_labels=task_type.num_outputs,
         init_checkpoint=init_checkpoint,
         learning_rate=1e-3,
         num_train_steps=20,
@@ -189,11 +193,11 @@ def model_fn(
 
 
 def build(
-    folder, mode, master=MASTER, is_regression=False, init_checkpoint=None, **kept
+    folder, mode, master=MASTER, task_type=CLASSES_TYPE, init_checkpoint=None, **kept
 ):
     """Has a `TPUEstimator` build the graph of a mode, which `built` catches."""
     estimator = estimators.make_estimator(
-        model_fn(folder, bert_config(), True, is_regression, init_checkpoint, **kept),
+        model_fn(folder, bert_config(), True, task_type, init_checkpoint, **kept),
         settings(folder, master=master),
     )
     # The file is not there: graphs are built before the first record is read.
@@ -202,7 +206,7 @@ def build(
         S,
         is_training=mode == "train",
         drop_remainder=True,
-        is_regression=is_regression,
+        spec=task_type.feature_spec(S),
         num_examples=32,
         seed=1,
     )
@@ -409,11 +413,11 @@ def test_trained_variables_alone_are_global_on_a_tpu_too(built, tmp_path):
 # --- what the host does -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("is_regression", [False, True])
+@pytest.mark.parametrize("task_type", [CLASSES_TYPE, Regression()])
 def test_eval_metrics_come_from_all_cores_without_padding(
-    built, sent, tmp_path, is_regression
+    built, sent, tmp_path, task_type
 ):
-    build(tmp_path, "eval", "local", is_regression)
+    build(tmp_path, "eval", "local", task_type)
     random = np.random.RandomState(0)
     losses = random.uniform(0.0, 2.0, BATCH["eval"]).astype(np.float32)
     logits = random.normal(size=(BATCH["eval"], CLASSES)).astype(np.float32)
@@ -424,8 +428,8 @@ def test_eval_metrics_come_from_all_cores_without_padding(
     is_real[13:] = 0
     losses[13:] = 1000.0
     labels[13:] = (labels[13:] + 1) % CLASSES
-    if is_regression:
-        labels, logits = labels.astype(np.float32), logits[:, 0]
+    if task_type == Regression():
+        labels, logits = labels.astype(np.float32), logits[:, :1]
     arrays = [
         array.reshape((CORES, BATCH["eval"] // CORES, *array.shape[1:]))
         for array in (losses, labels, logits, is_real)
@@ -436,18 +440,16 @@ def test_eval_metrics_come_from_all_cores_without_padding(
         session.run(built.host_hook()._dequeue_ops, sent(*arrays))
         scores = session.run(values)
     expected = {"eval_loss": losses[:13].mean()}
-    if not is_regression:
+    if task_type == CLASSES_TYPE:
         expected["eval_accuracy"] = 9 / 13
     assert scores == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("is_regression", [False, True])
-def test_predictions_keep_the_order_of_the_examples(
-    built, sent, tmp_path, is_regression
-):
-    build(tmp_path, "infer", "local", is_regression)
+@pytest.mark.parametrize("task_type", [CLASSES_TYPE, Regression()])
+def test_predictions_keep_the_order_of_the_examples(built, sent, tmp_path, task_type):
+    build(tmp_path, "infer", "local", task_type)
     per_core = (CORES, BATCH["infer"] // CORES)
-    shape = per_core if is_regression else (*per_core, CLASSES)
+    shape = (*per_core, task_type.num_outputs)
     scores = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     feed = sent(scores, np.zeros((*per_core, 1), bool), np.zeros(per_core))
     with built.host_session() as session:
@@ -574,7 +576,7 @@ def one_core(monkeypatch):
 
 
 def test_steps_under_xla_equal_those_without(monkeypatch, one_core, tmp_path):
-    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    monkeypatch.setattr(task_type, "HEAD_DROPOUT", 0.0)
     config = bert_config(dropout=0.0)
     examples = _examples(steps=3, batch_size=4)
     losses, before, compiled = _train_under_xla(examples, config, tmp_path)

@@ -13,6 +13,7 @@ import modeling
 import optimization
 from errors import UserError
 from model import layer_ranges
+from tasks import task_type
 from tests import graph_variables, small_packages, small_run, training_graph
 from tests.training_graph import CLASSES
 from training import classifier
@@ -76,7 +77,7 @@ def trained_names(run, pattern):
 
 @pytest.fixture(autouse=True)
 def no_head_dropout(monkeypatch):
-    monkeypatch.setattr(classifier, "HEAD_DROPOUT", 0.0)
+    monkeypatch.setattr(task_type, "HEAD_DROPOUT", 0.0)
 
 
 @each_policy

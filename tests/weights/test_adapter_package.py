@@ -16,6 +16,8 @@ import glue_data
 import modeling
 from errors import UserError
 from serving import multitask
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tests import graph_variables, small_packages
 from training import classifier
 from tuning import adapters
@@ -115,7 +117,9 @@ def test_shapes_are_those_of_the_model(base, size, labels):
     variables = graph_variables.model_variables(
         config,
         labels,
-        classifier.Variant(labels == 1, method=adapters.Adapters(size)),
+        classifier.Variant(
+            Regression() if labels == 1 else None, method=adapters.Adapters(size)
+        ),
     )
     known = model_variables.model_variables(config, adapters.Adapters(size), labels)
     trained, frozen = known.trained(), known.frozen()
@@ -142,6 +146,7 @@ def test_what_is_written_is_read(tmp_path, base):
     task = {
         "name": "colour",
         "labels": ["rouge", "été", "bleu"],
+        "type": "classification",
         "is_regression": False,
         "metrics": ["accuracy", "f1"],
     }
@@ -229,11 +234,16 @@ def test_scores_are_added_and_the_rest_is_kept(folder):
 
 def test_a_task_that_no_package_can_hold_is_refused():
     task = glue_data.get_task("mrpc")
-    adapter_package.check_task(task._replace(labels=tuple("雨" * 45 + c for c in "ab")))
+    adapter_package.check_task(
+        task._replace(type=Classification(tuple("雨" * 45 + c for c in "ab")))
+    )
     for part, change in (
-        ("task.labels[1]", {"labels": ("a", "b\nc")}),
+        ("task.labels[1]", {"type": Classification(("a", "b\nc"))}),
         ("task.text_columns[0]", {"train": task.train._replace(text_a="a\nb")}),
-        ("1000 labels", {"labels": tuple("%05000d" % i for i in range(1000))}),
+        (
+            "1000 labels",
+            {"type": Classification(tuple("%05000d" % i for i in range(1000)))},
+        ),
     ):
         with pytest.raises(UserError, match=re.escape(part)):
             adapter_package.check_task(task._replace(config_file="t.json", **change))
@@ -438,7 +448,7 @@ FORGED = [
             ("labels", [str(i) for i in range(2_000)]),
             ("name", "a\x1b[2J"),
             ("metrics", ["\x9b2J"]),
-            ("is_regression", True),
+            ("type", "regression"),
             ("text_columns", ["a\nb", None]),
         )
     ),

@@ -12,15 +12,19 @@ import tensorflow.compat.v1 as tf
 import manage_adapters
 import predict
 from system import console
+from tasks.classification import Classification
+from tasks.regression import Regression
 from weights import diagnosis
+
+CLASSES = Classification(("a", "b", "c", "d"))
 
 
 def test_the_loss_of_constant_predictions():
-    assert diagnosis.baseline_loss([0, 1, 1, 0], False) == pytest.approx(math.log(2))
+    assert CLASSES.baseline_loss([0, 1, 1, 0]) == pytest.approx(math.log(2))
     three = -0.5 * math.log(0.5) - 2 * 0.25 * math.log(0.25)
-    assert diagnosis.baseline_loss([0, 0, 3, 1], False) == pytest.approx(three)
-    assert diagnosis.baseline_loss([1, 1], False) == 0
-    assert diagnosis.baseline_loss([0.0, 1.0, 5.0], True) == pytest.approx(14 / 3)
+    assert CLASSES.baseline_loss([0, 0, 3, 1]) == pytest.approx(three)
+    assert CLASSES.baseline_loss([1, 1]) == 0
+    assert Regression().baseline_loss([0.0, 1.0, 5.0]) == pytest.approx(14 / 3)
     (warning,) = diagnosis.check_loss(0.69, 20, math.log(2))
     assert "last 20 steps is 0.6900" in warning and "0.6931" in warning
     assert not diagnosis.check_loss(0.67, 20, math.log(2))
@@ -30,18 +34,16 @@ def test_the_loss_of_constant_predictions():
     ("predictions", "labels", "names", "part"),
     [
         ([1, 1, 1], [0, 1, 1], "ny", 'all 3 examples, "y"'),
-        ([1, 0, 1], [0, 1, 1], "ny", None),
-        ([1, 1, 1], [1, 1, 1], "ny", None),  # It may be right.
+        ([1, 0, 1], [0, 1, 1], "ny", ""),
+        ([1, 1, 1], [1, 1, 1], "ny", ""),  # It may be right.
         ([2.009, 2.018, 2.045], [1.0, 2.0, 5.0], "", "2.0090 to 2.0450"),
-        ([2.011, 2.022, 2.055], [1.0, 2.0, 5.0], "", None),
+        ([2.011, 2.022, 2.055], [1.0, 2.0, 5.0], "", ""),
     ],
 )
 def test_constant_predictions(predictions, labels, names, part):
-    found = diagnosis.check_predictions(
-        "dev", np.array(predictions), np.array(labels), names
-    )
-    assert len(found) == (part is not None)
-    assert part is None or (found[0].startswith("dev: ") and part in found[0])
+    task_type = Classification(tuple(names)) if names else Regression()
+    found = task_type.check_predictions(np.array(labels), np.array(predictions))
+    assert bool(found) == bool(part) and part in found
 
 
 def test_the_entry_of_files_is_read_back():

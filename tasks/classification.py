@@ -1,0 +1,116 @@
+"""Classification: one of 2 or more labels."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from inputs import metrics
+from tasks import task_type
+
+
+@task_type.register
+@dataclasses.dataclass(frozen=True)
+class Classification(task_type.TaskType):
+    """A task whose label is a text out of a list; predictions are probabilities [L]."""
+
+    labels: tuple[str, ...] = ()  # by id; (): those of the training set
+
+    name = "classification"
+    metrics = metrics.CLASSIFICATION
+    default_metrics = ("accuracy", "macro_f1")
+    label_feature = tf.FixedLenFeature([], tf.int64)
+
+    @property
+    def num_outputs(self):
+        return len(self.labels)
+
+    @property
+    def needs_labels(self):
+        return not self.labels
+
+    @classmethod
+    def from_entries(cls, entries):
+        return cls(tuple(entries.get("labels") or ()))
+
+    def task_file_entries(self):
+        return {"labels": list(self.labels), "regression": False}
+
+    def find_metrics_problem(self, names):
+        if "f1" in names and len(self.labels) not in (0, 2):
+            return "without f1, that of the second of two labels; there is macro_f1"
+        return super().find_metrics_problem(names)
+
+    def describe(self):
+        return "%d labels (%s)" % (len(self.labels), self._list_labels())
+
+    def _list_labels(self):
+        more = ", ..." if self.labels[10:] else ""
+        return ", ".join(map(repr, self.labels[:10])) + more
+
+    def find_label_problem(self, label):
+        if label in self.labels or self.needs_labels:
+            return ""
+        return "%.80r is not one of %s" % (label, self._list_labels())
+
+    def parse_label(self, label):
+        return self.labels.index(label)
+
+    def compute_losses(self, logits, labels):
+        """Cross-entropy, as in the original program."""
+        log_probs = tf.nn.log_softmax(logits, axis=-1)
+        one_hot = tf.one_hot(labels, depth=self.num_outputs, dtype=tf.float32)
+        return -tf.reduce_sum(one_hot * log_probs, axis=-1)
+
+    @staticmethod
+    def compute_scores(logits, is_own=None):
+        if is_own is not None:
+            # -inf, not a large negative number: where weights overflow, the result is
+            # NaN instead of a label of another task.
+            logits = tf.where_v2(is_own, logits, -np.inf)
+        return tf.nn.softmax(logits, axis=-1)
+
+    def eval_metrics(self, logits, labels, weights):
+        predictions = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        accuracy = tf.metrics.accuracy(labels, predictions, weights=weights)
+        return {"eval_accuracy": accuracy}
+
+    def parse_predictions(self, predictions):
+        return np.argmax(predictions, axis=-1)
+
+    def prediction_text(self, prediction):
+        return self.labels[np.argmax(prediction)]
+
+    def prediction_fields(self, prediction):
+        probabilities = dict(zip(self.labels, prediction.tolist()))
+        label = self.prediction_text(prediction)
+        return {
+            "label": label,
+            "probability": probabilities[label],
+            "probabilities": probabilities,
+        }
+
+    def prediction_columns(self):
+        labels = ["probability_" + label for label in self.labels]
+        return ["label", "probability", *labels]
+
+    def predict_baseline(self, labels):
+        """The majority class."""
+        return np.full_like(labels, np.bincount(labels).argmax())
+
+    def baseline_loss(self, labels):
+        """The entropy of the label frequencies in nats."""
+        frequencies = np.bincount(labels) / len(labels)
+        frequencies = frequencies[frequencies > 0]
+        return float(-np.sum(frequencies * np.log(frequencies)))
+
+    def report(self, labels, predictions):
+        table = metrics.class_report(labels, predictions, self.num_outputs)
+        return {"labels": list(self.labels), **table}
+
+    def check_predictions(self, labels, predictions):
+        # Where all labels are the same, predicting a single class may be right.
+        if len(set(predictions)) > 1 or len(set(labels)) == 1:
+            return ""
+        text = 'a single class is predicted for all %d examples, "%s"'
+        return text % (len(predictions), self.labels[predictions[0]])

@@ -1,0 +1,232 @@
+"""The interface of task types: everything that depends on the kind of a task.
+
+A task type says how labels are written, what the model learns from an example, how it
+predicts, and how predictions are scored and written. A module of this package registers
+its types by name; task files and packages name them.
+
+Axis letters: B features of a batch, L outputs of the head, H hidden size, S sequence,
+N examples.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import modeling
+from inputs import features
+from system import schema
+
+HEAD_DROPOUT = 0.1
+HEAD_INITIALIZER_RANGE = 0.02
+
+TYPES: dict[str, type["TaskType"]] = {}
+
+
+def register(task_type):
+    """Class decorator: makes a `TaskType` known by its `name`."""
+    if TYPES.setdefault(task_type.name, task_type) is not task_type:
+        raise ValueError("two task types have the name %r" % task_type.name)
+    return task_type
+
+
+def find_type(name):
+    """The class of a name; raises a `ValueError` with all names if there is none."""
+    if name not in TYPES:
+        raise schema.SchemaError("type", name, "one of %s" % ", ".join(sorted(TYPES)))
+    return TYPES[name]
+
+
+class TaskType:
+    """The answers of one task type; an object is immutable, and equal by its values.
+
+    The defaults are those of a linear head on the pooled output, with one feature and
+    one row of scores per example.
+    """
+
+    name: ClassVar[str]
+    metrics: ClassVar[dict[str, Callable]]  # score by name, of two arrays [N, ...]
+    default_metrics: ClassVar[tuple[str, ...]]
+    label_feature: ClassVar[tf.FixedLenFeature]  # of "label_ids" in records
+    uses_sequence_output = False  # whether the head is on [B, S, H] instead of [B, H]
+    labels: tuple[str, ...] = ()  # all texts of labels, by id; (): not a closed list
+    needs_labels = False  # whether they are still to be found in the training set
+    num_outputs: int  # L
+
+    # --- entries of files ---
+
+    @classmethod
+    def from_entries(cls, entries):
+        """Reads the type from entries of a task file or package, checked by a schema.
+
+        Raises:
+          ValueError: they contradict each other.
+        """
+        if entries.get("labels"):
+            allowed = "left out: a task of the type %s has none" % cls.name
+            raise schema.SchemaError("labels", entries["labels"], allowed)
+        return cls()
+
+    def task_file_entries(self):
+        """The entries of a task file from which `from_entries` reads the type."""
+        return {"type": self.name}
+
+    def package_entries(self):
+        """The entries of a package from which `from_entries` reads the type."""
+        return {"type": self.name, "labels": list(self.labels), "is_regression": False}
+
+    def find_metrics_problem(self, names):
+        """Which metrics are allowed, if some of the names are not; else ""."""
+        is_known = set(names) <= set(self.metrics)
+        return "" if is_known else "of %s" % ", ".join(self.metrics)
+
+    def describe(self):
+        """The type in one line of a log."""
+        return self.name
+
+    # --- labels and features ---
+
+    def find_label_problem(self, label):
+        """Why a text is not a label; "" if it is one."""
+        raise NotImplementedError
+
+    def parse_label(self, label):
+        """A label as a number or array, for `label_feature` and metrics."""
+        raise NotImplementedError
+
+    def read_labels(self, examples):
+        """The labels of `features.InputExample`s, an array [N, ...]."""
+        return np.array([self.parse_label(example.label) for example in examples])
+
+    def feature_spec(self, seq_length):
+        """The features of a record: dict from name to `tf.FixedLenFeature`."""
+        return features.feature_spec(seq_length, self.label_feature)
+
+    def featurize(self, index, example, max_seq_length, tokenizer, counts=None):
+        """Converts an example to its features.
+
+        Args:
+          index: number of the example; the first five are logged.
+          example: a `features.InputExample`; without a label, "label_ids" is left out.
+          max_seq_length: S.
+          tokenizer: a `tokenization.FullTokenizer`.
+          counts: a `features.TextCounts` to which the example is added, or None.
+
+        Returns:
+          List of dicts, whose entries of the names in `feature_spec` are written.
+        """
+        is_labeled = example.label is not None
+        label = self.parse_label(example.label) if is_labeled else None
+        return [
+            features.encode_example(
+                index, example, label, max_seq_length, tokenizer, counts
+            )
+        ]
+
+    # --- the graph ---
+
+    def initial_bias(self, labels):
+        """The head's bias before training on labels, see `read_labels`."""
+        del labels
+        return 0.0
+
+    def compute_logits(self, output, is_training, initial_bias=0.0):
+        """The head: float32 [B, L], from float32 [B, H]; its variables are `HEAD`."""
+        if is_training:
+            output = modeling.dropout(output, HEAD_DROPOUT)
+        weights = modeling.normal_variable(
+            "output_weights",
+            [self.num_outputs, output.shape[-1]],
+            HEAD_INITIALIZER_RANGE,
+            collections=(modeling.HEAD,),
+        )
+        bias = modeling.get_variable(
+            "output_bias",
+            [self.num_outputs],
+            tf.constant_initializer(initial_bias),
+            collections=(modeling.HEAD,),
+        )
+        # The name "loss" is taken by the Estimator's scalar for TensorBoard.
+        with tf.name_scope("head"):
+            return tf.nn.bias_add(tf.matmul(output, weights, transpose_b=True), bias)
+
+    def read_label_features(self, batch):
+        """The labels in a batch of features, one tensor [B, ...]."""
+        return batch["label_ids"]
+
+    def compute_losses(self, logits, labels):
+        """The loss of each feature, float32 [B]."""
+        raise NotImplementedError
+
+    @staticmethod
+    def compute_scores(logits, is_own=None):
+        """What is predicted of each feature, float32 [B, L].
+
+        When tasks of several sizes share a batch, `is_own`, bool [B, L], is whether an
+        output belongs to the feature's task; the scores of others are 0.
+        """
+        raise NotImplementedError
+
+    def eval_metrics(self, logits, labels, weights):
+        """Further `tf.metrics` of an evaluation; weights are float32 [B]."""
+        del logits, labels, weights
+        return {}
+
+    # --- predictions ---
+
+    def decode(self, examples, scores, featurize):
+        """Yields a prediction for each example: by default its one row of scores.
+
+        Args:
+          examples: iterable of `features.InputExample`.
+          scores: iterator of the features' arrays, see `compute_scores`.
+          featurize: function that gives the features of an example again.
+        """
+        del featurize
+        for _, row in zip(examples, scores):
+            yield row
+
+    def parse_predictions(self, predictions):
+        """Predictions as `read_labels` gives labels, an array [N, ...]."""
+        raise NotImplementedError
+
+    def prediction_text(self, prediction):
+        """The prediction as a label in files."""
+        raise NotImplementedError
+
+    def find_prediction_problem(self, text):
+        """Why the evaluation server would refuse a `prediction_text`; "" if not."""
+        return self.find_label_problem(text)
+
+    def prediction_fields(self, prediction):
+        """What `predictor.Prediction` shows: any of its fields but the task, a dict."""
+        raise NotImplementedError
+
+    def prediction_columns(self):
+        """The columns of `predict.py`'s output with these fields, a list of names."""
+        raise NotImplementedError
+
+    # --- scores and diagnostics, from arrays of `read_labels`, `parse_predictions` ---
+
+    def score(self, names, labels, predictions):
+        """Scores by the names of some `metrics`, a dict of floats."""
+        return {name: float(self.metrics[name](labels, predictions)) for name in names}
+
+    def predict_baseline(self, labels):
+        """The best constant prediction, repeated for each label."""
+        raise NotImplementedError
+
+    def baseline_loss(self, labels):
+        """The mean loss of the best constant prediction of the scores."""
+        raise NotImplementedError
+
+    def report(self, labels, predictions) -> dict[str, Any]:
+        """Further entries of reports; a "confusion_matrix" is drawn, with "labels"."""
+        del labels, predictions
+        return {}
+
+    def check_predictions(self, labels, predictions):
+        """What a degenerate model looks like: a text if these are from one, or ""."""
+        del labels, predictions
+        return ""
