@@ -24,6 +24,10 @@ HEAD_INITIALIZER_RANGE = 0.02
 TYPES: dict[str, type["TaskType"]] = {}
 
 
+class UnknownTypeError(schema.SchemaError):
+    """No task type has the name."""
+
+
 def register(task_type):
     """Class decorator: makes a `TaskType` known by its `name`."""
     if TYPES.setdefault(task_type.name, task_type) is not task_type:
@@ -32,9 +36,9 @@ def register(task_type):
 
 
 def find_type(name):
-    """The class of a name; raises a `ValueError` with all names if there is none."""
+    """The class of a name; raises an `UnknownTypeError` with all names."""
     if name not in TYPES:
-        raise schema.SchemaError("type", name, "one of %s" % ", ".join(sorted(TYPES)))
+        raise UnknownTypeError("type", name, "one of %s" % ", ".join(sorted(TYPES)))
     return TYPES[name]
 
 

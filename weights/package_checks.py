@@ -154,6 +154,9 @@ def parse_config(data, path):
         package_method(config)
         package_task_type(config)
         _check_combinations(config)
+    except task_type.UnknownTypeError as error:
+        text = "%s: task.%s; use the version of the program that wrote it"
+        raise UserError(text % (path, error)) from None
     except ValueError as error:
         raise _damage_error(path, error) from None
     return {**dict.fromkeys(SCHEMA.optional), **config}
