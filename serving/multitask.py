@@ -21,6 +21,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
+from tasks import task_type
 from tuning import method as tuning_method
 from tuning import registry
 from weights import adapter_package, diagnosis
@@ -48,20 +49,15 @@ class PackageStack(NamedTuple):
     """The trained weights of several tasks that share a base model."""
 
     tasks: list[str]  # names; the index is the task's id
-    labels: list[list[str]]  # of each task, in the order of their ids; [] in regression
+    types: tuple[task_type.TaskType, ...]  # of each task
     methods: tuple[tuning_method.Method, ...]  # of each task
     weights: dict[str, np.ndarray]  # float32 [rows, ...], by the variable's name
     # int32 [T], by name: numbers of rows, and settings of the tuning methods
     integers: dict[str, np.ndarray]
-    is_regression: np.ndarray  # bool [T]
 
     def tables(self):
         """The inputs of `build_graph`: dict from name to array."""
-        return {
-            **self.weights,
-            **self.integers,
-            "is_regression": self.is_regression,
-        }
+        return {**self.weights, **self.integers}
 
     def graph_key(self):
         """What the graph depends on beside the tables' values; hashable."""
@@ -70,16 +66,15 @@ class PackageStack(NamedTuple):
     def used_settings(self):
         """Dict from a setting that differs between tasks to a tuple of its values."""
         names = {name for each in self.methods for name in each.served_settings()}
+        names.add("task_type")
         return {name: tuple(sorted({*self.integers[name].tolist()})) for name in names}
 
 
 class Outputs(NamedTuple):
-    """The graph's outputs for a batch; C is the largest number of labels of a task."""
+    """The graph's outputs for a batch; C is the largest number of outputs of a task."""
 
-    # float32 [B, C]: probabilities, 0 where a task has no such label; regression: the
-    # score in column 0
-    scores: tf.Tensor
-    predicted: tf.Tensor  # int32 [B], the most probable label's id; regression: 0
+    scores: tf.Tensor  # float32 [B, C], 0 beyond the task's own outputs
+    predicted: tf.Tensor  # int32 [B], the output with the highest score
 
 
 def read_package(value, known_tasks=None):
@@ -105,6 +100,12 @@ def read_package(value, known_tasks=None):
     package = adapter_package.read(folder)
     if package.task in (known_tasks or {}):
         package = adapter_package.update_task(package, known_tasks[package.task])
+    if package.task_type.uses_sequence_output:
+        raise UserError(
+            "the package %s is of a %s task, whose head other tasks cannot share a "
+            "graph with: evaluate and predict with the program that trained it"
+            % (folder, package.task_type.name)
+        )
     matrices = [name for name in package.encoder_weights if name.endswith("/kernel")]
     if matrices:
         raise UserError(
@@ -162,16 +163,18 @@ def stack_packages(packages, checkpoint):
         return np.moveaxis(value, units.axis, 0)
 
     methods = tuple(package.method for package in packages)
+    types = tuple(package.task_type for package in packages)
+    known = list(task_type.TYPES)  # The index of a type is its id.
+    type_ids = np.array([known.index(each.name) for each in types], np.int32)
     return PackageStack(
         tasks=[package.task for package in packages],
-        labels=[package.labels for package in packages],
+        types=types,
         methods=methods,
         weights={
             name: np.concatenate([table_rows(name, i) for i in range(len(packages))])
             for name in sorted(shapes)
         },
-        integers={**counts, **_served_settings(methods)},
-        is_regression=np.array([p.is_regression for p in packages], bool),
+        integers={**counts, **_served_settings(methods), "task_type": type_ids},
     )
 
 
@@ -333,7 +336,12 @@ def build_graph(
             scope="bert",
             options=modeling.Options(pooled_output_only=True, layer_hooks=layer_hooks),
         )
-    return _head(tables, model.get_pooled_output(), task_ids)
+    scored = {
+        each: tf.equal(own["task_type"], type_id)
+        for type_id, each in enumerate(task_type.TYPES.values())
+        if type_id in used["task_type"]
+    }
+    return _head(tables, units["num_labels"], model.get_pooled_output(), scored)
 
 
 def _gather_weights(name, tables, units, task_ids):
@@ -345,20 +353,24 @@ def _gather_weights(name, tables, units, task_ids):
     return rows if found.axis == 0 else tf.linalg.matrix_transpose(rows)
 
 
-def _head(tables, pooled, task_ids):
-    """The `Outputs` for pooled output, float [B, H]."""
-    own = _index_table(tables["num_labels"], task_ids)
-    is_regression = tf.gather(tables["is_regression"], task_ids)[:, tf.newaxis]
+def _head(tables, own, pooled, scored):
+    """The `Outputs` for pooled output, float [B, H].
+
+    `own` is the `_TableIndex` of the heads; `scored` is a dict from task type to the
+    examples, bool [B], whose tasks are of it.
+    """
     weights = tf.gather(tables["output_weights"], own.rows)  # [B, L, H]
     logits = tf.squeeze(
         tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True), axis=1
     ) + tf.gather(tables["output_bias"], own.rows)
-    # -inf, not a large negative number: where weights overflow, the result is NaN
-    # instead of a label of another task.
-    probabilities = tf.nn.softmax(tf.where_v2(own.is_own, logits, -np.inf))
-    scores = tf.where_v2(is_regression & own.is_own, logits, probabilities)  # [B, L]
+    scores = tf.zeros_like(logits)  # [B, L]
+    for each, is_scored in scored.items():
+        found = each.compute_scores(logits, own.is_own)
+        scores = tf.where_v2(is_scored[:, tf.newaxis], found, scores)
     most = tf.reduce_max(tables["num_labels"])
     return Outputs(
         scores=tf.pad(scores, [[0, 0], [0, most - tf.shape(scores)[1]]]),
-        predicted=tf.argmax(probabilities, axis=-1, output_type=tf.int32),
+        predicted=tf.argmax(
+            tf.where_v2(own.is_own, scores, -np.inf), axis=-1, output_type=tf.int32
+        ),
     )

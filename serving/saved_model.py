@@ -154,7 +154,7 @@ def _build_graph(content, frozen_dtype):
             task_ids,
         )
     # One text per output of each task, as the rows of the head's tables.
-    texts = [text for labels in stack.labels for text in (labels or [""])]
+    texts = [t for each in stack.types for t in each.labels or [""] * each.num_outputs]
     first = tf.cumsum(tables["num_labels"], exclusive=True)
     label = tf.gather(tf.constant(texts), tf.gather(first, task_ids) + model.predicted)
     outputs = {"scores": model.scores, "label_id": model.predicted, "label": label}

@@ -7,6 +7,8 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from exchange import conversion
 from serving import multitask, predictor, saved_model
+from tasks.classification import Classification
+from tasks.regression import Regression
 from tests import small_packages
 from tests.small_packages import FOUR_TASKS, Task
 from tuning import adapters
@@ -116,7 +118,7 @@ def test_activations_that_no_task_has_change_nothing(tmp_path, base, monkeypatch
     packages = read_packages(tmp_path, base)
     batch = small_packages.random_batch(4, 6)
     used = run(packages, base, batch, [0, 1, 2, 3])
-    every = {"activation": tuple(range(len(adapters.ACTIVATIONS)))}
+    every = {"activation": tuple(range(len(adapters.ACTIVATIONS))), "task_type": (0, 1)}
     monkeypatch.setattr(multitask.PackageStack, "used_settings", lambda stack: every)
     all_of_them = run(packages, base, batch, [0, 1, 2, 3])
     np.testing.assert_array_equal(used.scores, all_of_them.scores)
@@ -164,7 +166,7 @@ def test_tables_hold_no_padding(tmp_path, base):
         package.config["parameters"] for package in packages
     )
     assert stack.tasks == ["pair", "score", "three", "wide"]
-    assert stack.labels == [["no", "yes"], [], ["a", "b", "c"], ["0", "1"]]
+    assert stack.types[1:3] == (Regression(), Classification(("a", "b", "c")))
     used = stack.used_settings()["activation"]
     assert [adapters.ACTIVATIONS[i] for i in used] == ["gelu", "relu"]
 

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -30,7 +31,9 @@ class Tags(task_type.TaskType):
     """The tags of a text, such as "cat+rain"; each window of words is a feature."""
 
     name = "tags"
-    metrics = {"exact": lambda labels, found: np.mean(np.all(labels == found, axis=1))}
+    metrics: ClassVar = {
+        "exact": lambda labels, found: np.mean(np.all(labels == found, axis=1))
+    }
     default_metrics = ("exact",)
     label_feature = tf.FixedLenFeature([2], tf.float32)
     num_outputs = 2
@@ -194,7 +197,7 @@ def test_an_unknown_type_is_refused_by_name(output, folder, monkeypatch):
         lambda: adapter_package.read(str(output / "adapters")),
         lambda: own_tasks.load_task(str(folder / "task.json")),
     ):
-        with pytest.raises(UserError, match='"tags".*one of classification, regress'):
+        with pytest.raises(UserError, match=r'"tags".*one of classification, regress'):
             read()
 
 
