@@ -345,13 +345,14 @@ def _run_experiment(name, experiment, values):
 def main(argv):
     """Runs one experiment; returns the exit status."""
     values = flags.FlagValues()
-    groups = define_flags(values)
     with reports_user_errors(values):
         console.start()
-        return _run_command(argv, groups, values)
+        return run(argv, values)
 
 
-def _run_command(argv, groups, values):
+def run(argv, values):
+    """Does what `main` does, with empty `FlagValues`; may raise a `UserError`."""
+    groups = define_flags(values)
     if not argv[1:] or command_line.HELP_FLAGS.intersection(argv[1:]):
         about = ["  %-14s %s" % (n, each.about) for n, each in EXPERIMENTS.items()]
         text = "\n".join([__doc__, "EXPERIMENT is one of", *about])

@@ -61,19 +61,19 @@ def parse_run_flags(text):
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UserError("--run_flags=%.200r: %s" % (text, error)) from None
+        raise UserError("`run_flags`=%.200r: %s" % (text, error)) from None
     found = {}
     for word in words:
         match = re.fullmatch(r"--(\w+)=(.*)", word)
         if not match:
             raise UserError(
-                "--run_flags: %.80r is no flag with its value, such as --xla=true"
+                "`run_flags`: %.80r is no flag with its value, such as --xla=true"
                 % word
             )
         name, value = match.groups()
         if name in OWN_FLAGS or name in BASE:
             raise UserError(
-                "--run_flags: --%s is a matter of the grid, or a flag of this program"
+                "`run_flags`: --%s is a matter of the grid, or a flag of this program"
                 % name
             )
         found[name] = value
@@ -189,8 +189,8 @@ def check_same_settings(known, settings):
         found = list(_differences(job, result, settings))
         if found and result.status not in results.REPEATED:
             raise UserError(
-                "--work_dir=%s holds a result of other settings, %s: %s; give the same "
-                "again, another --work_dir, or delete the folders of such jobs, and "
+                "`work_dir`=%s holds a result of other settings, %s: %s; give the same "
+                "again, another `work_dir`, or delete the folders of such jobs, and "
                 "they are run again"
                 % (settings.work_dir, job.name, ", ".join(found[:4]))
             )

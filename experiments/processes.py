@@ -198,7 +198,7 @@ class _Sweep:
                 _copy_features(_features_folder(job, self.settings), folder)
         except (OSError, tf.errors.OpError) as error:
             raise UserError(
-                "--work_dir=%s cannot be written (%s)" % (self.settings.work_dir, error)
+                "`work_dir`=%s cannot be written (%s)" % (self.settings.work_dir, error)
             ) from None
         used = {process.number for process in self.running}
         number = next(n for n in itertools.count() if n not in used)

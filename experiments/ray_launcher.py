@@ -82,7 +82,7 @@ class RayJob:
 def check_installed():
     """Raises a `UserError` if Ray is not installed."""
     if ray is None:
-        raise UserError("--launcher=ray needs Ray: pip install ray")
+        raise UserError("`launcher`=ray needs Ray: pip install ray")
 
 
 def start(cpus, gpus):

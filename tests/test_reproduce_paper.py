@@ -7,6 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from absl import flags
 
 import reproduce_paper
 from errors import UserError
@@ -21,7 +22,7 @@ FURTHER = "--task_configs=a/mail.json,b/news.json"
 
 
 def program(*words):
-    return reproduce_paper.main.__wrapped__(["reproduce_paper.py", *words])
+    return reproduce_paper.run(["reproduce_paper.py", *words], flags.FlagValues())
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def test_a_command_line():
     "text", ["--xla='true", "\\", "xla", "--seed=1", "--vocab_file=v"]
 )
 def test_flags_that_are_refused(text):
-    with pytest.raises(UserError, match=r"^--run_flags"):
+    with pytest.raises(UserError, match=r"^`run_flags`"):
         job_flags.parse_run_flags(text)
 
 
@@ -61,7 +61,7 @@ def made_with(settings, job=JOB):
 def test_results_of_other_settings_are_refused(then, now, named):
     with pytest.raises(UserError) as refused:
         job_flags.check_same_settings({JOB: made_with(then)}, now)
-    for text in (named, JOB.name, "--work_dir=work"):
+    for text in (named, JOB.name, "`work_dir`=work"):
         assert text in str(refused.value)
     failed = made_with(then)._replace(status=results.FAILED)
     job_flags.check_same_settings({JOB: failed}, now)
