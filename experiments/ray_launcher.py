@@ -27,6 +27,8 @@ def call(command, folder, tail_bytes, poll_seconds):
     A cancellation ends it, with a checkpoint.
     """
     begun = time.monotonic()
+    # Ray cancels with SIGINT, which a process in a shell script's background ignores.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
