@@ -135,10 +135,9 @@ def time_step(title, step, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    for name in ("hidden_size", "layers", "heads", "adapter_size"):
+    sizes = ("hidden_size", "layers", "heads", "adapter_size")
+    for name in (*sizes, "batch_size", "seq_length"):
         parser.add_argument("--" + name, type=int, required=True)
-    parser.add_argument("--batch_size", type=int, required=True)
-    parser.add_argument("--seq_length", type=int, required=True)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), required=True)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--seconds", type=float, required=True)
