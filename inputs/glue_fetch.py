@@ -1,7 +1,8 @@
 """Downloads GLUE tasks and checks their files.
 
 A task's row names its `sources` (addresses relative to a base address) and an
-`assemble_*` function of this module, which fills the task's folder:
+`assemble_*` function of this module, which fills the task's folder; without one, the
+only source is a zip archive of the task's files.
 
     assemble(downloads, folder, filenames)
 
@@ -42,12 +43,6 @@ SHA256 = {
 
 MRPC_LABELLED_HEADER = ("Quality", "#1 ID", "#2 ID", "#1 String", "#2 String")
 MRPC_TEST_HEADER = ("index", "#1 ID", "#2 ID", "#1 String", "#2 String")
-
-
-def assemble_archive(downloads, folder, filenames):
-    """Extracts the files from one zip archive, which has them in one folder."""
-    (archive,) = downloads
-    download.extract_files(archive, filenames, folder)
 
 
 def assemble_file(downloads, folder, filenames):
@@ -185,7 +180,10 @@ def fetch_task(task, data_dir, base_url):
         os.mkdir(folder)
         downloads = _fetch_sources(task, os.path.join(working_folder, "d"), base_url)
         try:
-            (task.assemble or assemble_archive)(downloads, folder, filenames)
+            if task.assemble:
+                task.assemble(downloads, folder, filenames)
+            else:
+                download.extract_files(*downloads, filenames, folder)
             if problems := _find_problems(task, folder):
                 raise UserError(problems)
         except disk.WriteError:

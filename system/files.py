@@ -313,11 +313,18 @@ def _real_path(path):
 
 @contextlib.contextmanager
 def _working_place(path, target, need):
-    """Yields a path beside the target, whose content is removed at the end.
+    """Yields a path of this process beside the target; removes its content at the end.
 
-    Errors that name either path become a `UserError`.
+    What ended processes left there is removed first. Errors that name the target or its
+    working path become a `UserError`.
     """
-    partial = _working_path(target)
+    prefix = "%s.tmp-%s-" % (target, socket.gethostname())
+    for left in list_with_prefix(prefix, "*"):
+        process = left[len(prefix) :]
+        # isdecimal alone accepts digits of all scripts.
+        if process.isascii() and process.isdecimal() and not is_running(int(process)):
+            remove(left)
+    partial = "%s%d" % (prefix, os.getpid())
     try:
         with disk.explain_errors(target, need):
             yield partial
@@ -334,17 +341,6 @@ def _not_writable(path, reason):
         "%s cannot be written (%s): give a place that can be written"
         % (path, " ".join(str(reason).split()))
     )
-
-
-def _working_path(path):
-    """A path of this process beside another; removes those of ended processes."""
-    prefix = "%s.tmp-%s-" % (path, socket.gethostname())
-    for left in list_with_prefix(prefix, "*"):
-        process = left[len(prefix) :]
-        # isdecimal alone accepts digits of all scripts.
-        if process.isascii() and process.isdecimal() and not is_running(int(process)):
-            remove(left)
-    return "%s%d" % (prefix, os.getpid())
 
 
 def remove(path):
