@@ -45,7 +45,7 @@ def _find_problem(task, split, data):
         elif fields[0] != str(row):
             problem = "index %.80r, expected %d" % (fields[0], row)
         else:
-            problem = task.type.find_prediction_problem(fields[1])
+            problem = task.type.find_label_problem(fields[1])
         if problem:
             return "line %d: %s" % (row + 2, problem)
     rows = len(lines) - 1

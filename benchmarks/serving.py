@@ -37,7 +37,7 @@ FLAGS = flags.FLAGS
 _TASKS = 16  # The examples of a batch belong to these in turn.
 _COUNTS = (1, 4, _TASKS)
 _BASE = base_model.BaseFiles._fields
-_LABELS = ["0", "1"]
+_TASK_TYPE = Classification(("0", "1"))
 
 
 class Model:
@@ -84,14 +84,14 @@ def write_package(folder, seed):
     random = np.random.RandomState(seed)
     weights = {}
     method = adapters.Adapters(FLAGS.adapter_size)
-    variables = model_variables.model_variables(config, method, len(_LABELS))
+    variables = model_variables.model_variables(config, method, _TASK_TYPE)
     for name, shape in variables.trained().items():
         values = random.standard_normal(shape) * 0.02 + name.endswith("gamma")
         weights[name] = values.astype(np.float32)
     package_config = adapter_package.make_config(
         {
             "name": "task%d" % seed,
-            **Classification(tuple(_LABELS)).package_entries(),
+            **_TASK_TYPE.package_entries(),
             "metrics": ["accuracy"],
         },
         config,
@@ -121,7 +121,7 @@ def write_single(folder, package):
             False,
             **inputs,
             labels=tf.zeros(tf.shape(inputs["input_ids"])[:1], tf.int32),
-            num_labels=len(_LABELS),
+            num_labels=_TASK_TYPE.num_outputs,
             use_one_hot_embeddings=False,
             variant=classifier.Variant(method=package.method),
         )

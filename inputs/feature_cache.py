@@ -43,16 +43,11 @@ def cache_key(
     )
 
 
-def build_features(write, output_file, key):
+def build_features(examples, featurize, spec, output_file, multiple, key):
     """Writes a file of features, unless it is up to date.
 
-    Args:
-      write: function that writes the file and returns its `features.TextCounts`.
-      output_file: path of the file.
-      key: its `cache_key`.
-
-    Returns:
-      The `TextCounts`, new or stored.
+    The arguments are those of `features.write_features`, and the `cache_key`. Returns
+    the examples' `TextCounts`, new or stored.
 
     Raises:
       UserError: the file cannot be written.
@@ -64,7 +59,9 @@ def build_features(write, output_file, key):
     try:
         if tf.io.gfile.exists(key_file):
             tf.io.gfile.remove(key_file)
-        counts = write()
+        counts = features.write_features(
+            examples, featurize, spec, output_file, multiple
+        )
         stored = {
             "key": key,
             "sha256": files.digest(output_file),

@@ -57,7 +57,7 @@ class TextCounts:
     unknown: int = 0  # pieces that are [UNK]
     longest: int = 0  # pieces of the longest example, its [CLS] and [SEP] among them
     truncated: int = 0  # examples that are longer than the sequence length
-    features: int = 0  # that are written
+    features: int = 0  # that are written, without those that fill up a batch
 
     def add(self, tokens_a, tokens_b, max_seq_length):
         """Counts an example; `tokens_b` is [] for a single text."""
@@ -200,16 +200,19 @@ def file_based_convert_examples_to_features(
       max_seq_length: length of the sequences.
       tokenizer: a `tokenization.FullTokenizer`.
       output_file: path of the TFRecord file.
+
+    Returns:
+      The `TextCounts` of the examples.
     """
 
-    def featurize(index, example):
+    def featurize(index, example, counts):
         found = convert_single_example(
-            index, example, label_list, max_seq_length, tokenizer
+            index, example, label_list, max_seq_length, tokenizer, counts
         )
         return [dict(vars(found), label_ids=found.label_id)]
 
     spec = feature_spec(max_seq_length, _NUMBER if label_list is None else _CLASS_ID)
-    write_features(examples, featurize, spec, output_file)
+    return write_features(examples, featurize, spec, output_file)
 
 
 def write_features(examples, featurize, spec, output_file, multiple=1):
@@ -217,17 +220,17 @@ def write_features(examples, featurize, spec, output_file, multiple=1):
 
     Args:
       examples: list of examples.
-      featurize: function of an example's number and the example; returns its features,
-        a list of dicts with the names of the spec. Values that are missing are zero.
+      featurize: function of an example's number, the example and `TextCounts`; returns
+        its features, dicts with the names of the spec. Missing values are zero.
       spec: dict from name to `tf.FixedLenFeature`.
       output_file: path of the file.
       multiple: features of zeros fill up their number to a multiple of it. TPU batches
         have one size, so an incomplete last batch would be dropped.
 
     Returns:
-      The number of features, without those of zeros.
+      The `TextCounts` of the examples.
     """
-    count = 0
+    counts = TextCounts()
     progress = tqdm(
         examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
     )
@@ -241,12 +244,12 @@ def write_features(examples, featurize, spec, output_file, multiple=1):
         for index, example in enumerate(progress):
             if index % 10000 == 0:
                 tf.logging.info("Writing example %d of %d", index, len(examples))
-            for values in featurize(index, example):
+            for values in featurize(index, example, counts):
                 writer.write(_serialize(values, spec))
-                count += 1
-        for _ in range(-count % multiple):
+                counts.features += 1
+        for _ in range(-counts.features % multiple):
             writer.write(_serialize({}, spec))
-    return count
+    return counts
 
 
 def _serialize(values, spec):

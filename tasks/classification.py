@@ -21,6 +21,11 @@ class Classification(task_type.TaskType):
     default_metrics = ("accuracy", "macro_f1")
     label_feature = tf.FixedLenFeature([], tf.int64)
 
+    @classmethod
+    def numbered(cls, count):
+        """The labels "0", "1" and so on."""
+        return cls(tuple(map(str, range(count))))
+
     @property
     def num_outputs(self):
         return len(self.labels)

@@ -1,7 +1,6 @@
 """Regression: the label is a number."""
 
 import dataclasses
-import re
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -69,11 +68,6 @@ class Regression(task_type.TaskType):
         score = np.clip(prediction[0], *self.label_range or (None, None))
         # Adding zero turns -0.0 into 0.0.
         return "%.3f" % (score + 0.0)
-
-    def find_prediction_problem(self, text):
-        if not re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
-            return "%.80r is not a decimal number" % text
-        return self.find_label_problem(text)
 
     def prediction_fields(self, prediction):
         return {"score": float(prediction[0])}

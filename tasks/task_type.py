@@ -135,21 +135,23 @@ class TaskType:
         del labels
         return 0.0
 
+    def head_shapes(self, hidden_size):
+        """The variables of `compute_logits`: dict from name to list of ints."""
+        L = self.num_outputs
+        return {"output_weights": [L, hidden_size], "output_bias": [L]}
+
     def compute_logits(self, output, is_training, initial_bias=0.0):
-        """The head: float32 [B, L], from float32 [B, H]; its variables are `HEAD`."""
+        """The head: float32 [B, L], from float32 [B, H]."""
         if is_training:
             output = modeling.dropout(output, HEAD_DROPOUT)
+        shapes, collections = self.head_shapes(output.shape[-1]), (modeling.HEAD,)
         weights = modeling.normal_variable(
-            "output_weights",
-            [self.num_outputs, output.shape[-1]],
-            HEAD_INITIALIZER_RANGE,
-            collections=(modeling.HEAD,),
+            *("output_weights", shapes["output_weights"], HEAD_INITIALIZER_RANGE),
+            collections=collections,
         )
+        constant = tf.constant_initializer(initial_bias)
         bias = modeling.get_variable(
-            "output_bias",
-            [self.num_outputs],
-            tf.constant_initializer(initial_bias),
-            collections=(modeling.HEAD,),
+            "output_bias", shapes["output_bias"], constant, collections
         )
         # The name "loss" is taken by the Estimator's scalar for TensorBoard.
         with tf.name_scope("head"):
@@ -198,10 +200,6 @@ class TaskType:
     def prediction_text(self, prediction):
         """The prediction as a label in files."""
         raise NotImplementedError
-
-    def find_prediction_problem(self, text):
-        """Why the evaluation server would refuse a `prediction_text`; "" if not."""
-        return self.find_label_problem(text)
 
     def prediction_fields(self, prediction):
         """What `predictor.Prediction` shows: any of its fields but the task, a dict."""

@@ -84,9 +84,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     random = np.random.RandomState(seed)
     weights = {}
-    variables = model_variables.model_variables(
-        config, task.method, task.type.num_outputs
-    )
+    variables = model_variables.model_variables(config, task.method, task.type)
     for name, shape in variables.trained().items():
         value = random.standard_normal(shape) * 0.3
         value *= not re.search(zeros, name)

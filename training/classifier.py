@@ -88,7 +88,7 @@ def create_model(
     """
     variant = variant or Variant()
     computation, method = variant.computation, variant.method
-    task_type = variant.task_type or _numbered_classes(num_labels)
+    task_type = variant.task_type or Classification.numbered(num_labels)
 
     def layer_hooks(index):
         return () if index in variant.ablated_layers else method.layer_hooks(index)
@@ -121,10 +121,6 @@ def create_model(
         losses = task_type.compute_losses(logits, labels)
         loss, scores = tf.reduce_mean(losses), task_type.compute_scores(logits)
     return ModelOutput(loss, losses, logits, scores)
-
-
-def _numbered_classes(count):
-    return Classification(tuple(map(str, range(count))))
 
 
 def _in_shards(function, inputs, shards):
@@ -173,7 +169,7 @@ def model_fn_builder(
       A function (features, labels, mode, params) -> `TPUEstimatorSpec`.
     """
     variant, training = variant or Variant(), training or Training()
-    task_type = variant.task_type or _numbered_classes(num_labels)
+    task_type = variant.task_type or Classification.numbered(num_labels)
     variant = variant._replace(task_type=task_type)
     precision = "float32" if use_tpu else variant.computation.precision
 

@@ -81,7 +81,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
     if settings.model.init_checkpoint:
         base = checkpoints.Checkpoint(settings.model.init_checkpoint)
     # Ablated adapters too: folder, record and package are those of the whole model.
-    variables = model_variables.model_variables(config, method, task.type.num_outputs)
+    variables = model_variables.model_variables(config, method, task.type)
     identity = _make_identity(settings, task, config, package, method, base)
     training = training_settings(settings, task) if run.do_train else None
     step_reached = run_record.check(

@@ -1,6 +1,5 @@
 """One run of a task, and the features of its examples."""
 
-import functools
 import math
 import os
 from typing import Any, NamedTuple
@@ -58,19 +57,10 @@ class TaskInputs:
             settings.max_seq_length,
             multiple,
         )
-
-        def write():
-            counts = features.TextCounts()
-            counts.features = features.write_features(
-                self.examples[split.name],
-                functools.partial(self.featurize, counts=counts),
-                task_type.feature_spec(settings.max_seq_length),
-                path,
-                multiple,
-            )
-            return counts
-
-        counts = feature_cache.build_features(write, path, key)
+        spec = task_type.feature_spec(settings.max_seq_length)
+        counts = feature_cache.build_features(
+            self.examples[split.name], self.featurize, spec, path, multiple, key
+        )
         self._files[kind, split.name] = FeatureFile(path, counts)
         return self._files[kind, split.name]
 

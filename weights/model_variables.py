@@ -3,7 +3,10 @@
 from typing import NamedTuple
 
 import modeling
+from tasks.regression import Regression
 from tuning import registry
+
+_NUMBER = Regression()
 
 
 class VariableSet(NamedTuple):
@@ -31,19 +34,18 @@ class VariableSet(NamedTuple):
         ]
 
 
-def model_variables(bert_config, method=registry.DEFAULT, num_outputs=1):
+def model_variables(bert_config, method=registry.DEFAULT, task_type=_NUMBER):
     """The `VariableSet` of a model.
 
     Args:
       bert_config: a `modeling.BertConfig`.
       method: a `tuning.method.Method`.
-      num_outputs: number of labels; 1 for regression.
+      task_type: a `task_type.TaskType`.
     """
-    H = bert_config.hidden_size
+    head = task_type.head_shapes(bert_config.hidden_size)
     variables = {
         **modeling.encoder_variables(bert_config, method.layer_hooks),
-        "output_weights": modeling.VariableInfo([num_outputs, H], modeling.HEAD),
-        "output_bias": modeling.VariableInfo([num_outputs], modeling.HEAD),
+        **{n: modeling.VariableInfo(s, modeling.HEAD) for n, s in head.items()},
     }
     collections = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
     for name, (_, collection) in variables.items():

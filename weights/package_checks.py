@@ -215,7 +215,7 @@ def package_variables(config):
     return model_variables.model_variables(
         modeling.BertConfig.from_dict(config["bert_config"]),
         package_method(config),
-        package_task_type(config).num_outputs,
+        package_task_type(config),
     )
 
 

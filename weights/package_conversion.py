@@ -242,13 +242,13 @@ def _find_base(source, init_checkpoint, frozen):
 
 
 def _check_head(source, trained, task_name):
-    (wanted,) = trained["output_bias"]
-    found = source.shapes.get("output_bias", [wanted])
-    if found != [wanted]:
+    wanted = trained.get("output_bias")
+    found = source.shapes.get("output_bias", wanted)
+    if wanted and found != wanted:
         raise UserError(
             "`checkpoint`=%s has a head of %d outputs, task %s needs %d: give the task "
             "that it was trained on, `task_name`"
-            % (source.path, math.prod(found), task_name, wanted)
+            % (source.path, math.prod(found), task_name, *wanted)
         )
 
 

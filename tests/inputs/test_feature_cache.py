@@ -30,23 +30,20 @@ def write(tmp_path, tokenizer):
 
     def write(key, fails=False):
         path, built = str(tmp_path / "dev.tf_record"), []
-        counts = features.TextCounts(features=2)
+        examples = [
+            features.InputExample("x", "a film \u2603 a film"),
+            features.InputExample("y", "a film", "a film a film a"),
+        ]
 
-        def featurize(index, example):
+        def featurize(index, example, counts):
+            built.append(example)
             if fails:
                 raise ValueError
             return [features.encode_example(index, example, 0, 8, tokenizer, counts)]
 
-        def build():
-            built.append(path)
-            examples = [
-                features.InputExample("x", "a film \u2603 a film"),
-                features.InputExample("y", "a film", "a film a film a"),
-            ]
-            features.write_features(examples, featurize, features.feature_spec(8), path)
-            return counts
-
-        return feature_cache.build_features(build, path, key), bool(built)
+        spec = features.feature_spec(8)
+        found = feature_cache.build_features(examples, featurize, spec, path, 1, key)
+        return found, bool(built)
 
     return write
 

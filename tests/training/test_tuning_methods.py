@@ -14,6 +14,7 @@ import optimization
 from errors import UserError
 from model import layer_ranges
 from tasks import task_type
+from tasks.classification import Classification
 from tests import graph_variables, small_packages, small_run, training_graph
 from tests.training_graph import CLASSES
 from training import classifier
@@ -193,7 +194,9 @@ def test_counts_in_numbers(text):
         )
         upper = "%d-%d" % (layers // 2, layers - 1) if text == "upper" else None
         method = parse("adapters" if upper else text, upper, layers, 64)
-        shapes = model_variables.model_variables(of_size, method, 2).trained()
+        shapes = model_variables.model_variables(
+            of_size, method, Classification.numbered(2)
+        ).trained()
         found.append(sum(int(np.prod(shape)) for shape in shapes.values()))
     assert tuple(found) == COUNTS[text]
 
@@ -204,7 +207,8 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
     variables = graph_variables.model_variables(
         CONFIG, CLASSES, classifier.Variant(method=method)
     )
-    known = model_variables.model_variables(CONFIG, method, CLASSES)
+    classes = Classification.numbered(CLASSES)
+    known = model_variables.model_variables(CONFIG, method, classes)
     trained, frozen = known.trained(), known.frozen()
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes

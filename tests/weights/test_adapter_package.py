@@ -114,14 +114,12 @@ def parts(folder):
 @pytest.mark.parametrize(("size", "labels"), [(5, 3), (2, 1)])
 def test_shapes_are_those_of_the_model(base, size, labels):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
+    method = adapters.Adapters(size)
+    kind = Regression() if labels == 1 else Classification.numbered(labels)
     variables = graph_variables.model_variables(
-        config,
-        labels,
-        classifier.Variant(
-            Regression() if labels == 1 else None, method=adapters.Adapters(size)
-        ),
+        config, labels, classifier.Variant(kind, method=method)
     )
-    known = model_variables.model_variables(config, adapters.Adapters(size), labels)
+    known = model_variables.model_variables(config, method, kind)
     trained, frozen = known.trained(), known.frozen()
     assert set(trained) == set(variables.trained())
     assert {**trained, **frozen} == variables.shapes
@@ -141,7 +139,9 @@ def random_weights(shapes):
 def test_what_is_written_is_read(tmp_path, base):
     config = modeling.BertConfig.from_json_file(base["bert_config_file"])
     method = adapters.Adapters(4, 0.01, activation="swish")
-    variables = model_variables.model_variables(config, method, 3)
+    variables = model_variables.model_variables(
+        config, method, Classification.numbered(3)
+    )
     weights = random_weights(variables.trained())
     task = {
         "name": "colour",
@@ -205,7 +205,9 @@ def test_no_base_weight_is_in_a_package(folder, base):
 
 
 def test_bert_base_with_two_labels_takes_less_than_10_mb(tmp_path):
-    variables = model_variables.model_variables(BERT_BASE, num_outputs=2)
+    variables = model_variables.model_variables(
+        BERT_BASE, task_type=Classification.numbered(2)
+    )
     shapes, frozen = variables.trained(), variables.frozen()
     assert package_checks.count_parameters(shapes) == 2_419_202
     assert package_checks.count_parameters(frozen) == 109_482_240 - 38_400
