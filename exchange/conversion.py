@@ -128,7 +128,7 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
         if do_lower_case not in (None, case):
             raise UserError(
                 "`do_lower_case`=%s does not fit `adapters`=%s, which was trained with "
-                "%s: leave the flag out" % (do_lower_case, adapters, case)
+                "%s: leave it out" % (do_lower_case, adapters, case)
             )
         do_lower_case = case
     found, values = packages.read_base_model(base, do_lower_case)
@@ -179,15 +179,15 @@ def export_adapter(adapters, output_dir):
     logging.info("Wrote %s.", output_dir)
 
 
-def _resolve(path, flag="output_dir"):
+def _resolve(path, field="output_dir"):
     """The real path of a local folder."""
     if "://" in path:
         raise UserError(
             "`%s`=%s: it must be a local folder. Copy the files before or after the "
-            "conversion." % (flag, path)
+            "conversion." % (field, path)
         )
     real = os.path.realpath(path)
-    command_line.check_utf_8("`%s`=%s" % (flag, real), real)
+    command_line.check_utf_8("`%s`=%s" % (field, real), real)
     return real
 
 

@@ -175,8 +175,8 @@ def _find_task_type(options, has_number_head=False):
     labels = options.labels or []
     if labels and has_number_head:
         raise UserError(
-            "`labels`=%s: the head has one output, a number without labels; leave the "
-            "flag out" % ",".join(labels)
+            "`labels`=%s: the head has one output, a number without labels; leave "
+            "it out" % ",".join(labels)
         )
     if not labels and not has_number_head:
         raise UserError(
@@ -223,7 +223,7 @@ def _import_head(folder, bert_config, options):
         ):
             raise UserError(
                 "`labels`=%s: the head in `input_dir`=%s has its outputs in the order "
-                "%s; leave the flag out"
+                "%s; leave it out"
                 % (",".join(options.labels), folder, printable(",".join(head.labels)))
             )
     kind = _find_task_type(options, has_number_head=count == 1)

@@ -87,13 +87,13 @@ def find_kind(path):
     return KINDS.get(os.path.splitext(path)[1].lower())
 
 
-def check_kind(path, flag):
-    """`find_kind`, or a `UserError` about the flag that gave the path."""
+def check_kind(path, field):
+    """`find_kind`, or a `UserError` about the field that has the path."""
     kind = find_kind(path)
     if kind is None:
         raise UserError(
             "`%s`=%s: the name of the file must end in one of %s"
-            % (flag, path, ", ".join(KINDS))
+            % (field, path, ", ".join(KINDS))
         )
     return kind
 

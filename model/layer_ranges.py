@@ -5,11 +5,11 @@ import re
 from errors import UserError
 
 
-def parse_layers(flag, text, num_layers):
-    """Reads layers from a flag's value.
+def parse_layers(field, text, num_layers):
+    """Reads layers from the value of a field.
 
     Args:
-      flag: name of the flag, for the message.
+      field: its name, for the message.
       text: its value, such as "8-11" or "0,2-3".
       num_layers: number of layers of the model.
 
@@ -27,7 +27,7 @@ def parse_layers(flag, text, num_layers):
             raise UserError(
                 "`%s`=%.80s: %r is no layer or range of layers of this model; layers "
                 "are counted from 0 to %d, such as %s"
-                % (flag, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
+                % (field, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
             )
         layers.update(range(first, last + 1))
     return tuple(sorted(layers))

@@ -1,12 +1,13 @@
 """BERT with the head of a task, and its `model_fn`."""
 
 import functools
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
+from system import schema
 from tasks.classification import Classification
 from tasks.task_type import TaskType
 from training import batch_gradients, estimators
@@ -22,7 +23,7 @@ class Computation(NamedTuple):
     precision: str = "float32"  # one of `PRECISIONS`
     xla: bool = False  # compile the step; TPU always does
     recompute_activations: bool = False
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Annotated[int, schema.integer(1, 2**31 - 1)] = 1
     shards: int = 1  # intra-batch shards, see `estimators.cpu_shards`
 
 

@@ -274,16 +274,12 @@ def _make_identity(settings, task, config, package, method, base):
 
 def training_settings(settings, task):
     """Settings that must agree to resume a run, by name, and the training file."""
-    names = (
-        "train_batch_size",
-        "learning_rate",
-        "num_train_epochs",
-        "warmup_proportion",
-        "adam_bias_correction",
-        "adapter_init_scale",
-        "precision",
-        "seed",
-    )
-    values = settings.by_name()
     rows = os.path.join(settings.data.data_dir, task.train.filename)
-    return {**{name: values[name] for name in names}, "train_rows": files.digest(rows)}
+    return {
+        **settings.optimization._asdict(),
+        "train_batch_size": settings.run.train_batch_size,
+        "adapter_init_scale": settings.tuning.method_settings.adapter_init_scale,
+        "precision": settings.computation.precision,
+        "seed": settings.run.seed,
+        "train_rows": files.digest(rows),
+    }

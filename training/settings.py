@@ -79,14 +79,12 @@ class Tuning(NamedTuple):
 
 
 class Optimization(NamedTuple):
-    """Duration and learning rate, and how an update is computed."""
+    """Duration and learning rate."""
 
     learning_rate: Annotated[float, schema.number(above=0)]
     num_train_epochs: Annotated[float, schema.number(above=0, most=10_000)]
     warmup_proportion: Annotated[float, schema.number(0, 1)]
     adam_bias_correction: bool
-    gradient_accumulation_steps: _Count
-    computation: classifier.Computation
 
 
 class Devices(NamedTuple):
@@ -142,22 +140,20 @@ class Settings(NamedTuple):
     model: Model
     tuning: Tuning
     optimization: Optimization
+    computation: classifier.Computation
     run: Run
     dev_evaluation: DevEvaluation
 
-    def by_name(self):
-        """The values of all topics by name, a dict."""
-        return {name: value for name, _, value in _iterate_fields(self)}
-
     def check(self):
         """Refuses values and combinations that no run can have: a `UserError`."""
+        values = {}
         for name, kind, value in _iterate_fields(self):
+            values[name] = value
             for allowed in filter(None, getattr(kind, "__metadata__", ())):
                 if not allowed.accepts(value):
                     raise UserError(
                         "`%s`=%.40r: it must be %s" % (name, value, allowed.allowed)
                     )
-        values = self.by_name()
         for text, is_given in _contradictions(SimpleNamespace(**values)).items():
             if is_given:
                 raise UserError(text % values)
@@ -169,10 +165,10 @@ class Settings(NamedTuple):
         """
         run, strategy = self.run, self.run.devices.distribution_strategy
         cluster, shards = distribution.take_cluster(strategy), 1
-        parts = self.optimization.gradient_accumulation_steps
+        parts = self.computation.gradient_accumulation_steps
         distribution.check_batch(strategy, cluster, run.train_batch_size, parts)
         is_alone = strategy == distribution.NONE and not run.devices.use_tpu
-        if is_alone and not self.optimization.computation.xla:
+        if is_alone and not self.computation.xla:
             is_scored = run.do_eval or self.dev_evaluation.eval_steps
             sizes = [run.train_batch_size // parts] * run.do_train
             sizes += [run.eval_batch_size] * bool(is_scored)

@@ -350,7 +350,7 @@ def find_mismatches(package, given):
         "adapter_layers" (list), "adapter_size", "labels" (list).
 
     Returns:
-      List of texts, each with both values and the flag to change.
+      List of texts, each with both values and the field to change.
     """
     config = package.config
     expected = {
@@ -360,7 +360,7 @@ def find_mismatches(package, given):
         "labels": package.labels,
     }
     mismatches = []
-    for key, flag in _FIELDS.items():
+    for key, field in _FIELDS.items():
         ours, theirs = expected[key], given.get(key, expected[key])
         if isinstance(ours, dict):
             keys = (package_checks.DIGEST,) if key == "base" else _MATCHED
@@ -373,7 +373,7 @@ def find_mismatches(package, given):
                     key,
                     json.dumps(ours, sort_keys=True),
                     json.dumps(theirs, sort_keys=True),
-                    flag,
+                    field,
                 )
             )
     return mismatches

@@ -196,25 +196,25 @@ def _describe_task(task, identity):
     return adapter_package.describe_task(task, name)
 
 
-def _agree(identity, entry, given, flag=None, default=None):
+def _agree(identity, entry, given, field=None, default=None):
     """The value that is given, else that in the run's record, else the default.
 
     Raises:
       UserError: given and recorded value differ, or there is no value.
     """
-    flag = flag or entry
+    field = field or entry
     value = identity.get(entry, default if given is None else given)
     if value is None:
         raise UserError(
             "`%s` is needed: there is no %s beside `checkpoint` that has it"
-            % (flag, run_record.FILE_NAME)
+            % (field, run_record.FILE_NAME)
         )
     if given is not None and value != given:
         raise UserError(
             "`%s` does not fit the %s beside `checkpoint`: its %s is %s, given is %s; "
             "leave it out"
             % (
-                flag,
+                field,
                 run_record.FILE_NAME,
                 entry,
                 json.dumps(value, sort_keys=True),

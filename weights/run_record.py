@@ -41,7 +41,7 @@ SCHEMA = schema.Object(
     others=schema.ANY,
 )
 
-# Entries whose flag has another name.
+# Entries whose field has another name.
 _FIELDS = {
     "task": "task_name",
     "labels": "task_name",
