@@ -65,7 +65,6 @@ REGRESSION = {
     "pearson": functools.partial(_correlate, scipy.stats.pearsonr),
     "spearman": functools.partial(_correlate, scipy.stats.spearmanr),
 }
-METRICS = {**CLASSIFICATION, **REGRESSION}
 
 
 def class_report(labels, predictions, count):
@@ -91,17 +90,3 @@ def class_report(labels, predictions, count):
         "f1": f1_scores.tolist(),
         "confusion_matrix": matrix.tolist(),
     }
-
-
-def compute(names, labels, predictions):
-    """Computes several scores of one set of predictions.
-
-    Args:
-      names: names of `METRICS`.
-      labels: array [N], class ids (int) or scores (float); N > 0.
-      predictions: array [N] of the same kind.
-
-    Returns:
-      A dict from name to Python float, in the order of `names`.
-    """
-    return {name: float(METRICS[name](labels, predictions)) for name in names}
