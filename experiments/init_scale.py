@@ -4,14 +4,9 @@ from experiments import grid, pages
 
 
 def _report(study, page):
-    pages.add_curves(
-        page,
-        study,
-        "init_scale",
-        axis=("initial scale", "standard deviation of the initial weights"),
-        caption="Score on the dev set, mean and standard error over seeds",
-        line_of=lambda job: "adapters of size 64",
-    )
+    axis = ("initial scale", "standard deviation of the initial weights")
+    caption = "Score on the dev set, mean and standard error over seeds"
+    pages.add_curves(page, study, "init_scale", axis, caption)
     page.text("The paper: flat below 1e-2, worse above, most of all on CoLA.")
 
 

@@ -7,16 +7,9 @@ _SMALL_RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 
 
 def _report(study, page):
-    def line_of(job):
-        is_full = job.policy == grid.FULL
-        name = "full fine-tuning" if is_full else "adapters"
-        if study.preset == grid.PAPER:
-            return name
-        return "%s, moments %s" % (name, "corrected" if job.is_corrected else "plain")
-
     axis = ("learning rate", "learning rate")
     caption = "Best score at each learning rate, mean and standard error over seeds"
-    pages.add_curves(page, study, "learning_rate", axis, caption, line_of)
+    pages.add_curves(page, study, "learning_rate", axis, caption)
     page.text(
         "The paper shows learning rates of 2e-5 to 1e-3, and the best score at each."
     )

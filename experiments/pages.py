@@ -134,12 +134,21 @@ def score_line(name, points):
     return plots.Line(name, x, means, [100 * (each.error or 0) for each in summaries])
 
 
-def add_curves(page, study, field, axis, caption, line_of):
+def add_curves(page, study, field, axis, caption):
     """Adds a plot and a table of the best score at each value of a swept setting.
 
     `field` is its name in `grid.Job`, and that of the figure's files; `axis` has its
-    names in the table and in the plot; `line_of` gives the name of a job's line.
+    names in the table and in the plot. Adapters and full fine-tuning have a line each,
+    or one for each kind of Adam's moments.
     """
+    has_both_moments = len({job.is_corrected for job in study.jobs}) > 1
+
+    def line_of(job):
+        name = "full fine-tuning" if job.policy == grid.FULL else "adapters"
+        if not has_both_moments:
+            return name
+        return "%s, moments %s" % (name, "corrected" if job.is_corrected else "plain")
+
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
         title = grid.title(task)
