@@ -255,13 +255,15 @@ def write_features(examples, featurize, spec, output_file, multiple=1):
 def _serialize(values, spec):
     """A `tf.train.Example` that the spec parses, as bytes."""
     record = tf.train.Example()
+    columns = record.features.feature
     for name, feature in spec.items():
-        value = values.get(name)
-        value = np.zeros(feature.shape) if value is None else value
-        column = record.features.feature[name]
-        numbers = column.int64_list if feature.dtype == tf.int64 else column.float_list
-        dtype = feature.dtype.as_numpy_dtype
-        numbers.value.extend(np.ravel(value).astype(dtype).tolist())
+        value, column = values.get(name), columns[name]
+        if value is None:
+            value = np.zeros(feature.shape, feature.dtype.as_numpy_dtype)
+        numbers = column.float_list if feature.dtype.is_floating else column.int64_list
+        # NumPy's conversion would take longer than the tokenizer.
+        value = value if isinstance(value, list) else np.ravel(value).tolist()
+        numbers.value.extend(value)
     return record.SerializeToString()
 
 
