@@ -308,19 +308,22 @@ def format_adapter(package):
       Dict from file name to bytes; `README_NAME` lists what the format lacks.
 
     Raises:
-      UserError: it has no adapters, or holds more than adapters, layer norms and head.
+      UserError: it has no adapters, holds more than adapters, layer norms and head, or
+        its head is of another task type than those that `import_adapter` reads.
     """
+    problem = ""
     if package.encoder_weights:
+        problem = "weights of the encoder itself, such as " + package.encoder_weights[0]
+    elif not package.adapter_size:
+        method = package.method
+        problem = "no adapters but %s (`train_policy`=%s)"
+        problem %= (method.description, method.text)
+    elif not isinstance(package.task_type, (Classification, Regression)):
+        problem = "a head of the task type %s" % package.task_type.name
+    if problem:
         raise UserError(
-            "`adapters`=%s holds weights of the encoder itself, such as %s, for which "
-            "AdapterHub's format has no place; use the package itself"
-            % (package.path, package.encoder_weights[0])
-        )
-    if not package.adapter_size:
-        raise UserError(
-            "`adapters`=%s holds no adapters but %s (`train_policy`=%s), for which "
-            "AdapterHub's format has no place; use the package itself"
-            % (package.path, package.method.description, package.method.text)
+            "`adapters`=%s holds %s, for which AdapterHub's format has no place; use "
+            "the package itself" % (package.path, problem)
         )
     config = package.config
     files = adapterhub_format.format_files(package)

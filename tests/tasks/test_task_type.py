@@ -12,6 +12,7 @@ from absl import flags
 
 import predict
 from errors import UserError
+from exchange import packages
 from serving import saved_model
 from tasks import own_tasks, task_type
 from tests import small_run
@@ -162,6 +163,8 @@ def test_it_is_learned_and_predicted(output, folder):
 def test_its_package_is_predicted_with(output, folder, base):
     package = adapter_package.read(str(output / "adapters"))
     assert package.task_type == Tags()
+    with pytest.raises(UserError, match="a head of the task type tags"):
+        packages.format_adapter(package)
     values, written = flags.FlagValues(), folder / "predictions.csv"
     predict.define_flags(values)
     given = {**base_files(base), "adapters": package.path, "output": written}
