@@ -108,17 +108,10 @@ class TaskType:
         return features.feature_spec(seq_length, self.label_feature)
 
     def featurize(self, index, example, max_seq_length, tokenizer, counts=None):
-        """Converts an example to its features.
+        """The features of a `features.InputExample`.
 
-        Args:
-          index: number of the example; the first five are logged.
-          example: a `features.InputExample`; without a label, "label_ids" is left out.
-          max_seq_length: S.
-          tokenizer: a `tokenization.FullTokenizer`.
-          counts: a `features.TextCounts` to which the example is added, or None.
-
-        Returns:
-          List of dicts, whose entries of the names in `feature_spec` are written.
+        See `features.encode_example` for the arguments. Returns a list of dicts, whose
+        entries of the names in `feature_spec` are written; missing ones are zero.
         """
         is_labeled = example.label is not None
         label = self.parse_label(example.label) if is_labeled else None
