@@ -116,7 +116,7 @@ def check_examples(task, split, examples):
     for example in examples or ():
         assert isinstance(example.text_a, str)
         if split.has_labels:
-            assert not task_data.find_label_problem(task, example.label)
+            assert not task.type.find_label_problem(example.label)
 
 
 OWN_TASK = {
