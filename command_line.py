@@ -61,6 +61,19 @@ def DEFINE_path_list(name, text, flag_values):
     return flags.DEFINE(_PathListParser(), name, None, text, flag_values, serializer)
 
 
+def flag_definer(texts, flag_values):
+    """Makes a function that defines flags, whose help is in a dict by their names.
+
+    Its arguments: one of `flags.DEFINE_*` or of this module, the name, the default
+    unless it is a path, and further ones. It returns what that function returns.
+    """
+
+    def define(kind, name, *values, **options):
+        return kind(name, *values, texts[name], flag_values=flag_values, **options)
+
+    return define
+
+
 def print_help(description, groups, flag_values):
     """Prints the help of a program: each flag, by group, with its default.
 

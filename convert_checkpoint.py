@@ -56,10 +56,7 @@ _TEXTS = {
 
 def define_flags(values):
     """Defines this program's flags; returns the groups of its help."""
-
-    def define(kind, name, *default, **rest):
-        return kind(name, *default, _TEXTS[name], flag_values=values, **rest)
-
+    define = command_line.flag_definer(_TEXTS, values)
     path = command_line.DEFINE_path
     base_model_flags = command_line.define_base_flags(values)
     return {

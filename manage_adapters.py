@@ -32,9 +32,6 @@ from weights import (
 _HELP = {*command_line.HELP_FLAGS, "help"}
 
 
-# --- commands -----------------------------------------------------------------
-
-
 def export(values, packages):
     """Writes the adapter package of a checkpoint.
 
@@ -137,106 +134,68 @@ def merge(values, packages):
     )
 
 
-# --- flags --------------------------------------------------------------------
+_TEXTS = {
+    "checkpoint": "Checkpoint of a tuned model, of this program or the original: the "
+    "path without endings, such as OUTPUT_DIR/model.ckpt-573.",
+    "output": "Folder of the package, a new one.",
+    "task_name": "GLUE task, in upper or lower case: %s."
+    % ", ".join(glue_data.GLUE_TASKS),
+    "bert_config_file": "bert_config.json of the model.",
+    "vocab_file": "Vocabulary of the model.",
+    "do_lower_case": "Whether text is lower-cased; true without a run.json.",
+    "max_seq_length": "Longest input in word pieces; 128 without a run.json.",
+    "init_checkpoint": "Checkpoint of the base model: the path without endings, such "
+    "as .../bert_model.ckpt.",
+    "json": "Print the packages' configs as a JSON list.",
+}
 
 
 def _export_flags(values):
+    define, path = command_line.flag_definer(_TEXTS, values), command_line.DEFINE_path
     return {
         "Required": (
-            command_line.DEFINE_path(
-                "checkpoint",
-                "Checkpoint of a tuned model, of this program or the original: the "
-                "path without endings, such as OUTPUT_DIR/model.ckpt-573.",
-                values,
-                has_checkpoint=True,
-            ),
-            command_line.DEFINE_path(
-                "output", "Folder of the package, a new one.", values
-            ),
+            define(path, "checkpoint", has_checkpoint=True),
+            define(path, "output"),
         ),
         "Required without a run.json beside the checkpoint": (
-            flags.DEFINE_string(
-                "task_name",
-                None,
-                "GLUE task, in upper or lower case: %s."
-                % ", ".join(glue_data.GLUE_TASKS),
-                flag_values=values,
-            ),
+            define(flags.DEFINE_string, "task_name", None),
             command_line.define_task_config(values),
-            command_line.DEFINE_path(
-                "bert_config_file", "bert_config.json of the model.", values
-            ),
-            command_line.DEFINE_path("vocab_file", "Vocabulary of the model.", values),
+            define(path, "bert_config_file"),
+            define(path, "vocab_file"),
         ),
         "Default: the value in run.json": (
-            flags.DEFINE_bool(
-                "do_lower_case",
-                None,
-                "Whether text is lower-cased; true without a run.json.",
-                flag_values=values,
-            ),
-            flags.DEFINE_integer(
-                "max_seq_length",
-                None,
-                "Longest input in word pieces; 128 without a run.json.",
-                flag_values=values,
-            ),
+            define(flags.DEFINE_bool, "do_lower_case", None),
+            define(flags.DEFINE_integer, "max_seq_length", None),
         ),
         "Required for checkpoints of --checkpoint_content=trained": (
-            command_line.DEFINE_path(
-                "init_checkpoint",
-                "Checkpoint of the base model.",
-                values,
-                has_checkpoint=True,
-            ),
+            _define_base(values),
         ),
     }
+
+
+def _define_base(values):
+    define = command_line.flag_definer(_TEXTS, values)
+    return define(command_line.DEFINE_path, "init_checkpoint", has_checkpoint=True)
 
 
 def _info_flags(values):
-    return {
-        "Output": (
-            flags.DEFINE_bool(
-                "json",
-                False,
-                "Print the packages' configs as a JSON list.",
-                flag_values=values,
-            ),
-        )
-    }
-
-
-def _base_flag(values):
-    return command_line.DEFINE_path(
-        "init_checkpoint",
-        "Checkpoint of the base model: the path without endings, such as "
-        ".../bert_model.ckpt.",
-        values,
-        has_checkpoint=True,
-    )
+    define = command_line.flag_definer(_TEXTS, values)
+    return {"Output": (define(flags.DEFINE_bool, "json", False),)}
 
 
 def _verify_flags(values):
-    return {
-        "Required": (_base_flag(values),),
-        "Optional": (
-            command_line.DEFINE_path("vocab_file", "Vocabulary to check too.", values),
-        ),
-    }
+    about = "Vocabulary to check too."
+    vocab_file = command_line.DEFINE_path("vocab_file", about, values)
+    return {"Required": (_define_base(values),), "Optional": (vocab_file,)}
 
 
 def _merge_flags(values):
-    return {
-        "Required": (
-            _base_flag(values),
-            command_line.DEFINE_path(
-                "output",
-                "Checkpoint to write: the path without endings, such as "
-                "merged/model.ckpt. It must not exist.",
-                values,
-            ),
-        )
-    }
+    about = (
+        "Checkpoint to write: the path without endings, such as merged/model.ckpt. It "
+        "must not exist."
+    )
+    output = command_line.DEFINE_path("output", about, values)
+    return {"Required": (_define_base(values), output)}
 
 
 class Command(NamedTuple):
@@ -253,9 +212,6 @@ COMMANDS = {
     "verify": Command(verify, _verify_flags),
     "merge": Command(merge, _merge_flags, "PACKAGE"),
 }
-
-
-# --- command line -------------------------------------------------------------
 
 
 def main(argv):

@@ -68,10 +68,7 @@ _TEXTS = {
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-
-    def define(kind, name, *default):
-        return kind(name, *default, _TEXTS[name], flag_values=flag_values)
-
+    define = command_line.flag_definer(_TEXTS, flag_values)
     return {
         "Required": command_line.define_package_flags(flag_values),
         "Tasks": (command_line.define_task_configs(flag_values),),

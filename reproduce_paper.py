@@ -57,10 +57,7 @@ _TEXTS = {
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-
-    def define(kind, name, *values, **rest):
-        return kind(name, *values, _TEXTS[name], flag_values=flag_values, **rest)
-
+    define = command_line.flag_definer(_TEXTS, flag_values)
     # Each seed takes memory for all jobs of the grid.
     from_0 = {"lower_bound": 0, "upper_bound": 1000}
     from_1 = {"lower_bound": 1, "upper_bound": 1000}

@@ -54,193 +54,143 @@ FLAGS = flags.FLAGS
 # Lengths of compiled batches are multiples of this.
 XLA_LENGTHS = 32
 
+_TEXTS = {
+    "data_dir": "Folder of the task's files, such as glue_data/MRPC; default with "
+    "--task_config: the folder of that file.",
+    "bert_config_file": "bert_config.json of the pre-trained BERT.",
+    "task_name": "Task of GLUE, in any case: %s; help lists them with columns and "
+    "metrics." % ", ".join(glue_data.GLUE_TASKS),
+    "vocab_file": "vocab.txt of the pre-trained BERT.",
+    "output_dir": "Folder for checkpoints, scores and predictions.",
+    "init_checkpoint": "Checkpoint to start from, without file endings: a pre-trained "
+    "BERT (.../bert_model.ckpt) or an earlier adapter run.",
+    "allow_random_base": "Allow random frozen variables of BERT: no --init_checkpoint, "
+    "or one that lacks them.",
+    "do_lower_case": "Lower-case text: True for uncased models.",
+    "max_seq_length": "Longest input in word pieces, with [CLS] and [SEP]; more is "
+    "truncated.",
+    "train_policy": "Tuning method, which selects the trained variables: %s."
+    % registry.describe_methods(),
+    "ablate_adapter_layers": "Evaluate and predict without the trained adapters of "
+    "these layers (the paper's figure 6); they are part of the names of result files.",
+    "adapters": "Adapter package to evaluate, to predict with or to start training "
+    "from, a folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model.",
+    "do_train": "Train on the task's training set.",
+    "do_eval": "Evaluate on the task's dev set(s).",
+    "do_predict": "Predict the task's test set(s).",
+    "check": "Report on the task's examples and what is suspicious about them, and do "
+    "nothing else. Needs no model; with --vocab_file it counts word pieces.",
+    "plots": "Write confusion matrices as PNG.",
+    "train_batch_size": "Examples in a training batch.",
+    "eval_batch_size": "Examples in an evaluation batch.",
+    "predict_batch_size": "Examples in a prediction batch.",
+    "learning_rate": "Peak learning rate of Adam.",
+    "num_train_epochs": "Passes over the training set.",
+    "warmup_proportion": "Fraction of the steps for warm-up, 0 to 1.",
+    "adam_bias_correction": "Correct Adam's moments for their initialization at zero. "
+    "Without it, as in BERT and the original, the first updates are several times too "
+    "large: at a learning rate of 1e-3 most runs then learn nothing.",
+    "save_checkpoints_steps": "Steps between checkpoints.",
+    "checkpoint_content": "Content of checkpoints in --output_dir: all variables, or "
+    "trained ones, optimizer slots and step, which need --init_checkpoint too.",
+    "eval_steps": "Steps between evaluations on the dev set(s) while training; 0: "
+    "none.",
+    "keep_best": "Metric of the task: keep checkpoint and package of the evaluation "
+    "with the highest score on the (first) dev set in OUTPUT_DIR/best.",
+    "write_graph": "Write the training graph: graph.pbtxt, a .meta file per "
+    "checkpoint, and an entry in the event file, some megabytes.",
+    "seed": "Seed of weights, dropout and shuffling.",
+    "dynamic_padding": "Pad a batch to its longest example, not to --max_seq_length, "
+    "and group training examples by length. Ignored on TPU, whose shapes are static.",
+    "precision": "Precision of products with frozen weights. bfloat16 is fast on TPUs, "
+    "new GPUs and CPUs with AMX or AVX512-BF16; float16, with loss scaling, on older "
+    "GPUs. Adapters, layer norms, head, softmax, loss, optimizer and checkpoints stay "
+    "float32.",
+    "xla": "Compile the step with XLA, on GPU; dynamic padding then pads to multiples "
+    "of %d, so that few shapes are compiled." % XLA_LENGTHS,
+    "gradient_accumulation_steps": "Parts of a training batch that are computed one "
+    "after the other: less memory, the same update.",
+    "recompute_activations": "Recompute activations in the backward pass from each "
+    "layer's input: less memory, 40 % more time on CPU.",
+    "distribution_strategy": "Train on one device, on all GPUs of this machine "
+    "(mirrored), or on the machines of the environment variable TF_CONFIG "
+    "(multi_worker). --train_batch_size is the global batch.",
+    "use_tpu": "Run on TPU instead of GPU or CPU.",
+    "tpu_name": "Name of the Cloud TPU, or grpc:// address.",
+    "tpu_zone": "Zone of the TPU; default: detected.",
+    "gcp_project": "Project of the TPU; default: detected.",
+    "master": "Address of a TensorFlow master.",
+    "num_tpu_cores": "Cores of the TPU, with --use_tpu.",
+    "iterations_per_loop": "Steps per call of the TPU.",
+}
+
+_path = command_line.DEFINE_path
+_string, _enum, _bool = flags.DEFINE_string, flags.DEFINE_enum, flags.DEFINE_bool
+_integer, _float = flags.DEFINE_integer, flags.DEFINE_float
+_define = command_line.flag_definer(_TEXTS, FLAGS)
+
 # Defined in their groups, so that --help shows each flag in exactly one.
 FLAG_GROUPS = {
     "Required": (
-        command_line.DEFINE_path(
-            "data_dir",
-            "Folder of the task's files, such as glue_data/MRPC; default with "
-            "--task_config: the folder of that file.",
-            FLAGS,
-        ),
-        command_line.DEFINE_path(
-            "bert_config_file", "bert_config.json of the pre-trained BERT.", FLAGS
-        ),
-        flags.DEFINE_string(
-            "task_name",
-            None,
-            "Task of GLUE, in any case: %s; help lists them with columns and metrics."
-            % ", ".join(glue_data.GLUE_TASKS),
-        ),
+        _define(_path, "data_dir"),
+        _define(_path, "bert_config_file"),
+        _define(_string, "task_name", None),
         command_line.define_task_config(FLAGS),
-        command_line.DEFINE_path(
-            "vocab_file", "vocab.txt of the pre-trained BERT.", FLAGS
-        ),
-        command_line.DEFINE_path(
-            "output_dir",
-            "Folder for checkpoints, scores and predictions.",
-            FLAGS,
-            has_checkpoint=True,
-        ),
+        _define(_path, "vocab_file"),
+        _define(_path, "output_dir", has_checkpoint=True),
     ),
     "Model": (
-        command_line.DEFINE_path(
-            "init_checkpoint",
-            "Checkpoint to start from, without file endings: a pre-trained BERT "
-            "(.../bert_model.ckpt) or an earlier adapter run.",
-            FLAGS,
-            has_checkpoint=True,
-        ),
-        flags.DEFINE_bool(
-            "allow_random_base",
-            False,
-            "Allow random frozen variables of BERT: no --init_checkpoint, or one that "
-            "lacks them.",
-        ),
-        flags.DEFINE_bool(
-            "do_lower_case", True, "Lower-case text: True for uncased models."
-        ),
-        flags.DEFINE_integer(
-            "max_seq_length",
-            128,
-            "Longest input in word pieces, with [CLS] and [SEP]; more is truncated.",
-        ),
-        flags.DEFINE_string(
-            "train_policy",
-            registry.DEFAULT.text,
-            "Tuning method, which selects the trained variables: %s."
-            % registry.describe_methods(),
-        ),
+        _define(_path, "init_checkpoint", has_checkpoint=True),
+        _define(_bool, "allow_random_base", False),
+        _define(_bool, "do_lower_case", True),
+        _define(_integer, "max_seq_length", 128),
+        _define(_string, "train_policy", registry.DEFAULT.text),
         *command_line.define_settings(registry.all_settings(), FLAGS),
-        flags.DEFINE_string(
-            "ablate_adapter_layers",
-            None,
-            "Evaluate and predict without the trained adapters of these layers (the "
-            "paper's figure 6); they are part of the names of result files.",
-        ),
-        command_line.DEFINE_path(
-            "adapters",
-            "Adapter package to evaluate, to predict with or to start training from, a "
-            "folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model.",
-            FLAGS,
-        ),
+        _define(_string, "ablate_adapter_layers", None),
+        _define(_path, "adapters"),
     ),
     "What to do": (
-        flags.DEFINE_bool("do_train", False, "Train on the task's training set."),
-        flags.DEFINE_bool("do_eval", False, "Evaluate on the task's dev set(s)."),
-        flags.DEFINE_bool("do_predict", False, "Predict the task's test set(s)."),
-        flags.DEFINE_bool(
-            "check",
-            False,
-            "Report on the task's examples and what is suspicious about them, and do "
-            "nothing else. Needs no model; with --vocab_file it counts word pieces.",
-        ),
-        flags.DEFINE_bool("plots", False, "Write confusion matrices as PNG."),
+        _define(_bool, "do_train", False),
+        _define(_bool, "do_eval", False),
+        _define(_bool, "do_predict", False),
+        _define(_bool, "check", False),
+        _define(_bool, "plots", False),
     ),
     "Training and evaluation": (
-        flags.DEFINE_integer("train_batch_size", 32, "Examples in a training batch."),
-        flags.DEFINE_integer("eval_batch_size", 8, "Examples in an evaluation batch."),
-        flags.DEFINE_integer(
-            "predict_batch_size", 8, "Examples in a prediction batch."
-        ),
-        flags.DEFINE_float("learning_rate", 5e-5, "Peak learning rate of Adam."),
-        flags.DEFINE_float("num_train_epochs", 3.0, "Passes over the training set."),
-        flags.DEFINE_float(
-            "warmup_proportion", 0.1, "Fraction of the steps for warm-up, 0 to 1."
-        ),
-        flags.DEFINE_bool(
-            "adam_bias_correction",
-            False,
-            "Correct Adam's moments for their initialization at zero. Without it, as "
-            "in BERT and the original, the first updates are several times too large: "
-            "at a learning rate of 1e-3 most runs then learn nothing.",
-        ),
-        flags.DEFINE_integer(
-            "save_checkpoints_steps", 1000, "Steps between checkpoints."
-        ),
-        flags.DEFINE_enum(
-            "checkpoint_content",
-            checkpoints.ALL,
-            list(checkpoints.CONTENTS),
-            "Content of checkpoints in --output_dir: all variables, or trained ones, "
-            "optimizer slots and step, which need --init_checkpoint too.",
-        ),
-        flags.DEFINE_integer(
-            "eval_steps",
-            0,
-            "Steps between evaluations on the dev set(s) while training; 0: none.",
-        ),
-        flags.DEFINE_string(
-            "keep_best",
-            None,
-            "Metric of the task: keep checkpoint and package of the evaluation with "
-            "the highest score on the (first) dev set in OUTPUT_DIR/best.",
-        ),
-        flags.DEFINE_bool(
-            "write_graph",
-            False,
-            "Write the training graph: graph.pbtxt, a .meta file per checkpoint, and "
-            "an entry in the event file, some megabytes.",
-        ),
-        flags.DEFINE_integer("seed", 1, "Seed of weights, dropout and shuffling."),
-        flags.DEFINE_bool(
-            "dynamic_padding",
-            True,
-            "Pad a batch to its longest example, not to --max_seq_length, and group "
-            "training examples by length. Ignored on TPU, whose shapes are static.",
-        ),
+        _define(_integer, "train_batch_size", 32),
+        _define(_integer, "eval_batch_size", 8),
+        _define(_integer, "predict_batch_size", 8),
+        _define(_float, "learning_rate", 5e-5),
+        _define(_float, "num_train_epochs", 3.0),
+        _define(_float, "warmup_proportion", 0.1),
+        _define(_bool, "adam_bias_correction", False),
+        _define(_integer, "save_checkpoints_steps", 1000),
+        _define(_enum, "checkpoint_content", checkpoints.ALL, [*checkpoints.CONTENTS]),
+        _define(_integer, "eval_steps", 0),
+        _define(_string, "keep_best", None),
+        _define(_bool, "write_graph", False),
+        _define(_integer, "seed", 1),
+        _define(_bool, "dynamic_padding", True),
     ),
     "Speed and memory": (
-        flags.DEFINE_enum(
-            "precision",
-            "float32",
-            list(classifier.PRECISIONS),
-            "Precision of products with frozen weights. bfloat16 is fast on TPUs, new "
-            "GPUs and CPUs with AMX or AVX512-BF16; float16, with loss scaling, on "
-            "older GPUs. Adapters, layer norms, head, softmax, loss, optimizer and "
-            "checkpoints stay float32.",
-        ),
-        flags.DEFINE_bool(
-            "xla",
-            False,
-            "Compile the step with XLA, on GPU; dynamic padding then pads to multiples "
-            "of %d, so that few shapes are compiled." % XLA_LENGTHS,
-        ),
-        flags.DEFINE_integer(
-            "gradient_accumulation_steps",
-            1,
-            "Parts of a training batch that are computed one after the other: less "
-            "memory, the same update.",
-        ),
-        flags.DEFINE_bool(
-            "recompute_activations",
-            False,
-            "Recompute activations in the backward pass from each layer's input: less "
-            "memory, 40 % more time on CPU.",
-        ),
+        _define(_enum, "precision", "float32", [*classifier.PRECISIONS]),
+        _define(_bool, "xla", False),
+        _define(_integer, "gradient_accumulation_steps", 1),
+        _define(_bool, "recompute_activations", False),
     ),
     "Several devices": (
-        flags.DEFINE_enum(
-            "distribution_strategy",
-            distribution.NONE,
-            distribution.STRATEGIES,
-            "Train on one device, on all GPUs of this machine (mirrored), or on the "
-            "machines of the environment variable TF_CONFIG (multi_worker). "
-            "--train_batch_size is the global batch.",
+        _define(
+            _enum, "distribution_strategy", distribution.NONE, distribution.STRATEGIES
         ),
     ),
     "Cloud TPU": (
-        flags.DEFINE_bool("use_tpu", False, "Run on TPU instead of GPU or CPU."),
-        flags.DEFINE_string(
-            "tpu_name", None, "Name of the Cloud TPU, or grpc:// address."
-        ),
-        flags.DEFINE_string("tpu_zone", None, "Zone of the TPU; default: detected."),
-        flags.DEFINE_string(
-            "gcp_project", None, "Project of the TPU; default: detected."
-        ),
-        flags.DEFINE_string("master", None, "Address of a TensorFlow master."),
-        flags.DEFINE_integer("num_tpu_cores", 8, "Cores of the TPU, with --use_tpu."),
-        flags.DEFINE_integer("iterations_per_loop", 1000, "Steps per call of the TPU."),
+        _define(_bool, "use_tpu", False),
+        _define(_string, "tpu_name", None),
+        _define(_string, "tpu_zone", None),
+        _define(_string, "gcp_project", None),
+        _define(_string, "master", None),
+        _define(_integer, "num_tpu_cores", 8),
+        _define(_integer, "iterations_per_loop", 1000),
     ),
 }
 
