@@ -40,12 +40,8 @@ _PATH_PARSERS = (_PathParser, _PathListParser)
 def DEFINE_path(name, text, flag_values, has_checkpoint=False, multiple=False):
     """Defines a flag whose value is a path; `expand_paths` expands and checks it.
 
-    Args:
-      name: the flag's name.
-      text: its help.
-      flag_values: the `FlagValues` to define it in.
-      has_checkpoint: whether TensorFlow looks for a checkpoint there.
-      multiple: whether the flag can be repeated; each value is PATH or NAME=PATH.
+    `has_checkpoint`: TensorFlow looks for a checkpoint there. `multiple`: the flag can
+    be repeated, and each value is PATH or NAME=PATH.
     """
     parser, serializer = _PathParser(has_checkpoint), flags.ArgumentSerializer()
     if multiple:

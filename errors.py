@@ -44,11 +44,6 @@ class UserError(ValueError):
         super().__init__("\n  ".join(map(_printable_line, (message, *more))))
 
 
-def close_standard_output():
-    """Discards buffered output, which Python would try to write again at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _concerns_standard_output(error):
     if error.filename is not None:
         return False
@@ -91,11 +86,7 @@ def reports_user_errors(flag_values):
     if standard output cannot be written, without a message if the reader has left, as
     `head` does. On Ctrl-C the status is 130. Log messages are treated as the error's.
 
-    Args:
-      flag_values: the `FlagValues` of the program, or a set of the names of its flags.
-
-    Returns:
-      A context manager, which decorates functions too.
+    `flag_values` are the program's, or a set of the names of its flags.
     """
     with contextlib.ExitStack() as stack:
         for logger in map(logging.getLogger, _LOGGERS):
@@ -115,7 +106,8 @@ def reports_user_errors(flag_values):
             if not isinstance(error, OSError) or not _concerns_standard_output(error):
                 _logger.debug("ended by an error", exc_info=True)
                 raise
-            close_standard_output()
+            # Python would try to write buffered output again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
                 report_error("standard output cannot be written (%s)" % error.strerror)
             sys.exit(1)

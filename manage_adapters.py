@@ -215,11 +215,7 @@ COMMANDS = {
 
 
 def main(argv):
-    """Runs one command.
-
-    Args:
-      argv: the program's name, the command, then flags and packages in any order.
-    """
+    """Runs the command after the program's name; flags and packages follow it."""
     values = flags.FlagValues()
     with reports_user_errors(values):
         console.start()

@@ -156,12 +156,8 @@ def parse_vocab(content, source):
     If a token has several lines, as in some published vocabularies, the last one gives
     its id, as in Google's program and in transformers.
 
-    Args:
-      content: bytes, UTF-8; white space around a token is dropped.
-      source: where they come from, for messages.
-
-    Returns:
-      An `OrderedDict` token -> id.
+    `content` is bytes of UTF-8; white space around a token is dropped. `source` tells
+    where they come from, for messages. Returns an `OrderedDict` token -> id.
 
     Raises:
       UserError: it is empty or is not UTF-8; the message gives the line, from 1.

@@ -116,14 +116,9 @@ def adapter_places(layers, name, sublayers=SUBLAYERS):
 def read_config(stated, bert_config, path):
     """Checks that an adapter computes the same as those of this project.
 
-    Args:
-      stated: dict, the content of the file.
-      bert_config: `modeling.BertConfig` of the base model.
-      path: of the file, for messages.
-
-    Returns:
-      The "config" with defaults for missing entries, whose "non_linearity" is one of
-      `activations.ADAPTER_ACTIVATIONS`.
+    `stated` is the content of the file `path`, `bert_config` that of the base model.
+    Returns the entry "config" with defaults for what it lacks; its "non_linearity" is
+    one of `activations.ADAPTER_ACTIVATIONS`.
     """
     required = {"name": schema.LINE, "config": schema.Object({}, others=schema.ANY)}
     optional = {

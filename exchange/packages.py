@@ -13,28 +13,17 @@ from tasks import task_type
 from tasks.classification import Classification
 from tasks.regression import Regression
 from tuning import adapters
-from weights import (
-    adapter_package,
-    base_model,
-    model_variables,
-    package_conversion,
-)
+from weights import adapter_package, base_model, model_variables, package_conversion
 
 README_NAME = "README.md"
-
-
-# --- the base model -------------------------------------------------------------
 
 
 def read_base_model(base, do_lower_case):
     """Reads a base model, its layer norms included.
 
-    Args:
-      base: a `base_model.BaseFiles`, complete.
-      do_lower_case: checked against the vocabulary; None: the default, True.
-
-    Returns:
-      Its `base_model.BaseModel` and a dict from variable to float32 array.
+    `base` is a complete `base_model.BaseFiles`; `do_lower_case` is checked against its
+    vocabulary, None as True. Returns the `base_model.BaseModel`, and a dict from
+    variable to float32 array.
 
     Raises:
       UserError: the files do not belong to one BERT without adapters.
@@ -83,23 +72,19 @@ def merge_layer_norms(values, found, package):
     values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
 
 
-# --- from AdapterHub ------------------------------------------------------------
-
-
 def import_adapter(folder, base, options, output, new_head_seed=None):
     """Writes the package of an adapter that AdapterHub's library has saved.
 
     Args:
-      folder: path of the adapter.
+      folder, output: of the adapter, and of the package, which is made.
       base: `base_model.BaseFiles` of the model that it was trained on, whose layer
         norms become the package's.
       options: `package_conversion.PackageOptions`.
-      output: folder to make.
       new_head_seed: seed of a new head; None: the adapter's head is imported.
 
     Returns:
-      The `adapter_package.AdapterPackage`, read back, and a list of texts about what
-      the import changed.
+      The `adapter_package.AdapterPackage`, read back, and texts about what the import
+      changed.
 
     Raises:
       UserError: the folder is damaged, is not supported, or does not fit the base model
@@ -263,8 +248,6 @@ def _new_head(bert_config, kind, seed):
         "output_bias": np.zeros(shape[:1], np.float32),
     }
 
-
-# --- to AdapterHub --------------------------------------------------------------
 
 _README = """# %(name)s
 

@@ -44,11 +44,7 @@ def read_next_step(config):
     strategy the Estimator creates it later; there its value is that of the last
     checkpoint.
 
-    Args:
-      config: the Estimator's `RunConfig`; None: there is no checkpoint.
-
-    Returns:
-      Int64 scalar tensor.
+    `config` is the Estimator's; None: there is no checkpoint. Returns an int64 scalar.
     """
     step = tf.train.get_global_step()
     if step is None:
@@ -61,13 +57,9 @@ def read_next_step(config):
 def iterate_batches(batch_slice, first_batch, num_examples, seed, lengths=None):
     """The example numbers of each batch, endlessly.
 
-    Args:
-      batch_slice: a `BatchSlice`.
-      first_batch: its number, int64 scalar tensor; earlier batches cost nothing.
-      num_examples, seed, lengths: see `epoch_order`.
-
-    Returns:
-      A `tf.data.Dataset` of int32 [replica_size], `local_replicas` of them per batch.
+    They begin with the batch of the number `first_batch`, an int64 scalar; earlier ones
+    cost nothing. The other arguments are those of `epoch_order`. Returns a
+    `tf.data.Dataset` of int32 [replica_size], `local_replicas` of them per batch.
     """
     batch_size = batch_slice.replica_size * batch_slice.num_replicas
     first_example = first_batch * batch_size
@@ -94,15 +86,8 @@ def epoch_order(epoch, batch_size, num_examples, seed, lengths=None):
     `SORTED_BATCHES` batches, and then the epoch's batches are shuffled. Batches that
     the epoch shares with the one before or after it stay as they are.
 
-    Args:
-      epoch: its number, int64 scalar tensor.
-      batch_size: examples per batch.
-      num_examples: N.
-      seed: an int.
-      lengths: of the examples, int32 [N]; None: batches are not grouped by length.
-
-    Returns:
-      Int32 tensor [N].
+    `epoch` is an int64 scalar tensor, `lengths` are int32 [num_examples], or None: not
+    grouped by length. Returns int32 [num_examples].
     """
 
     def shuffle(count, number):

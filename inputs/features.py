@@ -114,12 +114,9 @@ def convert_single_example(
       ex_index: number of the example; the first five are logged.
       example: an `InputExample` or a `PaddingInputExample`.
       label_list: labels in order; None for regression.
-      max_seq_length: length S, at least 3.
+      max_seq_length: length S of the `InputFeatures` that are returned, at least 3.
       tokenizer: a `tokenization.FullTokenizer`.
       counts: a `TextCounts` to which an `InputExample` is added, or None.
-
-    Returns:
-      An `InputFeatures`.
     """
     if isinstance(example, PaddingInputExample):
         empty = [0] * max_seq_length
@@ -138,12 +135,8 @@ def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=N
     A pair is truncated by removing the last piece of its longer text until it fits. A
     second text without word pieces counts as none.
 
-    Args:
-      label_id: the label as a number or array, or None.
-      others: see `convert_single_example`.
-
-    Returns:
-      Dict with the names of `feature_spec`.
+    `label_id` is a number, an array or None; see `convert_single_example` for the other
+    arguments. Returns a dict with the names of `feature_spec`.
     """
     tokens_a, tokens_b = _tokenize(tokenizer, example)
     if counts is not None:
@@ -192,17 +185,9 @@ def _truncate_seq_pair(tokens_a, tokens_b, max_length):
 def file_based_convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer, output_file
 ):
-    """Writes the features of examples as the original program does.
+    """Writes the features of examples to a TFRecord file, as the original program does.
 
-    Args:
-      examples: list of `InputExample` and `PaddingInputExample`.
-      label_list: labels in order; None for regression.
-      max_seq_length: length of the sequences.
-      tokenizer: a `tokenization.FullTokenizer`.
-      output_file: path of the TFRecord file.
-
-    Returns:
-      The `TextCounts` of the examples.
+    See `convert_single_example` for the arguments. Returns the `TextCounts`.
     """
 
     def featurize(index, example, counts):
@@ -227,8 +212,7 @@ def write_features(examples, featurize, spec, output_file, multiple=1):
       multiple: features of zeros fill up their number to a multiple of it. TPU batches
         have one size, so an incomplete last batch would be dropped.
 
-    Returns:
-      The `TextCounts` of the examples.
+    Returns the `TextCounts` of the examples.
     """
     counts = TextCounts()
     progress = tqdm(
@@ -369,11 +353,8 @@ def input_fn_builder(
 def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
     """Refuses a vocabulary larger than the model's; warns of what is unusual.
 
-    Args:
-      vocab_file: path, for messages.
-      vocab: dict from word piece to id, see `tokenization.load_vocab`.
-      vocab_size: the model's.
-      config_file: path of the file with `vocab_size`, for messages.
+    `vocab` is a dict from word piece to id, `vocab_size` the model's; the paths of their
+    files are for messages.
 
     Raises:
       UserError: word pieces at its end have no embedding.

@@ -67,19 +67,14 @@ REGRESSION = {
 }
 
 
-def class_report(labels, predictions, count):
+def class_report(labels, predictions, C):
     """Scores of each class, and the confusion matrix.
 
-    Args:
-      labels: array [N] of class ids (int).
-      predictions: the same.
-      count: number of classes, C.
-
-    Returns:
-      Dict: "precision", "recall" and "f1", lists of C floats, and "confusion_matrix",
-      C lists of C counts; row: the label, column: the prediction.
+    `labels` and `predictions` are arrays [N] of ids of C classes. Returns a dict of
+    "precision", "recall" and "f1", lists of C floats, and of "confusion_matrix", C lists
+    of C counts; row: the label, column: the prediction.
     """
-    classes = np.arange(count)
+    classes = np.arange(C)
     precision, recall, f1_scores, _ = sklearn.metrics.precision_recall_fscore_support(
         labels, predictions, labels=classes, average=None, zero_division=0
     )

@@ -166,12 +166,9 @@ def write_whole(path, data):
 def atomic_file(path, need=None, overwrite=True):
     """Yields a temporary path; the file written there replaces `path` at the end.
 
-    After an error or a kill, `path` is unchanged.
-
-    Args:
-      path: the file's path; a link is followed.
-      need: length of the file in bytes, or None.
-      overwrite: whether to replace a file that appears at `path` meanwhile.
+    After an error or a kill, `path` is unchanged; a link is followed. The file needs
+    `need` bytes, None: not known. `overwrite`: whether to replace a file that appears
+    at `path` meanwhile.
 
     Raises:
       UserError: the file cannot be written, or `path` is a folder or a device.
@@ -190,12 +187,9 @@ def atomic_file(path, need=None, overwrite=True):
 def atomic_folder(folder, need=None, is_own=lambda names: False):
     """Yields an empty folder to fill, which replaces `folder` at the end.
 
-    After an error or a kill, `folder` is unchanged, but see `stored_at`.
-
-    Args:
-      folder: its path; a link is followed.
-      need: length of the files in bytes, or None.
-      is_own: see `check_replaceable`, which is called first.
+    After an error or a kill, `folder` is unchanged, but see `stored_at`; a link is
+    followed. The files need `need` bytes, None: not known. `check_replaceable`, with
+    `is_own`, is called first.
 
     Raises:
       UserError: the folder cannot be written or replaced.
@@ -239,10 +233,8 @@ def working_folder(path, need=None):
 def check_replaceable(folder, is_own=lambda names: False):
     """Refuses to replace a folder that this program has not written.
 
-    Args:
-      folder: its path; it need not exist.
-      is_own: tells from the set of names in the folder whether this program wrote it;
-        an empty folder can always be replaced.
+    `is_own` tells from the set of names in the folder whether this program wrote it. It
+    can always be replaced if it is empty or does not exist.
 
     Raises:
       UserError: it is a file, has other content, or cannot be moved.

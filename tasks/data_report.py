@@ -65,12 +65,9 @@ def describe_task(task):
 def log_report(task, examples, text_counts, max_seq_length):
     """Logs a line per split, and what is suspicious.
 
-    Args:
-      task: a `task_data.Task`.
-      examples: dict from the names of some of its splits to their `InputExample`s,
-        each with its `line`.
-      text_counts: dict from the same names to `features.TextCounts`, or None.
-      max_seq_length: length of the sequences.
+    `examples` are the `InputExample`s of some splits of the `task_data.Task`, by their
+    names, each with its `line`; `text_counts` has the splits' `features.TextCounts`, or
+    is None.
     """
     for split in (split for split in task.splits if split.name in examples):
         found = examples[split.name]
@@ -106,9 +103,6 @@ def _count_labels(task, split, examples):
         return {}
     counts = collections.Counter(example.label for example in examples)
     return {label: counts[label] for label in task.type.labels}
-
-
-# --- suspicious examples --------------------------------------------------------
 
 
 def find_problems(task, examples):

@@ -18,13 +18,8 @@ def is_number(text):
 def similar_labels(labels):
     """Groups labels that differ only in case, white space, Unicode or number format.
 
-    Such as "good" and "Good "; or "1", "1.0" and "01".
-
-    Args:
-      labels: distinct label strings.
-
-    Returns:
-      List of lists of at least two labels.
+    Such as "good" and "Good "; or "1", "1.0" and "01". Takes distinct labels; returns a
+    list of lists of at least two.
     """
     groups: dict[str | float, list[str]] = {}
     for label in labels:

@@ -64,13 +64,8 @@ _DEFAULTS = {"header": True, "seed": 1, "test_labels": False}
 def load_task(path, reserved=(), data_dir=None):
     """Reads a task file, and the labels from its training set if they are not listed.
 
-    Args:
-      path: the file, local or `gs://`.
-      reserved: names that the task cannot have.
-      data_dir: folder of its files; None: that of `path`.
-
-    Returns:
-      A `task_data.Task` and the folder of its files.
+    `reserved` are names that the task cannot have; `data_dir` is the folder of its
+    files, None: that of `path`. Returns a `task_data.Task` and the folder.
 
     Raises:
       UserError: the file cannot be read or describes no task, with the entry to change.
@@ -95,12 +90,7 @@ def load_tasks(paths, reserved=()):
 def parse_task(document, source):
     """The `task_data.Task` that a JSON object describes; labels not listed are ().
 
-    Args:
-      document: dict, with entries of `SCHEMA`.
-      source: path of its file, for messages.
-
-    Raises:
-      UserError: see `load_task`.
+    `source` is the path of its file, for messages. Raises as `load_task`.
     """
     try:
         SCHEMA.check(document)
@@ -242,13 +232,7 @@ def _find_labels(task, folder):
         raise UserError(
             '%s: the column %r, the "label" of %s, has %d different values; allowed '
             'are 2 to %d ("regression": true is for numbers)'
-            % (
-                path,
-                task.train.label,
-                task.config_file,
-                len(lines),
-                MOST_LABELS,
-            )
+            % (path, task.train.label, task.config_file, len(lines), MOST_LABELS)
         )
     if all(map(label_texts.is_number, lines)):
         return tuple(sorted(lines, key=lambda label: (float(label), label)))

@@ -13,13 +13,8 @@ HEADER = "index\tprediction"
 def write_submission(texts, path):
     """Writes the evaluation server's file for one test set, whole or not at all.
 
-    Args:
-      texts: the predictions in the order of the test file, see
-        `task_type.TaskType.prediction_text`.
-      path: the file to write or replace, local or `gs://`.
-
-    Raises:
-      UserError: the file cannot be written.
+    `texts` are the predictions in the order of the test file, by the task type's
+    `prediction_text`. Raises a `UserError` if the file cannot be written.
     """
     lines = [HEADER, *("%d\t%s" % item for item in enumerate(texts))]
     files.write_whole(path, "\n".join(lines) + "\n")

@@ -89,15 +89,9 @@ class Task(NamedTuple):
         return self.splits[0].text_a, self.splits[0].text_b
 
 
-# --- labels ---------------------------------------------------------------------
-
-
 def _label_text(value):
     """A label as text; in JSON it can be a number or boolean."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-# --- rows -----------------------------------------------------------------------
 
 
 _COLUMNS = ("text_a", "text_b", "label", "index", "guid_column")  # of a `Split`
@@ -248,13 +242,8 @@ def read_examples(task, data_dir, split):
     Examples without labels get the first of the type's labels, as in the original
     program, or None.
 
-    Args:
-      task: a `Task`.
-      data_dir: the task's own folder, local or `gs://`.
-      split: one of the task's splits.
-
-    Returns:
-      A list of `InputExample`, in the order of the file.
+    `data_dir` is the task's own folder. Returns a list of `InputExample`, in the order
+    of the file.
 
     Raises:
       UserError: the file is missing or empty, is not UTF-8, lacks a column, or has a
