@@ -59,6 +59,7 @@ def define_flags(values):
     define = command_line.flag_definer(_TEXTS, values)
     path = command_line.DEFINE_path
     base_model_flags = command_line.define_base_flags(values)
+    seeds = {"lower_bound": 0, "upper_bound": 2**32 - 1}
     return {
         "All": (
             define(flags.DEFINE_enum, "to", "checkpoint", list(_DIRECTIONS)),
@@ -79,7 +80,7 @@ def define_flags(values):
         "For --to=checkpoint": (
             define(flags.DEFINE_bool, "init_missing_pooler", False),
         ),
-        "Randomness": (define(flags.DEFINE_integer, "seed", 12345),),
+        "Randomness": (define(flags.DEFINE_integer, "seed", 12345, **seeds),),
     }
 
 
@@ -133,10 +134,6 @@ def _check_flags(values):
                 "--%s does not go with --to=%s, which takes %s: leave it out, or give "
                 "another --to (%s)." % (name, values.to, taken, ", ".join(_DIRECTIONS))
             )
-    if not 0 <= values.seed < 2**32:
-        raise UserError(
-            "--seed=%d: it must be between 0 and %d." % (values.seed, 2**32 - 1)
-        )
 
 
 if __name__ == "__main__":

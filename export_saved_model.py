@@ -18,32 +18,26 @@ from system import console
 from tasks import own_tasks
 from weights import base_model
 
+_TEXTS = {
+    "output": "Local folder of the model's versions. The new version gets the next "
+    "number; others are kept.",
+    "frozen_dtype": "dtype in which the base model's weights are stored. bfloat16 "
+    "halves their size and rounds them to 8 bits, so scores change a little. "
+    "Computation is in float32 either way.",
+}
+
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
+    define = command_line.flag_definer(_TEXTS, flag_values)
+    dtypes = sorted(saved_model.DTYPES)
     return {
         "Required": (
             *command_line.define_package_flags(flag_values),
-            command_line.DEFINE_path(
-                "output",
-                "Local folder of the model's versions. The new version gets the next "
-                "number; others are kept.",
-                **to,
-            ),
+            define(command_line.DEFINE_path, "output"),
         ),
         "Tasks": (command_line.define_task_configs(flag_values),),
-        "Size": (
-            flags.DEFINE_enum(
-                "frozen_dtype",
-                "float32",
-                sorted(saved_model.DTYPES),
-                "dtype in which the base model's weights are stored. bfloat16 halves "
-                "their size and rounds them to 8 bits, so scores change a little. "
-                "Computation is in float32 either way.",
-                **to,
-            ),
-        ),
+        "Size": (define(flags.DEFINE_enum, "frozen_dtype", "float32", dtypes),),
     }
 
 

@@ -211,27 +211,23 @@ class MrpcProcessor(DataProcessor):
     task = GLUE_TASKS["mrpc"]
 
 
+_TEXTS = {
+    "data_dir": "Local folder for the tasks' folders.",
+    "tasks": "Tasks to download, separated by commas, such as MRPC,CoLA.",
+    "base_url": "Address of a server that has the benchmark's files under their usual "
+    "paths.",
+}
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
-    to = {"flag_values": flag_values}
+    define = command_line.flag_definer(_TEXTS, flag_values)
+    server = "https://dl.fbaipublicfiles.com"
     return {
         "GLUE": (
-            command_line.DEFINE_path(
-                "data_dir", "Local folder for the tasks' folders.", **to
-            ),
-            flags.DEFINE_list(
-                "tasks",
-                ["all"],
-                "Tasks to download, separated by commas, such as MRPC,CoLA.",
-                **to,
-            ),
-            flags.DEFINE_string(
-                "base_url",
-                "https://dl.fbaipublicfiles.com",
-                "Address of a server that has the benchmark's files under their usual "
-                "paths.",
-                **to,
-            ),
+            define(command_line.DEFINE_path, "data_dir"),
+            define(flags.DEFINE_list, "tasks", ["all"]),
+            define(flags.DEFINE_string, "base_url", server),
         )
     }
 

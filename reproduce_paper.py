@@ -12,9 +12,7 @@ import itertools
 import os
 import re
 import shlex
-import uuid
 
-import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
@@ -24,7 +22,7 @@ import tokenization
 from errors import UserError, reports_user_errors
 from experiments import grid, job_flags, pages, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
-from system import console
+from system import console, files
 from system.wording import pluralize, thousands
 
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
@@ -196,18 +194,8 @@ def _gpu_names(count):
 
 def _check_writable(folder):
     """Refuses a folder in --work_dir that cannot be written, before jobs run."""
-    # Several sweeps may share the folder.
-    path = os.path.join(folder, ".writable-%s" % uuid.uuid4())
-    try:
-        tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(path, "w") as writer:
-            writer.write("x")
-        tf.io.gfile.remove(path)
-    except (tf.errors.OpError, OSError) as error:
-        raise UserError(
-            "--work_dir: %s cannot be written (%s): give a folder that can"
-            % (folder, " ".join(str(error).split()))
-        ) from None
+    with files.working_folder(os.path.join(folder, "writable")):
+        pass
 
 
 def _duration(seconds):

@@ -36,6 +36,25 @@ SIZES = {  # hidden size, layers, heads
     "bert-base": (768, 12, 12),
     "bert-large": (1024, 24, 16),
 }
+_TEXTS = {
+    "config": "%s, or the path of a bert_config.json." % ", ".join(SIZES),
+    "batch_size": "Examples in a batch.",
+    "seq_length": "Word pieces of each example.",
+    "adapter_size": "Width of the adapters' bottleneck.",
+    "precision": "Of products with frozen weights.",
+    "xla": "Compile the step.",
+    "recompute_activations": "As in run_classifier.py.",
+    "gradient_accumulation_steps": "As in run_classifier.py.",
+    "shards": "Intra-batch shards; as in training if not given.",
+    "seconds": "How long each of training and prediction is timed.",
+    "train_policy": "As in run_classifier.py; adapters:3-5 has adapters only in these "
+    "layers. Training steps of several policies are timed in turns, without the matrix "
+    "products.",
+    "trace": "Also list this many kinds of operations, by time.",
+    "json": "Print each result as a line of JSON.",
+    "losses": "Instead of times, print losses from the weights in this .npz file, "
+    "which is written with random ones if it does not exist.",
+}
 _LABELS = 2
 _DEFAULT = registry.DEFAULT.text
 _RESULT_TEXT = """\
@@ -339,42 +358,25 @@ def print_losses(config, path):
 
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
+    define = command_line.flag_definer(_TEXTS, flag_values)
     integer, switch = flags.DEFINE_integer, flags.DEFINE_bool
-    precisions = list(classifier.PRECISIONS)
-    config_text = "%s, or the path of a bert_config.json." % ", ".join(SIZES)
-    precision_text = "Of products with frozen weights."
-    shards_text = "Intra-batch shards; as in training if not given."
-    seconds_text = "How long each of training and prediction is timed."
-    losses_text = (
-        "Instead of times, print losses from the weights in this .npz file, which is "
-        "written with random ones if it does not exist."
-    )
-    policy_text = (
-        "As in run_classifier.py; adapters:3-5 has adapters only in these layers. "
-        "Training steps of several policies are timed in turns, without the matrix "
-        "products."
-    )
-    definitions = (
-        (flags.DEFINE_string, "config", "minilm", config_text),
-        (integer, "batch_size", 32, "Examples in a batch."),
-        (integer, "seq_length", 128, "Word pieces of each example."),
-        (integer, "adapter_size", 64, "Width of the adapters' bottleneck."),
-        (flags.DEFINE_enum, "precision", "float32", precisions, precision_text),
-        (switch, "xla", False, "Compile the step."),
-        (switch, "recompute_activations", False, "As in run_classifier.py."),
-        (integer, "gradient_accumulation_steps", 1, "As in run_classifier.py."),
-        (integer, "shards", None, shards_text, 1),  # at least 1
-        (flags.DEFINE_float, "seconds", 20.0, seconds_text),
-        (flags.DEFINE_multi_string, "train_policy", [_DEFAULT], policy_text),
-        (integer, "trace", 0, "Also list this many kinds of operations, by time."),
-        (switch, "json", False, "Print each result as a line of JSON."),
-        (flags.DEFINE_string, "losses", None, losses_text),
-    )
     return {
-        "Flags": [
-            define(*arguments, flag_values=flag_values)
-            for define, *arguments in definitions
-        ]
+        "Flags": (
+            define(flags.DEFINE_string, "config", "minilm"),
+            define(integer, "batch_size", 32),
+            define(integer, "seq_length", 128),
+            define(integer, "adapter_size", 64),
+            define(flags.DEFINE_enum, "precision", "float32", [*classifier.PRECISIONS]),
+            define(switch, "xla", False),
+            define(switch, "recompute_activations", False),
+            define(integer, "gradient_accumulation_steps", 1),
+            define(integer, "shards", None, lower_bound=1),
+            define(flags.DEFINE_float, "seconds", 20.0),
+            define(flags.DEFINE_multi_string, "train_policy", [_DEFAULT]),
+            define(integer, "trace", 0),
+            define(switch, "json", False),
+            define(flags.DEFINE_string, "losses", None),
+        )
     }
 
 

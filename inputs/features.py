@@ -353,8 +353,8 @@ def input_fn_builder(
 def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
     """Refuses a vocabulary larger than the model's; warns of what is unusual.
 
-    `vocab` is a dict from word piece to id, `vocab_size` the model's; the paths of their
-    files are for messages.
+    `vocab` is a dict from word piece to id, `vocab_size` the model's; the paths of
+    their files are for messages.
 
     Raises:
       UserError: word pieces at its end have no embedding.

@@ -71,8 +71,8 @@ def class_report(labels, predictions, C):
     """Scores of each class, and the confusion matrix.
 
     `labels` and `predictions` are arrays [N] of ids of C classes. Returns a dict of
-    "precision", "recall" and "f1", lists of C floats, and of "confusion_matrix", C lists
-    of C counts; row: the label, column: the prediction.
+    "precision", "recall" and "f1", lists of C floats, and of "confusion_matrix", C
+    lists of C counts; row: the label, column: the prediction.
     """
     classes = np.arange(C)
     precision, recall, f1_scores, _ = sklearn.metrics.precision_recall_fscore_support(

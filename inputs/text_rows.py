@@ -261,7 +261,7 @@ def _find_header_problem(columns, names):
         return problem % _describe_missing(columns, names)
     if columns.task is not None and columns.task not in names:
         problem = "the header has no column %r for the task, there are %s; name it, "
-        return problem % (columns.task, list_names(names)) + "`task_column`"
+        return problem % (columns.task, wording.list_names(names)) + "`task_column`"
     doubled = [name for name in (*layout, columns.task) if names.count(name) > 1]
     return "the header has the column %r twice" % doubled[0] if doubled else ""
 
@@ -272,7 +272,7 @@ def _find_width_problem(fields, names, kind):
         return ""
     found = wording.pluralize(len(fields), "field")
     counts = " or ".join(map(str, expected))
-    return "%s, expected %s (%s)" % (found, counts, list_names(names))
+    return "%s, expected %s (%s)" % (found, counts, wording.list_names(names))
 
 
 def _find_layout(columns, names):
@@ -314,15 +314,8 @@ def _describe_missing(columns, names):
     """A message that the texts' columns are not among `names`."""
     missing = [name for pair in columns.layouts for name in pair if name]
     missing = [name for name in dict.fromkeys(missing) if name not in names]
-    there = list_names(names) or "none"
+    there = wording.list_names(names) or "none"
     return "no column %s, there are %s" % (", ".join(map(repr, missing)), there)
-
-
-def list_names(names):
-    """The first twenty names of columns, printable."""
-    names = list(names)
-    shown = ", ".join("%.80r" % name for name in names[:20])
-    return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
 
 
 def check_writable(kind, names):

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from inputs import metrics
+from system.wording import list_names
 from tasks import task_type
 
 
@@ -47,16 +48,12 @@ class Classification(task_type.TaskType):
         return super().find_metrics_problem(names)
 
     def describe(self):
-        return "%d labels (%s)" % (len(self.labels), self._list_labels())
-
-    def _list_labels(self):
-        more = ", ..." if self.labels[10:] else ""
-        return ", ".join(map(repr, self.labels[:10])) + more
+        return "%d labels (%s)" % (len(self.labels), list_names(self.labels))
 
     def find_label_problem(self, label):
         if label in self.labels or self.needs_labels:
             return ""
-        return "%.80r is not one of %s" % (label, self._list_labels())
+        return "%.80r is not one of %s" % (label, list_names(self.labels))
 
     def parse_label(self, label):
         return self.labels.index(label)

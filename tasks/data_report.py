@@ -9,7 +9,7 @@ import itertools
 
 from inputs import features, text_rows
 from system import console
-from system.wording import pluralize
+from system.wording import list_names, pluralize
 from tasks import label_texts, task_data
 
 # Warn above this fraction of [UNK] pieces, or of truncated examples.
@@ -17,7 +17,6 @@ MOST_LOST = 0.05
 
 _MOST_NUMBERS = 0.5  # fraction of the texts
 _LINES_SHOWN = 5
-_LABELS_SHOWN = 10
 
 
 def check_task(task, data_dir, tokenizer, max_seq_length):
@@ -109,10 +108,10 @@ def find_problems(task, examples):
     """Yields what may be a mistake, as texts; arguments as of `log_report`."""
     for group in label_texts.similar_labels(task.type.labels):
         text = "labels: %s differ in case, white space, Unicode or number format alone"
-        yield text % _list_labels(group)
+        yield text % list_names(group)
     padded = [label for label in task.type.labels if label != label.strip()]
     if padded:
-        yield "labels: %s with white space at an end" % _list_labels(padded)
+        yield "labels: %s with white space at an end" % list_names(padded)
     for split in task.splits:
         found = examples.get(split.name, ())
         problems = [*_find_text_problems(found)]
@@ -121,11 +120,6 @@ def find_problems(task, examples):
             problems += _find_label_problems(found, counts, split == task.train)
         yield from ("%s: %s" % (split.name, problem) for problem in problems)
     yield from _find_overlap(task, examples)
-
-
-def _list_labels(labels):
-    more = ", ..." if len(labels) > _LABELS_SHOWN else ""
-    return ", ".join(map(repr, labels[:_LABELS_SHOWN])) + more
 
 
 def _list_lines(examples):
@@ -161,10 +155,10 @@ def _find_label_problems(examples, counts, is_trained):
         yield "all examples have the label %r" % examples[0].label
     elif missing:
         count = pluralize(len(missing), "label")
-        yield "%s without an example: %s" % (count, _list_labels(missing))
+        yield "%s without an example: %s" % (count, list_names(missing))
     if single and is_trained:
         count = pluralize(len(single), "label")
-        labels = _list_labels([example.label for example in single])
+        labels = list_names([example.label for example in single])
         yield "%s with one example: %s %s" % (count, labels, _list_lines(single))
     labels_of = collections.defaultdict(set)
     for example in examples:

@@ -16,7 +16,7 @@ from errors import UserError
 from inputs import text_lines, text_rows
 from inputs.features import InputExample
 from system import console
-from system.wording import pluralize
+from system.wording import list_names, pluralize
 from tasks import task_type
 
 Column = str | int
@@ -122,7 +122,7 @@ def _resolve_columns(path, split, header, width):
     missing = [repr(name) for name in names if name not in header]
     if missing:
         problem = "the header has no column %s; it has %s"
-        problem %= (", ".join(missing), text_rows.list_names(header))
+        problem %= (", ".join(missing), list_names(header))
         raise _line_error(path, 1, problem)
     for name, column in columns.items():
         if isinstance(column, str):
@@ -164,7 +164,7 @@ def _find_json_problem(split, values):
         if name is None:
             continue
         if name not in values:
-            return "no %r, there are %s" % (name, text_rows.list_names(values))
+            return "no %r, there are %s" % (name, list_names(values))
         value = values[name]
         is_valid = isinstance(value, str)
         # pandas and Python write a missing value as NaN, which is not JSON.

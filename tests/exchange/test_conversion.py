@@ -625,7 +625,6 @@ def test_a_disk_that_does_not_keep_what_is_written(tmp_path, packaged, monkeypat
             {"to": "adapterhub", "adapters": "x", "output_dir": "y", "seed": 3},
             ["--seed does not go with --to=adapterhub", "--adapters"],
         ),
-        ({"input_dir": "x", "output_dir": "y", "seed": -1}, ["--seed=-1"]),
     ],
 )
 def test_flags_of_each_direction(given, parts):

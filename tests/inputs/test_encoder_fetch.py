@@ -85,7 +85,7 @@ def test_an_output_that_is_no_folder(index, tmp_path):
     package = make_package(index)
     (tmp_path / "file").write_bytes(b"mine")
     for output, message in (
-        ("file", "output_dir=.*file is not a folder"),
+        ("file", "`output_dir`=.*file is not a folder"),
         ("file/below", "file/below"),
     ):
         with pytest.raises(errors.UserError, match=message):
