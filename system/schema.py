@@ -36,6 +36,14 @@ def json_text(value):
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
 
 
+def describe_difference(one, other):
+    """Two values as JSON, see `json_text`; of objects the entries that differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        one, other = ({key: each.get(key) for key in keys} for each in (one, other))
+    return json_text(one), json_text(other)
+
+
 class Value(NamedTuple):
     """A value that is accepted or not."""
 

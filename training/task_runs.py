@@ -99,9 +99,9 @@ def _train_from(step_reached, model_fn, run, watch, evaluate_step):
 def _warn_of_space(settings):
     """Warns if the run's checkpoints will need more space than is free."""
     record = run_record.read(settings.output_dir)
-    size = checkpoints.checkpoint_bytes(
-        record["parameters"], record["identity"]["checkpoint_content"]
-    )
+    counts, content = record["parameters"], record["identity"]["checkpoint_content"]
+    saved = "total" if content == checkpoints.ALL else "trained"
+    size = 4 * (counts[saved] + 2 * counts["trained"])  # Adam's moments are saved too.
     # At the start, at each interval and at the end; the next one is written before the
     # oldest is deleted.
     written = 2 + (settings.num_train_steps - 1) // settings.save_checkpoints_steps

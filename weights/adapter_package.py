@@ -18,7 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
-from system import files
+from system import files, schema
 from tuning import registry
 from weights import diagnosis, package_checks
 
@@ -104,9 +104,6 @@ class AdapterPackage(NamedTuple):
         return self.config["adapter"]["activation"]
 
 
-# --- writing --------------------------------------------------------------------
-
-
 def make_config(
     task,
     bert_config,
@@ -126,9 +123,6 @@ def make_config(
       max_seq_length: longest input in word pieces.
       method: a `tuning.method.Method`.
       **optional: "settings", "selection" and "origin".
-
-    Returns:
-      Dict.
     """
     return {
         "format": package_checks.FORMAT,
@@ -160,11 +154,7 @@ def describe_task(task, name=None):
 
 
 def check_task(task):
-    """Refuses a `task_data.Task` that a package cannot hold.
-
-    Raises:
-      UserError: naming the entry and the file of the task.
-    """
+    """Refuses a `task_data.Task` that a package cannot hold: a `UserError`."""
     entries = describe_task(task)
     source = task.config_file or task.name
     size, most = len(json.dumps(entries)), package_checks.MOST_TASK_BYTES
@@ -204,11 +194,9 @@ def write(
                 "%s is not finite: the training diverged, no adapter package is "
                 "written to %s; try a smaller `learning_rate`" % (name, folder)
             )
-    config = _with_scores(config, dev_scores, diagnostics)
-    config["global_step"] = global_step
-    config["parameters"] = sum(value.size for value in weights.values())
-    config["base"] = base
-    _write(folder, config, weights)
+    parameters = sum(value.size for value in weights.values())
+    config = dict(config, global_step=global_step, parameters=parameters, base=base)
+    _write(folder, config, weights, dev_scores, diagnostics)
 
 
 def update_task(package, task):
@@ -224,9 +212,9 @@ def update_task(package, task):
             "give the file that it was trained with"
             % (
                 task.config_file,
-                json.dumps(entries["labels"], ensure_ascii=False),
+                schema.json_text(entries["labels"]),
                 package.path,
-                json.dumps(package.labels, ensure_ascii=False),
+                schema.json_text(package.labels),
             )
         )
     return package._replace(config=dict(package.config, task=entries))
@@ -234,30 +222,25 @@ def update_task(package, task):
 
 def add_scores(package, dev_scores, diagnostics):
     """Writes a package again with its dev scores and diagnostics, see `write`."""
-    config = _with_scores(package.config, dev_scores, diagnostics)
-    _write(package.path, config, package.weights)
+    _write(package.path, package.config, package.weights, dev_scores, diagnostics)
 
 
-def _with_scores(config, dev_scores, diagnostics):
-    scores = dev_scores and {
-        name: {
-            # JSON has no NaN.
-            metric: value if math.isfinite(value) else None
-            for metric, value in of_set.items()
-        }
-        for name, of_set in dev_scores.items()
-    }
-    health = diagnostics.to_json() if diagnostics else None
-    return dict(config, dev_scores=scores, health=health)
-
-
-def _write(folder, config, weights):
+def _write(folder, config, weights, dev_scores, diagnostics):
     data = safetensors.numpy.save(
         {name: np.ascontiguousarray(weights[name], "<f4") for name in sorted(weights)}
     )
     digest = package_checks.DIGEST
-    config = {key: value for key, value in config.items() if key != digest}
-    config["weights"] = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
+    config = {
+        **config,
+        "dev_scores": dev_scores
+        and {
+            # JSON has no NaN.
+            name: {each: v if math.isfinite(v) else None for each, v in scores.items()}
+            for name, scores in dev_scores.items()
+        },
+        "health": diagnostics and diagnostics.to_json(),
+        "weights": {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()},
+    }
     config[digest] = package_checks.config_digest(config)
     text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
     contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
@@ -283,17 +266,10 @@ def _is_package(names):
     return names <= {WEIGHTS_NAME, CONFIG_NAME}
 
 
-# --- reading --------------------------------------------------------------------
-
-
 def read(folder):
-    """Reads a package, also while another program replaces it.
+    """Reads an `AdapterPackage`, also while another program replaces it.
 
-    Returns:
-      An `AdapterPackage`.
-
-    Raises:
-      UserError: naming the file that is missing, damaged or of another program.
+    A `UserError` names the file that is missing, damaged or of another program.
     """
     for _ in range(_MOST_READS - 1):
         # The two files may be of two packages, the one before and the one after.
@@ -304,17 +280,14 @@ def read(folder):
 
 def _read(folder):
     path = files.stored_at(folder)
-    config_path, weights_path = (
-        os.path.join(path, name) for name in (CONFIG_NAME, WEIGHTS_NAME)
-    )
+    config_path = os.path.join(path, CONFIG_NAME)
+    weights_path = os.path.join(path, WEIGHTS_NAME)
     config_data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)
     config = package_checks.parse_config(config_data, config_path)
     data = files.read(weights_path, config["weights"]["bytes"], _REMEDY)
     weights = package_checks.parse_weights(data, config, weights_path)
     return AdapterPackage(folder, config, weights, len(config_data) + len(data))
 
-
-# --- matching -------------------------------------------------------------------
 
 # Entries of a bert_config that weights depend on; dropout is none.
 _MATCHED = (*modeling.CONFIG_SIZES, "hidden_act")
@@ -331,11 +304,7 @@ _FIELDS = {
 
 
 def check_fit(package, given):
-    """Refuses a package that does not match what a run was given.
-
-    Raises:
-      UserError: the first text of `find_mismatches`.
-    """
+    """Raises a `UserError` for the first of `find_mismatches`."""
     for mismatch in find_mismatches(package, given):
         raise UserError("the package %s does not fit: %s" % (package.path, mismatch))
 
@@ -364,16 +333,10 @@ def find_mismatches(package, given):
         ours, theirs = expected[key], given.get(key, expected[key])
         if isinstance(ours, dict):
             keys = (package_checks.DIGEST,) if key == "base" else _MATCHED
-            differ = [k for k in keys if ours.get(k) != theirs.get(k)]
-            ours, theirs = ({k: d.get(k) for k in differ} for d in (ours, theirs))
+            ours, theirs = ({k: d.get(k) for k in keys} for d in (ours, theirs))
         if ours != theirs:
             mismatches.append(
                 "its %s is %s, given is %s; give the one that it was trained with, `%s`"
-                % (
-                    key,
-                    json.dumps(ours, sort_keys=True),
-                    json.dumps(theirs, sort_keys=True),
-                    field,
-                )
+                % (key, *schema.describe_difference(ours, theirs), field)
             )
     return mismatches

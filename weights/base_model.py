@@ -30,9 +30,8 @@ class BaseModel(NamedTuple):
 def read(base, remedy=None):
     """Reads a `BaseModel`, the values of its weights excepted, from `BaseFiles`.
 
-    Raises:
-      UserError: a file cannot be read, or the files belong to different models; it
-        ends with `remedy` for the checkpoint.
+    A `UserError` is raised if a file cannot be read, or the files belong to different
+    models; it ends with `remedy` for the checkpoint.
     """
     bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
     vocab = tokenization.load_vocab(base.vocab_file)
@@ -51,8 +50,7 @@ def read(base, remedy=None):
 def check_shapes(checkpoint, bert_config, remedy=None):
     """Refuses a `checkpoints.Checkpoint` of other sizes or with more layers.
 
-    Raises:
-      UserError: the first variable that does not fit, and the remedy.
+    The `UserError` has the first variable that does not fit, and the remedy.
     """
     shapes = model_variables.frozen_shapes(bert_config)
     checkpoint.check_fit(shapes, [], remedy=remedy)

@@ -116,8 +116,7 @@ class Checkpoint:
 
         A `UserError` is raised if a name is missing, or its tensor is damaged.
         """
-        missing = [name for name in names if name not in self.shapes]
-        if missing:
+        if missing := [name for name in names if name not in self.shapes]:
             raise UserError("checkpoint %s lacks %s" % (self.path, _shorten(missing)))
         for name in names:
             yield name, self.read_value(name)
@@ -204,46 +203,34 @@ class Checkpoint:
             missing=sorted(shapes.keys() - found),
             left_over=sorted(n for n in others if not _TRAINING_STATE.search(n)),
         )
+
+        def refuse(problem, default_remedy):
+            text = "checkpoint %s %s: %s"
+            raise UserError(text % (self.path, problem, remedy or default_remedy))
+
+        of_bert = [name for name in sorted(shapes) if name.startswith("bert/")]
         # With `train_policy`=head no trained variable belongs to BERT.
-        if not any(name.startswith("bert/") for name in report.matched) and any(
-            name.startswith("bert/") for name in shapes
-        ):
-            raise UserError(
-                "checkpoint %s holds no variable of BERT: expected names such as %s, "
-                "found %s; %s"
-                % (
-                    self.path,
-                    sorted(shapes)[0],
-                    _shorten(sorted(found), 3),
-                    remedy
-                    or "give the bert_model.ckpt of a BERT release or a converted one, "
-                    "`init_checkpoint`",
-                )
+        if of_bert and not found.keys() & of_bert:
+            refuse(
+                "holds no variable of BERT such as %s, but %s"
+                % (of_bert[0], _shorten(sorted(found), 3)),
+                "give the bert_model.ckpt of a BERT release or a converted one, "
+                "`init_checkpoint`",
             )
         for name in report.matched:
             if shapes[name] != found[name]:
-                raise UserError(
-                    "%s has shape %s in checkpoint %s but %s in this model: %s"
-                    % (
-                        name,
-                        found[name],
-                        self.path,
-                        shapes[name],
-                        remedy or _shape_remedy(name),
-                    )
+                refuse(
+                    "has %s of shape %s, this model of %s"
+                    % (name, found[name], shapes[name]),
+                    _shape_remedy(name),
                 )
         frozen_missing = [name for name in report.missing if name not in set(trained)]
         if frozen_missing and not allow_random_base:
-            raise UserError(
-                "checkpoint %s lacks frozen variables that `bert_config_file` asks for "
-                "and that would stay random: %s; %s"
-                % (
-                    self.path,
-                    _shorten(frozen_missing),
-                    remedy
-                    or "give the config of this checkpoint, or `allow_random_base` to "
-                    "use it anyway",
-                )
+            refuse(
+                "lacks frozen variables that `bert_config_file` asks for and that "
+                "would stay random: %s" % _shorten(frozen_missing),
+                "give the config of this checkpoint, or `allow_random_base` to use it "
+                "anyway",
             )
         return report
 
@@ -339,23 +326,18 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
 
     def initialize():
         left = variables
-        for checkpoint in (adapters_checkpoint, init_checkpoint):
-            if checkpoint:
-                assignment, found = modeling.get_assignment_map_from_checkpoint(
-                    left, checkpoint
-                )
-                tf.train.init_from_checkpoint(checkpoint, assignment)
-                left = [v for v in left if modeling.base_name(v) not in found]
-
-    if not use_tpu:
-        initialize()
-        return None
-
-    def scaffold_fn():
-        initialize()
+        for checkpoint in filter(None, (adapters_checkpoint, init_checkpoint)):
+            assignment, found = modeling.get_assignment_map_from_checkpoint(
+                left, checkpoint
+            )
+            tf.train.init_from_checkpoint(checkpoint, assignment)
+            left = [v for v in left if modeling.base_name(v) not in found]
         return tf.train.Scaffold()
 
-    return scaffold_fn
+    if use_tpu:
+        return initialize
+    initialize()
+    return None
 
 
 def content_scope(
@@ -364,15 +346,11 @@ def content_scope(
     init_checkpoint=None,
     method=registry.DEFAULT,
 ):
-    """The variable scope for a model whose own checkpoints have this content.
+    """The variable scope for a model whose own checkpoints have one of `CONTENTS`.
 
-    Args:
-      content: one of `CONTENTS`.
-      kernel_dtype: dtype of frozen kernels with the content `TRAINED`; in the base
-        model's checkpoint they are float32.
-      init_checkpoint: the base model, path without file endings. Kernels of another
-        dtype are read from it, since `tf.train.init_from_checkpoint` does not cast.
-      method: the `tuning.method.Method`.
+    With `TRAINED`, frozen kernels are stored in `kernel_dtype`. If that is not float32,
+    they are read from `init_checkpoint`, since `tf.train.init_from_checkpoint` does not
+    cast.
     """
 
     def cast_from_base(name):
@@ -406,18 +384,11 @@ def content_scope(
     )
 
 
-def checkpoint_bytes(counts, content):
-    """Approximate size in bytes; `counts` is the result of `parameter_counts`."""
-    slots = 2 * counts["trained"]
-    return 4 * (counts["total" if content == ALL else "trained"] + slots)
-
-
 def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):
     """Numbers of parameters of a `model_variables.VariableSet`'s two fields.
 
-    Returns:
-      Dict: one entry a collection, "trained", "total", "base" (all but adapters and
-      head, as in the paper's table 1) and "share" (trained / base).
+    Returns a dict: one entry a collection, "trained", "total", "base" (all but adapters
+    and head, as in the paper's table 1) and "share" (trained / base).
     """
 
     def count(names):

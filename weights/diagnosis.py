@@ -60,8 +60,7 @@ SCHEMA = schema.Object(
 def from_json(entry):
     """Reads an entry "health"; None, as in older files, gives empty `Diagnostics`.
 
-    Raises:
-      ValueError: the entry does not match `SCHEMA`.
+    A `ValueError` is raised if it does not match `SCHEMA`.
     """
     if entry is None:
         return Diagnostics()

@@ -119,11 +119,8 @@ def config_digest(config):
 def parse_config(data, path):
     """Parses and checks the bytes of `adapter_config.json`.
 
-    Returns:
-      Dict: the entries of `SCHEMA`, None for optional ones that are missing.
-
-    Raises:
-      UserError: the file is of another program or version, or is damaged.
+    Returns a dict: the entries of `SCHEMA`, None for optional ones that are missing. A
+    `UserError` is raised if the file is of another program or version, or is damaged.
     """
     try:
         config = files.parse_json_object(data, finite=True)
@@ -135,16 +132,11 @@ def parse_config(data, path):
             'is not "%s"); convert_checkpoint.py reads those of AdapterHub'
             % (path, FORMAT)
         )
-    if config.get("format_version") != FORMAT_VERSION:
+    if (found := config.get("format_version")) != FORMAT_VERSION:
         raise UserError(
             "%s has format version %.80r, this program reads %d: use the version of "
             "the program that wrote it, %.80r"
-            % (
-                path,
-                config.get("format_version"),
-                FORMAT_VERSION,
-                config.get("program_version"),
-            )
+            % (path, found, FORMAT_VERSION, config.get("program_version"))
         )
     if config.get(DIGEST) != config_digest(config):
         raise _damage_error(path, "its content is not what was written")
@@ -189,8 +181,7 @@ def _check_combinations(config):
 def package_task_type(config):
     """The `task_type.TaskType` that the entries of `SCHEMA` describe.
 
-    Raises:
-      ValueError: it is unknown, or contradicts other entries.
+    A `ValueError` is raised if it is unknown, or contradicts other entries.
     """
     task = config["task"]
     earlier = "regression" if task["is_regression"] else "classification"
@@ -201,11 +192,7 @@ def package_task_type(config):
 
 
 def package_method(config):
-    """The `tuning.method.Method` that the entries of `SCHEMA` describe.
-
-    Raises:
-      ValueError: there are no packages of the method, or the model lacks its layers.
-    """
+    """The `tuning.method.Method` of a config, see `registry.from_entry`."""
     num_layers = config["bert_config"]["num_hidden_layers"]
     return registry.from_entry(config["train_policy"], config["adapter"], num_layers)
 
@@ -227,18 +214,12 @@ def count_parameters(shapes):
 def parse_weights(data, config, path):
     """Parses and checks the bytes of `adapter.safetensors`, see `parse_config`.
 
-    Returns:
-      Dict from variable name to float32 array.
-
-    Raises:
-      UserError: the weights are not the ones that the config describes.
+    Returns a dict from variable name to float32 array. A `UserError` is raised if they
+    are not the ones that the config describes.
     """
     if hashlib.sha256(data).hexdigest() != config["weights"][DIGEST]:
-        raise _damage_error(
-            path,
-            "its %d bytes are not the %d that its config describes"
-            % (len(data), config["weights"]["bytes"]),
-        )
+        text = "its %d bytes are not the %d that its config describes"
+        raise _damage_error(path, text % (len(data), config["weights"]["bytes"]))
     try:
         weights = safetensors.numpy.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
@@ -248,15 +229,10 @@ def parse_weights(data, config, path):
 
 
 def check_weights(weights, shapes, path):
-    """Refuses weights that are not of the given shapes, or not finite.
+    """Refuses weights that are not of the given shapes, float32 and finite.
 
-    Args:
-      weights: dict from variable name to array.
-      shapes: dict from variable name to list of ints.
-      path: their file, for messages.
-
-    Raises:
-      UserError: naming the variable.
+    Takes dicts from a variable's name to its array and to its shape, a list of ints,
+    and the path for messages.
     """
     for name in sorted(set(shapes) ^ set(weights)):
         where = "is missing" if name in shapes else "does not belong there"
@@ -264,10 +240,8 @@ def check_weights(weights, shapes, path):
     for name, shape in shapes.items():
         value = weights[name]
         if list(value.shape) != shape or value.dtype != np.float32:
-            raise _damage_error(
-                path,
-                "%s is %s %s, expected float32 %s"
-                % (name, value.dtype, list(value.shape), shape),
-            )
+            text = "%s is %s %s, expected float32 %s"
+            values = (name, value.dtype, list(value.shape), shape)
+            raise _damage_error(path, text % values)
         if not np.isfinite(value).all():
             raise _damage_error(path, "%s is not finite" % name)

@@ -1,9 +1,8 @@
 """Adapter packages from and to full checkpoints."""
 
-import json
 import math
 import os
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -32,9 +31,6 @@ _CONFIG_REMEDY = (
 )
 
 
-# --- from a checkpoint to a package ---------------------------------------------
-
-
 _RESULTS_SCHEMA = schema.Object(
     {
         "global_step": schema.integer(),
@@ -58,15 +54,6 @@ class PackageOptions(NamedTuple):
     labels: list[str] | None = None  # in the order of the head's outputs
     do_lower_case: bool | None = None
     max_seq_length: int | None = None
-
-
-class _Record(NamedTuple):
-    """The files of a run beside its checkpoint."""
-
-    identity: dict[str, Any]  # of run.json; {} without one
-    settings: dict[str, Any] | None  # of the training run
-    scores: dict[str, Any] | None  # by dev set and metric, of the checkpoint's step
-    diagnostics: diagnosis.Diagnostics  # of the checkpoint's step
 
 
 def export(checkpoint, output, given, base):
@@ -94,8 +81,9 @@ def export(checkpoint, output, given, base):
         "model.ckpt-573.index",
     )
     step = int(source.read_value(_STEP)) if _STEP in source.shapes else 0
-    record = _read_record(os.path.dirname(checkpoint), step)
-    config = _make_config(given, base, record, source)
+    folder = os.path.dirname(checkpoint)
+    record = run_record.read(folder)
+    config = _make_config(given, base, record or {"identity": {}}, source)
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
     variables = package_checks.package_variables(config)
     trained, frozen = variables.trained(), variables.frozen()
@@ -104,43 +92,39 @@ def export(checkpoint, output, given, base):
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, [], remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
+    results = _read_results(folder, step) if record else None
     adapter_package.write(
         output,
         config,
         dict(source.iterate_values(trained)),
         holder.base_fingerprint(frozen),
         step,
-        record.scores,
-        record.diagnostics,
+        results and {name: each["scores"] for name, each in results["sets"].items()},
+        diagnosis.from_json(results and results.get("health")),
     )
     return adapter_package.read(output)
 
 
-def _read_record(folder, step):
-    record = run_record.read(folder) or {}
-    scores, diagnostics = None, diagnosis.Diagnostics()
+def _read_results(folder, step):
+    """The `eval_results.json` of a step; None without one."""
     path = os.path.join(folder, "eval_results.json")
-    if record and tf.io.gfile.exists(path):
-        remedy = "evaluate again with --do_eval=true, or delete it"
-        results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
-        if results["global_step"] == step:
-            scores = {name: each["scores"] for name, each in results["sets"].items()}
-            diagnostics = diagnosis.from_json(results.get("health"))
-    return _Record(
-        record.get("identity", {}), record.get("training"), scores, diagnostics
-    )
+    if not tf.io.gfile.exists(path):
+        return None
+    remedy = "evaluate again with --do_eval=true, or delete it"
+    results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
+    return results if results["global_step"] == step else None
 
 
 def _find_method(source, record, num_layers):
     """The `tuning.method.Method` of a checkpoint's run."""
-    text = record.identity.get("train_policy", registry.DEFAULT.text)
+    text = record["identity"].get("train_policy", registry.DEFAULT.text)
     cls, argument = registry.find_class(text)
     if not cls.has_packages:
         raise UserError(
             "`checkpoint`=%s is of `train_policy`=%s: the whole model was trained, "
             "which is no package; use it as `init_checkpoint`" % (source.path, text)
         )
-    settings = {**record.identity, **(record.settings or {})}
+    settings = {**record["identity"], **(record.get("training") or {})}
     try:
         return cls.from_checkpoint(argument, source.shapes, settings, num_layers)
     except ValueError as error:
@@ -152,7 +136,7 @@ def _find_method(source, record, num_layers):
 
 def _make_config(given, base, record, source):
     """The config of the package, see `adapter_package.make_config`."""
-    identity = record.identity
+    identity = record["identity"]
     bert_config = vocab = vocabulary = None
     if base.bert_config_file:
         bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
@@ -179,7 +163,7 @@ def _make_config(given, base, record, source):
         _agree(identity, "do_lower_case", given.do_lower_case, default=True),
         length,
         _find_method(source, record, bert_config.num_hidden_layers),
-        settings=record.settings,
+        settings=record.get("training"),
         origin=None if identity else "checkpoint " + os.path.basename(source.path),
     )
 
@@ -199,8 +183,7 @@ def _describe_task(task, identity):
 def _agree(identity, entry, given, field=None, default=None):
     """The value that is given, else that in the run's record, else the default.
 
-    Raises:
-      UserError: given and recorded value differ, or there is no value.
+    A `UserError` is raised if both exist and differ, or there is no value.
     """
     field = field or entry
     value = identity.get(entry, default if given is None else given)
@@ -217,8 +200,7 @@ def _agree(identity, entry, given, field=None, default=None):
                 field,
                 run_record.FILE_NAME,
                 entry,
-                json.dumps(value, sort_keys=True),
-                json.dumps(given, sort_keys=True),
+                *schema.describe_difference(value, given),
             )
         )
     return value
@@ -252,14 +234,10 @@ def _check_head(source, trained, task_name):
         )
 
 
-# --- against a base model -------------------------------------------------------
-
-
 def find_base_mismatches(package, base):
     """Differences between a package and the `checkpoints.Checkpoint` of a base model.
 
-    Returns:
-      List of texts, with both values; empty if the package fits.
+    Returns a list of texts, see `adapter_package.find_mismatches`.
     """
     remedy = "give the base model that it was trained on"
     try:
@@ -270,19 +248,11 @@ def find_base_mismatches(package, base):
     return adapter_package.find_mismatches(package, {"base": fingerprint})
 
 
-# --- from package to checkpoint -------------------------------------------------
-
-
 def merge(folder, init_checkpoint, output):
     """Writes base model and package as one checkpoint, without optimizer slots.
 
-    Args:
-      folder: the package.
-      init_checkpoint: path of the base model without file endings.
-      output: path to write, without file endings.
-
-    Returns:
-      The `adapter_package.AdapterPackage`.
+    Checkpoints are given by their paths without file endings. Returns the
+    `adapter_package.AdapterPackage` in `folder`.
 
     Raises:
       UserError: the package is damaged or does not fit the base model, a checkpoint

@@ -6,30 +6,18 @@ from errors import printable
 from model import layer_ranges
 from system import wording
 
-_TITLES = [
-    "task",
-    "size",
-    "parameters",
-    "bytes",
-    "dev scores",
-    "health",
-    "base",
-    "package",
-]
 _LONGEST = 1000  # characters of a cell
 
 
 def format_summary(package):
     """A summary of one package, a list of lines."""
-    config, bert = package.config, package.bert_config
+    config, settings = package.config, package.config["settings"] or {}
     adapter, base = config["adapter"], config["base"]
     scale = adapter["init_scale"]
-    settings = config["settings"] or {}
-    labels = ", ".join(package.labels)
     rows = {
         "package": package.path,
         "task": package.task,
-        "labels": labels or package.task_type.describe(),
+        "labels": ", ".join(package.labels) or package.task_type.describe(),
         "texts": _texts(package),
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),
@@ -60,14 +48,9 @@ def format_summary(package):
             "%s=%s" % (name, json.dumps(settings[name])) for name in sorted(settings)
         )
         or "not known",
-        "model": "%d layers, hidden size %d, %d heads, feed-forward %d, %d word pieces"
-        % (
-            bert.num_hidden_layers,
-            bert.hidden_size,
-            bert.num_attention_heads,
-            bert.intermediate_size,
-            bert.vocab_size,
-        ),
+        "model": "%(num_hidden_layers)d layers, hidden size %(hidden_size)d, "
+        "%(num_attention_heads)d heads, feed-forward %(intermediate_size)d, "
+        "%(vocab_size)d word pieces" % config["bert_config"],
         "text": "%s, up to %d word pieces"
         % (
             "lower-cased" if config["do_lower_case"] else "cased",
@@ -93,21 +76,19 @@ def _texts(package):
 def format_table(packages):
     """A table of packages, a list of lines."""
     rows = [
-        (
-            package.task,
-            "%d" % package.adapter_size
-            if package.adapter_size
-            else package.method.text,
-            wording.thousands(package.config["parameters"]),
-            wording.thousands(package.file_bytes),
-            _dev_scores(package.config),
-            _health(package.diagnostics).partition(":")[0],
-            package.config["base"]["sha256"][:8],
-            package.path,
-        )
+        {
+            "task": package.task,
+            "size": str(package.adapter_size or package.method.text),
+            "parameters": wording.thousands(package.config["parameters"]),
+            "bytes": wording.thousands(package.file_bytes),
+            "dev scores": _dev_scores(package.config),
+            "health": _health(package.diagnostics).partition(":")[0],
+            "base": package.config["base"]["sha256"][:8],
+            "package": package.path,
+        }
         for package in packages
     ]
-    return _align_columns([_TITLES, *rows])
+    return _align_columns([list(rows[0]), *(row.values() for row in rows)])
 
 
 def _health(diagnostics):

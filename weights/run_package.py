@@ -28,13 +28,9 @@ def package_folder(output_dir):
 
 
 def write(output_dir, settings, diagnostics, dev_scores=None):
-    """Writes the package of the last checkpoint, if its tuning method has packages.
+    """Writes the package of a folder's last checkpoint, with its `PackageSettings`.
 
-    Args:
-      output_dir: the run's folder.
-      settings: `PackageSettings`.
-      diagnostics: see `adapter_package.write`, also for errors.
-      dev_scores: see there.
+    Writes none if the tuning method has none. See also `adapter_package.write`.
     """
     checkpoint = checkpoints.latest(output_dir)
     config = settings.config
@@ -61,25 +57,19 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
 
 
 def add_scores(output_dir, global_step, dev_scores, diagnostics):
-    """Adds the dev scores of a step to the run's own package, if it is of that step.
-
-    Raises:
-      UserError: the package is damaged.
-    """
+    """Adds the dev scores of a step to the run's own package, if it is of that step."""
     folder = package_folder(output_dir)
-    if not tf.io.gfile.exists(files.stored_at(folder)):
-        return
-    package = adapter_package.read(folder)
-    if package.config["global_step"] == global_step:
-        adapter_package.add_scores(package, dev_scores, diagnostics)
+    if tf.io.gfile.exists(files.stored_at(folder)):
+        package = adapter_package.read(folder)
+        if package.config["global_step"] == global_step:
+            adapter_package.add_scores(package, dev_scores, diagnostics)
 
 
 def write_checkpoint(package, output_dir, use_tpu):
     """Writes a package's weights as a checkpoint, removed when the program ends.
 
-    Returns:
-      The path without file endings; in `output_dir`, the only folder that a TPU can
-      read, if it is used.
+    Returns the path without file endings; in `output_dir`, the only folder that a TPU
+    can read, if it is used.
     """
     if use_tpu:
         stack = contextlib.ExitStack()

@@ -63,13 +63,10 @@ def write(output_dir, identity, training, parameters):
         in the file.
       parameters: the result of `checkpoints.parameter_counts`.
     """
-    kept = read(output_dir) or {}
-    record = {
-        **{key: kept[key] for key in ("training", "health") if key in kept},
-        "identity": identity,
-        "parameters": parameters,
-    }
-    record["training"] = record.get("training") if training is None else training
+    record = {"training": None, **(read(output_dir) or {})}
+    record.update(identity=identity, parameters=parameters)
+    if training is not None:
+        record["training"] = training
     _write(output_dir, record)
 
 
@@ -196,12 +193,9 @@ def _check_folder(output_dir):
             "`output_dir`=%s: %s is a file; give a folder, which need not exist"
             % (output_dir, path)
         )
-    path = os.path.join(output_dir, "eval")
+    path = os.path.join(output_dir, "eval")  # for the summaries of evaluations
     if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-        raise UserError(
-            "%s is a file, and the summaries of evaluations go to a folder of that "
-            "name: move it away" % path
-        )
+        raise UserError("%s is a file, a folder of that name is needed: move it" % path)
 
 
 def _check_no_checkpoint_is_left(output_dir):
@@ -232,13 +226,7 @@ def _compare(output_dir, what, then, now):
                     output_dir,
                     what,
                     key,
-                    _brief(then[key]),
-                    _brief(now[key]),
+                    *schema.describe_difference(then[key], now[key]),
                     _FIELDS.get(key, key),
                 )
             )
-
-
-def _brief(value):
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 200 else text[:200] + "..."
