@@ -27,22 +27,18 @@ from tuning import registry
 from weights import adapter_package, diagnosis
 
 
-class _Units(NamedTuple):
-    """The axis of a variable of which each task has a size of its own."""
-
-    count: str  # the table of these sizes
-    axis: int
-
-
 def _find_units(name):
-    """The `_Units` of a variable; None if it has the same shape in all packages."""
+    """The axis of a variable whose size differs between tasks, and the sizes' table.
+
+    Returns None, None if it has the same shape in all packages.
+    """
     if name in ("output_weights", "output_bias"):
-        return _Units("num_labels", 0)
+        return 0, "num_labels"
     for cls in registry.METHODS.values():
         for end, axis in cls.unit_axes.items():
             if name.endswith(end):
-                return _Units(cls.name + "_units", axis)
-    return None
+                return axis, cls.name + "_units"
+    return None, None
 
 
 class PackageStack(NamedTuple):
@@ -78,15 +74,12 @@ class Outputs(NamedTuple):
 
 
 def read_package(value, known_tasks=None):
-    """Reads an adapter package and shows its warnings.
+    """Reads an `adapter_package.AdapterPackage` and shows its warnings.
 
     Args:
       value: FOLDER, or NAME=FOLDER to give the task another name.
       known_tasks: dict from a task's own name to a `task_data.Task` with its columns
         and metrics; or None.
-
-    Returns:
-      An `adapter_package.AdapterPackage`.
 
     Raises:
       UserError: the package is damaged, its name is empty, or it holds weights other
@@ -125,18 +118,11 @@ def read_package(value, known_tasks=None):
 
 
 def stack_packages(packages, checkpoint):
-    """Concatenates the weights of several tasks.
+    """Makes the `PackageStack` of packages, and of their base model's `Checkpoint`.
 
     There is a table for each variable that any of the packages holds. For a package
     without it, the table has the values of the base model, or zeros, which do not
     change hidden states, where the base model lacks the variable.
-
-    Args:
-      packages: list of `adapter_package.AdapterPackage`.
-      checkpoint: the `checkpoints.Checkpoint` of the base model.
-
-    Returns:
-      A `PackageStack`, its tasks in the order of the packages.
 
     Raises:
       UserError: see `check_compatible`, or a package is of another base model.
@@ -152,15 +138,13 @@ def stack_packages(packages, checkpoint):
 
     def table_rows(name, task_id):
         value = packages[task_id].weights.get(name, in_base.get(name))
-        units = _find_units(name)
-        if units is None:
-            value = np.zeros(shapes[name], np.float32) if value is None else value
-            return value.reshape(1, -1)
+        axis, count = _find_units(name)
         if value is None:
             shape = list(shapes[name])
-            shape[units.axis] = counts[units.count][task_id]
+            if count:
+                shape[axis] = counts[count][task_id]
             value = np.zeros(shape, np.float32)
-        return np.moveaxis(value, units.axis, 0)
+        return np.moveaxis(value, axis, 0) if count else value.reshape(1, -1)
 
     methods = tuple(package.method for package in packages)
     types = tuple(package.task_type for package in packages)
@@ -179,14 +163,14 @@ def stack_packages(packages, checkpoint):
 
 
 def _count_units(packages):
-    """The tables of sizes: dict from `_Units.count` to int32 [T]."""
+    """The tables of sizes: dict from name to int32 [T]."""
     counts = {}
     for i, package in enumerate(packages):
         for name, value in package.weights.items():
-            units = _find_units(name)
-            if units is not None:
-                sizes = counts.setdefault(units.count, [1] * len(packages))
-                sizes[i] = value.shape[units.axis]
+            axis, count = _find_units(name)
+            if count:
+                sizes = counts.setdefault(count, [1] * len(packages))
+                sizes[i] = value.shape[axis]
     return {name: np.array(sizes, np.int32) for name, sizes in counts.items()}
 
 
@@ -204,8 +188,7 @@ def _served_settings(methods):
 def check_compatible(packages):
     """Refuses packages of the same task name, or that differ in base model or case.
 
-    Raises:
-      UserError: two packages cannot be loaded together, or none is given.
+    A `UserError` is raised if two cannot be loaded together, or none is given.
     """
     if not packages:
         raise UserError("no adapter package is given: give at least one")
@@ -346,11 +329,11 @@ def build_graph(
 
 def _gather_weights(name, tables, units, task_ids):
     """A variable's weights by example, see `modeling.apply_weights`."""
-    found = _find_units(name)
-    if found is None:
+    axis, count = _find_units(name)
+    if count is None:
         return tf.gather(tables[name], task_ids)[:, tf.newaxis]
-    rows = tf.gather(tables[name], units[found.count].rows)  # [B, units, ...]
-    return rows if found.axis == 0 else tf.linalg.matrix_transpose(rows)
+    rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
+    return rows if axis == 0 else tf.linalg.matrix_transpose(rows)
 
 
 def _head(tables, own, pooled, scored):
@@ -360,9 +343,8 @@ def _head(tables, own, pooled, scored):
     examples, bool [B], whose tasks are of it.
     """
     weights = tf.gather(tables["output_weights"], own.rows)  # [B, L, H]
-    logits = tf.squeeze(
-        tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True), axis=1
-    ) + tf.gather(tables["output_bias"], own.rows)
+    logits = tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True)  # [B, 1, L]
+    logits = tf.squeeze(logits, axis=1) + tf.gather(tables["output_bias"], own.rows)
     scores = tf.zeros_like(logits)  # [B, L]
     for each, is_scored in scored.items():
         found = each.compute_scores(logits, own.is_own)

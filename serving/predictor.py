@@ -69,14 +69,10 @@ class Predictor:
     def __init__(
         self, init_checkpoint, bert_config_file, vocab_file, batch_size=BATCH_SIZE
     ):
-        """Checks the files of the base model; the first prediction loads it.
+        """Checks the `base_model.BaseFiles`; the first prediction loads the model.
 
-        Args:
-          init_checkpoint, bert_config_file, vocab_file: see `base_model.BaseFiles`.
-          batch_size: maximum number of rows in a batch.
-
-        Raises:
-          UserError: a file cannot be read, or they do not fit each other.
+        `batch_size` is the maximum number of rows in a batch. A `UserError` is raised
+        if a file cannot be read, or they do not fit each other.
         """
         if batch_size < 1:
             raise UserError("batch_size=%d: at least 1 is needed" % batch_size)
@@ -111,14 +107,7 @@ class Predictor:
         return _find(self._tasks, task).task_type.prediction_columns()
 
     def add(self, package, known_tasks=None):
-        """Adds the task of an adapter package.
-
-        Args:
-          package: FOLDER, or NAME=FOLDER to give the task another name.
-          known_tasks: see `multitask.read_package`.
-
-        Returns:
-          The task's name.
+        """Adds the task of a package, see `multitask.read_package`; returns its name.
 
         Raises:
           UserError: the package is damaged, its base model, vocabulary or do_lower_case
@@ -176,12 +165,8 @@ class Predictor:
           on_batch: function that is called with the number of rows of each computed
             batch, for progress bars; or None.
 
-        Returns:
-          List of `Prediction`, in the order of the rows.
-
-        Raises:
-          UserError: a row's task does not exist, and nothing is computed; or scores
-            are not finite.
+        Returns a list of `Prediction`, in the order of the rows. A `UserError` is
+        raised if a row's task does not exist, or scores are not finite.
         """
         tasks = self._tasks
         rows = [_encode(tasks, *row) for row in rows]
@@ -221,10 +206,7 @@ def _encode(tasks, task, text_a, text_b):
         )
     example = features.InputExample(None, text_a, text_b)
     found = package.task_type.featurize(
-        features.NOT_LOGGED,
-        example,
-        package.config["max_seq_length"],
-        tasks.tokenizer,
+        features.NOT_LOGGED, example, package.config["max_seq_length"], tasks.tokenizer
     )
     for each in found:
         length = _length(each)

@@ -41,7 +41,7 @@ _NO_GPU = tf.ConfigProto(device_count={"GPU": 0})
 
 
 def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
-    """Writes the next version of a SavedModel, DIR/1 or the next free number.
+    """Writes the next version of a SavedModel, OUTPUT/1 or the next free number.
 
     Args:
       adapters: list of FOLDER or NAME=FOLDER, see `multitask.read_package`.
@@ -50,8 +50,7 @@ def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
       frozen_dtype: dtype in which the base model's weights are stored, one of `DTYPES`.
       known_tasks: see `multitask.read_package`.
 
-    Returns:
-      The version's folder.
+    Returns the version's folder.
 
     Raises:
       UserError: something cannot be read, does not belong to the rest, or cannot be
@@ -65,13 +64,9 @@ def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
     # The working folder's name is not a number, so TensorFlow Serving does not load it.
     with files.atomic_folder(folder, need) as partial:
         _write(partial, content, dtype)
-    tasks = content.stack.tasks
-    text = "Wrote %s: %d tasks (%s), %.1f MB."
-    logging.info(text, folder, len(tasks), ", ".join(tasks), need / 1e6)
+    names = ", ".join(content.stack.tasks)
+    logging.info("Wrote %s with the tasks %s, %.1f MB.", folder, names, need / 1e6)
     return folder
-
-
-# --- reading --------------------------------------------------------------------
 
 
 class _Content(NamedTuple):
@@ -121,9 +116,6 @@ def _next_version(output):
     # TensorFlow Serving takes folders with numeric names as versions.
     versions = [int(name) for name in names if name.isdecimal()]
     return os.path.join(output, str(max(versions, default=0) + 1))
-
-
-# --- the graph ------------------------------------------------------------------
 
 
 def _build_graph(content, frozen_dtype):
@@ -208,11 +200,7 @@ def _frozen_getter(dtype):
     return get
 
 
-# --- writing --------------------------------------------------------------------
-
-
 def _write(folder, content, frozen_dtype):
-    """Writes the SavedModel: graph, weights, assets."""
     with (
         tempfile.TemporaryDirectory() as assets,
         tf.Graph().as_default() as graph,
