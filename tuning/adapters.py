@@ -172,10 +172,8 @@ class Adapters(Method):
     def merge_problem(self):
         if self.activation == "gelu":
             return ""
-        return (
-            "its adapters use %s, and those of checkpoints are computed with gelu"
-            % self.activation
-        )
+        text = "its adapters use %s, and those of checkpoints are computed with gelu"
+        return text % self.activation
 
 
 def _activate(index, x):

@@ -43,8 +43,6 @@ class Method:
     # end of a variable's name to the axis of the units.
     unit_axes: ClassVar[dict[str, int]] = {}
 
-    # --- from and to text ---------------------------------------------------------
-
     @classmethod
     def parse(cls, argument, settings, num_layers):
         """A method from its argument and the settings of all methods.
@@ -54,10 +52,8 @@ class Method:
           settings: dict from the name of a `Setting` to its value.
           num_layers: number of the encoder's layers.
 
-        Raises:
-          ValueError: the model has no such method.
+        A `ValueError` is raised if the model has no such method.
         """
-        del argument, settings, num_layers
         return cls()
 
     @classmethod
@@ -90,19 +86,15 @@ class Method:
     def check(self, bert_config):
         """Refuses settings that do not suit a model: a `UserError`."""
 
-    # --- in files -------------------------------------------------------------------
-
     def entry(self, num_layers):
         """The entry "adapter" of a package: dict, see `package_checks.SCHEMA`."""
-        del num_layers
         return {"size": 0, "layers": [], "init_scale": None, "activation": "gelu"}
 
     @classmethod
     def from_entry(cls, argument, entry, num_layers):
-        """Reverses `text` and `entry`, whose schema has been checked.
+        """Reverses `text` and `entry`; a `ValueError` if it is of another method.
 
-        Raises:
-          ValueError: the entry is of another method.
+        The schema of the entry has been checked.
         """
         method = cls.parse(argument, {}, num_layers)
         expected = method.entry(num_layers)
@@ -119,15 +111,12 @@ class Method:
         """A method from a run's checkpoint.
 
         Args:
-          argument: see `parse`.
+          argument, num_layers: see `parse`.
           shapes: dict from name to shape of the checkpoint's tensors.
           settings: the run's settings, of `identity` and by flag name; {}: not known.
-          num_layers: number of the encoder's layers.
 
-        Raises:
-          ValueError: the checkpoint is of another method.
+        A `ValueError` is raised if the checkpoint is of another method.
         """
-        del shapes, settings
         return cls.parse(argument, {}, num_layers)
 
     def identity(self, num_layers):
@@ -140,24 +129,16 @@ class Method:
             "activation": entry["activation"],
         }
 
-    # --- in the graph ---------------------------------------------------------------
-
     def layer_hooks(self, index):
         """The `modeling.LayerHooks` of a layer of the encoder, a tuple."""
-        del index
         return ()
 
     def trains(self, name, collection):
-        """Whether a variable is trained.
+        """Whether a variable of this base name is trained.
 
-        Args:
-          name: its base name.
-          collection: one of `modeling.TRAINED_COLLECTIONS`, or `modeling.OTHER`.
+        `collection` is one of `modeling.TRAINED_COLLECTIONS`, or `modeling.OTHER`.
         """
-        del name
         return collection == modeling.HEAD
-
-    # --- with other packages on one base model --------------------------------------
 
     def served_settings(self):
         """Settings in which packages served together may differ: dict, name to int."""
@@ -174,7 +155,6 @@ class Method:
             from "<method>_units" to bool [B, units]: rows of weights beyond a task's
             own units repeat the last one.
         """
-        del used, own
         return ()
 
     @property
@@ -185,8 +165,7 @@ class Method:
     def merge(self, values, weights):
         """The variables of a checkpoint that computes as base model and package do.
 
-        Args:
-          values: dict from name to array, the frozen variables of the base model.
-          weights: the package's.
+        Takes dicts from name to array: the base model's frozen `values`, and the
+        package's `weights`.
         """
         return {**values, **weights}

@@ -19,13 +19,7 @@ def all_settings():
 
 
 def parse(text, settings, num_layers):
-    """The `method.Method` that a text describes.
-
-    Args:
-      text: a name of `METHODS`, with an argument where the method takes one, such as
-        "top_k:2".
-      settings: dict from the name of a `method.Setting` to its value.
-      num_layers: number of the encoder's layers.
+    """The `method.Method` of a text such as "full" or "top_k:2"; see `Method.parse`.
 
     Raises:
       ValueError: there is no such method, it has no such setting, or the model is too
@@ -46,8 +40,7 @@ def parse(text, settings, num_layers):
 def from_entry(text, entry, num_layers):
     """The `method.Method` of a package's entries "train_policy" and "adapter".
 
-    Raises:
-      ValueError: there is no such method, or it has no packages or no such entry.
+    A `ValueError` is raised if there is no such method, package or entry.
     """
     cls, argument = find_class(text)
     if not cls.has_packages:
