@@ -71,15 +71,12 @@ def check_model(settings, task, config, tokenizer, package, variant):
     data, run, method = settings.data, settings.run, variant.method
     method.check(config)
     features.check_seq_length(data.max_seq_length, config.max_position_embeddings)
+    model, base = settings.model, None
     features.check_vocabulary(
-        data.vocab_file,
-        tokenizer.vocab,
-        config.vocab_size,
-        settings.model.bert_config_file,
+        data.vocab_file, tokenizer.vocab, config.vocab_size, model.bert_config_file
     )
-    base = None
-    if settings.model.init_checkpoint:
-        base = checkpoints.Checkpoint(settings.model.init_checkpoint)
+    if model.init_checkpoint:
+        base = checkpoints.Checkpoint(model.init_checkpoint)
     # Ablated adapters too: folder, record and package are those of the whole model.
     variables = model_variables.model_variables(config, method, task.type)
     identity = _make_identity(settings, task, config, package, method, base)
@@ -92,19 +89,19 @@ def check_model(settings, task, config, tokenizer, package, variant):
         variables.trained(),
         run.checkpoint_content,
     )
-    allow_random_base = settings.model.allow_random_base
-    if base is None and step_reached is None and not allow_random_base:
+    if base is None and step_reached is None and not model.allow_random_base:
         raise UserError(
             "no `init_checkpoint`: BERT would be %s random values; give the "
             "bert_model.ckpt of a pre-trained BERT, or `allow_random_base` to do so"
             % ("frozen at" if variables.frozen() else "trained from")
         )
     if base is not None:
-        report = _check_base(base, variables, package, identity, allow_random_base)
+        report = _check_base(
+            base, variables, package, identity, model.allow_random_base
+        )
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
             _check_head(base.path, run.do_train, task)
-        _show_base(base, report)
     counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
     run_text.log_trained_variables(variables, counts, method)
     if run.is_chief:
@@ -143,21 +140,14 @@ def _write_record(run, identity, training, counts):
 
 
 def _check_base(base, variables, package, identity, allow_random_base):
-    """The `checkpoints.LoadReport` of `init_checkpoint`, or a `UserError`."""
-    shapes = variables.shapes
-    if package is not None:
-        shapes = variables.frozen()
+    """Checks `init_checkpoint`; logs and returns its `checkpoints.LoadReport`."""
+    shapes = variables.shapes if package is None else variables.frozen()
     report = base.check_fit(shapes, variables.task_specific(), allow_random_base)
     if package is not None:
         _check_package(package, identity, base)
     base.check_values(
         "copy it again, or give another, `init_checkpoint`", report.matched
     )
-    return report
-
-
-def _show_base(base, report):
-    """Logs how `init_checkpoint` fits the model, a `checkpoints.LoadReport`."""
     console.say(
         "Base model: %s, %s, %d newly initialized",
         base.path,
@@ -174,6 +164,7 @@ def _show_base(base, report):
             base.path,
             left_out[0],
         )
+    return report
 
 
 def _check_head(init_checkpoint, is_trained, task):
@@ -189,18 +180,15 @@ def _check_head(init_checkpoint, is_trained, task):
     if there["labels"] != labels:
         remedy = "give a checkpoint of the same labels, or one without a head"
         if task.config_file and sorted(there["labels"]) == sorted(labels):
-            remedy = 'write "labels" in that order into %s, or %s' % (
-                task.config_file,
-                remedy,
-            )
+            order = 'write "labels" in that order into %s' % task.config_file
+            remedy = "%s, or %s" % (order, remedy)
         raise UserError(
             "`init_checkpoint`=%s has the head of task %s, whose outputs are the "
-            "labels %s (%s beside it); those of task %s are %s: %s"
+            "labels %s (run.json beside it); those of task %s are %s: %s"
             % (
                 init_checkpoint,
                 there["task"],
                 schema.json_text(there["labels"]),
-                run_record.FILE_NAME,
                 task.title,
                 schema.json_text(labels),
                 remedy,

@@ -66,8 +66,7 @@ def _own_record():
 def read_holder(path) -> Holder | None:
     """The `Holder` that a lock file names; None where it names none.
 
-    Raises:
-      UserError: it is a folder, a named pipe or a device.
+    A `UserError` is raised if it is a folder, a named pipe or a device.
     """
     text_lines.check_plain_file(path, path)
     if not tf.io.gfile.exists(path):
@@ -85,11 +84,8 @@ def read_holder(path) -> Holder | None:
 def lock_file(path) -> bool | None:
     """Locks a file, see `lock_path`, for this process and writes a record of it.
 
-    Returns:
-      True; False where another process has the lock; None where there are no locks.
-
-    Raises:
-      OSError: the file cannot be written.
+    Returns True; False where another process has the lock; None where there are no
+    locks. An `OSError` is raised if the file cannot be written.
     """
     if path in _locks:
         return True
