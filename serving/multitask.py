@@ -81,9 +81,8 @@ def read_package(value, known_tasks=None):
       known_tasks: dict from a task's own name to a `task_data.Task` with its columns
         and metrics; or None.
 
-    Raises:
-      UserError: the package is damaged, its name is empty, or it holds weights other
-        than adapters, layer norms and head.
+    A `UserError` is raised if the package is damaged, its name is empty, or it holds
+    matrices of the encoder or a head on the sequence output.
     """
     name, equals, folder = value.partition("=")
     if not equals or tf.io.gfile.isdir(value):
@@ -122,10 +121,8 @@ def stack_packages(packages, checkpoint):
 
     There is a table for each variable that any of the packages holds. For a package
     without it, the table has the values of the base model, or zeros, which do not
-    change hidden states, where the base model lacks the variable.
-
-    Raises:
-      UserError: see `check_compatible`, or a package is of another base model.
+    change hidden states, where the base model lacks the variable. A `UserError` is
+    raised if a package is of another base model; see also `check_compatible`.
     """
     check_compatible(packages)
     for package in packages:
@@ -287,8 +284,7 @@ def build_graph(
       input_ids, input_mask, segment_ids: int32 [B, S].
       task_ids: int32 [B], each from 0 to T - 1.
 
-    Returns:
-      An `Outputs`.
+    Returns the `Outputs`.
     """
     used = stack.used_settings()
     units = {

@@ -51,9 +51,8 @@ def mean_gradients(loss_fn, batch, parts=1, scale=None, method=registry.DEFAULT)
       scale: a `LossScale`, or None.
       method: the `tuning.method.Method`.
 
-    Returns:
-      The loss, float scalar tensor, and the gradients of
-      `optimization.trainable_variables(method)`.
+    Returns the loss, a float scalar tensor, and the gradients of
+    `optimization.trainable_variables(method)`.
     """
     pieces = {name: tf.split(value, parts) for name, value in batch.items()}
     losses, sums = [], None

@@ -33,8 +33,7 @@ class InitialState(NamedTuple):
 def select_splits(settings, task):
     """The `task_data.Split`s that a run with `settings.Settings` reads.
 
-    Raises:
-      UserError: the task lacks one, or the metric `keep_best` cannot be used.
+    A `UserError` is raised if the task lacks one, or the metric `keep_best`.
     """
     run, (eval_steps, keep_best) = settings.run, settings.dev_evaluation
     if keep_best and keep_best not in task.metrics:
@@ -107,12 +106,12 @@ def check_model(settings, task, config, tokenizer, package, variant):
     if run.is_chief:
         _write_record(run, identity, training, counts)
     else:
-        record = os.path.join(run.output_dir, run_record.FILE_NAME)
-        distribution.wait_for(record)
+        distribution.wait_for(os.path.join(run.output_dir, run_record.FILE_NAME))
     diagnostics, previous = diagnosis.Diagnostics(), None
     if step_reached is not None:
-        diagnostics = run_record.read_diagnostics(run.output_dir)
-        previous = run_record.read(run.output_dir).get("training")
+        record = run_record.read(run.output_dir)
+        diagnostics = diagnosis.from_json(record.get("health"))
+        previous = record.get("training")
     elif package is not None:
         diagnostics, previous = package.diagnostics, package.config["settings"]
     elif not run.do_train:

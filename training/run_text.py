@@ -38,11 +38,7 @@ def log_task(task, config, devices, precision):
 
 
 def log_trained_variables(variables, counts, method):
-    """Logs the numbers of trained parameters, and each trained variable.
-
-    Takes a `model_variables.VariableSet`, its `checkpoints.parameter_counts` and the
-    `tuning.method.Method`.
-    """
+    """Logs the `checkpoints.parameter_counts` of a `VariableSet`, and all it trains."""
     for collection, names in variables.collections.items():
         for name in names:
             shape = variables.shapes[name]
@@ -56,7 +52,7 @@ def log_trained_variables(variables, counts, method):
         "Trained by `train_policy`=%s%s: %s = %s of %s parameters, %.2f %% of the "
         "base model's %s%s",
         method.text,
-        method.details and " (%s)" % method.details,
+        "" if method.description == method.help else " (%s)" % method.description,
         " + ".join(parts),
         wording.thousands(counts["trained"]),
         wording.thousands(counts["total"]),
@@ -100,24 +96,21 @@ def log_files(output_dir, task, result_name):
     predicted = "each test example's label, in the format of the evaluation server"
     if task.config_file:
         predicted = "each test example's prediction"
-    results = [
-        ("eval_results.txt", "scores; eval_results.json has the baseline and more"),
-        *(("test_results%s.tsv" % split.suffix, probabilities) for split in task.test),
-        *((split.submission_file, predicted) for split in task.test),
-        ("test_scores.json", "scores of the test set, which has labels"),
-        *(
-            ("confusion_matrix_%s.png" % split.name, "predictions of each label")
-            for split in (*task.dev, *task.test)
-        ),
-    ]
-    listed = [
-        (adapter_package.FOLDER, "the adapter package: all trained variables"),
-        *((result_name(name), what) for name, what in results),
-        (run_record.FILE_NAME, "settings, counts, diagnostics"),
-        (console.LOG_NAME, "all that was logged, with times"),
-    ]
+    results = {"eval_results.txt": "scores; eval_results.json has the baseline too"}
+    for split in task.test:
+        results["test_results%s.tsv" % split.suffix] = probabilities
+        results[split.submission_file] = predicted
+    results["test_scores.json"] = "scores of the test set, which has labels"
+    for split in (*task.dev, *task.test):
+        results["confusion_matrix_%s.png" % split.name] = "predictions of each label"
+    listed = {
+        adapter_package.FOLDER: "the adapter package: all trained variables",
+        **{result_name(name): what for name, what in results.items()},
+        run_record.FILE_NAME: "settings, counts, diagnostics",
+        console.LOG_NAME: "all that was logged, with times",
+    }
     console.say("Files in %s:", output_dir)
-    for name, what in listed:
+    for name, what in listed.items():
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
             console.say("  %-25s %s", name, what)
     checkpoint = checkpoints.latest(output_dir)

@@ -33,7 +33,14 @@ def score(run, split, predictions):
     predictions = task_type.parse_predictions(predictions)
     report = task_type.report(labels, predictions)
     if run.plots and "confusion_matrix" in report:
-        _draw_matrix(run, split, report, len(labels))
+        count = wording.pluralize(len(labels), "example")
+        name = run.result_name("confusion_matrix_%s.png" % split.name)
+        plots.confusion_matrix(
+            os.path.join(run.settings.output_dir, name),
+            "%s, %s: %s" % (run.task.title, split.name, count),
+            report["labels"],
+            report["confusion_matrix"],
+        )
     return SplitScores(
         task_type.score(names, labels, predictions),
         task_type.score(names, labels, baseline),
@@ -43,23 +50,10 @@ def score(run, split, predictions):
     )
 
 
-def _draw_matrix(run, split, report, count):
-    path = os.path.join(
-        run.settings.output_dir, run.result_name("confusion_matrix_%s.png" % split.name)
-    )
-    count = wording.pluralize(count, "example")
-    title = "%s, %s: %s" % (run.task.title, split.name, count)
-    plots.confusion_matrix(path, title, report["labels"], report["confusion_matrix"])
-
-
 def predict(estimator, run, split, kind):
-    """Predictions for the examples of a split, see `task_type.TaskType.decode`.
+    """A list with one prediction per example, see `task_type.TaskType.decode`.
 
-    Returns:
-      List with one prediction per example.
-
-    Raises:
-      UserError: one is not finite.
+    A `UserError` is raised if one is not finite.
     """
     inputs, examples = run.inputs, run.inputs.examples[split.name]
     count = inputs.write_features(split, kind).counts.features

@@ -21,8 +21,7 @@ def log_data(run):
     for kind, splits in (("train", train), ("eval", task.dev), ("predict", task.test)):
         for split in splits:
             if split.name in inputs.examples:
-                counts = inputs.write_features(split, kind).counts
-                text_counts[split.name] = counts
+                text_counts[split.name] = inputs.write_features(split, kind).counts
     max_seq_length = inputs.settings.max_seq_length
     data_report.log_report(task, inputs.examples, text_counts, max_seq_length)
 
@@ -86,7 +85,9 @@ def _train_from(step_reached, model_fn, run, watch, evaluate_step):
         )
     if settings.is_chief:
         run_record.write_diagnostics(settings.output_dir, None)
-        checkpoints.remove_unfinished(settings.output_dir)
+        # Of checkpoints whose saving was interrupted.
+        for path in files.list_folder(settings.output_dir, "model.ckpt-*_temp*"):
+            files.remove(path)
         _warn_of_space(settings)
         estimators.prepare_summaries(settings.output_dir, settings.write_graph)
     every, last = run.dev_evaluation.eval_steps, settings.num_train_steps
@@ -140,8 +141,12 @@ def evaluate(estimator, run, diagnostics):
         }
         run_text.log_scores(split, step, scored)
         if scored.diagnosis:
-            scores = diagnosis.format_scores(scored.scores, scored.baseline)
-            warnings.append("%s: %s; %s" % (split.name, scored.diagnosis, scores))
+            scores = [
+                "%s %.4f (baseline: %.4f)" % (name, score, scored.baseline[name])
+                for name, score in scored.scores.items()
+            ]
+            text = "%s: %s; %s" % (split.name, scored.diagnosis, ", ".join(scores))
+            warnings.append(text)
     if task.note:
         console.say("Note: %s", task.note)
     evaluated = diagnostics._replace(evaluation=warnings)

@@ -76,9 +76,11 @@ class Adapters(Method):
         )
 
     @property
-    def details(self):
-        layers = layer_ranges.format_layers(self.layers or ())
-        return layers and "adapters in layers " + layers
+    def description(self):
+        if not self.layers:
+            return self.help
+        layers = layer_ranges.format_layers(self.layers)
+        return "adapters in layers %s, layer norms, head" % layers
 
     def flags(self):
         flags = {"adapter_size": self.size}

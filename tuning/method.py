@@ -67,13 +67,8 @@ class Method:
         return self.name
 
     @property
-    def details(self):
-        """Which layers, in words; "" if `help` says all."""
-        return ""
-
-    @property
     def description(self):
-        """The trained variables, in words."""
+        """The trained variables, in words; with layers, where `help` has none."""
         return self.help
 
     def flags(self):

@@ -113,16 +113,10 @@ def make_config(
     method=registry.DEFAULT,
     **optional,
 ):
-    """The entries of `package_checks.SCHEMA` that do not depend on the weights.
+    """The entries of `package_checks.SCHEMA` that do not depend on the weights, a dict.
 
-    Args:
-      task: dict, see `describe_task`.
-      bert_config: a `modeling.BertConfig`.
-      vocabulary: SHA-256 of the vocabulary file.
-      do_lower_case: whether text is lower-cased.
-      max_seq_length: longest input in word pieces.
-      method: a `tuning.method.Method`.
-      **optional: "settings", "selection" and "origin".
+    `task` is a dict, see `describe_task`; `vocabulary` is the SHA-256 of its file;
+    `optional` can have "settings", "selection" and "origin".
     """
     return {
         "format": package_checks.FORMAT,
@@ -176,8 +170,7 @@ def write(
     """Writes a package atomically; an earlier one in the folder is replaced.
 
     Args:
-      folder: its path.
-      config: see `make_config`.
+      folder, config: its path, and the result of `make_config`.
       weights: dict from variable name to float32 array, exactly the trained variables.
       base: fingerprint of the base model, see `checkpoints.base_fingerprint`.
       global_step: the step of the weights.
@@ -196,14 +189,13 @@ def write(
             )
     parameters = sum(value.size for value in weights.values())
     config = dict(config, global_step=global_step, parameters=parameters, base=base)
-    _write(folder, config, weights, dev_scores, diagnostics)
+    _write(folder, _with_scores(config, dev_scores, diagnostics), weights)
 
 
 def update_task(package, task):
     """An `AdapterPackage` with the text columns and metrics of its `task_data.Task`.
 
-    Raises:
-      UserError: the task has other labels.
+    A `UserError` is raised if the task has other labels.
     """
     entries = describe_task(task, package.task)
     if package.labels != entries["labels"]:
@@ -222,25 +214,27 @@ def update_task(package, task):
 
 def add_scores(package, dev_scores, diagnostics):
     """Writes a package again with its dev scores and diagnostics, see `write`."""
-    _write(package.path, package.config, package.weights, dev_scores, diagnostics)
+    config = _with_scores(package.config, dev_scores, diagnostics)
+    _write(package.path, config, package.weights)
 
 
-def _write(folder, config, weights, dev_scores, diagnostics):
+def _with_scores(config, dev_scores, diagnostics):
+    scores = dev_scores and {
+        # JSON has no NaN.
+        name: {each: v if math.isfinite(v) else None for each, v in scores.items()}
+        for name, scores in dev_scores.items()
+    }
+    health = diagnostics and diagnostics.to_json()
+    return dict(config, dev_scores=scores, health=health)
+
+
+def _write(folder, config, weights):
     data = safetensors.numpy.save(
         {name: np.ascontiguousarray(weights[name], "<f4") for name in sorted(weights)}
     )
     digest = package_checks.DIGEST
-    config = {
-        **config,
-        "dev_scores": dev_scores
-        and {
-            # JSON has no NaN.
-            name: {each: v if math.isfinite(v) else None for each, v in scores.items()}
-            for name, scores in dev_scores.items()
-        },
-        "health": diagnostics and diagnostics.to_json(),
-        "weights": {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()},
-    }
+    weights_entry = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
+    config = dict(config, weights=weights_entry)
     config[digest] = package_checks.config_digest(config)
     text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
     contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
@@ -291,7 +285,8 @@ def _read(folder):
 
 # Entries of a bert_config that weights depend on; dropout is none.
 _MATCHED = (*modeling.CONFIG_SIZES, "hidden_act")
-_FIELDS = {
+# The fields of settings that give the entries which have to match.
+FIELDS = {
     "bert_config": "bert_config_file",
     "vocabulary": "vocab_file",
     "do_lower_case": "do_lower_case",
@@ -329,7 +324,7 @@ def find_mismatches(package, given):
         "labels": package.labels,
     }
     mismatches = []
-    for key, field in _FIELDS.items():
+    for key, field in FIELDS.items():
         ours, theirs = expected[key], given.get(key, expected[key])
         if isinstance(ours, dict):
             keys = (package_checks.DIGEST,) if key == "base" else _MATCHED

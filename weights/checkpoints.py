@@ -121,6 +121,23 @@ class Checkpoint:
         for name in names:
             yield name, self.read_value(name)
 
+    def _read_finite(self, name, remedy):
+        """A weight that has been checked, as an array; see `check_values`."""
+        with self._explain_errors(remedy):
+            value, dtype = self._reader.get_tensor(name), self._dtypes[name]
+        if dtype.is_floating and dtype != tf.float32:
+            raise UserError(
+                "%s is %s in checkpoint %s, where float32 is needed: %s"
+                % (name, dtype.name, self.path, remedy)
+            )
+        if dtype.is_floating and not np.isfinite(value).all():
+            raise UserError(
+                "%s is not finite in checkpoint %s, so nothing can be computed with "
+                "it: %s" % (name, self.path, remedy)
+            )
+        self._checked.add(name)
+        return value
+
     def check_values(self, remedy, names=None):
         """Reads tensors, all by default, so that damage is found before anything slow.
 
@@ -130,24 +147,7 @@ class Checkpoint:
         """
         names = set(self.shapes) if names is None else set(names)
         for name in sorted(names - self._checked):
-            with self._explain_errors(remedy):
-                value = self._reader.get_tensor(name)
-            dtype = self._dtypes[name]
-            if dtype.is_floating and dtype != tf.float32:
-                raise UserError(
-                    "%s is %s in checkpoint %s, where float32 is needed: %s"
-                    % (name, dtype.name, self.path, remedy)
-                )
-            if dtype.is_floating:
-                self._check_finite(name, value, remedy)
-            self._checked.add(name)
-
-    def _check_finite(self, name, value, remedy):
-        if not np.isfinite(value).all():
-            raise UserError(
-                "%s is not finite in checkpoint %s, so nothing can be computed with "
-                "it: %s" % (name, self.path, remedy)
-            )
+            self._read_finite(name, remedy)
 
     def index_digest(self):
         """SHA-256 of the index file: names, shapes and checksums of all tensors."""
@@ -157,25 +157,20 @@ class Checkpoint:
     def base_fingerprint(self, names):
         """Identifies a base model by its frozen variables, which `names` lists.
 
-        Returns:
-          Dict: "sha256", over names, shapes and little-endian float32 bytes in the
-          order of the names, and "parameters".
-
-        Raises:
-          UserError: a name is missing, or a weight is not finite.
+        Returns a dict: "sha256", over names, shapes and little-endian float32 bytes in
+        the order of the names, and "parameters". A `UserError` is raised if a name is
+        missing, or a weight is not finite.
         """
         names = tuple(sorted(names))
         if names not in self._fingerprints:
             digest, parameters = hashlib.sha256(), 0
-            for name, value in self.iterate_values(names):
-                self._check_finite(
-                    name, value, "copy the base model again, or give another"
+            for name in names:
+                value = self._read_finite(
+                    name, "copy the base model again, or give another"
                 )
                 digest.update(("%s %s\n" % (name, list(value.shape))).encode("utf-8"))
                 digest.update(np.ascontiguousarray(value, "<f4"))
                 parameters += value.size
-                if value.dtype == np.float32:
-                    self._checked.add(name)
             found = {"sha256": digest.hexdigest(), "parameters": parameters}
             self._fingerprints[names] = found
         return self._fingerprints[names]
@@ -189,12 +184,8 @@ class Checkpoint:
           remedy: what to do if the checkpoint does not fit, for error messages; None
             for the checkpoint of `init_checkpoint`.
 
-        Returns:
-          A `LoadReport`.
-
-        Raises:
-          UserError: the checkpoint has no variable of BERT, a shape differs, or a
-            frozen variable is missing.
+        Returns a `LoadReport`. A `UserError` is raised if the checkpoint has no
+        variable of BERT, a shape differs, or a frozen variable is missing.
         """
         found = self.shapes
         others = found.keys() - shapes
@@ -272,18 +263,8 @@ def copy(checkpoint, folder):
         writer.write('model_checkpoint_path: "%s"\n' % name)
 
 
-def remove_unfinished(folder):
-    """Removes the files of checkpoints whose saving was interrupted."""
-    for path in files.list_folder(folder, "model.ckpt-*_temp*"):
-        files.remove(path)
-
-
 def write(prefix, values):
-    """Writes a dict from name to array to a path without endings, and reads it back.
-
-    Raises:
-      UserError: a tensor that is read back differs.
-    """
+    """Writes a dict from name to array to a path without endings, and reads it back."""
     names = sorted(values)
     with tf.Graph().as_default():
         # Fed, because constants of a large model would not fit into one graph.

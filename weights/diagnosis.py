@@ -27,14 +27,6 @@ def check_loss(mean, steps, baseline):
     ]
 
 
-def format_scores(scores, baseline):
-    """Scores beside those of a constant prediction, as text."""
-    return ", ".join(
-        "%s %.4f (baseline: %.4f)" % (name, scores[name], baseline[name])
-        for name in scores
-    )
-
-
 class Diagnostics(NamedTuple):
     """Warnings about a trained model, texts; None where nothing was checked."""
 

@@ -35,13 +35,7 @@ class VariableSet(NamedTuple):
 
 
 def model_variables(bert_config, method=registry.DEFAULT, task_type=_NUMBER):
-    """The `VariableSet` of a model.
-
-    Args:
-      bert_config: a `modeling.BertConfig`.
-      method: a `tuning.method.Method`.
-      task_type: a `task_type.TaskType`.
-    """
+    """The `VariableSet` of an encoder, and of the head of a `TaskType`."""
     head = task_type.head_shapes(bert_config.hidden_size)
     variables = {
         **modeling.encoder_variables(bert_config, method.layer_hooks),

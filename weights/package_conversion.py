@@ -66,12 +66,8 @@ def export(checkpoint, output, given, base):
       base: `base_model.BaseFiles`. Its checkpoint is needed if `checkpoint`
         has trained variables only, its other files if there is no run.json.
 
-    Returns:
-      The `adapter_package.AdapterPackage`, read back.
-
-    Raises:
-      UserError: the checkpoint cannot be read or does not fit what is given, or the
-        output exists.
+    Returns the `adapter_package.AdapterPackage`, read back. A `UserError` is raised if
+    the checkpoint cannot be read or does not fit what is given, or the output exists.
     """
     if tf.io.gfile.exists(output):
         raise UserError("`output`=%s exists: give a new folder" % output)
@@ -137,23 +133,20 @@ def _find_method(source, record, num_layers):
 def _make_config(given, base, record, source):
     """The config of the package, see `adapter_package.make_config`."""
     identity = record["identity"]
-    bert_config = vocab = vocabulary = None
-    if base.bert_config_file:
-        bert_config = modeling.BertConfig.from_json_file(base.bert_config_file)
-        bert_config = bert_config.to_dict()
-    if base.vocab_file:
-        vocab = tokenization.load_vocab(base.vocab_file)
-        vocabulary = files.digest(base.vocab_file)
-    vocabulary = _agree(identity, "vocabulary", vocabulary, "vocab_file")
+    bert_config = vocabulary = None
+    if config_file := base.bert_config_file:
+        bert_config = modeling.BertConfig.from_json_file(config_file).to_dict()
     bert_config = modeling.BertConfig.from_dict(
         _agree(identity, "bert_config", bert_config, "bert_config_file")
     )
-    config_file = base.bert_config_file or run_record.FILE_NAME
-    bert_config.validate(config_file)
-    if vocab:
+    if base.vocab_file:
+        vocab = tokenization.load_vocab(base.vocab_file)
+        sizes_from = config_file or run_record.FILE_NAME
         features.check_vocabulary(
-            base.vocab_file, vocab, bert_config.vocab_size, config_file
+            base.vocab_file, vocab, bert_config.vocab_size, sizes_from
         )
+        vocabulary = files.digest(base.vocab_file)
+    vocabulary = _agree(identity, "vocabulary", vocabulary, "vocab_file")
     length = _agree(identity, "max_seq_length", given.max_seq_length, default=128)
     features.check_seq_length(length, bert_config.max_position_embeddings)
     return adapter_package.make_config(

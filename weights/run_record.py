@@ -10,27 +10,26 @@ import optimization
 from errors import UserError
 from system import files, schema
 from tuning import registry
-from weights import checkpoints, diagnosis
+from weights import adapter_package, checkpoints, diagnosis
 
 FILE_NAME = "run.json"
 
 _REMEDY = "delete it to use the checkpoints beside it, or give another `output_dir`"
 
-_TEXT = schema.Value(lambda value: isinstance(value, str), "a text")
 _ENTRIES = schema.Object({}, others=schema.ANY)
 SCHEMA = schema.Object(
     {
         "identity": schema.Object(
             {
-                "task": _TEXT,
-                "labels": schema.List(_TEXT),
+                "task": schema.TEXT,
+                "labels": schema.List(schema.TEXT),
                 "bert_config": _ENTRIES,
-                "vocabulary": _TEXT,  # SHA-256 of its file
+                "vocabulary": schema.TEXT,  # SHA-256 of its file
                 "do_lower_case": schema.BOOLEAN,
                 "max_seq_length": schema.integer(),
             },
             optional={
-                "train_policy": _TEXT,
+                "train_policy": schema.TEXT,
                 "adapter_layers": schema.List(schema.integer()),
                 "task_config": _ENTRIES,
             },
@@ -43,11 +42,8 @@ SCHEMA = schema.Object(
 
 # Entries whose field has another name.
 _FIELDS = {
+    **adapter_package.FIELDS,
     "task": "task_name",
-    "labels": "task_name",
-    "bert_config": "bert_config_file",
-    "vocabulary": "vocab_file",
-    "base": "init_checkpoint",
     "activation": "adapters",
     "train_rows": "data_dir",
 }
@@ -91,11 +87,6 @@ def write_diagnostics(output_dir, diagnostics):
     _write(output_dir, record)
 
 
-def read_diagnostics(output_dir):
-    """The recorded `diagnosis.Diagnostics`."""
-    return diagnosis.from_json((read(output_dir) or {}).get("health"))
-
-
 def read(output_dir):
     """The content of `run.json`, see `SCHEMA`; None if there is none.
 
@@ -119,8 +110,7 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
     """Refuses an output directory of another run; it need not exist.
 
     Args:
-      output_dir: the folder.
-      identity: see `write`.
+      output_dir, identity: see `write`.
       training: see `write`; None when this run does not train.
       shapes: dict from name to shape of the model's variables.
       trained: names of the trained variables.
@@ -161,26 +151,10 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
         "name an earlier one of `output_dir`=%s in its file `checkpoint`, or "
         "give a new `output_dir`" % output_dir
     )
-    if training is not None:
-        _check_training_state(output_dir, checkpoint.shapes, training)
+    if training is not None:  # The record may lack it.
+        then = {"adam_bias_correction": optimization.UPDATES in checkpoint.shapes}
+        _compare(output_dir, "its training", then, training)
     return int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP))
-
-
-def _check_training_state(output_dir, shapes, training):
-    """Refuses to resume with settings that contradict the checkpoint."""
-    key = "adam_bias_correction"
-    then = {key: optimization.UPDATES in shapes}
-    _compare(output_dir, "its training", then, {key: training[key]})
-    if training["precision"] != "float16":
-        return
-    for name in (optimization.LOSS_SCALE, optimization.FINITE_STEPS):
-        if name not in shapes:
-            raise UserError(
-                "`output_dir`=%s holds a checkpoint of `precision`=float16 without %s, "
-                "as earlier versions wrote them, and cannot be resumed; give a new "
-                "`output_dir`, or leave `do_train` out to use its weights"
-                % (output_dir, name)
-            )
 
 
 def _check_folder(output_dir):

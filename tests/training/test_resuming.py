@@ -4,16 +4,14 @@ import json
 import os
 import signal
 
-import numpy as np
 import pytest
 import small_run
 import tensorflow.compat.v1 as tf
 
 import optimization
-from errors import UserError
 from tests import programs
 from training import batch_gradients, dev_steps, estimators, progress
-from weights import checkpoints, run_package, run_record
+from weights import run_package, run_record
 
 
 @pytest.fixture(scope="module")
@@ -165,25 +163,3 @@ def test_a_run_killed_in_its_first_checkpoint_starts_again(tmp_path, flags):
     (killed / "model.ckpt-0.index").touch()
     small_run.run(output_dir=str(killed), **flags)
     assert_identical(killed, tmp_path / "undisturbed")
-
-
-def test_a_float16_checkpoint_without_the_loss_scale_is_refused(tmp_path):
-    kept = {"bert/x": [1], "output_bias": [1]}
-    values = {name: np.zeros(shape, np.float32) for name, shape in kept.items()}
-    values["global_step"] = np.array(3, np.int64)
-
-    def check(precision):
-        checkpoints.write(str(tmp_path / "model.ckpt-3"), values)
-        tf.train.update_checkpoint_state(str(tmp_path), str(tmp_path / "model.ckpt-3"))
-        training_settings = precision and {
-            "precision": precision,
-            "adam_bias_correction": False,
-        }
-        return run_record.check(str(tmp_path), {}, training_settings, kept, [])
-
-    assert check("float32") == check(None) == 3
-    for name in ("loss_scale", "finite_steps"):
-        with pytest.raises(UserError, match="float16 without %s, as earlier" % name):
-            check("float16")
-        values[name] = np.array(1.0, np.float32)
-    assert check("float16") == 3

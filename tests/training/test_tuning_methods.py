@@ -310,14 +310,18 @@ def saved_names(folder):
 @pytest.mark.parametrize(
     ("flags", "pattern", "logged"),
     [
-        ({"train_policy": "top_k:1"}, "bert/(encoder/layer_1|pooler)/.*", "top_k:1:"),
+        (
+            {"train_policy": "top_k:1"},
+            "bert/(encoder/layer_1|pooler)/.*",
+            "top_k:1 (layers 1, pooler, head): ",
+        ),
         ({"train_policy": "layer_norm"}, "bert/.*/%s" % NORM, "layer_norm: 160 layer"),
         ({"train_policy": "head"}, "-", "head: 34 head = 34 of 5,554 parameters"),
         ({"train_policy": "bitfit"}, "bert/.*/(bias|beta)", "bitfit: 80 layer norms"),
         (
             {"adapter_layers": "1"},
             "bert/encoder/layer_1/.*(adapters|LayerNorm)/.*",
-            "adapters (adapters in layers 1): 296 adapters + 64 layer norms + 34 head",
+            "adapters (adapters in layers 1, layer norms, head): 296 adapters + 64",
         ),
     ],
     ids=str,
