@@ -78,17 +78,16 @@ class Predictor:
             raise UserError("batch_size=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
         paths = base_model.BaseFiles(init_checkpoint, bert_config_file, vocab_file)
-        base = base_model.read(paths, _REMEDY)
-        self._config = base.bert_config
+        self._base = base = base_model.read(paths, _REMEDY)
         self._tokenizers = {
             do_lower_case: tokenization.FullTokenizer(vocab_file, do_lower_case)
             for do_lower_case in (True, False)
         }
-        self._identity = base.identity
-        self._checkpoint = base.checkpoint
         # Reads all, so damage is found.
-        base.checkpoint.base_fingerprint(model_variables.frozen_shapes(self._config))
-        self._graph = _Graph(self._config, init_checkpoint)
+        base.checkpoint.base_fingerprint(
+            model_variables.frozen_shapes(base.bert_config)
+        )
+        self._graph = _Graph(base.bert_config, init_checkpoint)
         self._tasks = _Tasks({}, None, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
@@ -114,14 +113,7 @@ class Predictor:
             differ from those of the other tasks, or its name is taken.
         """
         found = multitask.read_package(package, known_tasks)
-        adapter_package.check_fit(found, self._identity)
-        longest = self._config.max_position_embeddings
-        if found.config["max_seq_length"] > longest:
-            raise UserError(
-                "the package %s has a max_seq_length of %d, but the base model has %d "
-                "position embeddings: the package is damaged"
-                % (package, found.config["max_seq_length"], longest)
-            )
+        adapter_package.check_fit(found, self._base.identity)
         with self._changing:
             self._replace([*self._tasks.packages.values(), found])
         return found.task
@@ -146,7 +138,7 @@ class Predictor:
     def _replace(self, packages):
         stack = tokenizer = None
         if packages:
-            stack = multitask.stack_packages(packages, self._checkpoint)
+            stack = multitask.stack_packages(packages, self._base.checkpoint)
             # All packages of a stack have the same do_lower_case.
             tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
         self._tasks = _Tasks({each.task: each for each in packages}, stack, tokenizer)

@@ -133,20 +133,20 @@ def _find_method(source, record, num_layers):
 def _make_config(given, base, record, source):
     """The config of the package, see `adapter_package.make_config`."""
     identity = record["identity"]
-    bert_config = vocabulary = None
+    bert_config = None
     if config_file := base.bert_config_file:
         bert_config = modeling.BertConfig.from_json_file(config_file).to_dict()
     bert_config = modeling.BertConfig.from_dict(
         _agree(identity, "bert_config", bert_config, "bert_config_file")
     )
+    vocabulary = base.vocab_file and files.digest(base.vocab_file)
+    vocabulary = _agree(identity, "vocabulary", vocabulary, "vocab_file")
     if base.vocab_file:
         vocab = tokenization.load_vocab(base.vocab_file)
         sizes_from = config_file or run_record.FILE_NAME
         features.check_vocabulary(
             base.vocab_file, vocab, bert_config.vocab_size, sizes_from
         )
-        vocabulary = files.digest(base.vocab_file)
-    vocabulary = _agree(identity, "vocabulary", vocabulary, "vocab_file")
     length = _agree(identity, "max_seq_length", given.max_seq_length, default=128)
     features.check_seq_length(length, bert_config.max_position_embeddings)
     return adapter_package.make_config(
