@@ -4,7 +4,6 @@ Adapters and layer norms are trained. Where only some layers have adapters, all 
 the lowest of them is frozen, layer norms too, so that the backward pass ends there.
 """
 
-import dataclasses
 import functools
 import re
 from typing import ClassVar
@@ -28,7 +27,6 @@ _BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in f
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class Adapters(Method):
     """The paper's adapters."""
 

@@ -1,13 +1,10 @@
 """BitFit: the biases alone (Ben Zaken et al., 2021, arXiv:2106.10199)."""
 
-import dataclasses
-
 import modeling
 from tuning.method import Method, register
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class BitFit(Method):
     """All biases, those of layer norms (beta) among them, and the head are trained."""
 

@@ -1,12 +1,9 @@
 """Full fine-tuning, as google-research/bert does."""
 
-import dataclasses
-
 from tuning.method import Method, register
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class Full(Method):
     """Everything is trained."""
 

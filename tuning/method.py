@@ -10,9 +10,9 @@ METHODS: dict[str, type["Method"]] = {}  # by name; see `registry`
 
 
 def register(cls):
-    """Class decorator: makes a `Method` known by its name."""
+    """Class decorator: makes a `Method` a frozen dataclass, and known by its name."""
     METHODS[cls.name] = cls
-    return cls
+    return dataclasses.dataclass(frozen=True)(cls)
 
 
 class Setting(NamedTuple):

@@ -3,7 +3,6 @@
 google-research/bert trains the pooler too, so it is trained here; never the embeddings.
 """
 
-import dataclasses
 import re
 
 import modeling
@@ -12,7 +11,6 @@ from tuning.method import Method, register
 
 
 @register
-@dataclasses.dataclass(frozen=True)
 class TopK(Method):
     """The layers of `layers`, pooler and head are trained."""
 
