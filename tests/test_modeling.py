@@ -12,7 +12,7 @@ from model import random_seeds
 from tests import graph_variables
 from tests.places import DATA
 from training import classifier
-from weights import checkpoints
+from tuning.adapters import Adapters
 
 BERT_BASE = modeling.BertConfig(30522, type_vocab_size=2)
 BERT_LARGE = modeling.BertConfig(
@@ -204,9 +204,9 @@ def test_padding_changes_no_logit(one_hot):
 )
 def test_parameter_counts(config, size, adapters, layer_norm, head, share):
     variables = graph_variables.model_variables(
-        config, 2, classifier.Variant(method=adapters.Adapters(size))
+        config, 2, classifier.Variant(method=Adapters(size))
     )
-    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
+    counts = variables.parameter_counts()
     assert counts["adapters"] == adapters
     assert counts["layer_norm"] == layer_norm
     assert counts["head"] == head

@@ -101,7 +101,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
             _check_head(base.path, run.do_train, task)
-    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
+    counts = variables.parameter_counts()
     run_text.log_trained_variables(variables, counts, method)
     if run.is_chief:
         _write_record(run, identity, training, counts)

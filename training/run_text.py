@@ -38,7 +38,7 @@ def log_task(task, config, devices, precision):
 
 
 def log_trained_variables(variables, counts, method):
-    """Logs the `checkpoints.parameter_counts` of a `VariableSet`, and all it trains."""
+    """Logs the `parameter_counts` of a `VariableSet`, and all that it trains."""
     for collection, names in variables.collections.items():
         for name in names:
             shape = variables.shapes[name]

@@ -363,20 +363,3 @@ def content_scope(
         custom_getter=make_frozen_local if content == TRAINED else None,
         use_resource=True,
     )
-
-
-def parameter_counts(shapes: dict[str, list[int]], collections: dict[str, list[str]]):
-    """Numbers of parameters of a `model_variables.VariableSet`'s two fields.
-
-    Returns a dict: one entry a collection, "trained", "total", "base" (all but adapters
-    and head, as in the paper's table 1) and "share" (trained / base).
-    """
-
-    def count(names):
-        return sum(math.prod(shapes[name]) for name in names)
-
-    counts = {collection: count(names) for collection, names in collections.items()}
-    trained = sum(counts.values())
-    total = count(shapes)
-    base = total - counts[modeling.ADAPTERS] - counts[modeling.HEAD]
-    return dict(counts, trained=trained, total=total, base=base, share=trained / base)

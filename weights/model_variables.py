@@ -1,5 +1,6 @@
 """Names and shapes of a model's variables, recorded where the model is built."""
 
+import math
 from typing import NamedTuple
 
 import modeling
@@ -32,6 +33,22 @@ class VariableSet(NamedTuple):
             for collection in modeling.TRAINED_COLLECTIONS
             for name in self.collections[collection]
         ]
+
+    def parameter_counts(self):
+        """Numbers of parameters, a dict.
+
+        It has an entry for each collection, "trained", "total", "base" (all but
+        adapters and head, as in the paper's table 1) and "share" (trained / base).
+        """
+        sizes = {name: math.prod(shape) for name, shape in self.shapes.items()}
+        counts = {
+            collection: sum(sizes[name] for name in names)
+            for collection, names in self.collections.items()
+        }
+        trained, total = sum(counts.values()), sum(sizes.values())
+        base = total - counts[modeling.ADAPTERS] - counts[modeling.HEAD]
+        counts.update(trained=trained, total=total, base=base, share=trained / base)
+        return counts
 
 
 def model_variables(bert_config, method=registry.DEFAULT, task_type=_NUMBER):

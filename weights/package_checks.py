@@ -6,7 +6,6 @@ bounded by the length of the files.
 
 import hashlib
 import json
-import math
 import re
 
 import numpy as np
@@ -161,11 +160,10 @@ def _check_combinations(config):
         allowed = "0 without adapter.layers, and at least 1 with them"
         raise schema.SchemaError("adapter.size", adapter["size"], allowed)
     variables = package_variables(config)
-    trained = variables.trained()
-    parameters = count_parameters(trained)
-    frozen = count_parameters(variables.frozen())
+    counts = variables.parameter_counts()
+    parameters, frozen = counts["trained"], counts["total"] - counts["trained"]
     longest = config["bert_config"]["max_position_embeddings"]
-    most_bytes = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(trained)
+    most_bytes = 8 + 4 * parameters + _MOST_BYTES_PER_ENTRY * len(variables.trained())
     for entry, value, least, most in (
         ("max_seq_length", config["max_seq_length"], 0, longest),
         ("parameters", config["parameters"], parameters, parameters),
@@ -204,11 +202,6 @@ def package_variables(config):
         package_method(config),
         package_task_type(config),
     )
-
-
-def count_parameters(shapes):
-    """Number of parameters of variables, a dict from name to shape."""
-    return sum(math.prod(shape) for shape in shapes.values())
 
 
 def parse_weights(data, config, path):

@@ -57,7 +57,7 @@ def write(output_dir, identity, training, parameters):
       identity: dict of the settings that the folder's weights depend on.
       training: dict of the settings that a resumed run must share; None keeps those
         in the file.
-      parameters: the result of `checkpoints.parameter_counts`.
+      parameters: the result of `VariableSet.parameter_counts`.
     """
     record = {"training": None, **(read(output_dir) or {})}
     record.update(identity=identity, parameters=parameters)

@@ -217,7 +217,7 @@ def test_packages_and_graphs_agree_on_names_and_shapes(text, layers, pattern, lo
         names = known.collections[collection]
         assert sorted(names) == sorted(variables.collections[collection]), collection
     assert not set(trained) & set(frozen)
-    counts = checkpoints.parameter_counts(variables.shapes, variables.collections)
+    counts = variables.parameter_counts()
     assert counts["trained"] == sum(int(np.prod(s)) for s in trained.values())
 
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from weights import checkpoints
+from weights import checkpoints, model_variables
 
 SHAPES = {
     "bert/embeddings/word_embeddings": [7, 4],
@@ -132,7 +132,7 @@ def test_what_is_not_read_as_it_was_written_is_an_error(tmp_path, monkeypatch):
 
 
 def test_parameter_counts():
-    counts = checkpoints.parameter_counts(SHAPES, TRAINED)
+    counts = model_variables.VariableSet(SHAPES, TRAINED).parameter_counts()
     assert counts == {
         "adapters": 8,
         "layer_norm": 4,
