@@ -84,7 +84,6 @@ def _read(adapters, base, known_tasks):
     """Reads and checks packages and base model; returns a `_Content`."""
     found = base_model.read(base)
     packages = [multitask.read_package(value, known_tasks) for value in adapters]
-    multitask.check_compatible(packages)
     for package in packages:
         adapter_package.check_fit(package, found.identity)
     logging.info("Read %d adapter packages; reading the base model.", len(packages))

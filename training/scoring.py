@@ -62,8 +62,7 @@ def predict(estimator, run, split, kind):
         each["probabilities"]
         for each in itertools.islice(estimator.predict(input_fn), count)
     ]
-    if len(scores) != count:
-        raise RuntimeError("%d predictions for %d features" % (len(scores), count))
+    assert len(scores) == count
     finite = np.isfinite(scores).reshape(count, -1).all(axis=1)
     if not finite.all():
         raise UserError(

@@ -322,10 +322,7 @@ def warm_start(init_checkpoint, use_tpu, adapters_checkpoint=None):
 
 
 def content_scope(
-    content,
-    kernel_dtype=tf.float32,
-    init_checkpoint=None,
-    method=registry.DEFAULT,
+    content, kernel_dtype=tf.float32, init_checkpoint=None, method=registry.DEFAULT
 ):
     """The variable scope for a model whose own checkpoints have one of `CONTENTS`.
 

@@ -142,8 +142,6 @@ def parse_config(data, path):
     try:
         SCHEMA.check(config)
         modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
-        package_method(config)
-        package_task_type(config)
         _check_combinations(config)
     except task_type.UnknownTypeError as error:
         text = "%s: task.%s; use the version of the program that wrote it"
