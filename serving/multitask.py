@@ -295,9 +295,14 @@ def build_graph(
     own.update((name, index.is_own) for name, index in units.items())
 
     def get_own_weights(getter, name, *args, **kwargs):
+        """A variable, or weights by example, see `modeling.apply_weights`."""
         if name not in stack.weights:
             return getter(name, *args, **kwargs)
-        return _gather_weights(name, tables, units, task_ids)
+        axis, count = _find_units(name)
+        if count is None:
+            return tf.gather(tables[name], task_ids)[:, tf.newaxis]
+        rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
+        return rows if axis == 0 else tf.linalg.matrix_transpose(rows)
 
     def layer_hooks(index):
         classes = {type(m): None for m in stack.methods if m.layer_hooks(index)}
@@ -321,15 +326,6 @@ def build_graph(
         if type_id in used["task_type"]
     }
     return _head(tables, units["num_labels"], model.get_pooled_output(), scored)
-
-
-def _gather_weights(name, tables, units, task_ids):
-    """A variable's weights by example, see `modeling.apply_weights`."""
-    axis, count = _find_units(name)
-    if count is None:
-        return tf.gather(tables[name], task_ids)[:, tf.newaxis]
-    rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
-    return rows if axis == 0 else tf.linalg.matrix_transpose(rows)
 
 
 def _head(tables, own, pooled, scored):
