@@ -304,17 +304,6 @@ def test_packages_of_different_case_are_refused(tmp_path, base, paths):
     assert upper != lower
 
 
-def test_a_sequence_length_beyond_the_positions_is_refused(tmp_path, base, monkeypatch):
-    folder = small_packages.write_package(tmp_path / "package", base, MRPC)
-    package = adapter_package.read(folder)
-    config = dict(package.config, max_seq_length=10**12)
-    monkeypatch.setattr(
-        adapter_package, "read", lambda _: package._replace(config=config)
-    )
-    with pytest.raises(UserError, match=r"1000000000000.* 32 position"):
-        predictor.Predictor(**base).add(folder)
-
-
 def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
     """Eager execution and the behaviour of TensorFlow 2 are on there."""
     code = (
