@@ -101,6 +101,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
             _check_head(base.path, run.do_train, task)
+        _show_base(base, report)
     counts = variables.parameter_counts()
     run_text.log_trained_variables(variables, counts, method)
     if run.is_chief:
@@ -139,7 +140,7 @@ def _write_record(run, identity, training, counts):
 
 
 def _check_base(base, variables, package, identity, allow_random_base):
-    """Checks `init_checkpoint`; logs and returns its `checkpoints.LoadReport`."""
+    """The `checkpoints.LoadReport` of `init_checkpoint`, or a `UserError`."""
     shapes = variables.shapes if package is None else variables.frozen()
     report = base.check_fit(shapes, variables.task_specific(), allow_random_base)
     if package is not None:
@@ -147,6 +148,11 @@ def _check_base(base, variables, package, identity, allow_random_base):
     base.check_values(
         "copy it again, or give another, `init_checkpoint`", report.matched
     )
+    return report
+
+
+def _show_base(base, report):
+    """Logs how `init_checkpoint` fits the model, a `checkpoints.LoadReport`."""
     console.say(
         "Base model: %s, %s, %d newly initialized",
         base.path,
@@ -163,7 +169,6 @@ def _check_base(base, variables, package, identity, allow_random_base):
             base.path,
             left_out[0],
         )
-    return report
 
 
 def _check_head(init_checkpoint, is_trained, task):
