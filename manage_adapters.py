@@ -46,17 +46,14 @@ def export(values, packages):
     task = None
     if values.task_name or values.task_config:
         task, _ = glue_data.select_task(values.task_name, values.task_config)
+    case, length = values.do_lower_case, values.max_seq_length
+    options = package_conversion.PackageOptions(
+        task, do_lower_case=case, max_seq_length=length
+    )
+    names = base_model.BaseFiles._fields
+    base = base_model.BaseFiles(*(values[name].value for name in names))
     package = package_conversion.export(
-        values.checkpoint,
-        values.output.rstrip("/"),
-        package_conversion.PackageOptions(
-            task,
-            do_lower_case=values.do_lower_case,
-            max_seq_length=values.max_seq_length,
-        ),
-        base_model.BaseFiles(
-            values.init_checkpoint, values.bert_config_file, values.vocab_file
-        ),
+        values.checkpoint, values.output.rstrip("/"), options, base
     )
     print("Wrote %s:" % package.path)
     print("\n".join(package_report.format_summary(package)))

@@ -268,14 +268,10 @@ def _add_steps(run_settings, examples):
     """The `settings.Run` with the steps of training on a number of examples."""
     steps = int(examples / FLAGS.train_batch_size * FLAGS.num_train_epochs)
     if steps < 1:
+        count = wording.pluralize(examples, "example")
         raise UserError(
             "no training step: %s / --train_batch_size=%d * --num_train_epochs=%g is "
-            "below 1"
-            % (
-                wording.pluralize(examples, "example"),
-                FLAGS.train_batch_size,
-                FLAGS.num_train_epochs,
-            )
+            "below 1" % (count, FLAGS.train_batch_size, FLAGS.num_train_epochs)
         )
     return run_settings._replace(
         num_train_steps=steps, num_warmup_steps=int(steps * FLAGS.warmup_proportion)

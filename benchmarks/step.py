@@ -391,12 +391,10 @@ def main(argv):
     if FLAGS.losses:
         print_losses(config, FLAGS.losses)
         return
+    sizes = (FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size, shards())
     print(
         "%s, batch %d, length %d, adapters %d, shards %d, TensorFlow %s"
-        % (
-            *(FLAGS.config, FLAGS.batch_size, FLAGS.seq_length, FLAGS.adapter_size),
-            *(shards(), tf.version.VERSION),
-        )
+        % (FLAGS.config, *sizes, tf.version.VERSION)
     )
     frozen, forward, backward = count_flops(config)
     training = (estimator.ModeKeys.TRAIN, forward + backward)

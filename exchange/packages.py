@@ -222,15 +222,11 @@ def _import_head(folder, bert_config, options):
     order = list(range(count))
     if kind.labels:
         if options.labels is None:
+            found = printable(", ".join(head.labels or ["unnamed"]))
             raise UserError(
-                "the labels of the head in `input_dir`=%s are %s: give the labels %s "
-                "in the order of its outputs, such as `labels`=%s"
-                % (
-                    folder,
-                    printable(", ".join(head.labels or ["unnamed"])),
-                    ", ".join(kind.labels),
-                    ",".join(kind.labels),
-                )
+                "the labels of the head in `input_dir`=%s are %s: give those of the "
+                "task in the order of its outputs, such as `labels`=%s"
+                % (folder, found, ",".join(kind.labels))
             )
         order = [options.labels.index(label) for label in kind.labels]
     return entries, {
@@ -294,11 +290,10 @@ def format_adapter(package):
       UserError: it has no adapters, holds more than adapters, layer norms and head, or
         its head is of another task type than those that `import_adapter` reads.
     """
-    problem = ""
+    problem, method = "", package.method
     if package.encoder_weights:
         problem = "weights of the encoder itself, such as " + package.encoder_weights[0]
     elif not package.adapter_size:
-        method = package.method
         problem = "no adapters but %s (`train_policy`=%s)"
         problem %= (method.description, method.text)
     elif not isinstance(package.task_type, (Classification, Regression)):

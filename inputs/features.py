@@ -167,9 +167,7 @@ def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=N
 def _log_example(example, tokens, values):
     tf.logging.info("*** Example ***")
     tf.logging.info("guid: %s", example.guid)
-    tf.logging.info(
-        "tokens: %s", " ".join(tokenization.printable_text(x) for x in tokens)
-    )
+    tf.logging.info("tokens: %s", " ".join(tokens))
     for name in _SEQUENCES:
         tf.logging.info("%s: %s", name, " ".join(map(str, values[name])))
     tf.logging.info("label: %s (id = %s)", example.label, values["label_ids"])

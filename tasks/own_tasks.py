@@ -188,13 +188,9 @@ def _check_metrics(task):
 
 def _make_split(values, name):
     has_label = name != "test" or values["test_labels"]
+    label = values["label"] if has_label else None
     return task_data.Split(
-        name,
-        values[name],
-        0,
-        values["text_a"],
-        values["text_b"],
-        values["label"] if has_label else None,
+        *(name, values[name], 0, values["text_a"], values["text_b"], label),
         has_header=values["header"],
         submission_file=SUBMISSION_FILE if name == "test" else "",
     )
