@@ -292,14 +292,21 @@ def make_parser(description, groups, flag_values):
 
 
 def run_program(main, description="", groups=None, flag_values=None):
-    """Runs a program on its command line, and exits.
+    """Runs a program on its command line, with its messages, and exits.
 
-    `main` is a function of `argv` that returns the exit status, or None for 0; without
-    `groups` it parses `argv` itself. See `print_help` for the other arguments.
+    `main` is a function of `argv` that returns the exit status, or None for 0. Without
+    `groups` it parses `argv`, and sets up messages, itself. See `print_help` for the
+    other arguments.
     """
+
+    def start(argv):
+        with reports_user_errors(flag_values):
+            console.start(flag_values.verbosity)
+            return main(argv)
+
     console.protect_standard_streams()
     tf.logging.set_verbosity(tf.logging.ERROR)  # The next line logs a warning.
     tf.disable_v2_behavior()
     if groups is None:
         sys.exit(main(sys.argv))
-    app.run(main, flags_parser=make_parser(description, groups, flag_values))
+    app.run(start, flags_parser=make_parser(description, groups, flag_values))

@@ -14,9 +14,8 @@ from absl import flags
 
 import command_line
 import glue_data
-from errors import UserError, reports_user_errors
+from errors import UserError
 from exchange import conversion
-from system import console
 from weights import base_model, package_conversion
 
 _BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
@@ -84,9 +83,7 @@ def define_flags(values):
     }
 
 
-@reports_user_errors(flags.FLAGS)
 def main(argv):
-    console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     _check_flags(values)
     output_dir, case = values.output_dir, values.do_lower_case

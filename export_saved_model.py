@@ -12,9 +12,7 @@ from absl import flags
 
 import command_line
 import glue_data
-from errors import reports_user_errors
 from serving import saved_model
-from system import console
 from tasks import own_tasks
 from weights import base_model
 
@@ -41,10 +39,8 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors(flags.FLAGS)
 def main(argv):
     """Exports the packages."""
-    console.start(flags.FLAGS.verbosity)
     values = flags.FLAGS
     names = base_model.BaseFiles._fields
     command_line.check_required(values, ["adapters", *names, "output"])

@@ -13,7 +13,6 @@ import system.startup  # noqa: F401  (before TensorFlow)
 from absl import flags
 
 import command_line
-from errors import reports_user_errors
 from inputs import encoder_fetch
 
 FLAGS = flags.FLAGS
@@ -27,7 +26,6 @@ def define_flags(flag_values):
     return {"Output": (output_dir,)}
 
 
-@reports_user_errors(FLAGS)
 def main(argv):
     command_line.check_required(FLAGS, ["output_dir"])
     package, status = encoder_fetch.MINILM, "already there, nothing fetched"

@@ -10,7 +10,7 @@ import system.startup  # noqa: F401  (before TensorFlow)
 from absl import flags
 
 import command_line
-from errors import UserError, reports_user_errors
+from errors import UserError
 from inputs import glue_fetch
 from tasks import own_tasks, task_data
 from tasks.classification import Classification
@@ -221,7 +221,6 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors(flags.FLAGS)
 def main(argv):
     command_line.check_required(flags.FLAGS, ["data_dir"])
     data_dir = flags.FLAGS.data_dir

@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
-from errors import UserError, reports_user_errors
+from errors import UserError
 from glue_data import GLUE_TASKS
 from system import files
 from system.wording import pluralize
@@ -116,7 +116,6 @@ def define_flags(flag_values):
     return {"Files": (output_dirs, path)}
 
 
-@reports_user_errors(flags.FLAGS)
 def main(argv):
     command_line.check_required(flags.FLAGS, ["output_dirs", "zip"])
     names = build_zip(flags.FLAGS.output_dirs, flags.FLAGS.zip)

@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 import command_line
 import glue_data
-from errors import UserError, reports_user_errors
+from errors import UserError
 from inputs import text_lines, text_rows
 from serving import predictor
-from system import console, files
+from system import files
 from tasks import own_tasks
 
 ROWS_LEFT_OUT = 2  # exit status
@@ -351,9 +351,7 @@ def run(values):
     return ROWS_LEFT_OUT if reader.num_bad else 0
 
 
-@reports_user_errors(flags.FLAGS)
 def main(argv):
-    console.start(flags.FLAGS.verbosity)
     return run(flags.FLAGS)
 
 

@@ -22,7 +22,7 @@ import tempfile
 from absl import flags
 
 import command_line
-from errors import UserError, reports_user_errors
+from errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -95,7 +95,6 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors(FLAGS)
 def main(argv):
     del argv
     command_line.check_required(FLAGS, [*_TEXTS, "data_dir"])

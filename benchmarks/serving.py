@@ -24,7 +24,6 @@ from absl import flags
 
 import command_line
 import modeling
-from errors import reports_user_errors
 from serving import saved_model
 from system import files
 from tasks.classification import Classification
@@ -207,7 +206,6 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors(FLAGS)
 def main(argv):
     """Writes the models, and prints their sizes and times."""
     command_line.check_required(FLAGS, _BASE)

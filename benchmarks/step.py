@@ -23,7 +23,6 @@ from absl import flags
 import command_line
 import modeling
 import optimization
-from errors import reports_user_errors
 from training import classifier, estimators, settings
 from training.estimator_compat import estimator
 from tuning import registry
@@ -380,7 +379,6 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors(FLAGS)
 def main(argv):
     tf.logging.set_verbosity(tf.logging.ERROR)
     estimators.keep_freed_memory()
