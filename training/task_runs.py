@@ -208,13 +208,17 @@ def write_predictions(estimator, run):
             submission,
         )
         if split.has_labels:
-            _score_test(estimator, run, split, predictions)
+            _score_test(run, split, predictions)
 
 
-def _score_test(estimator, run, split, predictions):
+def _score_test(run, split, predictions):
     """Scores a test set that has labels; writes `test_scores.json`."""
     scored = scoring.score(run, split, predictions)
-    step = int(estimator.get_variable_value(tf.GraphKeys.GLOBAL_STEP))
+    checkpoint = checkpoints.latest(run.settings.output_dir)
+    step = 0  # of a package or another checkpoint, as in evaluations
+    if checkpoint:
+        reader = checkpoints.Checkpoint(checkpoint)
+        step = int(reader.read_value(tf.GraphKeys.GLOBAL_STEP))
     run_text.log_scores(split, step, scored)
     record = {"task": run.task.name, "global_step": step, **_report_entries(scored)}
     _write_json(run, "test_scores.json", record)

@@ -13,6 +13,10 @@ for _module in pkgutil.iter_modules(tuning.__path__, "tuning."):
 DEFAULT = adapters.Adapters()  # the original's
 
 
+class UnknownMethodError(ValueError):
+    """No tuning method has the name."""
+
+
 def all_settings():
     """The `method.Setting`s of all methods, a list."""
     return [setting for cls in METHODS.values() for setting in cls.settings]
@@ -49,10 +53,10 @@ def from_entry(text, entry, num_layers):
 
 
 def find_class(text):
-    """The class of a method's text, and its argument."""
+    """The class of a method's text, and its argument; or an `UnknownMethodError`."""
     name, colon, argument = text.partition(":")
     if name not in METHODS or bool(colon) != bool(METHODS[name].argument):
-        raise ValueError(
+        raise UnknownMethodError(
             "there is no policy %.80r, there are %s"
             % (text, ", ".join(cls.form() for cls in METHODS.values()))
         )

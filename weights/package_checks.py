@@ -143,9 +143,11 @@ def parse_config(data, path):
         SCHEMA.check(config)
         modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
         _check_combinations(config)
-    except task_type.UnknownTypeError as error:
-        text = "%s: task.%s; use the version of the program that wrote it"
-        raise UserError(text % (path, error)) from None
+    except (task_type.UnknownTypeError, registry.UnknownMethodError) as error:
+        is_method = isinstance(error, registry.UnknownMethodError)
+        entry = "train_policy: " if is_method else "task."
+        text = "%s: %s%s; use the version of the program that wrote it"
+        raise UserError(text % (path, entry, error)) from None
     except ValueError as error:
         raise _damage_error(path, error) from None
     return {**dict.fromkeys(SCHEMA.optional), **config}

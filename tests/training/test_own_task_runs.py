@@ -112,6 +112,19 @@ def test_a_test_set_with_labels_is_scored(output):
     assert right == np.trace(results["confusion_matrix"])
 
 
+def test_a_test_set_with_labels_is_scored_with_a_package(output, base, folder):
+    again = folder / "again"
+    small_run.run(
+        task_config=str(folder / "kinds.json"),
+        output_dir=str(again),
+        adapters=str(output / "adapters"),
+        do_predict=True,
+        **base,
+    )
+    expected = read(output / "test_scores.json")
+    assert read(again / "test_scores.json") == {**expected, "global_step": 0}
+
+
 def test_the_package_carries_the_task(output, base, capfdbinary, folder):
     package = adapter_package.read(str(output / "adapters"))
     assert package.text_columns == ["said", None] and not package.takes_pairs

@@ -392,6 +392,10 @@ def test_a_version_to_come_is_told_apart_from_damage(folder):
     message = refused(folder, CONFIG)
     assert "damaged" not in message
     assert "version 2, this program reads 1" in message
+    forge(folder, lambda config: config.update(format_version=1, train_policy="lora"))
+    message = refused(folder, CONFIG)
+    assert "damaged" not in message
+    assert "train_policy" in message and "use the version of the program" in message
 
 
 def _changed(*path_and_value):
