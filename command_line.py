@@ -99,55 +99,45 @@ def define_settings(settings, flag_values):
     ]
 
 
+_TEXTS = {
+    "adapters": "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
+    "each task. NAME=FOLDER gives the task another name than the package has.",
+    "init_checkpoint": "Checkpoint of the base model, the path without endings, such "
+    "as .../bert_model.ckpt.",
+    "bert_config_file": "bert_config.json of the base model.",
+    "vocab_file": "vocab.txt of the base model.",
+}
+
+
 def define_package_flags(flag_values):
     """Defines the flags of adapter packages and their base model."""
+    adapters = DEFINE_path("adapters", _TEXTS["adapters"], flag_values, multiple=True)
+    return adapters, *define_base_flags(flag_values)
+
+
+def define_base_flags(flag_values):
+    """Defines the flags of a base model, in the order of `base_model.BaseFiles`."""
+    define = flag_definer(_TEXTS, flag_values)
     return (
-        DEFINE_path(
-            "adapters",
-            "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for each "
-            "task. NAME=FOLDER gives the task another name than the package has.",
-            flag_values,
-            multiple=True,
-        ),
-        *define_base_flags(flag_values),
-    )
-
-
-def define_task_configs(flag_values):
-    """Defines `--task_config` of programs that take several packages."""
-    return DEFINE_path(
-        "task_config",
-        "JSON file that describes the task of a package which does not name the "
-        "columns of its texts itself; once for each such task.",
-        flag_values,
-        multiple=True,
+        define(DEFINE_path, "init_checkpoint", has_checkpoint=True),
+        define(DEFINE_path, "bert_config_file"),
+        define(DEFINE_path, "vocab_file"),
     )
 
 
 def define_task_config(flag_values):
     """Defines `--task_config`."""
-    return DEFINE_path(
-        "task_config",
-        "In the place of --task_name: JSON file that describes a task of your own.",
-        flag_values,
-    )
+    about = "In the place of --task_name: JSON file that describes a task of your own."
+    return DEFINE_path("task_config", about, flag_values)
 
 
-def define_base_flags(flag_values):
-    """Defines the flags of a base model, in the order of `base_model.BaseFiles`."""
-    return (
-        DEFINE_path(
-            "init_checkpoint",
-            "Checkpoint of the base model, the path without endings, such as "
-            ".../bert_model.ckpt.",
-            flag_values,
-            has_checkpoint=True,
-        ),
-        DEFINE_path(
-            "bert_config_file", "bert_config.json of the base model.", flag_values
-        ),
-        DEFINE_path("vocab_file", "vocab.txt of the base model.", flag_values),
+def define_task_configs(flag_values):
+    """Defines `--task_config` of programs that take several packages."""
+    about = (
+        "JSON file that describes the task of a package which does not name the "
+        "columns of its texts itself; once for each such task."
     )
+    return DEFINE_path("task_config", about, flag_values, multiple=True)
 
 
 def refuse_positional_arguments(argv, arguments):

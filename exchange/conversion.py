@@ -87,11 +87,7 @@ def _digest_files(folder, names):
 
 
 def _already_converted(output_dir, record):
-    """Whether `output_dir` holds the conversion that `record` describes.
-
-    Raises:
-      UserError: it has other content.
-    """
+    """Whether `output_dir` holds the conversion `record`; refuses other content."""
     if not os.path.lexists(output_dir):
         return False
     if not os.path.isdir(output_dir):

@@ -139,11 +139,7 @@ def read_archive(folder):
 
 
 def _parse(record):
-    """The `Result` of a record.
-
-    Raises:
-      ValueError: names the entry that no result has.
-    """
+    """The `Result` of a record; a `ValueError` names the entry that no result has."""
     SCHEMA.check(record)
     for number, (name, entry) in enumerate(record["sets"]):
         schema.LINE.check(name, "sets[%d][0]" % number)

