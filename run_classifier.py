@@ -387,6 +387,7 @@ def _run(plan):
 
 
 def _run_process(argv):
+    # `main` reports errors itself, because this can end the process.
     with distribution.process_exit(FLAGS.distribution_strategy):
         main(argv)
 
