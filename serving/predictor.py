@@ -108,9 +108,8 @@ class Predictor:
     def add(self, package, known_tasks=None):
         """Adds the task of a package, see `multitask.read_package`; returns its name.
 
-        Raises:
-          UserError: the package is damaged, its base model, vocabulary or do_lower_case
-            differ from those of the other tasks, or its name is taken.
+        A `UserError` is raised if the name is taken, or base model, vocabulary or
+        do_lower_case differ from those of the other tasks.
         """
         found = multitask.read_package(package, known_tasks)
         adapter_package.check_fit(found, self._base.identity)

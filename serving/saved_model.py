@@ -50,11 +50,7 @@ def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
       frozen_dtype: dtype in which the base model's weights are stored, one of `DTYPES`.
       known_tasks: see `multitask.read_package`.
 
-    Returns the version's folder.
-
-    Raises:
-      UserError: something cannot be read, does not belong to the rest, or cannot be
-        written. `output` then has no new version.
+    Returns the version's folder. After a `UserError`, `output` has no new version.
     """
     folder = _next_version(output)
     content = _read(adapters, base, known_tasks)

@@ -25,9 +25,7 @@ def all_settings():
 def parse(text, settings, num_layers):
     """The `method.Method` of a text such as "full" or "top_k:2"; see `Method.parse`.
 
-    Raises:
-      ValueError: there is no such method, it has no such setting, or the model is too
-        small.
+    A `ValueError` is raised if there is no such method or setting of it.
     """
     cls, argument = find_class(text)
     for other in METHODS.values():

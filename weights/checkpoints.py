@@ -141,9 +141,8 @@ class Checkpoint:
     def check_values(self, remedy, names=None):
         """Reads tensors, all by default, so that damage is found before anything slow.
 
-        Raises:
-          UserError: the checksum of a tensor is wrong, its dtype is a floating dtype
-            other than float32, or a value is not finite. It ends with the remedy.
+        A `UserError` with the remedy is raised if a checksum is wrong, a floating dtype
+        is not float32, or a value is not finite.
         """
         names = set(self.shapes) if names is None else set(names)
         for name in sorted(names - self._checked):

@@ -247,9 +247,8 @@ def merge(folder, init_checkpoint, output):
     Checkpoints are given by their paths without file endings. Returns the
     `adapter_package.AdapterPackage` in `folder`.
 
-    Raises:
-      UserError: the package is damaged or does not fit the base model, a checkpoint
-        cannot hold it, or the output exists or cannot be written.
+    A `UserError` is raised if they do not fit each other, a checkpoint cannot hold the
+    package, or the output exists.
     """
     _check_output(output)
     package = adapter_package.read(folder)
