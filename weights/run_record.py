@@ -167,9 +167,12 @@ def _check_folder(output_dir):
             "`output_dir`=%s: %s is a file; give a folder, which need not exist"
             % (output_dir, path)
         )
-    path = os.path.join(output_dir, "eval")  # for the summaries of evaluations
+    path = os.path.join(output_dir, "eval")
     if tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path):
-        raise UserError("%s is a file, a folder of that name is needed: move it" % path)
+        raise UserError(
+            "%s is a file, and the summaries of evaluations go to a folder of that "
+            "name: move it away" % path
+        )
 
 
 def _check_no_checkpoint_is_left(output_dir):
