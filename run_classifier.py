@@ -371,14 +371,14 @@ def _run(plan):
             console.say("Without the adapters of layers %s", run.ablated)
         task_runs.log_data(run)
     model_fn = make_model_fn(plan)
-    diagnostics = run.diagnostics
+    diagnostics, results = run.diagnostics, {}
     if FLAGS.do_train:
-        diagnostics = task_runs.train(model_fn, run, plan.initial.step_reached)
+        diagnostics, results = task_runs.train(model_fn, run, plan.initial.step_reached)
     if not run.settings.is_chief:
         return
     estimator = estimators.make_estimator(model_fn, run.settings)
     if FLAGS.do_eval:
-        diagnostics = task_runs.evaluate(estimator, run, diagnostics)
+        diagnostics = task_runs.evaluate(estimator, run, diagnostics, results)
     if FLAGS.do_predict:
         task_runs.write_predictions(estimator, run)
     dev_steps.log_best(FLAGS.output_dir)

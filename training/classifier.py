@@ -10,7 +10,7 @@ import optimization
 from system import schema
 from tasks.classification import Classification
 from tasks.task_type import TaskType
-from training import batch_gradients, estimators
+from training import batch_gradients, estimators, scoring
 from training.estimator_compat import estimator
 from tuning import method as tuning_method
 from tuning import registry
@@ -220,7 +220,9 @@ def model_fn_builder(
             )
         with compiled:
             output = model(features, is_training=False)
-        return _inference_spec(mode, output, features, variant, warm_start())
+        # The variables of a training graph have their initial values.
+        scaffold_fn = None if tf.get_variable_scope().reuse else warm_start()
+        return _inference_spec(mode, output, features, variant, scaffold_fn)
 
     return model_fn
 
@@ -228,6 +230,7 @@ def model_fn_builder(
 def _inference_spec(mode, output, features, variant, scaffold_fn):
     """The `TPUEstimatorSpec` of evaluation or prediction."""
     if mode == estimator.ModeKeys.EVAL:
+        tf.add_to_collection(scoring.SCORES, output.probabilities)
         return estimator.tpu.TPUEstimatorSpec(
             mode=mode,
             loss=output.loss,

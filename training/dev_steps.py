@@ -6,14 +6,16 @@ it ends with the same weights as without, bit for bit.
 
 import json
 import os
+import time
 
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import text_lines
 from system import console, files, schema
-from training import scoring
-from weights import checkpoints, run_package, run_record
+from training import estimators, scoring
+from training.estimator_compat import estimator
+from weights import checkpoints, diagnosis, run_package, run_record
 
 HISTORY_NAME = "eval_steps.jsonl"
 BEST_FOLDER = "best"
@@ -33,9 +35,7 @@ _REMEDY = "delete the folder to select the best of the evaluations from now on"
 
 
 def stop_steps(eval_steps, step_reached, last_step):
-    """Steps after which training pauses, from the first after `step_reached` on."""
-    if not eval_steps:
-        return [last_step]
+    """Steps after which training on TPU stops for an evaluation."""
     first = (step_reached // eval_steps + 1) * eval_steps
     return [*range(first, last_step, eval_steps), last_step]
 
@@ -86,23 +86,77 @@ def is_due(run, step):
     return step not in [entry["global_step"] for entry in _read_history(run)]
 
 
-def evaluate(estimator, run, diagnostics):
-    """Evaluates the last checkpoint on the dev sets, and keeps it if it is the best."""
+class Evaluation(tf.train.CheckpointSaverListener):
+    """Evaluates after checkpoints, in the session of training, with its variables.
+
+    Attributes:
+      results: dict from a dev set's name to its `scoring.evaluate_split`, of the last
+        step; {} before.
+      stop_request: a `signals.StopRequest`, which ends an evaluation; set by `train`.
+    """
+
+    def __init__(self, model_fn, run, watch):
+        """Takes the arguments of `estimators.train`, and a `task_inputs.TaskRun`."""
+        self._model_fn, self._run, self._watch = model_fn, run, watch
+        self.eval_steps, self.results = run.dev_evaluation.eval_steps, {}
+
+    def begin(self):
+        run = self._run
+        params = {"batch_size": run.settings.eval_batch_size}
+        batches = [
+            run.inputs.make_input_fn(split, "eval")(params) for split in run.task.dev
+        ]
+        iterator = tf.data.Iterator.from_structure(
+            tf.data.get_output_types(batches[0]), tf.data.get_output_shapes(batches[0])
+        )
+        self._starts = [iterator.make_initializer(each) for each in batches]
+        # Metrics are variables of a replica, here the first.
+        replica = tf.distribute.ReplicaContext(tf.distribute.get_strategy(), 0)
+        with replica, tf.variable_scope(tf.get_variable_scope(), reuse=True):
+            spec = self._model_fn(
+                iterator.get_next(), None, estimator.ModeKeys.EVAL, params
+            ).as_estimator_spec()
+            metrics = {**spec.eval_metric_ops, "loss": tf.metrics.mean(spec.loss)}
+        self._values = {name: value for name, (value, _) in metrics.items()}
+        self._updates = [update for _, update in metrics.values()]
+        self._reset = tf.variables_initializer(
+            tf.get_collection(tf.GraphKeys.METRIC_VARIABLES)
+        )
+        (self._scores,) = tf.get_collection(scoring.SCORES)
+
+    def after_save(self, session, global_step_value):
+        run, step, started = self._run, global_step_value, time.monotonic()
+        if not is_due(run, step):
+            return
+        results = {}
+        for split, start in zip(run.task.dev, self._starts):
+            session.run([start, self._reset])
+            scores = []
+            for _ in range(scoring.count_batches(run, split)):
+                if self.stop_request.number is not None:
+                    return
+                scores.extend(session.run([self._scores, self._updates])[0])
+            result = {**session.run(self._values), "global_step": step}
+            scored = scoring.score(run, split, scoring.decode(run, split, scores))
+            results[split.name] = result, scored
+        record(run, results, self._watch)
+        if step == run.settings.num_train_steps:
+            self.results = results
+        self._watch.add_pause(time.monotonic() - started)
+
+
+def record(run, results, watch):
+    """Records `Evaluation.results`, and keeps the last checkpoint if it is the best."""
     entry: dict = {"sets": {}}
-    run = run._replace(plots=False)
-    for split in run.task.dev:
-        result, scored = scoring.evaluate_split(estimator, run, split)
-        entry["global_step"] = int(result.pop("global_step"))
-        entry["sets"][split.name] = {
-            **{name: float(value) for name, value in result.items()},
-            **scored.scores,
-        }
-    step = entry["global_step"]
-    for name, found in entry["sets"].items():
-        scores = ["%s %.4f" % (metric, found[metric]) for metric in run.task.metrics]
+    for name, (result, scored) in results.items():
+        values = {key: float(value) for key, value in result.items()}
+        entry["global_step"] = step = int(values.pop("global_step"))
+        entry["sets"][name] = {**values, **scored.scores}
+        scores = ["%s %.4f" % (key, scored.scores[key]) for key in run.task.metrics]
         console.say("  %s at step %d: %s", name, step, ", ".join(scores))
-    _write_summary(estimator.eval_dir(), run.task, entry)
+    _write_summary(run, entry)
     if run.dev_evaluation.keep_best:
+        diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
         _keep_if_best(run, entry, diagnostics)
     earlier = [other for other in _read_history(run) if other["global_step"] < step]
     lines = [json.dumps(each, sort_keys=True) for each in (*earlier, entry)]
@@ -126,13 +180,14 @@ def _read_history(run):
     return found
 
 
-def _write_summary(folder, task, entry):
-    """Writes the task's scores for TensorBoard, beside those of the Estimator."""
+def _write_summary(run, entry):
+    """Writes losses and scores for TensorBoard, where the Estimator writes them."""
+    folder = os.path.join(run.settings.output_dir, "eval")
+    estimators.prepare_summaries(folder, write_graph=False)
     writer = tf.summary.FileWriterCache.get(folder)
     summary = tf.Summary()
-    for split in task.dev:
-        for name in task.metrics:
-            score = entry["sets"][split.name][name]
+    for split in run.task.dev:
+        for name, score in entry["sets"][split.name].items():
             summary.value.add(tag=name + split.suffix, simple_value=score)
     writer.add_summary(summary, entry["global_step"])
     writer.flush()

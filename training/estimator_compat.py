@@ -32,6 +32,17 @@ def _init_run_config(config, tf_config):
     config._maybe_overwrite_session_config_for_distributed_training()
 
 
+class CheckpointHook(tf.train.CheckpointSaverHook):
+    """Writes checkpoints at the multiples of `eval_steps` too, unless that is 0."""
+
+    def __init__(self, *args, eval_steps, **kwargs):
+        super().__init__(*args, **kwargs)
+        is_due = self._timer.should_trigger_for_step
+        self._timer.should_trigger_for_step = lambda step: (
+            is_due(step) or (eval_steps and step % eval_steps == 0)
+        )
+
+
 class _Embedding:
     """Substitute for names that are only compared with or inherited from."""
 

@@ -13,7 +13,7 @@ import optimization
 from errors import UserError
 from system import disk, files
 from training import distribution, progress, signals
-from training.estimator_compat import estimator
+from training.estimator_compat import CheckpointHook, estimator
 from weights import checkpoints
 
 # Assertion text by which the TPU host call reports a loss or gradient.
@@ -142,10 +142,10 @@ def session_config(shards=1):
     return config
 
 
-def train(model_fn, settings, input_fn, watch, stop):
+def train(model_fn, settings, input_fn, watch, stop, evaluation=None):
     """Trains up to the step `stop`, on all devices and machines of a `settings.Run`.
 
-    `watch` is a `progress.ProgressHook`, the same for all parts of a run.
+    `watch` is a `progress.ProgressHook`, `evaluation` a `dev_steps.Evaluation`.
 
     Raises:
       UserError: the loss or a gradient was not finite.
@@ -162,9 +162,11 @@ def train(model_fn, settings, input_fn, watch, stop):
             if devices.cluster is None:
                 # The Estimator's saver hook would run before `watch` has the loss.
                 hooks.append(
-                    tf.train.CheckpointSaverHook(
+                    CheckpointHook(
                         settings.output_dir,
                         save_steps=settings.save_checkpoints_steps,
+                        eval_steps=evaluation.eval_steps if evaluation else 0,
+                        listeners=evaluation and [evaluation],
                         save_graph_def=settings.write_graph,
                     )
                 )
@@ -181,6 +183,8 @@ def train(model_fn, settings, input_fn, watch, stop):
             raise _divergence_error(settings.output_dir, watch) from None
 
     with signals.record_signal() as request:
+        if evaluation:
+            evaluation.stop_request = request
         distribution.run(
             devices.distribution_strategy,
             session_config(devices.shards),

@@ -54,7 +54,7 @@ class ProgressHook(estimator.SessionRunHook):
     """
 
     def __init__(self, settings, baseline_loss, skips_infinite=False, losses=()):
-        """Makes a hook, which is used in all parts of a run, between evaluations too.
+        """Makes a hook.
 
         Args:
           settings: a `settings.Run`.
@@ -115,6 +115,10 @@ class ProgressHook(estimator.SessionRunHook):
             self._bar.set_postfix_str(self._text(now), refresh=False)
         elif self._line_is_due(now):
             self._write_line(now)
+
+    def add_pause(self, seconds):
+        """Leaves the time of an evaluation out of the examples per second."""
+        self._started += seconds
 
     def _line_is_due(self, now):
         elapsed = now - self._last_line

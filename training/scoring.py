@@ -3,16 +3,18 @@
 import functools
 import itertools
 import math
-import os
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import features
 from system import wording
-from training import plots
 from weights import checkpoints
+
+# The graph collection of the scores that an evaluation computes, float32 [B, ...].
+SCORES = "scores"
 
 
 class SplitScores(NamedTuple):
@@ -26,43 +28,35 @@ class SplitScores(NamedTuple):
 
 
 def score(run, split, predictions):
-    """The `SplitScores` of `predict`; with `run.plots` it draws a matrix too."""
+    """The `SplitScores` of the predictions for a split."""
     task_type, names = run.task.type, run.task.metrics
     labels = task_type.read_labels(run.inputs.examples[split.name])
     baseline = task_type.predict_baseline(labels)
     predictions = task_type.parse_predictions(predictions)
-    report = task_type.report(labels, predictions)
-    if run.plots and "confusion_matrix" in report:
-        count = wording.pluralize(len(labels), "example")
-        name = run.result_name("confusion_matrix_%s.png" % split.name)
-        plots.confusion_matrix(
-            os.path.join(run.settings.output_dir, name),
-            "%s, %s: %s" % (run.task.title, split.name, count),
-            report["labels"],
-            report["confusion_matrix"],
-        )
     return SplitScores(
         task_type.score(names, labels, predictions),
         task_type.score(names, labels, baseline),
         labels,
         task_type.check_predictions(labels, predictions),
-        report,
+        task_type.report(labels, predictions),
     )
 
 
 def predict(estimator, run, split, kind):
-    """A list with one prediction per example, see `task_type.TaskType.decode`.
+    """A list with one prediction per example, see `decode`."""
+    count = run.inputs.write_features(split, kind).counts.features
+    predicted = estimator.predict(run.inputs.make_input_fn(split, kind))
+    scores = [each["probabilities"] for each in itertools.islice(predicted, count)]
+    assert len(scores) == count
+    return decode(run, split, scores)
+
+
+def decode(run, split, scores):
+    """Predictions from a list of features' scores, see `task_type.TaskType.decode`.
 
     A `UserError` is raised if one is not finite.
     """
-    inputs, examples = run.inputs, run.inputs.examples[split.name]
-    count = inputs.write_features(split, kind).counts.features
-    input_fn = inputs.make_input_fn(split, kind)
-    scores = [
-        each["probabilities"]
-        for each in itertools.islice(estimator.predict(input_fn), count)
-    ]
-    assert len(scores) == count
+    count, examples = len(scores), run.inputs.examples[split.name]
     finite = np.isfinite(scores).reshape(count, -1).all(axis=1)
     if not finite.all():
         raise UserError(
@@ -75,7 +69,7 @@ def predict(estimator, run, split, kind):
                 checkpoints.latest(run.settings.output_dir) or "`init_checkpoint`",
             )
         )
-    featurize = functools.partial(inputs.featurize, features.NOT_LOGGED)
+    featurize = functools.partial(run.inputs.featurize, features.NOT_LOGGED)
     return list(run.task.type.decode(examples, iter(scores), featurize))
 
 
@@ -85,9 +79,34 @@ def evaluate_split(estimator, run, split, name=None):
     Returns the Estimator's results, a dict, and a `SplitScores`. `name` is that of the
     folder for TensorBoard; None: the Estimator's default.
     """
-    input_fn, steps = run.inputs.make_input_fn(split, "eval"), None
+    input_fn = run.inputs.make_input_fn(split, "eval")
     if run.settings.devices.use_tpu:
-        count = run.inputs.write_features(split, "eval").counts.features
-        steps = math.ceil(count / run.settings.eval_batch_size)
-    result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
-    return result, score(run, split, predict(estimator, run, split, "eval"))
+        steps = count_batches(run, split)
+        result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
+        predictions = predict(estimator, run, split, "eval")
+    else:
+        hook = _ScoresHook()
+        result = estimator.evaluate(input_fn=input_fn, hooks=[hook], name=name)
+        predictions = decode(run, split, hook.scores)
+    return result, score(run, split, predictions)
+
+
+def count_batches(run, split):
+    """The number of batches in which a dev set is evaluated."""
+    count = run.inputs.write_features(split, "eval").counts.features
+    return math.ceil(count / run.settings.eval_batch_size)
+
+
+class _ScoresHook(tf.train.SessionRunHook):
+    """Collects the scores of an evaluation, whose forward pass computes them anyway."""
+
+    def begin(self):
+        (self._fetch,), self.scores = tf.get_collection(SCORES), []
+
+    def before_run(self, run_context):
+        del run_context
+        return tf.train.SessionRunArgs(self._fetch)
+
+    def after_run(self, run_context, run_values):
+        del run_context
+        self.scores.extend(run_values.results)

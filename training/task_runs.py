@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from inputs import features
 from system import console, disk, files, wording
 from tasks import data_report, submission_file
-from training import dev_steps, estimators, progress, run_text, scoring
+from training import dev_steps, estimators, plots, progress, run_text, scoring
 from weights import checkpoints, diagnosis, run_package, run_record
 
 
@@ -30,7 +30,7 @@ def train(model_fn, run, step_reached=None):
     """Trains up to the last step, unless it has been reached, and writes the package.
 
     `step_reached` is that of the last checkpoint in `output_dir`, or None. Returns the
-    `diagnosis.Diagnostics` of the trained weights.
+    `diagnosis.Diagnostics` of the trained weights, and `dev_steps.Evaluation.results`.
     """
     settings, task = run.settings, run.task
     labels = task.type.read_labels(run.inputs.examples[task.train.name])
@@ -44,15 +44,21 @@ def train(model_fn, run, step_reached=None):
         losses=losses,
     )
 
-    def evaluate_step():
+    def evaluate_checkpoint():
         estimator = estimators.make_estimator(model_fn, settings)
         estimators.prepare_summaries(estimator.eval_dir(), write_graph=False)
-        diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
-        dev_steps.evaluate(estimator, run, diagnostics)
+        found = {
+            split.name: scoring.evaluate_split(estimator, run, split)
+            for split in task.dev
+        }
+        dev_steps.record(run, found, watch)
+        return found
 
-    if dev_steps.is_due(run, step_reached):
-        evaluate_step()
-    if step_reached is not None and step_reached >= settings.num_train_steps:
+    results, is_complete = {}, (step_reached or 0) >= settings.num_train_steps
+    is_due = dev_steps.is_due(run, step_reached)
+    if is_due and (is_complete or settings.devices.use_tpu):
+        results = evaluate_checkpoint()
+    if is_complete:
         console.say(
             "Training in %s has already reached step %d of %d: nothing to train",
             settings.output_dir,
@@ -63,19 +69,19 @@ def train(model_fn, run, step_reached=None):
         if diagnostics.training is None:
             diagnostics = diagnostics._replace(training=watch.diagnose())
         if tf.io.gfile.exists(run_package.package_folder(settings.output_dir)):
-            return diagnostics
+            return diagnostics, results
     else:
-        _train_from(step_reached, model_fn, run, watch, evaluate_step)
+        results = _train_from(step_reached, model_fn, run, watch, evaluate_checkpoint)
         diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
         for warning in diagnostics.warnings:
             console.warn("%s", warning)
     if settings.is_chief:
         run_record.write_diagnostics(settings.output_dir, diagnostics)
         run_package.write(settings.output_dir, run.package, diagnostics)
-    return diagnostics
+    return diagnostics, results
 
 
-def _train_from(step_reached, model_fn, run, watch, evaluate_step):
+def _train_from(step_reached, model_fn, run, watch, evaluate_checkpoint):
     settings, split = run.settings, run.task.train
     input_fn = run.inputs.make_input_fn(split, "train")
     run_text.log_training(settings, len(run.inputs.examples[split.name]), run.training)
@@ -91,10 +97,14 @@ def _train_from(step_reached, model_fn, run, watch, evaluate_step):
         _warn_of_space(settings)
         estimators.prepare_summaries(settings.output_dir, settings.write_graph)
     every, last = run.dev_evaluation.eval_steps, settings.num_train_steps
-    for stop in dev_steps.stop_steps(every, step_reached or 0, last):
-        estimators.train(model_fn, settings, input_fn, watch, stop)
-        if every:
-            evaluate_step()
+    if every and settings.devices.use_tpu:
+        for stop in dev_steps.stop_steps(every, step_reached or 0, last):
+            estimators.train(model_fn, settings, input_fn, watch, stop)
+            results = evaluate_checkpoint()
+        return results
+    evaluation = dev_steps.Evaluation(model_fn, run, watch) if every else None
+    estimators.train(model_fn, settings, input_fn, watch, last, evaluation)
+    return evaluation.results if every else {}
 
 
 def _warn_of_space(settings):
@@ -118,11 +128,12 @@ def _warn_of_space(settings):
     )
 
 
-def evaluate(estimator, run, diagnostics):
+def evaluate(estimator, run, diagnostics, results):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
-    Returns the `diagnosis.Diagnostics`, with the warnings of the evaluation unless
-    adapters are ablated.
+    `results` are those of `train`; if {}, the last checkpoint is evaluated. Returns the
+    `diagnosis.Diagnostics`, with the warnings of the evaluation unless adapters are
+    ablated.
     """
     task = run.task
     lines: dict[str, Any] = {}
@@ -131,7 +142,10 @@ def evaluate(estimator, run, diagnostics):
     folder = run.result_name("")[1:] or None  # for TensorBoard
     estimators.prepare_summaries(estimator.eval_dir(folder), write_graph=False)
     for split in task.dev:
-        result, scored = scoring.evaluate_split(estimator, run, split, folder)
+        if split.name in results:
+            result, scored = results[split.name]
+        else:
+            result, scored = scoring.evaluate_split(estimator, run, split, folder)
         step = lines["global_step"] = result.pop("global_step")
         for key, value in [*result.items(), *scored.scores.items()]:
             lines[key + split.suffix] = value
@@ -140,6 +154,7 @@ def evaluate(estimator, run, diagnostics):
             **{key: float(value) for key, value in result.items()},
         }
         run_text.log_scores(split, step, scored)
+        _draw_matrix(run, split, scored)
         if scored.diagnosis:
             scores = [
                 "%s %.4f (baseline: %.4f)" % (name, score, scored.baseline[name])
@@ -161,6 +176,19 @@ def _report_entries(scored):
         "baseline": scored.baseline,
         **scored.report,
     }
+
+
+def _draw_matrix(run, split, scored):
+    """Draws the confusion matrix of a classification, with `run.plots`."""
+    if not run.plots or "confusion_matrix" not in scored.report:
+        return
+    path = os.path.join(
+        run.settings.output_dir, run.result_name("confusion_matrix_%s.png" % split.name)
+    )
+    count = wording.pluralize(len(scored.labels), "example")
+    title = "%s, %s: %s" % (run.task.title, split.name, count)
+    report = scored.report
+    plots.confusion_matrix(path, title, report["labels"], report["confusion_matrix"])
 
 
 def _write_results(run, step, lines, report, diagnostics):
@@ -220,6 +248,7 @@ def _score_test(run, split, predictions):
         reader = checkpoints.Checkpoint(checkpoint)
         step = int(reader.read_value(tf.GraphKeys.GLOBAL_STEP))
     run_text.log_scores(split, step, scored)
+    _draw_matrix(run, split, scored)
     record = {"task": run.task.name, "global_step": step, **_report_entries(scored)}
     _write_json(run, "test_scores.json", record)
 

@@ -10,7 +10,8 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from tests import small_run
-from training import dev_steps
+from tests.places import ROOT
+from training import classifier, dev_steps
 from training import settings as run_settings
 from weights import adapter_package, checkpoints, run_package
 
@@ -50,13 +51,11 @@ def weights(prefix):
     }
 
 
-def test_where_training_pauses():
-    assert dev_steps.stop_steps(0, 3, 7) == [7]
+def test_where_training_on_tpu_stops():
     assert dev_steps.stop_steps(3, 0, 7) == [3, 6, 7]
     assert dev_steps.stop_steps(3, 3, 7) == [6, 7]
     assert dev_steps.stop_steps(3, 4, 6) == [6]
     assert dev_steps.stop_steps(9, 0, 7) == [7]
-    assert dev_steps.stop_steps(7, 0, 7) == [7]
 
 
 def test_the_training_is_the_same_as_without(model, output, tmp_path):
@@ -70,6 +69,37 @@ def test_the_training_is_the_same_as_without(model, output, tmp_path):
     packages = [adapter_package.read(str(f / "adapters")) for f in (tmp_path, output)]
     assert packages[0].config["weights"] == packages[1].config["weights"]
     assert packages[1].config["selection"] is None
+
+
+def test_one_model_evaluates_all_dev_sets(tmp_path, model, monkeypatch, capsys):
+    built, create_model = [], classifier.create_model
+
+    def count(*args, **kwargs):
+        built.append("train" if args[1] else "eval")
+        return create_model(*args, **kwargs)
+
+    given = {
+        **model,
+        "task_name": "MNLI",
+        "data_dir": os.path.join(ROOT, "tests", "data", "glue", "MNLI"),
+        "train_batch_size": 2,
+        "eval_batch_size": 3,
+        "num_train_epochs": 1.0,
+        "output_dir": str(tmp_path),
+        "do_eval": True,
+    }
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "create_model", count)
+        small_run.run(eval_steps=1, plots=True, **given)
+    assert built == ["train", "eval"]
+    assert capsys.readouterr().err.count("Trained steps 0 to 3") == 1
+    assert [entry["global_step"] for entry in history(tmp_path)] == [1, 2, 3]
+    assert len(list(tmp_path.glob("confusion_matrix_*.png"))) == 2
+    # The checkpoint is evaluated again.
+    results = (tmp_path / "eval_results.txt").read_bytes()
+    (tmp_path / "eval_results.txt").unlink()
+    small_run.run(**{**given, "do_train": False})
+    assert (tmp_path / "eval_results.txt").read_bytes() == results
 
 
 def test_every_evaluation_is_written_down(output):

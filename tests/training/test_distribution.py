@@ -77,6 +77,7 @@ def test_two_devices_train_as_one(tmp_path, setting, one, two_cpus, monkeypatch)
     two = tmp_path / "two"
     small_run.run(
         do_eval=True,
+        eval_steps=6,
         output_dir=str(two),
         distribution_strategy="mirrored",
         # On one device they change nothing: test_computation.py.

@@ -1,5 +1,6 @@
 """A signal stops training with a checkpoint, and other work with one line."""
 
+import json
 import os
 import queue
 import signal
@@ -13,7 +14,7 @@ from tensorflow_estimator.python.estimator.tpu import tpu_estimator
 import errors
 from inputs import feature_cache
 from system import console
-from training import progress, signals
+from training import dev_steps, progress, scoring, signals
 
 STATUS = {number: 128 + number for number in signals.STOP_SIGNALS}
 
@@ -79,6 +80,22 @@ def test_training_stops_with_a_checkpoint_and_resumes(settings, monkeypatch, cap
     assert "from step 9" in capsys.readouterr().err
     assert tf.train.latest_checkpoint(output).endswith("model.ckpt-12")
     assert {"adapters", "eval_results.txt"} <= set(os.listdir(output))
+
+
+def test_a_signal_ends_an_evaluation(settings, monkeypatch, capsys):
+    settings = {**settings, "do_train": True, "eval_steps": 4}
+    history = os.path.join(settings["output_dir"], dev_steps.HISTORY_NAME)
+    with monkeypatch.context() as patched:
+        send_in(patched, scoring, "count_batches", signal.SIGTERM)
+        with pytest.raises(SystemExit) as ended:
+            small_run.run(**settings)
+    assert ended.value.code == STATUS[signal.SIGTERM]
+    assert "SIGTERM: stopped after step 4 of 12" in capsys.readouterr().err
+    assert not os.path.exists(history)
+    small_run.run(**settings)
+    with open(history) as lines:
+        steps = [json.loads(line)["global_step"] for line in lines]
+    assert steps == [4, 8, 12]
 
 
 def test_other_work_ends_with_one_line(settings, monkeypatch, capsys):
