@@ -16,12 +16,12 @@ import functools
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from model import activations, configuration, gradients, random_seeds
+from model import activations, configuration, gradients, initializers, random_seeds
 
 # The original's modeling.py has these names.
 BertConfig = configuration.BertConfig
@@ -90,6 +90,7 @@ class BertModel:
             adapter_fn = get_adapter(adapter_fn)
             hooks = (AdapterHooks(adapter_fn),) if adapter_fn else ()
             self._options = options._replace(layer_hooks=lambda index: hooks)
+        self._layers = {}  # `_EncoderLayer`s by what they compute
 
         B, S = get_shape_list(input_ids, expected_rank=2)
         if input_mask is None:
@@ -136,27 +137,16 @@ class BertModel:
 
     def _encoder_layer(self, index, hidden):
         config, options = self._config, self._options
-        fixed = [self._mask_scores]
+        seeds = None
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
             # Drawn outside of the layer: recomputing it drops the same elements.
-            fixed.append(random_seeds.step_seeds(3))
+            seeds = random_seeds.step_seeds(3)
         is_last = index == config.num_hidden_layers - 1
-
-        def layer(hidden, mask_scores, seeds=None):
-            return transformer_layer(
-                hidden[:, :1] if is_last and options.pooled_output_only else hidden,
-                hidden,
-                mask_scores,
-                config,
-                options,
-                options.layer_hooks(index),
-                seeds=seeds,
-            )
-
-        with tf.variable_scope("layer_%d" % index) as scope:
-            if options.recompute_activations:
-                return _recompute(layer, scope, hidden, *fixed)
-            return layer(hidden, *fixed)
+        key = options.layer_hooks(index), is_last and options.pooled_output_only
+        if key not in self._layers:
+            self._layers[key] = _EncoderLayer(config, options, *key)
+        with tf.variable_scope("layer_%d" % index):
+            return self._layers[key](hidden, self._mask_scores, seeds)
 
     def get_pooled_output(self):
         """Float [B, H]: the first position of the last layer, dense and tanh."""
@@ -247,8 +237,9 @@ def feedforward_adapter(
     def projection(index, n_in, n_out):
         name, collections = "weights%d" % index, (ADAPTERS,)
         weights = normal_variable(name, [n_in, n_out], init_scale, collections)
-        name, zeros = "biases%d" % index, tf.zeros_initializer()
-        return weights, get_variable(name, [1, n_out], zeros, collections)
+        bias = "biases%d" % index
+        zeros = initializers.zeros
+        return weights, get_variable(bias, [1, n_out], zeros, collections)
 
     def bottleneck(x, down, down_bias, up, up_bias):
         inner = activation(tf.matmul(x, down) + down_bias)
@@ -297,7 +288,7 @@ def normal_variable(name, shape, stddev, collections=()):
     Its values follow from the graph's seed, if there is one, and the variable's name.
     """
     seed = random_seeds.variable_seed(name)
-    initializer = tf.truncated_normal_initializer(stddev=stddev, seed=seed)
+    initializer = initializers.TruncatedNormal(stddev, seed)
     return get_variable(name, shape, initializer, collections)
 
 
@@ -337,25 +328,34 @@ def apply_weights(function, x, *weights):
 
 
 class VariableInfo(NamedTuple):
-    """What is known about a variable before a model is built."""
+    """What is known about a variable before it is created."""
 
     shape: list[int]
     collection: str  # one of `TRAINED_COLLECTIONS`, or `OTHER`
+    arguments: dict[str, Any] | None = None  # of `tf.get_variable`, beside these
 
 
-def record_variables(build):
-    """The variables that a function creates: dict from name to `VariableInfo`."""
-    recorded = {}
+_RECORDED = ("dtype", "initializer", "trainable", "collections", "aggregation")
 
-    def record(getter, name, shape, collections, **kwargs):
-        del getter, kwargs
-        (collection,) = set(TRAINED_COLLECTIONS).intersection(collections) or {OTHER}
-        recorded[name] = VariableInfo(tf.TensorShape(shape).as_list(), collection)
-        return tf.placeholder(tf.float32, shape)
 
-    with tf.Graph().as_default(), tf.variable_scope("", custom_getter=record):
-        build()
-    return recorded
+def _recording_getter(recorded):
+    """A custom getter that notes variables.
+
+    `recorded` is a dict from name to `VariableInfo` and variable. Within a function,
+    variables are created outside of it.
+    """
+
+    def get(getter, name, shape, **kwargs):
+        with tf.init_scope():
+            variable = getter(name, shape, **kwargs)
+        collections = set(TRAINED_COLLECTIONS).intersection(kwargs["collections"] or ())
+        (collection,) = collections or {OTHER}
+        arguments = {key: kwargs[key] for key in _RECORDED}
+        shape = tf.TensorShape(shape).as_list()
+        recorded[name] = VariableInfo(shape, collection, arguments), variable
+        return variable
+
+    return get
 
 
 def encoder_variables(config, layer_hooks):
@@ -376,11 +376,11 @@ def encoder_variables(config, layer_hooks):
 def _one_layer_variables(sizes, hooks):
     config = BertConfig(**dict(zip(CONFIG_SIZES, sizes)))
     config.num_hidden_layers = 1
-    options = Options(layer_hooks=lambda index: hooks)
-    ids = [[0]]
-    return record_variables(
-        lambda: BertModel(config, False, tf.constant(ids), options=options)
-    )
+    options, recorded = Options(layer_hooks=lambda index: hooks), {}
+    getter = _recording_getter(recorded)
+    with tf.Graph().as_default(), tf.variable_scope("", custom_getter=getter):
+        BertModel(config, False, tf.constant([[0]]), options=options)
+    return {name: info for name, (info, _) in recorded.items()}
 
 
 def base_name(variable):
@@ -429,26 +429,23 @@ def dropout(input_tensor, dropout_prob, seed=None):
     )
 
 
-def _recompute(layer, scope, hidden, *fixed):
-    """Calls a layer, and recomputes it in the backward pass.
+def _recompute(layer, hidden, weights, *fixed):
+    """Calls a function of hidden states, a list of weights, and fixed inputs.
 
-    Only its inputs are kept in memory (Chen et al., 2016, arXiv:1604.06174). `fixed`
-    are inputs that need no gradient; `scope` is the layer's variable scope.
+    It is called again in the backward pass; only its inputs are kept in memory (Chen et
+    al., 2016, arXiv:1604.06174).
     """
-    output = layer(hidden, *fixed)
-    # Frozen variables get gradients too, which are never computed.
-    variables = tf.trainable_variables(re.escape(scope.name) + "/")
 
     def gradient(dy):
         # Delay recomputation until dy is available, or common-subexpression elimination
         # merges it with the forward pass.
         with tf.control_dependencies([dy]):
             again = tf.identity(hidden)
-        with tf.variable_scope(scope, reuse=True):
-            recomputed = layer(again, *fixed)
-        return tf.gradients(recomputed, [again, *variables], dy, stop_gradients=again)
+        recomputed = layer(again, weights, *fixed)
+        return tf.gradients(recomputed, [again, *weights], dy, stop_gradients=again)
 
-    return gradients.override_gradient(output, [hidden, *variables], gradient)
+    output = layer(hidden, weights, *fixed)
+    return gradients.override_gradient(output, [hidden, *weights], gradient)
 
 
 def _normalize(x, beta, gamma):
@@ -481,7 +478,7 @@ def layer_norm(input_tensor, name=None):
     shape = input_tensor.shape[-1:]
     collections = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
     with tf.variable_scope(name or "LayerNorm"):
-        beta = get_variable("beta", shape, tf.zeros_initializer(), collections)
+        beta = get_variable("beta", shape, initializers.zeros, collections)
         gamma = get_variable("gamma", shape, tf.ones_initializer(), collections)
         weights = (tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma))
         return apply_weights(_normalize, input_tensor, *weights)
@@ -498,6 +495,10 @@ class Options(NamedTuple):
     # Compute the last layer at the first position only, on which alone the pooled
     # output depends. Saves 10/12 of the layer's products, on any device.
     pooled_output_only: bool = False
+    # Compile the encoder's layers with XLA.
+    compile_layers: bool = False
+    # Of a variable's name and collection, whether it gets a gradient.
+    trains: Callable[[str, str], bool] = lambda name, collection: True
     # From a layer's index to the `LayerHooks` of a tuning method; None: `adapter_fn`.
     layer_hooks: Callable[[int], Sequence[LayerHooks]] | None = None
 
@@ -512,7 +513,7 @@ def _linear(x, n_out, initializer_range, name, precision, hooks=()):
     n_in = get_shape_list(x, expected_rank=2)[1]
     with tf.variable_scope(name):
         kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
-        bias = get_variable("bias", [n_out], tf.zeros_initializer())
+        bias = get_variable("bias", [n_out], initializers.zeros)
         product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
         output = apply_weights(_add_bias, product, tf.cast(bias, precision))
         for hook in hooks:
@@ -732,6 +733,104 @@ def attention(queries_from, hidden, mask_scores, config, options, hooks=(), seed
     probs = dropout(probs, config.attention_probs_dropout_prob, seed)
     context = tf.matmul(tf.cast(probs, options.precision), value)  # [B, N, F, D]
     return tf.reshape(tf.transpose(context, [0, 2, 1, 3]), [-1, H])
+
+
+class _EncoderLayer:
+    """The function that several layers of an encoder compute of their own weights.
+
+    It is traced once: building, optimizing and compiling a graph takes the time of one
+    layer, whatever their number.
+    """
+
+    def __init__(self, config, options, hooks, first_only):
+        """Takes the `LayerHooks`, and whether only the first position is computed."""
+        self._arguments = (config, options, hooks)
+        self._first_only = first_only
+        self._weights = None  # dict from name in the layer to `VariableInfo`
+        self._functions = {}  # by which of the weights are trained
+
+    def __call__(self, hidden, mask_scores, seeds):
+        """Creates the variables of the current scope's layer, and computes the layer.
+
+        Args:
+          hidden: float [B, T, H].
+          mask_scores: float [B, 1, 1, T], added to the attention scores.
+          seeds: int32 [3, 2], for dropout; None: there is none.
+
+        Returns:
+          Float [B, T, H], or [B, 1, H].
+        """
+        scope = tf.get_variable_scope().name + "/"
+        if self._weights is None:
+            recorded = self._record_variables(hidden, mask_scores, seeds)
+            variables = [variable for _, variable in recorded.values()]
+            self._weights = {
+                name.removeprefix(scope): info for name, (info, _) in recorded.items()
+            }
+        else:
+            variables = [
+                _create_variable(name, info) for name, info in self._weights.items()
+            ]
+        weights = list(map(tf.convert_to_tensor, variables))
+        fixed = [mask_scores] if seeds is None else [mask_scores, seeds]
+        options = self._arguments[1]
+        trained = tuple(
+            options.trains(scope + name, info.collection)
+            for name, info in self._weights.items()
+        )
+        if trained not in self._functions:
+            self._functions[trained] = tf.function(
+                functools.partial(self._compute, trained),
+                autograph=False,
+                jit_compile=options.compile_layers or None,
+            )
+        function = self._functions[trained]
+        if options.recompute_activations:
+            return _recompute(function, hidden, weights, *fixed)
+        return function(hidden, weights, *fixed)
+
+    def _record_variables(self, hidden, mask_scores, seeds):
+        """Creates the variables of the first layer, see `_recording_getter`."""
+        recorded = {}
+
+        def run():
+            scope = tf.get_variable_scope()
+            with tf.variable_scope(scope, custom_getter=_recording_getter(recorded)):
+                self._transformer_layer(hidden, mask_scores, seeds)
+
+        tf.function(run, autograph=False).get_concrete_function()
+        return recorded
+
+    def _compute(self, trained, hidden, weights, mask_scores, seeds=None):
+        # XLA would compute gradients that nobody needs.
+        given = {
+            name: weight if is_trained else tf.stop_gradient(weight)
+            for name, weight, is_trained in zip(self._weights, weights, trained)
+        }
+
+        def get_given(getter, name, *args, **kwargs):
+            return given[name]
+
+        root = tf.VariableScope(reuse=False)
+        with tf.variable_scope(root, custom_getter=get_given):
+            return self._transformer_layer(hidden, mask_scores, seeds)
+
+    def _transformer_layer(self, hidden, mask_scores, seeds):
+        queries_from = hidden[:, :1] if self._first_only else hidden
+        return transformer_layer(
+            queries_from, hidden, mask_scores, *self._arguments, seeds=seeds
+        )
+
+
+def _create_variable(name, info):
+    """Creates a recorded variable in the current scope."""
+    arguments = dict(info.arguments)
+    initializer = arguments["initializer"]
+    if isinstance(initializer, initializers.TruncatedNormal):
+        # Recorded for one layer, the seed is another in each.
+        seed = random_seeds.variable_seed(name)
+        arguments["initializer"] = initializer._replace(seed=seed)
+    return tf.get_variable(name, info.shape, **arguments)
 
 
 def get_shape_list(tensor, expected_rank=None, name=None):

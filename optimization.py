@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
+from model import initializers
 from tuning import registry
 
 WEIGHT_DECAY = 0.01
@@ -91,7 +92,7 @@ def state_variable(
         trainable=False,
         use_resource=use_resource,
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
-        initializer=initializer or tf.zeros_initializer(),
+        initializer=initializer or initializers.zeros,
     )
 
 
@@ -162,13 +163,16 @@ def build_train_step(
         gradients = dense_gradients(loss, variables)
     gradients = mean_of_replicas(gradients)
     gradient_norm = tf.global_norm(gradients)
-    gradients, _ = tf.clip_by_global_norm(gradients, CLIP_NORM, use_norm=gradient_norm)
+    clip = CLIP_NORM / tf.maximum(gradient_norm, CLIP_NORM)
+    if use_tpu:
+        gradients = [gradient * clip for gradient in gradients]
     adam = optimizer = AdamWeightDecayOptimizer(
         learning_rate=learning_rate,
         weight_decay_rate=WEIGHT_DECAY,
         adapter_weight_decay_rate=ADAPTER_WEIGHT_DECAY,
         exclude_from_weight_decay=NO_WEIGHT_DECAY,
         bias_correction=bias_correction,
+        gradient_scale=1.0 if use_tpu else clip,
         # A core of a TPU does not know the gradients of the others.
         is_finite=None if use_tpu else tf.math.is_finite(gradient_norm),
     )
@@ -242,6 +246,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         exclude_from_weight_decay=None,
         name="AdamWeightDecayOptimizer",
         bias_correction=False,
+        gradient_scale=1.0,
         is_finite=None,
     ):
         """Stores the settings.
@@ -258,6 +263,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           name: name scope of the update.
           bias_correction: divide the moments by 1 - beta^t in update t (Kingma and Ba,
             algorithm 1). The variable `UPDATES` holds t; skipped steps do not count.
+          gradient_scale: float scalar by which gradients are multiplied.
           is_finite: bool scalar tensor, whether the gradients are finite; None:
             computed from their global norm.
         """
@@ -271,6 +277,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         self.exclude_from_weight_decay = exclude_from_weight_decay or ()
         self.is_finite = is_finite  # a tensor once gradients are applied
         self.bias_correction = bias_correction
+        self.gradient_scale = gradient_scale
 
     def apply_gradients(self, grads_and_vars, global_step=None, name=None):
         """Updates each variable that has a gradient; ignores `global_step`.
@@ -319,7 +326,9 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             "beta2": if_finite(self.beta_2, 1.0),
             "epsilon": tf.convert_to_tensor(epsilon),
         }
-        taken_rate, taken_scale = taken * self.learning_rate, taken * scale
+        taken_rate = taken * self.learning_rate
+        # A scale of a norm that is not finite is not finite.
+        taken_scale = if_finite(self.gradient_scale * scale, 0.0)
         for gradient, variable in grads_and_vars:
             base_name = modeling.base_name(variable)
             decay = self._decay_rate(base_name, adapters)

@@ -106,8 +106,8 @@ _TEXTS = {
     "new GPUs and CPUs with AMX or AVX512-BF16; float16, with loss scaling, on older "
     "GPUs. Adapters, layer norms, head, softmax, loss, optimizer and checkpoints stay "
     "float32.",
-    "xla": "Compile the step with XLA, on GPU; dynamic padding then pads to multiples "
-    "of %d, so that few shapes are compiled." % XLA_LENGTHS,
+    "xla": "Compile the encoder's layers with XLA; auto: on GPU. Dynamic padding then "
+    "pads to multiples of %d, so that few shapes are compiled." % XLA_LENGTHS,
     "gradient_accumulation_steps": "Parts of a training batch that are computed one "
     "after the other: less memory, the same update.",
     "recompute_activations": "Recompute activations in the backward pass from each "
@@ -174,7 +174,7 @@ FLAG_GROUPS = {
     ),
     "Speed and memory": (
         _define(_enum, "precision", "float32", [*classifier.PRECISIONS]),
-        _define(_bool, "xla", False),
+        _define(_enum, "xla", "auto", classifier.XLA),
         _define(_integer, "gradient_accumulation_steps", 1),
         _define(_bool, "recompute_activations", False),
     ),
@@ -249,7 +249,8 @@ def make_plan():
     given = given._replace(run=run_settings)
     variant = run_checks.make_variant(given, task, config, package)
     initial = run_checks.check_model(given, task, config, tokenizer, package, variant)
-    inputs = given.data._replace(length_multiple=XLA_LENGTHS if FLAGS.xla else 1)
+    is_compiled = given.computation.compile_layers
+    inputs = given.data._replace(length_multiple=XLA_LENGTHS if is_compiled else 1)
     run = task_inputs.TaskRun(
         task=task,
         inputs=task_inputs.TaskInputs(task, examples, tokenizer, inputs, run_settings),

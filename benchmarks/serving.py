@@ -124,9 +124,8 @@ def write_single(folder, package):
             use_one_hot_embeddings=False,
             variant=classifier.Variant(method=package.method),
         )
-        variables = tf.global_variables()
-        feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
-        session.run([v.initializer for v in variables], feed)
+        for variable in tf.global_variables():
+            variable.load(values[variable.op.name], session)
         outputs = {"scores": output.probabilities}
         tf.saved_model.simple_save(session, folder, inputs, outputs)
     return folder

@@ -41,7 +41,7 @@ _TEXTS = {
     "seq_length": "Word pieces of each example.",
     "adapter_size": "Width of the adapters' bottleneck.",
     "precision": "Of products with frozen weights.",
-    "xla": "Compile the step.",
+    "xla": "As in run_classifier.py.",
     "recompute_activations": "As in run_classifier.py.",
     "gradient_accumulation_steps": "As in run_classifier.py.",
     "shards": "Intra-batch shards; as in training if not given.",
@@ -150,7 +150,7 @@ def shards():
     if FLAGS.shards is not None:
         return FLAGS.shards
     rows = FLAGS.batch_size // FLAGS.gradient_accumulation_steps
-    return 1 if FLAGS.xla else estimators.cpu_shards([rows])
+    return 1 if FLAGS.xla == "true" else estimators.cpu_shards([rows])
 
 
 def read_method(text, num_layers):
@@ -366,7 +366,7 @@ def define_flags(flag_values):
             define(integer, "seq_length", 128),
             define(integer, "adapter_size", 64),
             define(flags.DEFINE_enum, "precision", "float32", [*classifier.PRECISIONS]),
-            define(switch, "xla", False),
+            define(flags.DEFINE_enum, "xla", "auto", classifier.XLA),
             define(switch, "recompute_activations", False),
             define(integer, "gradient_accumulation_steps", 1),
             define(integer, "shards", None, lower_bound=1),

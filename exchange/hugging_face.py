@@ -132,14 +132,14 @@ def expected_sources(config):
     bert_config = modeling.BertConfig.from_dict(config)
     sources = {}
     variables = modeling.encoder_variables(bert_config, lambda index: ())
-    for name, (shape, _) in variables.items():
+    for name, info in variables.items():
         scope, _, kind = name[len("bert/") :].rpartition("/")
         scope = scope.replace("layer_", "layer.").replace("/", ".")
         suffixes = _SUFFIXES.get(kind, (kind + ".weight",))  # Embeddings.
         is_kernel = kind == "kernel"
         sources[name] = Source(
             tuple("%s.%s" % (scope, suffix) for suffix in suffixes),
-            tuple(reversed(shape) if is_kernel else shape),
+            tuple(reversed(info.shape) if is_kernel else info.shape),
             is_kernel,
         )
     return sources

@@ -179,8 +179,10 @@ class _StoredTable:
 def _frozen_getter(dtype):
     """A custom getter: variables are stored in the dtype and read as float32."""
 
+    casts = []
+
     def get(getter, name, *args, **kwargs):
-        built = tf.get_default_graph().get_operations()
+        last = tf.get_default_graph().get_operations()[-1:]
         kwargs.update(dtype=dtype, initializer=tf.zeros_initializer())
         variable = getter(name, *args, **kwargs)
         if dtype == tf.float32:
@@ -189,8 +191,9 @@ def _frozen_getter(dtype):
             return _StoredTable(variable)
         # Delay the cast until the graph needs it: otherwise all weights are cast at the
         # start of a run, and are in memory twice.
-        with tf.control_dependencies(built[-1:]):
-            return tf.cast(variable, tf.float32)
+        with tf.control_dependencies([*last, *casts[-1:]]):
+            casts.append(tf.cast(variable, tf.float32))
+        return casts[-1]
 
     return get
 

@@ -226,6 +226,5 @@ def package_logits(package, checkpoint, batch):
         values = dict(checkpoints.Checkpoint(checkpoint).iterate_values(frozen))
         values.update(package.weights)
         for name, variable in variables.items():
-            initializer = variable.initializer
-            session.run(initializer, {initializer.inputs[1]: values[name]})
+            variable.load(values[name], session)
         return session.run(output.logits)

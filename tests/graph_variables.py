@@ -57,3 +57,19 @@ def ancestors(*ops):
             found.add(op)
             to_visit += [tensor.op for tensor in op.inputs] + list(op.control_inputs)
     return found
+
+
+def iterate_nodes(graph_def):
+    """Yields names and nodes of a graph, with the nodes of functions for each call."""
+    functions = {each.signature.name: each for each in graph_def.library.function}
+
+    def expand(prefix, nodes):
+        for node in nodes:
+            name = prefix + node.name
+            function = functions.get(node.attr["f"].func.name)
+            if function is None:
+                yield name, node
+            else:
+                yield from expand(name + "/", function.node_def)
+
+    yield from expand("", graph_def.node)

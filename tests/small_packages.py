@@ -145,9 +145,8 @@ def encode(base, rows, length):
 
 def load(session, values):
     """Sets all variables of the session's graph: dict from name to array."""
-    variables = tf.global_variables()
-    feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
-    session.run([v.initializer for v in variables], feed)
+    for variable in tf.global_variables():
+        variable.load(values[variable.op.name], session)
 
 
 def single_task_scores(package, checkpoint, batch):

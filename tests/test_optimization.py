@@ -60,12 +60,13 @@ def trained():
             settings["num_warmup_steps"],
             use_tpu=False,
         )
+        variables = optimization.trainable_variables()
+        gradients = tf.gradients(output.loss, variables)
         session.run(tf.global_variables_initializer())
         for variable in tf.global_variables():
             if "init/" + variable.op.name in arrays:
                 variable.load(arrays["init/" + variable.op.name], session)
-        variables = optimization.trainable_variables()
-        gradients = session.run(tf.gradients(output.loss, variables), feed(0))
+        gradients = session.run(gradients, feed(0))
         losses, rates = [], []
         fetches = [output.loss, step.learning_rate, step.train_op]
         for number in range(len(arrays["train/loss"])):

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from tests import small_run
+from tests import graph_variables, small_run
 from training import classifier
 from tuning import adapters
 
@@ -41,11 +41,8 @@ def initialize(session):
     session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
     random = np.random.RandomState(1)
     variables = sorted(tf.trainable_variables(), key=lambda v: v.op.name)
-    values = {
-        v.initializer.inputs[1]: random.normal(scale=0.3, size=v.shape)
-        for v in variables
-    }
-    session.run([v.initializer for v in variables], values)
+    for variable in variables:
+        variable.load(random.normal(scale=0.3, size=variable.shape), session)
 
 
 class TrainingGraph:
@@ -99,5 +96,6 @@ class TrainingGraph:
         ]
 
     def of_type(self, kind):
-        """The operations of a type."""
-        return [op for op in self.graph.get_operations() if op.type == kind]
+        """Names and dtypes of the operations of a type, those of functions too."""
+        nodes = graph_variables.iterate_nodes(self.graph.as_graph_def())
+        return [(name, node.attr["T"].type) for name, node in nodes if node.op == kind]

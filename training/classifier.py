@@ -21,12 +21,20 @@ class Computation(NamedTuple):
     """How a graph computes; affects rounding and random numbers only."""
 
     precision: str = "float32"  # one of `PRECISIONS`
-    xla: bool = False  # compile the step; TPU always does
+    xla: str = "false"  # whether XLA compiles the layers, one of `XLA`
     recompute_activations: bool = False
     gradient_accumulation_steps: Annotated[int, schema.integer(1, 2**31 - 1)] = 1
     shards: int = 1  # intra-batch shards, see `estimators.cpu_shards`
 
+    @property
+    def compile_layers(self):
+        """Whether XLA compiles the layers; "auto": on a GPU."""
+        if self.xla != "auto":
+            return self.xla == "true"
+        return bool(tf.config.list_physical_devices("GPU"))
 
+
+XLA = ("auto", "true", "false")
 PLAIN = Computation()
 PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
@@ -108,6 +116,8 @@ def create_model(
                 recompute_activations=computation.recompute_activations,
                 pooled_output_only=not task_type.uses_sequence_output,
                 layer_hooks=layer_hooks,
+                trains=method.trains,
+                compile_layers=computation.compile_layers,
             ),
         )
         if task_type.uses_sequence_output:
@@ -171,8 +181,11 @@ def model_fn_builder(
     """
     variant, training = variant or Variant(), training or Training()
     task_type = variant.task_type or Classification.numbered(num_labels)
-    variant = variant._replace(task_type=task_type)
-    precision = "float32" if use_tpu else variant.computation.precision
+    computation = variant.computation
+    precision = "float32" if use_tpu else computation.precision
+    if use_tpu:  # It compiles the whole step.
+        computation = computation._replace(xla="false")
+    variant = variant._replace(task_type=task_type, computation=computation)
 
     def model(features, is_training):
         with checkpoints.content_scope(
@@ -199,27 +212,23 @@ def model_fn_builder(
 
     def model_fn(features, labels, mode, params):
         del labels, params  # The labels are among the features.
-        is_compiled = variant.computation.xla and not use_tpu
-        compiled = tf.xla.experimental.jit_scope(compile_ops=is_compiled)
         if mode == estimator.ModeKeys.TRAIN:
-            with compiled:
-                loss, gradients, scale = _gradients(model, features, variant)
-                step = optimization.build_train_step(
-                    loss,
-                    learning_rate,
-                    num_train_steps,
-                    num_warmup_steps,
-                    use_tpu,
-                    gradients,
-                    scale,
-                    training.bias_correction,
-                    variant.method,
-                )
+            loss, gradients, scale = _gradients(model, features, variant)
+            step = optimization.build_train_step(
+                loss,
+                learning_rate,
+                num_train_steps,
+                num_warmup_steps,
+                use_tpu,
+                gradients,
+                scale,
+                training.bias_correction,
+                variant.method,
+            )
             return estimators.train_spec(
                 loss, step, warm_start(), use_tpu, training.summary_dir
             )
-        with compiled:
-            output = model(features, is_training=False)
+        output = model(features, is_training=False)
         # The variables of a training graph have their initial values.
         scaffold_fn = None if tf.get_variable_scope().reuse else warm_start()
         return _inference_spec(mode, output, features, variant, scaffold_fn)

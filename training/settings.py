@@ -168,7 +168,7 @@ class Settings(NamedTuple):
         parts = self.computation.gradient_accumulation_steps
         distribution.check_batch(strategy, cluster, run.train_batch_size, parts)
         is_alone = strategy == distribution.NONE and not run.devices.use_tpu
-        if is_alone and not self.computation.xla:
+        if is_alone and not self.computation.compile_layers:
             is_scored = run.do_eval or self.dev_evaluation.eval_steps
             sizes = [run.train_batch_size // parts] * run.do_train
             sizes += [run.eval_batch_size] * bool(is_scored)

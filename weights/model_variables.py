@@ -59,9 +59,9 @@ def model_variables(bert_config, method=registry.DEFAULT, task_type=_NUMBER):
         **{n: modeling.VariableInfo(s, modeling.HEAD) for n, s in head.items()},
     }
     collections = {collection: [] for collection in modeling.TRAINED_COLLECTIONS}
-    for name, (_, collection) in variables.items():
-        if method.trains(name, collection):
-            collections.setdefault(collection, []).append(name)
+    for name, info in variables.items():
+        if method.trains(name, info.collection):
+            collections.setdefault(info.collection, []).append(name)
     shapes = {name: info.shape for name, info in variables.items()}
     return VariableSet(shapes, collections)
 

@@ -133,7 +133,7 @@ def test_parts_shards_and_recomputation_give_the_same(text, layers):
 
 def test_xla_gives_the_same_where_tables_are_trained():
     run, plain = (
-        make_run("full", None, PLAIN._replace(xla=True)),
+        make_run("full", None, PLAIN._replace(xla="true")),
         make_run("full", None),
     )
     np.testing.assert_allclose(run.steps(3), plain.steps(3), rtol=1e-3)
