@@ -1,0 +1,62 @@
+"""The question-answering head: logits of an answer's first and last token."""
+
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import modeling
+
+HEAD_INITIALIZER_RANGE = 0.02
+
+
+class SpanLogits(NamedTuple):
+    """Logits of each position, padding and question included."""
+
+    start: tf.Tensor  # float32 [B, S]
+    end: tf.Tensor  # float32 [B, S]
+
+
+def create_head(sequence_output):
+    """A linear layer from each position to two logits, without dropout.
+
+    In the original, its variables are missing in the collection of the head, so that
+    they are not trained.
+
+    Args:
+      sequence_output: float [B, S, H], see `modeling.BertModel`.
+
+    Returns:
+      `SpanLogits`.
+    """
+    weights = modeling.normal_variable(
+        "cls/squad/output_weights",
+        [2, modeling.get_shape_list(sequence_output, expected_rank=3)[2]],
+        HEAD_INITIALIZER_RANGE,
+        collections=(modeling.HEAD,),
+    )
+    bias = modeling.get_variable(
+        "cls/squad/output_bias",
+        [2],
+        tf.zeros_initializer(),
+        collections=(modeling.HEAD,),
+    )
+    logits = tf.tensordot(sequence_output, weights, [[2], [1]]) + bias  # [B, S, 2]
+    return SpanLogits(*tf.unstack(logits, axis=2))
+
+
+def span_loss(logits, start_positions, end_positions):
+    """Cross-entropy over the positions, mean of start and end.
+
+    Args:
+      logits: `SpanLogits`.
+      start_positions: int32 [B].
+      end_positions: int32 [B].
+
+    Returns:
+      Float32 [B].
+    """
+    start_loss, end_loss = (
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=each)
+        for labels, each in zip((start_positions, end_positions), logits)
+    )
+    return (start_loss + end_loss) / 2.0
