@@ -13,6 +13,7 @@ import pytest
 
 import glue_data
 from tasks import task_data
+from tasks.squad import examples as squad_examples
 from tests.places import ROOT
 
 MOST_SIMILAR = 0.45
@@ -59,3 +60,24 @@ def test_sentences_are_plain_text_and_not_alike(examples):
         fewest = min(len(grams[one]), len(grams[other]))
         shared = len(grams[one] & grams[other]) / max(fewest, 1)
         assert shared < MOST_COMMON_4_GRAMS, (found[one], found[other])
+
+
+def test_questions_have_their_answers_in_place():
+    contexts = {}
+    for split, count in (("train", 333), ("dev", 75)):
+        path = str(ROOT / "sample_data" / "squad" / ("%s.json" % split))
+        questions = list(squad_examples.iterate_questions(path))
+        assert len(questions) == count
+        for question in questions:
+            text = question.words.text
+            assert contexts.setdefault(text, split) == split
+            (answer,) = question.entries["answers"]
+            start = answer["answer_start"]
+            end = start + len(answer["text"])
+            assert text[start:end] == answer["text"]
+            assert not text[:start][-1:].isalnum() and not text[end:][:1].isalnum()
+            assert 1 <= len(answer["text"].split()) <= 6
+            assert not re.search(
+                r"\b%s\b" % re.escape(answer["text"]), question.entries["question"]
+            )
+    assert collections.Counter(contexts.values()) == {"train": 69, "dev": 15}

@@ -209,8 +209,7 @@ def _set_answer(feature, answer, window, first):
     """Sets the answer's positions in a window whose text begins at `first`."""
     start, end = answer
     feature.start_position = feature.end_position = 0
-    is_inside = window.start <= start and end < window.start + window.length
-    if is_inside and not feature.is_impossible:
+    if window.start <= start and end < window.start + window.length:
         feature.start_position = start - window.start + first
         feature.end_position = end - window.start + first
 

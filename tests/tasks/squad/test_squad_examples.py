@@ -85,6 +85,15 @@ def test_input_cases(case, tmp_path, caplog):
         assert ("an empty answer" in caplog.text) == ("empty answer" in case["name"])
 
 
+@pytest.mark.parametrize("context", [CONTEXT, ""])
+def test_an_empty_answer_at_the_end_is_refused(context, tmp_path):
+    answer = {"text": "", "answer_start": len(context)}
+    question = {"id": "x", "question": "?", "answers": [answer]}
+    path = squad_data.write_file(tmp_path / "a.json", [(context, [question])])
+    with pytest.raises(UserError, match="id x: the answer '' ends at character"):
+        examples.read_squad_examples(path, True)
+
+
 def test_an_answer_to_a_question_without_one_is_refused(tmp_path):
     question = {"id": "x", "question": "?", "answers": [KITE], "is_impossible": True}
     path = squad_data.write_file(tmp_path / "a.json", [(CONTEXT, [question])])

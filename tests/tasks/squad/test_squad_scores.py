@@ -60,10 +60,10 @@ def test_missing_predictions_score_0():
 
 def test_the_best_threshold_is_what_answering_by_it_gives():
     """Recorded files score best without any answer; these do not."""
-    golds = {"a": ("x",), "b": (), "c": ("y z",), "d": (), "e": ("w",)}
+    golds = {"a": ("x",), "b": (), "c": ("y z",), "d": (), "e": ("w",), "f": ()}
     references = {i: scores.Reference(each, "") for i, each in golds.items()}
-    predictions = {"a": "x", "b": "no", "c": "y", "d": "no", "e": "wrong"}
-    null_odds = {"c": -2.5, "a": -1.0, "b": -0.5, "e": 0.5, "d": 3.0}
+    predictions = {"a": "x", "b": "no", "c": "y", "d": "no", "e": "wrong", "f": ""}
+    null_odds = {"f": -3.0, "c": -2.5, "a": -1.0, "b": -0.5, "e": 0.5, "d": 3.0}
     found = scores.evaluate_v2(references, predictions, null_odds)
     for name in ("exact", "f1"):
         by_threshold = {}
