@@ -1,16 +1,25 @@
-"""Logits and losses of the question-answering head, against the original's."""
+"""The question-answering head against the original's: logits, loss, training."""
 
 import os
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 import modeling
+import optimization
 from tasks.squad import head
 from tests import squad_data
 
-INPUTS = "input_ids", "input_mask", "segment_ids", "start_positions", "end_positions"
+INPUTS = "input_ids", "input_mask", "segment_ids"
+POSITIONS = "start_positions", "end_positions"
+
+# Their gradients are zero but for rounding: a constant that is added to all logits of a
+# window changes no loss.
+NOISE = "cls/squad/output_bias", "bert/encoder/layer_1/output/LayerNorm/beta"
+
+SETTINGS = squad_data.load("model.json")
 
 
 @pytest.fixture(scope="module")
@@ -18,72 +27,118 @@ def arrays():
     return np.load(os.path.join(squad_data.SQUAD, "model.npz"))
 
 
-def build_model():
-    """Placeholders [B, S] or [B] by name, the model and its head."""
-    config = modeling.BertConfig.from_dict(squad_data.load("model.json")["bert_config"])
-    fed = {
-        name: tf.placeholder(
-            tf.int32, [None] if name.endswith("positions") else [None, 64], name
-        )
-        for name in INPUTS
+class Graph(NamedTuple):
+    fed: dict  # placeholders [B, S] or [B] by name
+    sequence_output: tf.Tensor
+    logits: head.SpanLogits
+    loss: tf.Tensor
+
+    def feed(self, arrays, number):
+        """A recorded batch."""
+        return {x: arrays["batch/" + name][number] for name, x in self.fed.items()}
+
+
+def build_graph():
+    shapes = {name: [None, 64] for name in INPUTS} | {
+        name: [None] for name in POSITIONS
     }
+    fed = {name: tf.placeholder(tf.int32, shape) for name, shape in shapes.items()}
+    config = modeling.BertConfig.from_dict(SETTINGS["bert_config"])
     model = modeling.BertModel(
-        config, False, *(fed[name] for name in INPUTS[:3]), scope="bert"
+        config, False, *(fed[name] for name in INPUTS), scope="bert"
     )
-    return fed, model, head.create_head(model.get_sequence_output())
+    logits = head.create_head(model.get_sequence_output())
+    losses = head.span_loss(logits, *(fed[name] for name in POSITIONS))
+    return Graph(fed, model.get_sequence_output(), logits, tf.reduce_mean(losses))
 
 
 def load_values(session, arrays, prefix):
     """Loads recorded values; those of frozen variables are the initial ones."""
+    session.run(tf.global_variables_initializer())
     for variable in tf.global_variables():
         name = modeling.base_name(variable)
-        name = (prefix if prefix + name in arrays else "init/") + name
-        session.run(
-            variable.initializer, {variable.initializer.inputs[1]: arrays[name]}
-        )
+        if "init/" + name in arrays:
+            name = (prefix if prefix + name in arrays else "init/") + name
+            feed = {variable.initializer.inputs[1]: arrays[name]}
+            session.run(variable.initializer, feed)
 
 
-def test_forward_equals_the_original(arrays):
-    fed, model, logits = build_model()
-    settings = squad_data.load("model.json")
-    assert [
-        modeling.base_name(v) for v in tf.get_collection(modeling.HEAD)
-    ] == settings["trainable_in_order"][-2:]
-    loss = tf.reduce_mean(
-        head.span_loss(logits, fed["start_positions"], fed["end_positions"])
-    )
-    fetches = {
-        "sequence_output": model.get_sequence_output(),
-        "start_logits": logits.start,
-        "end_logits": logits.end,
-        "loss": loss,
+def assert_close(found, expected, tolerance, name=""):
+    assert np.abs(found - expected).max() < tolerance * np.abs(expected).max(), name
+
+
+def test_forward_and_gradients_equal_the_original(arrays):
+    graph = build_graph()
+    variables = optimization.trainable_variables()
+    names = [modeling.base_name(variable) for variable in variables]
+    assert names == SETTINGS["trainable_in_order"]
+    forward = {
+        "sequence_output": graph.sequence_output,
+        "start_logits": graph.logits.start,
+        "end_logits": graph.logits.end,
+        "loss": graph.loss,
     }
-    batch = {tensor: arrays["batch/" + name][0] for name, tensor in fed.items()}
+    gradients = dict(zip(names, tf.gradients(graph.loss, variables)))
     with tf.Session() as session:
         load_values(session, arrays, "init/")
-        found = session.run(fetches, batch)
-    for name, value in found.items():
-        expected = arrays["forward/" + name]
-        error = np.abs(value - expected).max() / np.abs(expected).max()
-        assert error < 1e-5, name
+        forward, gradients = session.run([forward, gradients], graph.feed(arrays, 0))
+    for name, value in forward.items():
+        assert_close(value, arrays["forward/" + name], 1e-5, name)
+    for name, gradient in gradients.items():
+        if name in NOISE:
+            assert np.abs(gradient).max() < 1e-6
+        else:
+            assert_close(gradient, arrays["gradient/" + name], 1e-5, name)
+
+
+def test_training_steps_equal_the_original(arrays):
+    graph = build_graph()
+    step = optimization.build_train_step(
+        graph.loss,
+        SETTINGS["init_lr"],
+        SETTINGS["num_train_steps"],
+        SETTINGS["num_warmup_steps"],
+        use_tpu=False,
+    )
+    fetches = graph.loss, step.learning_rate, step.gradient_norm, step.train_op
+    with tf.Session() as session:
+        load_values(session, arrays, "init/")
+        steps = [
+            session.run(fetches, graph.feed(arrays, number))[:3]
+            for number in range(SETTINGS["num_train_steps"])
+        ]
+        values = session.run({modeling.base_name(v): v for v in tf.global_variables()})
+    losses, rates, norms = np.transpose(steps)
+    np.testing.assert_allclose(losses, arrays["train/loss"], rtol=1e-4)
+    np.testing.assert_allclose(rates, arrays["train/learning_rate"], rtol=1e-6)
+    np.testing.assert_allclose(norms, arrays["train/global_norm"], rtol=1e-3)
+    recorded = [name for name in arrays.files if name.startswith("after/")]
+    assert len(recorded) == 3 * len(SETTINGS["trainable_in_order"])
+    for path in recorded:
+        name = path[len("after/") :]
+        if not name.startswith(NOISE):
+            is_slot = name.endswith(("/adam_m", "/adam_v"))
+            error = np.abs(values[name] - arrays[path]).max()
+            assert error < (1e-4 * np.abs(arrays[path]).max() if is_slot else 1e-5)
+        elif name in NOISE:
+            assert np.abs(values[name] - arrays[path]).max() < 1e-3
 
 
 @pytest.mark.parametrize("prefix", ["init", "after"])
 def test_logits_of_files_equal_the_original(arrays, prefix):
-    fed, _, logits = build_model()
+    graph = build_graph()
     recorded = np.load(os.path.join(squad_data.SQUAD, "logits.npz"))
-    settings = squad_data.load("model.json")
     output = squad_data.make_features(
-        squad_data.read("dev", "v2.0"), settings, is_training=False
+        squad_data.read("dev", "v2.0"), SETTINGS, is_training=False
     )
-    batch = {fed[name]: [getattr(f, name) for f in output] for name in INPUTS[:3]}
+    batch = {graph.fed[name]: [getattr(f, name) for f in output] for name in INPUTS}
     with tf.Session() as session:
         load_values(session, arrays, prefix + "/")
-        found = session.run(logits, batch)
-    for name, values in zip(logits._fields, found):
+        found = session.run(graph.logits, batch)
+    for name, values in zip(graph.logits._fields, found):
         expected = recorded["v2.0/%s/%s_logits" % (prefix, name)]
-        # After training, noise in the bias's gradient moves all logits of a window.
-        if prefix == "after":
-            values -= values.mean(axis=1, keepdims=True)
-            expected = expected - expected.mean(axis=1, keepdims=True)
-        assert np.abs(values - expected).max() < 1e-5 * np.abs(expected).max()
+        if prefix == "after":  # See NOISE.
+            values, expected = (
+                x - x.mean(axis=1, keepdims=True) for x in (values, expected)
+            )
+        assert_close(values, expected, 1e-5)
