@@ -1,4 +1,4 @@
-"""Damaged rows, vocabularies and torch files: read, or refused with one message."""
+"""Damaged rows, questions, vocabularies and torch files: read, or refused in a line."""
 
 import io
 import json
@@ -17,6 +17,8 @@ import tokenization
 from exchange import conversion, torch_file
 from inputs import features, text_lines, text_rows
 from tasks import own_tasks, task_data
+from tasks.squad import examples as squad_examples
+from tasks.squad import scores
 from tests.fuzzing import (
     bounded_memory,  # noqa: F401  (a fixture)
     changed_bytes,
@@ -89,6 +91,30 @@ def test_what_is_written_is_read(texts, kind):
             assert (row.problem, row.text_a, row.text_b) == ("", text_a, second)
         else:
             assert row.problem == "text_a is empty"
+
+
+QUESTION = {
+    "id": "x",
+    "question": "What flew?",
+    "answers": [{"text": "kite", "answer_start": 8}],
+    "is_impossible": False,
+}
+SQUAD_FILE = {
+    "data": [{"paragraphs": [{"context": "The red kite flew.", "qas": [QUESTION]}]}]
+}
+
+
+@fuzzed
+@given(data=st.data(), is_training=st.booleans(), version_2=st.booleans())
+def test_questions(data, is_training, version_2, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "questions.json"
+    path.write_bytes(changed_json(data.draw, SQUAD_FILE))
+    read = squad_examples.read_squad_examples
+    for example in read_or_refuse(read, str(path), is_training, version_2) or ():
+        assert isinstance(example.question_text, str)
+        if is_training and not example.is_impossible:
+            assert example.doc_tokens[example.start_position : example.end_position + 1]
+    read_or_refuse(scores.read_references, str(path), version_2)
 
 
 TASK_FILES = {
