@@ -11,7 +11,9 @@ from errors import UserError
 from inputs import example_order
 from system import console, files, wording
 
-NOT_LOGGED = 5  # The first examples are logged: those of smaller numbers.
+NOT_LOGGED = 1 << 62  # number of an example that is not among the first
+
+_LOGGED = 5  # examples, the first
 
 # Records that are parsed at once for their lengths.
 PARSED_TOGETHER = 1024
@@ -83,14 +85,6 @@ def _tokenize(tokenizer, example):
     return tokenizer.tokenize(example.text_a), tokens_b
 
 
-def count_texts(examples, tokenizer, max_seq_length):
-    """The `TextCounts` of an iterable of `InputExample`s."""
-    counts = TextCounts()
-    for example in examples:
-        counts.add(*_tokenize(tokenizer, example), max_seq_length)
-    return counts
-
-
 def feature_spec(seq_length, label=_CLASS_ID):
     """The features of a record: dict from name to `tf.FixedLenFeature`.
 
@@ -159,7 +153,7 @@ def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=N
         "label_ids": label_id,
         "is_real_example": 1,
     }
-    if index < NOT_LOGGED:
+    if index < _LOGGED:
         _log_example(example, tokens, values)
     return values
 

@@ -78,7 +78,7 @@ class Classification(task_type.TaskType):
         return {"eval_accuracy": accuracy}
 
     def parse_predictions(self, predictions):
-        return np.argmax(predictions, axis=-1)
+        return np.argmax(list(predictions), axis=-1)
 
     def prediction_text(self, prediction):
         return self.labels[np.argmax(prediction)]

@@ -10,7 +10,7 @@ import itertools
 from inputs import features, text_rows
 from system import console
 from system.wording import list_names, pluralize
-from tasks import label_texts, task_data
+from tasks import label_texts
 
 # Warn above this fraction of [UNK] pieces, or of truncated examples.
 MOST_LOST = 0.05
@@ -19,21 +19,15 @@ _MOST_NUMBERS = 0.5  # fraction of the texts
 _LINES_SHOWN = 5
 
 
-def check_task(task, data_dir, tokenizer, max_seq_length):
-    """Reads all files of a `task_data.Task` and reports on them, without a model.
+def check_task(task, examples, tokenizer, max_seq_length):
+    """Reports on all examples of a task, without a model.
 
-    `tokenizer` is a `tokenization.FullTokenizer`; None: lengths are counted in words.
-
-    Raises:
-      UserError: the first row that cannot be read.
+    See `log_report` for the arguments. `tokenizer` is a `tokenization.FullTokenizer`;
+    None: lengths are counted in words.
     """
-    examples = {
-        split.name: task_data.read_examples(task, data_dir, split)
-        for split in task.splits
-    }
     console.say("Task %s: %s", task.title, describe_task(task))
     counts = tokenizer and {
-        name: features.count_texts(found, tokenizer, max_seq_length)
+        name: _count_texts(task, found, tokenizer, max_seq_length)
         for name, found in examples.items()
     }
     log_report(task, examples, counts, max_seq_length)
@@ -47,6 +41,17 @@ def check_task(task, data_dir, tokenizer, max_seq_length):
         console.say("No dev set: nothing will be scored")
     if not task.test:
         console.say("No test set: nothing will be predicted by `do_predict`")
+
+
+def _count_texts(task, examples, tokenizer, max_seq_length):
+    counts = features.TextCounts()
+    for example in examples:
+        counts.features += len(
+            task.type.featurize(
+                features.NOT_LOGGED, example, max_seq_length, tokenizer, counts
+            )
+        )
+    return counts
 
 
 def describe_task(task):
@@ -64,9 +69,9 @@ def describe_task(task):
 def log_report(task, examples, text_counts, max_seq_length):
     """Logs a line per split, and what is suspicious.
 
-    `examples` are the `InputExample`s of some splits of the `task_data.Task`, by their
-    names, each with its `line`; `text_counts` has the splits' `features.TextCounts`, or
-    is None.
+    `examples` are the `InputExample`s of some splits of the `task_data.Task`, or others
+    with the same fields, by the splits' names; `text_counts` has the splits'
+    `features.TextCounts`, or is None.
     """
     for split in (split for split in task.splits if split.name in examples):
         found = examples[split.name]
@@ -76,23 +81,20 @@ def log_report(task, examples, text_counts, max_seq_length):
             parts.append('%d of "%s" (%.1f %%)' % (count, label, percentage))
         console.say("%s", ", ".join(parts))
         if text_counts is not None:
-            _log_texts(text_counts[split.name], max_seq_length)
+            _log_texts(task, text_counts[split.name], max_seq_length)
     for warning in find_problems(task, examples):
         console.warn("%s", warning)
 
 
-def _log_texts(counts, max_seq_length):
+def _log_texts(task, counts, max_seq_length):
     lost = max(counts.unknown_fraction, counts.truncated_fraction)
     log = console.warn if lost > MOST_LOST else console.say
     log(
-        "  %d word pieces, %.2f %% of them [UNK]; the longest example has %d; %s "
-        "(%.1f %%) truncated at max_seq_length %d",
+        "  %d word pieces, %.2f %% of them [UNK]; the longest example has %d; %s",
         counts.pieces,
         100 * counts.unknown_fraction,
         counts.longest,
-        pluralize(counts.truncated, "example"),
-        100 * counts.truncated_fraction,
-        max_seq_length,
+        task.type.describe_truncation(counts, max_seq_length),
     )
 
 
@@ -123,9 +125,12 @@ def find_problems(task, examples):
 
 
 def _list_lines(examples):
-    lines = ", ".join(str(example.line) for example in examples[:_LINES_SHOWN])
+    """The lines of the first examples; their guids where they have no lines."""
+    shown = examples[:_LINES_SHOWN]
+    names = ", ".join(str(each.line or each.guid) for each in shown)
     more = ", ..." if len(examples) > _LINES_SHOWN else ""
-    return "(line%s %s%s)" % ("s" if len(examples) > 1 else "", lines, more)
+    what = "line" if examples[0].line else "id"
+    return "(%s%s %s%s)" % (what, "s" if len(examples) > 1 else "", names, more)
 
 
 def _find_text_problems(examples):

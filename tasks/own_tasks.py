@@ -157,7 +157,10 @@ def task_entries(task):
 def _read_type(values, source):
     name = "regression" if values["regression"] else values["type"] or "classification"
     try:
-        return task_type.find_type(name).from_entries(values)
+        kind = task_type.find_type(name)
+        if not kind.has_task_files:
+            raise schema.SchemaError("type", name, "a type of rows; see docs/tasks.md")
+        return kind.from_entries(values)
     except ValueError as error:
         raise UserError("%s: %s" % (source, error)) from None
 

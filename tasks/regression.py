@@ -62,7 +62,7 @@ class Regression(task_type.TaskType):
         return logits if is_own is None else tf.where_v2(is_own, logits, 0.0)
 
     def parse_predictions(self, predictions):
-        return np.reshape(predictions, [-1])
+        return np.reshape(list(predictions), [-1])
 
     def prediction_text(self, prediction):
         score = np.clip(prediction[0], *self.label_range or (None, None))

@@ -16,7 +16,9 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from inputs import features
-from system import schema
+from system import files, schema
+from system.wording import pluralize
+from tasks import submission_file
 
 HEAD_DROPOUT = 0.1
 HEAD_INITIALIZER_RANGE = 0.02
@@ -45,8 +47,8 @@ def find_type(name):
 class TaskType:
     """The answers of one task type; an object is immutable, and equal by its values.
 
-    The defaults are those of a linear head on the pooled output, with one feature and
-    one row of scores per example.
+    The defaults are those of rows of text with a linear head on the pooled output, with
+    one feature and one row of scores per example.
     """
 
     name: ClassVar[str]
@@ -54,6 +56,8 @@ class TaskType:
     default_metrics: ClassVar[tuple[str, ...]]
     label_feature: ClassVar[tf.FixedLenFeature]  # of "label_ids" in records
     uses_sequence_output = False  # whether the head is on [B, S, H] instead of [B, H]
+    has_task_files = True  # whether a task file can name it; its examples are rows
+    has_dev_loss = True  # whether dev sets have the labels that the loss needs
     labels: tuple[str, ...] = ()  # all texts of labels, by id; (): not a closed list
     needs_labels = False  # whether they are still to be found in the training set
     num_outputs: int  # L
@@ -88,6 +92,18 @@ class TaskType:
     def describe(self):
         """The type in one line of a log."""
         return self.name
+
+    def training_entries(self):
+        """Settings of the type that a resumed run must share, a dict."""
+        return {}
+
+    def describe_truncation(self, counts, max_seq_length):
+        """What `features.TextCounts` say about texts that are too long, for a log."""
+        return "%s (%.1f %%) truncated at max_seq_length %d" % (
+            pluralize(counts.truncated, "example"),
+            100 * counts.truncated_fraction,
+            max_seq_length,
+        )
 
     # --- labels and features ---
 
@@ -187,8 +203,26 @@ class TaskType:
             yield row
 
     def parse_predictions(self, predictions):
-        """Predictions as `read_labels` gives labels, an array [N, ...]."""
+        """An iterable of predictions as `read_labels` gives labels: [N, ...]."""
         raise NotImplementedError
+
+    def prediction_files(self, split):
+        """The files of a `task_data.Split`'s predictions: dict from name to content."""
+        return {
+            "test_results%s.tsv" % split.suffix: "each test example's probabilities, "
+            "or score",
+            split.submission_file: "each test example's prediction, as in the data",
+        }
+
+    def write_predictions(self, predictions, paths):
+        """Writes predictions to the paths of `prediction_files`; yields each again."""
+        predictions = list(predictions)
+        results, submission = paths
+        rows = ("\t".join(map(str, row)) + "\n" for row in predictions)
+        files.write_whole(results, "".join(rows))
+        texts = map(self.prediction_text, predictions)
+        submission_file.write_submission(texts, submission)
+        yield from predictions
 
     def prediction_text(self, prediction):
         """The prediction as a label in files."""

@@ -117,6 +117,8 @@ class Evaluation(tf.train.CheckpointSaverListener):
                 iterator.get_next(), None, estimator.ModeKeys.EVAL, params
             ).as_estimator_spec()
             metrics = {**spec.eval_metric_ops, "loss": tf.metrics.mean(spec.loss)}
+        if not run.task.type.has_dev_loss:
+            metrics = {}
         self._values = {name: value for name, (value, _) in metrics.items()}
         self._updates = [update for _, update in metrics.values()]
         self._reset = tf.variables_initializer(
@@ -137,7 +139,8 @@ class Evaluation(tf.train.CheckpointSaverListener):
                     return
                 scores.extend(session.run([self._scores, self._updates])[0])
             result = {**session.run(self._values), "global_step": step}
-            scored = scoring.score(run, split, scoring.decode(run, split, scores))
+            predictions = scoring.decode(run, split, scores, len(scores))
+            scored = scoring.score(run, split, predictions)
             results[split.name] = result, scored
         record(run, results, self._watch)
         if step == run.settings.num_train_steps:

@@ -266,12 +266,14 @@ def _make_identity(settings, task, config, package, method, base):
 
 def training_settings(settings, task):
     """Settings that must agree to resume a run, by name, and the training file."""
-    rows = os.path.join(settings.data.data_dir, task.train.filename)
+    data_dir = settings.data.data_dir
+    rows = os.path.join(data_dir, task.train.filename)
     return {
+        **task.type.training_entries(),
         **settings.optimization._asdict(),
         "train_batch_size": settings.run.train_batch_size,
         "adapter_init_scale": settings.tuning.method_settings.adapter_init_scale,
         "precision": settings.computation.precision,
         "seed": settings.run.seed,
-        "train_rows": files.digest(rows),
+        "train_rows" if data_dir else "train_file": files.digest(rows),
     }

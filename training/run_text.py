@@ -62,15 +62,21 @@ def log_trained_variables(variables, counts, method):
     )
 
 
-def log_training(settings, examples, by_flag):
-    """Logs steps, batch size, and learning rate and seed of the settings by flag."""
+def log_training(settings, examples, features, by_flag):
+    """Logs steps, batch size, and learning rate and seed of the settings by flag.
+
+    `examples` and `features` are the numbers of them in the training set.
+    """
     steps, batch_size = settings.num_train_steps, settings.train_batch_size
     console.say(
-        "Training: %s of %s (%.3g epochs), learning rate %g after %s of warm-up, "
+        "Training: %s of %s (%.3g epochs%s), learning rate %g after %s of warm-up, "
         "Adam's moments %scorrected, seed %d",
         wording.pluralize(steps, "step"),
         wording.pluralize(batch_size, "example"),
         steps * batch_size / examples,
+        ""
+        if features == examples
+        else "; %.3g of the %d windows" % (steps * batch_size / features, features),
         by_flag["learning_rate"],
         wording.pluralize(settings.num_warmup_steps, "step"),
         "" if by_flag["adam_bias_correction"] else "not ",
@@ -92,14 +98,9 @@ def log_scores(split, step, scored):
 
 def log_files(output_dir, task, result_name):
     """Lists the files of a run; `result_name` is the method of its `TaskRun`."""
-    probabilities = "each test example's probabilities, or score"
-    predicted = "each test example's label, in the format of the evaluation server"
-    if task.config_file:
-        predicted = "each test example's prediction"
     results = {"eval_results.txt": "scores; eval_results.json has the baseline too"}
     for split in task.test:
-        results["test_results%s.tsv" % split.suffix] = probabilities
-        results[split.submission_file] = predicted
+        results.update(task.type.prediction_files(split))
     results["test_scores.json"] = "scores of the test set, which has labels"
     for split in (*task.dev, *task.test):
         results["confusion_matrix_%s.png" % split.name] = "predictions of each label"

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import features
-from system import wording
+from system import console, wording
 from weights import checkpoints
 
 # The graph collection of the scores that an evaluation computes, float32 [B, ...].
@@ -43,52 +44,91 @@ def score(run, split, predictions):
 
 
 def predict(estimator, run, split, kind):
-    """A list with one prediction per example, see `decode`."""
+    """Yields a prediction per example, see `decode`."""
     count = run.inputs.write_features(split, kind).counts.features
     predicted = estimator.predict(run.inputs.make_input_fn(split, kind))
-    scores = [each["probabilities"] for each in itertools.islice(predicted, count)]
-    assert len(scores) == count
-    return decode(run, split, scores)
+    scores = (each["probabilities"] for each in itertools.islice(predicted, count))
+    yield from decode(run, split, scores, count)
 
 
-def decode(run, split, scores):
-    """Predictions from a list of features' scores, see `task_type.TaskType.decode`.
+def decode(run, split, scores, count):
+    """Yields predictions from features' scores, see `task_type.TaskType.decode`.
 
-    A `UserError` is raised if one is not finite.
+    `count` is the number of features. A `UserError` is raised if a score is not finite.
     """
-    count, examples = len(scores), run.inputs.examples[split.name]
-    finite = np.isfinite(scores).reshape(count, -1).all(axis=1)
-    if not finite.all():
-        raise UserError(
-            "%d of %s for %s are not finite, so nothing is written: nothing can be "
-            "computed with the weights of %s; train again with a lower `learning_rate`"
-            % (
-                np.sum(~finite),
-                wording.pluralize(count, "prediction"),
-                split.name,
-                checkpoints.latest(run.settings.output_dir) or "`init_checkpoint`",
-            )
-        )
+    scores = _check_finite(iter(scores), count, split, run)
     featurize = functools.partial(run.inputs.featurize, features.NOT_LOGGED)
-    return list(run.task.type.decode(examples, iter(scores), featurize))
+    yield from run.task.type.decode(run.inputs.examples[split.name], scores, featurize)
 
 
-def evaluate_split(estimator, run, split, name=None):
-    """Evaluates a dev set in the graph, and scores its predictions.
+def _check_finite(scores, count, split, run):
+    """Yields arrays, `count` of them; raises a `UserError` if one is not finite."""
+    done = 0
+    for each in scores:
+        done += 1
+        if not np.isfinite(each).all():
+            rest = sum(not np.isfinite(other).all() for other in scores)
+            raise UserError(
+                "%d of %s for %s are not finite, so nothing is written: nothing can be "
+                "computed with the weights of %s; train again with a lower "
+                "`learning_rate`"
+                % (
+                    1 + rest,
+                    wording.pluralize(count, "prediction"),
+                    split.name,
+                    checkpoints.latest(run.settings.output_dir) or "`init_checkpoint`",
+                )
+            )
+        yield each
+    assert done == count
+
+
+def write_predictions(run, split, predictions):
+    """Yields predictions, and writes them to the files of their type."""
+    task_type, folder, count = run.task.type, run.settings.output_dir, 0
+    names = [run.result_name(name) for name in task_type.prediction_files(split)]
+    paths = [os.path.join(folder, name) for name in names]
+    for each in task_type.write_predictions(predictions, paths):
+        count += 1
+        yield each
+    console.say(
+        "Predicted %s of %s: %s",
+        wording.pluralize(count, "example"),
+        split.name,
+        ", ".join(names),
+    )
+
+
+def evaluate_split(estimator, run, split, name=None, is_written=False):
+    """Evaluates a dev set in the graph, if its loss is known, and scores predictions.
 
     Returns the Estimator's results, a dict, and a `SplitScores`. `name` is that of the
-    folder for TensorBoard; None: the Estimator's default.
+    folder for TensorBoard; None: the Estimator's default. With `is_written`, the
+    predictions are written too.
     """
     input_fn = run.inputs.make_input_fn(split, "eval")
-    if run.settings.devices.use_tpu:
+    if not run.task.type.has_dev_loss:
+        result = {tf.GraphKeys.GLOBAL_STEP: read_step(run)}
+        predictions = predict(estimator, run, split, "eval")
+    elif run.settings.devices.use_tpu:
         steps = count_batches(run, split)
         result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
         predictions = predict(estimator, run, split, "eval")
     else:
         hook = _ScoresHook()
         result = estimator.evaluate(input_fn=input_fn, hooks=[hook], name=name)
-        predictions = decode(run, split, hook.scores)
+        predictions = decode(run, split, hook.scores, len(hook.scores))
+    if is_written:
+        predictions = write_predictions(run, split, predictions)
     return result, score(run, split, predictions)
+
+
+def read_step(run):
+    """The global step of the run's last checkpoint; 0 if there is none."""
+    path = checkpoints.latest(run.settings.output_dir)
+    if path is None:
+        return 0
+    return int(checkpoints.Checkpoint(path).read_value(tf.GraphKeys.GLOBAL_STEP))
 
 
 def count_batches(run, split):

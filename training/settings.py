@@ -184,11 +184,13 @@ def from_flags(topic, flags, **others):
     """
     values = {}
     for name, kind in topic.__annotations__.items():
-        if name in flags:
+        if name in others:
+            values[name] = others[name]
+        elif name in flags:
             values[name] = flags[name].value
         elif hasattr(kind, "_fields"):
             values[name] = from_flags(kind, flags)
-    return topic(**{**values, **others})
+    return topic(**values)
 
 
 def _iterate_fields(topic):

@@ -1,14 +1,15 @@
 """Training, evaluation and prediction of one task, and the files they write."""
 
+import collections
 import json
 import os
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from inputs import features
+from inputs.features import TextCounts
 from system import console, disk, files, wording
-from tasks import data_report, submission_file
+from tasks import data_report
 from training import dev_steps, estimators, plots, progress, run_text, scoring
 from weights import checkpoints, diagnosis, run_package, run_record
 
@@ -16,9 +17,11 @@ from weights import checkpoints, diagnosis, run_package, run_record
 def log_data(run):
     """Writes the features of all splits, and logs a report of their examples."""
     task, inputs = run.task, run.inputs
-    text_counts: dict[str, features.TextCounts] = {}
+    text_counts: dict[str, TextCounts] = {}
     train = (task.train,) if task.train else ()
-    for kind, splits in (("train", train), ("eval", task.dev), ("predict", task.test)):
+    # The features of a dev set that is predicted too have one file.
+    test = [split for split in task.test if split not in task.dev]
+    for kind, splits in (("train", train), ("eval", task.dev), ("predict", test)):
         for split in splits:
             if split.name in inputs.examples:
                 text_counts[split.name] = inputs.write_features(split, kind).counts
@@ -84,7 +87,9 @@ def train(model_fn, run, step_reached=None):
 def _train_from(step_reached, model_fn, run, watch, evaluate_checkpoint):
     settings, split = run.settings, run.task.train
     input_fn = run.inputs.make_input_fn(split, "train")
-    run_text.log_training(settings, len(run.inputs.examples[split.name]), run.training)
+    examples = len(run.inputs.examples[split.name])
+    features = run.inputs.write_features(split, "train").counts.features
+    run_text.log_training(settings, examples, features, run.training)
     if step_reached is not None:
         console.say(
             "Resuming the run in %s from step %d", settings.output_dir, step_reached
@@ -142,10 +147,14 @@ def evaluate(estimator, run, diagnostics, results):
     folder = run.result_name("")[1:] or None  # for TensorBoard
     estimators.prepare_summaries(estimator.eval_dir(folder), write_graph=False)
     for split in task.dev:
-        if split.name in results:
+        # Results from training come without predictions that could be written.
+        is_written = run.settings.do_predict and split in task.test
+        if split.name in results and not is_written:
             result, scored = results[split.name]
         else:
-            result, scored = scoring.evaluate_split(estimator, run, split, folder)
+            result, scored = scoring.evaluate_split(
+                estimator, run, split, folder, is_written
+            )
         step = lines["global_step"] = result.pop("global_step")
         for key, value in [*result.items(), *scored.scores.items()]:
             lines[key + split.suffix] = value
@@ -214,39 +223,29 @@ def _write_results(run, step, lines, report, diagnostics):
 
 
 def write_predictions(estimator, run):
-    """Predicts the test sets; writes `test_results.tsv` and submission files."""
-    output_dir, task = run.settings.output_dir, run.task
+    """Predicts the test sets; writes their files, and scores those with labels.
+
+    Dev sets that `evaluate` has written the predictions of are left out.
+    """
+    task = run.task
     for split in task.test:
-        predictions = scoring.predict(estimator, run, split, "predict")
-        name = run.result_name("test_results%s.tsv" % split.suffix)
-        files.write_whole(
-            os.path.join(output_dir, name),
-            "".join("\t".join(map(str, row)) + "\n" for row in predictions),
+        is_dev = split in task.dev
+        if is_dev and run.settings.do_eval:
+            continue
+        predictions = scoring.predict(
+            estimator, run, split, "eval" if is_dev else "predict"
         )
-        submission = run.result_name(split.submission_file)
-        submission_file.write_submission(
-            map(task.type.prediction_text, predictions),
-            os.path.join(output_dir, submission),
-        )
-        console.say(
-            "Predicted %s of %s: %s, %s",
-            wording.pluralize(len(predictions), "example"),
-            split.name,
-            name,
-            submission,
-        )
+        predictions = scoring.write_predictions(run, split, predictions)
         if split.has_labels:
             _score_test(run, split, predictions)
+        else:
+            collections.deque(predictions, maxlen=0)
 
 
 def _score_test(run, split, predictions):
     """Scores a test set that has labels; writes `test_scores.json`."""
     scored = scoring.score(run, split, predictions)
-    checkpoint = checkpoints.latest(run.settings.output_dir)
-    step = 0  # of a package or another checkpoint, as in evaluations
-    if checkpoint:
-        reader = checkpoints.Checkpoint(checkpoint)
-        step = int(reader.read_value(tf.GraphKeys.GLOBAL_STEP))
+    step = scoring.read_step(run)
     run_text.log_scores(split, step, scored)
     _draw_matrix(run, split, scored)
     record = {"task": run.task.name, "global_step": step, **_report_entries(scored)}

@@ -68,7 +68,7 @@ class Tags(task_type.TaskType):
             yield np.max([next(scores) for _ in featurize(example)], axis=0)
 
     def parse_predictions(self, predictions):
-        return np.round(predictions)
+        return np.round(list(predictions))
 
     def prediction_text(self, prediction):
         return find_tags([tag for tag, p in zip(TAGS, prediction) if p > 0.5])

@@ -1,0 +1,187 @@
+"""A run from its settings to its last file: checks, training, scores, predictions."""
+
+import os
+from typing import NamedTuple
+
+import modeling
+import tokenization
+from errors import UserError
+from model import layer_ranges
+from system import console, disk, files, wording
+from training import (
+    classifier,
+    dev_steps,
+    estimators,
+    run_checks,
+    run_flags,
+    run_lock,
+    run_text,
+    settings,
+    signals,
+    task_inputs,
+    task_runs,
+)
+from weights import adapter_package, checkpoints, diagnosis, run_package
+
+
+class Plan(NamedTuple):
+    """A run that has passed every check."""
+
+    settings: settings.Settings
+    config: modeling.BertConfig
+    initial: run_checks.InitialState
+    package: adapter_package.AdapterPackage | None  # `adapters`
+    variant: classifier.Variant
+    run: task_inputs.TaskRun
+
+
+def make_plan(given, task, read_examples, is_case_given, plots=False):
+    """Checks everything, and reads all examples that a run needs, into a `Plan`.
+
+    Args:
+      given: a `settings.Settings`.
+      task: a `task_data.Task`.
+      read_examples: function of a `task_data.Split` that returns its examples, a list.
+      is_case_given: whether `do_lower_case` was given.
+      plots: whether confusion matrices are drawn.
+
+    Raises:
+      UserError: the first problem.
+    """
+    given.check()
+    data, model = given.data, given.model
+    tokenization.validate_case_matches_checkpoint(
+        data.do_lower_case, model.init_checkpoint
+    )
+    run_settings = given.run._replace(devices=given.complete_devices())
+    needed = run_checks.select_splits(given, task)
+    config = modeling.BertConfig.from_json_file(model.bert_config_file)
+    tokenizer = tokenization.FullTokenizer(data.vocab_file, data.do_lower_case)
+    tokenization.check_case(
+        data.do_lower_case, is_case_given, tokenizer.vocab, data.vocab_file
+    )
+    package = adapter_package.read(model.adapters) if model.adapters else None
+    examples = {split.name: read_examples(split) for split in needed}
+    if run_settings.do_train:
+        count = len(examples[task.train.name])
+        run_settings = _add_steps(run_settings, given.optimization, count)
+    given = given._replace(run=run_settings)
+    variant = run_checks.make_variant(given, task, config, package)
+    initial = run_checks.check_model(given, task, config, tokenizer, package, variant)
+    is_compiled = given.computation.compile_layers
+    multiple = run_flags.XLA_LENGTHS if is_compiled else 1
+    inputs = data._replace(length_multiple=multiple)
+    run = task_inputs.TaskRun(
+        task=task,
+        inputs=task_inputs.TaskInputs(task, examples, tokenizer, inputs, run_settings),
+        settings=run_settings,
+        package=_package_settings(given, task, config, variant.method, initial),
+        training=initial.training,
+        diagnostics=initial.diagnostics,
+        dev_evaluation=given.dev_evaluation,
+        plots=plots,
+        ablated=layer_ranges.format_layers(variant.ablated_layers),
+    )
+    return Plan(given, config, initial, package, variant, run)
+
+
+def _add_steps(run_settings, optimization, examples):
+    """The `settings.Run` with the steps of training on a number of examples."""
+    batch_size, epochs = run_settings.train_batch_size, optimization.num_train_epochs
+    steps = int(examples / batch_size * epochs)
+    if steps < 1:
+        raise UserError(
+            "no training step: %s / `train_batch_size`=%d * `num_train_epochs`=%g is "
+            "below 1" % (wording.pluralize(examples, "example"), batch_size, epochs)
+        )
+    warmup_steps = int(steps * optimization.warmup_proportion)
+    return run_settings._replace(num_train_steps=steps, num_warmup_steps=warmup_steps)
+
+
+def _package_settings(given, task, config, method, initial):
+    """The `run_package.PackageSettings` of the package that this run writes."""
+    package_config = adapter_package.make_config(
+        adapter_package.describe_task(task),
+        config,
+        files.digest(given.data.vocab_file),
+        given.data.do_lower_case,
+        given.data.max_seq_length,
+        method,
+        settings=initial.training if given.run.do_train else None,
+    )
+    # Checkpoints with all variables hold the base model too.
+    is_trained = given.run.checkpoint_content == checkpoints.TRAINED
+    base = initial.base if is_trained else None
+    return run_package.PackageSettings(package_config, base, method.has_packages)
+
+
+def make_model_fn(plan):
+    """The `model_fn` of a run."""
+    run, given, initial_bias = plan.run, plan.settings, 0.0
+    adapters_checkpoint = None
+    if run.settings.do_train:
+        labels = run.task.type.read_labels(run.inputs.examples[run.task.train.name])
+        initial_bias = run.task.type.initial_bias(labels)
+    use_tpu, output_dir = run.settings.devices.use_tpu, run.settings.output_dir
+    if plan.package is not None:
+        adapters_checkpoint = run_package.write_checkpoint(
+            plan.package, output_dir, use_tpu
+        )
+    computation = given.computation._replace(shards=run.settings.devices.shards)
+    return classifier.model_fn_builder(
+        bert_config=plan.config,
+        num_labels=run.task.type.num_outputs,
+        init_checkpoint=given.model.init_checkpoint,
+        learning_rate=given.optimization.learning_rate,
+        num_train_steps=run.settings.num_train_steps,
+        num_warmup_steps=run.settings.num_warmup_steps,
+        use_tpu=use_tpu,
+        use_one_hot_embeddings=use_tpu,
+        variant=plan.variant._replace(
+            initial_bias=initial_bias, computation=computation
+        ),
+        training=classifier.Training(
+            bias_correction=given.optimization.adam_bias_correction,
+            adapters_checkpoint=adapters_checkpoint,
+            checkpoint_content=run.settings.checkpoint_content,
+            summary_dir=output_dir,
+        ),
+    )
+
+
+def execute(make_plan, output_dir):
+    """Calls a function that makes a `Plan`; trains, evaluates and predicts."""
+    estimators.keep_freed_memory()
+    with signals.exit_on_signal():
+        try:
+            plan = make_plan()
+            with disk.explain_errors(output_dir):
+                _execute(plan)
+        finally:
+            if output_dir:
+                run_lock.release(output_dir)
+
+
+def _execute(plan):
+    run, output_dir = plan.run, plan.run.settings.output_dir
+    if run.settings.is_chief:
+        console.log_to(os.path.join(output_dir, console.LOG_NAME))
+        precision = plan.settings.computation.precision
+        run_text.log_task(run.task, plan.config, run.settings.devices, precision)
+        if run.ablated:
+            console.say("Without the adapters of layers %s", run.ablated)
+        task_runs.log_data(run)
+    model_fn = make_model_fn(plan)
+    diagnostics, results = run.diagnostics, {}
+    if run.settings.do_train:
+        diagnostics, results = task_runs.train(model_fn, run, plan.initial.step_reached)
+    if not run.settings.is_chief:
+        return
+    estimator = estimators.make_estimator(model_fn, run.settings)
+    if run.settings.do_eval:
+        diagnostics = task_runs.evaluate(estimator, run, diagnostics, results)
+    if run.settings.do_predict:
+        task_runs.write_predictions(estimator, run)
+    dev_steps.log_best(output_dir)
+    run_text.log_files(output_dir, run.task, run.result_name)
+    diagnosis.show_warnings(diagnostics.warnings, run.training)
