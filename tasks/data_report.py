@@ -181,6 +181,8 @@ def _find_overlap(task, examples):
         *itertools.product(train, (*task.dev, *task.test)),
         *itertools.product(task.dev, task.test),
     ):
+        if first == second:
+            continue
         seen = {(e.text_a, e.text_b) for e in examples.get(first.name, ())}
         found = examples.get(second.name, ())
         same = [e for e in found if (e.text_a, e.text_b) in seen]

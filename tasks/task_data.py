@@ -82,7 +82,9 @@ class Task(NamedTuple):
 
     @property
     def splits(self):
-        return (*((self.train,) if self.train else ()), *self.dev, *self.test)
+        train = (self.train,) if self.train else ()
+        # A dev set can be predicted too.
+        return tuple(dict.fromkeys((*train, *self.dev, *self.test)))
 
     @property
     def text_columns(self):

@@ -15,6 +15,7 @@ import manage_adapters
 import predict
 import reproduce_paper
 import run_classifier
+import run_squad
 from errors import UserError
 
 _DEFINE = {
@@ -44,8 +45,12 @@ def parsed(program, *arguments):
 
 
 def test_flags_that_are_named_as_paths_are_paths():
-    groups = list(run_classifier.FLAG_GROUPS.values())
-    known = [flags.FLAGS[each.name] for group in groups for each in group]
+    known = [
+        program.FLAGS[each.name]
+        for program in (run_classifier, run_squad)
+        for group in program.FLAG_GROUPS.values()
+        for each in group
+    ]
     for define in _DEFINE.values():
         values = flags.FlagValues()
         define(values)

@@ -81,10 +81,11 @@ def find_commands(document):
 def program_flags(program, command=None):
     """A `FlagValues` with the flags of a program, or of a command of it."""
     values = flags.FlagValues()
-    if program == "run_classifier":
-        for group in run_classifier.FLAG_GROUPS.values():
+    if program in ("run_classifier", "run_squad"):
+        module = importlib.import_module(program)
+        for group in module.FLAG_GROUPS.values():
             for holder in group:
-                values[holder.name] = copy.deepcopy(flags.FLAGS[holder.name])
+                values[holder.name] = copy.deepcopy(module.FLAGS[holder.name])
     elif program == "manage_adapters":
         manage_adapters.COMMANDS[command].define_flags(values)
         values.set_gnu_getopt(True)

@@ -23,6 +23,7 @@ LAYERS = [
     {"experiments"},
     {
         "run_classifier",
+        "run_squad",
         "predict",
         "export_saved_model",
         "manage_adapters",

@@ -96,7 +96,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
         )
     if base is not None:
         report = _check_base(
-            base, variables, package, identity, model.allow_random_base
+            base, variables, package, task, identity, model.allow_random_base
         )
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
@@ -139,12 +139,12 @@ def _write_record(run, identity, training, counts):
         ) from None
 
 
-def _check_base(base, variables, package, identity, allow_random_base):
+def _check_base(base, variables, package, task, identity, allow_random_base):
     """The `checkpoints.LoadReport` of `init_checkpoint`, or a `UserError`."""
     shapes = variables.shapes if package is None else variables.frozen()
     report = base.check_fit(shapes, variables.task_specific(), allow_random_base)
     if package is not None:
-        _check_package(package, identity, base)
+        _check_package(package, task, identity, base)
     base.check_values(
         "copy it again, or give another, `init_checkpoint`", report.matched
     )
@@ -208,8 +208,13 @@ def _check_head(init_checkpoint, is_trained, task):
         )
 
 
-def _check_package(package, identity, base):
+def _check_package(package, task, identity, base):
     """Checks `adapters` against the task and the base model, and logs its origin."""
+    if package.task_type.name != task.type.name:
+        raise UserError(
+            "`adapters`=%s is a package of the task type %s; give one of %s"
+            % (package.path, package.task_type.name, task.type.name)
+        )
     given = {key: identity[key] for key in identity if key != "base"}
     # What the package alone shows is checked before the base model is read.
     adapter_package.check_fit(package, given)

@@ -10,11 +10,11 @@ import tokenization
 class TextAligner:
     """Finds the text of tokens in a context."""
 
-    def __init__(self, words, do_lower_case):
-        """Takes the context's `ContextWords`, and the tokenizer's setting."""
+    def __init__(self, words, do_lower_case, verbose_logging=False):
+        """Takes the context's `ContextWords`; for the others see `get_final_text`."""
         self._spans = words.spans()
         self._words = [words.text[a:b] for a, b in self._spans]
-        self._do_lower_case = do_lower_case
+        self._do_lower_case, self._is_verbose = do_lower_case, verbose_logging
 
     def align(self, feature, start, end):
         """Finds the tokens from a start to an end position of an `InputFeatures`.
@@ -28,7 +28,7 @@ class TextAligner:
         first = feature.token_to_orig_map[start]
         last = feature.token_to_orig_map[end]
         text = " ".join(self._words[first : last + 1])
-        part = _align(pieces, text, self._do_lower_case).part
+        part = _find_part(pieces, text, self._do_lower_case, self._is_verbose)
         characters = slice(
             self._find_character(first, text, part.start),
             self._find_character(first, text, part.stop - 1) + 1,
@@ -62,12 +62,15 @@ def get_final_text(pred_text, orig_text, do_lower_case, verbose_logging=False):
     Returns:
       A part of `orig_text`, or the whole if both texts cannot be aligned.
     """
-    alignment = _align(pred_text, orig_text, do_lower_case)
-    if verbose_logging and alignment.problem:
-        tf.logging.info(
-            "%s: %r in %r", alignment.problem, pred_text[:300], orig_text[:300]
-        )
-    return orig_text[alignment.part]
+    return orig_text[_find_part(pred_text, orig_text, do_lower_case, verbose_logging)]
+
+
+def _find_part(pred_text, orig_text, do_lower_case, verbose_logging):
+    """The slice of `get_final_text`."""
+    part, problem = _align(pred_text, orig_text, do_lower_case)
+    if verbose_logging and problem:
+        tf.logging.info("%s: %r in %r", problem, pred_text[:300], orig_text[:300])
+    return part
 
 
 def _align(pred_text, orig_text, do_lower_case):

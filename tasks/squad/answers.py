@@ -28,6 +28,7 @@ class Decoding(NamedTuple):
     do_lower_case: bool = True  # as the tokenizer's
     version_2_with_negative: bool = False  # "" may be the answer
     null_score_diff_threshold: float = 0.0  # "" is given if the null odds are above
+    verbose_logging: bool = False  # log which words cannot be aligned with tokens
 
 
 class Answer(NamedTuple):
@@ -117,7 +118,9 @@ def choose_answers(example, windows, decoding):
         candidates.append(null)
     candidates.sort(key=lambda c: c.start_logit + c.end_logit, reverse=True)
 
-    aligner = TextAligner(example.doc_tokens, decoding.do_lower_case)
+    aligner = TextAligner(
+        example.doc_tokens, decoding.do_lower_case, decoding.verbose_logging
+    )
     n_best = {}
     for candidate in candidates:
         if len(n_best) >= decoding.n_best_size:

@@ -63,10 +63,25 @@ class SquadExample:
     start_position: int | None = None  # the answer's first word; -1: no answer
     end_position: int | None = None  # its last word
     is_impossible: bool = False  # whether the context holds no answer
+    reference: object = None  # in evaluation, a `scores.Reference`
+
+    line = label = None  # as a `features.InputExample`
 
     def __post_init__(self):
         if not isinstance(self.doc_tokens, ContextWords):
             self.doc_tokens = ContextWords(" ".join(self.doc_tokens))
+
+    @property
+    def guid(self):
+        return self.qas_id
+
+    @property
+    def text_a(self):
+        return self.question_text
+
+    @property
+    def text_b(self):
+        return self.doc_tokens.text
 
 
 def read_squad_examples(input_file, is_training, version_2_with_negative=False):

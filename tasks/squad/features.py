@@ -1,7 +1,8 @@
 """Windows of `[CLS] question [SEP] context [SEP]`, and their features."""
 
 import dataclasses
-import itertools
+import functools
+import sys
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -84,26 +85,32 @@ def iterate_features(
 ):
     """Yields the features of each question's windows, in order.
 
-    A context without tokens has no window. In training, a window that does not hold the
-    whole answer has [CLS], position 0, as its answer.
-
-    Args:
-      examples: iterable of `SquadExample`s.
-      tokenizer: a `tokenization.FullTokenizer`.
-      max_seq_length: length S of the features.
-      doc_stride: tokens from the start of a window to that of the next.
-      max_query_length: tokens of a question that are kept, its first.
-      is_training: whether to give answers' positions.
-
-    Yields:
-      `InputFeatures`.
-
-    Raises:
-      UserError: a length leaves no room for the context, or the stride is below 1.
+    See `make_features` for the arguments, and `check_lengths` for errors. With
+    `is_training`, the examples have answers.
     """
+    check_lengths(max_seq_length, doc_stride, max_query_length)
+    unique_id = FIRST_UNIQUE_ID
+    for index, example in enumerate(examples):
+        if not is_training:
+            example = dataclasses.replace(example, start_position=None)
+        found = make_features(
+            *(example, index, unique_id, tokenizer),
+            *(max_seq_length, doc_stride, max_query_length),
+        )
+        log_first(index, found)
+        unique_id += len(found)
+        yield from found
+
+
+def check_lengths(max_seq_length, doc_stride, max_query_length):
+    """Raises a `UserError` if windows have no room for text, or no stride."""
     if doc_stride < 1:
         raise UserError(
             "`doc_stride`=%d: windows must be at least 1 token apart" % doc_stride
+        )
+    if max_query_length < 0:
+        raise UserError(
+            "`max_query_length`=%d: it must be 0 or more" % max_query_length
         )
     if max_seq_length <= max_query_length + 3:
         raise UserError(
@@ -111,38 +118,75 @@ def iterate_features(
             "`max_query_length`=%d plus 3, for [CLS] and two [SEP]"
             % (max_seq_length, max_query_length)
         )
-    unique_ids, words, context = itertools.count(FIRST_UNIQUE_ID), None, None
-    for index, example in enumerate(examples):
-        if example.doc_tokens is not words:  # Questions of a paragraph share them.
-            words = example.doc_tokens
-            context = _Context(words, tokenizer)
-        question = tokenizer.tokenize(example.question_text)[:max_query_length]
-        answer = context.answer_span(example, tokenizer) if is_training else None
-        room = max_seq_length - len(question) - 3
-        windows = split_windows(len(context.tokens), room, doc_stride)
-        best_windows = find_best_windows(windows)
-        for number, window in enumerate(windows):
-            inside = slice(window.start, window.start + window.length)
-            tokens = ["[CLS]", *question, "[SEP]", *context.tokens[inside], "[SEP]"]
-            first = len(question) + 2  # position of the window's text
-            padding = [0] * (max_seq_length - len(tokens))
-            feature = InputFeatures(
-                next(unique_ids),
-                index,
-                number,
-                tokens,
-                dict(enumerate(context.words[inside], first)),
-                {i: n == number for i, n in enumerate(best_windows[inside], first)},
-                tokenizer.convert_tokens_to_ids(tokens) + padding,
-                [1] * len(tokens) + padding,
-                [0] * first + [1] * (len(tokens) - first) + padding,
-                is_impossible=example.is_impossible,
-            )
-            if is_training:
-                _set_answer(feature, answer, window, first)
-            if index < _LOGGED_EXAMPLES:
-                _log(feature)
-            yield feature
+
+
+def make_features(
+    example,
+    index,
+    unique_id,
+    tokenizer,
+    max_seq_length,
+    doc_stride,
+    max_query_length,
+    counts=None,
+):
+    """The features of a question's windows.
+
+    A context without tokens has no window. If the example has an answer, a window that
+    does not hold all of it has [CLS], position 0, as its answer.
+
+    Args:
+      example: a `SquadExample`.
+      index: its number.
+      unique_id: id of its first window.
+      tokenizer: a `tokenization.FullTokenizer`.
+      max_seq_length: length S of the features.
+      doc_stride: tokens from the start of a window to that of the next.
+      max_query_length: tokens of a question that are kept, its first.
+      counts: a `features.TextCounts` to which the example is added, or None; the
+        question is what can be truncated.
+
+    Returns:
+      List of `InputFeatures`.
+    """
+    context = _tokenize_context(example.doc_tokens, tokenizer)
+    question = tokenizer.tokenize(example.question_text)
+    if counts is not None:
+        counts.add(question, context.tokens, sys.maxsize)
+        counts.truncated += len(question) > max_query_length
+    answer, found = None, []
+    if example.start_position is not None:
+        answer = context.answer_span(example, tokenizer)
+    question = question[:max_query_length]
+    room = max_seq_length - len(question) - 3
+    windows = split_windows(len(context.tokens), room, doc_stride)
+    best_windows = find_best_windows(windows)
+    for number, window in enumerate(windows):
+        inside = slice(window.start, window.start + window.length)
+        tokens = ["[CLS]", *question, "[SEP]", *context.tokens[inside], "[SEP]"]
+        first = len(question) + 2  # position of the window's text
+        padding = [0] * (max_seq_length - len(tokens))
+        feature = InputFeatures(
+            unique_id + number,
+            index,
+            number,
+            tokens,
+            dict(enumerate(context.words[inside], first)),
+            {i: n == number for i, n in enumerate(best_windows[inside], first)},
+            tokenizer.convert_tokens_to_ids(tokens) + padding,
+            [1] * len(tokens) + padding,
+            [0] * first + [1] * (len(tokens) - first) + padding,
+            is_impossible=example.is_impossible,
+        )
+        if answer is not None:
+            _set_answer(feature, answer, window, first)
+        found.append(feature)
+    return found
+
+
+@functools.lru_cache(maxsize=1)  # Questions of a paragraph share its words.
+def _tokenize_context(words, tokenizer):
+    return _Context(words, tokenizer)
 
 
 def split_windows(length, room, stride):
@@ -212,6 +256,13 @@ def _set_answer(feature, answer, window, first):
     if window.start <= start and end < window.start + window.length:
         feature.start_position = start - window.start + first
         feature.end_position = end - window.start + first
+
+
+def log_first(index, features):
+    """Logs the windows of a question, if its number is among the first."""
+    if index < _LOGGED_EXAMPLES:
+        for feature in features:
+            _log(feature)
 
 
 def _log(feature):

@@ -16,6 +16,11 @@ class SpanLogits(NamedTuple):
     end: tf.Tensor  # float32 [B, S]
 
 
+def variable_shapes(hidden_size):
+    """The variables of `create_head`: dict from name to list of ints."""
+    return {"cls/squad/output_weights": [2, hidden_size], "cls/squad/output_bias": [2]}
+
+
 def create_head(sequence_output):
     """A linear layer from each position to two logits, without dropout.
 
@@ -28,18 +33,13 @@ def create_head(sequence_output):
     Returns:
       `SpanLogits`.
     """
+    H = modeling.get_shape_list(sequence_output, expected_rank=3)[2]
+    (name, shape), bias = variable_shapes(H).items()
+    collections = (modeling.HEAD,)
     weights = modeling.normal_variable(
-        "cls/squad/output_weights",
-        [2, modeling.get_shape_list(sequence_output, expected_rank=3)[2]],
-        HEAD_INITIALIZER_RANGE,
-        collections=(modeling.HEAD,),
+        *(name, shape, HEAD_INITIALIZER_RANGE), collections=collections
     )
-    bias = modeling.get_variable(
-        "cls/squad/output_bias",
-        [2],
-        tf.zeros_initializer(),
-        collections=(modeling.HEAD,),
-    )
+    bias = modeling.get_variable(*bias, tf.zeros_initializer(), collections)
     logits = tf.tensordot(sequence_output, weights, [[2], [1]]) + bias  # [B, S, 2]
     return SpanLogits(*tf.unstack(logits, axis=2))
 

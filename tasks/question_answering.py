@@ -1,0 +1,226 @@
+"""Question answering: the answer to a question is a part of a context (SQuAD)."""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from system import schema
+from system.wording import pluralize
+from tasks import task_type
+from tasks.squad import answer_files, answers, features, head, scores
+
+_LENGTH = schema.integer(0, 2**31 - 1)
+
+
+@task_type.register
+@dataclasses.dataclass(frozen=True)
+class QuestionAnswering(task_type.TaskType):
+    """A task of `SquadExample`s; predictions are `QuestionAnswers`.
+
+    "Labels" are the examples themselves, which have their answers. Logits and scores
+    are [B, 2, S]: of each position as the answer's start, and as its end.
+    """
+
+    doc_stride: int = 128  # these two: see `features.make_features`
+    max_query_length: int = 64
+    version_2_with_negative: bool = False  # questions may have no answer
+    # `version_2_with_negative` in it is not looked at.
+    decoding: answers.Decoding = dataclasses.field(
+        default=answers.Decoding(), repr=False, compare=False
+    )
+
+    name = "question_answering"
+    metrics = dict.fromkeys(("exact_match", "exact", "f1"), None)  # see `score`
+    uses_sequence_output = True
+    has_task_files = False
+    has_dev_loss = False  # Dev sets have several answers to a question.
+    num_outputs = 2
+
+    @property
+    def default_metrics(self):
+        return ("exact" if self.version_2_with_negative else "exact_match", "f1")
+
+    # --- entries of files ---
+
+    @classmethod
+    def from_entries(cls, entries):
+        """Entries that are missing have the default."""
+        given = super().from_entries(entries).training_entries()
+        for name, default in given.items():
+            allowed = schema.BOOLEAN if isinstance(default, bool) else _LENGTH
+            given[name] = entries.get(name, default)
+            allowed.check(given[name], name)
+        return cls(**given)
+
+    def package_entries(self):
+        return {**super().package_entries(), **self.training_entries()}
+
+    def training_entries(self):
+        return {
+            "doc_stride": self.doc_stride,
+            "max_query_length": self.max_query_length,
+            "version_2_with_negative": self.version_2_with_negative,
+        }
+
+    def describe(self):
+        text = "questions about a context"
+        return text + ", or without an answer" * self.version_2_with_negative
+
+    def describe_truncation(self, counts, max_seq_length):
+        text = "%s, at most %d long and %d apart; %s truncated at max_query_length %d"
+        windows = pluralize(counts.features, "window")
+        questions = pluralize(counts.truncated, "question")
+        lengths = max_seq_length, self.doc_stride
+        return text % (windows, *lengths, questions, self.max_query_length)
+
+    # --- features ---
+
+    def read_labels(self, examples):
+        return list(examples)
+
+    def feature_spec(self, seq_length):
+        number = tf.FixedLenFeature([], tf.int64)
+        sequence = tf.FixedLenFeature([seq_length], tf.int64)
+        return {
+            "unique_ids": number,
+            **dict.fromkeys(("input_ids", "input_mask", "segment_ids"), sequence),
+            "start_positions": number,
+            "end_positions": number,
+            "is_impossible": number,
+            "is_real_example": number,
+        }
+
+    def featurize(self, index, example, max_seq_length, tokenizer, counts=None):
+        """The features of a `SquadExample`'s windows, see `features.make_features`."""
+        unique_id = features.FIRST_UNIQUE_ID + (counts.features if counts else 0)
+        found = features.make_features(
+            *(example, index, unique_id, tokenizer, max_seq_length),
+            *(self.doc_stride, self.max_query_length, counts),
+        )
+        features.log_first(index, found)
+        return [
+            {
+                **vars(feature),
+                "window": feature,
+                "unique_ids": feature.unique_id,
+                "start_positions": feature.start_position,
+                "end_positions": feature.end_position,
+                "is_impossible": int(feature.is_impossible),
+                "is_real_example": 1,
+            }
+            for feature in found
+        ]
+
+    # --- the graph ---
+
+    def head_shapes(self, hidden_size):
+        return head.variable_shapes(hidden_size)
+
+    def compute_logits(self, output, is_training, initial_bias=0.0):
+        """The head: float32 [B, 2, S], from float32 [B, S, H]."""
+        del is_training, initial_bias
+        return tf.stack(head.create_head(output), axis=1)
+
+    def read_label_features(self, batch):
+        """First and last position of the answer, int32 [B, 2]."""
+        return tf.stack([batch["start_positions"], batch["end_positions"]], axis=1)
+
+    def compute_losses(self, logits, labels):
+        positions = tf.unstack(labels, axis=1)
+        return head.span_loss(head.SpanLogits(*tf.unstack(logits, axis=1)), *positions)
+
+    @staticmethod
+    def compute_scores(logits, is_own=None):
+        return logits
+
+    # --- predictions ---
+
+    def decode(self, examples, scores, featurize):
+        """Yields `QuestionAnswers`."""
+        decoding = self.decoding._replace(
+            version_2_with_negative=self.version_2_with_negative
+        )
+        for example in examples:
+            windows = [values["window"] for values in featurize(example)]
+            results = [
+                (window, answers.RawResult(window.unique_id, *next(scores)))
+                for window in windows
+            ]
+            yield answers.choose_answers(example, results, decoding)
+
+    def parse_predictions(self, predictions):
+        return [each._replace(n_best=[]) for each in predictions]
+
+    def prediction_files(self, split):
+        files = {
+            "predictions.json": "the answer to each question",
+            "nbest_predictions.json": "the best answers, with their probabilities",
+        }
+        if self.version_2_with_negative:
+            files["null_odds.json"] = "how much better no answer is, in logits"
+        return files
+
+    def write_predictions(self, predictions, paths):
+        with answer_files.answer_files(*paths) as add:
+            for each in predictions:
+                add(each)
+                yield each
+
+    def prediction_text(self, prediction):
+        return prediction.best.text
+
+    # --- scores and diagnostics ---
+
+    def score(self, names, labels, predictions):
+        """Scores by the official rules, in percent; also of version 2.0's two groups.
+
+        Args:
+          names: which of them, see `default_metrics`.
+          labels: `SquadExample`s with references.
+          predictions: `QuestionAnswers` or, as those of a baseline, texts by id.
+        """
+        found = self._evaluate(labels, predictions)
+        groups = [group + name for group in ("HasAns_", "NoAns_") for name in names]
+        return {name: found[name] for name in (*names, *groups) if name in found}
+
+    def _evaluate(self, labels, predictions):
+        references = {each.qas_id: each.reference for each in labels}
+        if isinstance(predictions, dict):
+            texts, null_odds = predictions, None
+        else:
+            texts = {each.qas_id: each.best.text for each in predictions}
+            null_odds = {each.qas_id: each.null_odds for each in predictions}
+        if not self.version_2_with_negative:
+            return scores.evaluate(references, texts)
+        return scores.evaluate_v2(references, texts, null_odds)
+
+    def predict_baseline(self, labels):
+        """The texts of a rule that does not look at the question, by id."""
+        references = {each.qas_id: each.reference for each in labels}
+        return scores.predict_baseline(references, self.version_2_with_negative)
+
+    def baseline_loss(self, labels):
+        """The loss where each word of the context is as likely, in nats.
+
+        A model that has learned nothing has a higher one, as windows have more tokens.
+        """
+        answerable = [each for each in labels if not each.is_impossible]
+        words = [max(1, len(each.doc_tokens)) for each in answerable]
+        share = len(answerable) / len(labels)
+        loss = share * float(np.mean(np.log(words))) if words else 0.0
+        return loss - sum(p * math.log(p) for p in (share, 1 - share) if p)
+
+    def report(self, labels, predictions):
+        """The best scores with another threshold for no answer, and the threshold."""
+        found = self._evaluate(labels, predictions)
+        return {name: found[name] for name in found if name.startswith("best_")}
+
+    def check_predictions(self, labels, predictions):
+        texts = {each.best.text for each in predictions}
+        golds = {tuple(each.reference.golds) for each in labels}
+        if len(texts) > 1 or len(golds) == 1:
+            return ""
+        text = "all %d questions have the same answer, %r"
+        return text % (len(predictions), texts.pop())
