@@ -211,7 +211,8 @@ class TaskType:
         return {
             "test_results%s.tsv" % split.suffix: "each test example's probabilities, "
             "or score",
-            split.submission_file: "each test example's prediction, as in the data",
+            split.submission_file: "each test example's prediction, in the format of "
+            "the evaluation server",
         }
 
     def write_predictions(self, predictions, paths):

@@ -76,7 +76,7 @@ def log_training(settings, examples, features, by_flag):
         steps * batch_size / examples,
         ""
         if features == examples
-        else "; %.3g of the %d windows" % (steps * batch_size / features, features),
+        else ", %.3g over all %d windows" % (steps * batch_size / features, features),
         by_flag["learning_rate"],
         wording.pluralize(settings.num_warmup_steps, "step"),
         "" if by_flag["adam_bias_correction"] else "not ",
