@@ -200,7 +200,10 @@ def test_an_unknown_type_is_refused_by_name(output, folder, monkeypatch):
         lambda: adapter_package.read(str(output / "adapters")),
         lambda: own_tasks.load_task(str(folder / "task.json")),
     ):
-        with pytest.raises(UserError, match=r'"tags".*one of classification, regress'):
+        with pytest.raises(
+            UserError,
+            match=r'"tags".*one of classification, question_answering, regress',
+        ):
             read()
 
 
