@@ -210,14 +210,14 @@ def _check_head(init_checkpoint, is_trained, task):
 
 def _check_package(package, task, identity, base):
     """Checks `adapters` against the task and the base model, and logs its origin."""
+    given = {key: identity[key] for key in identity if key != "base"}
+    # What the package alone shows is checked before the base model is read.
+    adapter_package.check_fit(package, given)
     if package.task_type.name != task.type.name:
         raise UserError(
             "`adapters`=%s is a package of the task type %s; give one of %s"
             % (package.path, package.task_type.name, task.type.name)
         )
-    given = {key: identity[key] for key in identity if key != "base"}
-    # What the package alone shows is checked before the base model is read.
-    adapter_package.check_fit(package, given)
     fingerprint = base.base_fingerprint(package.variables.frozen())
     adapter_package.check_fit(package, {"base": fingerprint})
     console.say(
