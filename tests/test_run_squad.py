@@ -176,7 +176,8 @@ def training(tmp_path_factory):
 def output(training, tmp_path_factory):
     """The folder of an undisturbed run, which is evaluated twice."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    run(**training, eval_steps=10, keep_best="f1", do_predict=True, output_dir=folder)
+    evaluation = {"eval_steps": 10, "keep_best": "f1", "do_eval": True}
+    run(**training, **evaluation, do_predict=True, output_dir=folder)
     return folder
 
 
