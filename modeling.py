@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -500,7 +500,7 @@ class Options(NamedTuple):
     # Of a variable's name and collection, whether it gets a gradient.
     trains: Callable[[str, str], bool] = lambda name, collection: True
     # From a layer's index to the `LayerHooks` of a tuning method; None: `adapter_fn`.
-    layer_hooks: Callable[[int], Sequence[LayerHooks]] | None = None
+    layer_hooks: Callable[[int], tuple[LayerHooks, ...]] | None = None
 
 
 def _add_bias(x, bias):

@@ -11,8 +11,10 @@ METHODS: dict[str, type["Method"]] = {}  # by name; see `registry`
 
 def register(cls):
     """Class decorator: makes a `Method` a frozen dataclass, and known by its name."""
-    METHODS[cls.name] = cls
-    return dataclasses.dataclass(frozen=True)(cls)
+    if cls.name in METHODS:
+        raise ValueError("two tuning methods have the name %r" % cls.name)
+    METHODS[cls.name] = dataclasses.dataclass(frozen=True)(cls)
+    return METHODS[cls.name]
 
 
 class Setting(NamedTuple):

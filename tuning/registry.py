@@ -33,7 +33,7 @@ def parse(text, settings, num_layers):
             value = settings.get(setting.name)
             if other is not cls and setting.default is None and value:
                 raise ValueError(
-                    "%s has no adapters, and %s is %.80s; leave one of the two out"
+                    "%s has no adapters, and `%s` is %.80s; leave one of the two out"
                     % (text, setting.name, value)
                 )
     return cls.parse(argument, settings, num_layers)

@@ -61,8 +61,7 @@ SCHEMA = schema.Object(
                 "layers": schema.List(schema.integer()),  # with adapters, ascending
                 "init_scale": schema.nullable(schema.number(above=0)),
                 "activation": schema.one_of(*sorted(activations.ADAPTER_ACTIVATIONS)),
-            },
-            others=schema.ANY,
+            }
         ),
         "train_policy": schema.LINE,
         "vocabulary": _SHA256,  # of the vocabulary file

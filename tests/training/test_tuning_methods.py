@@ -243,7 +243,7 @@ def test_layers_are_read(text, layers):
         ("top_k:0", None, "1 to 6"),
         ("top_k:7", None, "1 to 6"),
         ("top_k:-1", None, "1 to 6"),
-        ("full", "1-2", "full has no adapters, and adapter_layers is 1-2"),
+        ("full", "1-2", "full has no adapters, and `adapter_layers` is 1-2"),
         ("adapters", "2-6", "counted from 0 to 5"),
         ("adapters", "3-2", "'3-2'"),
         ("adapters", "1,", "''"),
