@@ -1,5 +1,6 @@
 """Predictions for a split, and their scores."""
 
+import contextlib
 import functools
 import itertools
 import math
@@ -46,9 +47,11 @@ def score(run, split, predictions):
 def predict(estimator, run, split, kind):
     """Yields a prediction per example, see `decode`."""
     count = run.inputs.write_features(split, kind).counts.features
-    predicted = estimator.predict(run.inputs.make_input_fn(split, kind))
-    scores = (each["probabilities"] for each in itertools.islice(predicted, count))
-    yield from decode(run, split, scores, count)
+    input_fn = run.inputs.make_input_fn(split, kind)
+    # The generator's graph is the default one until it is closed.
+    with contextlib.closing(estimator.predict(input_fn)) as predicted:
+        scores = (each["probabilities"] for each in itertools.islice(predicted, count))
+        yield from decode(run, split, scores, count)
 
 
 def decode(run, split, scores, count):
