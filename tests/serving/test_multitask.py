@@ -118,7 +118,7 @@ def test_activations_that_no_task_has_change_nothing(tmp_path, base, monkeypatch
     packages = read_packages(tmp_path, base)
     batch = small_packages.random_batch(4, 6)
     used = run(packages, base, batch, [0, 1, 2, 3])
-    every = {"activation": tuple(range(len(adapters.ACTIVATIONS))), "task_type": (0, 1)}
+    every = {"activation": tuple(range(len(adapters.ACTIVATIONS))), "task_type": (0, 2)}
     monkeypatch.setattr(multitask.PackageStack, "used_settings", lambda stack: every)
     all_of_them = run(packages, base, batch, [0, 1, 2, 3])
     np.testing.assert_array_equal(used.scores, all_of_them.scores)
