@@ -369,7 +369,8 @@ def test_two_machines_stop_and_resume_together_and_train_as_one(tmp_path, settin
     text = lost[0].stderr
     assert lost[0].returncode == distribution.LOST_EXIT_STATUS, text[-3000:]
     assert "from step %d\n" % reached in text
-    assert "no longer answers: training ended in step" in text
+    # By pings that are not answered, or by sessions that fail again and again.
+    assert ": training ended in step" in text
 
     # The same commands again.
     for ended in on_machines({**setting, "do_eval": True}, two):
