@@ -1,7 +1,9 @@
 """From the logits of a question's windows to its answers."""
 
+import functools
 import itertools
 import math
+import operator
 from typing import NamedTuple
 
 import numpy as np
@@ -182,5 +184,6 @@ def compute_softmax(scores):
     """Probabilities of scores, as lists of float."""
     largest = max(scores, default=0.0)
     exponentials = [math.exp(score - largest) for score in scores]
-    total = sum(exponentials)
+    # Added one after the other; from Python 3.12 on, `sum` rounds differently.
+    total = functools.reduce(operator.add, exponentials, 0.0)
     return [each / total for each in exponentials]
