@@ -147,8 +147,8 @@ class Adapters(Method):
     def trains(self, name, collection):
         if collection == modeling.LAYER_NORM and self.layers:
             match = _ENCODER_LAYER.search(name)
-            # The layer norm of the embeddings lies below all layers.
-            return match is not None and int(match[1]) >= self.layers[0]
+            # The layer norm of the embeddings is trained with layer 0.
+            return int(match[1] if match else 0) >= self.layers[0]
         return collection in modeling.TRAINED_COLLECTIONS
 
     def served_settings(self):

@@ -44,6 +44,8 @@ POLICIES = (
     ("bitfit", None, "bert/.*/(bias|beta)|%s" % HEAD, -1),
     ("adapters", "1", "bert/encoder/layer_1/.*/adapters/.*|"
      "bert/encoder/layer_[12]/.*/%s|%s" % (NORM, HEAD), 1),
+    ("adapters", "0,2", "bert/encoder/layer_[02]/.*/adapters/.*|bert/.*/%s|%s"
+     % (NORM, HEAD), -1),
 )  # fmt: skip
 each_policy = pytest.mark.parametrize(
     ("text", "layers", "pattern", "lowest"), POLICIES, ids=lambda value: str(value)[:9]
