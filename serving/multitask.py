@@ -304,11 +304,13 @@ def build_graph(
         rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
         return rows if axis == 0 else tf.linalg.matrix_transpose(rows)
 
-    hooks = {cls: cls.serving_hooks(used, own) for cls in map(type, stack.methods)}
+    # Once for each class: a layer of other hooks would be traced anew.
+    classes = dict.fromkeys(map(type, stack.methods))
+    hooks = {cls: cls.serving_hooks(used, own) for cls in classes}
 
     def layer_hooks(index):
-        classes = {type(m): None for m in stack.methods if m.layer_hooks(index)}
-        return tuple(hook for cls in classes for hook in hooks[cls])
+        there = {type(m) for m in stack.methods if m.layer_hooks(index)}
+        return tuple(hook for cls in classes if cls in there for hook in hooks[cls])
 
     with tf.variable_scope(
         tf.get_variable_scope(), custom_getter=get_own_weights, use_resource=True

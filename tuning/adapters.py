@@ -166,7 +166,9 @@ class Adapters(Method):
                 output = tf.where_v2(is_own, _activate(each, x), output)
             return tf.where_v2(own["adapters_units"][:, tf.newaxis], output, 0.0)
 
-        return _hooks(1, 1.0, activate)  # Size and scale are those of the weights.
+        # Size and initial scale are those of the weights.
+        adapter = functools.partial(modeling.feedforward_adapter, activation=activate)
+        return (modeling.AdapterHooks(adapter),)
 
     @property
     def merge_problem(self):
