@@ -110,7 +110,16 @@ def write_single(folder, package):
     config = package.bert_config
     base = checkpoints.Checkpoint(FLAGS.init_checkpoint)
     values = dict(base.iterate_values(package.variables.frozen()), **package.weights)
-    with tf.Graph().as_default(), tf.Session() as session:
+
+    def get_variable(getter, *args, **kwargs):
+        # With an initial value that no other variable has, so that it can be fed.
+        return getter(*args, **{**kwargs, "initializer": tf.zeros_initializer()})
+
+    with (
+        tf.Graph().as_default(),
+        tf.Session() as session,
+        tf.variable_scope("", custom_getter=get_variable),
+    ):
         inputs = {
             name: tf.placeholder(tf.int32, [None, None], name)
             for name in ("input_ids", "input_mask", "segment_ids")
@@ -124,8 +133,9 @@ def write_single(folder, package):
             use_one_hot_embeddings=False,
             variant=classifier.Variant(method=package.method),
         )
-        for variable in tf.global_variables():
-            variable.load(values[variable.op.name], session)
+        variables = tf.global_variables()
+        feed = {v.initializer.inputs[1]: values[v.op.name] for v in variables}
+        session.run([v.initializer for v in variables], feed)
         outputs = {"scores": output.probabilities}
         tf.saved_model.simple_save(session, folder, inputs, outputs)
     return folder
