@@ -204,7 +204,7 @@ class QuestionAnswering(task_type.TaskType):
     def baseline_loss(self, labels):
         """The loss where each word of the context is as likely, in nats.
 
-        A model that has learned nothing has a higher one, as windows have more tokens.
+        A degenerate model has a higher one, as windows have more tokens than words.
         """
         answerable = [each for each in labels if not each.is_impossible]
         words = [max(1, len(each.doc_tokens)) for each in answerable]
