@@ -85,6 +85,10 @@ set_cache_folders()
 if platform.machine().lower() in ("x86_64", "amd64"):
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+# Each session has the number of threads in its configuration. By default the first
+# session, or the first trace of a `tf.function`, decides for the whole process.
+os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
+
 # With level 3 TensorFlow shows fatal errors only.
 is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
 with collect_notes(import_notes) if is_quiet else contextlib.nullcontext():

@@ -9,6 +9,8 @@ import sys
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 # Its start-up notes would stand after pytest's last line.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# The number of threads, below, is that of all sessions.
+os.environ["TF_OVERRIDE_GLOBAL_THREADPOOL"] = "0"
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

@@ -114,8 +114,8 @@ def cpu_shards(batch_sizes):
     """The number of intra-batch shards on this machine's CPU; 1: no batch is split.
 
     Each shard is computed by one core. Without shards all cores share each operation,
-    and wait for each other after it. The threads of operations belong to the process,
-    not to a session, so a process splits all of its batches, of these sizes, or none.
+    and wait for each other after it. A process splits all of its batches, of these
+    sizes, or none.
     """
     if tf.config.list_physical_devices("GPU"):
         return 1

@@ -145,6 +145,37 @@ def test_shards_are_used_where_they_pay(monkeypatch, cores, batch_sizes, shards)
     assert estimators.cpu_shards(batch_sizes) == 1
 
 
+def test_each_shard_is_computed_by_one_core():
+    # In a separate process, since tests have one thread.
+    program = """if True:
+        import system.startup
+        import glob
+        import tensorflow.compat.v1 as tf
+        from training import estimators
+        def processor_times():  # of each thread, in nanoseconds
+            paths = glob.glob("/proc/self/task/*/schedstat")
+            return {path: int(open(path).read().split()[0]) for path in paths}
+        with tf.Graph().as_default():
+            tf.function(lambda x: x + 1)(tf.ones([]))  # As a layer is traced.
+            x = tf.random.normal([3000, 3000])
+            product = tf.matmul(x, x).op
+            with tf.Session(config=estimators.session_config(shards=2)) as session:
+                session.run(product)
+                before = processor_times()
+                session.run(product)
+                after = processor_times()
+        used = [value - before.get(path, 0) for path, value in after.items()]
+        print(max(used) / sum(used))
+    """
+    environment = {**os.environ}
+    del environment["TF_OVERRIDE_GLOBAL_THREADPOOL"]
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(
+        command, cwd=ROOT, stdout=subprocess.PIPE, check=True, env=environment
+    )
+    assert float(result.stdout) > 0.8
+
+
 def test_freed_memory_is_used_again():
     # In a separate process, since the setting holds for the whole process.
     program = """if True:
