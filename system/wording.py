@@ -1,5 +1,8 @@
 """Numbers and names as they stand in messages."""
 
+import difflib
+import re
+
 _LONGEST = 40  # characters
 
 
@@ -19,3 +22,14 @@ def list_names(names):
     names = list(names)
     shown = ", ".join("%.80r" % name for name in names[:20])
     return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
+
+
+def suggest(name, names):
+    """ " (did you mean NAME?)", with the most similar of some names; "" if none is."""
+    by_key = {_key(each): each for each in names}
+    found = difflib.get_close_matches(_key(name), by_key, 1)
+    return " (did you mean %s?)" % by_key[found[0]] if found else ""
+
+
+def _key(name):
+    return re.sub(r"[\W_]", "", name.lower())

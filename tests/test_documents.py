@@ -14,6 +14,7 @@ from absl import flags
 import manage_adapters
 import run_classifier
 from experiments.catalogue import EXPERIMENTS
+from inputs import encoder_fetch
 from tests.places import ROOT
 from weights import adapter_package
 
@@ -103,6 +104,9 @@ def check_program(program, arguments):
         command, *arguments = arguments
     if program == "reproduce_paper":
         assert command in EXPERIMENTS
+    if program == "fetch_encoder":
+        name, *arguments = arguments
+        assert name in encoder_fetch.ENCODERS
     if "--help" in arguments:
         return
     words = program_flags(program, command)([program, *arguments])[1:]

