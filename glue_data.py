@@ -12,6 +12,7 @@ from absl import flags
 import command_line
 from errors import UserError
 from inputs import glue_fetch
+from system import wording
 from tasks import own_tasks, task_data
 from tasks.classification import Classification
 from tasks.regression import Regression
@@ -143,15 +144,16 @@ def get_task(name):
         if task.name.replace("-", "") == wanted:
             return task
     raise UserError(
-        "Task not found: %s. The tasks are %s; for your own data: `task_config`"
-        % (name, ", ".join(sorted(GLUE_TASKS)))
+        "Task not found: %s%s. The tasks are %s; for your own data: `task_config`"
+        % (name, wording.suggest(name, GLUE_TASKS), ", ".join(sorted(GLUE_TASKS)))
     )
 
 
-def select_task(task_name, task_config, data_dir=None):
+def select_task(task_name, task_config, data_dir=None, bad_rows=None):
     """The task of `task_name` or of `task_config`, and the folder of its files.
 
-    `data_dir` is that folder; None: the one of the task file.
+    `data_dir` is that folder; None: the one of the task file. See
+    `task_data.read_examples` for `bad_rows`.
 
     Raises:
       UserError: there is no such task, or both or neither are given.
@@ -162,7 +164,7 @@ def select_task(task_name, task_config, data_dir=None):
             "another, `task_config`; %s" % ("not both" if task_name else "one of them")
         )
     if task_config:
-        return own_tasks.load_task(task_config, GLUE_TASKS, data_dir)
+        return own_tasks.load_task(task_config, GLUE_TASKS, data_dir, bad_rows)
     return get_task(task_name), data_dir
 
 

@@ -2,18 +2,16 @@
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import functools
-
 import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
 import glue_data
 import tokenization
-from errors import reports_user_errors
+from errors import UserError, reports_user_errors
 from inputs import features
 from system import console
-from tasks import data_report, task_data
+from tasks import bad_rows, data_report, task_data
 from training import (
     classifier,
     distribution,
@@ -46,7 +44,7 @@ _TEXTS = {
     "data_dir": "Folder of the task's files, such as glue_data/MRPC; default with "
     "--task_config: the folder of that file.",
     "task_name": "Task of GLUE, in any case: %s; help lists them with columns and "
-    "metrics." % ", ".join(glue_data.GLUE_TASKS),
+    "metrics. --task_config is for other tasks." % ", ".join(glue_data.GLUE_TASKS),
     "max_seq_length": "Longest input in word pieces, with [CLS] and [SEP]; more is "
     "truncated.",
     "ablate_adapter_layers": "Evaluate and predict without the trained adapters of "
@@ -54,8 +52,12 @@ _TEXTS = {
     "do_train": "Train on the task's training set.",
     "do_eval": "Evaluate on the task's dev set(s).",
     "do_predict": "Predict the task's test set(s).",
-    "check": "Report on the task's examples and what is suspicious about them, and do "
-    "nothing else. Needs no model; with --vocab_file it counts word pieces.",
+    "check": "Report on the task's examples, what is suspicious about them and which "
+    "rows cannot be used, and do nothing else. Needs no model; with --vocab_file it "
+    "counts word pieces.",
+    "skip_bad_rows": "Leave out rows of training and dev files that cannot be used, "
+    "such as rows without a label; run.json has their number. A test file has to be "
+    "whole, because its predictions are told apart by their row.",
     "plots": "Write confusion matrices as PNG.",
     "train_batch_size": "Examples in a training batch.",
     "eval_batch_size": "Examples in an evaluation batch.",
@@ -94,6 +96,7 @@ FLAG_GROUPS = {
         _define(_bool, "do_eval", False),
         _define(_bool, "do_predict", False),
         _define(_bool, "check", False),
+        _define(_bool, "skip_bad_rows", False),
         _define(_bool, "plots", False),
     ),
     "Training and evaluation": (
@@ -107,16 +110,18 @@ FLAG_GROUPS = {
 }
 
 
-def set_task_flags():
+def set_task_flags(required=(), found=None):
     """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
 
-    Returns the `task_data.Task`; raises a `UserError` if there is none.
+    `required` are names of other flags that have to be given; `found` is a
+    `bad_rows.BadRows`, or None. Returns the `task_data.Task`; raises a `UserError` if
+    there is none.
     """
+    task_flags = () if FLAGS.task_config else ("task_name", "data_dir")
+    command_line.check_required(FLAGS, [*task_flags, *required])
     task, folder = glue_data.select_task(
-        FLAGS.task_name, FLAGS.task_config, FLAGS.data_dir
+        FLAGS.task_name, FLAGS.task_config, FLAGS.data_dir, found
     )
-    if not folder:
-        command_line.check_required(FLAGS, ["data_dir"])
     adapter_package.check_task(task)
     FLAGS.data_dir = folder
     if task.max_seq_length and not FLAGS["max_seq_length"].present:
@@ -126,14 +131,20 @@ def set_task_flags():
 
 def make_plan():
     """Checks everything, and reads all examples, into a `run_plan.Plan`."""
-    command_line.check_required(FLAGS, ["bert_config_file", "vocab_file", "output_dir"])
-    task = set_task_flags()
+    skipped = bad_rows.BadRows() if FLAGS.skip_bad_rows else None
+    task = set_task_flags(("bert_config_file", "vocab_file", "output_dir"), skipped)
+
+    def read_examples(split):
+        found = None if split in task.test else skipped
+        return task_data.read_examples(task, FLAGS.data_dir, split, found)
+
     return run_plan.make_plan(
         settings.from_flags(settings.Settings, FLAGS),
         task,
-        functools.partial(task_data.read_examples, task, FLAGS.data_dir),
+        read_examples,
         FLAGS["do_lower_case"].present,
         FLAGS.plots,
+        skipped,
     )
 
 
@@ -152,15 +163,19 @@ def main(argv):
 
 def _check_data():
     """Does what --check says."""
-    task = set_task_flags()
+    found = bad_rows.BadRows()
+    task = set_task_flags(found=found)
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     examples = {
-        split.name: task_data.read_examples(task, FLAGS.data_dir, split)
+        split.name: task_data.read_examples(task, FLAGS.data_dir, split, found)
         for split in task.splits
     }
     data_report.check_task(task, examples, tokenizer, FLAGS.max_seq_length)
+    if any(found.counts().values()):
+        remedy = "correct them; `skip_bad_rows` leaves out those of train and dev files"
+        raise UserError("some rows cannot be used: " + remedy, *found.describe())
 
 
 def _run_process(argv):

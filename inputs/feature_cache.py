@@ -33,6 +33,7 @@ def cache_key(
             "data": files.digest(data_file),
             "columns": [split.text_a, split.text_b, split.label, split.has_header],
             "part": split.holdout,
+            "dialect": split.dialect,
             "vocabulary": files.digest(vocab_file),
             "do_lower_case": bool(do_lower_case),
             "task_type": repr(task_type),

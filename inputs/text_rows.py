@@ -5,7 +5,8 @@ read carries its problem and does not end the reading.
 
 TSV is GLUE's: fields between tabs, nothing quoted. CSV is that of RFC 4180: fields
 between commas, quoted where they hold a comma, a quote or a line end. JSONL has one
-object per line. Plain lines are TSV without a header: the texts, between tabs.
+object per line. Plain lines are TSV without a header: the texts, between tabs. A
+`Dialect` names another delimiter of CSV, or another encoding than UTF-8.
 """
 
 import collections
@@ -44,13 +45,26 @@ csv.field_size_limit(MAX_CSV_FIELD)
 
 BLANK = "a blank line"
 
-# `surrogateescape` decodes a byte that is not UTF-8 as U+DC00 + byte, for bytes from
-# 0x80. Below, the same is done with two characters that csv.reader does not take: NUL
-# (before Python 3.11) and a carriage return inside a line.
+# Delimiters that are guessed, with their names in messages.
+DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
+
+# `surrogateescape` decodes a byte that is not in the encoding as U+DC00 + byte, for
+# bytes from 0x80. Below, the same is done with two characters that csv.reader does not
+# take: NUL (before Python 3.11) and a carriage return inside a line.
 _ESCAPE = 0xDC00
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_OF_CSV = re.compile(r"\0|\r(?!\n?\Z)")
 _UNESCAPE = {_ESCAPE + ord(char): char for char in "\0\r"}
+
+
+class Dialect(NamedTuple):
+    """How a file is written, where that differs from its kind's standard."""
+
+    delimiter: str = ","  # of CSV, one character
+    encoding: str = "utf-8"  # an encoding of Python in which ASCII is one byte each
+
+
+STANDARD = Dialect()
 
 
 class Columns(NamedTuple):
@@ -130,39 +144,63 @@ def describe_quotes(path, count):
     )
 
 
-def read_records(lines, kind):
+def read_records(lines, kind, dialect=STANDARD):
     """Yields a `Record` for each row of `TSV`, `CSV` or `JSONL`, its header included.
 
     `lines` are the file's lines as bytes, line ends included.
     """
-    return _READERS[kind](lines)
+    return _READERS[kind](_decode(lines, dialect.encoding), dialect)
 
 
-def _decode(lines):
-    """Lines as text without a byte order mark; see `_ESCAPE`."""
-    for number, line in enumerate(lines):
-        text = line.decode("utf-8", "surrogateescape")
-        yield text if number else text.removeprefix("\ufeff")
+def guess_delimiter(fields, delimiter, columns):
+    """The delimiter that a table's first row seems to have instead of `delimiter`.
 
-
-def _encoding_problem(text):
-    if found := _UNDECODABLE.search(text):
-        byte = ord(found[0]) - _ESCAPE
-        return "not UTF-8 (byte 0x%02x): save the file as UTF-8" % byte
+    It gives the row all `columns`, names or positions from 0. "" if none does.
+    """
+    line = delimiter.join(fields)
+    for other in DELIMITERS:
+        names = [name.strip().strip('"') for name in line.split(other)]
+        if other != delimiter and all(
+            column < len(names) if isinstance(column, int) else column in names
+            for column in columns
+        ):
+            return other
     return ""
 
 
-def _tsv_records(lines):
-    for line, text in enumerate(_decode(lines), 1):
+def _decode(lines, encoding):
+    """Lines as text without a byte order mark; see `_ESCAPE`."""
+    for number, line in enumerate(lines):
+        text = line.decode(encoding, "surrogateescape")
+        yield text if number else text.removeprefix("\ufeff")
+
+
+def _encoding_problem(text, encoding):
+    found = _UNDECODABLE.search(text)
+    if not found:
+        return ""
+    problem = "byte 0x%02x" % (ord(found[0]) - _ESCAPE)
+    if encoding != STANDARD.encoding:
+        return "not %s (%s)" % (encoding, problem)
+    # Of a byte order mark the bytes are 0xff 0xfe, in either order.
+    is_utf_16 = text.startswith(("\udcff\udcfe", "\udcfe\udcff"))
+    likely = "UTF-16" if is_utf_16 else "Latin-1"
+    return "not UTF-8 (%s), perhaps %s: save the file as UTF-8" % (problem, likely)
+
+
+def _tsv_records(texts, dialect):
+    for line, text in enumerate(texts, 1):
         text = text.removesuffix("\n").removesuffix("\r")
-        problem = _encoding_problem(text) if text else BLANK
+        problem = _encoding_problem(text, dialect.encoding) if text else BLANK
         yield Record(line, text.split("\t"), problem)
 
 
-def _json_records(lines):
-    for line, text in enumerate(_decode(lines), 1):
+def _json_records(texts, dialect):
+    for line, text in enumerate(texts, 1):
         values = {}
-        problem = _encoding_problem(text) if text.strip() else BLANK
+        problem = BLANK
+        if text.strip():
+            problem = _encoding_problem(text, dialect.encoding)
         if not problem:
             try:
                 values = files.parse_json_object(text.strip())
@@ -171,12 +209,15 @@ def _json_records(lines):
         yield Record(line, values, problem)
 
 
-def _csv_records(lines):
-    texts, again, line = _decode(lines), collections.deque(), 1
+def _csv_records(texts, dialect):
+    again, line, delimiter = collections.deque(), 1, dialect.delimiter
     while True:
         taken: list[str] = []
+        reader = csv.reader(
+            _take_lines(again, texts, taken), strict=True, delimiter=delimiter
+        )
         try:
-            fields = next(csv.reader(_take_lines(again, texts, taken), strict=True))
+            fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
@@ -186,7 +227,8 @@ def _csv_records(lines):
             del taken[1:]
             fields = []
         else:
-            problem = _encoding_problem("".join(taken)) if fields else BLANK
+            text = "".join(taken)
+            problem = _encoding_problem(text, dialect.encoding) if fields else BLANK
             fields = [field.translate(_UNESCAPE) for field in fields]
         yield Record(line, fields, problem)
         line += len(taken)

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from inputs import metrics
+from system import schema
 from system.wording import list_names
 from tasks import task_type
 
@@ -51,7 +52,10 @@ class Classification(task_type.TaskType):
         return "%d labels (%s)" % (len(self.labels), list_names(self.labels))
 
     def find_label_problem(self, label):
-        if label in self.labels or self.needs_labels:
+        if self.needs_labels:
+            is_valid = label.strip() and schema.PRINTABLE.accepts(label)
+            return "" if is_valid else "%.80r is not a printable text" % label
+        if label in self.labels:
             return ""
         return "%.80r is not one of %s" % (label, list_names(self.labels))
 

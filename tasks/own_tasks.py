@@ -6,6 +6,7 @@
 `SCHEMA` has all entries; docs/tasks.md explains them.
 """
 
+import codecs
 import collections
 import os
 import unicodedata
@@ -31,6 +32,30 @@ _COLUMN = schema.Value(
     lambda value: schema.integer().accepts(value) or schema.LINE.accepts(value),
     "a column's name on one line, or its number from 0",
 )
+
+
+def _is_encoding(value):
+    """Whether Python has such an encoding, in which ASCII text is its own bytes."""
+    # Encodings with escapes decode this to other text.
+    text = "".join(map(chr, range(128))).replace("\\", "\\x41\\u0041")
+    try:
+        return text.encode("ascii").decode(codecs.lookup(value).name) == text
+    except (LookupError, TypeError, ValueError):
+        return False
+
+
+_DELIMITER = schema.Value(
+    lambda value: (
+        isinstance(value, str)
+        and len(value) == 1
+        and value != '"'
+        and (value == "\t" or value.isprintable())
+    ),
+    "one character, but no quote",
+)
+_ENCODING = schema.Value(
+    _is_encoding, "an encoding of Python that contains ASCII, such as utf-8 or latin-1"
+)
 _FILE = schema.Value(
     lambda value: isinstance(value, str) and text_rows.find_kind(value) is not None,
     "a file .tsv, .csv or .jsonl",
@@ -53,19 +78,25 @@ SCHEMA = schema.Object(
         "metrics": schema.List(schema.LINE),
         "max_seq_length": schema.integer(3),
         "header": schema.BOOLEAN,
+        "delimiter": _DELIMITER,
+        "encoding": _ENCODING,
         "dev_share": schema.number(above=0, most=0.5),
         "seed": schema.integer(0, 2**31 - 1),
         "test_labels": schema.BOOLEAN,
     },
 )
-_DEFAULTS = {"header": True, "seed": 1, "test_labels": False}
+_DEFAULTS = {
+    **text_rows.STANDARD._asdict(),
+    **{"header": True, "seed": 1, "test_labels": False},
+}
 
 
-def load_task(path, reserved=(), data_dir=None):
+def load_task(path, reserved=(), data_dir=None, bad_rows=None):
     """Reads a task file, and the labels from its training set if they are not listed.
 
     `reserved` are names that the task cannot have; `data_dir` is the folder of its
-    files, None: that of `path`. Returns a `task_data.Task` and the folder.
+    files, None: that of `path`; see `task_data.read_examples` for `bad_rows`. Returns a
+    `task_data.Task` and the folder.
 
     Raises:
       UserError: the file cannot be read or describes no task, with the entry to change.
@@ -75,7 +106,7 @@ def load_task(path, reserved=(), data_dir=None):
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
     folder = data_dir or os.path.dirname(path) or "."
     if task.type.needs_labels:
-        labels = {"labels": _find_labels(task, folder)}
+        labels = {"labels": _find_labels(task, folder, bad_rows)}
         task = task._replace(type=task.type.from_entries(labels))
         _check_metrics(task)
     return task, folder
@@ -149,6 +180,9 @@ def task_entries(task):
         "header": first.has_header,
         "test_labels": any(split.has_labels for split in task.test),
     }
+    for name, value in first.dialect._asdict().items():
+        if value != _DEFAULTS[name]:
+            entries[name] = value
     if first.holdout is not None:
         entries.update(dev_share=first.holdout.fraction, seed=first.holdout.seed)
     return {name: value for name, value in entries.items() if value is not None}
@@ -171,13 +205,17 @@ def _wrong(source, entry, value, allowed):
 
 def _find_contradictions(values):
     """Yields the entries that others contradict, each with what is allowed."""
-    filenames = (values[name] for name in ("train", "dev", "test") if values[name])
+    filenames = [values[name] for name in ("train", "dev", "test") if values[name]]
     jsonl = [name for name in filenames if text_rows.find_kind(name) == text_rows.JSONL]
     for entry in ("text_a", "text_b", "label"):
         if isinstance(values[entry], str) and not values["header"]:
             yield entry, 'a number, since "header" is false'
         if isinstance(values[entry], int) and jsonl:
             yield entry, "a name, since columns of %s have no numbers" % jsonl[0]
+    if values["delimiter"] != _DEFAULTS["delimiter"] and not any(
+        text_rows.find_kind(name) == text_rows.CSV for name in filenames
+    ):
+        yield "delimiter", "left out, since no file is .csv"
     if values["type"] and values["regression"]:
         yield "type", 'left out, since "regression" is true'
     if values["dev_share"] is not None and (values["dev"] or not values["train"]):
@@ -195,11 +233,12 @@ def _make_split(values, name):
     return task_data.Split(
         *(name, values[name], 0, values["text_a"], values["text_b"], label),
         has_header=values["header"],
+        dialect=text_rows.Dialect(values["delimiter"], values["encoding"]),
         submission_file=SUBMISSION_FILE if name == "test" else "",
     )
 
 
-def _find_labels(task, folder):
+def _find_labels(task, folder, bad_rows):
     """The labels of the training set, sorted; as numbers if all are numbers."""
     if task.train is None:
         raise UserError(
@@ -208,12 +247,7 @@ def _find_labels(task, folder):
         )
     path = os.path.join(folder, task.train.filename)
     lines: dict[str, list[int]] = collections.defaultdict(list)
-    for example in task_data.iterate_examples(task, folder, task.train):
-        if not example.label.strip() or not schema.PRINTABLE.accepts(example.label):
-            raise UserError(
-                "%s, line %d: the label is %.80r; it must be a printable text"
-                % (path, example.line, example.label)
-            )
+    for example in task_data.iterate_examples(task, folder, task.train, bad_rows):
         lines[example.label].append(example.line)
     for group in label_texts.similar_labels(lines):
         look_alike = len({unicodedata.normalize("NFC", label) for label in group}) == 1

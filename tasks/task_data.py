@@ -4,6 +4,7 @@
 """
 
 import itertools
+import json
 import math
 import os
 from collections.abc import Callable
@@ -47,12 +48,17 @@ class Split(NamedTuple):
     rows_exact: bool = True  # False: another number than `rows` is only a warning
     skips_broken_lines: bool = False  # a wrong number of fields is a known fault
     holdout: Holdout | None = None  # None: the split is the whole file
+    dialect: text_rows.Dialect = text_rows.STANDARD
     suffix: str = ""  # in names of result files, of the second of two sets ("_mm")
     submission_file: str = ""  # the evaluation server's name for the predictions
 
     @property
     def kind(self):
         return text_rows.find_kind(self.filename)
+
+    @property
+    def delimiter(self):
+        return "\t" if self.kind == text_rows.TSV else self.dialect.delimiter
 
     @property
     def has_labels(self):
@@ -117,15 +123,16 @@ def _find_file(task, data_dir, split):
     return path
 
 
-def _resolve_columns(path, split, header, width):
+def _resolve_columns(path, task, split, header, width):
     """The split of a table of so many columns, with positions in place of names."""
     columns = {name: getattr(split, name) for name in _COLUMNS}
     names = [column for column in columns.values() if isinstance(column, str)]
     missing = [repr(name) for name in names if name not in header]
+    hint = _guess_delimiter(task, split, header, columns.values())
     if missing:
         problem = "the header has no column %s; it has %s"
         problem %= (", ".join(missing), list_names(header))
-        raise _line_error(path, 1, problem)
+        raise _line_error(path, 1, problem + hint)
     for name, column in columns.items():
         if isinstance(column, str):
             columns[name] = header.index(column)
@@ -134,31 +141,52 @@ def _resolve_columns(path, split, header, width):
                 raise _line_error(path, 1, problem)
         elif column is not None and column >= width:
             problem = "there is no column %d (counted from 0), but %d of them"
-            raise _line_error(path, 1, problem % (column, width))
+            raise _line_error(path, 1, problem % (column, width) + hint)
     return split._replace(**columns)
 
 
+def _guess_delimiter(task, split, header, columns):
+    """Advice on the delimiter of a table without its columns; "" if it is right."""
+    columns = [column for column in columns if column is not None]
+    other = text_rows.guess_delimiter(header, split.delimiter, columns)
+    if not other or not task.config_file:
+        return ""
+    text = '. The fields seem to be separated by %ss: %sgive "delimiter": %s in %s'
+    rename = "" if split.kind == text_rows.CSV else "name the file .csv, and "
+    name = text_rows.DELIMITERS[other]
+    return text % (name, rename, json.dumps(other), task.config_file)
+
+
 def _find_row_problem(task, split, row, width, number):
-    """Why a row cannot be read; `number` counts data rows from 0. "" if it can."""
+    """Why a row cannot be used: kind and text, or None; `number` counts from 0."""
     if row.problem:
-        return row.problem
+        return _explain_unreadable(task, row.problem)
     if split.kind == text_rows.JSONL:
         if problem := _find_json_problem(split, row.fields):
-            return problem
+            return "entries", problem
     elif len(row.fields) != width:
-        separator = "tab" if split.kind == text_rows.TSV else "comma"
-        found = pluralize(len(row.fields), separator + "-separated field")
-        return "%s, expected %d" % (found, width)
+        name = text_rows.DELIMITERS.get(split.delimiter, repr(split.delimiter))
+        found = pluralize(len(row.fields), name + "-separated field")
+        return "number of fields", "%s, expected %d" % (found, width)
     if split.has_labels:
         problem = task.type.find_label_problem(_label_text(row.fields[split.label]))
         is_number = isinstance(split.label, int)
         field = ", field %d" % (split.label + 1) if is_number else ""
-        return problem and "label%s: %s" % (field, problem)
+        return ("label", "label%s: %s" % (field, problem)) if problem else None
     if split.index is not None and row.fields[split.index] != str(number):
         # Predictions are written under row numbers, so they must agree with the file.
         problem = "index, field %d: %.80r, expected %d (test rows are numbered from 0)"
-        return problem % (split.index + 1, row.fields[split.index], number)
-    return ""
+        return "index", problem % (split.index + 1, row.fields[split.index], number)
+    return None
+
+
+def _explain_unreadable(task, problem):
+    """Kind and text of a `text_rows.Record`'s problem."""
+    if problem == text_rows.BLANK:
+        return "blank line", problem
+    if problem.startswith("not UTF-8") and task.config_file:
+        problem += ', or name its encoding in %s, "encoding"' % task.config_file
+    return "unreadable", problem
 
 
 def _find_json_problem(split, values):
@@ -178,21 +206,25 @@ def _find_json_problem(split, values):
     return ""
 
 
-def _read_valid_rows(task, path, split):
+def _read_valid_rows(task, path, split, bad_rows):
     """Yields a file's rows, `text_rows.Record`s, with the split's resolved columns.
 
     Raises as `read_examples`.
     """
-    rows = text_rows.read_records(text_lines.file_lines(path, path), split.kind)
-    columns, width, broken = split, 0, []
+    lines = text_lines.file_lines(path, path)
+    rows = text_rows.read_records(lines, split.kind, split.dialect)
+    columns, width, broken, left_out = split, 0, [], 0
+    if bad_rows is not None:
+        bad_rows.start_file(path)
     if split.kind != text_rows.JSONL:
         first = next(rows, None)
         if first is None:
             raise UserError("%s is empty" % path)
         if first.problem:
-            raise _line_error(path, first.line, first.problem)
+            problem = _explain_unreadable(task, first.problem)[1]
+            raise _line_error(path, first.line, problem)
         width = split.num_fields or len(first.fields)
-        columns = _resolve_columns(path, split, first.fields, width)
+        columns = _resolve_columns(path, task, split, first.fields, width)
         if split.has_header:
             _warn_of_example_as_header(path, task, split, columns, first.fields)
         else:
@@ -203,10 +235,18 @@ def _read_valid_rows(task, path, split):
         if split.skips_broken_lines and is_broken:
             broken.append(row.line)
             continue
-        problem = _find_row_problem(task, columns, row, width, number)
-        if problem:
-            raise _line_error(path, row.line, problem)
+        if found := _find_row_problem(task, columns, row, width, number):
+            kind, problem = found
+            if bad_rows is None:
+                raise _line_error(path, row.line, problem)
+            bad_rows.add(path, kind, row.line, problem)
+            left_out += 1
+            continue
         yield row, columns
+    if left_out == number + 1 > 0:
+        text = "%s: none of its %s can be used"
+        rows = pluralize(left_out, "row")
+        raise UserError(text % (path, rows), *bad_rows.describe())
     if number < len(broken):
         raise UserError("%s has no data rows" % path)
     if broken:
@@ -215,10 +255,10 @@ def _read_valid_rows(task, path, split):
         console.warn(text, path, len(broken), number + 1, first)
 
 
-def iterate_examples(task, data_dir, split):
+def iterate_examples(task, data_dir, split, bad_rows=None):
     """Yields all examples of a file, also of both sides of a `Holdout`."""
     path = _find_file(task, data_dir, split)
-    for row, columns in _read_valid_rows(task, path, split):
+    for row, columns in _read_valid_rows(task, path, split, bad_rows):
         fields = row.fields
         label = task.type.labels[0] if task.type.labels else None
         if split.has_labels:
@@ -235,7 +275,7 @@ def iterate_examples(task, data_dir, split):
         )
 
 
-def read_examples(task, data_dir, split):
+def read_examples(task, data_dir, split, bad_rows=None):
     """Reads the examples of a split.
 
     `text_rows` describes the formats. Guids are as in the original program:
@@ -243,15 +283,16 @@ def read_examples(task, data_dir, split):
     Examples without labels get the first of the type's labels, as in the original
     program, or None.
 
-    `data_dir` is the task's own folder. Returns a list of `InputExample`, in the order
-    of the file.
+    `data_dir` is the task's own folder. Rows that cannot be used are added to a
+    `bad_rows.BadRows`, and left out. Returns a list of `InputExample`, in the order of
+    the file.
 
     Raises:
-      UserError: the file is missing or empty, is not UTF-8, lacks a column, or has a
-        row that does not parse, with file, line (from 1) and field (from 1); or no
-        example is held out.
+      UserError: the file is missing or empty, or lacks a column; or has, without
+        `bad_rows`, a row that cannot be used, with file, line (from 1) and field (from
+        1); or no example is held out.
     """
-    examples = list(iterate_examples(task, data_dir, split))
+    examples = list(iterate_examples(task, data_dir, split, bad_rows))
     path = os.path.join(data_dir, split.filename)
     if not split.is_held_out:
         _warn_of_quotes(path, split, examples)

@@ -190,7 +190,7 @@ FLAG_CASES = (
         Case(("--%s is required" % name,), {name: value})
         for name, value in zip(REQUIRED, (None, "", None, None))
     ),
-    Case(("a task is needed", "--task_name"), {"task_name": None}),
+    Case(("--task_name is required", "--task_config"), {"task_name": None}),
     Case(
         ("At least one of", "--do_train=true", "--do_eval=true", "--do_predict=true"),
         {"do_train": False, "do_eval": False, "do_predict": False},

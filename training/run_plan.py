@@ -35,7 +35,9 @@ class Plan(NamedTuple):
     run: task_inputs.TaskRun
 
 
-def make_plan(given, task, read_examples, is_case_given, plots=False):
+def make_plan(
+    given, task, read_examples, is_case_given, plots=False, skipped_rows=None
+):
     """Checks everything, and reads all examples that a run needs, into a `Plan`.
 
     Args:
@@ -44,6 +46,8 @@ def make_plan(given, task, read_examples, is_case_given, plots=False):
       read_examples: function of a `task_data.Split` that returns its examples, a list.
       is_case_given: whether `do_lower_case` was given.
       plots: whether confusion matrices are drawn.
+      skipped_rows: the `bad_rows.BadRows` to which `read_examples` adds those that it
+        leaves out, or None.
 
     Raises:
       UserError: the first problem.
@@ -80,6 +84,7 @@ def make_plan(given, task, read_examples, is_case_given, plots=False):
         diagnostics=initial.diagnostics,
         dev_evaluation=given.dev_evaluation,
         plots=plots,
+        skipped_rows=skipped_rows,
         ablated=layer_ranges.format_layers(variant.ablated_layers),
     )
     return Plan(given, config, initial, package, variant, run)

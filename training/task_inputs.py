@@ -5,7 +5,7 @@ import os
 from typing import Any, NamedTuple
 
 from inputs import feature_cache, features
-from tasks import task_data
+from tasks import bad_rows, task_data
 from training import settings as run_settings
 from weights import diagnosis, run_package
 
@@ -98,6 +98,7 @@ class TaskRun(NamedTuple):
     diagnostics: diagnosis.Diagnostics  # of the weights that it starts from
     dev_evaluation: run_settings.DevEvaluation
     plots: bool  # whether confusion matrices are drawn
+    skipped_rows: bad_rows.BadRows | None = None  # left out of files that were read
     ablated: str = ""  # layers whose adapters are left out, such as "0-4"
 
     def result_name(self, name):

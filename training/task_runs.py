@@ -15,7 +15,10 @@ from weights import checkpoints, diagnosis, run_package, run_record
 
 
 def log_data(run):
-    """Writes the features of all splits, and logs a report of their examples."""
+    """Writes the features of all splits, and reports on their examples.
+
+    Skipped rows are counted in `run.json`.
+    """
     task, inputs = run.task, run.inputs
     text_counts: dict[str, TextCounts] = {}
     train = (task.train,) if task.train else ()
@@ -27,6 +30,11 @@ def log_data(run):
                 text_counts[split.name] = inputs.write_features(split, kind).counts
     max_seq_length = inputs.settings.max_seq_length
     data_report.log_report(task, inputs.examples, text_counts, max_seq_length)
+    if run.skipped_rows is not None:
+        if lines := list(run.skipped_rows.describe()):
+            console.warn("%s", "\n  ".join(["rows are left out:", *lines]))
+        counts = run.skipped_rows.counts()
+        run_record.write_skipped_rows(run.settings.output_dir, counts)
 
 
 def train(model_fn, run, step_reached=None):

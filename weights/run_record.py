@@ -36,7 +36,12 @@ SCHEMA = schema.Object(
             others=schema.ANY,
         )
     },
-    optional={"training": _ENTRIES, "parameters": _ENTRIES, "health": diagnosis.SCHEMA},
+    optional={
+        "training": _ENTRIES,
+        "parameters": _ENTRIES,
+        "health": diagnosis.SCHEMA,
+        "skipped_rows": schema.Object({}, others=schema.integer()),
+    },
     others=schema.ANY,
 )
 
@@ -84,6 +89,15 @@ def write_diagnostics(output_dir, diagnostics):
     record.pop("health", None)
     if diagnostics is not None:
         record["health"] = diagnostics.to_json()
+    _write(output_dir, record)
+
+
+def write_skipped_rows(output_dir, counts):
+    """Records how many rows were left out of files: a dict by path."""
+    record = read(output_dir)
+    known = record.get("skipped_rows") or {}
+    found = {os.path.basename(path): count for path, count in counts.items()}
+    record["skipped_rows"] = {**known, **found}
     _write(output_dir, record)
 
 

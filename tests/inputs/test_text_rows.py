@@ -125,6 +125,16 @@ def test_plain_lines():
     ]
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "shift_jis", "gb18030"])
+def test_bytes_that_are_not_in_the_encoding(encoding):
+    dialect = text_rows.Dialect(encoding=encoding)
+    for bad in (b"\x81", b"a\x81", b"\x81\x20b", b"\xff", b"\x81\xff\xfe", b"\xe0"):
+        for kind in (CSV, TSV, JSONL):
+            rows = text_rows.read_records([b"a\n", bad + b"\n"], kind, dialect)
+            problem = list(rows)[1].problem
+            assert problem if kind == JSONL else problem in ("",) or encoding in problem
+
+
 GOOD = {
     TSV: b"text_a\ttext_b\na\tb\n",
     CSV: b"text_a,text_b\na,b\n",

@@ -6,7 +6,7 @@ import pytest
 
 from errors import UserError
 from inputs import text_rows
-from tasks import own_tasks, task_data
+from tasks import bad_rows, own_tasks, task_data
 from tasks.regression import Regression
 from tests.places import ROOT
 
@@ -64,6 +64,75 @@ def test_labels_and_metrics_that_are_not_given(write, tmp_path):
     assert [(split.filename, split.has_labels) for split in task.splits] == [
         ("train.csv", True), ("dev.csv", True), ("test.csv", False)
     ]  # fmt: skip
+
+
+def test_another_delimiter_and_encoding(write, tmp_path):
+    content = 'message;topic\n"Où; là, ""ici""";b\nGrüße;a\n'
+    document = {**VALID, "delimiter": ";", "encoding": "cp1252"}
+    path = write(document)
+    (tmp_path / "train.csv").write_bytes(content.encode("cp1252"))
+    task = load(path)
+    assert examples(task, tmp_path, task.train) == [
+        ('Où; là, "ici"', None, "b", 2),
+        ("Grüße", None, "a", 3),
+    ]
+    entries = own_tasks.task_entries(task)
+    assert (entries["delimiter"], entries["encoding"]) == (";", "cp1252")
+    assert own_tasks.parse_task(entries, task.config_file) == task
+    assert not {"delimiter", "encoding"} & set(own_tasks.task_entries(load(write(
+        VALID, train_csv=ROWS
+    ))))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("t.csv", b"message;topic\nx;a\n", ["semicolons: give", '"delimiter": ";" in']),
+        ("t.csv", b"message\ttopic\nx\ta\n", ["tabs: give", r'"delimiter": "\t" in']),
+        ("t.csv", b"id;message\nx;a\n", ["'topic'; it has 'id;message'"]),
+        ("t.tsv", b"message,topic\nx,a\n", ["commas: name the file .csv, and give"]),
+        ("t.csv", b"message,topic\ncaf\xe9,a\n", ["line 2", "Latin-1", '"encoding"']),
+        ("t.csv", "message,topic\n".encode("utf-16"), ["line 1", "UTF-16"]),
+    ],
+)
+def test_another_delimiter_or_encoding_is_recognized(
+    write, tmp_path, name, content, parts
+):
+    path = write({**VALID, "train": name})
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert all(part in str(caught.value) for part in (name, *parts))
+    is_guess = "seem to be separated" in str(caught.value)
+    assert is_guess == ("delimiter" in "".join(parts) or ".csv, and" in parts[0])
+
+
+def test_rows_that_cannot_be_used_are_collected(write, tmp_path):
+    rows = "message,topic\na,x\n\nb,\nc,y,z\n" + "d,\n" * 30 + 'e,y\n"f,x\n'
+    path, found = write(VALID, train_csv=rows, dev_csv="message,topic\nx,z\n"), None
+    with pytest.raises(UserError, match="line 3: a blank line"):
+        load(path)
+    found = bad_rows.BadRows()
+    task, folder = own_tasks.load_task(path, bad_rows=found)
+    assert task.type.labels == ("x", "y")
+    train = task_data.read_examples(task, folder, task.train, found)
+    assert [(each.text_a, each.line) for each in train] == [("a", 2), ("e", 36)]
+    train_path = str(tmp_path / "train.csv")
+    assert found.counts() == {train_path: 1 + 31 + 1 + 1}
+    lines = list(found.describe())
+    assert [line for line in lines if line[0] != " "] == [
+        train_path + ": 1 bad row (blank line)",
+        train_path + ": 31 bad rows (label), the first 20",
+        train_path + ": 1 bad row (number of fields)",
+        train_path + ": 1 bad row (unreadable)",
+    ]
+    assert lines.count("  line 4: label, field 2: '' is not one of 'x', 'y'") == 1
+    assert len(lines) == 4 + 1 + 20 + 1 + 1
+    with pytest.raises(
+        UserError, match=r"dev\.csv: none of its 1 row can be used"
+    ) as all_bad:
+        task_data.read_examples(task, folder, task.dev[0], found)
+    assert "line 2: label, field 2: 'z' is not one of 'x', 'y'" in str(all_bad.value)
 
 
 def test_labels_that_are_numbers_are_sorted_as_such(write):
@@ -152,6 +221,14 @@ MISTAKES = [
     ({"labels": ["a", "a"]}, "labels", "twice"),
     ({"labels": ["a", "b"], "regression": True}, "labels", "regression"),
     ({"max_seq_length": 2}, "max_seq_length", "2", "3"),
+    ({"metrics": ["acuracy"]}, "metrics", "did you mean accuracy"),
+    ({"delimiter": ";;"}, "delimiter", "one character"),
+    ({"delimiter": '"'}, "delimiter", "no quote"),
+    ({"delimiter": ";", **dict.fromkeys(("train", "dev", "test"), "a.tsv")}, ".csv"),
+    ({"encoding": "utf-16"}, "encoding", "contains ASCII"),
+    ({"encoding": "hex"}, "encoding", "contains ASCII"),
+    ({"encoding": "unicode_escape"}, "encoding", "contains ASCII"),
+    ({"encoding": "latin-7000"}, "encoding", "contains ASCII"),
     ({"dev_share": 0.2}, "dev_share", "dev"),
     ({"dev": None, "dev_share": 0.9}, "dev_share", "0.9", "0.5"),
     ({"train": None, "dev": None, "dev_share": 0.1}, "dev_share", "train"),
@@ -179,7 +256,7 @@ def test_mistakes(write, tmp_path, mistake):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ("message,topic\nx,\ny,a\n", "line 2: the label is ''"),
+        ("message,topic\nx,\ny,a\n", "line 2: label.*: '' is not a printable text"),
         ("message,topic\nx,a\ny,a\n", "train.csv: .* has 1 different"),
         ("message,topic\n" + "x,%d\n" * 1001 % (*range(1001),), "has 1001 "),
         ("message,topic\nx,a,b\n", "line 2: 3 comma-separated fields, expected 2"),

@@ -222,7 +222,10 @@ def test_check_warns(folder, capsys):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "one of GLUE, --task_name, or a file"),
+        ({}, "--task_name is required: Task of GLUE"),
+        ({}, "--data_dir is required"),
+        ({"task_name": "mprc", "data_dir": "x"}, "mprc (did you mean mrpc?)"),
+        ({"task_config": "x", "data_dir": "x", "task_name": "rte"}, "not both"),
         ({"task_name": "MRPC", "task_config": "x.json"}, "not both"),
         ({"task_name": "MRPC"}, "--data_dir is required"),
         ({"task_config": "gone.json"}, "gone.json"),
@@ -232,6 +235,62 @@ def test_which_task(capsys, settings, message):
     with pytest.raises(SystemExit):
         small_run.run(check=True, **settings)
     assert message in capsys.readouterr().err
+
+
+def test_check_lists_all_bad_rows(folder, capsys):
+    lines = (folder / "train.csv").read_bytes().splitlines(keepends=True)
+    lines[3:3] = [b"\n", b"1,a mat,\n", b"2,caf\xe9,cats\n", b"3,a,mat,cats\n"]
+    lines += [b"9,on,\n"] * 25
+    (folder / "bad.csv").write_bytes(b"".join(lines))
+    config = {**read(folder / "kinds.json"), "train": "bad.csv"}
+    (folder / "bad.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit):
+        small_run.run(check=True, task_config=str(folder / "bad.json"))
+    text = capsys.readouterr().err
+    assert 'train: 27 examples, 9 of "cats" (33.3 %)' in text
+    for part in (
+        "error: some rows cannot be used: correct them; --skip_bad_rows",
+        "bad.csv: 1 bad row (blank line)\n    line 4: a blank line\n",
+        "bad row (unreadable)\n    line 6: not UTF-8 (byte 0xe9), perhaps Latin-1: ",
+        "(number of fields)\n    line 7: 4 comma-separated fields, expected 3\n",
+        "bad.csv: 26 bad rows (label), the first 20\n    line 5: label, field 3: '' is not one",
+    ):
+        assert part in text
+    assert text.count("    line ") == 23
+
+
+def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
+    header, *rows = (folder / "train.csv").read_text().splitlines()
+    for name, more in (("rows", ["5,on"]), ("held", ["5,on", "6,on,"]), ("t", ["x"])):
+        content = "\n".join([header, *rows[:12], *more, *rows[12:], ""])
+        (folder / (name + ".csv")).write_text(content)
+    document = {**read(folder / "kinds.json"), "train": "rows.csv", "dev": "held.csv"}
+    del document["dev_share"]
+    (folder / "rows.json").write_text(json.dumps(document))
+    settings = {
+        "task_config": str(folder / "rows.json"), "output_dir": str(folder / "rows"),
+        "do_train": True, "do_eval": True, "num_train_epochs": 1.0, **base,
+    }  # fmt: skip
+    with pytest.raises(SystemExit):
+        small_run.run(**settings)
+    assert "rows.csv, line 14: 2 comma-separated fields" in capsys.readouterr().err
+    small_run.run(skip_bad_rows=True, **settings)
+    text = capsys.readouterr().err
+    assert (
+        "warning: rows are left out:" in text and "line 15: label, field 3: ''" in text
+    )
+    assert read(folder / "rows" / "run.json")["skipped_rows"] == {
+        "rows.csv": 1,
+        "held.csv": 2,
+    }
+    results = read(folder / "rows" / "eval_results.json")
+    assert results["sets"]["dev"]["examples"] == 36
+    # Predictions are told apart by their row.
+    document["test"] = "t.csv"
+    (folder / "rows.json").write_text(json.dumps(document))
+    with pytest.raises(SystemExit):
+        small_run.run(skip_bad_rows=True, do_predict=True, **settings)
+    assert "t.csv, line 14" in capsys.readouterr().err
 
 
 def test_the_tasks_are_listed(capsys):
