@@ -84,7 +84,8 @@ def print_help(description, groups, flag_values):
             default = flag.default_as_str
             given = "" if default is None else "  (default: %s)" % default.strip("'")
             print("  --%s%s" % (flag.name, given))
-            print(textwrap.indent(textwrap.fill(flag.help, width - 6), " " * 6))
+            text = textwrap.fill(_help_text(flag), width - 6)
+            print(textwrap.indent(text, " " * 6))
     print("\nGive values with =, such as --%s=VALUE." % flag.name)
 
 
@@ -152,10 +153,19 @@ def refuse_positional_arguments(argv, arguments):
 
 
 def check_required(flag_values, names):
-    """Refuses a command line in which a flag of `names` is missing."""
-    for name in names:
-        if not flag_values[name].value:
-            raise UserError("--%s is required: %s" % (name, flag_values[name].help))
+    """Refuses a command line in which flags of `names` are missing; names them all."""
+    texts = [
+        "--%s is required: %s" % (name, _help_text(flag_values[name]))
+        for name in names
+        if not flag_values[name].value
+    ]
+    if texts:
+        raise UserError(*texts)
+
+
+def _help_text(flag):
+    """The help of a flag, with what absl adds to it as a sentence."""
+    return re.sub(r"\.?;\s+repeat this option(.*)", r". Repeat the flag\1.", flag.help)
 
 
 def check_utf_8(what, text):

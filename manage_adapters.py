@@ -20,7 +20,7 @@ import command_line
 import glue_data
 import tokenization
 from errors import UserError, name_flags, reports_user_errors
-from system import console, files
+from system import console, files, wording
 from weights import (
     adapter_package,
     base_model,
@@ -229,8 +229,8 @@ def _run_command(arguments, values):
         return
     if name not in COMMANDS:
         raise UserError(
-            "%r is no command: the first argument is one of %s"
-            % (name, ", ".join(COMMANDS))
+            "%r is no command: the first argument is one of %s%s"
+            % (name, ", ".join(COMMANDS), wording.suggest(name, COMMANDS))
         )
     command = COMMANDS[name]
     groups = command.define_flags(values)

@@ -22,7 +22,7 @@ import tokenization
 from errors import UserError, reports_user_errors
 from experiments import grid, job_flags, pages, processes, ray_launcher, results
 from experiments.catalogue import EXPERIMENTS
-from system import console, files
+from system import console, files, wording
 from system.wording import pluralize, thousands
 
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
@@ -346,8 +346,8 @@ def run(argv, values):
     name = argv[1]
     if name not in EXPERIMENTS:
         raise UserError(
-            "%.80r is no experiment: the first argument is one of %s"
-            % (name, ", ".join(EXPERIMENTS))
+            "%.80r is no experiment: the first argument is one of %s%s"
+            % (name, ", ".join(EXPERIMENTS), wording.suggest(name, EXPERIMENTS))
         )
     positional = command_line.parse_flags(argv[1:], values)
     command_line.refuse_positional_arguments(argv, positional)

@@ -16,8 +16,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from inputs import features
-from system import files, schema
-from system.wording import pluralize
+from system import files, schema, wording
 from tasks import submission_file
 
 HEAD_DROPOUT = 0.1
@@ -86,8 +85,11 @@ class TaskType:
 
     def find_metrics_problem(self, names):
         """Which metrics are allowed, if some of the names are not; else ""."""
-        is_known = set(names) <= set(self.metrics)
-        return "" if is_known else "of %s" % ", ".join(self.metrics)
+        for name in names:
+            if name not in self.metrics:
+                suggestion = wording.suggest(name, self.metrics)
+                return "of %s%s" % (", ".join(self.metrics), suggestion)
+        return ""
 
     def describe(self):
         """The type in one line of a log."""
@@ -100,7 +102,7 @@ class TaskType:
     def describe_truncation(self, counts, max_seq_length):
         """What `features.TextCounts` say about texts that are too long, for a log."""
         return "%s (%.1f %%) truncated at max_seq_length %d" % (
-            pluralize(counts.truncated, "example"),
+            wording.pluralize(counts.truncated, "example"),
             100 * counts.truncated_fraction,
             max_seq_length,
         )

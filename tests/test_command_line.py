@@ -162,6 +162,27 @@ def test_bytes_that_are_not_utf_8(home, monkeypatch, capsys):
         assert message.startswith("error: --text_a_column=\\udcff is not UTF-8")
 
 
+def test_all_missing_flags_are_named():
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    values(["predict.py", "--vocab_file=x"])
+    with pytest.raises(UserError) as caught:
+        command_line.check_required(values, ["adapters", "vocab_file", "input"])
+    first, second = str(caught.value).split("\n")
+    assert first.startswith("--adapters is required: Folder of an adapter package")
+    assert first.endswith("Repeat the flag to specify a list of values.")
+    assert second.startswith("  --input is required: File of rows")
+
+
+def test_help_ends_with_whole_sentences(capsys):
+    values = flags.FlagValues()
+    groups = predict.define_flags(values)
+    command_line.print_help("About.", groups, values)
+    text = " ".join(capsys.readouterr().out.split())
+    assert "than the package has. Repeat the flag to specify a list of values." in text
+    assert "repeat this option" not in text
+
+
 @pytest.fixture
 def parse():
     """The parser of predict.py's command line, and the `FlagValues` that it fills."""
@@ -175,7 +196,7 @@ def parse():
     [
         (["--output=nowhere://a.tsv"], ["--output=nowhere://a.tsv"]),
         (["MRPC"], ["'MRPC'"]),
-        (["--inptu=a"], ["inptu", "--help"]),
+        (["--inptu=a"], ["inptu", "Did you mean: input", "--help"]),
         (["--batch_size=many"], ["--batch_size=many"]),
         (["--overwrite", "false"], ["'false'", "--overwrite=false"]),
     ],

@@ -38,8 +38,13 @@ def select_splits(settings, task):
     run, (eval_steps, keep_best) = settings.run, settings.dev_evaluation
     if keep_best and keep_best not in task.metrics:
         raise UserError(
-            "`keep_best`=%s: the metrics of %s are %s"
-            % (keep_best, task.title, ", ".join(task.metrics))
+            "`keep_best`=%s: the metrics of %s are %s%s"
+            % (
+                keep_best,
+                task.title,
+                ", ".join(task.metrics),
+                wording.suggest(keep_best, task.metrics),
+            )
         )
     dev_steps.check(run.output_dir, keep_best)
     selected, train = [], (task.train,) if task.train else ()

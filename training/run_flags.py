@@ -57,7 +57,7 @@ TEXTS = {
     "(mirrored), or on the machines of the environment variable TF_CONFIG "
     "(multi_worker). --train_batch_size is the global batch.",
     "use_tpu": "Run on TPU instead of GPU or CPU.",
-    "tpu_name": "Name of the Cloud TPU, or grpc:// address.",
+    "tpu_name": "Name of the Cloud TPU, or grpc:// address; local on a TPU VM.",
     "tpu_zone": "Zone of the TPU; default: detected.",
     "gcp_project": "Project of the TPU; default: detected.",
     "master": "Address of a TensorFlow master.",

@@ -219,6 +219,14 @@ def build(
             list(estimator.predict(input_fn))
 
 
+def test_the_tpu_of_this_machine(tmp_path):
+    """Sessions are those of the process, and no service is asked for the TPU."""
+    local = settings(tmp_path, master=None, tpu_name="local")
+    config = estimators.make_estimator(model_fn(tmp_path, bert_config()), local).config
+    assert config.master == config.evaluation_master == ""
+    assert not config.session_config.cluster_def.job
+
+
 @pytest.fixture(scope="module")
 def replicated(tmp_path_factory):
     """The `_Built` of each mode, which no test changes."""
