@@ -2,8 +2,9 @@
 
     python reproduce_paper.py EXPERIMENT --preset=paper|small --work_dir=FOLDER ...
 
-A grid point with one seed is one process of run_classifier.py. The same command again
-runs what is missing or has failed. Report and plots: WORK_DIR/EXPERIMENT/report.md.
+A grid point with one seed is one process of run_classifier.py, or of run_squad.py. The
+same command again runs what is missing or has failed. Report and plots:
+WORK_DIR/EXPERIMENT/report.md.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -20,7 +21,15 @@ import glue_data
 import modeling
 import tokenization
 from errors import UserError, reports_user_errors
-from experiments import grid, job_flags, pages, processes, ray_launcher, results
+from experiments import (
+    datasets,
+    grid,
+    job_flags,
+    pages,
+    processes,
+    ray_launcher,
+    results,
+)
 from experiments.catalogue import EXPERIMENTS
 from system import console, files, wording
 from system.wording import pluralize, thousands
@@ -36,7 +45,8 @@ _TEXTS = {
     "seeds": "Seeds 1 to this, instead of the preset's.",
     "work_dir": "Folder of all jobs, results and reports.",
     "glue_dir": "Folder of the tasks' folders, as of glue_data.",
-    "run_flags": "More flags of run_classifier.py for all jobs, such as "
+    "squad_dir": "Folder of the questions, as of fetch_squad.",
+    "run_flags": "More flags of the jobs' program for all jobs, such as "
     '"--xla=true --precision=bfloat16".',
     "launcher": "Where jobs run: on this machine, or on the Ray cluster that the "
     "environment variable RAY_ADDRESS names.",
@@ -69,6 +79,7 @@ def define_flags(flag_values):
         "Files": (
             define(command_line.DEFINE_path, "work_dir", has_checkpoint=True),
             define(command_line.DEFINE_path, "glue_dir"),
+            define(command_line.DEFINE_path, "squad_dir"),
             *command_line.define_base_flags(flag_values),
             define(flags.DEFINE_string, "run_flags", ""),
         ),
@@ -97,12 +108,22 @@ def _task_files(paths):
                 "--task_configs: %s: name the file with letters, digits, - and _ "
                 "alone, because its jobs' folders are called after it" % path
             )
-        if name in found or name in glue_data.GLUE_TASKS:
+        if name in found or datasets.is_known(name):
             raise UserError(
                 "--task_configs: %s: there is another task %s; rename the file"
                 % (path, name)
             )
         found[name] = path
+    return found
+
+
+def _find_task(name, experiment):
+    """The name in `datasets` of an element of --tasks."""
+    if name in (*experiment.paper.tasks, *experiment.small.tasks):
+        return name
+    found = glue_data.get_task(name).name
+    if not datasets.find(found).examples:
+        raise UserError("--tasks: %s has no training set" % found)
     return found
 
 
@@ -115,10 +136,7 @@ def make_study(experiment, values):
     preset = experiment.preset(values.preset)
     tasks = preset.tasks
     if values.tasks is not None:
-        tasks = tuple(glue_data.get_task(name).name for name in values.tasks)
-        for name in tasks:
-            if not any(grid.example_counts(name)):
-                raise UserError("--tasks: %s has no training set" % name)
+        tasks = tuple(_find_task(name, experiment) for name in values.tasks)
     tasks = (*dict.fromkeys(tasks), *_task_files(values.task_configs))
     if not tasks:
         raise UserError(
@@ -207,18 +225,16 @@ def _duration(seconds):
 
 def plan_text(jobs, known, settings):
     """How many jobs and training steps are left, and for how long, as lines."""
-    batch_size = str(settings.flags.get("train_batch_size", grid.BATCH_SIZE))
-    # A wrong one is for run_classifier.py to refuse.
-    size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else 1
+    batch_size = str(settings.flags.get("train_batch_size"))
+    # A wrong one is for the program to refuse.
+    size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else None
     left = [job for job in jobs if not processes.is_done(job, known)]
     count = pluralize(len(jobs), "job")
     if not left:
         return "%s, all done" % count
     text = "%s, %d of them done" % (count, len(jobs) - len(left))
-    text += "\n%s training steps of %s are left, by the official sizes of GLUE" % (
-        thousands(sum(grid.steps(job, size) for job in left)),
-        pluralize(size, "example"),
-    )
+    count = thousands(sum(grid.steps(job, size) for job in left))
+    text += "\n%s training steps are left, by the data's official sizes" % count
     unknown = sum(job.task in settings.task_files for job in left)
     if unknown:
         text += ", and those of %s on further tasks" % pluralize(unknown, "job")
@@ -249,8 +265,8 @@ def _prepare_jobs(jobs, settings, values):
     if values.launcher == "ray":
         ray_launcher.check_installed()
     required = [*job_flags.BASE]
-    if any(job.task not in settings.task_files for job in jobs):
-        required.append("glue_dir")
+    needed = {datasets.find(job.task).folder_flag for job in jobs}
+    required += sorted(needed - {""})
     if values.dry_run and not all(values[name].value for name in required):
         return settings
     command_line.check_required(values, required)
@@ -293,6 +309,7 @@ def _run_experiment(name, experiment, values):
     settings = job_flags.SweepSettings(
         work_dir=values.work_dir,
         glue_dir=values.glue_dir or "",
+        squad_dir=values.squad_dir or "",
         task_files=_task_files(values.task_configs),
         flags={**base, **job_flags.parse_run_flags(values.run_flags)},
     )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import grid, pages, plots, selection
+from experiments import datasets, grid, pages, plots, selection
 from model import layer_ranges
 
 
@@ -43,14 +43,15 @@ def _report(study, page):
                 values[first, last] = found.mean
         if np.isnan(values).all():
             continue
-        maps[grid.title(task)] = values
+        maps[datasets.find(task).title] = values
         accuracy = selection.summarize_jobs(trained, study.results, "accuracy")
         half = study.layers // 2
         changes = (
             np.nanmin(np.diag(values)), values[0, half - 1], values[half, -1],
             values[0, -1],
         )  # fmt: skip
-        row = [grid.title(task), pages.mean_text(accuracy), *map(_percent, changes)]
+        title = datasets.find(task).title
+        row = [title, pages.mean_text(accuracy), *map(_percent, changes)]
         rows.append(row)
     if maps:
         caption = "Relative change of accuracy, in per cent"

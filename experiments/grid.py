@@ -1,4 +1,4 @@
-"""Grids as data: a job is one grid point with one seed, one run of `run_classifier.py`.
+"""Grids as data: a job is one grid point with one seed, one run of a program.
 
 A `Job` has all that differs between jobs, and its name is made of it. A job that two
 experiments share is therefore run once, as long as they share a working folder.
@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
-import glue_data
+from experiments import datasets
 
 PAPER, SMALL = "paper", "small"
 PRESETS = (PAPER, SMALL)
 
-# Values of --train_policy; top_k is followed by a number.
+# Values of --train_policy; those of top_k and lora end with a number.
 ADAPTERS, FULL, TOP_K, LAYER_NORM = "adapters", "full", "top_k", "layer_norm"
+LORA, BITFIT = "lora", "bitfit"
 
-BATCH_SIZE = 32
-MAX_SEQ_LENGTH = 128
+BATCH_SIZE = 32  # where a data set has no other
 
 # WNLI is left out, as in the paper.
 GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte")
@@ -43,7 +43,7 @@ SMALL_SCALE = "1e-3"
 class Job(NamedTuple):
     """One run. Numbers in names are texts, so that they are written as given."""
 
-    task: str  # a key of `glue_data.GLUE_TASKS`, or the name of a task's file
+    task: str  # a name for `datasets.find`
     policy: str  # --train_policy
     learning_rate: str
     epochs: int
@@ -52,13 +52,16 @@ class Job(NamedTuple):
     init_scale: str = ""
     is_corrected: bool = False  # --adam_bias_correction
     without: str = ""  # only evaluates: layers whose adapters are left out, as "0-4"
+    placement: str = ""  # --adapter_placement; "": the paper's
 
     @property
     def name(self):
         """The name in folders and on command lines."""
         method = self.policy.replace(":", "")
         if self.adapter_size:
-            method += "%d-init%s" % (self.adapter_size, self.init_scale)
+            method += str(self.adapter_size)
+            method += "-" * bool(self.placement) + self.placement
+            method += "-init" * bool(self.init_scale) + self.init_scale
         name = "%s-%s-lr%s-ep%d" % (self.task, method, self.learning_rate, self.epochs)
         name += "-corrected" if self.is_corrected else ""
         name += "-seed%d" % self.seed
@@ -68,6 +71,11 @@ class Job(NamedTuple):
     def kind(self):
         """The policy without its number of top layers."""
         return self.policy.partition(":")[0]
+
+    @property
+    def family(self):
+        """The policy without its number, and the placement: a line of figures."""
+        return self.kind + "-" * bool(self.placement) + self.placement
 
     @property
     def trained(self):
@@ -85,6 +93,7 @@ class Method(NamedTuple):
     init_scale: str = ""
     is_corrected: bool = False
     sweeps_epochs: bool = False  # all of the small preset's epochs, not the first
+    placement: str = ""
 
     def jobs(self, task, seeds):
         """The jobs for one task, a list."""
@@ -93,7 +102,7 @@ class Method(NamedTuple):
         swept = itertools.product(
             self.adapter_sizes, epochs, self.learning_rates, seeds
         )
-        rest = (self.init_scale, self.is_corrected)
+        rest = (self.init_scale, self.is_corrected, "", self.placement)
         return [
             Job(task, self.policy, rate, passes, seed, size, *rest)
             for size, passes, rate, seed in swept
@@ -105,9 +114,9 @@ def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE):
     return Method(ADAPTERS, rates, epochs, sizes, scale)
 
 
-def top_layers(counts, *args, **kwargs):
-    """A `Method` for each number of top layers; the other arguments as of `Method`."""
-    return [Method("%s:%d" % (TOP_K, k), *args, **kwargs) for k in counts]
+def numbered(policy, numbers, *args, **kwargs):
+    """A `Method` for each number of a policy; the other arguments as of `Method`."""
+    return [Method("%s:%d" % (policy, n), *args, **kwargs) for n in numbers]
 
 
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):
@@ -170,26 +179,14 @@ class Experiment(NamedTuple):
         return list(dict.fromkeys([*trained, *rest]))
 
 
-def title(task):
-    """A task's name for people."""
-    return glue_data.GLUE_TASKS[task].title if task in glue_data.GLUE_TASKS else task
+def steps(job, batch_size=None):
+    """Training steps of a job; 0 where the data set's size is not known.
 
-
-def example_counts(task):
-    """Examples of a task of GLUE: those of the training set, and all others.
-
-    0 for other tasks, and for one without a training set.
+    `batch_size` is that of all jobs; None: the one that suits the data set.
     """
-    row = glue_data.GLUE_TASKS.get(task)
-    if row is None or row.train is None:
-        return 0, 0
-    return row.train.rows, sum(split.rows for split in (*row.dev, *row.test))
-
-
-def steps(job, batch_size=BATCH_SIZE):
-    """Training steps of a job; 0 where the task's examples are not counted."""
-    examples, _ = example_counts(job.task)
-    return 0 if job.without else int(examples / batch_size * job.epochs)
+    dataset = datasets.find(job.task)
+    batch_size = batch_size or dataset.batch_size or BATCH_SIZE
+    return 0 if job.without else int(dataset.examples / batch_size * job.epochs)
 
 
 def cost(job):
@@ -197,5 +194,6 @@ def cost(job):
 
     A forward pass alone is taken for a third of one with its backward pass.
     """
-    train, others = example_counts(job.task)
-    return others / 3 + (0 if job.without else train * job.epochs)
+    dataset = datasets.find(job.task)
+    trained = 0 if job.without else dataset.examples * job.epochs
+    return dataset.other_examples / 3 + trained

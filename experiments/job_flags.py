@@ -10,15 +10,13 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import glue_data
 from errors import UserError
-from experiments import grid, results
+from experiments import datasets, grid, results
 from system import files
 from weights import adapter_package, checkpoints
 
-PROGRAM = os.path.join(
-    os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "run_classifier.py"
-)
+# The folder of the programs that jobs run.
+PROGRAMS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # The flags of the encoder.
 BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
@@ -26,14 +24,16 @@ BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
 # Flags that make a job, or name its folders: --run_flags cannot give them.
 OWN_FLAGS = {
     *("task_config", "task_name", "data_dir", "output_dir"),
+    *("train_file", "predict_file"),
     *("train_policy", "adapter_size", "adapter_init_scale", "adapters"),
+    "adapter_placement",
     *("ablate_adapter_layers", "adapter_layers", "do_train", "do_eval", "do_predict"),
     *("learning_rate", "num_train_epochs", "adam_bias_correction", "seed"),
     "keep_best",  # Results are those of the last checkpoint.
 }
 
 # Flags of files, which are compared by their digests.
-_INPUTS = {*BASE, "data_dir", "task_config"}
+_INPUTS = {*BASE, "data_dir", "task_config", "train_file", "predict_file"}
 # Paths in --work_dir, machines and verbosity: they change no result.
 _NOT_COMPARED = {
     *("output_dir", "adapters", "verbosity", "master"),
@@ -47,9 +47,10 @@ class SweepSettings(NamedTuple):
     work_dir: str
     glue_dir: str
     task_files: Mapping[str, str]  # from a task's name to its file
-    flags: Mapping[str, Any]  # of run_classifier.py: `BASE`, and --run_flags
+    flags: Mapping[str, Any]  # of the jobs' program: `BASE`, and --run_flags
     gpus: tuple[str, ...] = ()  # their names, dealt out to the jobs; (): left alone
     digests: Mapping[str, Mapping] = MappingProxyType({})  # by task, `input_digests`
+    squad_dir: str = ""  # folder of sets of questions
 
 
 def parse_run_flags(text):
@@ -81,20 +82,15 @@ def parse_run_flags(text):
 
 
 def make_flags(job, settings):
-    """The flags of `run_classifier.py` for a job, a dict.
+    """The flags of a job's program, a dict.
 
     The user's flags for all jobs override lengths and batches of the grid, and the
     job's own flags override both.
     """
-    values: dict[str, Any] = {}
-    if job.task in settings.task_files:
-        values["task_config"] = settings.task_files[job.task]
-    else:
-        task, values["data_dir"] = find_task(job.task, settings)
-        values["task_name"] = task.name
-        values["max_seq_length"] = grid.MAX_SEQ_LENGTH
+    dataset = datasets.find(job.task)
+    values = dict(dataset.make_flags(settings))
     if not job.without:
-        values["train_batch_size"] = grid.BATCH_SIZE
+        values["train_batch_size"] = dataset.batch_size or grid.BATCH_SIZE
         values["checkpoint_content"] = "trained"  # Small, and the same numbers.
     values.update(settings.flags)
     values["output_dir"] = results.job_folder(settings.work_dir, job)
@@ -102,12 +98,14 @@ def make_flags(job, settings):
     values["do_eval"] = "true"
     if job.adapter_size:
         values["adapter_size"] = job.adapter_size
+    if job.placement:
+        values["adapter_placement"] = job.placement
     if job.without:
         package = results.job_folder(settings.work_dir, job.trained)
         values["adapters"] = os.path.join(package, adapter_package.FOLDER)
         values["ablate_adapter_layers"] = job.without
         return values
-    if job.adapter_size:
+    if job.init_scale:
         values["adapter_init_scale"] = job.init_scale
     values.update(
         do_train="true",
@@ -123,36 +121,23 @@ def make_flags(job, settings):
 def make_command(job, settings):
     """The command line of a job, a list of arguments."""
     values = sorted(make_flags(job, settings).items())
-    return [sys.executable, PROGRAM, *("--%s=%s" % pair for pair in values)]
-
-
-def find_task(name, settings):
-    """A job's task, a `task_data.Task`, and the folder of its files."""
-    if name in settings.task_files:
-        return glue_data.select_task(None, settings.task_files[name])
-    task = glue_data.get_task(name)
-    return task, os.path.join(settings.glue_dir, task.title)
+    program = os.path.join(PROGRAMS, datasets.find(job.task).program)
+    return [sys.executable, program, *("--%s=%s" % pair for pair in values)]
 
 
 def input_digests(name, settings):
     """Digests of the files that a task's jobs read: a dict from flag or file name.
 
     Raises:
-      UserError: the checkpoint or the training set is missing.
+      UserError: the checkpoint or a required file is missing.
     """
-    task, data_dir = find_task(name, settings)
+    dataset = datasets.find(name)
     paths = {flag: settings.flags[flag] for flag in BASE if flag != "init_checkpoint"}
-    if task.config_file:
-        paths["task_config"] = task.config_file
-    for split in task.splits:
-        path = os.path.join(data_dir, split.filename)
+    for file, path in dataset.find_files(settings).items():
         if tf.io.gfile.exists(path):
-            paths[split.filename] = path
-        elif split == task.train:
-            raise UserError(
-                "there is no %s; of GLUE, python glue_data.py --data_dir=%s --tasks=%s "
-                "fetches it" % (path, settings.glue_dir, task.title)
-            )
+            paths[file] = path
+        elif file in dataset.required_files(settings):
+            raise UserError("there is no %s; %s" % (path, dataset.remedy(settings)))
     digests = {key: files.digest(path) for key, path in paths.items()}
     checkpoint = checkpoints.Checkpoint(settings.flags["init_checkpoint"])
     return {**digests, "init_checkpoint": checkpoint.index_digest()}

@@ -6,7 +6,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from errors import printable
-from experiments import grid, plots, results, selection
+from experiments import datasets, grid, plots, results, selection
 from system import files
 from system.wording import thousands
 
@@ -90,7 +90,8 @@ def setting_text(jobs):
     if job.adapter_size:
         parts.append("size %d" % job.adapter_size)
     elif ":" in job.policy:
-        parts.append("top %s" % job.policy.partition(":")[2])
+        noun = "top" if job.kind == grid.TOP_K else "rank"
+        parts.append("%s %s" % (noun, job.policy.partition(":")[2]))
     return ", ".join(parts)
 
 
@@ -127,11 +128,16 @@ def start_report(study, title):
     return page
 
 
-def score_line(name, points):
-    """A `plots.Line` of pairs of x and a `selection.Summary`."""
+def score_line(name, points, collapsed=()):
+    """A `plots.Line` of pairs of x and a `selection.Summary`.
+
+    `collapsed` has pairs of x and the score of a collapsed seed.
+    """
     x, summaries = zip(*points)
     means = [100 * each.mean for each in summaries]
-    return plots.Line(name, x, means, [100 * (each.error or 0) for each in summaries])
+    errors = [100 * (each.error or 0) for each in summaries]
+    crosses = [(x, 100 * score) for x, score in collapsed]
+    return plots.Line(name, x, means, errors, crosses=crosses)
 
 
 def add_curves(page, study, field, axis, caption):
@@ -151,7 +157,7 @@ def add_curves(page, study, field, axis, caption):
 
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
-        title = grid.title(task)
+        title = datasets.find(task).title
         by_line = selection.group(study.select(task=task), line_of)
         for line, jobs_of_line in by_line.items():
             points = []

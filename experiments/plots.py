@@ -21,6 +21,7 @@ _STYLES = (
 _DPI = 150
 _MOST_COLUMNS = 3  # panels beside each other
 _MOST_NUMBERED = 12  # layers of a heat map with numbers in it
+_COLLAPSED = "collapsed seed"
 
 
 class Line(NamedTuple):
@@ -32,6 +33,7 @@ class Line(NamedTuple):
     errors: list | None = None  # half the height of bars; None: none
     low: list | None = None  # of a band; None: none
     high: list | None = None
+    crosses: list | tuple = ()  # pairs of x and y, marked as collapsed seeds
 
 
 def render(figure, ending):
@@ -73,6 +75,11 @@ def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
                 line.x, line.y, line.errors, color=colour, marker=marker,
                 markersize=5, linestyle=dashes, linewidth=1.6, capsize=3,
             )  # fmt: skip
+            if line.crosses:
+                (handles[_COLLAPSED],) = axes.plot(
+                    *zip(*line.crosses), color="0.2", marker="x", markersize=7,
+                    linestyle="none", zorder=3,
+                )  # fmt: skip
             if line.low is not None:
                 axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15)
                 for edge in (line.low, line.high):
@@ -81,6 +88,8 @@ def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
             baseline = axes.axhline(
                 baselines[title], color="0.4", linestyle="--", linewidth=1
             )
+    if _COLLAPSED in handles:
+        handles[_COLLAPSED] = handles.pop(_COLLAPSED)
     if baseline is not None:
         handles[baseline_name] = baseline  # The last of the legend.
     if len(handles) > 1:

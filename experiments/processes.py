@@ -1,4 +1,4 @@
-"""Runs jobs, each a process of `run_classifier.py`, several at a time."""
+"""Runs jobs, each a process of its program, several at a time."""
 
 import itertools
 import os
@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
 from errors import UserError, printable
-from experiments import grid, job_flags, results
+from experiments import datasets, grid, job_flags, results
 from system import console, disk, files
 from training import run_lock, signals
 
@@ -24,7 +24,7 @@ _REMEDY = "delete its folder, and the job is run again"
 LOCK = "job.lock"
 OUTPUT = "output.txt"  # the end of what a failed job wrote
 
-# In messages of run_classifier.py.
+# In messages of the programs.
 _DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
 
 # Removed when a job has ended. Adapters stay, as a package.
@@ -95,19 +95,22 @@ def _read_result(job, settings, result):
     report = _read_json(folder, name)
     if not report:
         return result._replace(reason="it left no " + name)
-    task, _ = job_flags.find_task(job.task, settings)
+    dataset = datasets.find(job.task)
     kept = ("examples", "scores", "baseline", "eval_accuracy", "eval_loss")
     sets = {
         name: {key: entry[key] for key in kept if key in entry}
         for name, entry in report["sets"].items()
     }
+    for entry in sets.values():
+        for key in ("scores", "baseline"):
+            entry[key] = {n: x / dataset.best_score for n, x in entry[key].items()}
     warnings = [*(report["health"]["training"] or ())]
     # Without its adapters a model may well predict a single class.
     warnings += () if job.without else (report["health"]["evaluation"] or ())
     return result._replace(
         status=results.COLLAPSED if warnings else results.OK,
         reason=printable("; ".join(warnings), _MOST_REASON),
-        metric=task.metrics[0],
+        metric=dataset.find_metric(settings),
         sets=sets,
         test_scores=_read_json(folder, "test_scores.json").get("scores", {}),
         parameters=_read_json(folder, "run.json").get("parameters", {}),

@@ -61,7 +61,7 @@ class Result(NamedTuple):
     status: str  # one of `STATUSES`, or `INTERRUPTED`
     reason: str  # why it is not "ok"; "" if it is
     seconds: float  # of all its runs
-    flags: Mapping[str, Any]  # of run_classifier.py
+    flags: Mapping[str, Any]  # of the job's program
     metric: str = ""  # the headline
     sets: Mapping[str, dict] = _EMPTY  # eval_results.json's; the first selects
     test_scores: Mapping[str, float] = _EMPTY  # where the test examples have labels
@@ -72,15 +72,19 @@ class Result(NamedTuple):
     def _first(self):
         return next(iter(self.sets.values()), None)
 
+    def dev_score(self, metric, of="scores") -> float | None:
+        """A score on the dev set, 0 to 1, or of="baseline"; None if there is none."""
+        return self._first[of].get(metric) if self.sets else None
+
     @property
     def score(self) -> float | None:
         """The headline on the dev set, 0 to 1; None if the run gave none."""
-        return self._first["scores"][self.metric] if self.sets else None
+        return self.dev_score(self.metric)
 
     @property
     def baseline(self) -> float | None:
-        """The headline of the majority-class or mean baseline."""
-        return self._first["baseline"][self.metric] if self.sets else None
+        """The headline of the task type's baseline."""
+        return self.dev_score(self.metric, of="baseline")
 
     @property
     def accuracy(self) -> float | None:

@@ -6,7 +6,7 @@ import statistics
 import tensorflow.compat.v1 as tf
 
 import glue_data
-from experiments import grid, pages, results, selection
+from experiments import datasets, grid, pages, results, selection
 from tasks import submission_file
 
 # Test scores of the tasks of `grid.GLUE`.
@@ -36,7 +36,8 @@ def _lines(study):
 
 def _columns(*tasks):
     mnli = {"mnli": ("MNLI-m", "MNLI-mm")}
-    return [name for task in tasks for name in mnli.get(task, [grid.title(task)])]
+    titles = {task: datasets.find(task).title for task in tasks}
+    return [name for task in tasks for name in mnli.get(task, [titles[task]])]
 
 
 def _add_best_runs(study, page, lines):

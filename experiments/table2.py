@@ -63,12 +63,12 @@ def _report(study, page):
 
 _PAPER_METHODS = [
     grid.Method(grid.FULL, _RATES, _EPOCHS),
-    *grid.top_layers((1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
+    *grid.numbered(grid.TOP_K, (1, 2, 3, 5, 7, 9, 11, 12), _RATES, _EPOCHS),
     grid.adapters(_RATES, (2, 4, 8, 16, 32, 64), _EPOCHS),
 ]
 _SMALL_METHODS = [
     grid.Method(grid.FULL, ("1e-4",), is_corrected=True),
-    *grid.top_layers((1, 2), ("1e-4",), is_corrected=True),
+    *grid.numbered(grid.TOP_K, (1, 2), ("1e-4",), is_corrected=True),
     grid.small_adapters(sizes=(8, 64)),
 ]
 EXPERIMENT = grid.Experiment(

@@ -9,6 +9,7 @@ import command_line
 import convert_checkpoint
 import export_saved_model
 import fetch_encoder
+import fetch_squad
 import glue_data
 import glue_submission
 import manage_adapters
@@ -22,6 +23,7 @@ _DEFINE = {
     "convert_checkpoint": convert_checkpoint.define_flags,
     "export_saved_model": export_saved_model.define_flags,
     "fetch_encoder": fetch_encoder.define_flags,
+    "fetch_squad": fetch_squad.define_flags,
     "glue_data": glue_data.define_flags,
     "glue_submission": glue_submission.define_flags,
     "predict": predict.define_flags,

@@ -30,6 +30,7 @@ LAYERS = [
         "convert_checkpoint",
         "glue_submission",
         "fetch_encoder",
+        "fetch_squad",
         "reproduce_paper",
     },
 ]

@@ -1,4 +1,4 @@
-"""A made-up program in the place of `run_classifier.py`, and jobs that run it."""
+"""A made-up program in the place of the jobs' programs, and jobs that run it."""
 
 import json
 
@@ -8,6 +8,8 @@ from experiments import job_flags, results
 PROGRAM = """
 import json, os, sys, time
 warnings = []
+scores = {"f1": 0.8, "accuracy": 0.7}
+baseline = {"f1": 0.6, "accuracy": 0.5}
 values = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 folder = values["output_dir"]
 os.makedirs(folder, exist_ok=True)
@@ -23,8 +25,7 @@ for name in ("train.tf_record", "train.tf_record.key", "model.ckpt-9.index"):
         writer.write("x")
 without = values.get("ablate_adapter_layers")
 name = "eval_results_without_%s" % without if without else "eval_results"
-entry = {"scores": {"f1": 0.8, "accuracy": 0.7}}
-entry["baseline"] = {"f1": 0.6, "accuracy": 0.5}
+entry = {"scores": scores, "baseline": baseline}
 record = {"sets": {"dev": {"labels": ["0", "1"], "eval_accuracy": 0.7, **entry}}}
 record["health"] = {"training": [], "evaluation": warnings}
 with open(os.path.join(folder, name + ".json"), "w") as writer:
@@ -37,13 +38,15 @@ class Bench:
 
     def __init__(self, folder):
         self._folder = folder
-        (folder / "program.py").write_text(PROGRAM)
+        for name in ("run_classifier.py", "run_squad.py"):
+            (folder / name).write_text(PROGRAM)
         self.behave()
         self.settings = job_flags.SweepSettings(
             work_dir=str(folder / "work"),
             glue_dir="glue",
             task_files={},
             flags={"init_checkpoint": "bert/x.ckpt"},
+            squad_dir="squad",
         )
 
     def behave(self, **by_seed):

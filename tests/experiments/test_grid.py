@@ -39,6 +39,15 @@ def test_what_the_paper_sweeps_for_glue():
     assert "wnli" not in {job.task for job in jobs}
 
 
+def test_what_the_paper_sweeps_for_squad():
+    jobs = make_study("squad", "--preset=paper").jobs
+    kinds = collections.Counter((job.kind, job.adapter_size) for job in jobs)
+    # Three seeds; full: 3 rates x 3 lengths; adapters of each size: 4 x 3.
+    sizes = {("adapters", size): 36 for size in (2, 8, 64, 256)}
+    assert kinds == {("full", 0): 27, **sizes}
+    assert {job.task for job in jobs} == {"squad"}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_grid_has_few_jobs(name):
     jobs = make_study(name, "--preset=small").jobs

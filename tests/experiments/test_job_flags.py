@@ -22,10 +22,21 @@ def test_a_command_line():
         flags={"xla": "true", "train_batch_size": "16"},
     )
     words = job_flags.make_command(JOB._replace(task="mail"), settings)
-    assert words[:2] == [sys.executable, job_flags.PROGRAM]
+    program = os.path.join(job_flags.PROGRAMS, "run_classifier.py")
+    assert words[:2] == [sys.executable, program]
     assert {"--xla=true", "--train_batch_size=16", "--seed=1"} <= set(words)
     assert "--task_config=own/mail.json" in words
     assert not [word for word in words if "data_dir" in word or "task_name" in word]
+
+
+def test_questions_are_for_their_own_program():
+    settings = SETTINGS._replace(squad_dir="questions", flags={"doc_stride": "32"})
+    words = job_flags.make_command(JOB._replace(task="squad_sample"), settings)
+    assert os.path.basename(words[1]) == "run_squad.py"
+    assert "--train_file=%s" % os.path.join("questions", "train.json") in words
+    assert "--predict_file=%s" % os.path.join("questions", "dev.json") in words
+    assert {"--train_batch_size=8", "--doc_stride=32", "--do_predict=true"} <= {*words}
+    assert not [word for word in words if "data_dir" in word or "task" in word]
 
 
 @pytest.mark.parametrize(
@@ -103,6 +114,10 @@ def test_contents_of_files_count_and_not_their_places(tmp_path):
         job_flags.check_same_settings(known, with_digests(moved))
     with pytest.raises(UserError, match=r"RTE/train\.tsv.*--tasks=RTE"):
         job_flags.input_digests("rte", settings)
+    (tmp_path / "train-v1.1.json").write_text("{}")
+    questions = settings._replace(squad_dir=str(tmp_path))
+    with pytest.raises(UserError, match=r"dev-v1\.1\.json; python fetch_squad\.py"):
+        job_flags.input_digests("squad", questions)
     moved.flags["init_checkpoint"] = "x.ckpt"
     with pytest.raises(UserError, match=r"no checkpoint at x\.ckpt"):
         job_flags.input_digests("mrpc", moved)

@@ -23,7 +23,7 @@ WITHOUT = JOB._replace(without="0-1")
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(job_flags, "PROGRAM", str(tmp_path / "program.py"))
+    monkeypatch.setattr(job_flags, "PROGRAMS", str(tmp_path))
     monkeypatch.setattr(processes, "POLL_SECONDS", 0.005)
     console.start()
     return Bench(tmp_path)
@@ -42,6 +42,13 @@ def test_each_job_runs_once(bench):
     assert results.read_all(bench.settings.work_dir, JOBS) == known
     assert processes.run(JOBS, bench.settings) == known
     assert len(bench.ran()) == 3
+
+
+def test_scores_in_percent_are_fractions_in_results(bench):
+    bench.behave(_1="scores, baseline = {'f1': 80.0}, {'f1': 5.0}")
+    job = JOB._replace(task="squad_sample")
+    found = processes.run([job], bench.settings)[job]
+    assert (found.metric, found.score, found.baseline) == ("f1", 0.8, 0.05)
 
 
 def test_results_of_another_sweep_are_not_computed_again(bench):

@@ -54,9 +54,9 @@ def test_size():
     assert "| top layers 3 | 10 | -2.6 | -2.0 | -1.4 |" in page
     # No percentiles: layer norms have no result for RTE.
     assert "| layer norms | 10 | -" not in page
-    assert "| MRPC | full fine-tuning | - | 90.0 ± 0.0 | 0 | 2 of 2 ended |" in page
-    assert "| MRPC | adapters 8 | 18 | 88.0 ± 1.0 | -2.0 ± 1.0 | 2 of 2 ended |" in page
-    assert "| CoLA | layer norms | 10 | 59.0 ± 1.0 | -1.0 ± 1.0 | 2 of 2 " in page
+    assert "| MRPC | full fine-tuning | 1e-4, 5 | 1,000 | 90.0 ± 0.0 | 0 | 2 of" in page
+    assert "| MRPC | adapters 8 | 1e-3, 5 | 18 | 88.0 ± 1.0 | -2.0 ± 1.0 | 2" in page
+    assert "| CoLA | layer norms | 1e-3, 3 | 10 | 59.0 ± 1.0 | -1.0 ± 1.0 | 2" in page
 
 
 def test_table2():
@@ -112,3 +112,51 @@ def test_stability():
     assert "| 3e-4 | plain | 0 of 3 | 0 | 50.0 50.0 50.0 | 50.0 ± 0.0 |" in page
     assert "| 1e-3 | plain | 0 of 0 | 3 |  | - |" in page
     assert "The baseline: 50.0." in page
+
+
+def test_squad():
+    best = {0: 0.7, 2: 0.5, 8: 0.6, 64: 0.8, 256: 0.75}
+
+    def result_of(job):
+        score = best[job.adapter_size] + 0.01 * job.seed
+        score -= 0.1 if job.learning_rate == "3e-5" else 0
+        found = with_parameters(score, 1000 - job.adapter_size)
+        entry = {"scores": {"f1": score, "exact_match": score - 0.2}}
+        entry["baseline"] = {"f1": 0.04, "exact_match": 0.03}
+        return found._replace(sets={"dev": entry})
+
+    page = report("squad", ["--preset=small"], result_of)
+    title = "sample_data/squad"
+    row = "| %s | full fine-tuning | 1e-4, 10 | 1,000 | 72.0 ± 0.6 | 0 | 9 of 9 "
+    assert row % title in page
+    row = "| %s | adapters 64 | 1e-3, 10 | 936 | 82.0 ± 0.6 | +10.0 ± 0.8 | 3 of 3 "
+    assert row % title in page
+    assert (
+        "| adapters | learning rate 1e-3, 10 epochs, size 2 | 51.0 52.0 53.0 | "
+        "52.0 ± 0.6 | 32.0 ± 0.6 |"
+    ) in page
+    assert "| full fine-tuning | learning rate 1e-4, 10 epochs | 71.0 72.0" in page
+    assert "| baseline | - | - | 4.0 | 3.0 |" in page
+
+
+def test_collapsed_seeds_are_marked_in_figures():
+    words = ["--preset=small", "--tasks=MRPC"]
+    study = make_study("size", *words)
+    known = {}
+    for job in study.jobs:
+        is_collapsed = job.adapter_size == 8 and job.seed == 2
+        status = results.COLLAPSED if is_collapsed else results.OK
+        known[job] = with_parameters(0.7, 10 + job.adapter_size, status=status)
+    figures = {}
+
+    class Page(pages.Page):
+        def figure(self, name, caption, figure):
+            figures[name] = figure
+
+    EXPERIMENTS["size"].report(study._replace(results=known), Page("size"))
+    figure = figures["size_by_task"]
+    lines = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    (cross,) = lines
+    assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([18], [70.0])
+    (legend,) = figure.legends
+    assert "collapsed seed" in [text.get_text() for text in legend.get_texts()]

@@ -21,6 +21,7 @@ import optimization
 from inputs import features
 from tasks import task_type
 from tasks.classification import Classification
+from tasks.question_answering import QuestionAnswering
 from tasks.regression import Regression
 from tests import graph_variables, small_run
 from training import classifier, estimators
@@ -375,6 +376,20 @@ def test_word_pieces_are_looked_up_by_a_matrix_product(replicated, mode):
     assert one_hot.shape.as_list() == [BATCH[mode] // CORES * S, 101]
 
 
+def test_questions_train_in_a_replicated_computation(built, tmp_path):
+    build(tmp_path, "train", task_type=QuestionAnswering())
+    batches = built.of_type("InfeedEnqueueTuple")
+    assert len(batches) == CORES
+    shapes = {tuple(x.shape.as_list()) for op in batches for x in op.inputs}
+    assert shapes == {(BATCH["train"] // CORES,), (BATCH["train"] // CORES, S)}
+    updated = {updated_by(op)[0] for op in built.on_core("ResourceApplyAdam")}
+    head = {"cls/squad/output_weights", "cls/squad/output_bias"}
+    encoder = {n for n in trained_names() if not n.startswith("output_")}
+    assert updated - encoder == head
+    assert len(built.of_type("CrossReplicaSum")) == len(updated)
+    assert not built.on_core("Gather", "GatherV2", "GatherNd", "ResourceGather")
+
+
 @pytest.mark.parametrize("mode", ["train", "infer"])
 def test_the_scaffold_starts_variables_from_the_checkpoint(built, tmp_path, mode):
     checkpoint = write_bert(tmp_path)
@@ -454,11 +469,16 @@ def test_eval_metrics_come_from_all_cores_without_padding(
     assert scores == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("task_type", [CLASSES_TYPE, Regression()])
-def test_predictions_keep_the_order_of_the_examples(built, sent, tmp_path, task_type):
+@pytest.mark.parametrize(
+    ("task_type", "shape"),
+    [(CLASSES_TYPE, (CLASSES,)), (Regression(), (1,)), (QuestionAnswering(), (2, S))],
+)
+def test_predictions_keep_the_order_of_the_examples(
+    built, sent, tmp_path, task_type, shape
+):
     build(tmp_path, "infer", "local", task_type)
     per_core = (CORES, BATCH["infer"] // CORES)
-    shape = (*per_core, task_type.num_outputs)
+    shape = (*per_core, *shape)
     scores = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     feed = sent(scores, np.zeros((*per_core, 1), bool), np.zeros(per_core))
     with built.host_session() as session:

@@ -1,0 +1,196 @@
+"""The data that jobs train on: which program reads them, with which flags and files.
+
+They are tasks of GLUE, tasks that a file describes, and sets of questions.
+"""
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import glue_data
+from tasks.squad import fetch
+
+
+class Dataset:
+    """Data as a sweep needs to know them.
+
+    Folders and task files are those of a `job_flags.SweepSettings`.
+
+    Attributes:
+      title: name for people.
+      examples: number of training examples; 0: not known.
+      other_examples: number of all others.
+      program: the module that trains and evaluates.
+      folder_flag: flag of the files' folder; "" if there is none.
+      batch_size: that of training; 0: the experiment's.
+      best_score: score of a perfect model, as the program writes it.
+    """
+
+    title = ""
+    examples = other_examples = 0
+    program = "run_classifier.py"
+    folder_flag = ""
+    batch_size = 0
+    best_score = 1.0
+
+    def make_flags(self, settings):
+        """Flags of the program that select the data and suit them, a dict."""
+        raise NotImplementedError
+
+    def find_metric(self, settings):
+        """The name of the headline."""
+        raise NotImplementedError
+
+    def find_files(self, settings):
+        """Dict from a name to the path of each file that jobs may read."""
+        raise NotImplementedError
+
+    def required_files(self, settings):
+        """Names of files without which no job runs; by default the training set."""
+        return [next(iter(self.find_files(settings)))]
+
+    def remedy(self, settings):
+        """What to do about a missing file, as text."""
+        raise NotImplementedError
+
+
+def _split_files(task, folder):
+    return {each.filename: os.path.join(folder, each.filename) for each in task.splits}
+
+
+class GlueTask(Dataset):
+    """A task of GLUE's table."""
+
+    folder_flag = "glue_dir"
+    max_seq_length = 128  # of all experiments
+
+    def __init__(self, name):
+        self._task = glue_data.GLUE_TASKS[name]
+        self.title = self._task.title
+        splits = self._task.splits
+        if self._task.train is not None:
+            self.examples = self._task.train.rows
+            self.other_examples = sum(split.rows for split in splits[1:])
+
+    def _folder(self, settings):
+        return os.path.join(settings.glue_dir, self.title)
+
+    def make_flags(self, settings):
+        return {
+            "data_dir": self._folder(settings),
+            "task_name": self._task.name,
+            "max_seq_length": self.max_seq_length,
+        }
+
+    def find_metric(self, settings):
+        return self._task.metrics[0]
+
+    def find_files(self, settings):
+        return _split_files(self._task, self._folder(settings))
+
+    def remedy(self, settings):
+        command = "python glue_data.py --data_dir=%s --tasks=%s fetches it"
+        return command % (settings.glue_dir, self.title)
+
+
+class FileTask(Dataset):
+    """A task that a file describes (`task_config`)."""
+
+    def __init__(self, name):
+        self.title = name
+
+    def _load(self, settings):
+        return glue_data.select_task(None, settings.task_files[self.title])
+
+    def make_flags(self, settings):
+        return {"task_config": settings.task_files[self.title]}
+
+    def find_metric(self, settings):
+        return self._load(settings)[0].metrics[0]
+
+    def find_files(self, settings):
+        task, folder = self._load(settings)
+        return {**_split_files(task, folder), "task_config": task.config_file}
+
+    def remedy(self, settings):
+        return "correct %s" % settings.task_files[self.title]
+
+
+class QuestionSet(NamedTuple):
+    """A training and a dev set of questions."""
+
+    title: str
+    train: str
+    dev: str
+    examples: int
+    other_examples: int
+    flags: Mapping  # of `run_squad.py`
+    batch_size: int = 0
+
+
+QUESTIONS = {
+    "squad": QuestionSet(
+        "SQuAD v1.1",
+        *("train-v1.1.json", "dev-v1.1.json"),
+        *(87_599, 10_570),
+        MappingProxyType(
+            {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
+        ),
+    ),
+    "squad_sample": QuestionSet(
+        "sample_data/squad",
+        *("train.json", "dev.json", 333, 75),
+        MappingProxyType(
+            {"max_seq_length": 128, "doc_stride": 64, "max_query_length": 32}
+        ),
+        batch_size=8,
+    ),
+}
+
+
+class Questions(Dataset):
+    """A `QuestionSet`."""
+
+    program = "run_squad.py"
+    folder_flag = "squad_dir"
+    best_score = 100.0
+
+    def __init__(self, name):
+        self._set = QUESTIONS[name]
+        self.title = self._set.title
+        self.examples = self._set.examples
+        self.other_examples = self._set.other_examples
+        self.batch_size = self._set.batch_size
+
+    def make_flags(self, settings):
+        train, dev = self.find_files(settings).values()
+        return {**self._set.flags, "train_file": train, "predict_file": dev}
+
+    def find_metric(self, settings):
+        return "f1"
+
+    def find_files(self, settings):
+        names = self._set.train, self._set.dev
+        return {name: os.path.join(settings.squad_dir, name) for name in names}
+
+    def required_files(self, settings):
+        return list(self.find_files(settings))
+
+    def remedy(self, settings):
+        if self._set.train in fetch.SHA256:
+            command = "python fetch_squad.py --output_dir=%s fetches it"
+            return command % settings.squad_dir
+        return "give the folder %s of this program" % self.title
+
+
+def is_known(name):
+    """Whether a name is taken by GLUE or a set of questions."""
+    return name in glue_data.GLUE_TASKS or name in QUESTIONS
+
+
+def find(name):
+    """The `Dataset` of a name; one that is not known is that of a task's file."""
+    if name in QUESTIONS:
+        return Questions(name)
+    return GlueTask(name) if name in glue_data.GLUE_TASKS else FileTask(name)

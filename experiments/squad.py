@@ -1,0 +1,59 @@
+"""Figure 5: F1 on SQuAD v1.1 by trained parameters."""
+
+from experiments import datasets, grid, pages, selection, trade_off
+
+_SIZES = (2, 8, 64, 256)
+_EXACT = "exact_match"
+
+
+def _add_settings(study, page):
+    """The selected settings with both of SQuAD's scores, and the baseline."""
+    rows = []
+    for task in study.tasks:
+        title, scored = datasets.find(task).title, None
+        by_size = selection.group(study.select(task=task), lambda job: job.adapter_size)
+        for adapter_size, jobs in by_size.items():
+            best, summary = selection.best_setting(jobs, study.results)
+            found = [study.results[job] for job in best if job in study.results]
+            name = "adapters" if adapter_size else "full fine-tuning"
+            seeds = " ".join(map(pages.points, summary.scores if summary else ()))
+            exact = selection.summarize(each.dev_score(_EXACT) for each in found)
+            means = map(pages.mean_text, (summary, exact))
+            rows.append([title, name, pages.setting_text(best), seeds, *means])
+            scored = next((each for each in found if each.sets), scored)
+        if scored is not None:
+            rule = scored.baseline, scored.dev_score(_EXACT, of="baseline")
+            texts = map(pages.points, rule)
+            rows.append([title, "baseline", pages.NONE, pages.NONE, *texts])
+    page.table(["questions", "", "setting", "F1 by seed", "F1", "exact match"], rows)
+
+
+def _report(study, page):
+    page.text(
+        "For full fine-tuning and each size of adapters, the setting with the highest "
+        "mean F1 on the dev set. The baseline is the longest capitalized phrase of the "
+        "text's first sentence."
+    )
+    trade_off.add_each_task(study, page, {"adapters": grid.ADAPTERS}, "squad")
+    _add_settings(study, page)
+    page.text(
+        "The paper, on SQuAD v1.1: full fine-tuning 90.7, adapters of size 64 (2 % of "
+        "the parameters) 90.4, of size 2 (0.1 %) 89.9."
+    )
+
+
+_PAPER_METHODS = [
+    grid.Method(grid.FULL, ("3e-5", "5e-5", "1e-4"), (2, 3, 5)),
+    grid.adapters(("3e-5", "1e-4", "3e-4", "1e-3"), _SIZES, (3, 10, 20)),
+]
+_SMALL_METHODS = [
+    grid.small_adapters(sizes=_SIZES),
+    grid.Method(grid.FULL, ("3e-5", "1e-4", "3e-4"), is_corrected=True),
+]
+EXPERIMENT = grid.Experiment(
+    title="SQuAD v1.1: figure 5",
+    about="Questions: adapter sizes against full fine-tuning.",
+    paper=grid.Preset(("squad",), 3, _PAPER_METHODS),
+    small=grid.Preset(("squad_sample",), 3, _SMALL_METHODS),
+    report=_report,
+)
