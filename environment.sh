@@ -103,6 +103,11 @@ prepare_environment() {
   rm -f "$venv/unfinished"
 }
 
+# Prints the first GPU that NVIDIA's driver lists, such as "GPU 0: NVIDIA H200".
+find_gpu() {
+  { nvidia-smi -L 2>/dev/null || true; } | sed -n 's/^\(GPU 0: .*\) (UUID.*/\1/p'
+}
+
 # check_accuracy FOLDER LEAST USUAL: prints the accuracy of a finished run on the dev
 # set, and fails if it is below LEAST.
 check_accuracy() {

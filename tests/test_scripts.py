@@ -15,6 +15,7 @@ from training import estimator_compat
 
 REQUIREMENTS = "requirements.txt"
 TEST_REQUIREMENTS = "requirements-test.txt"
+GPU_REQUIREMENTS = "requirements-gpu.txt"
 SCRIPTS = ["environment.sh", "demo.sh", "test.sh", ".ci/run"]
 
 
@@ -65,6 +66,27 @@ def test_a_score_of_chance_fails(tmp_path, score, status):
     assert "%.1f %%" % (100 * score) in run.stdout
 
 
+@pytest.mark.parametrize(
+    ("output", "status", "gpu"),
+    [
+        (
+            "GPU 0: NVIDIA H200 (UUID: GPU-1)\nGPU 1: X (UUID: GPU-2)",
+            0,
+            "GPU 0: NVIDIA H200",
+        ),
+        ("No devices found.", 0, ""),
+        ("NVIDIA-SMI has failed", 9, ""),
+    ],
+)
+def test_a_gpu_is_found(tmp_path, output, status, gpu):
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '%s'\nexit %d\n" % (output, status))
+    program.chmod(0o755)
+    path = "%s:%s" % (tmp_path, os.environ["PATH"])
+    run = run_bash('echo "[$(find_gpu)]"', PATH=path)
+    assert (run.returncode, run.stdout) == (0, "[%s]\n" % gpu)
+
+
 # The requirement files.
 
 
@@ -102,12 +124,15 @@ def test_the_tensorflow_of_each_python(version):
     if version in ("3.12", "3.13"):
         (tensorflow,) = estimator_compat.WITHOUT_ESTIMATOR
     assert versions["tensorflow"].startswith("==%s." % tensorflow)
+    gpu, *libraries = requirements_for(GPU_REQUIREMENTS, version)
+    assert str(gpu.specifier) == versions["tensorflow"] and gpu.extras == {"and-cuda"}
+    assert {each.name for each in libraries} >= {"nvidia-cudnn-cu12"}
     assert versions["tensorflow-estimator"] == "==2.15.0"
     assert "tensorboard" in versions
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.11", "3.12", "3.13"])
-@pytest.mark.parametrize("name", [REQUIREMENTS, TEST_REQUIREMENTS])
+@pytest.mark.parametrize("name", [REQUIREMENTS, TEST_REQUIREMENTS, GPU_REQUIREMENTS])
 def test_every_requirement_is_pinned_once(name, version):
     requirements = requirements_for(name, version)
     assert requirements
