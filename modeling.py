@@ -18,7 +18,6 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 from model import activations, configuration, gradients, initializers, random_seeds
@@ -197,8 +196,13 @@ class LayerHooks:
         del x
         return output
 
-    def sublayer(self, x):
-        """The output of a sublayer before residual sum and layer norm, [rows, H]."""
+    def sublayer(self, x, residual, normalize):
+        """The output of a sublayer before residual sum and layer norm, [rows, H].
+
+        It is `normalize(x + residual)` after them; `residual`, [rows, H], is the
+        sublayer's input.
+        """
+        del residual, normalize
         return x
 
 
@@ -208,7 +212,7 @@ class AdapterHooks(LayerHooks):
 
     adapter_fn: Callable  # from float [rows, H] to the same shape
 
-    def sublayer(self, x):
+    def sublayer(self, x, residual, normalize):
         return self.adapter_fn(x)
 
 
@@ -225,29 +229,40 @@ def feedforward_adapter(
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
       init_scale: standard deviation of the truncated normal that initializes W1, W2.
-      activation: one of `activations.ADAPTER_ACTIVATIONS`, of which others than "gelu"
-        are for imported adapters; or a function of a tensor.
+      activation: see `bottleneck`.
 
     Returns:
       Float [rows, H].
     """
-    H = get_shape_list(input_tensor, expected_rank=2)[1]
+    normal = initializers.TruncatedNormal(init_scale)
+    return input_tensor + bottleneck(
+        input_tensor, hidden_size, activation, (normal, normal)
+    )
+
+
+def bottleneck(x, size, activation, matrix_initializers, scope="adapters"):
+    """f(x W1 + b1) W2 + b2, float [rows, H], of x, float [rows, H].
+
+    `activation` is f, one of `activations.ADAPTER_ACTIVATIONS` or a function of a
+    tensor; `matrix_initializers` are those of W1, [H, size], and W2, [size, H].
+    """
+    H = get_shape_list(x, expected_rank=2)[1]
     activation = activations.ADAPTER_ACTIVATIONS.get(activation, activation)
+    zeros, (of_down, of_up) = initializers.zeros, matrix_initializers
+    variables = (
+        ("weights1", [H, size], of_down),
+        ("biases1", [1, size], zeros),
+        ("weights2", [size, H], of_up),
+        ("biases2", [1, H], zeros),
+    )
 
-    def projection(index, n_in, n_out):
-        name, collections = "weights%d" % index, (ADAPTERS,)
-        weights = normal_variable(name, [n_in, n_out], init_scale, collections)
-        bias = "biases%d" % index
-        zeros = initializers.zeros
-        return weights, get_variable(bias, [1, n_out], zeros, collections)
-
-    def bottleneck(x, down, down_bias, up, up_bias):
+    def compute(x, down, down_bias, up, up_bias):
         inner = activation(tf.matmul(x, down) + down_bias)
-        return x + (tf.matmul(inner, up) + up_bias)
+        return tf.matmul(inner, up) + up_bias
 
-    with tf.variable_scope("adapters"):
-        weights = (*projection(1, H, hidden_size), *projection(2, hidden_size, H))
-        return apply_weights(bottleneck, input_tensor, *weights)
+    with tf.variable_scope(scope):
+        weights = [get_variable(*variable, (ADAPTERS,)) for variable in variables]
+        return apply_weights(compute, x, *weights)
 
 
 def get_adapter(function_string):
@@ -271,37 +286,30 @@ def get_adapter(function_string):
 
 
 def get_variable(name, shape, initializer, collections=()):
-    """A float32 variable in GLOBAL_VARIABLES and the given collections."""
+    """A float32 variable in GLOBAL_VARIABLES and the given collections.
+
+    Random values follow from the graph's seed, if there is one, and the name.
+    """
     return tf.get_variable(
         name,
         shape,
-        initializer=initializer,
+        initializer=_set_seed(initializer, name),
         # Replicas compute the same update.
         aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         collections=[tf.GraphKeys.GLOBAL_VARIABLES, *collections],
     )
 
 
+def _set_seed(initializer, name):
+    if isinstance(initializer, initializers.RANDOM):
+        return initializer._replace(seed=random_seeds.variable_seed(name))
+    return initializer
+
+
 def normal_variable(name, shape, stddev, collections=()):
-    """Like `get_variable`, initialized from a truncated normal distribution.
-
-    Its values follow from the graph's seed, if there is one, and the variable's name.
-    """
-    seed = random_seeds.variable_seed(name)
-    initializer = initializers.TruncatedNormal(stddev, seed)
+    """Like `get_variable`, initialized from a truncated normal distribution."""
+    initializer = initializers.TruncatedNormal(stddev)
     return get_variable(name, shape, initializer, collections)
-
-
-def truncated_normal(random, shape, stddev):
-    """Draws a float32 array from the distribution that initializes `normal_variable`.
-
-    `random` is a `np.random.RandomState`. Values beyond two standard deviations are
-    drawn again.
-    """
-    values = random.standard_normal(shape)
-    while (outside := np.abs(values) > 2).any():
-        values[outside] = random.standard_normal(outside.sum())
-    return (values * stddev).astype(np.float32)
 
 
 def apply_weights(function, x, *weights):
@@ -475,13 +483,20 @@ def layer_norm(input_tensor, name=None):
 
     `name` is the variable scope of `beta` and `gamma`, both [H]; None: "LayerNorm".
     """
-    shape = input_tensor.shape[-1:]
+    return make_layer_norm(input_tensor.shape[-1:], name)(input_tensor)
+
+
+def make_layer_norm(shape, name=None):
+    """Creates the variables of a layer norm, of `shape` [H]; see `layer_norm`.
+
+    Returns the function of float [..., H].
+    """
     collections = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
     with tf.variable_scope(name or "LayerNorm"):
         beta = get_variable("beta", shape, initializers.zeros, collections)
         gamma = get_variable("gamma", shape, tf.ones_initializer(), collections)
         weights = (tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma))
-        return apply_weights(_normalize, input_tensor, *weights)
+    return lambda x: apply_weights(_normalize, x, *weights)
 
 
 class Options(NamedTuple):
@@ -677,9 +692,10 @@ def transformer_layer(
             hooks=hooks,
         )
         x = dropout(x, config.hidden_dropout_prob, seed)
+        normalize = make_layer_norm([H])
         for hook in hooks:
-            x = hook.sublayer(x)
-        return layer_norm(x + residual)
+            x = hook.sublayer(x, residual, normalize)
+        return normalize(x + residual)
 
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
@@ -825,11 +841,8 @@ class _EncoderLayer:
 def _create_variable(name, info):
     """Creates a recorded variable in the current scope."""
     arguments = dict(info.arguments)
-    initializer = arguments["initializer"]
-    if isinstance(initializer, initializers.TruncatedNormal):
-        # Recorded for one layer, the seed is another in each.
-        seed = random_seeds.variable_seed(name)
-        arguments["initializer"] = initializer._replace(seed=seed)
+    # Recorded for one layer, the seed is another in each.
+    arguments["initializer"] = _set_seed(arguments["initializer"], name)
     return tf.get_variable(name, info.shape, **arguments)
 
 

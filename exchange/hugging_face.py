@@ -15,6 +15,7 @@ from absl import logging
 import modeling
 from errors import UserError, printable
 from exchange import hf_files, hf_tokenizer
+from model import initializers
 from system import files, schema
 
 CONFIG_NAME = "config.json"
@@ -254,7 +255,7 @@ def random_pooler(config, missing, seed):
     """
     random, scale = np.random.RandomState(seed), config["initializer_range"]
     return {
-        name: modeling.truncated_normal(random, source.shape, scale)
+        name: initializers.truncated_normal(random, source.shape, scale)
         if source.transposed
         else np.zeros(source.shape, np.float32)
         for name, source in missing.items()

@@ -3,12 +3,11 @@
 import numpy as np
 
 import glue_data
-import modeling
 import tokenization
 from errors import UserError, printable
 from exchange import adapterhub_format, hf_tokenizer, hugging_face
 from inputs import features
-from model import layer_ranges
+from model import initializers, layer_ranges
 from tasks import task_type
 from tasks.classification import Classification
 from tasks.regression import Regression
@@ -238,7 +237,7 @@ def _import_head(folder, bert_config, options):
 def _new_head(bert_config, kind, seed):
     shape = [kind.num_outputs, bert_config.hidden_size]
     return {
-        "output_weights": modeling.truncated_normal(
+        "output_weights": initializers.truncated_normal(
             np.random.RandomState(seed), shape, task_type.HEAD_INITIALIZER_RANGE
         ),
         "output_bias": np.zeros(shape[:1], np.float32),
@@ -296,6 +295,8 @@ def format_adapter(package):
     elif not package.adapter_size:
         problem = "no adapters but %s (`train_policy`=%s)"
         problem %= (method.description, method.text)
+    elif placement := package.config["adapter"].get("placement"):
+        problem = "adapters of `adapter_placement`=%s" % placement
     elif not isinstance(package.task_type, (Classification, Regression)):
         problem = "a head of the task type %s" % package.task_type.name
     if problem:

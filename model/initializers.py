@@ -6,6 +6,7 @@ training has more than a thousand variables.
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 
@@ -32,20 +33,55 @@ def zeros(shape, dtype=tf.float32, partition_info=None):
     )
 
 
+def _draw(operation, shape, dtype, seed):
+    sizes = tuple(tf.TensorShape(shape).as_list())
+    graph_seed, seed = tf.get_seed(seed)
+    return operation(
+        shape=_constant(sizes, tf.int32),
+        dtype=dtype,
+        seed=graph_seed or 0,
+        seed2=seed or 0,
+    )
+
+
 class TruncatedNormal(NamedTuple):
     """An initializer: values of `tf.truncated_normal` with mean 0."""
 
     stddev: float
-    seed: int | None
+    seed: int | None = None
 
     def __call__(self, shape, dtype=tf.float32, partition_info=None):
         del partition_info
-        sizes = tuple(tf.TensorShape(shape).as_list())
-        graph_seed, seed = tf.get_seed(self.seed)
-        drawn = tf.raw_ops.TruncatedNormal(
-            shape=_constant(sizes, tf.int32),
-            dtype=dtype,
-            seed=graph_seed or 0,
-            seed2=seed or 0,
-        )
+        drawn = _draw(tf.raw_ops.TruncatedNormal, shape, dtype, self.seed)
         return drawn * _constant(self.stddev, dtype)
+
+
+class KaimingUniform(NamedTuple):
+    """An initializer of [n_in, n_out]: uniform from -1 / sqrt(n_in) to 1 / sqrt(n_in).
+
+    He et al., 2015 (arXiv:1502.01852), with a slope of sqrt(5), as PyTorch initializes
+    its linear layers.
+    """
+
+    seed: int | None = None
+
+    def __call__(self, shape, dtype=tf.float32, partition_info=None):
+        del partition_info
+        drawn = _draw(tf.raw_ops.RandomUniform, shape, dtype, self.seed)
+        limit = tf.TensorShape(shape).as_list()[0] ** -0.5
+        return drawn * _constant(2.0 * limit, dtype) - _constant(limit, dtype)
+
+
+def truncated_normal(random, shape, stddev):
+    """Draws a float32 array as `TruncatedNormal` with a standard deviation of `stddev`.
+
+    `random` is a `np.random.RandomState`. Values beyond two standard deviations are
+    drawn again.
+    """
+    values = random.standard_normal(shape)
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = random.standard_normal(outside.sum())
+    return (values * stddev).astype(np.float32)
+
+
+RANDOM = (TruncatedNormal, KaimingUniform)

@@ -34,11 +34,8 @@ def _find_units(name):
     """
     if name in ("output_weights", "output_bias"):
         return 0, "num_labels"
-    for cls in registry.METHODS.values():
-        for end, axis in cls.unit_axes.items():
-            if name.endswith(end):
-                return axis, cls.name + "_units"
-    return None, None
+    cls, axis = registry.find_units(name)
+    return axis, cls and cls.name + "_units"
 
 
 class PackageStack(NamedTuple):
@@ -128,13 +125,14 @@ def stack_packages(packages, checkpoint):
     for package in packages:
         base = checkpoint.base_fingerprint(package.variables.frozen())
         adapter_package.check_fit(package, {"base": base})
-    shapes = {n: v.shape for package in packages for n, v in package.weights.items()}
+    weights = [package.method.served_weights(package.weights) for package in packages]
+    shapes = {name: value.shape for each in weights for name, value in each.items()}
     encoder = modeling.encoder_variables(packages[0].bert_config, lambda index: ())
     in_base = dict(checkpoint.iterate_values(shapes.keys() & encoder))
     counts = _count_units(packages)
 
     def table_rows(name, task_id):
-        value = packages[task_id].weights.get(name, in_base.get(name))
+        value = weights[task_id].get(name, in_base.get(name))
         axis, count = _find_units(name)
         if value is None:
             shape = list(shapes[name])
@@ -304,13 +302,13 @@ def build_graph(
         rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
         return rows if axis == 0 else tf.linalg.matrix_transpose(rows)
 
-    # Once for each class: a layer of other hooks would be traced anew.
-    classes = dict.fromkeys(map(type, stack.methods))
-    hooks = {cls: cls.serving_hooks(used, own) for cls in classes}
+    # Once for each kind: a layer of other hooks would be traced anew.
+    kinds = {method.serving_kind: method for method in stack.methods}
+    hooks = {kind: method.serving_hooks(used, own) for kind, method in kinds.items()}
 
     def layer_hooks(index):
-        there = {type(m) for m in stack.methods if m.layer_hooks(index)}
-        return tuple(hook for cls in classes if cls in there for hook in hooks[cls])
+        there = {m.serving_kind for m in stack.methods if m.layer_hooks(index)}
+        return tuple(hook for kind in hooks if kind in there for hook in hooks[kind])
 
     with tf.variable_scope(
         tf.get_variable_scope(), custom_getter=get_own_weights, use_resource=True

@@ -185,7 +185,7 @@ def numpy_logits(base_weights, config, weights, head_weights, batch):
     config = config["config"]
     activation = ACTIVATIONS[config["non_linearity"]]
 
-    def adapter(scope, x):
+    def adapter(scope, x, *_):
         prefix = "bert.%s.adapters.%s." % (scope, NAME)
         if prefix + "adapter_up.bias" not in weights:
             return x

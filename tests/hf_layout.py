@@ -1,5 +1,6 @@
 """Small BERT encoders in Hugging Face's layout, and what they compute."""
 
+import functools
 import json
 import math
 
@@ -91,15 +92,16 @@ def write_encoder(folder, config=None, weights=None, tokens=TOKENS):
     return str(folder)
 
 
-def numpy_bert(config, weights, ids, mask, types, adapter=lambda scope, x: x):
+def numpy_bert(config, weights, ids, mask, types, adapter=lambda scope, x, *_: x):
     """BERT's forward pass from Hugging Face's weights, by numpy in float64.
 
     Args:
       config: dict, the `config.json`.
       weights: dict name -> array.
       ids, mask, types: integer arrays [batch, sequence].
-      adapter: function of a sublayer's name there and its dense layer's output,
-        [batch, sequence, hidden], to the same shape.
+      adapter: function of a sublayer's name there, its dense layer's output and its
+        input, [batch, sequence, hidden], and its layer norm, a function; returns an
+        array of the same shape.
 
     Returns:
       (sequence output [batch, sequence, hidden], pooled output [batch, hidden]).
@@ -142,11 +144,12 @@ def numpy_bert(config, weights, ids, mask, types, adapter=lambda scope, x: x):
         scores /= scores.sum(-1, keepdims=True)
         context = (scores @ value).transpose(0, 2, 1, 3).reshape(x.shape)
         context = linear(layer + "attention.output.dense", context)
-        context = adapter(layer + "attention.output", context)
-        x = normalized(layer + "attention.output.LayerNorm", x + context)
+        norm = functools.partial(normalized, layer + "attention.output.LayerNorm")
+        x = norm(x + adapter(layer + "attention.output", context, x, norm))
         inner = activation(linear(layer + "intermediate.dense", x))
-        inner = adapter(layer + "output", linear(layer + "output.dense", inner))
-        x = normalized(layer + "output.LayerNorm", x + inner)
+        inner = linear(layer + "output.dense", inner)
+        norm = functools.partial(normalized, layer + "output.LayerNorm")
+        x = norm(x + adapter(layer + "output", inner, x, norm))
     return x, np.tanh(linear("pooler.dense", x[:, 0]))
 
 

@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 import tokenization
 from inputs import features
+from serving import predictor
 from system import files
 from tasks.classification import Classification
 from tasks.regression import Regression
@@ -175,3 +176,19 @@ def single_task_scores(package, checkpoint, batch):
         )
         load(session, values)
         return session.run(output.probabilities)
+
+
+def check_served(base, folders):
+    """Compares a predictor of several packages with the one-task programs."""
+    rows = [("a cat sat", "rain fell"), ("music", "on a mat while rain fell")]
+    batch = encode(base, rows, 24)
+    model = predictor.Predictor(**base)
+    for task, folder in [(model.add(folder), folder) for folder in folders]:
+        package = adapter_package.read(folder)
+        alone = single_task_scores(package, base["init_checkpoint"], batch)
+        found = [
+            [p.score] if p.probabilities is None else list(p.probabilities.values())
+            for p in model.predict(task, rows)
+        ]
+        expected = alone.reshape(len(rows), -1)
+        np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=task)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import modeling
-from model import random_seeds
+from model import initializers, random_seeds
 from tests import graph_variables
 from tests.places import DATA
 from training import classifier
@@ -252,7 +252,7 @@ def test_initial_values_follow_from_seed_and_name_alone():
 
 
 def test_truncated_normal_draws_again_what_is_outside():
-    values = modeling.truncated_normal(np.random.RandomState(2), [300, 200], 0.5)
+    values = initializers.truncated_normal(np.random.RandomState(2), [300, 200], 0.5)
     assert values.dtype == np.float32 and values.shape == (300, 200)
     # Clipping would leave one in 22 at the bound, and a larger deviation.
     assert (abs(values) > 0.9999).sum() < 10

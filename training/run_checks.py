@@ -84,7 +84,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
     # Ablated adapters too: folder, record and package are those of the whole model.
     variables = model_variables.model_variables(config, method, task.type)
     identity = _make_identity(settings, task, config, package, method, base)
-    training = training_settings(settings, task) if run.do_train else None
+    training = training_settings(settings, task, method) if run.do_train else None
     step_reached = run_record.check(
         run.output_dir,
         identity,
@@ -166,11 +166,11 @@ def _show_base(base, report):
     )
     for line in report.lines():
         console.detail("  %s", line)
-    left_out = [name for name in report.left_over if "/adapters/" in name]
+    left_out = [name for name in report.left_over if name.startswith("bert/encoder/")]
     if left_out:
         console.warn(
-            "%s holds adapters that this model does not have, such as %s: they are "
-            "left out, and what was trained with them may be worth little",
+            "%s holds variables of the encoder that this model does not have, such as "
+            "%s: they are left out, and what was trained with them may be worth little",
             base.path,
             left_out[0],
         )
@@ -237,7 +237,7 @@ def _check_package(package, task, identity, base):
 def make_variant(settings, task, config, package):
     """The `classifier.Variant` of a run; arguments as in `check_model`."""
     tuning, num_layers = settings.tuning, config.num_hidden_layers
-    method = tuning.parse_method(num_layers)
+    method = tuning.parse_method(num_layers, package and package.method)
     if package is not None:
         if not method.has_packages:
             raise UserError(
@@ -274,7 +274,7 @@ def _make_identity(settings, task, config, package, method, base):
     return identity
 
 
-def training_settings(settings, task):
+def training_settings(settings, task, method):
     """Settings that must agree to resume a run, by name, and the training file."""
     data_dir = settings.data.data_dir
     rows = os.path.join(data_dir, task.train.filename)
@@ -282,7 +282,7 @@ def training_settings(settings, task):
         **task.type.training_entries(),
         **settings.optimization._asdict(),
         "train_batch_size": settings.run.train_batch_size,
-        "adapter_init_scale": settings.tuning.method_settings.adapter_init_scale,
+        **method.training_entries(),
         "precision": settings.computation.precision,
         "seed": settings.run.seed,
         "train_rows" if data_dir else "train_file": files.digest(rows),

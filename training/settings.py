@@ -52,11 +52,13 @@ class Tuning(NamedTuple):
     method_settings: MethodSettings
     ablate_adapter_layers: str | None
 
-    def parse_method(self, num_layers):
-        """The `tuning.method.Method`; a `UserError` if there is none such."""
+    def parse_method(self, num_layers, package_method=None):
+        """The `tuning.method.Method`, see `registry.parse`; or a `UserError`."""
         settings = self.method_settings._asdict()
         try:
-            return registry.parse(self.train_policy, settings, num_layers)
+            return registry.parse(
+                self.train_policy, settings, num_layers, package_method
+            )
         except UserError:
             raise
         except ValueError as error:

@@ -1,25 +1,69 @@
-"""Adapters after both sublayers (Houlsby et al., 2019, arXiv:1902.00751), the default.
+"""Bottleneck adapters, the default: the paper's, and those of two later papers.
 
-Adapters and layer norms are trained. Where only some layers have adapters, all below
-the lowest of them is frozen, layer norms too, so that the backward pass ends there.
+A placement has a scope of its own in that of a sublayer, and there `weights1`,
+`biases1`, `weights2` and `biases2`. With f(x) = activation(x W1 + b1) W2 + b2, r the
+input of a sublayer, and h its output before residual sum and layer norm LN:
+
+    houlsby    LN(h + f(h) + r), both sublayers          output/adapters
+    pfeiffer   LN(h + f(LN(h + r)) + r), feed-forward    output/adapters_pfeiffer
+    parallel   LN(h + 4 f(r) + r), feed-forward          output/adapters_parallel
+
+Houlsby et al., 2019 (arXiv:1902.00751); Pfeiffer et al., 2021 (arXiv:2005.00247), as
+`SeqBnConfig` of AdapterHub's library computes it; He et al., 2022 (arXiv:2110.04366),
+as its `ParBnConfig` does.
+
+With "houlsby", adapters and layer norms are trained. Where only some layers have
+adapters, all below the lowest of them is frozen, layer norms too, so that the backward
+pass ends there. With the others, layer norms are frozen, as in that library.
 """
 
-import functools
+import dataclasses
 import re
-from typing import ClassVar
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
-from model import activations, layer_ranges
+from model import activations, initializers, layer_ranges
 from system import schema, wording
 from tuning.method import Method, Setting, register
 
 # In the tables of a model that serves many tasks, an activation is its index here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
 
-_ADAPTER = "bert/encoder/layer_%s/attention/output/adapters/weights1"
+PARALLEL_SCALING = 4.0  # of `ParBnConfig`
+
+
+class Placement(NamedTuple):
+    """A place of adapters in a layer."""
+
+    scope: str  # of the variables, in the scope of a sublayer
+    sublayers: tuple[str, ...]  # their scopes
+    activation: str  # the default
+    place: str  # in words
+
+
+HOULSBY, PFEIFFER, PARALLEL = "houlsby", "pfeiffer", "parallel"
+PLACEMENTS = MappingProxyType(
+    {
+        HOULSBY: Placement(
+            *("adapters", ("attention/output", "output")),
+            *("gelu", "after both sublayers"),
+        ),
+        PFEIFFER: Placement(
+            *("adapters_pfeiffer", ("output",)),
+            *("relu", "after the feed-forward sublayer"),
+        ),
+        PARALLEL: Placement(
+            *("adapters_parallel", ("output",)),
+            *("relu", "beside the feed-forward sublayer"),
+        ),
+    }
+)
+
 _ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
 
 _MOST_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
@@ -28,7 +72,7 @@ _BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in f
 
 @register
 class Adapters(Method):
-    """The paper's adapters."""
+    """Bottleneck adapters."""
 
     name = modeling.ADAPTERS
     help = "adapters, layer norms, head"
@@ -40,59 +84,113 @@ class Adapters(Method):
             schema.integer(1),  # more: `check`
         ),
         Setting(
+            "adapter_placement",
+            HOULSBY,
+            "Place of the adapters: %s. Layer norms are trained with %s alone."
+            % (
+                "; ".join("%s, %s" % (k, v.place) for k, v in PLACEMENTS.items()),
+                HOULSBY,
+            ),
+            schema.one_of(*PLACEMENTS),
+        ),
+        Setting(
             "adapter_layers",
             None,
             "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; default: "
-            "all. Everything below the lowest of them is frozen, layer norms too.",
+            "all, or those of the package. Everything below the lowest of them is "
+            "frozen, layer norms too.",
         ),
         Setting(
             "adapter_init_scale",
             1e-3,
-            "Standard deviation of the adapters' initial weights (the paper: 1e-2).",
+            "Standard deviation of the adapters' initial weights (the paper: 1e-2); "
+            "not of parallel ones.",
             schema.number(above=0),
         ),
+        Setting(
+            "adapter_activation",
+            None,
+            "Activation of the adapters, %s; default: that of the package, or gelu "
+            "(placement houlsby) and relu (others)." % ", ".join(ACTIVATIONS),
+            schema.nullable(schema.one_of(*ACTIVATIONS)),
+        ),
+    )
+    entry_schema = schema.Object(
+        {
+            "size": schema.integer(1, 2**31 - 1),
+            "layers": schema.List(schema.integer()),  # ascending
+            "init_scale": schema.nullable(schema.number(above=0)),
+            "activation": schema.one_of(*ACTIVATIONS),
+        },
+        # Earlier versions, which have "houlsby" alone, refuse the entry.
+        optional={"placement": schema.one_of(*PLACEMENTS)},
     )
     unit_axes: ClassVar[dict[str, int]] = {
-        "/adapters/weights1": 1,
-        "/adapters/biases1": 1,
-        "/adapters/weights2": 0,
+        "/%s/%s" % (each.scope, name): axis
+        for each in PLACEMENTS.values()
+        for name, axis in (("weights1", 1), ("biases1", 1), ("weights2", 0))
     }
+    units_setting = "adapter_size"
 
     size: int = 64
     init_scale: float | None = 1e-3  # None: not known
     layers: tuple[int, ...] | None = None  # ascending; None: all
-    activation: str = "gelu"  # others are for imported adapters
+    activation: str = "gelu"  # one of `ACTIVATIONS`
+    placement: str = HOULSBY  # one of `PLACEMENTS`
 
     @classmethod
     def parse(cls, argument, settings, num_layers):
-        text = settings["adapter_layers"]
+        text, placement = settings["adapter_layers"], settings["adapter_placement"]
         layers = text and layer_ranges.parse_layers("adapter_layers", text, num_layers)
         return cls(
             settings["adapter_size"],
             settings["adapter_init_scale"],
             _unless_all(layers or (), num_layers),
+            settings["adapter_activation"] or PLACEMENTS[placement].activation,
+            placement,
         )
 
     @property
     def description(self):
-        if not self.layers:
-            return self.help
-        layers = layer_ranges.format_layers(self.layers)
-        return "adapters in layers %s, layer norms, head" % layers
+        text = "adapters"
+        if self.placement != HOULSBY:
+            text = "%s %s" % (self.placement, text)
+        if self.layers:
+            text += " in layers %s" % layer_ranges.format_layers(self.layers)
+        return text + (", layer norms, head" if self.trains_layer_norms else ", head")
+
+    @property
+    def trains_layer_norms(self):
+        """Whether layer norms are trained, bool."""
+        return self.placement == HOULSBY
 
     def flags(self):
         flags = {"adapter_size": self.size}
+        if self.placement != HOULSBY:
+            flags["adapter_placement"] = self.placement
         if self.layers:
             flags["adapter_layers"] = layer_ranges.format_layers(self.layers)
+        if self.activation != PLACEMENTS[self.placement].activation:
+            flags["adapter_activation"] = self.activation
         return flags
+
+    def describe_adapters(self, num_layers):
+        return "size %d, %s, %s of layers %s%s" % (
+            self.size,
+            self.activation,
+            PLACEMENTS[self.placement].place,
+            layer_ranges.format_layers(self.layers or range(num_layers)),
+            "" if self.init_scale is None else ", initial scale %g" % self.init_scale,
+        )
 
     def check(self, bert_config):
         """Refuses adapters far wider than the model, and warns of wide ones."""
         H = bert_config.hidden_size
         if self.size <= H:
             return
-        layer = 2 * (2 * H * self.size + self.size + H)
-        weights = layer * bert_config.num_hidden_layers
+        adapter = 2 * H * self.size + self.size + H
+        count = len(self.layers or range(bert_config.num_hidden_layers))
+        weights = adapter * count * len(PLACEMENTS[self.placement].sublayers)
         megabytes = -(-weights * _BYTES_PER_TRAINED // 10**6)
         cost = (
             "`adapter_size`=%.40r is wider than the model, of hidden_size %d: its "
@@ -106,56 +204,82 @@ class Adapters(Method):
         tf.logging.warning("%s; the paper's sizes are 8 to 512", cost)
 
     def entry(self, num_layers):
-        return {
+        entry = {
             "size": self.size,
             "layers": list(self.layers or range(num_layers)),
             "init_scale": self.init_scale,
             "activation": self.activation,
         }
+        if self.placement != HOULSBY:
+            entry["placement"] = self.placement
+        return entry
 
     @classmethod
     def from_entry(cls, argument, entry, num_layers):
         layers = entry["layers"]
         if not layers or layers != sorted(set(layers).intersection(range(num_layers))):
             raise ValueError("adapter.layers are not those of the model")
-        layers = _unless_all(layers, num_layers)
-        return cls(entry["size"], entry["init_scale"], layers, entry["activation"])
+        return cls(
+            entry["size"],
+            entry["init_scale"],
+            _unless_all(layers, num_layers),
+            entry["activation"],
+            entry.get("placement") or HOULSBY,
+        )
 
     @classmethod
     def from_checkpoint(cls, argument, shapes, settings, num_layers):
+        placement = settings.get("adapter_placement", HOULSBY)
+        schema.one_of(*PLACEMENTS).check(placement, "adapter_placement")
+        scope, (sublayer, *_), *_ = PLACEMENTS[placement]
+        variable = "bert/encoder/layer_%s/" + "%s/%s/weights1" % (sublayer, scope)
         sizes = {}
         for name, shape in shapes.items():
-            match = re.fullmatch(_ADAPTER % r"(\d{1,9})", name)
+            match = re.fullmatch(variable % r"(\d{1,9})", name)
             # `base_model.check_shapes` refuses more layers than the model has.
             if match and len(shape) == 2 and int(match[1]) < num_layers:
                 sizes[int(match[1])] = shape[1]
         if not sizes:
-            raise ValueError("it holds no adapters (no %s)" % (_ADAPTER % 0))
+            raise ValueError("it holds no adapters (no %s)" % (variable % 0))
         return cls(
             sizes[min(sizes)],
             settings.get("adapter_init_scale"),
             _unless_all(sorted(sizes), num_layers),
             settings.get("activation", "gelu"),
+            placement,
         )
+
+    def identity(self, num_layers):
+        own = {"train_policy": self.text, "adapter_placement": self.placement}
+        return {**own, **super().identity(num_layers)}
+
+    def training_entries(self):
+        return {"adapter_init_scale": self.init_scale}
 
     def layer_hooks(self, index):
         if self.layers and index not in self.layers:
             return ()
         # A package with an unknown scale brings its weights.
-        return _hooks(self.size, self.init_scale or 1e-3, self.activation)
+        scale = self.init_scale or 1e-3
+        return (_AdapterHooks(self.placement, self.activation, self.size, scale),)
 
     def trains(self, name, collection):
-        if collection == modeling.LAYER_NORM and self.layers:
+        if collection != modeling.LAYER_NORM:
+            return collection in (modeling.ADAPTERS, modeling.HEAD)
+        if self.trains_layer_norms and self.layers:
             match = _ENCODER_LAYER.search(name)
             # The layer norm of the embeddings is trained with layer 0.
             return int(match[1] if match else 0) >= self.layers[0]
-        return collection in modeling.TRAINED_COLLECTIONS
+        return self.trains_layer_norms
 
     def served_settings(self):
         return {"activation": ACTIVATIONS.index(self.activation)}
 
-    @classmethod
-    def serving_hooks(cls, used, own):
+    @property
+    def serving_kind(self):
+        return self.name, self.placement
+
+    def serving_hooks(self, used, own):
         index = own["activation"][:, tf.newaxis, tf.newaxis]
 
         def activate(x):  # [B, P, A]
@@ -167,15 +291,39 @@ class Adapters(Method):
             return tf.where_v2(own["adapters_units"][:, tf.newaxis], output, 0.0)
 
         # Size and initial scale are those of the weights.
-        adapter = functools.partial(modeling.feedforward_adapter, activation=activate)
-        return (modeling.AdapterHooks(adapter),)
+        return (_AdapterHooks(self.placement, activate),)
 
     @property
     def merge_problem(self):
-        if self.activation == "gelu":
+        if (self.activation, self.placement) == ("gelu", HOULSBY):
             return ""
-        text = "its adapters use %s, and those of checkpoints are computed with gelu"
-        return text % self.activation
+        here, there = PLACEMENTS[self.placement].place, PLACEMENTS[HOULSBY].place
+        text = "its adapters are %s, with %s, and those of checkpoints %s, with gelu"
+        return text % (here, self.activation, there)
+
+
+@dataclasses.dataclass(frozen=True)
+class _AdapterHooks(modeling.LayerHooks):
+    placement: str
+    activation: str | Callable  # see `modeling.bottleneck`
+    size: int = 1
+    init_scale: float = 1e-3
+
+    def sublayer(self, x, residual, normalize):
+        if self.placement == HOULSBY:
+            return x + self._bottleneck(x)
+        if tf.get_variable_scope().name.endswith("attention/output"):
+            return x
+        if self.placement == PFEIFFER:
+            return x + self._bottleneck(normalize(x + residual))
+        return x + PARALLEL_SCALING * self._bottleneck(residual)
+
+    def _bottleneck(self, x):
+        initial = [initializers.TruncatedNormal(self.init_scale)] * 2
+        if self.placement == PARALLEL:  # as `ParBnConfig` does
+            initial = [initializers.KaimingUniform(), initializers.zeros]
+        scope = PLACEMENTS[self.placement].scope
+        return modeling.bottleneck(x, self.size, self.activation, initial, scope)
 
 
 def _activate(index, x):
@@ -184,15 +332,3 @@ def _activate(index, x):
 
 def _unless_all(layers, num_layers):
     return None if len(layers) in (0, num_layers) else tuple(layers)
-
-
-@functools.lru_cache
-def _hooks(size, init_scale, activation):
-    """The hooks of a layer; cached, since equal hooks must be the same."""
-    adapter = functools.partial(
-        modeling.feedforward_adapter,
-        hidden_size=size,
-        init_scale=init_scale,
-        activation=activation,
-    )
-    return (modeling.AdapterHooks(adapter),)

@@ -41,9 +41,20 @@ class Method:
     # Whether the trained variables make an adapter package.
     has_packages: ClassVar[bool] = True
 
+    # Schema of `entry`, which here is that of no adapters.
+    entry_schema: ClassVar[schema.Object] = schema.Object(
+        {
+            "size": schema.one_of(0),
+            "layers": schema.List(schema.ANY, 0, 0),
+            "init_scale": schema.ANY,
+            "activation": schema.ANY,
+        }
+    )
+
     # Variables that have units, of which each task may have another number: from the
     # end of a variable's name to the axis of the units.
     unit_axes: ClassVar[dict[str, int]] = {}
+    units_setting: ClassVar[str] = "train_policy"  # the setting with their number
 
     @classmethod
     def parse(cls, argument, settings, num_layers):
@@ -51,7 +62,7 @@ class Method:
 
         Args:
           argument: text after the colon; "" without `cls.argument`.
-          settings: dict from the name of a `Setting` to its value.
+          settings: dict from the name of each `Setting` to its value.
           num_layers: number of the encoder's layers.
 
         A `ValueError` is raised if the model has no such method.
@@ -80,28 +91,24 @@ class Method:
         """
         return {"train_policy": self.text}
 
+    def describe_adapters(self, num_layers):
+        """The added variables of a model with `num_layers`, as text."""
+        return "none (--train_policy=%s)" % self.text
+
     def check(self, bert_config):
         """Refuses settings that do not suit a model: a `UserError`."""
 
     def entry(self, num_layers):
-        """The entry "adapter" of a package: dict, see `package_checks.SCHEMA`."""
+        """The entry "adapter" of a package: dict, see `entry_schema`."""
         return {"size": 0, "layers": [], "init_scale": None, "activation": "gelu"}
 
     @classmethod
     def from_entry(cls, argument, entry, num_layers):
-        """Reverses `text` and `entry`; a `ValueError` if it is of another method.
+        """Reverses `text` and `entry`; a `ValueError` if the model has no such method.
 
         The schema of the entry has been checked.
         """
-        method = cls.parse(argument, {}, num_layers)
-        expected = method.entry(num_layers)
-        for key in ("size", "layers"):
-            if entry[key] != expected[key]:
-                raise ValueError(
-                    "adapter.%s is %r, but %s has no adapters"
-                    % (key, entry[key], method.text)
-                )
-        return method
+        return cls.parse(argument, {}, num_layers)
 
     @classmethod
     def from_checkpoint(cls, argument, shapes, settings, num_layers):
@@ -117,7 +124,10 @@ class Method:
         return cls.parse(argument, {}, num_layers)
 
     def identity(self, num_layers):
-        """Entries of `run.json` that must agree to use a run's checkpoints, a dict."""
+        """Entries of `run.json` that must agree to use a run's checkpoints, a dict.
+
+        They are named like settings. A package must agree with them too.
+        """
         entry = self.entry(num_layers)
         return {
             "train_policy": self.text,
@@ -125,6 +135,10 @@ class Method:
             "adapter_size": entry["size"],
             "activation": entry["activation"],
         }
+
+    def training_entries(self):
+        """Further entries of `run.json` that must agree to resume a run, a dict."""
+        return {}
 
     def layer_hooks(self, index):
         """The `modeling.LayerHooks` of a layer of the encoder, a tuple."""
@@ -141,8 +155,16 @@ class Method:
         """Settings in which packages served together may differ: dict, name to int."""
         return {}
 
-    @classmethod
-    def serving_hooks(cls, used, own):
+    def served_weights(self, weights):
+        """A package's weights, by name, as `serving_hooks` take them."""
+        return weights
+
+    @property
+    def serving_kind(self):
+        """Methods of one kind, which is hashable, have the same `serving_hooks`."""
+        return self.name
+
+    def serving_hooks(self, used, own):
         """`layer_hooks` where each example has a task of its own.
 
         Args:

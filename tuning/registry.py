@@ -22,21 +22,27 @@ def all_settings():
     return [setting for cls in METHODS.values() for setting in cls.settings]
 
 
-def parse(text, settings, num_layers):
+def parse(text, settings, num_layers, package_method=None):
     """The `method.Method` of a text such as "full" or "top_k:2"; see `Method.parse`.
 
-    A `ValueError` is raised if there is no such method or setting of it.
+    Settings that are None or missing are those of `package_method`, the method of the
+    package that a run starts from, or have their defaults. A `ValueError` is raised if
+    there is no such method or setting of it.
     """
     cls, argument = find_class(text)
+    of_package = package_method.flags() if type(package_method) is cls else {}
+    chosen = {}
     for other in METHODS.values():
-        for setting in other.settings:
-            value = settings.get(setting.name)
-            if other is not cls and setting.default is None and value:
+        for name, default, *_ in other.settings:
+            value = settings.get(name)
+            # Numbers are ignored, so that runs of several methods can share flags.
+            if other is not cls and isinstance(value, str) and value != default:
                 raise ValueError(
-                    "%s has no adapters, and `%s` is %.80s; leave one of the two out"
-                    % (text, setting.name, value)
+                    "`%s`=%.80s is a setting of %s, not of %s; leave one of the two out"
+                    % (name, value, other.form(), text)
                 )
-    return cls.parse(argument, settings, num_layers)
+            chosen[name] = of_package.get(name, default) if value is None else value
+    return cls.parse(argument, chosen, num_layers)
 
 
 def from_entry(text, entry, num_layers):
@@ -47,6 +53,7 @@ def from_entry(text, entry, num_layers):
     cls, argument = find_class(text)
     if not cls.has_packages:
         raise ValueError("train_policy is %s, of which there are no packages" % text)
+    cls.entry_schema.check(entry, "adapter")
     return cls.from_entry(argument, entry, num_layers)
 
 
@@ -59,6 +66,15 @@ def find_class(text):
             % (text, ", ".join(cls.form() for cls in METHODS.values()))
         )
     return METHODS[name], argument
+
+
+def find_units(name):
+    """The class that has the units of a variable, and their axis; or None, None."""
+    for cls in METHODS.values():
+        for end, axis in cls.unit_axes.items():
+            if name.endswith(end):
+                return cls, axis
+    return None, None
 
 
 def describe_methods():

@@ -285,14 +285,11 @@ def _read(folder):
 
 # Entries of a bert_config that weights depend on; dropout is none.
 _MATCHED = (*modeling.CONFIG_SIZES, "hidden_act")
-# The fields of settings that give the entries which have to match.
+# The fields of settings that give entries of other names.
 FIELDS = {
     "bert_config": "bert_config_file",
     "vocabulary": "vocab_file",
-    "do_lower_case": "do_lower_case",
-    "train_policy": "train_policy",
-    "adapter_layers": "adapter_layers",
-    "adapter_size": "adapter_size",
+    "activation": "adapter_activation",
     "labels": "task_name",
     "base": "init_checkpoint",
 }
@@ -310,28 +307,32 @@ def find_mismatches(package, given):
     Args:
       package: an `AdapterPackage`.
       given: dict with any of "base" (see `checkpoints.base_fingerprint`),
-        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "train_policy",
-        "adapter_layers" (list), "adapter_size", "labels" (list).
+        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "labels" (list)
+        and the entries of `tuning.method.Method.identity`. Others are ignored.
 
     Returns:
       List of texts, each with both values and the field to change.
     """
     config = package.config
     expected = {
-        **config,
-        "adapter_layers": config["adapter"]["layers"],
-        "adapter_size": package.adapter_size,
+        **{key: config[key] for key in ("bert_config", "vocabulary", "do_lower_case")},
+        **package.method.identity(config["bert_config"]["num_hidden_layers"]),
         "labels": package.labels,
+        "base": config["base"],
     }
     mismatches = []
-    for key, field in FIELDS.items():
-        ours, theirs = expected[key], given.get(key, expected[key])
+    for key, ours in expected.items():
+        theirs = given.get(key, ours)
         if isinstance(ours, dict):
             keys = (package_checks.DIGEST,) if key == "base" else _MATCHED
             ours, theirs = ({k: d.get(k) for k in keys} for d in (ours, theirs))
         if ours != theirs:
             mismatches.append(
                 "its %s is %s, given is %s; give the one that it was trained with, `%s`"
-                % (key, *schema.describe_difference(ours, theirs), field)
+                % (
+                    key,
+                    *schema.describe_difference(ours, theirs),
+                    FIELDS.get(key, key),
+                )
             )
     return mismatches

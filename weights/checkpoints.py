@@ -231,8 +231,10 @@ def _shape_remedy(name):
             "its head has another number of labels; give a checkpoint of the same "
             "task, or one without a head, `init_checkpoint`"
         )
-    if "/adapters/" in name:
-        return "give the size that the checkpoint was trained with, `adapter_size`"
+    method, _ = registry.find_units(name)
+    if method is not None:
+        text = "give the size that the checkpoint was trained with, `%s`"
+        return text % method.units_setting
     return "give the bert_config.json of this checkpoint, `bert_config_file`"
 
 

@@ -14,7 +14,6 @@ import safetensors.numpy
 
 import modeling
 from errors import UserError, printable
-from model import activations
 from system import files, schema
 from tasks import task_type
 from tuning import registry
@@ -55,15 +54,9 @@ SCHEMA = schema.Object(
         "bert_config": schema.Object(
             dict.fromkeys(modeling.CONFIG_SIZES, schema.integer(1)), others=schema.ANY
         ),
-        "adapter": schema.Object(
-            {
-                "size": schema.integer(0, 2**31 - 1),  # 0 without adapters
-                "layers": schema.List(schema.integer()),  # with adapters, ascending
-                "init_scale": schema.nullable(schema.number(above=0)),
-                "activation": schema.one_of(*sorted(activations.ADAPTER_ACTIVATIONS)),
-            }
-        ),
-        "train_policy": schema.LINE,
+        # See `entry_schema` of the method, a `tuning.method.Method`.
+        "adapter": schema.Object({}, others=schema.ANY),
+        "train_policy": schema.LINE,  # the method
         "vocabulary": _SHA256,  # of the vocabulary file
         "do_lower_case": schema.BOOLEAN,
         "max_seq_length": schema.integer(3),
@@ -154,10 +147,6 @@ def parse_config(data, path):
 
 def _check_combinations(config):
     """Checks entries against each other; raises a `schema.SchemaError`."""
-    adapter = config["adapter"]
-    if bool(adapter["size"]) != bool(adapter["layers"]):
-        allowed = "0 without adapter.layers, and at least 1 with them"
-        raise schema.SchemaError("adapter.size", adapter["size"], allowed)
     variables = package_variables(config)
     counts = variables.parameter_counts()
     parameters, frozen = counts["trained"], counts["total"] - counts["trained"]

@@ -3,7 +3,6 @@
 import json
 
 from errors import printable
-from model import layer_ranges
 from system import wording
 
 _LONGEST = 1000  # characters of a cell
@@ -12,8 +11,7 @@ _LONGEST = 1000  # characters of a cell
 def format_summary(package):
     """A summary of one package, a list of lines."""
     config, settings = package.config, package.config["settings"] or {}
-    adapter, base = config["adapter"], config["base"]
-    scale = adapter["init_scale"]
+    base = config["base"]
     rows = {
         "package": package.path,
         "task": package.task,
@@ -35,15 +33,9 @@ def format_summary(package):
             config["global_step"],
             ", " + config["selection"] if config["selection"] else "",
         ),
-        "adapters": "size %d, %s, after both sublayers of layers %s%s"
-        % (
-            adapter["size"],
-            adapter["activation"],
-            layer_ranges.format_layers(adapter["layers"]),
-            "" if scale is None else ", initial scale %g" % scale,
-        )
-        if adapter["layers"]
-        else "none (--train_policy=%s)" % config["train_policy"],
+        "adapters": package.method.describe_adapters(
+            package.bert_config.num_hidden_layers
+        ),
         "settings": ", ".join(
             "%s=%s" % (name, json.dumps(settings[name])) for name in sorted(settings)
         )

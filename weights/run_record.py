@@ -49,7 +49,6 @@ SCHEMA = schema.Object(
 _FIELDS = {
     **adapter_package.FIELDS,
     "task": "task_name",
-    "activation": "adapters",
     "train_rows": "data_dir",
 }
 

@@ -32,8 +32,8 @@ PLAIN = classifier.PLAIN
 HEAD = "output_(weights|bias)"
 NORM = "LayerNorm/(beta|gamma)"
 
-# --train_policy, --adapter_layers, the trained variables as a pattern, and the lowest
-# layer that the backward pass has to reach; -1: the embeddings.
+# --train_policy with --adapter_placement, --adapter_layers, the trained variables as a
+# pattern, and the lowest layer that the backward pass has to reach; -1: the embeddings.
 POLICIES = (
     ("adapters", None, "bert/.*/(adapters/.*|%s)|%s" % (NORM, HEAD), -1),
     ("full", None, ".*", -1),
@@ -46,6 +46,11 @@ POLICIES = (
      "bert/encoder/layer_[12]/.*/%s|%s" % (NORM, HEAD), 1),
     ("adapters", "0,2", "bert/encoder/layer_[02]/.*/adapters/.*|bert/.*/%s|%s"
      % (NORM, HEAD), -1),
+    ("lora:2", None, "bert/.*/(query|value)/lora_[AB]|%s" % HEAD, 0),
+    ("adapters pfeiffer", None,
+     "bert/encoder/layer_./output/adapters_pfeiffer/.*|%s" % HEAD, 0),
+    ("adapters parallel", "1,2",
+     "bert/encoder/layer_[12]/output/adapters_parallel/.*|%s" % HEAD, 1),
 )  # fmt: skip
 each_policy = pytest.mark.parametrize(
     ("text", "layers", "pattern", "lowest"), POLICIES, ids=lambda value: str(value)[:9]
@@ -56,9 +61,11 @@ CONFIG = training_graph.make_config(LAYERS)
 
 
 def parse(text, layers, num_layers=LAYERS, size=8):
-    """The method of --train_policy and --adapter_layers."""
+    """The method of --train_policy with --adapter_placement, and --adapter_layers."""
+    policy, _, placement = text.partition(" ")
     settings = {"adapter_size": size, "adapter_init_scale": 0.3}
-    return registry.parse(text, {**settings, "adapter_layers": layers}, num_layers)
+    settings.update(adapter_layers=layers, adapter_placement=placement or None)
+    return registry.parse(policy, settings, num_layers)
 
 
 def make_run(text, layers, computation=PLAIN, base=None, **training):
@@ -94,8 +101,8 @@ def test_only_the_selected_variables_are_trained(text, layers, pattern, lowest):
     slots = {n + end for n in expected for end in ("/adam_m", "/adam_v")}
     assert moved == {*expected, *slots, "global_step"}
     assert {name for name in before if "/adam_" in name} == slots
-    has_adapters = any("/adapters/" in name for name in before)
-    assert has_adapters == (text == "adapters")
+    has_adapters = any("/adapters" in name for name in before)
+    assert has_adapters == text.startswith("adapters")
 
 
 @each_policy
@@ -184,6 +191,9 @@ COUNTS = {
     "layer_norm": (10_754, 39_938, 102_402),
     "head": (770, 1_538, 2_050),
     "bitfit": (26_882, 104_450, 274_434),
+    "lora:8": (74_498, 296_450, 788_482),
+    "adapters pfeiffer": (298_370, 1_191_170, 3_173_890),
+    "adapters parallel": (298_370, 1_191_170, 3_173_890),
 }
 
 
@@ -239,13 +249,13 @@ def test_layers_are_read(text, layers):
 @pytest.mark.parametrize(
     ("text", "layers", "part"),
     [
-        ("all", None, "adapters, bitfit, full, head, layer_norm, top_k:N"),
+        ("all", None, "adapters, bitfit, full, head, layer_norm, lora:R, top_k:N"),
         ("top_k", None, "top_k:N"),
         ("head:2", None, "head:2"),
         ("top_k:0", None, "1 to 6"),
         ("top_k:7", None, "1 to 6"),
         ("top_k:-1", None, "1 to 6"),
-        ("full", "1-2", "full has no adapters, and `adapter_layers` is 1-2"),
+        ("full", "1-2", "`adapter_layers`=1-2 is a setting of adapters, not of full"),
         ("adapters", "2-6", "counted from 0 to 5"),
         ("adapters", "3-2", "'3-2'"),
         ("adapters", "1,", "''"),
@@ -368,6 +378,32 @@ def test_a_run_leaves_a_package_that_scores_as_it_did(
     )
     assert set(exported.weights) == set(package.weights)
     assert exported.config["base"] == package.config["base"]
+
+
+def test_the_activation_of_adapters(run, fails, setting):
+    output = run("a", do_train=True, adapter_activation="relu", do_predict=True)
+    package = adapter_package.read(str(output / "adapters"))
+    assert package.activation == "relu"
+    # Left out, it is the package's.
+    start = {"adapters": package.path, "do_predict": True}
+    again = predictions(run("b", **start))
+    np.testing.assert_array_equal(again, predictions(output))
+    batch = small_packages.random_batch(4, 9)
+    entry = {**package.config["adapter"], "activation": "gelu"}
+    other = package._replace(config={**package.config, "adapter": entry})
+    scores = [
+        small_packages.single_task_scores(each, setting["init_checkpoint"], batch)
+        for each in (package, other)
+    ]
+    assert np.abs(scores[0] - scores[1]).max() > 1e-5
+    for flags in (
+        {"adapter_activation": "tanh", **start},
+        {"do_predict": True, "output_dir": str(output)},
+    ):
+        assert fails("c", **flags).count("--adapter_activation") == 1
+    with pytest.raises(UserError, match=r"cannot be merged.*relu"):
+        base = setting["init_checkpoint"]
+        package_conversion.merge(package.path, base, str(output / "merged"))
 
 
 def test_full_leaves_a_checkpoint_of_bert_and_no_package(run, fails, setting, capsys):
