@@ -86,6 +86,38 @@ def is_due(run, step):
     return step not in [entry["global_step"] for entry in _read_history(run)]
 
 
+def is_stopped(run, step):
+    """Whether training ends after a step since its scores no longer improve.
+
+    That is so after `early_stopping` evaluations, of which the last is that of the
+    step, without a better score than the best one before them.
+    """
+    patience, found = run.dev_evaluation.early_stopping, _read_history(run)
+    found = [entry for entry in found if entry["global_step"] <= (step or 0)]
+    if not patience or not found or found[-1]["global_step"] != step:
+        return False
+    metric, first = find_metric(run), run.task.dev[0].name
+    scores = [entry["sets"][first][metric] for entry in found]
+    best = scores.index(max(scores))
+    if len(scores) - 1 - best < patience:
+        return False
+    console.say(
+        "Stopped early, after step %d of %d: no better %s on %s since step %d, %.4f",
+        step,
+        run.settings.num_train_steps,
+        metric,
+        first,
+        found[best]["global_step"],
+        scores[best],
+    )
+    return True
+
+
+def find_metric(run):
+    """The metric by which evaluations are compared."""
+    return run.dev_evaluation.keep_best or run.task.metrics[0]
+
+
 class Evaluation(tf.train.CheckpointSaverListener):
     """Evaluates after checkpoints, in the session of training, with its variables.
 
@@ -129,23 +161,25 @@ class Evaluation(tf.train.CheckpointSaverListener):
     def after_save(self, session, global_step_value):
         run, step, started = self._run, global_step_value, time.monotonic()
         if not is_due(run, step):
-            return
+            return None
         results = {}
         for split, start in zip(run.task.dev, self._starts):
             session.run([start, self._reset])
             scores = []
             for _ in range(scoring.count_batches(run, split)):
                 if self.stop_request.number is not None:
-                    return
+                    return None
                 scores.extend(session.run([self._scores, self._updates])[0])
             result = {**session.run(self._values), "global_step": step}
             predictions = scoring.decode(run, split, scores, len(scores))
             scored = scoring.score(run, split, predictions)
             results[split.name] = result, scored
         record(run, results, self._watch)
-        if step == run.settings.num_train_steps:
+        is_end = is_stopped(run, step)
+        if is_end or step == run.settings.num_train_steps:
             self.results = results
         self._watch.add_pause(time.monotonic() - started)
+        return is_end  # The hook that saves checkpoints ends the training.
 
 
 def record(run, results, watch):

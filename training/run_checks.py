@@ -35,7 +35,7 @@ def select_splits(settings, task):
 
     A `UserError` is raised if the task lacks one, or the metric `keep_best`.
     """
-    run, (eval_steps, keep_best) = settings.run, settings.dev_evaluation
+    run, (eval_steps, keep_best, _) = settings.run, settings.dev_evaluation
     if keep_best and keep_best not in task.metrics:
         raise UserError(
             "`keep_best`=%s: the metrics of %s are %s%s"

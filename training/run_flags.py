@@ -40,6 +40,9 @@ TEXTS = {
     "none.",
     "keep_best": "Metric of the task: keep checkpoint and package of the evaluation "
     "with the highest score on the (first) dev set in OUTPUT_DIR/best.",
+    "early_stopping": "End the training after this number of evaluations of "
+    "--eval_steps without a better score: of --keep_best, or the task's first metric, "
+    "on the (first) dev set; 0: never.",
     "write_graph": "Write the training graph: graph.pbtxt, a .meta file per "
     "checkpoint, and an entry in the event file, some megabytes.",
     "seed": "Seed of weights, dropout and shuffling.",
@@ -88,6 +91,7 @@ def define_training(define):
         define(_enum, "checkpoint_content", checkpoints.ALL, [*checkpoints.CONTENTS]),
         define(_integer, "eval_steps", 0),
         define(_string, "keep_best", None),
+        define(_integer, "early_stopping", 0),
         define(_bool, "write_graph", False),
         define(_integer, "seed", 1),
     ]

@@ -133,6 +133,7 @@ class DevEvaluation(NamedTuple):
 
     eval_steps: _CountOrZero = 0  # steps between two; 0: none
     keep_best: str | None = None  # metric of the best checkpoint; None: none is kept
+    early_stopping: _CountOrZero = 0  # see `dev_steps.is_stopped`; 0: never
 
 
 class Settings(NamedTuple):
@@ -234,6 +235,8 @@ def _contradictions(s):
         "`keep_best`=%(keep_best)s needs evaluations while training, `eval_steps`": (
             s.keep_best and not s.eval_steps
         ),
+        "`early_stopping`=%(early_stopping)d needs evaluations while training, "
+        "`eval_steps`": s.early_stopping and not s.eval_steps,
         "`eval_steps`=%(eval_steps)d needs `do_train`=true: it evaluates while "
         "training": s.eval_steps and not s.do_train,
         "`eval_steps`=%(eval_steps)d is not possible with "

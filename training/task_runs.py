@@ -66,6 +66,7 @@ def train(model_fn, run, step_reached=None):
         return found
 
     results, is_complete = {}, (step_reached or 0) >= settings.num_train_steps
+    is_complete = is_complete or dev_steps.is_stopped(run, step_reached)
     is_due = dev_steps.is_due(run, step_reached)
     if is_due and (is_complete or settings.devices.use_tpu):
         results = evaluate_checkpoint()
@@ -114,6 +115,8 @@ def _train_from(step_reached, model_fn, run, watch, evaluate_checkpoint):
         for stop in dev_steps.stop_steps(every, step_reached or 0, last):
             estimators.train(model_fn, settings, input_fn, watch, stop)
             results = evaluate_checkpoint()
+            if dev_steps.is_stopped(run, stop):
+                break
         return results
     evaluation = dev_steps.Evaluation(model_fn, run, watch) if every else None
     estimators.train(model_fn, settings, input_fn, watch, last, evaluation)

@@ -172,6 +172,29 @@ def test_only_a_better_one_takes_the_place(output, tmp_path, monkeypatch):
     assert (found["score"], found["global_step"]) == (before["score"] + 0.1, 12)
 
 
+def test_training_ends_when_scores_no_longer_improve(model, tmp_path, capsys):
+    # With this rate no score changes.
+    flags = {"early_stopping": 2, "learning_rate": 1e-12, "do_eval": True}
+    given = {**model, **STEPS, "eval_steps": 1, **flags, "output_dir": str(tmp_path)}
+    small_run.run(**given)
+    text = capsys.readouterr().err
+    assert "Stopped early, after step 3 of 10" in text and "since step 1" in text
+    assert [entry["global_step"] for entry in history(tmp_path)] == [1, 2, 3]
+    assert checkpoints.latest(str(tmp_path)).endswith("model.ckpt-3")
+    assert adapter_package.read(str(tmp_path / "adapters")).config["global_step"] == 3
+    results = (tmp_path / "eval_results.txt").read_bytes()
+    assert b"global_step = 3" in results
+    # The same command trains no further; with more patience it does.
+    small_run.run(**given)
+    assert "nothing to train" in capsys.readouterr().err
+    assert (tmp_path / "eval_results.txt").read_bytes() == results
+    small_run.run(**{**given, "early_stopping": 3})
+    assert checkpoints.latest(str(tmp_path)).endswith("model.ckpt-4")
+    with pytest.raises(SystemExit):
+        small_run.run(**{**given, "eval_steps": 0, "keep_best": None})
+    assert "--early_stopping=2 needs" in capsys.readouterr().err
+
+
 def test_the_best_of_another_metric_is_refused(output):
     with pytest.raises(UserError, match=r"best keeps the best by accuracy; give that"):
         dev_steps.check(str(output), "f1")
