@@ -41,4 +41,4 @@ say "3/4 Adapter tuning on sample_data/ (a finished run is only evaluated again)
   --output_dir="$output"
 
 say "4/4 Result"
-check_accuracy "$output" 0.7 "80 to 85 %"
+check_score "$output" accuracy 0.7 "0.8 to 0.85"

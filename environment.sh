@@ -108,24 +108,25 @@ find_gpu() {
   { nvidia-smi -L 2>/dev/null || true; } | sed -n 's/^\(GPU 0: .*\) (UUID.*/\1/p'
 }
 
-# check_accuracy FOLDER LEAST USUAL: prints the accuracy of a finished run on the dev
+# check_score FOLDER METRIC LEAST USUAL: prints a score of a finished run on the dev
 # set, and fails if it is below LEAST.
-check_accuracy() {
-  FOLDER=$1 LEAST=$2 USUAL=$3 "$venv/bin/python" -c '
+check_score() {
+  FOLDER=$1 METRIC=$2 LEAST=$3 USUAL=$4 "$venv/bin/python" -c '
 import json
 import os
 import sys
 
 with open(os.path.join(os.environ["FOLDER"], "eval_results.json")) as reader:
     dev = json.load(reader)["sets"]["dev"]
-score, baseline = dev["scores"]["accuracy"], dev["baseline"]["accuracy"]
+metric = os.environ["METRIC"]
+score, baseline = dev["scores"][metric], dev["baseline"][metric]
 print(
-    "Accuracy on the %d examples of the dev set: %.1f %%; majority-class baseline: "
-    "%.1f %%" % (dev["examples"], 100 * score, 100 * baseline)
+    "%s on the %d examples of the dev set: %.4g; baseline: %.4g"
+    % (metric, dev["examples"], score, baseline)
 )
 if score < float(os.environ["LEAST"]):
     sys.exit(
-        "error: the accuracy is below %s, %s is usual; see log.txt in %s"
+        "error: it is below %s, %s is usual; see log.txt in %s"
         % (os.environ["LEAST"], os.environ["USUAL"], os.environ["FOLDER"])
     )
 '

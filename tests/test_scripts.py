@@ -55,15 +55,14 @@ def test_a_python_of_another_version_is_refused(tmp_path, version):
 
 @pytest.mark.parametrize(("score", "status"), [(0.8125, 0), (0.69, 1)])
 def test_a_score_of_chance_fails(tmp_path, score, status):
-    dev = {"examples": 160, "scores": {"accuracy": score}}
-    dev["baseline"] = {"accuracy": 0.5}
+    dev = {"examples": 160, "scores": {"f1": score}, "baseline": {"f1": 0.5}}
     (tmp_path / "eval_results.json").write_text(json.dumps({"sets": {"dev": dev}}))
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/python").write_text('#!/bin/sh\nexec %s "$@"\n' % sys.executable)
     (tmp_path / "bin/python").chmod(0o755)
-    run = run_bash("check_accuracy '%s' 0.7 usual" % tmp_path, VENV=str(tmp_path))
+    run = run_bash("check_score '%s' f1 0.7 usual" % tmp_path, VENV=str(tmp_path))
     assert run.returncode == status
-    assert "%.1f %%" % (100 * score) in run.stdout
+    assert "f1 on the 160 examples of the dev set: %g;" % score in run.stdout
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,8 @@ def test_what_the_paper_sweeps_for_squad():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_grid_has_few_jobs(name):
     jobs = make_study(name, "--preset=small").jobs
-    assert 10 <= len(jobs) <= 60
+    # Of "methods", 26 settings on each task, with each seed.
+    assert 10 <= len(jobs) <= (312 if name == "methods" else 60)
     assert len({job.name for job in jobs}) == len(jobs)
 
 
@@ -86,3 +87,18 @@ def test_layers_are_those_of_the_base(tmp_path):
     ).jobs
     spans = [job.without for job in jobs if job.task == "cola" and job.without]
     assert spans == ["0", "0-1", "0-2", "1", "1-2", "2"]
+
+
+def test_every_method_of_the_comparison_is_swept_over_powers_of_two():
+    jobs = make_study("methods", "--preset=paper", "--tasks=RTE").jobs
+    counts = collections.Counter(job.family for job in jobs)
+    of_one = 18  # three seeds, three rates, two lengths
+    assert counts == {
+        **{"full": of_one, "bitfit": of_one, "layer_norm": of_one},
+        **{"top_k": 12 * of_one, "lora": 10 * of_one},
+        **{"adapters": 10 * of_one, "adapters-pfeiffer": 10 * of_one},
+        "adapters-parallel": 10 * of_one,
+    }
+    for job in jobs:
+        number = job.adapter_size or int(job.policy.partition(":")[2] or 1)
+        assert job.kind == "top_k" or number & (number - 1) == 0

@@ -5,11 +5,15 @@ import sys
 
 import pytest
 
+import run_classifier
+import run_squad
 from errors import UserError
-from experiments import job_flags, results
+from experiments import datasets, job_flags, results
+from experiments.catalogue import EXPERIMENTS
 from experiments.grid import Job
 from tests import small_run
-from tests.made_up_results import result
+from tests.made_up_results import make_study, result
+from tuning import registry
 
 JOB = Job("mrpc", "adapters", "1e-3", 5, 1, adapter_size=8, init_scale="1e-2")
 BASE = {"init_checkpoint": "b.ckpt", "bert_config_file": "c", "vocab_file": "v"}
@@ -27,6 +31,21 @@ def test_a_command_line():
     assert {"--xla=true", "--train_batch_size=16", "--seed=1"} <= set(words)
     assert "--task_config=own/mail.json" in words
     assert not [word for word in words if "data_dir" in word or "task_name" in word]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_flags_of_jobs_are_those_of_their_programs(name):
+    words = ["--task_configs=a/mail.json"] if name == "table2" else []
+    study = make_study(name, "--preset=small", *words)
+    settings = SETTINGS._replace(task_files={"mail": "a/mail.json"})
+    for job in {job.family: job for job in study.jobs}.values():
+        given = job_flags.make_flags(job, settings)
+        program = {"run_classifier.py": run_classifier, "run_squad.py": run_squad}[
+            datasets.find(job.task).program
+        ]
+        assert set(given) <= set(program.FLAGS), job.name
+        tuning = {n: given.get(n) for n in ("adapter_placement", "adapter_size")}
+        registry.parse(job.policy, tuning, 6)
 
 
 def test_questions_are_for_their_own_program():

@@ -160,3 +160,20 @@ def test_collapsed_seeds_are_marked_in_figures():
     assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([18], [70.0])
     (legend,) = figure.legends
     assert "collapsed seed" in [text.get_text() for text in legend.get_texts()]
+
+
+def test_methods():
+    def result_of(job):
+        if job.task != "mrpc":
+            return None
+        score = 0.8 if job.policy == "full" else 0.79
+        if job.policy == "lora:8" and job.learning_rate == "1e-3":
+            score = 0.85
+        status = results.COLLAPSED if job.seed == 2 else results.OK
+        return with_parameters(score, 10 + job.adapter_size, status=status)
+
+    page = report("methods", ["--preset=small", "--tasks=MRPC"], result_of)
+    assert "| MRPC | adapters (Houlsby) 64 | 3e-4, 5 | 74 | 79.0 ± 0.0 | -1.0" in page
+    assert "| MRPC | adapters (Pfeiffer) 8 | 3e-4, 5 | 18 | 79.0" in page
+    assert "| MRPC | LoRA 8 | 1e-3, 5 | 10 | 85.0 ± 0.0 | +5.0 ± 0.0 | 6 of 6 " in page
+    assert "| BitFit | 10 | -1.0 | -1.0 | -1.0 |" in page
