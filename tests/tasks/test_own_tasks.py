@@ -284,6 +284,14 @@ def test_labels_that_are_written_differently(write, labels):
         quoted = ascii(label) if not label.isascii() else repr(label)
         assert "%s (1, first on line %d)" % (quoted, line) in str(caught.value)
     assert "bad" not in str(caught.value)
+    # Where bad rows are collected, those of the rarer forms are some.
+    found = bad_rows.BadRows()
+    task, folder = own_tasks.load_task(
+        write(VALID, train_csv=rows + "x,%s\n" % labels[1]), bad_rows=found
+    )
+    assert set(task.type.labels) == {"bad", labels[1]}
+    assert len(task_data.read_examples(task, folder, task.train, found)) == 3
+    assert sum(found.counts().values()) == len(labels) - 1
     # Whoever means different classes says so.
     listed = {**VALID, "labels": ["bad", *labels]}
     assert load(write(listed, train_csv=rows)).type.labels == ("bad", *labels)
