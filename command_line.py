@@ -13,7 +13,7 @@ import tensorflow.compat.v1 as tf
 from absl import app, flags
 
 from errors import UserError, reports_user_errors
-from system import console
+from system import console, wording
 
 HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
@@ -264,8 +264,13 @@ def parse_flags(arguments, flag_values):
     try:
         positional = flag_values(arguments)[1:]
     except flags.Error as error:
-        name = os.path.basename(arguments[0])
-        raise UserError("%s; %s --help lists all flags" % (error, name)) from None
+        problem, program = str(error), os.path.basename(arguments[0])
+        if isinstance(error, flags.UnrecognizedFlagError):
+            name = "--" + error.flagname
+            known = ["--" + each for each in flag_values]
+            problem = "%s is no flag%s" % (name, wording.suggest(name, known))
+        text = "%s; %s --help lists all flags"
+        raise UserError(text % (problem, program)) from None
     expand_paths(flag_values)
     return positional
 

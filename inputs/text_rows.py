@@ -300,12 +300,24 @@ def _find_header_problem(columns, names):
     layout = _find_layout(columns, names)
     if layout is None:
         problem = "the header has %s; name them, `text_a_column` and `text_b_column`"
-        return problem % _describe_missing(columns, names)
+        problem %= _describe_missing(columns, names)
+        return problem + _advise_on_delimiter(columns, names)
     if columns.task is not None and columns.task not in names:
         problem = "the header has no column %r for the task, there are %s; name it, "
         return problem % (columns.task, wording.list_names(names)) + "`task_column`"
     doubled = [name for name in (*layout, columns.task) if names.count(name) > 1]
     return "the header has the column %r twice" % doubled[0] if doubled else ""
+
+
+def _advise_on_delimiter(columns, names):
+    """Advice on a header that is one field; "" if no delimiter gives the columns."""
+    for layout in columns.layouts if len(names) == 1 else ():
+        if other := guess_delimiter(names, "", [name for name in layout if name]):
+            text = (
+                ". The fields seem to be separated by %ss; .csv has commas, .tsv tabs"
+            )
+            return text % DELIMITERS[other]
+    return ""
 
 
 def _find_width_problem(fields, names, kind):

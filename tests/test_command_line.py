@@ -198,7 +198,7 @@ def parse():
     [
         (["--output=nowhere://a.tsv"], ["--output=nowhere://a.tsv"]),
         (["MRPC"], ["'MRPC'"]),
-        (["--inptu=a"], ["inptu", "Did you mean: input", "--help"]),
+        (["--inptu=a"], ["--inptu is no flag (did you mean --input?); ", "--help"]),
         (["--batch_size=many"], ["--batch_size=many"]),
         (["--overwrite", "false"], ["'false'", "--overwrite=false"]),
     ],
