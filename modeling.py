@@ -518,7 +518,8 @@ class Options(NamedTuple):
     layer_hooks: Callable[[int], tuple[LayerHooks, ...]] | None = None
 
 
-def _add_bias(x, bias):
+def add_bias(x, bias):
+    """x + bias, a function for `apply_weights`."""
     # oneDNN computes a matrix product and `bias_add` as one operation.
     return tf.nn.bias_add(x, bias) if bias.shape.rank == 1 else x + bias
 
@@ -530,7 +531,7 @@ def _linear(x, n_out, initializer_range, name, precision, hooks=()):
         kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
         bias = get_variable("bias", [n_out], initializers.zeros)
         product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
-        output = apply_weights(_add_bias, product, tf.cast(bias, precision))
+        output = apply_weights(add_bias, product, tf.cast(bias, precision))
         for hook in hooks:
             output = hook.dense(x, output)
         return output

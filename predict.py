@@ -4,8 +4,8 @@
       --bert_config_file=... --vocab_file=... --input=pairs.csv --output=predictions.csv
 
 Rows come from a TSV, CSV or JSONL file, or as lines from standard input. Predictions
-are written in the order of the rows: the label and the probability of each label, or
-the score. A row that cannot be read is reported with its line and left out.
+are written in the order of the rows: the label and the probability of each label, the
+score, or the answer. A row that cannot be read is reported with its line and left out.
 
 Exit status: 0: every row was predicted; 2: rows were left out; 1: an error, no output
 file is written.
@@ -14,7 +14,6 @@ file is written.
 import system.startup  # noqa: F401  (before TensorFlow)
 
 import contextlib
-import itertools
 import os
 import queue
 import shutil
@@ -38,14 +37,18 @@ from tasks import own_tasks
 
 ROWS_LEFT_OUT = 2  # exit status
 
-# Rows in memory at once; rows of similar length among them share a batch.
+# Rows and their characters in memory at once; rows of similar length among them share a
+# batch. A long context has many features.
 CHUNK_ROWS = 4096
+CHUNK_CHARACTERS = 1 << 20
 # How long rows of standard input are collected, from the first one on.
 STREAM_WAIT_SECONDS = 0.3
 _STANDARD_INPUT = "standard input"
 _REQUIRED = ("adapters", "init_checkpoint", "bert_config_file", "vocab_file")
 
 
+# Columns of predictions; the others follow.
+_FIRST_COLUMNS = "label", "answer", "start", "end", "probability", "score", "null_score"
 _COLUMN_FLAGS = ("text_a_column", "text_b_column", "task_column")
 
 _TEXTS = {
@@ -250,6 +253,19 @@ def _chunk_stream(rows):
             raise error
 
 
+def _chunk_rows(rows):
+    """Lists of up to `CHUNK_ROWS` rows, which end with `CHUNK_CHARACTERS`."""
+    chunk, room = [], CHUNK_CHARACTERS
+    for row in rows:
+        chunk.append(row)
+        room -= len(row.text_a) + len(row.text_b or "")
+        if len(chunk) == CHUNK_ROWS or room <= 0:
+            yield chunk
+            chunk, room = [], CHUNK_CHARACTERS
+    if chunk:
+        yield chunk
+
+
 @contextlib.contextmanager
 def _open_output(path, overwrite):
     """Yields a function that writes bytes; a file appears when it is complete.
@@ -274,26 +290,21 @@ def _write_to_standard_output(data):
 def _output_columns(model):
     """Names of the output's columns, of all tasks."""
     found = [name for task in model.tasks for name in model.output_columns(task)]
-    first = [name for name in ("label", "probability", "score") if name in found]
-    return ["line", "task", *dict.fromkeys([*first, *found])]
+    found.sort(key=lambda name: (*_FIRST_COLUMNS, name).index(name))
+    return ["line", "task", *dict.fromkeys(found)]
 
 
 def _output_values(row, prediction):
     """The values of a row of the output: dict from column name to value."""
-    values = {"line": row.line, "task": row.task}
-    if prediction.label is not None:
-        values["label"] = prediction.label
-    for name in ("probability", "score"):
-        if getattr(prediction, name) is not None:
-            values[name] = _shorten(getattr(prediction, name))
-    for label, probability in (prediction.probabilities or {}).items():
-        values["probability_" + label] = _shorten(probability)
-    return values
+    values = {"line": row.line, **prediction._asdict()}
+    for label, probability in (values.pop("probabilities") or {}).items():
+        values["probability_" + label] = probability
+    return {n: _shorten(value) for n, value in values.items() if value is not None}
 
 
-def _shorten(number):
-    """A number with the digits of a float32."""
-    return float(str(np.float32(number)))
+def _shorten(value):
+    """A value; a number with the digits of a float32."""
+    return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _load_model(values):
@@ -325,10 +336,10 @@ def run(values):
     text_rows.check_writable(kind, [*model.tasks, *names])
     reader = _RowReader(values, model)
     if reader.is_stream:
-        total, chunks = None, _chunk_stream(reader.read())
+        arrived = _chunk_stream(reader.read())
+        total, chunks = None, (part for chunk in arrived for part in _chunk_rows(chunk))
     else:
-        total, rows = reader.check(), reader.read(report=False)
-        chunks = iter(lambda: list(itertools.islice(rows, CHUNK_ROWS)), [])
+        total, chunks = reader.check(), _chunk_rows(reader.read(report=False))
     count = 0
     # A progress bar would mix with predictions on a terminal.
     hidden = True if not output and sys.stdout.isatty() else None

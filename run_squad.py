@@ -193,7 +193,7 @@ def make_task():
     task_type = settings.from_flags(QuestionAnswering, FLAGS, decoding=decoding)
 
     def make_splits(name, path):
-        split = task_data.Split(name, path, 0, "question", "context")
+        split = task_data.Split(name, path, 0, *QuestionAnswering.text_columns)
         return (split,) if path else ()
 
     dev = make_splits("dev", FLAGS.predict_file)

@@ -46,7 +46,7 @@ class Model:
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
             loaded = tf.saved_model.load(self._session, ["serve"], folder)
-        self._signature = loaded.signature_def[saved_model.SIGNATURE]
+        self._signature = loaded.signature_def[_TASK_TYPE.signature]
 
     def run(self, batch):
         """Runs a batch, a dict from the inputs' names to arrays; returns the scores."""

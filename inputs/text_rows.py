@@ -31,6 +31,7 @@ KNOWN_COLUMNS = (
     ("sentence1", "sentence2"),
     ("question1", "question2"),
     ("question", "sentence"),
+    ("question", "context"),
     ("#1 String", "#2 String"),
     ("text_a", None),
     ("sentence", None),

@@ -3,15 +3,16 @@
 The trained weights of all tasks are concatenated into tables, and each example gathers
 the weights of its task: there is no loop over tasks and no branch. The model is the one
 of training, whose variables are replaced by weights by example. Tables have no padding.
-Bottlenecks have one row per unit and the head one per label, task after task; all other
-variables have one row per task.
+Bottlenecks have one row per unit and the head one per output, task after task; all
+other variables have one row per task. Tasks whose types have different heads have
+tables and a graph for each head; the graphs share the frozen variables.
 
 Adding a task whose package holds no other variables than those of the others does not
 change a bit of their scores: the shapes of all computations depend only on the tasks in
 the batch.
 
 Axis letters: B batch, S sequence, H hidden size, T tasks; for the tasks of the batch, A
-is the size of the largest adapter, L the largest number of labels.
+is the size of the largest adapter, L the largest number of outputs.
 """
 
 from typing import NamedTuple
@@ -27,19 +28,20 @@ from tuning import registry
 from weights import adapter_package, diagnosis
 
 
-def _find_units(name):
+def _find_units(name, head):
     """The axis of a variable whose size differs between tasks, and the sizes' table.
 
-    Returns None, None if it has the same shape in all packages.
+    `head` has the names of the head's variables. Returns None, None if the variable has
+    the same shape in all packages.
     """
-    if name in ("output_weights", "output_bias"):
-        return 0, "num_labels"
+    if name in head:
+        return 0, "num_outputs"
     cls, axis = registry.find_units(name)
     return axis, cls and cls.name + "_units"
 
 
 class PackageStack(NamedTuple):
-    """The trained weights of several tasks that share a base model."""
+    """The trained weights of several tasks that share a base model and a head."""
 
     tasks: list[str]  # names; the index is the task's id
     types: tuple[task_type.TaskType, ...]  # of each task
@@ -48,13 +50,19 @@ class PackageStack(NamedTuple):
     # int32 [T], by name: numbers of rows, and settings of the tuning methods
     integers: dict[str, np.ndarray]
 
+    @property
+    def signature(self):
+        """That of all its types."""
+        return self.types[0].signature
+
     def tables(self):
         """The inputs of `build_graph`: dict from name to array."""
         return {**self.weights, **self.integers}
 
     def graph_key(self):
         """What the graph depends on beside the tables' values; hashable."""
-        return tuple(sorted(self.weights)), tuple(sorted(self.used_settings().items()))
+        settings = tuple(sorted(self.used_settings().items()))
+        return self.signature, tuple(sorted(self.weights)), settings
 
     def used_settings(self):
         """Dict from a setting that differs between tasks to a tuple of its values."""
@@ -64,10 +72,11 @@ class PackageStack(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """The graph's outputs for a batch; C is the largest number of outputs of a task."""
+    """The graph's outputs for a batch."""
 
-    scores: tf.Tensor  # float32 [B, C], 0 beyond the task's own outputs
-    predicted: tf.Tensor  # int32 [B], the output with the highest score
+    scores: tf.Tensor  # float32 [B, L] or other, see `TaskType.compute_scores`
+    is_own: tf.Tensor  # bool [B, L], whether an output is one of the example's task
+    rows: tf.Tensor  # int32 [B, L], its row in the head's tables
 
 
 def read_package(value, known_tasks=None):
@@ -79,7 +88,7 @@ def read_package(value, known_tasks=None):
         and metrics; or None.
 
     A `UserError` is raised if the package is damaged, its name is empty, or it holds
-    matrices of the encoder or a head on the sequence output.
+    matrices of the encoder.
     """
     name, equals, folder = value.partition("=")
     if not equals or tf.io.gfile.isdir(value):
@@ -89,18 +98,12 @@ def read_package(value, known_tasks=None):
     package = adapter_package.read(folder)
     if package.task in (known_tasks or {}):
         package = adapter_package.update_task(package, known_tasks[package.task])
-    if package.task_type.uses_sequence_output:
-        raise UserError(
-            "the package %s is of a %s task, whose head other tasks cannot share a "
-            "graph with: evaluate and predict with the program that trained it"
-            % (folder, package.task_type.name)
-        )
     matrices = [name for name in package.encoder_weights if name.endswith("/kernel")]
     if matrices:
         raise UserError(
             "the package %s holds matrices of the encoder itself, such as %s, which "
             "each example would have to have of its own: evaluate and predict with "
-            "python run_classifier.py --adapters=%s --train_policy=%s"
+            "the program that trained it, --adapters=%s --train_policy=%s"
             % (folder, matrices[0], folder, package.method.text)
         )
     diagnosis.show_warnings(
@@ -114,26 +117,41 @@ def read_package(value, known_tasks=None):
 
 
 def stack_packages(packages, checkpoint):
-    """Makes the `PackageStack` of packages, and of their base model's `Checkpoint`.
+    """Stacks packages, given the `Checkpoint` of their base model.
 
-    There is a table for each variable that any of the packages holds. For a package
-    without it, the table has the values of the base model, or zeros, which do not
-    change hidden states, where the base model lacks the variable. A `UserError` is
-    raised if a package is of another base model; see also `check_compatible`.
+    Returns a dict from `TaskType.signature` to the `PackageStack` of its tasks. It has
+    a table for each variable that any of the packages holds. For a package without it,
+    the table has the values of the base model, or zeros, which do not change hidden
+    states, where the base model lacks the variable.
+
+    A `UserError` is raised if a package is of another base model; see also
+    `check_compatible`.
     """
     check_compatible(packages)
+    groups = {}
     for package in packages:
         base = checkpoint.base_fingerprint(package.variables.frozen())
         adapter_package.check_fit(package, {"base": base})
+        groups.setdefault(package.task_type.signature, []).append(package)
+    return {name: _stack_group(group, checkpoint) for name, group in groups.items()}
+
+
+def _stack_group(packages, checkpoint):
+    """The `PackageStack` of packages whose types have the same signature."""
+    methods = tuple(package.method for package in packages)
+    types = tuple(package.task_type for package in packages)
+    config = packages[0].bert_config
+    head = types[0].head_shapes(config.hidden_size)
+    assert len({type(each).compute_logits for each in types}) == 1
     weights = [package.method.served_weights(package.weights) for package in packages]
     shapes = {name: value.shape for each in weights for name, value in each.items()}
-    encoder = modeling.encoder_variables(packages[0].bert_config, lambda index: ())
+    encoder = modeling.encoder_variables(config, lambda index: ())
     in_base = dict(checkpoint.iterate_values(shapes.keys() & encoder))
-    counts = _count_units(packages)
+    counts = _count_units(packages, head)
 
     def table_rows(name, task_id):
         value = weights[task_id].get(name, in_base.get(name))
-        axis, count = _find_units(name)
+        axis, count = _find_units(name, head)
         if value is None:
             shape = list(shapes[name])
             if count:
@@ -141,8 +159,6 @@ def stack_packages(packages, checkpoint):
             value = np.zeros(shape, np.float32)
         return np.moveaxis(value, axis, 0) if count else value.reshape(1, -1)
 
-    methods = tuple(package.method for package in packages)
-    types = tuple(package.task_type for package in packages)
     known = list(task_type.TYPES)  # The index of a type is its id.
     type_ids = np.array([known.index(each.name) for each in types], np.int32)
     return PackageStack(
@@ -157,12 +173,12 @@ def stack_packages(packages, checkpoint):
     )
 
 
-def _count_units(packages):
+def _count_units(packages, head):
     """The tables of sizes: dict from name to int32 [T]."""
     counts = {}
     for i, package in enumerate(packages):
         for name, value in package.weights.items():
-            axis, count = _find_units(name)
+            axis, count = _find_units(name, head)
             if count:
                 sizes = counts.setdefault(count, [1] * len(packages))
                 sizes[i] = value.shape[axis]
@@ -284,7 +300,8 @@ def build_graph(
 
     Returns the `Outputs`.
     """
-    used = stack.used_settings()
+    used, first_type = stack.used_settings(), stack.types[0]
+    head = first_type.head_shapes(bert_config.hidden_size)
     units = {
         name: _index_table(tables[name], task_ids)
         for name in stack.integers.keys() - used
@@ -296,10 +313,12 @@ def build_graph(
         """A variable, or weights by example, see `modeling.apply_weights`."""
         if name not in stack.weights:
             return getter(name, *args, **kwargs)
-        axis, count = _find_units(name)
+        axis, count = _find_units(name, head)
         if count is None:
             return tf.gather(tables[name], task_ids)[:, tf.newaxis]
         rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
+        if rows.shape.rank == 2:
+            return rows[:, tf.newaxis]
         return rows if axis == 0 else tf.linalg.matrix_transpose(rows)
 
     # Once for each kind: a layer of other hooks would be traced anew.
@@ -320,33 +339,18 @@ def build_graph(
             input_mask,
             segment_ids,
             scope="bert",
-            options=modeling.Options(pooled_output_only=True, layer_hooks=layer_hooks),
+            options=modeling.Options(
+                pooled_output_only=not first_type.uses_sequence_output,
+                layer_hooks=layer_hooks,
+            ),
         )
-    scored = {
-        each: tf.equal(own["task_type"], type_id)
-        for type_id, each in enumerate(task_type.TYPES.values())
-        if type_id in used["task_type"]
-    }
-    return _head(tables, units["num_labels"], model.get_pooled_output(), scored)
-
-
-def _head(tables, own, pooled, scored):
-    """The `Outputs` for pooled output, float [B, H].
-
-    `own` is the `_TableIndex` of the heads; `scored` is a dict from task type to the
-    examples, bool [B], whose tasks are of it.
-    """
-    weights = tf.gather(tables["output_weights"], own.rows)  # [B, L, H]
-    logits = tf.matmul(pooled[:, tf.newaxis], weights, transpose_b=True)  # [B, 1, L]
-    logits = tf.squeeze(logits, axis=1) + tf.gather(tables["output_bias"], own.rows)
-    scores = tf.zeros_like(logits)  # [B, L]
-    for each, is_scored in scored.items():
-        found = each.compute_scores(logits, own.is_own)
-        scores = tf.where_v2(is_scored[:, tf.newaxis], found, scores)
-    most = tf.reduce_max(tables["num_labels"])
-    return Outputs(
-        scores=tf.pad(scores, [[0, 0], [0, most - tf.shape(scores)[1]]]),
-        predicted=tf.argmax(
-            tf.where_v2(own.is_own, scores, -np.inf), axis=-1, output_type=tf.int32
-        ),
-    )
+        logits = first_type.compute_logits(first_type.select_output(model), False)
+    rows, is_own = units["num_outputs"]
+    scores = tf.zeros_like(logits)
+    for type_id, each in enumerate(task_type.TYPES.values()):
+        if type_id in used["task_type"]:
+            is_scored = tf.equal(own["task_type"], type_id)
+            is_scored = tf.reshape(is_scored, [-1] + [1] * (logits.shape.rank - 1))
+            found = each.compute_scores(logits, is_own)
+            scores = tf.where_v2(is_scored, found, scores)
+    return Outputs(scores, is_own, rows)

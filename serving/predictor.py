@@ -12,6 +12,7 @@ The base model is loaded once. Adapter packages can be added and removed at any 
 each takes as much memory as its own weights.
 """
 
+import itertools
 import threading
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from serving import multitask
+from tasks import task_type
 from weights import adapter_package, base_model, model_variables
 
 BATCH_SIZE = 32
@@ -39,14 +41,18 @@ class Prediction(NamedTuple):
     label: str | None = None  # the most probable one
     probability: float | None = None  # of that label
     probabilities: dict[str, float] | None = None  # by label, in the order of their ids
-    score: float | None = None  # of a regression
+    score: float | None = None  # of a regression; sum of an answer's two logits
+    answer: str | None = None  # to a question; "": none
+    start: int | None = None  # its first character in the context
+    end: int | None = None  # the character after its last
+    null_score: float | None = None  # of no answer, to be compared with `score`
 
 
 class _Tasks(NamedTuple):
     """The tasks at one moment; immutable, so that threads can keep using it."""
 
     packages: dict[str, adapter_package.AdapterPackage]  # by task name
-    stack: multitask.PackageStack | None  # of the packages in this order; None: no task
+    stacks: dict[str, multitask.PackageStack]  # see `multitask.stack_packages`
     tokenizer: tokenization.FullTokenizer | None  # with their do_lower_case
 
 
@@ -54,9 +60,9 @@ class _Row(NamedTuple):
     """A row to predict."""
 
     package: adapter_package.AdapterPackage
-    task_id: int
-    example: features.InputExample
-    features: list[dict]  # see `task_type.TaskType.featurize`; without padding
+    task_type: task_type.TaskType
+    example: object  # see `task_type.TaskType.make_example`
+    features: list[dict]  # see `task_type.TaskType.featurize`
 
 
 class Predictor:
@@ -88,7 +94,7 @@ class Predictor:
             model_variables.frozen_shapes(base.bert_config)
         )
         self._graph = _Graph(base.bert_config, init_checkpoint)
-        self._tasks = _Tasks({}, None, None)
+        self._tasks = _Tasks({}, {}, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
 
@@ -135,12 +141,12 @@ class Predictor:
             self._replace([package for package in packages if package.task != name])
 
     def _replace(self, packages):
-        stack = tokenizer = None
+        stacks, tokenizer = {}, None
         if packages:
-            stack = multitask.stack_packages(packages, self._base.checkpoint)
-            # All packages of a stack have the same do_lower_case.
+            stacks = multitask.stack_packages(packages, self._base.checkpoint)
+            # All packages have the same do_lower_case.
             tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
-        self._tasks = _Tasks({each.task: each for each in packages}, stack, tokenizer)
+        self._tasks = _Tasks({each.task: each for each in packages}, stacks, tokenizer)
 
     def predict(self, task, rows):
         """Predicts rows, texts or pairs of texts, of one task; see `predict_mixed`."""
@@ -162,20 +168,18 @@ class Predictor:
         tasks = self._tasks
         rows = [_encode(tasks, *row) for row in rows]
         scores = [[None] * len(row.features) for row in rows]
-        places = [(i, j) for i, each in enumerate(scores) for j in range(len(each))]
-        places.sort(key=lambda place: _length(rows[place[0]].features[place[1]]))
-        for start in range(0, len(places), self._batch_size):
-            here = places[start : start + self._batch_size]
+        for signature, batch in _make_batches(rows, self._batch_size):
+            stack = tasks.stacks[signature]
             with self._computing:
-                self._graph.load(tasks.stack)
+                self._graph.load(stack)
                 found = self._graph.run(
-                    [rows[i].features[j] for i, j in here],
-                    [rows[i].task_id for i, _ in here],
+                    [rows[i].features[j] for i, j in batch],
+                    [stack.tasks.index(rows[i].package.task) for i, _ in batch],
                 )
-            for (i, j), each in zip(here, found.scores):
+            for (i, j), each in zip(batch, found):
                 scores[i][j] = each
             if on_batch is not None:
-                on_batch(sum(j == 0 for _, j in here))
+                on_batch(sum(j == 0 for _, j in batch))
         return [_prediction(*item) for item in zip(rows, scores)]
 
 
@@ -195,33 +199,70 @@ def _encode(tasks, task, text_a, text_b):
             "the task %s takes %s, unlike the row with %.80r"
             % (task, "two texts" if package.takes_pairs else "one text", text_a)
         )
-    example = features.InputExample(None, text_a, text_b)
-    found = package.task_type.featurize(
+    task_type = package.task_type
+    example = task_type.make_example(text_a, text_b)
+    found = task_type.featurize(
         features.NOT_LOGGED, example, package.config["max_seq_length"], tasks.tokenizer
     )
-    for each in found:
-        length = _length(each)
+    for each in () if task_type.keeps_padding else found:
+        length = sum(each["input_mask"])
         for name in ("input_ids", "input_mask", "segment_ids"):
             each[name] = each[name][:length]
-    return _Row(package, list(tasks.packages).index(task), example, found)
+    return _Row(package, task_type, example, found)
 
 
-def _length(feature):
-    return sum(feature["input_mask"])
+def _make_batches(rows, batch_size):
+    """Yields pairs of a signature and a batch of features, of similar lengths.
+
+    A batch is a list of pairs: the number of a row, and that of a feature of it.
+    """
+    places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.features))]
+
+    def find_signature(place):
+        return rows[place[0]].task_type.signature
+
+    def find_length(place):
+        return len(rows[place[0]].features[place[1]]["input_ids"])
+
+    places.sort(key=lambda place: (find_signature(place), find_length(place)))
+    for signature, group in itertools.groupby(places, find_signature):
+        while batch := list(itertools.islice(group, batch_size)):
+            yield signature, batch
 
 
 def _prediction(row, scores):
     """A `Prediction` from the scores of a `_Row`'s features."""
-    package = row.package
-    if not np.isfinite(scores).all():
+    package, task_type = row.package, row.task_type
+    if not all(np.isfinite(each).all() for each in scores):
         raise UserError(
             "the scores of task %s are not finite: the weights of its adapter package "
             "%s overflow; train it again" % (package.task, package.path)
         )
-    task_type = package.task_type
     own = iter([each[: task_type.num_outputs] for each in scores])
     (prediction,) = task_type.decode([row.example], own, lambda _: row.features)
     return Prediction(package.task, **task_type.prediction_fields(prediction))
+
+
+class _Table(NamedTuple):
+    """A table of `multitask.PackageStack.tables`, with any number of rows."""
+
+    value: tf.Tensor  # a placeholder, from which the variable is initialized
+    variable: tf.Variable
+
+
+def _make_table(name, value):
+    shape = [None, *value.shape[1:]]
+    placeholder = tf.placeholder(value.dtype, shape)
+    variable = tf.Variable(
+        placeholder,
+        trainable=False,
+        collections=[],
+        validate_shape=False,
+        name="tables/" + name,
+        use_resource=True,
+        shape=tf.TensorShape(shape),
+    )
+    return _Table(placeholder, variable)
 
 
 class _Graph:
@@ -240,49 +281,33 @@ class _Graph:
             # int32: ids, mask and segments [B, S], tasks' ids [B].
             self._inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
             self._inputs.append(tf.placeholder(tf.int32, [None]))
-        self._values = {}  # placeholder of a table, by the table's name
-        self._tables = {}  # variable, see `multitask.PackageStack.tables`
-        self._built = {}  # `multitask.Outputs` by `PackageStack.graph_key`
-        self._outputs = None  # the one of the loaded stack
-        self._loaded = None  # the stack that the tables hold
+        self._tables = {}  # by signature: a `_Table` by its name in the stack
+        self._built = {}  # scores by `PackageStack.graph_key`
+        self._scores = None  # those of the stack that was loaded last
+        self._loaded = {}  # by signature: the stack that the tables hold
 
     def load(self, stack):
-        """Loads a `multitask.PackageStack` into the tables, unless it is loaded."""
-        if stack is self._loaded:
-            return
-        tables, key = stack.tables(), stack.graph_key()
-        with self._graph.as_default():
-            self._make_tables(tables)
-            if key not in self._built:
-                # All outputs share the frozen variables.
-                with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                    self._built[key] = multitask.build_graph(
-                        self._config, stack, self._tables, *self._inputs
-                    )
-                self._restore()
-        self._loaded = None
-        self._session.run(
-            [self._tables[name].initializer for name in tables],
-            {self._values[name]: value for name, value in tables.items()},
-        )
-        self._outputs = self._built[key]
-        self._loaded = stack
-
-    def _make_tables(self, tables):
-        """Creates missing tables, variables with any number of rows."""
-        for name in tables.keys() - self._tables:
-            value = tables[name]
-            shape = [None, *value.shape[1:]]
-            self._values[name] = tf.placeholder(value.dtype, shape)
-            self._tables[name] = tf.Variable(
-                self._values[name],
-                trainable=False,
-                collections=[],
-                validate_shape=False,
-                name="tables/" + name,
-                use_resource=True,
-                shape=tf.TensorShape(shape),
+        """Loads a `multitask.PackageStack` into its tables, unless it is loaded."""
+        values, key = stack.tables(), stack.graph_key()
+        tables = self._tables.setdefault(stack.signature, {})
+        if stack is not self._loaded.pop(stack.signature, None):
+            with self._graph.as_default():
+                for name in values.keys() - tables:
+                    tables[name] = _make_table(name, values[name])
+                if key not in self._built:
+                    variables = {name: each.variable for name, each in tables.items()}
+                    # All graphs share the frozen variables.
+                    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+                        self._built[key] = multitask.build_graph(
+                            self._config, stack, variables, *self._inputs
+                        ).scores
+                    self._restore()
+            self._session.run(
+                [tables[name].variable.initializer for name in values],
+                {tables[name].value: value for name, value in values.items()},
             )
+        self._scores = self._built[key]
+        self._loaded[stack.signature] = stack
 
     def _restore(self):
         """Loads those of the base model's variables, the global ones, that are new."""
@@ -297,7 +322,7 @@ class _Graph:
             self._restored.update(variable.name for variable in new)
 
     def run(self, batch, task_ids):
-        """Computes the `multitask.Outputs` of features of tasks of the loaded stack."""
+        """Computes the scores of features, of tasks of the last loaded stack."""
         values = []
         for name in ("input_ids", "input_mask", "segment_ids"):
             longest = max(len(feature[name]) for feature in batch)
@@ -306,5 +331,5 @@ class _Graph:
                 row[: len(feature[name])] = feature[name]
             values.append(rows)
         return self._session.run(
-            self._outputs, dict(zip(self._inputs, [*values, task_ids]))
+            self._scores, dict(zip(self._inputs, [*values, task_ids]))
         )

@@ -1,17 +1,22 @@
 """A SavedModel of a base model and the adapter packages of many tasks.
 
 It holds the base model once, and the trained weights of each task; TensorFlow alone
-loads it. The signature "serving_default" takes a batch with examples of any tasks:
+loads it. There is a signature for each kind of head, `task_type.TaskType.signature`. It
+takes a batch with examples of any of its tasks:
 
     input_ids, input_mask, segment_ids   int32 [batch, length], made as in training
     task                                 string [batch], names of the packages' tasks
 
-and gives, C being the largest number of labels of a task:
+"serving_default" gives, C being the largest number of labels of a task:
 
     scores     float32 [batch, C], probabilities, 0 beyond the task's own labels;
                regression: the score in column 0
     label_id   int32 [batch], the most probable label; regression: 0
     label      string [batch], the same as text; regression: empty
+
+"question_answering" gives, for each position:
+
+    start_logits, end_logits   float32 [batch, length]
 
 `multitask.check_inputs` says which requests fail. assets/ holds vocab.txt and
 tasks.json, with which a client makes the inputs and interprets the outputs.
@@ -33,7 +38,6 @@ from system import files
 from weights import adapter_package, base_model, model_variables
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
-SIGNATURE = "serving_default"
 TASKS_NAME = "tasks.json"
 VOCABULARY_NAME = "vocab.txt"
 
@@ -55,12 +59,13 @@ def export(adapters, base, output, frozen_dtype="float32", known_tasks=None):
     folder = _next_version(output)
     content = _read(adapters, base, known_tasks)
     dtype = DTYPES[frozen_dtype]
-    need = sum(value.nbytes for value in content.stack.weights.values())
+    stacks = content.stacks.values()
+    need = sum(value.nbytes for each in stacks for value in each.weights.values())
     need += sum(value.size for value in content.frozen.values()) * dtype.size
     # The working folder's name is not a number, so TensorFlow Serving does not load it.
     with files.atomic_folder(folder, need) as partial:
         _write(partial, content, dtype)
-    names = ", ".join(content.stack.tasks)
+    names = ", ".join(package.task for package in content.packages)
     logging.info("Wrote %s with the tasks %s, %.1f MB.", folder, names, need / 1e6)
     return folder
 
@@ -73,7 +78,7 @@ class _Content(NamedTuple):
     frozen: dict[str, np.ndarray]  # weights of the base model, by variable name
     base: dict[str, object]  # from `checkpoints.base_fingerprint`
     packages: list[adapter_package.AdapterPackage]
-    stack: multitask.PackageStack
+    stacks: dict[str, multitask.PackageStack]  # see `multitask.stack_packages`
 
 
 def _read(adapters, base, known_tasks):
@@ -83,9 +88,10 @@ def _read(adapters, base, known_tasks):
     for package in packages:
         adapter_package.check_fit(package, found.identity)
     logging.info("Read %d adapter packages; reading the base model.", len(packages))
-    stack = multitask.stack_packages(packages, found.checkpoint)
+    stacks = multitask.stack_packages(packages, found.checkpoint)
     names = modeling.encoder_variables(found.bert_config, lambda index: ())
-    frozen = sorted(names.keys() - stack.weights)
+    in_all = set.intersection(*(set(each.weights) for each in stacks.values()))
+    frozen = sorted(names.keys() - in_all)
     return _Content(
         bert_config=found.bert_config,
         vocab_file=base.vocab_file,
@@ -93,7 +99,7 @@ def _read(adapters, base, known_tasks):
             model_variables.frozen_shapes(found.bert_config)
         ),
         packages=packages,
-        stack=stack,
+        stacks=stacks,
         frozen=dict(found.checkpoint.iterate_values(frozen)),
     )
 
@@ -113,9 +119,8 @@ def _next_version(output):
     return os.path.join(output, str(max(versions, default=0) + 1))
 
 
-def _build_graph(content, frozen_dtype):
-    """Builds the graph; returns dicts of the signature's inputs and outputs."""
-    stack = content.stack
+def _build_signature(content, stack, frozen_dtype):
+    """Builds a stack's graph; returns dicts of its signature's inputs and outputs."""
     inputs = {
         name: tf.placeholder(tf.int32, [None, None], name)
         for name in ("input_ids", "input_mask", "segment_ids")
@@ -123,7 +128,7 @@ def _build_graph(content, frozen_dtype):
     inputs["task"] = tf.placeholder(tf.string, [None], "task")
     zeros = tf.zeros_initializer()
     # A separate scope: these are not the variables of a single-task model.
-    with tf.variable_scope("tasks", use_resource=True):
+    with tf.variable_scope("tasks/" + stack.signature, use_resource=True):
         tables = {
             name: modeling.get_variable(name, value.shape, zeros)
             if name in stack.weights
@@ -132,7 +137,9 @@ def _build_graph(content, frozen_dtype):
         }
     checked = multitask.check_inputs(inputs, content.bert_config)
     task_ids = _look_up_tasks(checked["task"], stack.tasks)
-    with tf.variable_scope("", custom_getter=_frozen_getter(frozen_dtype)):
+    # The signatures share the frozen variables.
+    getter = _frozen_getter(frozen_dtype)
+    with tf.variable_scope("", custom_getter=getter, reuse=tf.AUTO_REUSE):
         model = multitask.build_graph(
             content.bert_config,
             stack,
@@ -142,10 +149,12 @@ def _build_graph(content, frozen_dtype):
         )
     # One text per output of each task, as the rows of the head's tables.
     texts = [t for each in stack.types for t in each.labels or [""] * each.num_outputs]
-    first = tf.cumsum(tables["num_labels"], exclusive=True)
-    label = tf.gather(tf.constant(texts), tf.gather(first, task_ids) + model.predicted)
-    outputs = {"scores": model.scores, "label_id": model.predicted, "label": label}
-    model.scores.set_shape([None, stack.integers["num_labels"].max()])
+    outputs = stack.types[0].serving_outputs(
+        model.scores,
+        model.is_own,
+        tf.gather(tf.constant(texts), model.rows),
+        stack.integers["num_outputs"].max(),
+    )
     return inputs, {name: tf.identity(value, name) for name, value in outputs.items()}
 
 
@@ -204,17 +213,21 @@ def _write(folder, content, frozen_dtype):
         tf.Graph().as_default() as graph,
         tf.Session(graph=graph, config=_NO_GPU) as session,
     ):
-        inputs, outputs = _build_graph(content, frozen_dtype)
+        signatures = {
+            name: tf.saved_model.predict_signature_def(
+                *_build_signature(content, stack, frozen_dtype)
+            )
+            for name, stack in content.stacks.items()
+        }
         for path in _write_assets(assets, content):
             tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(path))
         _load_weights(session, content)
         logging.info("Writing the model.")
-        signature = tf.saved_model.predict_signature_def(inputs, outputs)
         builder = tf.saved_model.Builder(folder)
         builder.add_meta_graph_and_variables(
             session,
             [tf.saved_model.tag_constants.SERVING],
-            signature_def_map={SIGNATURE: signature},
+            signature_def_map=signatures,
             assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS),
             strip_default_attrs=True,
         )
@@ -227,6 +240,7 @@ def _write_assets(folder, content):
         {
             "name": package.task,
             **package.task_type.package_entries(),
+            "signature": package.task_type.signature,
             "metrics": package.config["task"]["metrics"],
             "text_columns": package.text_columns,
             "dev_scores": package.config["dev_scores"],
@@ -249,7 +263,11 @@ def _write_assets(folder, content):
 def _load_weights(session, content):
     """Sets all variables."""
     variables = {variable.op.name: variable for variable in tf.global_variables()}
-    values = {"tasks/" + name: v for name, v in content.stack.weights.items()}
+    values = {
+        "tasks/%s/%s" % (signature, name): value
+        for signature, stack in content.stacks.items()
+        for name, value in stack.weights.items()
+    }
     values.update(content.frozen)
     feed = {}
     for name, variable in variables.items():

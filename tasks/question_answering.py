@@ -9,9 +9,20 @@ import tensorflow.compat.v1 as tf
 from system import schema
 from system.wording import pluralize
 from tasks import task_type
-from tasks.squad import answer_files, answers, features, head, scores
+from tasks.squad import answer_files, answers, examples, features, head, scores
 
+# Entries of packages beside those of all types; missing ones have the default.
 _LENGTH = schema.integer(0, 2**31 - 1)
+_WINDOWS = {
+    "doc_stride": _LENGTH,
+    "max_query_length": _LENGTH,
+    "version_2_with_negative": schema.BOOLEAN,
+}
+_DECODING = {
+    "n_best_size": schema.integer(1, 2**31 - 1),
+    "max_answer_length": schema.integer(1, 2**31 - 1),
+    "null_score_diff_threshold": schema.number(),
+}
 
 
 @task_type.register
@@ -34,7 +45,10 @@ class QuestionAnswering(task_type.TaskType):
     name = "question_answering"
     metrics = dict.fromkeys(("exact_match", "exact", "f1"), None)  # see `score`
     uses_sequence_output = True
+    keeps_padding = True  # It may be among the best positions, as in the original.
+    signature = "question_answering"
     has_task_files = False
+    text_columns = ("question", "context")
     has_dev_loss = False  # Dev sets have several answers to a question.
     num_outputs = 2
 
@@ -46,16 +60,26 @@ class QuestionAnswering(task_type.TaskType):
 
     @classmethod
     def from_entries(cls, entries):
-        """Entries that are missing have the default."""
-        given = super().from_entries(entries).training_entries()
-        for name, default in given.items():
-            allowed = schema.BOOLEAN if isinstance(default, bool) else _LENGTH
-            given[name] = entries.get(name, default)
-            allowed.check(given[name], name)
-        return cls(**given)
+        windows, decoding = (
+            {name: entries[name] for name in known if name in entries}
+            for known in (_WINDOWS, _DECODING)
+        )
+        for name, value in {**windows, **decoding}.items():
+            {**_WINDOWS, **_DECODING}[name].check(value, name)
+        if "do_lower_case" in entries:
+            decoding["do_lower_case"] = entries["do_lower_case"]
+        decoding = answers.Decoding(**decoding)
+        found = dataclasses.replace(
+            super().from_entries(entries), **windows, decoding=decoding
+        )
+        if "max_seq_length" in entries:
+            lengths = found.doc_stride, found.max_query_length
+            features.check_lengths(entries["max_seq_length"], *lengths)
+        return found
 
     def package_entries(self):
-        return {**super().package_entries(), **self.training_entries()}
+        decoding = {name: getattr(self.decoding, name) for name in _DECODING}
+        return {**super().package_entries(), **self.training_entries(), **decoding}
 
     def training_entries(self):
         return {
@@ -76,6 +100,10 @@ class QuestionAnswering(task_type.TaskType):
         return text % (windows, *lengths, questions, self.max_query_length)
 
     # --- features ---
+
+    def make_example(self, text_a, text_b=None):
+        """A `SquadExample` of a question and its context."""
+        return examples.SquadExample(None, text_a, examples.ContextWords(text_b or ""))
 
     def read_labels(self, examples):
         return list(examples)
@@ -135,6 +163,11 @@ class QuestionAnswering(task_type.TaskType):
     def compute_scores(logits, is_own=None):
         return logits
 
+    @staticmethod
+    def serving_outputs(scores, is_own, label_texts, num_outputs):
+        start, end = tf.unstack(scores, axis=1)
+        return {"start_logits": start, "end_logits": end}
+
     # --- predictions ---
 
     def decode(self, examples, scores, featurize):
@@ -144,10 +177,11 @@ class QuestionAnswering(task_type.TaskType):
         )
         for example in examples:
             windows = [values["window"] for values in featurize(example)]
-            results = [
-                (window, answers.RawResult(window.unique_id, *next(scores)))
-                for window in windows
-            ]
+            results = []
+            for window in windows:
+                # In a batch, shorter windows of another task have more padding.
+                logits = next(scores)[:, : len(window.input_ids)]
+                results.append((window, answers.RawResult(window.unique_id, *logits)))
             yield answers.choose_answers(example, results, decoding)
 
     def parse_predictions(self, predictions):
@@ -170,6 +204,26 @@ class QuestionAnswering(task_type.TaskType):
 
     def prediction_text(self, prediction):
         return prediction.best.text
+
+    def prediction_fields(self, prediction):
+        best, span = prediction.best, prediction.best.span
+        if span is None and best.text:  # `answers.NO_CANDIDATE`
+            return {"answer": ""}
+        fields = {
+            "answer": best.text,
+            "score": best.score,
+            "probability": best.probability,
+        }
+        if span is not None:
+            fields.update(start=span.start, end=span.stop)
+        if self.version_2_with_negative:
+            none = next(answer for answer in prediction.n_best if not answer.text)
+            fields["null_score"] = none.score
+        return fields
+
+    def prediction_columns(self):
+        columns = ["answer", "start", "end", "score", "probability"]
+        return columns + ["null_score"] * self.version_2_with_negative
 
     # --- scores and diagnostics ---
 

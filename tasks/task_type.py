@@ -43,6 +43,11 @@ def find_type(name):
     return TYPES[name]
 
 
+def apply_head(x, weights, bias):
+    """x weights^T + bias, a function for `modeling.apply_weights`."""
+    return modeling.add_bias(tf.matmul(x, weights, transpose_b=True), bias)
+
+
 class TaskType:
     """The answers of one task type; an object is immutable, and equal by its values.
 
@@ -55,7 +60,11 @@ class TaskType:
     default_metrics: ClassVar[tuple[str, ...]]
     label_feature: ClassVar[tf.FixedLenFeature]  # of "label_ids" in records
     uses_sequence_output = False  # whether the head is on [B, S, H] instead of [B, H]
+    keeps_padding = False  # whether scores at positions of padding count
+    # Of a SavedModel. Types of one signature have the same head, and share its batches.
+    signature: ClassVar[str] = "serving_default"
     has_task_files = True  # whether a task file can name it; its examples are rows
+    text_columns: ClassVar[tuple[str, str]]  # without task files: of rows to predict
     has_dev_loss = True  # whether dev sets have the labels that the loss needs
     labels: tuple[str, ...] = ()  # all texts of labels, by id; (): not a closed list
     needs_labels = False  # whether they are still to be found in the training set
@@ -66,6 +75,8 @@ class TaskType:
     @classmethod
     def from_entries(cls, entries):
         """Reads the type from entries of a task file or package, checked by a schema.
+
+        Those of a package include its "do_lower_case" and "max_seq_length".
 
         Raises:
           ValueError: they contradict each other.
@@ -121,6 +132,10 @@ class TaskType:
         """The labels of `features.InputExample`s, an array [N, ...]."""
         return np.array([self.parse_label(example.label) for example in examples])
 
+    def make_example(self, text_a, text_b=None):
+        """An example without a label, of a text or a pair of texts."""
+        return features.InputExample(None, text_a, text_b)
+
     def feature_spec(self, seq_length):
         """The features of a record: dict from name to `tf.FixedLenFeature`."""
         return features.feature_spec(seq_length, self.label_feature)
@@ -141,18 +156,27 @@ class TaskType:
 
     # --- the graph ---
 
+    def select_output(self, model):
+        """The head's input: the output of a `modeling.BertModel`."""
+        if self.uses_sequence_output:
+            return model.get_sequence_output()
+        return model.get_pooled_output()
+
     def initial_bias(self, labels):
         """The head's bias before training on labels, see `read_labels`."""
         del labels
         return 0.0
 
     def head_shapes(self, hidden_size):
-        """The variables of `compute_logits`: dict from name to list of ints."""
+        """The variables of `compute_logits`: dict from name to list, L first."""
         L = self.num_outputs
         return {"output_weights": [L, hidden_size], "output_bias": [L]}
 
     def compute_logits(self, output, is_training, initial_bias=0.0):
-        """The head: float32 [B, L], from float32 [B, H]."""
+        """The head: float32 [B, L], from float32 [B, H].
+
+        Its variables can be weights by example, see `modeling.apply_weights`.
+        """
         if is_training:
             output = modeling.dropout(output, HEAD_DROPOUT)
         shapes, collections = self.head_shapes(output.shape[-1]), (modeling.HEAD,)
@@ -166,7 +190,7 @@ class TaskType:
         )
         # The name "loss" is taken by the Estimator's scalar for TensorBoard.
         with tf.name_scope("head"):
-            return tf.nn.bias_add(tf.matmul(output, weights, transpose_b=True), bias)
+            return modeling.apply_weights(apply_head, output, weights, bias)
 
     def read_label_features(self, batch):
         """The labels in a batch of features, one tensor [B, ...]."""
@@ -189,6 +213,22 @@ class TaskType:
         """Further `tf.metrics` of an evaluation; weights are float32 [B]."""
         del logits, labels, weights
         return {}
+
+    @staticmethod
+    def serving_outputs(scores, is_own, label_texts, num_outputs):
+        """The outputs of a SavedModel: dict from name to tensor [B, ...].
+
+        Args:
+          scores, is_own: see `compute_scores`.
+          label_texts: string [B, L], "" for an output that is no label.
+          num_outputs: the largest of all tasks, an int.
+        """
+        best = tf.where_v2(is_own, scores, -np.inf)
+        predicted = tf.argmax(best, axis=-1, output_type=tf.int32)
+        label = tf.gather(label_texts, predicted[:, tf.newaxis], batch_dims=1)
+        scores = tf.pad(scores, [[0, 0], [0, num_outputs - tf.shape(scores)[1]]])
+        scores.set_shape([None, num_outputs])
+        return {"scores": scores, "label_id": predicted, "label": label[:, 0]}
 
     # --- predictions ---
 

@@ -1,5 +1,6 @@
 """`run_squad.py` against the original program, and what it does better."""
 
+import csv
 import json
 import os
 
@@ -10,12 +11,14 @@ from absl import flags
 from absl.testing import flagsaver
 
 import command_line
+import manage_adapters
 import modeling
+import predict
 import run_squad
 from errors import UserError
-from serving import multitask
 from tasks import own_tasks
 from tasks.question_answering import QuestionAnswering
+from tasks.squad import examples
 from tests import small_run, squad_data
 from training import distribution, progress
 from training.estimator_compat import estimator
@@ -266,6 +269,61 @@ def test_check_reports_without_a_model(training, capfd):
     assert "with an empty text (id" in text
 
 
+def test_predict_gives_the_answers_of_the_run(output, training, tmp_path):
+    questions = examples.read_squad_examples(training["predict_file"], False)
+    source, target = tmp_path / "questions.csv", tmp_path / "answers.csv"
+    with source.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "context"])
+        writer.writerows((q.question_text, q.doc_tokens.text) for q in questions)
+    values = flags.FlagValues()
+    predict.define_flags(values)
+    given = {**model_files(), "init_checkpoint": training["init_checkpoint"]}
+    given.update(adapters=output / "adapters", input=source, output=target)
+    values(["predict.py", *("--%s=%s" % item for item in given.items())])
+    # A question is empty.
+    assert predict.run(values) == predict.ROWS_LEFT_OUT
+    rows = list(csv.DictReader(target.open(newline="")))
+    answered = [q for q in questions if q.question_text.strip()]
+    assert len(rows) == len(answered) == len(questions) - 1
+    n_best = json.loads((output / "nbest_predictions.json").read_text())
+    columns = ["answer", "start", "end", "probability", "score"]
+    assert list(rows[0]) == ["line", "task", *columns]
+    for question, row in zip(answered, rows):
+        best = n_best[question.qas_id][0]
+        assert row["answer"] == best["text"]
+        assert float(row["probability"]) == pytest.approx(best["probability"], abs=1e-6)
+        score = best["start_logit"] + best["end_logit"]
+        assert float(row["score"]) == pytest.approx(score, abs=1e-5)
+        part = question.doc_tokens.text[int(row["start"]) : int(row["end"])]
+        assert " ".join(examples.ContextWords(part)) == row["answer"]
+
+
+def test_packages_of_questions_are_managed(output, training, tmp_path, capfd):
+    base = "--init_checkpoint=%s" % training["init_checkpoint"]
+    made, merged = str(tmp_path / "package"), tmp_path / "merged.ckpt"
+
+    def manage(*arguments):
+        manage_adapters.main(["manage_adapters.py", *arguments])
+
+    checkpoint = tf.train.latest_checkpoint(str(output))
+    manage("export", "--checkpoint=" + checkpoint, "--output=" + made)
+    expected, found = map(adapter_package.read, (str(output / "adapters"), made))
+    assert found.config["task"] == expected.config["task"]
+    assert found.config["weights"] == expected.config["weights"]
+    manage("verify", made, base)
+    assert "package: OK" in capfd.readouterr().out
+    manage("info", made)
+    text = capfd.readouterr().out
+    assert "questions about a context" in text
+    assert 'pairs, in the columns "question" and "context"' in text
+    manage("merge", made, base, "--output=%s" % merged)
+    settings = {**training, "do_train": False, "do_predict": True}
+    run(**{**settings, "init_checkpoint": merged}, output_dir=tmp_path / "out")
+    name = "nbest_predictions.json"
+    assert (tmp_path / "out" / name).read_bytes() == (output / name).read_bytes()
+
+
 def test_other_programs_refuse_packages_and_task_files_of_questions(
     output, training, tmp_path, capfd
 ):
@@ -282,8 +340,6 @@ def test_other_programs_refuse_packages_and_task_files_of_questions(
         "of the task type question_answering; give one of regr"
         in capfd.readouterr().err
     )
-    with pytest.raises(UserError, match="is of a question_answering task"):
-        multitask.read_package(str(output / "adapters"))
     task = {"name": "q", "type": "question_answering", "text_a": 0, "test": "a.tsv"}
     with pytest.raises(UserError, match="type"):
         own_tasks.parse_task(task, "task.json")

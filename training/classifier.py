@@ -120,9 +120,7 @@ def create_model(
                 compile_layers=computation.compile_layers,
             ),
         )
-        if task_type.uses_sequence_output:
-            return model.get_sequence_output()
-        return model.get_pooled_output()
+        return task_type.select_output(model)
 
     inputs = (input_ids, input_mask, segment_ids)
     output = _in_shards(encode, inputs, computation.shards)

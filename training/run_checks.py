@@ -257,6 +257,7 @@ def make_variant(settings, task, config, package):
 def _make_identity(settings, task, config, package, method, base):
     identity = {
         "task": task.model_of or task.name,
+        "type": task.type.name,
         "labels": list(task.type.labels),
         **method.identity(config.num_hidden_layers),
         "bert_config": config.to_dict(),

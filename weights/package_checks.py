@@ -171,7 +171,9 @@ def package_task_type(config):
     """
     task = config["task"]
     earlier = "regression" if task["is_regression"] else "classification"
-    found = task_type.find_type(task.get("type", earlier)).from_entries(task)
+    entries = {name: config[name] for name in ("do_lower_case", "max_seq_length")}
+    kind = task_type.find_type(task.get("type", earlier))
+    found = kind.from_entries({**task, **entries})
     if found.needs_labels:
         raise ValueError("task.labels are missing")
     return found

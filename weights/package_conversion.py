@@ -14,7 +14,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from system import files, schema
-from tasks import own_tasks, task_data
+from tasks import own_tasks, task_data, task_type
 from tuning import registry
 from weights import (
     adapter_package,
@@ -150,7 +150,7 @@ def _make_config(given, base, record, source):
     length = _agree(identity, "max_seq_length", given.max_seq_length, default=128)
     features.check_seq_length(length, bert_config.max_position_embeddings)
     return adapter_package.make_config(
-        _describe_task(given.task, identity),
+        _describe_task(given.task, record),
         bert_config,
         vocabulary,
         _agree(identity, "do_lower_case", given.do_lower_case, default=True),
@@ -161,16 +161,31 @@ def _make_config(given, base, record, source):
     )
 
 
-def _describe_task(task, identity):
+def _describe_task(task, record):
     """The package's entry "task" for the given task, or the one in the run's record."""
+    identity = record["identity"]
     given = task and (task.model_of or task.name)
     name = _agree(identity, "task", given, "task_name")
     if task is None and "task_config" in identity:
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
+    elif task is None and not _has_task_files(identity):
+        kind = task_type.TYPES[identity["type"]]
+        kind = kind.from_entries(record.get("training") or {})
+        return {
+            "name": name,
+            **kind.package_entries(),
+            "metrics": list(kind.default_metrics),
+            "text_columns": list(kind.text_columns),
+        }
     elif task is None:
         task = glue_data.get_task(name)
     _agree(identity, "labels", list(task.type.labels), "task_name")
     return adapter_package.describe_task(task, name)
+
+
+def _has_task_files(identity):
+    kind = task_type.TYPES.get(identity.get("type"))
+    return kind is None or kind.has_task_files
 
 
 def _agree(identity, entry, given, field=None, default=None):

@@ -29,6 +29,7 @@ SCHEMA = schema.Object(
                 "max_seq_length": schema.integer(),
             },
             optional={
+                "type": schema.TEXT,  # earlier versions left it out
                 "train_policy": schema.TEXT,
                 "adapter_layers": schema.List(schema.integer()),
                 "task_config": _ENTRIES,

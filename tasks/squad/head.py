@@ -5,6 +5,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import modeling
+from tasks import task_type
 
 HEAD_INITIALIZER_RANGE = 0.02
 
@@ -33,15 +34,16 @@ def create_head(sequence_output):
     Returns:
       `SpanLogits`.
     """
-    H = modeling.get_shape_list(sequence_output, expected_rank=3)[2]
+    B, S, H = modeling.get_shape_list(sequence_output, expected_rank=3)
     (name, shape), bias = variable_shapes(H).items()
     collections = (modeling.HEAD,)
     weights = modeling.normal_variable(
         *(name, shape, HEAD_INITIALIZER_RANGE), collections=collections
     )
     bias = modeling.get_variable(*bias, tf.zeros_initializer(), collections)
-    logits = tf.tensordot(sequence_output, weights, [[2], [1]]) + bias  # [B, S, 2]
-    return SpanLogits(*tf.unstack(logits, axis=2))
+    rows = tf.reshape(sequence_output, [-1, H])
+    logits = modeling.apply_weights(task_type.apply_head, rows, weights, bias)
+    return SpanLogits(*tf.unstack(tf.reshape(logits, [B, S, 2]), axis=2))
 
 
 def span_loss(logits, start_positions, end_positions):

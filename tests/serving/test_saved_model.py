@@ -63,7 +63,7 @@ def loaded(folder):
     """Loads a SavedModel as a graph; gives a function that runs its signature."""
     with tf.Graph().as_default(), tf.Session() as session:
         signature = tf.saved_model.load(session, ["serve"], folder).signature_def[
-            saved_model.SIGNATURE
+            "serving_default"
         ]
         outputs = {name: info.name for name, info in signature.outputs.items()}
         names = {name: info.name for name, info in signature.inputs.items()}
