@@ -82,7 +82,7 @@ def test_a_gpu_is_found(tmp_path, output, status, gpu):
     program.write_text("#!/bin/sh\necho '%s'\nexit %d\n" % (output, status))
     program.chmod(0o755)
     path = "%s:%s" % (tmp_path, os.environ["PATH"])
-    run = run_bash('echo "[$(find_gpu)]"', PATH=path)
+    run = run_bash('gpu=$(find_gpu); echo "[$gpu]"', PATH=path)
     assert (run.returncode, run.stdout) == (0, "[%s]\n" % gpu)
 
 
