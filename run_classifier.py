@@ -11,7 +11,7 @@ import tokenization
 from errors import UserError, reports_user_errors
 from inputs import features
 from system import console
-from tasks import bad_rows, data_report, task_data
+from tasks import bad_rows, data_report, task_data, task_type
 from training import (
     classifier,
     distribution,
@@ -58,6 +58,8 @@ _TEXTS = {
     "skip_bad_rows": "Leave out rows of training and dev files that cannot be used, "
     "such as rows without a label; run.json has their number. A test file has to be "
     "whole, because its predictions are told apart by their row.",
+    "class_weights": "balanced: each class has the same share of the training loss, "
+    "whatever the number of its examples. A task file can list weights instead.",
     "plots": "Write confusion matrices as PNG.",
     "train_batch_size": "Examples in a training batch.",
     "eval_batch_size": "Examples in an evaluation batch.",
@@ -69,7 +71,7 @@ _TEXTS = {
 
 _path = command_line.DEFINE_path
 _string, _bool = flags.DEFINE_string, flags.DEFINE_bool
-_integer = flags.DEFINE_integer
+_integer, _enum = flags.DEFINE_integer, flags.DEFINE_enum
 _define = command_line.flag_definer(_TEXTS, FLAGS)
 
 # Defined in their groups, so that --help shows each flag in exactly one.
@@ -100,6 +102,7 @@ FLAG_GROUPS = {
         _define(_bool, "plots", False),
     ),
     "Training and evaluation": (
+        _define(_enum, "class_weights", None, [task_type.BALANCED]),
         _define(_integer, "train_batch_size", 32),
         _define(_integer, "eval_batch_size", 8),
         _define(_integer, "predict_batch_size", 8),

@@ -17,6 +17,8 @@ class Classification(task_type.TaskType):
     """A task whose label is a text out of a list; predictions are probabilities [L]."""
 
     labels: tuple[str, ...] = ()  # by id; (): those of the training set
+    # Factors of the losses in training, by id; (): all 1.
+    class_weights: tuple[float, ...] = dataclasses.field(default=(), repr=False)
 
     name = "classification"
     metrics = metrics.CLASSIFICATION
@@ -43,6 +45,19 @@ class Classification(task_type.TaskType):
     def task_file_entries(self):
         return {"labels": list(self.labels), "regression": False}
 
+    def training_entries(self):
+        return {"class_weights": list(self.class_weights) or None}
+
+    def weigh_classes(self, weights, labels=()):
+        if weights == task_type.BALANCED:
+            counts = np.bincount(labels, minlength=self.num_outputs)
+            # Those of scikit-learn; a class without examples has no loss.
+            weights = len(labels) / (self.num_outputs * np.maximum(counts, 1))
+        elif len(weights) != len(self.labels):
+            allowed = 'as long as "labels", which has %d items' % len(self.labels)
+            raise schema.SchemaError("class_weights", weights, allowed)
+        return dataclasses.replace(self, class_weights=tuple(map(float, weights)))
+
     def find_metrics_problem(self, names):
         if "f1" in names and len(self.labels) not in (0, 2):
             return "without f1, that of the second of two labels; there is macro_f1"
@@ -67,6 +82,11 @@ class Classification(task_type.TaskType):
         log_probs = tf.nn.log_softmax(logits, axis=-1)
         one_hot = tf.one_hot(labels, depth=self.num_outputs, dtype=tf.float32)
         return -tf.reduce_sum(one_hot * log_probs, axis=-1)
+
+    def training_weights(self, labels):
+        if not self.class_weights:
+            return None
+        return tf.gather(tf.constant(self.class_weights, tf.float32), labels)
 
     @staticmethod
     def compute_scores(logits, is_own=None):
@@ -105,10 +125,14 @@ class Classification(task_type.TaskType):
         return np.full_like(labels, np.bincount(labels).argmax())
 
     def baseline_loss(self, labels):
-        """The entropy of the label frequencies in nats."""
-        frequencies = np.bincount(labels) / len(labels)
+        """The entropy of the label frequencies in nats, weighted as in training."""
+        frequencies = np.bincount(labels, minlength=self.num_outputs) / len(labels)
+        if self.class_weights:
+            frequencies *= self.class_weights
         frequencies = frequencies[frequencies > 0]
-        return float(-np.sum(frequencies * np.log(frequencies)))
+        # The best constant prediction has these frequencies, divided by their sum.
+        predicted = frequencies / np.sum(frequencies)
+        return float(-np.sum(frequencies * np.log(predicted)))
 
     def report(self, labels, predictions):
         table = metrics.class_report(labels, predictions, self.num_outputs)

@@ -73,6 +73,8 @@ SCHEMA = schema.Object(
         "text_b": _COLUMN,
         "label": _COLUMN,
         "labels": schema.List(schema.PRINTABLE, 2, MOST_LABELS, distinct=True),
+        # Factors of the losses in training, in the order of "labels".
+        "class_weights": schema.List(schema.number(above=0)),
         "type": schema.LINE,  # a name in `task_type.TYPES`
         "regression": schema.BOOLEAN,  # true: the same as the type "regression"
         "metrics": schema.List(schema.LINE),
@@ -194,7 +196,8 @@ def _read_type(values, source):
         kind = task_type.find_type(name)
         if not kind.has_task_files:
             raise schema.SchemaError("type", name, "a type of rows; see docs/tasks.md")
-        return kind.from_entries(values)
+        kind, weights = kind.from_entries(values), values["class_weights"]
+        return kind.weigh_classes(weights) if weights else kind
     except ValueError as error:
         raise UserError("%s: %s" % (source, error)) from None
 

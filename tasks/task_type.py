@@ -19,6 +19,8 @@ from inputs import features
 from system import files, schema, wording
 from tasks import submission_file
 
+BALANCED = "balanced"  # weights of classes
+
 HEAD_DROPOUT = 0.1
 HEAD_INITIALIZER_RANGE = 0.02
 
@@ -118,6 +120,15 @@ class TaskType:
             max_seq_length,
         )
 
+    def weigh_classes(self, weights, labels=()):
+        """The type with factors of the classes' losses in training.
+
+        `weights` are a list of numbers by class, or `BALANCED`: each class has the same
+        share of the loss on training labels, `labels`. A `ValueError` is raised if
+        there are no such classes.
+        """
+        raise ValueError("a task of the type %s has no classes" % self.name)
+
     # --- labels and features ---
 
     def find_label_problem(self, label):
@@ -208,6 +219,10 @@ class TaskType:
         output belongs to the feature's task; the scores of others are 0.
         """
         raise NotImplementedError
+
+    def training_weights(self, labels):
+        """Factors of the losses in training, float32 [B]; None: all are 1."""
+        del labels
 
     def eval_metrics(self, logits, labels, weights):
         """Further `tf.metrics` of an evaluation; weights are float32 [B]."""

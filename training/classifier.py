@@ -128,7 +128,9 @@ def create_model(
     # The name "loss" is taken by the Estimator's scalar for TensorBoard.
     with tf.name_scope("head"):
         losses = task_type.compute_losses(logits, labels)
-        loss, scores = tf.reduce_mean(losses), task_type.compute_scores(logits)
+        weights = task_type.training_weights(labels) if is_training else None
+        loss = tf.reduce_mean(losses if weights is None else losses * weights)
+        scores = task_type.compute_scores(logits)
     return ModelOutput(loss, losses, logits, scores)
 
 

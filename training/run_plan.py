@@ -69,6 +69,9 @@ def make_plan(
     if run_settings.do_train:
         count = len(examples[task.train.name])
         run_settings = _add_steps(run_settings, given.optimization, count)
+        if run_settings.class_weights:
+            weights = run_settings.class_weights
+            task = _weigh_classes(task, weights, examples[task.train.name])
     given = given._replace(run=run_settings)
     variant = run_checks.make_variant(given, task, config, package)
     initial = run_checks.check_model(given, task, config, tokenizer, package, variant)
@@ -88,6 +91,20 @@ def make_plan(
         ablated=layer_ranges.format_layers(variant.ablated_layers),
     )
     return Plan(given, config, initial, package, variant, run)
+
+
+def _weigh_classes(task, weights, examples):
+    """The task with weights of classes, see `TaskType.weigh_classes`."""
+    if task.type.training_entries().get("class_weights"):
+        raise UserError(
+            '`class_weights` and "class_weights" in %s: leave one of the two out'
+            % task.config_file
+        )
+    try:
+        weighted = task.type.weigh_classes(weights, task.type.read_labels(examples))
+    except ValueError as error:
+        raise UserError("`class_weights`: %s; leave it out" % error) from None
+    return task._replace(type=weighted)
 
 
 def _add_steps(run_settings, optimization, examples):

@@ -115,6 +115,7 @@ class Run(NamedTuple):
     seed: _CountOrZero
     write_graph: bool = False  # for TensorBoard and other tools
     checkpoint_content: str = checkpoints.ALL  # one of `checkpoints.CONTENTS`
+    class_weights: str | None = None  # see `TaskType.weigh_classes`
     do_train: bool = False
     do_eval: bool = False
     do_predict: bool = False

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from absl import flags
 from absl.testing import flagsaver
+from sklearn.utils.class_weight import compute_class_weight
 
 import manage_adapters
 import predict
@@ -18,6 +19,7 @@ from serving import saved_model
 from tasks import own_tasks
 from tasks.classification import Classification
 from tests import small_run
+from training import progress
 from weights import adapter_package, base_model
 
 LABELS = ("cats", "mats & rats", "雨")
@@ -196,6 +198,54 @@ def test_another_task_in_the_same_folder_is_refused(
         )
     assert message in capsys.readouterr().err
     assert sorted(os.listdir(output)) == before
+
+
+def test_classes_are_weighted(tmp_path, base, capsys):
+    """In training alone, where the loss of each example has the factor of its class."""
+    words = ["cats"] * 12 + ["rain"] * 3 + ["mats"] * 9
+    rows = "".join("%s,%s on a mat\n" % (word, word) for word in words)
+    (tmp_path / "train.csv").write_text("kind,said\n" + rows)
+    document = {"name": "kinds", "train": "train.csv", "text_a": "said"}
+    document.update(label="kind", dev="train.csv", labels=["cats", "mats", "rain"])
+    path = tmp_path / "kinds.json"
+    given = {"task_config": str(path), "do_train": True, "num_train_epochs": 1.0}
+    given.update(do_eval=True, learning_rate=1e-12, max_seq_length=16, **base)
+
+    def start(name, flag=None, **entries):
+        path.write_text(json.dumps({**document, **entries}))
+        output = tmp_path / name
+        small_run.run(output_dir=str(output), class_weights=flag, **given)
+        (checkpoint,) = output.glob("model.ckpt-3.index")
+        losses = progress.read_losses(str(checkpoint.with_suffix("")))
+        return np.mean(losses), read(output / "run.json")["training"]["class_weights"]
+
+    plain, weights = start("plain")
+    assert weights is None
+    balanced, weights = start("balanced", "balanced")
+    expected = compute_class_weight("balanced", classes=np.unique(words), y=words)
+    assert weights == pytest.approx(expected.tolist())
+    listed, weights = start("listed", class_weights=weights)
+    assert listed == balanced and weights == pytest.approx(expected.tolist())
+    # Nothing is trained at this rate, so that factors are all that differs.
+    assert start("triple", class_weights=[3, 3, 3])[0] == pytest.approx(3 * plain)
+    texts = [
+        (tmp_path / name / "eval_results.txt").read_text()
+        for name in ("plain", "triple")
+    ]
+    assert texts[0] == texts[1]
+
+    capsys.readouterr()
+    numbers = {"type": "regression", "labels": None}
+    for name, flag, entries, part in (
+        ("balanced", None, {}, "another run, its training differs in class_weights"),
+        ("x", "balanced", {"class_weights": [1, 1, 2]}, "leave one of the two out"),
+        ("x", None, {"class_weights": [1, 2]}, 'as long as "labels", which has 3'),
+        ("x", None, {"class_weights": [1, 0, 1]}, "class_weights[1]"),
+        ("x", None, {"class_weights": [1], **numbers}, "regression has no classes"),
+    ):
+        with pytest.raises(SystemExit):
+            start(name, flag, **entries)
+        assert part in capsys.readouterr().err
 
 
 def test_check_reports_on_each_split(folder, base, capsys):

@@ -24,6 +24,10 @@ def test_the_loss_of_constant_predictions():
     three = -0.5 * math.log(0.5) - 2 * 0.25 * math.log(0.25)
     assert CLASSES.baseline_loss([0, 0, 3, 1]) == pytest.approx(three)
     assert CLASSES.baseline_loss([1, 1]) == 0
+    weighted = CLASSES.weigh_classes([3.0, 1.0, 1.0, 1.0])
+    # As often as 3 of 4 labels would be 0, and with 4 / 2 times the loss.
+    expected = 2 * -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert weighted.baseline_loss([0, 1]) == pytest.approx(expected)
     assert Regression().baseline_loss([0.0, 1.0, 5.0]) == pytest.approx(14 / 3)
     (warning,) = diagnosis.check_loss(0.69, 20, math.log(2))
     assert "last 20 steps is 0.6900" in warning and "0.6931" in warning
