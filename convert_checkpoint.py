@@ -2,10 +2,12 @@
 
 --to=checkpoint   an encoder in Hugging Face's layout -> bert_model.ckpt,
                   bert_config.json and vocab.txt, as in Google's releases
---to=huggingface  such a checkpoint, optionally with the layer norms of an adapter
-                  package -> Hugging Face's layout, for transformers' BertModel
---to=package      an adapter of AdapterHub's library -> an adapter package
+--to=huggingface  such a checkpoint, optionally with an adapter package, as far as it
+                  can be merged -> Hugging Face's layout, for transformers
+--to=package      an adapter of AdapterHub's library, or LoRA of peft
+                  -> an adapter package
 --to=adapterhub   an adapter package -> the format of AdapterHub's library
+--to=peft         a package of LoRA -> the format of peft
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -15,17 +17,21 @@ from absl import flags
 import command_line
 import glue_data
 from errors import UserError
-from exchange import conversion
+from exchange import conversion, packages
 from weights import base_model, package_conversion
 
 _BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
 _TASK = ("task_name", "task_config", "labels", "do_lower_case", "max_seq_length")
+_QUESTIONS = (
+    *("doc_stride", "max_query_length"),
+    *("version_2_with_negative", "null_score_diff_threshold"),
+)
 # --to -> its required flags beside --output_dir, and its optional flags.
 _DIRECTIONS = {
-    "checkpoint": (("input_dir",), ("init_missing_pooler", "seed")),
-    "huggingface": (_BASE, ("adapters", "do_lower_case")),
-    "package": (("input_dir", *_BASE), (*_TASK, "new_head", "seed")),
-    "adapterhub": (("adapters",), ()),
+    "checkpoint": (("input_dir",), ("init_missing_pooler", "seed", "keep_head")),
+    "huggingface": (_BASE, ("adapters", "do_lower_case", "keep_head")),
+    "package": (("input_dir", *_BASE), (*_TASK, *_QUESTIONS, "new_head", "seed")),
+    **dict.fromkeys(packages.FORMATS, (("adapters",), ())),
 }
 
 
@@ -35,9 +41,17 @@ _TEXTS = {
     "input_dir": "For checkpoint: folder of a BERT encoder in Hugging Face's layout: "
     "config.json, vocab.txt or tokenizer.json, and model.safetensors or "
     "pytorch_model.bin, or an index with shards of them. For package: folder that "
-    "save_adapter of AdapterHub's library wrote.",
-    "adapters": "For adapterhub: the adapter package. For huggingface: optional, a "
-    "package whose layer norms replace those of the base model.",
+    "save_adapter of AdapterHub's library wrote, or save_pretrained of peft.",
+    "adapters": "For adapterhub and peft: the adapter package. For huggingface: "
+    "optional, a package that is merged; of one with adapters, the layer norms are.",
+    "keep_head": "Keep the head of a task, that of BertForSequenceClassification or "
+    "BertForQuestionAnswering; without this flag the encoder is converted.",
+    "doc_stride": "Question answering: distance of the windows in word pieces.",
+    "max_query_length": "Question answering: maximum length of a question in word "
+    "pieces.",
+    "version_2_with_negative": "Question answering: questions may have no answer.",
+    "null_score_diff_threshold": "Question answering: no answer is given if its score "
+    "exceeds that of the best answer by more than this.",
     "task_name": "Task of the adapter: one of GLUE, or another name together with "
     "--labels.",
     "labels": "Labels in the order of the head's outputs, separated by commas; "
@@ -71,10 +85,17 @@ def define_flags(values):
             command_line.define_task_config(values),
             define(flags.DEFINE_list, "labels", None),
             define(flags.DEFINE_integer, "max_seq_length", 128),
+            define(flags.DEFINE_integer, "doc_stride", 128),
+            define(flags.DEFINE_integer, "max_query_length", 64),
+            define(flags.DEFINE_bool, "version_2_with_negative", False),
+            define(flags.DEFINE_float, "null_score_diff_threshold", 0.0),
             define(flags.DEFINE_bool, "new_head", False),
         ),
         "For --to=package and --to=huggingface": (
             define(flags.DEFINE_bool, "do_lower_case", None),
+        ),
+        "For --to=checkpoint and --to=huggingface": (
+            define(flags.DEFINE_bool, "keep_head", False),
         ),
         "For --to=checkpoint": (
             define(flags.DEFINE_bool, "init_missing_pooler", False),
@@ -90,18 +111,23 @@ def main(argv):
     base = base_model.BaseFiles(*(values[name].value for name in _BASE))
     if values.to == "checkpoint":
         conversion.convert(
-            values.input_dir, output_dir, values.init_missing_pooler, values.seed
+            *(values.input_dir, output_dir, values.init_missing_pooler),
+            *(values.seed, values.keep_head),
         )
     elif values.to == "huggingface":
-        conversion.write_encoder(base, output_dir, values.adapters, case)
+        conversion.write_model(
+            base, output_dir, values.adapters, case, values.keep_head
+        )
     elif values.to == "package":
         options = package_conversion.PackageOptions(
-            _task(values), values.task_name, values.labels, case, values.max_seq_length
+            *(_task(values), values.task_name, values.labels),
+            {name: values[name].value for name in _QUESTIONS},
+            *(case, values.max_seq_length),
         )
         seed = values.seed if values.new_head else None
         conversion.import_adapter(values.input_dir, base, options, output_dir, seed)
     else:
-        conversion.export_adapter(values.adapters, output_dir)
+        conversion.export_adapter(values.adapters, output_dir, values.to)
 
 
 def _task(values):

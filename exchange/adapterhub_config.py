@@ -1,17 +1,16 @@
 """Checks the `adapter_config.json` of AdapterHub's library `adapters`.
 
-Supported are the bottleneck adapters of Houlsby et al. (`DoubleSeqBnConfig`), which
-follow a sublayer's dense layer and precede residual connection and layer norm, and
-adapters that are equal to these with some weights 0. Entries and their defaults are
-those of adapters 1.3.0.
+Supported are the placements of `tuning.adapters`, adapters that are equal to these with
+some weights 0, and LoRA. Entries and their defaults are those of adapters 1.3.0.
 """
 
 import json
 import math
 
 from errors import UserError
-from exchange import hf_files
+from exchange import hf_files, hugging_face, lora_matrices
 from system import schema
+from tuning import adapters, lora
 
 # Name in AdapterHub -> in `activations.ADAPTER_ACTIVATIONS`; of several names the first
 # is written. AdapterHub's "gelu" is the exact one.
@@ -33,8 +32,7 @@ ACTIVATIONS = {
 # The library's predecessor, which wrote no version.
 _OLD_ACTIVATIONS = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 _SUPPORTED = (
-    "Supported are adapters trained with config=DoubleSeqBnConfig() or "
-    "SeqBnConfig(original_ln_before=False)."
+    "Supported are DoubleSeqBnConfig(), SeqBnConfig(), ParBnConfig() and LoRAConfig()."
 )
 # Scope of a sublayer -> entry by which it has adapters.
 SUBLAYERS = {"attention/output": "mh_adapter", "output": "output_adapter"}
@@ -48,14 +46,17 @@ TENSORS = {
 
 # Entry -> its only supported value, which is the default, and the reason.
 REQUIRED = {
-    "is_parallel": (False, "adapters read the output of their sublayer here"),
-    "original_ln_before": (False, "adapters come before the layer norm here"),
     "original_ln_after": (True, "a layer norm follows each adapter here"),
     "ln_before": (False, "adapters have no layer norm of their own here"),
     "ln_after": (False, "adapters have no layer norm of their own here"),
     "use_gating": (False, "adapters have no gate here"),
     "phm_layer": (False, "matrices of adapters are not factorized here"),
     "cross_adapter": (False, "there is no cross-attention here"),
+}
+# Entries of the placements that have them, see `find_placement`.
+_PLACEMENT_ENTRIES = {
+    "is_parallel": adapters.PARALLEL,
+    "original_ln_before": adapters.PFEIFFER,
 }
 # Entries that matter in training only, or belong to values that REQUIRED excludes.
 _WITHOUT_EFFECT = (
@@ -83,6 +84,7 @@ _ENTRIES = {
     # Other architectures lack the entries that follow.
     "architecture": (only(None, "only bottleneck adapters are supported"), None),
     **{entry: (only(*each), each[0]) for entry, each in REQUIRED.items()},
+    **dict.fromkeys(_PLACEMENT_ENTRIES, (schema.BOOLEAN, False)),
     "residual_before_ln": (schema.BOOLEAN, True),
     "non_linearity": (schema.one_of(*sorted(ACTIVATIONS)), None),
     "scaling": (_SCALING, 1.0),
@@ -100,8 +102,80 @@ _CONFIG_SCHEMA = schema.Object(
     others=UNKNOWN_ENTRY,
 )
 
+LORA = "lora"  # the architecture
+# Letters of "attn_matrices", and entries of other dense layers -> in `lora.TARGETS`.
+LORA_MATRICES = {"q": "query", "k": "key", "v": "value"}
+LORA_LAYERS = {"intermediate_lora": "intermediate", "output_lora": "output"}
+_LORA_REQUIRED = {
+    "composition_mode": ("add", "updates are added here"),
+    "use_gating": (False, "updates have no gate here"),
+    "use_dora": (False, "updates have no magnitude here"),
+    "vera_d": (None, "matrices are not shared here"),
+    "vera_b": (None, "matrices are not shared here"),
+}
+_LORA_ENTRIES = {
+    "architecture": (schema.one_of(LORA), LORA),
+    **{entry: (only(*each), each[0]) for entry, each in _LORA_REQUIRED.items()},
+    "r": (schema.integer(1, 2**31 - 1), 8),
+    "alpha": (schema.number(above=0), 8),
+    "attn_matrices": (schema.List(schema.one_of(*LORA_MATRICES)), ["q", "v"]),
+    "selfattn_lora": (schema.BOOLEAN, True),
+    **dict.fromkeys(LORA_LAYERS, (schema.BOOLEAN, False)),
+    "leave_out": (schema.List(schema.ANY), []),
+}
+_LORA_DEFAULTS = {entry: default for entry, (_, default) in _LORA_ENTRIES.items()}
+_LORA_SCHEMA = schema.Object(
+    {entry: allowed for entry, (allowed, _) in _LORA_ENTRIES.items()},
+    # They matter in training only.
+    dict.fromkeys(
+        ("dropout", "init_weights", "init_weights_seed", "dtype"), schema.ANY
+    ),
+    others=UNKNOWN_ENTRY,
+)
 
-def adapter_places(layers, name, sublayers=SUBLAYERS):
+
+def lora_updates(config, name, bert_config):
+    """The `lora_matrices.Update`s that a config describes: dict from scope."""
+    targets = [target for entry, target in LORA_LAYERS.items() if config[entry]]
+    if config["selfattn_lora"]:
+        targets += [LORA_MATRICES[letter] for letter in config["attn_matrices"]]
+    updates = {}
+    for index in range(bert_config.num_hidden_layers):
+        if index in config["leave_out"]:
+            continue
+        for target in targets:
+            scope = "bert/encoder/layer_%d/%s" % (index, lora.TARGETS[target])
+            updates[scope] = lora_matrices.Update(
+                *lora_tensors(scope, name),
+                config["r"],
+                config["alpha"] / config["r"],
+            )
+    return updates
+
+
+def lora_tensors(scope, name):
+    """The names of the two matrices of a dense layer, without "bert."."""
+    module = hugging_face.module_name(scope)
+    return tuple("%s.loras.%s.lora_%s" % (module, name, letter) for letter in "AB")
+
+
+def lora_config(method):
+    """The config of a `lora.Lora`; None if it has none there."""
+    letters = [k for k, target in LORA_MATRICES.items() if target in method.targets]
+    layers = {k: target in method.targets for k, target in LORA_LAYERS.items()}
+    if len(letters) + sum(layers.values()) < len(method.targets):
+        return None
+    return {
+        **_LORA_DEFAULTS,
+        **layers,
+        "r": method.rank,
+        "alpha": method.alpha,
+        "attn_matrices": letters,
+        "selfattn_lora": bool(letters),
+    }
+
+
+def adapter_places(layers, name, sublayers):
     """Yields the scopes of sublayers in "bert", and the prefix of an adapter's tensors.
 
     `name` is that of the adapter.
@@ -109,8 +183,7 @@ def adapter_places(layers, name, sublayers=SUBLAYERS):
     for layer in layers:
         for sublayer in sublayers:
             scope = "encoder/layer_%d/%s" % (layer, sublayer)
-            there = scope.replace("layer_", "layer.").replace("/", ".")
-            yield scope, "%s.adapters.%s." % (there, name)
+            yield scope, "%s.adapters.%s." % (hugging_face.module_name(scope), name)
 
 
 def read_config(stated, bert_config, path):
@@ -118,7 +191,7 @@ def read_config(stated, bert_config, path):
 
     `stated` is the content of the file `path`, `bert_config` that of the base model.
     Returns the entry "config" with defaults for what it lacks; its "non_linearity" is
-    one of `activations.ADAPTER_ACTIVATIONS`.
+    one of `activations.ADAPTER_ACTIVATIONS`. "architecture" is None, or "lora".
     """
     required = {"name": schema.LINE, "config": schema.Object({}, others=schema.ANY)}
     optional = {
@@ -132,7 +205,13 @@ def read_config(stated, bert_config, path):
         "Give a folder that save_adapter wrote, `input_dir`, and the base model that "
         "the adapter was trained on.",
     )
-    config = {**_DEFAULTS, **stated["config"]}
+    config = stated["config"]
+    if config.get("architecture") == LORA:
+        config = {**_LORA_DEFAULTS, **config}
+        config["leave_out"] = config["leave_out"] or []
+        hf_files.check_entries(config, _LORA_SCHEMA, path, _SUPPORTED)
+        return config
+    config = {**_DEFAULTS, **config}
     config["leave_out"] = config["leave_out"] or []
     activation = config["non_linearity"]
     if isinstance(activation, str):
@@ -143,6 +222,39 @@ def read_config(stated, bert_config, path):
     hf_files.check_entries(config, _CONFIG_SCHEMA, path, _SUPPORTED)
     config["non_linearity"] = ACTIVATIONS[activation]
     return config
+
+
+def find_placement(config, path):
+    """The placement of a config, see `read_config`: one of `adapters.PLACEMENTS`."""
+    found = [name for entry, name in _PLACEMENT_ENTRIES.items() if config[entry]]
+    placement = (found or [adapters.HOULSBY])[0]
+    problem = ""
+    if placement == adapters.PFEIFFER and not config["residual_before_ln"]:
+        problem = "residual_before_ln is false, with original_ln_before it must be true"
+    for sublayer, entry in SUBLAYERS.items():
+        if (
+            config.get(entry)
+            and sublayer not in adapters.PLACEMENTS[placement].sublayers
+        ):
+            problem = "%s is true, but %s adapters are %s here" % (
+                *(entry, placement),
+                adapters.PLACEMENTS[placement].place,
+            )
+    if problem:
+        raise UserError("%s: %s. %s" % (path, problem, _SUPPORTED))
+    return placement
+
+
+def placement_config(placement):
+    """The entries of a placement, a dict."""
+    sublayers = adapters.PLACEMENTS[placement].sublayers
+    scaling = adapters.PARALLEL_SCALING if placement == adapters.PARALLEL else 1.0
+    return {
+        **{entry: name == placement for entry, name in _PLACEMENT_ENTRIES.items()},
+        **{entry: sublayer in sublayers for sublayer, entry in SUBLAYERS.items()},
+        "residual_before_ln": True,
+        "scaling": scaling,
+    }
 
 
 def refuse_invertible(stated, config, tensor_names, path):
@@ -203,17 +315,19 @@ def _bottleneck_size(factor, layer, hidden_size, path):
     return max(1, int(hidden_size // value))
 
 
-def describe_changes(config, sizes, size, bert_config):
-    """Lists, as texts, how adapters imported with `size` are represented differently.
+def describe_changes(config, sizes, method, bert_config):
+    """Lists, as texts, how imported adapters are represented differently.
 
-    See `read_config` for `config`, and `expected_shapes` for `sizes`.
+    See `read_config` for `config`, and `expected_shapes` for `sizes`. `method` is the
+    `adapters.Adapters` here.
     """
-    changes = []
-    if config["scaling"] != 1:
+    changes, size = [], method.size
+    if config["scaling"] != placement_config(method.placement)["scaling"]:
         changes.append(
             "The scaling, %s, is part of weights2 and biases2." % config["scaling"]
         )
-    absent = 2 * bert_config.num_hidden_layers - len(sizes)
+    sublayers = adapters.PLACEMENTS[method.placement].sublayers
+    absent = len(sublayers) * bert_config.num_hidden_layers - len(sizes)
     if absent:
         changes.append(
             "%d sublayers had no adapter: theirs are zeros, which is equivalent."
@@ -224,6 +338,4 @@ def describe_changes(config, sizes, size, bert_config):
             "Bottleneck sizes differed: all are %d, padded with zeros, which is "
             "equivalent." % size
         )
-    if config.get("dropout") or config.get("stochastic_depth"):
-        changes.append("Dropout within adapters, used in training only, is left out.")
     return changes

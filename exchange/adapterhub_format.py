@@ -10,149 +10,155 @@ import json
 import math
 import os
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
 from errors import UserError, printable
-from exchange import adapterhub_config, hf_files
+from exchange import (
+    adapter_files,
+    adapterhub_config,
+    heads,
+    hf_files,
+    lora_matrices,
+)
 from system import schema
 from tasks import task_type
+from tuning import adapters, lora
 
-CONFIG_NAME = "adapter_config.json"
+NAME = "AdapterHub"
 HEAD_CONFIG_NAME = "head_config.json"
 _WEIGHTS_NAMES = ("adapter.safetensors", "pytorch_adapter.bin")
 _HEAD_WEIGHTS_NAMES = ("model_head.safetensors", "pytorch_model_head.bin")
-_MODEL_WITH_HEAD = "BertForSequenceClassification"
 
 _ACTIVATION_NAMES = {
     ours: theirs for theirs, ours in reversed(adapterhub_config.ACTIVATIONS.items())
 }
 _OLD_SCOPE = re.compile("(attention|layer)_text_(task|lang)_adapters")
-_HEAD_DEFAULTS = {"head_type": None, "layers": 2, "use_pooler": False, "bias": True}
+# By head type.
+_HEAD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "classification": {"layers": 2, "use_pooler": False, "bias": True},
+    "question_answering": {"layers": 1, "bias": True},
+}
 _only = adapterhub_config.only
 _HEAD_SCHEMA = schema.Object(
     {
-        "head_type": _only("classification", "heads have one output"),
+        "head_type": schema.one_of(*_HEAD_DEFAULTS),
         "layers": _only(1, "a head is one layer here"),
-        "use_pooler": _only(True, "heads read the pooler's output here"),
         "num_labels": schema.integer(1),
         "bias": schema.ANY,
     },
-    dict.fromkeys(("activation_function", "label2id", "dropout_prob"), schema.ANY),
+    {
+        "use_pooler": _only(True, "heads read the pooler's output here"),
+        **dict.fromkeys(
+            ("activation_function", "label2id", "dropout_prob"), schema.ANY
+        ),
+    },
     others=adapterhub_config.UNKNOWN_ENTRY,
 )
 
 
-class Head(NamedTuple):
-    """A linear layer on the pooler's output; C outputs."""
-
-    weights: np.ndarray  # float32 [C, H]
-    bias: np.ndarray  # float32 [C]
-    labels: list[str] | None  # in the order of the outputs; None: not stated
-
-
-class Adapter(NamedTuple):
-    """The adapters of a folder, as variables of this project."""
-
-    name: str
-    version: str
-    model_name: str | None  # the model that it was trained on; None: not stated
-    size: int
-    activation: str  # one of `activations.ADAPTER_ACTIVATIONS`
-    weights: dict[str, np.ndarray]  # float32, variables of the adapters
-    changes: list[str]  # see `adapterhub_config.describe_changes`
+def recognizes(stated):
+    """Whether the content of an `adapter_config.json` is of this format."""
+    return isinstance(stated.get("config"), dict) and "format" not in stated
 
 
 def read(folder, bert_config):
-    """Reads the adapters of a folder for a base model: an `Adapter`.
+    """Reads a folder for a base model: an `adapter_files.ForeignAdapter`.
 
     Raises:
       UserError: the folder is damaged, or its adapters are not supported.
     """
-    path = os.path.join(folder, CONFIG_NAME)
+    path = os.path.join(folder, adapter_files.CONFIG_NAME)
     stated = hf_files.read_json(path)
     config = adapterhub_config.read_config(stated, bert_config, path)
     name, model_name = stated["name"], stated.get("model_name")
-    shapes, sizes = adapterhub_config.expected_shapes(config, name, bert_config, path)
-    found = _read_weights(folder, _WEIGHTS_NAMES, path)
-    adapterhub_config.refuse_invertible(stated, config, found, path)
-    _check_shapes(found, shapes, folder)
-    size = max(sizes.values())
-    return Adapter(
-        name=name,
-        version=str(stated.get("version", "of no version")),
+    found = _read_weights(folder, _WEIGHTS_NAMES)
+    read_method = _read_bottlenecks
+    if config["architecture"] == adapterhub_config.LORA:
+        read_method = _read_lora
+    method, weights, changes = read_method(
+        stated, config, found, bert_config, folder, path
+    )
+    if config.get("dropout") or config.get("stochastic_depth"):
+        changes.append("Dropout within adapters, used in training only, is left out.")
+    version = stated.get("version", "of no version")
+    return adapter_files.ForeignAdapter(
+        title="adapter %s of AdapterHub (%s)" % (name, version),
         model_name=model_name if isinstance(model_name, str) and model_name else None,
-        size=size,
-        activation=config["non_linearity"],
-        weights=_convert_weights(found, config, name, sizes, size, bert_config, folder),
-        changes=adapterhub_config.describe_changes(config, sizes, size, bert_config),
+        method=method,
+        weights=weights,
+        changes=changes,
     )
 
 
-def _read_weights(folder, names, config_path):
-    """Reads the first of two files: dict from name, without "bert.", to array."""
-    present = [name for name in names if os.path.isfile(os.path.join(folder, name))]
-    if not present:
-        raise UserError("There is no %s beside %s." % (" or ".join(names), config_path))
-    tensors = hf_files.list_tensors(folder, present[:1])
-    renamed = {}
-    for tensor, value in hf_files.read_tensors(tensors):
-        name = _OLD_SCOPE.sub("adapters", tensor.name.removeprefix("bert."))
-        if name in renamed:
-            raise UserError("%s holds %s twice." % (tensor.path, printable(name)))
-        renamed[name] = value
-    return renamed
+def _read_bottlenecks(stated, config, found, bert_config, folder, path):
+    """The `adapters.Adapters` of a folder, its variables, and the changes as texts."""
+    name, placement = stated["name"], adapterhub_config.find_placement(config, path)
+    shapes, sizes = adapterhub_config.expected_shapes(config, name, bert_config, path)
+    adapterhub_config.refuse_invertible(stated, config, found, path)
+    adapter_files.check_shapes(found, shapes, folder)
+    method = adapters.Adapters(
+        max(sizes.values()),
+        None,
+        activation=config["non_linearity"],
+        placement=placement,
+    )
+    return (
+        method,
+        _convert_weights(found, config, name, sizes, method, bert_config, folder),
+        adapterhub_config.describe_changes(config, sizes, method, bert_config),
+    )
 
 
-def _check_shapes(found, shapes, folder):
-    """Refuses weights other than those that the config describes."""
-    problems = ["%s is missing" % name for name in shapes if name not in found]
-    others = sorted(found.keys() - shapes)
-    problems += ["%s is not part of it" % printable(name) for name in others]
-    problems += [
-        "%s has shape %s, by the config it is %s"
-        % (name, list(found[name].shape), list(shape))
-        for name, shape in shapes.items()
-        if name in found and found[name].shape != shape
-    ]
-    if problems:
-        raise UserError(
-            "The weights in %s do not fit its config and `bert_config_file`. Give the "
-            "base model that they were trained on, or fetch them again. %s"
-            % (folder, hf_files.enumerate_problems(problems))
-        )
+def _read_lora(stated, config, found, bert_config, folder, path):
+    updates = adapterhub_config.lora_updates(config, stated["name"], bert_config)
+    if not updates:
+        raise UserError("%s describes no update of any dense layer." % path)
+    return lora_matrices.import_updates(updates, found, bert_config, folder)
 
 
-def _convert_weights(found, config, name, sizes, size, bert_config, folder):
+def _read_weights(folder, names):
+    def rename(name):
+        return _OLD_SCOPE.sub("adapters", name.removeprefix("bert."))
+
+    return adapter_files.read_weights(folder, names, rename)
+
+
+def _convert_weights(found, config, name, sizes, method, bert_config, folder):
     """Returns the adapters' variables; missing and smaller ones are padded with zeros.
 
     The scaling becomes part of the second layer: s (h W + b) = h (s W) + s b.
     """
-    H = bert_config.hidden_size
+    H, size = bert_config.hidden_size, method.size
     shapes = ((H, size), (1, size), (size, H), (1, H))
     weights = {}
     layers = range(bert_config.num_hidden_layers)
-    for scope, prefix in adapterhub_config.adapter_places(layers, name):
+    placement = adapters.PLACEMENTS[method.placement]
+    own_scaling = adapterhub_config.placement_config(method.placement)["scaling"]
+    for scope, prefix in adapterhub_config.adapter_places(
+        layers, name, placement.sublayers
+    ):
         for (variable, tensor), shape in zip(adapterhub_config.TENSORS.items(), shapes):
             value = np.zeros(shape)
             if scope in sizes:
                 # In float64, so that scaling by 1 and by powers of 2 is exact.
                 stored = np.atleast_2d(found[prefix + tensor].T.astype(np.float64))
                 if variable in ("weights2", "biases2"):
-                    stored *= found.get(prefix + "scaling", config["scaling"])
+                    scaling = found.get(prefix + "scaling", config["scaling"])
+                    stored *= scaling / own_scaling
                 value[: stored.shape[0], : stored.shape[1]] = stored
             with np.errstate(over="ignore"):
                 value = value.astype(np.float32)
-            weights["bert/%s/adapters/%s" % (scope, variable)] = value
+            weights["bert/%s/%s/%s" % (scope, placement.scope, variable)] = value
     if not all(np.isfinite(value).all() for value in weights.values()):
         raise UserError("The scaled weights in %s are beyond float32." % folder)
     return weights
 
 
 def read_head(folder, hidden_size):
-    """Reads the `Head` of a folder for a base model of `hidden_size`; None if missing.
+    """Reads the `heads.Head` of a folder, of `hidden_size`; None if missing.
 
     Raises:
       UserError: the head is damaged or not supported.
@@ -162,16 +168,15 @@ def read_head(folder, hidden_size):
         return None
     stated = hf_files.read_json(path)
     config, name = stated.get("config"), stated.get("name")
-    if stated.get("model_class") == _MODEL_WITH_HEAD and config is None:
+    kinds = {kind.model_class: kind for kind in heads.library_heads()}
+    kind = kinds.get(stated.get("model_class")) if config is None else None
+    if kind:
         # The config of its one head, which the file does not state.
         config = {
-            "head_type": "classification",
-            "num_labels": stated.get("num_labels"),
-            "layers": 1,
-            "use_pooler": True,
-            "label2id": stated.get("label2id"),
+            **{"head_type": kind.adapterhub, "layers": 1, "use_pooler": True},
+            **{entry: stated.get(entry) for entry in ("num_labels", "label2id")},
         }
-        prefix = "classifier."
+        prefix = kind.layer + "."
     else:
         prefix = "heads.%s.1." % name
     if not isinstance(config, dict):
@@ -179,23 +184,25 @@ def read_head(folder, hidden_size):
             '%s: "config" must be an object. Give the head_config.json that belongs '
             "to the weights." % path
         )
-    config = {**_HEAD_DEFAULTS, **config}
+    config = {**_HEAD_DEFAULTS.get(str(config.get("head_type")), {}), **config}
     hf_files.check_entries(
         config,
         _HEAD_SCHEMA,
         path,
-        "Supported is a head made by add_classification_head(NAME, num_labels=N, "
-        "layers=1, use_pooler=True); `new_head` replaces this one by a new one.",
+        "Supported are heads made by add_classification_head(NAME, num_labels=N, "
+        "layers=1, use_pooler=True) and by add_qa_head(NAME); `new_head` replaces this "
+        "one by a new one.",
     )
+    (kind,) = (k for k in kinds.values() if k.adapterhub == config["head_type"])
     count = config["num_labels"]
     shapes = {prefix + "weight": (count, hidden_size)}
     if config["bias"]:
         shapes[prefix + "bias"] = (count,)
-    found = _read_weights(folder, _HEAD_WEIGHTS_NAMES, path)
-    _check_shapes(found, shapes, folder)
+    found = _read_weights(folder, _HEAD_WEIGHTS_NAMES)
+    adapter_files.check_shapes(found, shapes, folder)
     bias = found.get(prefix + "bias", np.zeros([count], np.float32))
     labels = _head_labels(config.get("label2id"), count, path)
-    return Head(found[prefix + "weight"], bias, labels)
+    return heads.Head(kind, found[prefix + "weight"], bias, labels)
 
 
 def _head_labels(label2id, count, path):
@@ -214,59 +221,103 @@ def _head_labels(label2id, count, path):
     return labels
 
 
+def find_problem(package):
+    """What of an `AdapterPackage`'s tuning method the format lacks; "" for nothing."""
+    method = package.method
+    if isinstance(method, adapters.Adapters):
+        return ""
+    if isinstance(method, lora.Lora):
+        is_supported = adapterhub_config.lora_config(method) is not None
+        return "" if is_supported else "updates of the attention's output"
+    return "no adapters but %s (`train_policy`=%s)" % (method.description, method.text)
+
+
 def format_files(package):
-    """Formats an `AdapterPackage` without its layer norms: dict from file to bytes."""
+    """Formats an `AdapterPackage` of `find_problem` "": dict from file to bytes.
+
+    Its layer norms are left out.
+    """
     name = adapter_name(package)
-    H = package.bert_config.hidden_size
-    num_layers = package.bert_config.num_hidden_layers
-    layers = package.config["adapter"]["layers"]
     about: dict[str, Any] = {
         "name": name,
         "model_type": "bert",
         "model_class": "BertAdapterModel",
         "model_name": None,
-        "hidden_size": H,
+        "hidden_size": package.bert_config.hidden_size,
         "version": "adapters.1.3.0",
     }
-    config = {
-        "mh_adapter": True,
-        "output_adapter": True,
-        "reduction_factor": _reduction_factor(H, package.adapter_size),
-        "non_linearity": _ACTIVATION_NAMES[package.activation],
-        "residual_before_ln": True,
-        "scaling": 1.0,
-        "leave_out": [layer for layer in range(num_layers) if layer not in layers],
-        **{name: value for name, (value, _) in adapterhub_config.REQUIRED.items()},
-    }
-    labels = {label: i for i, label in enumerate(package.labels)}
+    is_lora = isinstance(package.method, lora.Lora)
+    config, weights = (_format_lora if is_lora else _format_bottlenecks)(package, name)
+    weights = {"bert." + tensor: value for tensor, value in weights.items()}
+    head = heads.export_head(package)
     head_config = {
-        "head_type": "classification",
-        "num_labels": package.task_type.num_outputs,
+        "head_type": head.kind.adapterhub,
+        "num_labels": len(head.bias),
         "layers": 1,
         "activation_function": None,
-        "label2id": labels or None,
-        "use_pooler": True,
-        "bias": True,
-        "dropout_prob": task_type.HEAD_DROPOUT,
+        "label2id": {label: i for i, label in enumerate(head.labels or [])} or None,
+        "dropout_prob": 0.0,
     }
-    weights = {}
-    for scope, prefix in adapterhub_config.adapter_places(layers, name):
-        for variable, tensor in adapterhub_config.TENSORS.items():
-            value = package.weights["bert/%s/adapters/%s" % (scope, variable)]
-            value = value.T if "weights" in variable else value[0]
-            weights["bert." + prefix + tensor] = np.ascontiguousarray(value)
-    head = "heads.%s.1." % name
-    head_weights = {
-        head + "weight": package.weights["output_weights"],
-        head + "bias": package.weights["output_bias"],
-    }
+    if "use_pooler" in _HEAD_DEFAULTS[head.kind.adapterhub]:
+        pooled = {"use_pooler": True, "bias": True}
+        head_config.update(pooled, dropout_prob=task_type.HEAD_DROPOUT)
+    prefix = "heads.%s.1." % name
+    head_weights = {prefix + "weight": head.weights, prefix + "bias": head.bias}
     about, head_about = dict(about, config=config), dict(about, config=head_config)
     return {
-        CONFIG_NAME: hf_files.format_json(about).encode(),
+        adapter_files.CONFIG_NAME: hf_files.format_json(about).encode(),
         _WEIGHTS_NAMES[0]: safetensors.numpy.save(weights),
         HEAD_CONFIG_NAME: hf_files.format_json(head_about).encode(),
         _HEAD_WEIGHTS_NAMES[0]: safetensors.numpy.save(head_weights),
     }
+
+
+_USE = """\
+    from adapters import BertAdapterModel
+
+    model = BertAdapterModel.from_pretrained("BASE")
+    name = model.load_adapter("THIS_FOLDER", use_safetensors=True)
+    model.set_active_adapters(name)
+"""
+
+
+def describe_use(package):
+    """Python code that loads the files, for people."""
+    return _USE
+
+
+def _format_bottlenecks(package, name):
+    """The config of an adapter, and its tensors without "bert.": two dicts."""
+    method = package.method
+    every = range(package.bert_config.num_hidden_layers)
+    layers = method.layers or every
+    config = {
+        **adapterhub_config.placement_config(method.placement),
+        "reduction_factor": _reduction_factor(
+            package.bert_config.hidden_size, method.size
+        ),
+        "non_linearity": _ACTIVATION_NAMES[method.activation],
+        "leave_out": [layer for layer in every if layer not in layers],
+        **{name: value for name, (value, _) in adapterhub_config.REQUIRED.items()},
+    }
+    placement, weights = adapters.PLACEMENTS[method.placement], {}
+    for scope, prefix in adapterhub_config.adapter_places(
+        layers, name, placement.sublayers
+    ):
+        for variable, tensor in adapterhub_config.TENSORS.items():
+            value = package.weights[
+                "bert/%s/%s/%s" % (scope, placement.scope, variable)
+            ]
+            value = value.T if "weights" in variable else value[0]
+            weights[prefix + tensor] = np.ascontiguousarray(value)
+    return config, weights
+
+
+def _format_lora(package, name):
+    weights = {}
+    for scope, update in lora_matrices.export_updates(package).items():
+        weights.update(zip(adapterhub_config.lora_tensors(scope, name), update))
+    return adapterhub_config.lora_config(package.method), weights
 
 
 def adapter_name(package):

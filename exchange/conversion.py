@@ -9,7 +9,7 @@ from absl import logging
 
 import command_line
 from errors import UserError, printable
-from exchange import hf_files, hf_tokenizer, hugging_face, packages
+from exchange import heads, hf_files, hf_tokenizer, hugging_face, packages
 from system import files
 from weights import adapter_package, checkpoints
 
@@ -21,12 +21,15 @@ RECORD_NAME = "conversion.json"
 _FORMAT = 1
 
 
-def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
+def convert(
+    input_dir, output_dir, init_missing_pooler=False, seed=12345, keep_head=False
+):
     """Converts an encoder in Hugging Face's layout to a checkpoint.
 
     `output_dir` may exist if it is empty or holds this conversion; in the second case
     False is returned, otherwise True. With `init_missing_pooler` an encoder without a
-    pooler gets a random one, from a seed of 0 to 2**32 - 1.
+    pooler gets a random one, from a seed of 0 to 2**32 - 1. With `keep_head` the
+    checkpoint has the head of the model's task too, see `heads`.
 
     Raises:
       UserError: the input is damaged or not a BERT of this project, or `output_dir`
@@ -39,14 +42,14 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
     vocabulary = hf_tokenizer.read(input_dir, stated, config_path)
     weight_files = hf_files.find_weights(input_dir)
     matches, missing = hugging_face.match_tensors(
-        hf_files.list_tensors(input_dir, weight_files), config
+        hf_files.list_tensors(input_dir, weight_files), config, keep_head
     )
     if missing and not init_missing_pooler:
         raise UserError(
             "The encoder in `input_dir`=%s has no pooler (%s), and BERT's classifier "
             "reads its output. Give an encoder with a pooler, or `init_missing_pooler` "
-            "for a random one, which adapter tuning does not train."
-            % (input_dir, ", ".join(sorted(missing)))
+            "for a random one, which adapter tuning does not train, and question "
+            "answering does not read." % (input_dir, ", ".join(sorted(missing)))
         )
 
     vocabulary_file = os.path.basename(vocabulary.path)
@@ -55,6 +58,7 @@ def convert(input_dir, output_dir, init_missing_pooler=False, seed=12345):
         "format": _FORMAT,
         "inputs": _digest_files(input_dir, inputs),
         "random_pooler_seed": seed if missing else None,
+        **({"keep_head": True} if keep_head else {}),
     }
     if _already_converted(output_dir, record):
         text = "%s holds this conversion already: nothing is converted."
@@ -107,11 +111,13 @@ def _already_converted(output_dir, record):
     )
 
 
-def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
+def write_model(base, output_dir, adapters=None, do_lower_case=None, keep_head=False):
     """Converts a base model, a `base_model.BaseFiles`, to Hugging Face's layout.
 
-    The layer norms of the package `adapters`, if it is given, replace those of the base
-    model. If `do_lower_case` is None, it is that of the package, or True.
+    The package `adapters`, if it is given, is merged into the base model; of one that
+    cannot be merged, the layer norms are. If `do_lower_case` is None, it is that of the
+    package, or True. With `keep_head` the head of the package or the checkpoint is
+    written too.
 
     Raises:
       UserError: the input is damaged or does not fit, or `output_dir` exists or cannot
@@ -128,19 +134,45 @@ def write_encoder(base, output_dir, adapters=None, do_lower_case=None):
             )
         do_lower_case = case
     found, values = packages.read_base_model(base, do_lower_case)
+    head = None
     if package:
-        packages.merge_layer_norms(values, found, package)
+        is_merged = packages.merge_package(values, found, package)
+        if keep_head:
+            head = _package_head(package, is_merged)
+    elif keep_head:
+        head = packages.read_checkpoint_head(found)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
         shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
         hugging_face.write(
-            folder, found.bert_config.to_dict(), values, do_lower_case is not False
+            folder,
+            found.bert_config.to_dict(),
+            values,
+            do_lower_case is not False,
+            head,
         )
     _log_written(output_dir, values)
 
 
+def _package_head(package, is_merged):
+    """The `heads.Head` of a package; a `UserError` if it would compute otherwise."""
+    problem = ""
+    if not is_merged:
+        problem = "its adapters are not merged; use `to`=%s" % "|".join(
+            packages.FORMATS
+        )
+    elif package.task_type.library_head is None:
+        problem = "its task type is %s" % package.task_type.name
+    if problem:
+        raise UserError(
+            "`adapters`=%s: its head cannot be written with `keep_head`, since %s"
+            % (package.path, problem)
+        )
+    return heads.export_head(package)
+
+
 def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
-    """Converts an adapter of AdapterHub's library to a package.
+    """Converts an adapter of another library to a package.
 
     See `packages.import_adapter`; `output_dir` must be new or empty.
     """
@@ -153,20 +185,26 @@ def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
         logging.info("%s", note)
     count = package.config["parameters"]
     logging.info(
-        "Wrote %s: task %s, adapters of size %d, %s, %d parameters."
-        % (output_dir, package.task, package.adapter_size, package.activation, count)
+        "Wrote %s: task %s, %s (train_policy %s), %d parameters."
+        % (
+            output_dir,
+            package.task,
+            package.method.description,
+            package.method.text,
+            count,
+        )
     )
 
 
-def export_adapter(adapters, output_dir):
-    """Converts the package in a folder to AdapterHub's format.
+def export_adapter(adapters, output_dir, to):
+    """Converts the package in a folder to a format, one of `packages.FORMATS`.
 
     Raises:
       UserError: the package is damaged or not supported, or `output_dir` exists or
         cannot be written.
     """
     output_dir = _new_folder(output_dir)
-    contents = packages.format_adapter(adapter_package.read(adapters))
+    contents = packages.format_adapter(adapter_package.read(adapters), to)
     need = sum(map(len, contents.values()))
     with files.atomic_folder(output_dir, need) as folder:
         for name, content in contents.items():

@@ -14,7 +14,7 @@ from absl import logging
 
 import modeling
 from errors import UserError, printable
-from exchange import hf_files, hf_tokenizer
+from exchange import heads, hf_files, hf_tokenizer
 from model import initializers
 from system import files, schema
 
@@ -128,29 +128,34 @@ def read_config(path):
     return config, source
 
 
+def module_name(scope):
+    """A variable scope's name there: "encoder.layer.0.output.dense"."""
+    name = scope.removeprefix("bert/")
+    return name.replace("layer_", "layer.").replace("/", ".")
+
+
 def expected_sources(config):
     """The variables of the BERT of a `bert_config.json`: dict name -> `Source`."""
     bert_config = modeling.BertConfig.from_dict(config)
     sources = {}
     variables = modeling.encoder_variables(bert_config, lambda index: ())
     for name, info in variables.items():
-        scope, _, kind = name[len("bert/") :].rpartition("/")
-        scope = scope.replace("layer_", "layer.").replace("/", ".")
+        scope, _, kind = name.rpartition("/")
         suffixes = _SUFFIXES.get(kind, (kind + ".weight",))  # Embeddings.
         is_kernel = kind == "kernel"
         sources[name] = Source(
-            tuple("%s.%s" % (scope, suffix) for suffix in suffixes),
+            tuple("%s.%s" % (module_name(scope), suffix) for suffix in suffixes),
             tuple(reversed(info.shape) if is_kernel else info.shape),
             is_kernel,
         )
     return sources
 
 
-def match_tensors(tensors, config):
+def match_tensors(tensors, config, keep_head=False):
     """Matches `hf_files.StoredTensor`s with the variables of a `bert_config.json`.
 
     Names may have a prefix, such as "bert." or "0.auto_model.". Other tensors than the
-    encoder's, such as heads, are left out.
+    encoder's are left out, but with `keep_head` the head of a task.
 
     Returns:
       (matches, missing): a dict variable name -> (`StoredTensor`, `Source`), and a
@@ -169,7 +174,8 @@ def match_tensors(tensors, config):
         )
     sources = expected_sources(config)
     left, others = _split_encoder(tensors)
-    matches, missing = {}, {}
+    matches = _match_head(others, config["hidden_size"]) if keep_head else {}
+    missing = {}
     problems = _find_duplicates(others, sources)
     for variable, source in sources.items():
         found = next((name for name in source.names if name in left), None)
@@ -194,16 +200,44 @@ def match_tensors(tensors, config):
             "Give the config.json that belongs to the weights. %s"
             % hf_files.enumerate_problems(problems)
         )
-    if others:
+    left_out = [name for name in others if others[name] not in dict(matches.values())]
+    if left_out:
         logging.info(
             "Tensors that are not part of the encoder are left out: %s",
-            hf_files.enumerate_problems(list(map(printable, others))),
+            hf_files.enumerate_problems(list(map(printable, left_out))),
         )
     return matches, missing
 
 
+def _match_head(others, hidden_size):
+    """The head's part of `match_tensors`, from the tensors beside the encoder."""
+    names = {name.rpartition(".")[0] for name in others}
+    kinds = [kind for kind in heads.library_heads() if kind.layer in names]
+    if len(kinds) != 1:
+        raise UserError(
+            "The weights in `input_dir` hold %d heads of %s, `keep_head` needs one: "
+            "leave it out, or give another folder."
+            % (len(kinds), ", ".join(k.model_class for k in heads.library_heads()))
+        )
+    matches = {}
+    stored = [others.get("%s.%s" % (kinds[0].layer, end)) for end in ("weight", "bias")]
+    count = stored[1].shape[0] if stored[1] and stored[1].shape else 0
+    shapes = ((count, hidden_size), (count,))
+    for variable, tensor, shape in zip(
+        heads.variable_names(kinds[0], hidden_size), stored, shapes
+    ):
+        if tensor is None or tensor.shape != shape:
+            raise UserError(
+                "The head %s in `input_dir` must have a weight of shape [labels, %d] "
+                "and a bias of [labels]: leave `keep_head` out, or fetch the model "
+                "again." % (kinds[0].layer, hidden_size)
+            )
+        matches[variable] = (tensor, Source((tensor.name,), shape, False))
+    return matches
+
+
 def _split_encoder(tensors):
-    """Returns the encoder's tensors by name without prefix, and the others' names."""
+    """Returns two dicts: the encoder's tensors, without prefix, and the others."""
     names = [tensor.name for tensor in tensors]
     landmarks = [name for name in names if ("." + name).endswith("." + _LANDMARK)]
     if len(landmarks) != 1:
@@ -213,14 +247,14 @@ def _split_encoder(tensors):
             % (_LANDMARK, len(landmarks), printable(", ".join(landmarks or names[:3])))
         )
     prefix = landmarks[0][: -len(_LANDMARK)]
-    encoder, others = {}, []
+    encoder, others = {}, {}
     for tensor in tensors:
         name = tensor.name[len(prefix) :]
         # Without a prefix, a head's tensors have names that no part of the encoder has.
         if tensor.name.startswith(prefix) and (prefix or name.startswith(_PARTS)):
             encoder[name] = tensor
         else:
-            others.append(tensor.name)
+            others[tensor.name] = tensor
     encoder.pop(_POSITIONS, None)
     return encoder, others
 
@@ -262,11 +296,15 @@ def random_pooler(config, missing, seed):
     }
 
 
-def write(folder, bert_config, values, do_lower_case):
-    """Writes an encoder without its vocabulary into an empty folder; reads it back.
+def write(folder, bert_config, values, do_lower_case, head=None):
+    """Writes a model without its vocabulary into an empty folder; reads it back.
 
-    `bert_config` is the content of a `bert_config.json`; `values` maps the names of all
-    of `expected_sources` to float32 arrays.
+    Args:
+      folder: its path.
+      bert_config: the content of a `bert_config.json`.
+      values: dict from the names of all of `expected_sources` to float32 arrays.
+      do_lower_case: of the tokenizer.
+      head: a `heads.Head`; None: an encoder is written.
 
     Raises:
       UserError: a value is not finite, or the files do not hold what was written.
@@ -276,7 +314,7 @@ def write(folder, bert_config, values, do_lower_case):
     config["hidden_act"] = activation
     written = dict(
         config,
-        architectures=["BertModel"],
+        architectures=[head.kind.model_class if head else "BertModel"],
         # Its "gelu" is the exact one.
         hidden_act="gelu_new" if activation == "gelu" else activation,
         layer_norm_eps=modeling.LAYER_NORM_EPSILON,
@@ -285,6 +323,10 @@ def write(folder, bert_config, values, do_lower_case):
         position_embedding_type="absolute",
         torch_dtype="float32",
     )
+    if head:
+        labels = head.labels or ["LABEL_%d" % i for i in range(len(head.bias))]
+        written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        written["label2id"] = {label: i for i, label in enumerate(labels)}
     tokenizer = {
         "do_lower_case": do_lower_case,
         "model_max_length": config["max_position_embeddings"],
@@ -294,21 +336,31 @@ def write(folder, bert_config, values, do_lower_case):
     tokenizer_path = os.path.join(folder, hf_tokenizer.CONFIG_NAME)
     files.write_whole(config_path, hf_files.format_json(written))
     files.write_whole(tokenizer_path, hf_files.format_json(tokenizer))
-    sources = expected_sources(config)
+    sources, values = expected_sources(config), dict(values)
+    prefix = "bert." if head else ""
     tensors = {
-        source.names[0]: source.transpose(values[name])
+        prefix + source.names[0]: source.transpose(values[name])
         for name, source in sources.items()
     }
+    if head:
+        own = head.weights, head.bias
+        names = heads.variable_names(head.kind, config["hidden_size"])
+        values.update(zip(names, own))
+        tensors.update(
+            zip(("%s.%s" % (head.kind.layer, end) for end in ("weight", "bias")), own)
+        )
     # transformers refuses files without a framework.
     safetensors.numpy.save_file(
         tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}
     )
     del tensors
     stored_config, _ = read_config(config_path)
-    matches, _ = match_tensors(hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config)
+    matches, _ = match_tensors(
+        hf_files.list_tensors(folder, [_WEIGHTS_NAME]), config, head is not None
+    )
     if (
         stored_config != config
-        or matches.keys() != sources.keys()
+        or matches.keys() != values.keys()
         or any(not np.array_equal(v, values[name]) for name, v in read_values(matches))
     ):
         raise UserError(

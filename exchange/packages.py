@@ -1,20 +1,29 @@
 """Base models and adapter packages from and to the formats of other libraries."""
 
-import numpy as np
+import os
 
-import glue_data
 import tokenization
 from errors import UserError, printable
-from exchange import adapterhub_format, hf_tokenizer, hugging_face
+from exchange import (
+    adapter_files,
+    adapterhub_format,
+    heads,
+    hf_files,
+    hf_tokenizer,
+    hugging_face,
+    peft_format,
+)
 from inputs import features
-from model import initializers, layer_ranges
-from tasks import task_type
-from tasks.classification import Classification
-from tasks.regression import Regression
-from tuning import adapters
-from weights import adapter_package, base_model, model_variables, package_conversion
+from weights import (
+    adapter_package,
+    base_model,
+    model_variables,
+    package_checks,
+    package_conversion,
+)
 
 README_NAME = "README.md"
+FORMATS = {"adapterhub": adapterhub_format, "peft": peft_format}
 
 
 def read_base_model(base, do_lower_case):
@@ -51,33 +60,108 @@ def read_base_model(base, do_lower_case):
     return found, dict(found.checkpoint.iterate_values(names))
 
 
-def merge_layer_norms(values, found, package):
-    """Replaces the layer norms in `values`, those of a `BaseModel`, by a package's.
+def read_checkpoint_head(found):
+    """The `heads.Head` in the checkpoint of a `BaseModel`.
+
+    A `UserError` is raised if there is none, or several.
+    """
+    checkpoint, H = found.checkpoint, found.bert_config.hidden_size
+    kinds = {kind: heads.variable_names(kind, H) for kind in heads.library_heads()}
+    stored = [kind for kind in kinds if set(kinds[kind]) <= checkpoint.shapes.keys()]
+    if len(stored) != 1:
+        raise UserError(
+            "checkpoint %s has %d heads, `keep_head` needs one: leave it out, or give "
+            "the checkpoint of a task, `init_checkpoint`"
+            % (checkpoint.path, len(stored))
+        )
+    names = kinds[stored[0]]
+    checkpoint.check_values("give another checkpoint, `init_checkpoint`", names)
+    weights, bias = (value for _, value in checkpoint.iterate_values(names))
+    if weights.shape != (bias.size, H):
+        raise UserError(
+            "checkpoint %s has %s of shape %s, expected [%d, %d]: give another one, "
+            "`init_checkpoint`"
+            % (checkpoint.path, names[0], list(weights.shape), bias.size, H)
+        )
+    return heads.Head(stored[0], weights, bias)
+
+
+def merge_package(values, found, package):
+    """Merges a package into `values`, those of a `BaseModel`.
+
+    Returns whether the result computes the same as base model and package. If not,
+    because the package holds adapters, only the layer norms are those of the package.
 
     Raises:
-      UserError: the package does not fit the base model, or holds other weights of it
-        than layer norms.
+      UserError: the package does not fit the base model.
     """
-    if package.encoder_weights:
-        raise UserError(
-            "`adapters`=%s holds weights of the encoder itself, such as %s, and only "
-            "layer norms can be merged; leave it out, or make one checkpoint of base "
-            "model and package with manage_adapters.py merge, `init_checkpoint`"
-            % (package.path, package.encoder_weights[0])
-        )
     adapter_package.check_fit(package, found.identity)
     for mismatch in package_conversion.find_base_mismatches(package, found.checkpoint):
         raise UserError("`adapters`=%s does not fit: %s" % (package.path, mismatch))
-    values.update((n, v) for n, v in package.weights.items() if "/LayerNorm/" in n)
+    merged = {}
+    if not package.method.merge_problem:
+        merged = package.method.merge(values, package.weights)
+    head = package.task_type.head_shapes(package.bert_config.hidden_size)
+    is_merged = merged.keys() - head == values.keys()
+    if package.encoder_weights and not is_merged:
+        raise UserError(
+            "`adapters`=%s holds weights of the encoder itself, such as %s, beside "
+            "adapters, and only layer norms can be merged; leave it out"
+            % (package.path, package.encoder_weights[0])
+        )
+    source = merged if is_merged else package.weights
+    values.update(
+        (name, value)
+        for name, value in source.items()
+        if name in values and (is_merged or "/LayerNorm/" in name)
+    )
+    return is_merged
+
+
+def _find_format(folder):
+    """The module of `FORMATS` that reads a folder.
+
+    A `UserError` says what the folder is, if that is known, and what reads it.
+    """
+    path = os.path.join(folder, adapter_files.CONFIG_NAME)
+    if os.path.exists(path):
+        stated = hf_files.read_json(path)
+        for library in FORMATS.values():
+            if library.recognizes(stated):
+                return library
+        if stated.get("format") == package_checks.FORMAT:
+            raise UserError("`input_dir`=%s is an adapter package already." % folder)
+        reason = "its %s is of neither library" % adapter_files.CONFIG_NAME
+    elif os.path.exists(os.path.join(folder, hugging_face.CONFIG_NAME)):
+        raise UserError(
+            "`input_dir`=%s holds a whole model (%s) and no adapter (%s): convert it "
+            "with `to`=checkpoint" % (folder, hugging_face.CONFIG_NAME, path)
+        )
+    else:
+        reason = "it has no %s" % adapter_files.CONFIG_NAME
+    inner = [
+        name
+        for name in sorted(os.listdir(folder))
+        if os.path.exists(os.path.join(folder, name, adapter_files.CONFIG_NAME))
+    ]
+    if inner:
+        reason += ", but its folder %s has one" % printable(inner[0])
+    elif any(name.endswith(".index") for name in os.listdir(folder)):
+        reason += (
+            ", but checkpoints, of which manage_adapters.py export makes a package"
+        )
+    raise UserError(
+        "`input_dir`=%s is not an adapter of AdapterHub or peft: %s. Give the folder "
+        "that save_adapter or save_pretrained wrote." % (folder, reason)
+    )
 
 
 def import_adapter(folder, base, options, output, new_head_seed=None):
-    """Writes the package of an adapter that AdapterHub's library has saved.
+    """Writes the package of an adapter that another library has saved.
 
     Args:
       folder, output: of the adapter, and of the package, which is made.
-      base: `base_model.BaseFiles` of the model that it was trained on, whose layer
-        norms become the package's.
+      base: `base_model.BaseFiles` of the model that it was trained on.
       options: `package_conversion.PackageOptions`.
       new_head_seed: seed of a new head; None: the adapter's head is imported.
 
@@ -89,39 +173,29 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
       UserError: the folder is damaged, is not supported, or does not fit the base model
         or the options.
     """
+    library = _find_format(folder)
     found, values = read_base_model(base, options.do_lower_case)
     bert_config = found.bert_config
     features.check_seq_length(
         options.max_seq_length, bert_config.max_position_embeddings
     )
-    adapter = adapterhub_format.read(folder, bert_config)
+    adapter = library.read(folder, bert_config)
     do_lower_case = options.do_lower_case is not False
-    origin = "adapter %s of AdapterHub (%s)" % (adapter.name, adapter.version)
+    origin, notes = adapter.title, list(adapter.changes)
     if adapter.model_name:
         origin += ", trained on %s" % adapter.model_name
         hf_tokenizer.warn_of_case(adapter.model_name, do_lower_case)
-    if new_head_seed is None:
-        task, head = _import_head(folder, bert_config, options)
-    else:
-        kind = _find_task_type(options)
-        task = _describe_task(options, kind)
-        head = _new_head(bert_config, kind, new_head_seed)
-    config = adapter_package.make_config(
-        task,
-        bert_config,
-        found.identity["vocabulary"],
-        do_lower_case,
-        options.max_seq_length,
-        adapters.Adapters(adapter.size, None, activation=adapter.activation),
-        origin=printable(origin),
-    )
-    notes = ["The layer norms are those of `init_checkpoint`.", *adapter.changes]
-    if adapter.model_name:
         notes.append(
             "The adapter was trained on %s: make sure that `init_checkpoint` is that "
             "encoder." % printable(adapter.model_name)
         )
-    if new_head_seed is not None:
+    if new_head_seed is None:
+        head = library.read_head(folder, bert_config.hidden_size)
+        task, variables = heads.import_head(head, folder, options)
+    else:
+        task, variables = heads.new_head(
+            bert_config.hidden_size, options, new_head_seed
+        )
         notes.append("The head is new and random: train it before use.")
     if bert_config.hidden_act == "gelu":
         notes.append(
@@ -129,196 +203,98 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
             "bert-base-uncased and most models of the hub compute the exact one, which "
             "differs by less than 5e-4 per value."
         )
-    weights = {
-        **{name: v for name, v in values.items() if "/LayerNorm/" in name},
-        **adapter.weights,
-        **head,
-    }
+    config = adapter_package.make_config(
+        task,
+        bert_config,
+        found.identity["vocabulary"],
+        do_lower_case,
+        options.max_seq_length,
+        adapter.method,
+        origin=printable(origin),
+    )
+    trained = model_variables.model_variables(bert_config, adapter.method)
+    norms = {name: values[name] for name in trained.trained() if name in values}
+    if norms:
+        notes.append("The layer norms are those of `init_checkpoint`.")
     adapter_package.write(
         output,
         config,
-        weights,
-        found.checkpoint.base_fingerprint(model_variables.frozen_shapes(bert_config)),
+        {**norms, **adapter.weights, **variables},
+        found.checkpoint.base_fingerprint(trained.frozen()),
         0,
     )
     return adapter_package.read(output), notes
 
 
-def _find_task_type(options, has_number_head=False):
-    """The `task_type.TaskType`; its labels are in the task's order."""
-    task = options.task
-    if task is not None:
-        labels = list(task.type.labels)
-        if options.labels is not None and sorted(options.labels) != sorted(labels):
-            raise UserError(
-                "`labels`=%s are not the labels of `task_name`=%s: give %s in the "
-                "order of the head's outputs"
-                % (",".join(options.labels), task.name, ", ".join(labels) or "none")
-            )
-        return task.type
-    labels = options.labels or []
-    if labels and has_number_head:
-        raise UserError(
-            "`labels`=%s: the head has one output, a number without labels; leave "
-            "it out" % ",".join(labels)
-        )
-    if not labels and not has_number_head:
-        raise UserError(
-            "`task_name`=%s is not a task of GLUE (%s): give its labels in the order "
-            "of the head's outputs, `labels`=A,B, or a task file, `task_config`"
-            % (options.name, ", ".join(sorted(glue_data.GLUE_TASKS)))
-        )
-    if len(set(labels)) != len(labels) or not all(labels):
-        raise UserError(
-            "`labels`=%s: labels must be distinct and not empty" % ",".join(labels)
-        )
-    return Regression() if has_number_head else Classification(tuple(labels))
-
-
-def _describe_task(options, kind):
-    """The package's entry "task"."""
-    if options.task is not None:
-        return adapter_package.describe_task(options.task, options.task.model_of)
-    return {
-        "name": options.name,
-        **kind.package_entries(),
-        "metrics": list(kind.default_metrics),
-        "text_columns": None,
-    }
-
-
-def _import_head(folder, bert_config, options):
-    """The package's entry "task", and the head's variables in its label order."""
-    head = adapterhub_format.read_head(folder, bert_config.hidden_size)
-    if head is None:
-        raise UserError(
-            "`input_dir`=%s has no head (no %s): save it with with_head=True, or give "
-            "`new_head` for a new, untrained one"
-            % (folder, adapterhub_format.HEAD_CONFIG_NAME)
-        )
-    count = len(head.bias)
-    if head.labels is not None and count > 1:
-        task_labels = options.task.type.labels if options.task else head.labels
-        if options.labels is None:
-            if sorted(task_labels) == sorted(head.labels):
-                options = options._replace(labels=head.labels)
-        elif options.labels != head.labels and (
-            sorted(options.labels) == sorted(head.labels)
-        ):
-            raise UserError(
-                "`labels`=%s: the head in `input_dir`=%s has its outputs in the order "
-                "%s; leave it out"
-                % (",".join(options.labels), folder, printable(",".join(head.labels)))
-            )
-    kind = _find_task_type(options, has_number_head=count == 1)
-    entries = _describe_task(options, kind)
-    if count != kind.num_outputs:
-        raise UserError(
-            "the head in `input_dir`=%s has %d outputs, task %s needs %d: give the "
-            "task and labels that it was trained on, `task_name` and `labels`"
-            % (folder, count, entries["name"], kind.num_outputs)
-        )
-    order = list(range(count))
-    if kind.labels:
-        if options.labels is None:
-            found = printable(", ".join(head.labels or ["unnamed"]))
-            raise UserError(
-                "the labels of the head in `input_dir`=%s are %s: give those of the "
-                "task in the order of its outputs, such as `labels`=%s"
-                % (folder, found, ",".join(kind.labels))
-            )
-        order = [options.labels.index(label) for label in kind.labels]
-    return entries, {
-        "output_weights": head.weights[order],
-        "output_bias": head.bias[order],
-    }
-
-
-def _new_head(bert_config, kind, seed):
-    shape = [kind.num_outputs, bert_config.hidden_size]
-    return {
-        "output_weights": initializers.truncated_normal(
-            np.random.RandomState(seed), shape, task_type.HEAD_INITIALIZER_RANGE
-        ),
-        "output_bias": np.zeros(shape[:1], np.float32),
-    }
-
-
 _README = """# %(name)s
 
-An adapter of Houlsby et al. in the format of AdapterHub's library `adapters`,
-written by Adapter-BERT %(version)s from the package with SHA-256
+%(description)s, in the format of %(library)s, written by
+Adapter-BERT %(version)s from the package with SHA-256
 %(sha256)s.
 
-It holds the adapters (size %(size)d, %(activation)s, after both sublayers of layers
-%(layers)s) and the head (%(outputs)s).
+The head: %(outputs)s.
 
 The format has no place for the following:
 
-- **The layer norms.** They were trained with the adapters, and the scores depend on
-  them. Convert the base model with the layer norms of the package, and load the adapter
-  into the result:
-
-      python convert_checkpoint.py --to=huggingface --adapters=PACKAGE \\
-        --init_checkpoint=.../bert_model.ckpt --vocab_file=.../vocab.txt \\
-        --bert_config_file=.../bert_config.json --output_dir=BASE
-
-- The pooler, which the head reads. It is part of the base model.
+%(norms)s- The pooler, if the head reads it. It is part of the base model.
 - Other entries of the package: scores on the dev set, metrics (%(metrics)s), training
   settings, case (%(case)s), max_seq_length (%(length)d), SHA-256 of the vocabulary and
   of the base model, which the library does not check:
   %(base)s.
 
-Loading it:
+Loading it; BASE is the base model, converted to Hugging Face's layout:
 
-    from adapters import BertAdapterModel
+    python convert_checkpoint.py --to=huggingface %(option)s\\
+      --init_checkpoint=.../bert_model.ckpt --vocab_file=.../vocab.txt \\
+      --bert_config_file=.../bert_config.json --output_dir=BASE
 
-    model = BertAdapterModel.from_pretrained("BASE")
-    name = model.load_adapter("THIS_FOLDER", use_safetensors=True)
-    model.set_active_adapters(name)
+%(use)s"""
+_NORMS = """\
+- **The layer norms.** They were trained with the adapters, and the scores depend on
+  them. Convert the base model with the layer norms of the package, --adapters below.
 """
 
 
-def format_adapter(package):
-    """Converts an `AdapterPackage` to AdapterHub's format.
+def format_adapter(package, to):
+    """Converts an `AdapterPackage` to a format, one of `FORMATS`.
 
     Returns:
       Dict from file name to bytes; `README_NAME` lists what the format lacks.
 
     Raises:
-      UserError: it has no adapters, holds more than adapters, layer norms and head, or
-        its head is of another task type than those that `import_adapter` reads.
+      UserError: the format has no place for what it holds.
     """
-    problem, method = "", package.method
+    library = FORMATS[to]
     if package.encoder_weights:
         problem = "weights of the encoder itself, such as " + package.encoder_weights[0]
-    elif not package.adapter_size:
-        problem = "no adapters but %s (`train_policy`=%s)"
-        problem %= (method.description, method.text)
-    elif placement := package.config["adapter"].get("placement"):
-        problem = "adapters of `adapter_placement`=%s" % placement
-    elif not isinstance(package.task_type, (Classification, Regression)):
+    elif package.task_type.library_head is None:
         problem = "a head of the task type %s" % package.task_type.name
+    else:
+        problem = library.find_problem(package)
     if problem:
         raise UserError(
-            "`adapters`=%s holds %s, for which AdapterHub's format has no place; use "
-            "the package itself" % (package.path, problem)
+            "`adapters`=%s holds %s, for which the format of %s has no place; use the "
+            "package itself" % (package.path, problem, library.NAME)
         )
     config = package.config
-    files = adapterhub_format.format_files(package)
+    method = package.method
+    norms = any("/LayerNorm/" in name for name in package.weights)
     readme = _README % {
-        "name": adapterhub_format.adapter_name(package),
+        "name": printable(package.task),
+        "description": "%s (train_policy %s)" % (method.description, method.text),
+        "library": library.NAME,
         "version": adapter_package.VERSION,
         "sha256": config["sha256"],
-        "size": package.adapter_size,
-        "activation": package.activation,
-        "layers": layer_ranges.format_layers(config["adapter"]["layers"]),
         "outputs": "labels in this order: %s" % ", ".join(package.labels)
         if package.labels
-        else "one number",
+        else "%d outputs without labels" % package.task_type.num_outputs,
+        "norms": _NORMS if norms else "",
         "metrics": ", ".join(config["task"]["metrics"]),
         "case": "lower-cased" if config["do_lower_case"] else "cased",
         "length": config["max_seq_length"],
         "base": config["base"]["sha256"],
+        "option": "--adapters=PACKAGE " if norms else "",
+        "use": library.describe_use(package),
     }
+    files = library.format_files(package)
     return {**files, README_NAME: readme.encode("utf-8")}

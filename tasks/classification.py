@@ -24,6 +24,7 @@ class Classification(task_type.TaskType):
     metrics = metrics.CLASSIFICATION
     default_metrics = ("accuracy", "macro_f1")
     label_feature = tf.FixedLenFeature([], tf.int64)
+    library_head = task_type.SEQUENCE_CLASSIFICATION
 
     @classmethod
     def numbered(cls, count):
@@ -41,6 +42,10 @@ class Classification(task_type.TaskType):
     @classmethod
     def from_entries(cls, entries):
         return cls(tuple(entries.get("labels") or ()))
+
+    @classmethod
+    def takes_outputs(cls, count):
+        return count >= 2
 
     def task_file_entries(self):
         return {"labels": list(self.labels), "regression": False}

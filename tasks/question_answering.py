@@ -51,6 +51,9 @@ class QuestionAnswering(task_type.TaskType):
     text_columns = ("question", "context")
     has_dev_loss = False  # Dev sets have several answers to a question.
     num_outputs = 2
+    library_head = task_type.LibraryHead(
+        "BertForQuestionAnswering", "qa_outputs", "question_answering", "QUESTION_ANS"
+    )
 
     @property
     def default_metrics(self):

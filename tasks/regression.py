@@ -30,6 +30,7 @@ class Regression(task_type.TaskType):
     default_metrics = ("spearman", "pearson")
     label_feature = tf.FixedLenFeature([], tf.float32)
     num_outputs = 1
+    library_head = task_type.SEQUENCE_CLASSIFICATION
 
     def task_file_entries(self):
         return {"regression": True}

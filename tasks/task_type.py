@@ -9,7 +9,7 @@ N examples.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -50,6 +50,20 @@ def apply_head(x, weights, bias):
     return modeling.add_bias(tf.matmul(x, weights, transpose_b=True), bias)
 
 
+class LibraryHead(NamedTuple):
+    """The names of a head of one linear layer in other libraries."""
+
+    model_class: str  # of transformers
+    layer: str  # in that model
+    adapterhub: str  # "head_type" of AdapterHub
+    peft: str  # "task_type" of peft
+
+
+SEQUENCE_CLASSIFICATION = LibraryHead(
+    "BertForSequenceClassification", "classifier", "classification", "SEQ_CLS"
+)
+
+
 class TaskType:
     """The answers of one task type; an object is immutable, and equal by its values.
 
@@ -71,6 +85,7 @@ class TaskType:
     labels: tuple[str, ...] = ()  # all texts of labels, by id; (): not a closed list
     needs_labels = False  # whether they are still to be found in the training set
     num_outputs: int  # L
+    library_head: LibraryHead | None = None  # with the same logits; None: there is none
 
     # --- entries of files ---
 
@@ -95,6 +110,11 @@ class TaskType:
     def package_entries(self):
         """The entries of a package from which `from_entries` reads the type."""
         return {"type": self.name, "labels": list(self.labels), "is_regression": False}
+
+    @classmethod
+    def takes_outputs(cls, count):
+        """Whether a `library_head` of `count` outputs is of this type."""
+        return count == cls.num_outputs
 
     def find_metrics_problem(self, names):
         """Which metrics are allowed, if some of the names are not; else ""."""

@@ -203,23 +203,28 @@ def numpy_logits(base_weights, config, weights, head_weights, batch):
 
 
 def package_logits(package, checkpoint, batch):
-    """What this project computes: float32 [batch, outputs].
+    """What this project computes: the logits, float32, see `TaskType`.
 
     `package` is an `AdapterPackage`, `checkpoint` the base model's without file
     endings, and `batch` what `hf_layout.random_batch` gives.
     """
     with tf.Graph().as_default(), tf.Session() as session:
         ids, mask, types = (tf.constant(part, tf.int32) for part in batch)
+        task_type = package.task_type
+        labels = {
+            name: tf.zeros([len(batch[0]), *feature.shape], feature.dtype)
+            for name, feature in task_type.feature_spec(batch[0].shape[1]).items()
+        }
         output = classifier.create_model(
             package.bert_config,
             False,
             ids,
             mask,
             types,
-            tf.zeros([len(batch[0])], package.task_type.label_feature.dtype),
-            package.task_type.num_outputs,
+            task_type.read_label_features(labels),
+            task_type.num_outputs,
             use_one_hot_embeddings=False,
-            variant=classifier.Variant(package.task_type, method=package.method),
+            variant=classifier.Variant(task_type, method=package.method),
         )
         variables = {v.op.name: v for v in tf.global_variables()}
         frozen = [name for name in variables if name not in package.weights]

@@ -2,7 +2,9 @@
 
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -52,6 +54,7 @@ class PackageOptions(NamedTuple):
     task: task_data.Task | None = None
     name: str | None = None  # of a task without a `task_data.Task`
     labels: list[str] | None = None  # in the order of the head's outputs
+    entries: Mapping[str, Any] = MappingProxyType({})  # see `TaskType.from_entries`
     do_lower_case: bool | None = None
     max_seq_length: int | None = None
 

@@ -281,7 +281,7 @@ def test_regression(tmp_path, base):
         assert package.config["task"]["metrics"] == ["spearman", "pearson"]
         check_logits(package, base, head, order=[0])
     for given, part in (
-        (LETTERS._replace(labels=["a"]), "a number without labels"),
+        (LETTERS._replace(labels=["a"]), "must be left out"),
         (LETTERS._replace(task=GLUE_TASKS["mrpc"]), "task mrpc needs 2"),
     ):
         refused(tmp_path, base, [part], given)
@@ -380,7 +380,7 @@ def test_head_defaults_of_old_configs_are_refused(tmp_path, base):
 
 def test_no_head(tmp_path, base):
     write_adapter(tmp_path / "in", head_config=None)
-    refused(tmp_path, base, ["no head", "`new_head`", "with_head=True"])
+    refused(tmp_path, base, ["no head", "`new_head`"])
     options = LETTERS._replace(task=GLUE_TASKS["cola"])
     heads = [
         imported(tmp_path, base, options, str(i), seed).weights["output_weights"]
@@ -396,13 +396,13 @@ def test_no_head(tmp_path, base):
 @pytest.mark.parametrize(
     "entry, value",
     [
-        ("is_parallel", True),
+        ("is_parallel", "beside"),
         ("ln_before", True),
         ("use_gating", True),
         ("cross_adapter", True),
         ("residual_before_ln", "post_add"),
         ("inv_adapter", "nice"),
-        ("architecture", "lora"),
+        ("architecture", "prefix_tuning"),
         ("non_linearity", "leakyrelu"),
         ("non_linearity", None),
         ("leave_out", 3),
@@ -422,6 +422,16 @@ def test_entries_of_adapters_that_are_refused(tmp_path, base, entry, value):
 @pytest.mark.parametrize(
     "entries, parts",
     [
+        ({"is_parallel": True}, ["mh_adapter is true", "beside the feed-forward"]),
+        ({"original_ln_before": True}, ["mh_adapter is true", "pfeiffer"]),
+        (
+            {
+                "original_ln_before": True,
+                "mh_adapter": False,
+                "residual_before_ln": False,
+            },
+            ["residual_before_ln is false"],
+        ),
         ({"scaling": 1e39}, ["beyond float32"]),
         ({"leave_out": [0, 1]}, ["no adapter in any layer"]),
         ({"reduction_factor": 2}, ["[4, 12]", "[6, 12]"]),
@@ -475,7 +485,7 @@ def test_weights_that_do_not_fit(tmp_path, base, change, parts):
 @pytest.mark.parametrize(
     "name, content, part",
     [
-        ("adapter_config.json", None, "cannot be read"),
+        ("adapter_config.json", None, "it has no adapter_config.json"),
         ("adapter_config.json", b"{", "JSON"),
         ("adapter.safetensors", None, "no adapter.safetensors or pytorch"),
         ("adapter.safetensors", b"\xff" * 50, "damaged"),
@@ -515,7 +525,9 @@ def test_output_that_is_there(tmp_path, base):
     save_file(random_adapter(9), str(tmp_path / "in" / "adapter.safetensors"))
     refused(tmp_path, base, ["`output_dir`", "nothing is overwritten"])
     with pytest.raises(UserError, match="nothing is overwritten"):
-        conversion.export_adapter(str(tmp_path / "package"), str(tmp_path / "in"))
+        conversion.export_adapter(
+            str(tmp_path / "package"), str(tmp_path / "in"), "adapterhub"
+        )
     assert (tmp_path / "package" / "adapter.safetensors").read_bytes() == before
 
 
@@ -525,7 +537,7 @@ def test_output_that_is_there(tmp_path, base):
 def test_export_and_import_again(tmp_path, base):
     write_adapter(tmp_path / "in")
     first = imported(tmp_path, base)
-    conversion.export_adapter(first.path, str(tmp_path / "out"))
+    conversion.export_adapter(first.path, str(tmp_path / "out"), "adapterhub")
     # Bit for bit what came in, under the name of the task.
     weights = load_file(str(tmp_path / "out" / "adapter.safetensors"))
     there = {
@@ -558,8 +570,8 @@ def test_layer_norms_travel_with_the_base(tmp_path):
     base = base_model.BaseFiles(**flags)
     task = small_packages.FOUR_TASKS[2]
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    conversion.export_adapter(folder, str(tmp_path / "in"))
-    conversion.write_encoder(base, str(tmp_path / "hf"), folder)
+    conversion.export_adapter(folder, str(tmp_path / "in"), "adapterhub")
+    conversion.write_model(base, str(tmp_path / "hf"), folder)
     conversion.convert(str(tmp_path / "hf"), str(tmp_path / "merged"))
     merged = base._replace(init_checkpoint=str(tmp_path / "merged" / "bert_model.ckpt"))
     given = package_conversion.PackageOptions(name=task.name, max_seq_length=16)
@@ -576,10 +588,10 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     upper = adapters.Adapters(4, None, (1,))
     task = small_packages.Task("upper", 4, ("a", "b"), other_method=upper)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    conversion.export_adapter(folder, str(tmp_path / "in"))
+    conversion.export_adapter(folder, str(tmp_path / "in"), "adapterhub")
     config = json.loads((tmp_path / "in" / "adapter_config.json").read_text())["config"]
     assert config["leave_out"] == [0]
-    assert "layers\n1)" in (tmp_path / "in" / "README.md").read_text()
+    assert "adapters in layers 1," in (tmp_path / "in" / "README.md").read_text()
     given = package_conversion.PackageOptions(name=task.name, max_seq_length=16)
     after = imported(tmp_path, base_model.BaseFiles(**flags), given, "again").weights
     before = adapter_package.read(folder).weights
@@ -589,19 +601,28 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     head = small_packages.Task("head", 1, ("a", "b"), other_method=HEAD_ALONE)
     folder = small_packages.write_package(tmp_path / "head", flags, head)
     with pytest.raises(UserError, match=r"holds no adapters but head \(`train_policy`"):
-        conversion.export_adapter(folder, str(tmp_path / "out"))
+        conversion.export_adapter(folder, str(tmp_path / "out"), "adapterhub")
     assert not (tmp_path / "out").exists()
 
 
-def test_layers_of_its_own_are_not_lost_in_a_base(tmp_path):
+def test_layers_of_a_package_become_part_of_a_base(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
-    top = top_k.TopK((1,))
-    task = small_packages.Task("top", 1, ("a", "b"), other_method=top)
+    task = small_packages.Task("top", 1, ("a", "b"), other_method=top_k.TopK((1,)))
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    with pytest.raises(UserError, match=r"manage_adapters\.py merge"):
-        conversion.write_encoder(
-            base_model.BaseFiles(**flags), str(tmp_path / "hf"), folder
-        )
+    conversion.write_model(
+        base_model.BaseFiles(**flags), str(tmp_path / "hf"), folder, keep_head=True
+    )
+    package = adapter_package.read(folder)
+    stored = load_file(str(tmp_path / "hf" / "model.safetensors"))
+    kernel = package.weights["bert/encoder/layer_1/output/dense/kernel"]
+    np.testing.assert_array_equal(
+        stored["bert.encoder.layer.1.output.dense.weight"], kernel.T
+    )
+    np.testing.assert_array_equal(
+        stored["classifier.weight"], package.weights["output_weights"]
+    )
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    assert config["id2label"] == {"0": "a", "1": "b"}
 
 
 @pytest.mark.parametrize(
@@ -621,7 +642,7 @@ def test_name_that_pytorch_can_have(tmp_path):
     flags = small_packages.write_base(tmp_path / "base")
     task = small_packages.Task("a.b/c d-e", 3, ("x", "y"))
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    conversion.export_adapter(folder, str(tmp_path / "out"))
+    conversion.export_adapter(folder, str(tmp_path / "out"), "adapterhub")
     config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
     assert config["name"] == "a_b_c_d-e"
     names = load_file(str(tmp_path / "out" / "adapter.safetensors"))

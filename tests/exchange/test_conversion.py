@@ -463,7 +463,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
 
 def test_round_trip_bit_for_bit(tmp_path):
     base = write_base(tmp_path / "base")
-    conversion.write_encoder(base, str(tmp_path / "out"))
+    conversion.write_model(base, str(tmp_path / "out"))
     assert sorted(os.listdir(tmp_path / "out")) == [
         "config.json",
         "model.safetensors",
@@ -502,7 +502,7 @@ def test_settings_of_written_encoders(tmp_path):
         # Unknown entries of a bert_config.json are not written.
         path.write_text(json.dumps(dict(config, hidden_act=activation, pooler_type=1)))
         output = tmp_path / str(number)
-        conversion.write_encoder(base, str(output), None, lower_case)
+        conversion.write_model(base, str(output), None, lower_case)
         written = json.loads((output / "config.json").read_text())
         assert written["hidden_act"] == written_activation
         assert written.keys() == {*CONFIG, "pad_token_id", "torch_dtype"}
@@ -529,8 +529,8 @@ def packaged(tmp_path):
 
 def test_layer_norms_of_a_package_take_the_place_of_the_bases(tmp_path, packaged):
     base, folder = packaged
-    conversion.write_encoder(base, str(tmp_path / "plain"))
-    conversion.write_encoder(base, str(tmp_path / "merged"), folder)
+    conversion.write_model(base, str(tmp_path / "plain"))
+    conversion.write_model(base, str(tmp_path / "merged"), folder)
     plain, merged = (
         load_file(str(tmp_path / name / "model.safetensors"))
         for name in ("plain", "merged")
@@ -545,13 +545,13 @@ def test_layer_norms_of_a_package_take_the_place_of_the_bases(tmp_path, packaged
     path = tmp_path / "merged" / "tokenizer_config.json"
     assert json.loads(path.read_text())["do_lower_case"] is False
     with pytest.raises(UserError, match="`do_lower_case`=True does not fit"):
-        conversion.write_encoder(base, str(tmp_path / "x"), folder, True)
+        conversion.write_model(base, str(tmp_path / "x"), folder, True)
 
 
 def not_written(folder, base, part, **arguments):
     before = sorted(os.listdir(folder))
     with pytest.raises(UserError) as caught:
-        conversion.write_encoder(base, str(folder / "out"), **arguments)
+        conversion.write_model(base, str(folder / "out"), **arguments)
     assert part in str(caught.value)
     assert sorted(os.listdir(folder)) == before
 

@@ -109,11 +109,14 @@ def test_import_of_one_output(tmp_path, base):
 @pytest.mark.parametrize(
     "settings, entry",
     [
-        (adapters.SeqBnConfig(reduction_factor=3), "original_ln_before is true"),
-        (adapters.ParBnConfig(reduction_factor=3), "is_parallel is true"),
+        (
+            adapters.SeqBnConfig(reduction_factor=3, mh_adapter=True),
+            "mh_adapter is true",
+        ),
         (adapters.CompacterConfig(reduction_factor=3), "phm_layer is true"),
         (adapters.DoubleSeqBnInvConfig(reduction_factor=3), 'inv_adapter is "nice"'),
-        (adapters.LoRAConfig(), 'architecture is "lora"'),
+        (adapters.LoRAConfig(use_dora=True), "use_dora is true"),
+        (adapters.IA3Config(), 'composition_mode is "scale"'),
         (adapters.PrefixTuningConfig(), 'architecture is "prefix_tuning"'),
         (adapters.MAMConfig(), 'architecture is "union"'),
         (adapters.UniPELTConfig(), 'architecture is "union"'),
@@ -145,9 +148,9 @@ def test_export(tmp_path, task):
     flags = small_packages.write_base(tmp_path / "base")
     base = base_model.BaseFiles(**flags)
     folder = small_packages.write_package(tmp_path / "package", flags, task)
-    conversion.write_encoder(base, str(tmp_path / "merged"), folder)
-    conversion.write_encoder(base, str(tmp_path / "plain"))
-    conversion.export_adapter(folder, str(tmp_path / "theirs"))
+    conversion.write_model(base, str(tmp_path / "merged"), folder)
+    conversion.write_model(base, str(tmp_path / "plain"))
+    conversion.export_adapter(folder, str(tmp_path / "theirs"), "adapterhub")
     inputs = small_packages.random_batch(4, 8)
     batch = (inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
     package = adapter_package.read(folder)

@@ -35,7 +35,7 @@ def test_base(tmp_path, activation):
             for name in ("bert_model.ckpt", "bert_config.json", "vocab.txt")
         )
     )
-    conversion.write_encoder(base, str(tmp_path / "theirs"))
+    conversion.write_model(base, str(tmp_path / "theirs"))
     batch = hf_layout.random_batch(config)
     ours = converted_bert(str(tmp_path / "ours"), batch)
     found = theirs(str(tmp_path / "theirs"), batch)
@@ -56,8 +56,8 @@ def test_layer_norms_of_a_package(tmp_path):
     task = small_packages.FOUR_TASKS[0]
     folder = small_packages.write_package(tmp_path / "package", flags, task)
     package = adapter_package.read(folder)
-    conversion.write_encoder(base, str(tmp_path / "plain"))
-    conversion.write_encoder(base, str(tmp_path / "merged"), folder)
+    conversion.write_model(base, str(tmp_path / "plain"))
+    conversion.write_model(base, str(tmp_path / "merged"), folder)
     # The package without its adapters, in a checkpoint.
     names = list(model_variables.frozen_shapes(package.bert_config))
     values = dict(checkpoints.Checkpoint(base.init_checkpoint).iterate_values(names))
@@ -87,7 +87,7 @@ def test_tokenizer(tmp_path, lower):
         )
     )
     output = str(tmp_path / "theirs")
-    conversion.write_encoder(base, output, do_lower_case=lower)
+    conversion.write_model(base, output, do_lower_case=lower)
     text = "ab B\u00e9 a, c"
     ours = tokenization.FullTokenizer(base.vocab_file, lower).tokenize(text)
     for kind in (transformers.BertTokenizer, transformers.AutoTokenizer):

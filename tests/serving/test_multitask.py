@@ -87,8 +87,8 @@ def test_weights_that_no_consumer_knows_are_refused(tmp_path, base, monkeypatch)
     for consume in (
         predictor.Predictor(**base).add,
         lambda value: saved_model.export([value], base_model.BaseFiles(**base), output),
-        lambda value: conversion.export_adapter(value, output),
-        lambda value: conversion.write_encoder(
+        lambda value: conversion.export_adapter(value, output, "adapterhub"),
+        lambda value: conversion.write_model(
             base_model.BaseFiles(**base), output, value
         ),
     ):

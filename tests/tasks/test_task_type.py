@@ -164,7 +164,7 @@ def test_its_package_is_predicted_with(output, folder, base):
     package = adapter_package.read(str(output / "adapters"))
     assert package.task_type == Tags()
     with pytest.raises(UserError, match="a head of the task type tags"):
-        packages.format_adapter(package)
+        packages.format_adapter(package, "adapterhub")
     values, written = flags.FlagValues(), folder / "predictions.csv"
     predict.define_flags(values)
     given = {**base_files(base), "adapters": package.path, "output": written}

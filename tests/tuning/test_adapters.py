@@ -6,7 +6,6 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
-from exchange import conversion
 from serving import saved_model
 from tests import hf_layout, small_packages, small_run
 from tests.small_packages import Task
@@ -138,8 +137,6 @@ def test_a_run_and_its_package(tmp_path, base, placement, capsys):
     assert "the feed-forward sublayer of layers 1" in summary
     with pytest.raises(UserError, match=r"cannot be merged.*the feed-forward"):
         package_conversion.merge(folder, base["init_checkpoint"], str(tmp_path / "m"))
-    with pytest.raises(UserError, match="AdapterHub"):
-        conversion.export_adapter(folder, str(tmp_path / "hub"))
 
 
 def test_parallel_adapters_change_nothing_at_first():

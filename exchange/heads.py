@@ -1,0 +1,172 @@
+"""Heads of other libraries, and the tasks that they are of."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+import glue_data
+from errors import UserError, printable
+from model import initializers
+from tasks import task_type
+from weights import adapter_package
+
+
+class Head(NamedTuple):
+    """A linear layer to C outputs, on the pooled output or on each position."""
+
+    kind: task_type.LibraryHead
+    weights: np.ndarray  # float32 [C, H]
+    bias: np.ndarray  # float32 [C]
+    labels: list[str] | None = None  # in the order of the outputs; None: not stated
+
+
+def library_heads():
+    """The `task_type.LibraryHead`s of all task types, a list."""
+    kinds = (each.library_head for each in task_type.TYPES.values())
+    return list(dict.fromkeys(filter(None, kinds)))
+
+
+def variable_names(kind, hidden_size):
+    """The variables of a `LibraryHead`: names of weights and bias, a tuple."""
+    types = task_type.TYPES.values()
+    found = next(each for each in types if each.library_head == kind)
+    return tuple(found().head_shapes(hidden_size))
+
+
+def import_head(head, folder, options):
+    """The task of a head, and the head as variables in the order of its labels.
+
+    Args:
+      head: a `Head`, or None if there is none in `folder`.
+      folder: for messages.
+      options: `package_conversion.PackageOptions`.
+
+    Returns:
+      The package's entry "task", and a dict from variable to float32 array.
+
+    Raises:
+      UserError: there is no head, or it is not of the task of the options.
+    """
+    if head is None:
+        raise UserError(
+            "`input_dir`=%s has no head: save it with its head, or give `new_head` for "
+            "a new, untrained one" % folder
+        )
+    count = len(head.bias)
+    if head.labels is not None and count > 1:
+        task_labels = options.task.type.labels if options.task else head.labels
+        if options.labels is None:
+            if sorted(task_labels) == sorted(head.labels):
+                options = options._replace(labels=head.labels)
+        elif options.labels != head.labels and (
+            sorted(options.labels) == sorted(head.labels)
+        ):
+            raise UserError(
+                "`labels`=%s: the head in `input_dir`=%s has its outputs in the order "
+                "%s; leave it out"
+                % (",".join(options.labels), folder, printable(",".join(head.labels)))
+            )
+    found = _find_type(options, head.kind, count)
+    entries = _describe_task(options, found)
+    if found.library_head != head.kind or count != found.num_outputs:
+        raise UserError(
+            "the head in `input_dir`=%s is that of a %s with %d outputs, task %s needs "
+            "%d of %s: give the task and labels that it was trained on, `task_name` "
+            "and `labels`"
+            % (
+                *(folder, head.kind.model_class, count, entries["name"]),
+                *(found.num_outputs, describe_kind(found)),
+            )
+        )
+    order = list(range(count))
+    if found.labels:
+        if options.labels is None:
+            names = printable(", ".join(head.labels or ["unnamed"]))
+            raise UserError(
+                "the labels of the head in `input_dir`=%s are %s: give those of the "
+                "task in the order of its outputs, such as `labels`=%s"
+                % (folder, names, ",".join(found.labels))
+            )
+        order = [options.labels.index(label) for label in found.labels]
+    names = variable_names(head.kind, head.weights.shape[1])
+    return entries, dict(zip(names, (head.weights[order], head.bias[order])))
+
+
+def new_head(hidden_size, options, seed):
+    """A new head for the task of the options; returns the same as `import_head`."""
+    count = len(options.labels or ())
+    found = _find_type(options, task_type.SEQUENCE_CLASSIFICATION, count)
+    random, scale = np.random.RandomState(seed), task_type.HEAD_INITIALIZER_RANGE
+    variables = {
+        name: initializers.truncated_normal(random, shape, scale)
+        if len(shape) > 1
+        else np.zeros(shape, np.float32)
+        for name, shape in found.head_shapes(hidden_size).items()
+    }
+    return _describe_task(options, found), variables
+
+
+def describe_kind(found):
+    """The class of transformers that has the head of a `TaskType`, for messages."""
+    kind = found.library_head
+    return kind.model_class if kind else "the type %s" % found.name
+
+
+def export_head(package):
+    """The `Head` of a package whose task type has a `library_head`."""
+    kind = package.task_type.library_head
+    names = variable_names(kind, package.bert_config.hidden_size)
+    return Head(kind, *(package.weights[n] for n in names), package.labels or None)
+
+
+def _find_type(options, kind, count):
+    """The `task_type.TaskType` of a head; its labels are in the task's order."""
+    task, labels = options.task, options.labels
+    if task is not None:
+        own = list(task.type.labels)
+        if labels is not None and sorted(labels) != sorted(own):
+            raise UserError(
+                "`labels`=%s are not the labels of `task_name`=%s: give %s in the "
+                "order of the head's outputs"
+                % (",".join(labels), task.name, ", ".join(own) or "none")
+            )
+        return task.type
+    if labels is not None and (len(set(labels)) != len(labels) or not all(labels)):
+        raise UserError(
+            "`labels`=%s: labels must be distinct and not empty" % ",".join(labels)
+        )
+    for cls in task_type.TYPES.values():
+        if cls.library_head == kind and cls.takes_outputs(count):
+            try:
+                found = cls.from_entries(
+                    {
+                        **options.entries,
+                        "labels": labels,
+                        "max_seq_length": options.max_seq_length,
+                        "do_lower_case": options.do_lower_case is not False,
+                    }
+                )
+            except ValueError as error:
+                raise UserError(
+                    "`labels` and the options of the task do not suit the head in "
+                    "`input_dir`, of %d outputs: %s" % (count, error)
+                ) from None
+            if not found.needs_labels:
+                return found
+    raise UserError(
+        "`task_name`=%s is not a task of GLUE (%s): give its labels in the order "
+        "of the head's outputs, `labels`=A,B, or a task file, `task_config`"
+        % (options.name, ", ".join(sorted(glue_data.GLUE_TASKS)))
+    )
+
+
+def _describe_task(options, found):
+    """The package's entry "task"."""
+    if options.task is not None:
+        return adapter_package.describe_task(options.task, options.task.model_of)
+    return {
+        "name": options.name,
+        **found.package_entries(),
+        "metrics": list(found.default_metrics),
+        "text_columns": None if found.has_task_files else list(found.text_columns),
+    }

@@ -1,0 +1,230 @@
+"""Reads and writes LoRA in the format of the library peft, 0.18.1.
+
+A folder holds `adapter_config.json` with `adapter_model.safetensors` or
+`adapter_model.bin`, in which the head is too. Entries and their defaults are those of
+peft 0.18.1.
+"""
+
+import math
+import os
+import re
+
+import safetensors.numpy
+
+from errors import UserError
+from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
+from exchange.adapterhub_config import UNKNOWN_ENTRY, only
+from system import schema
+from tuning import lora
+
+NAME = "peft"
+VERSION = "0.18.1"
+_WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
+_PREFIX = "base_model.model."
+_PATTERN = re.compile(r"\^?[\w.]+")
+
+_DEFAULTS = {
+    "r": 8,
+    "lora_alpha": 8,
+    "use_rslora": False,
+    "rank_pattern": {},
+    "alpha_pattern": {},
+}
+_ALPHA = schema.number(above=0, most=1e6)
+_NOT_HERE = "LoRA alone is supported here, without it"
+_CONFIG_SCHEMA = schema.Object(
+    {
+        "peft_type": schema.one_of("LORA"),
+        "r": schema.integer(1),
+        "lora_alpha": _ALPHA,
+        "use_rslora": schema.BOOLEAN,
+        "rank_pattern": schema.Object({}, others=schema.integer(1)),
+        "alpha_pattern": schema.Object({}, others=_ALPHA),
+    },
+    optional={
+        "bias": only("none", "biases of the encoder are not part of LoRA here"),
+        "use_dora": only(False, _NOT_HERE),
+        "use_qalora": only(False, _NOT_HERE),
+        "lora_bias": only(False, _NOT_HERE),
+        # Others change the base model's weights.
+        "init_lora_weights": schema.either(
+            schema.BOOLEAN, schema.one_of("gaussian", "eva", "orthogonal")
+        ),
+        # What the weights show, or matters in training only.
+        **dict.fromkeys(
+            (
+                *("auto_mapping", "base_model_name_or_path", "exclude_modules"),
+                *("fan_in_fan_out", "inference_mode", "layers_pattern"),
+                *("layers_to_transform", "lora_dropout", "megatron_core"),
+                *("modules_to_save", "peft_version", "qalora_group_size", "revision"),
+                *("target_modules", "task_type"),
+            ),
+            schema.ANY,
+        ),
+    },
+    others=UNKNOWN_ENTRY,
+)
+_ADVICE = (
+    "Supported is LoraConfig() for dense layers of the encoder, and the head in "
+    "modules_to_save."
+)
+
+
+def recognizes(stated):
+    """Whether the content of an `adapter_config.json` is of this format."""
+    return "peft_type" in stated
+
+
+def read(folder, bert_config):
+    """Reads the LoRA of a folder for a base model: an `adapter_files.ForeignAdapter`.
+
+    Raises:
+      UserError: the folder is damaged, or not supported.
+    """
+    path = os.path.join(folder, adapter_files.CONFIG_NAME)
+    stated = hf_files.read_json(path)
+    given = {name: value for name, value in stated.items() if value is not None}
+    config = {**_DEFAULTS, **given}
+    hf_files.check_entries(config, _CONFIG_SCHEMA, path, _ADVICE)
+    is_name = schema.matching(_PATTERN, "the name of a dense layer, or its end")
+    for pattern in (*config["rank_pattern"], *config["alpha_pattern"]):
+        hf_files.check_entries(pattern, is_name, path, _ADVICE)
+    found = _read_weights(folder)
+    # Models with a head have the encoder as a part.
+    part = "bert." if any(name.startswith("bert.") for name in found) else ""
+    updates = {}
+    for scope in lora_matrices.target_scopes(bert_config):
+        module = part + hugging_face.module_name(scope)
+        names = _tensor_names(module)
+        if found.keys() & names:
+            rank = _find_value(config["rank_pattern"], module, config["r"])
+            alpha = _find_value(config["alpha_pattern"], module, config["lora_alpha"])
+            divisor = math.sqrt(rank) if config["use_rslora"] else rank
+            updates[scope] = lora_matrices.Update(*names, rank, alpha / divisor)
+    if not updates:
+        raise UserError("`input_dir`=%s holds no LoRA matrices. %s" % (folder, _ADVICE))
+    head = {name for kind in heads.library_heads() for name in _head_tensors(kind)}
+    method, weights, changes = lora_matrices.import_updates(
+        updates,
+        {name: value for name, value in found.items() if name not in head},
+        bert_config,
+        folder,
+    )
+    if config.get("lora_dropout"):
+        changes.append("Dropout of LoRA, used in training only, is left out.")
+    if config.get("task_type") == "QUESTION_ANS":
+        changes.append(
+            "peft computes question answering without segment ids, since its `forward` "
+            "drops them; here they are used, as in transformers."
+        )
+    version = config.get("peft_version", "of no version")
+    model_name = config.get("base_model_name_or_path")
+    return adapter_files.ForeignAdapter(
+        title="LoRA of peft (%s)" % version,
+        model_name=model_name if isinstance(model_name, str) and model_name else None,
+        method=method,
+        weights=weights,
+        changes=changes,
+    )
+
+
+def _read_weights(folder):
+    """The tensors by their names in the model."""
+    return adapter_files.read_weights(
+        folder, _WEIGHTS_NAMES, lambda name: name.removeprefix(_PREFIX)
+    )
+
+
+def _tensor_names(module):
+    return tuple("%s.lora_%s.weight" % (module, letter) for letter in "AB")
+
+
+def _head_tensors(kind):
+    return tuple("%s.%s" % (kind.layer, part) for part in ("weight", "bias"))
+
+
+def _find_value(patterns, module, default):
+    """The value of the first pattern that fits a module's name, as in peft.
+
+    A pattern is the name or its end, from a dot on; with "^" it is the whole name.
+    """
+    for pattern, value in patterns.items():
+        is_end = module.endswith("." + pattern)
+        if is_end or pattern.removeprefix("^") == module:
+            return value
+    return default
+
+
+def read_head(folder, hidden_size):
+    """Reads the `heads.Head` of a folder, of `hidden_size`; None if missing.
+
+    A `UserError` is raised if it is damaged.
+    """
+    found = _read_weights(folder)
+    for kind in heads.library_heads():
+        names = _head_tensors(kind)
+        if found.keys() & names:
+            head = {name: found[name] for name in names if name in found}
+            count = len(head.get(names[1], ()))
+            shapes = ((count, hidden_size), (count,))
+            adapter_files.check_shapes(head, dict(zip(names, shapes)), folder)
+            return heads.Head(kind, *(head[name] for name in names))
+    return None
+
+
+def find_problem(package):
+    """What of an `AdapterPackage`'s tuning method peft's LoRA lacks; "" for nothing."""
+    if isinstance(package.method, lora.Lora):
+        return ""
+    return "no LoRA but %s (`train_policy`=%s)" % (
+        package.method.description,
+        package.method.text,
+    )
+
+
+def format_files(package):
+    """Formats an `AdapterPackage` of `find_problem` "": dict from file to bytes."""
+    method, head = package.method, heads.export_head(package)
+    ends = [lora.TARGETS[name].replace("/", ".") for name in method.targets]
+    config = {
+        "base_model_name_or_path": None,
+        "bias": "none",
+        "fan_in_fan_out": False,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": method.alpha,
+        "lora_dropout": 0.0,
+        "modules_to_save": [head.kind.layer],
+        "peft_type": "LORA",
+        "peft_version": VERSION,
+        "r": method.rank,
+        # As a list, "output.dense" would be that of the attention too.
+        "target_modules": r".*\.layer\.\d+\.(%s)" % "|".join(map(re.escape, ends)),
+        "task_type": head.kind.peft,
+    }
+    tensors = {
+        _PREFIX + name: value
+        for name, value in zip(_head_tensors(head.kind), (head.weights, head.bias))
+    }
+    for scope, update in lora_matrices.export_updates(package).items():
+        names = _tensor_names(_PREFIX + "bert." + hugging_face.module_name(scope))
+        tensors.update(zip(names, update))
+    return {
+        adapter_files.CONFIG_NAME: hf_files.format_json(config).encode(),
+        _WEIGHTS_NAMES[0]: safetensors.numpy.save(tensors, {"format": "pt"}),
+    }
+
+
+_USE = """\
+    import peft
+    from transformers import %(model_class)s
+
+    model = %(model_class)s.from_pretrained("BASE", num_labels=%(count)d)
+    model = peft.PeftModel.from_pretrained(model, "THIS_FOLDER")
+"""
+
+
+def describe_use(package):
+    """Python code that loads the files, for people."""
+    head = heads.export_head(package)
+    return _USE % {"model_class": head.kind.model_class, "count": len(head.bias)}
