@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from system import wording
+
 _MOST_SHOWN = 80  # characters of a value in a message
 
 
@@ -97,10 +99,10 @@ class Object(NamedTuple):
         for name, item in value.items():
             schema = known.get(name, self.others)
             if schema is None:
-                raise ValueError(
-                    "the entry %s%s is not known; there are %s"
-                    % (prefix, json_text(name), ", ".join(known))
-                )
+                text = "the entry %s%s is not known%s; there are %s"
+                suggestion = wording.suggest(name, known)
+                names = (prefix, json_text(name), suggestion, ", ".join(known))
+                raise ValueError(text % names)
             if item is not None or name not in self.optional:
                 schema.check(item, prefix + name)
 

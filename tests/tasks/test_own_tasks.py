@@ -221,6 +221,7 @@ MISTAKES = [
     ({"labels": ["a", "a"]}, "labels", "twice"),
     ({"labels": ["a", "b"], "regression": True}, "labels", "regression"),
     ({"max_seq_length": 2}, "max_seq_length", "2", "3"),
+    ({"lable": "topic"}, '"lable" is not known (did you mean label?)'),
     ({"metrics": ["acuracy"]}, "metrics", "did you mean accuracy"),
     ({"delimiter": ";;"}, "delimiter", "one character"),
     ({"delimiter": '"'}, "delimiter", "no quote"),
