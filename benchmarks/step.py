@@ -46,9 +46,9 @@ _TEXTS = {
     "gradient_accumulation_steps": "As in run_classifier.py.",
     "shards": "Intra-batch shards; as in training if not given.",
     "seconds": "How long each of training and prediction is timed.",
-    "train_policy": "As in run_classifier.py; adapters:3-5 has adapters only in these "
-    "layers. Training steps of several policies are timed in turns, without the matrix "
-    "products.",
+    "train_policy": "As in run_classifier.py, with settings after commas, such as "
+    "adapters,adapter_layers=3-5. Training steps of several policies are timed in "
+    "turns, without the matrix products.",
     "trace": "Also list this many kinds of operations, by time.",
     "json": "Print each result as a line of JSON.",
     "losses": "Instead of times, print losses from the weights in this .npz file, "
@@ -155,12 +155,11 @@ def shards():
 
 def read_method(text, num_layers):
     """The `tuning.method.Method` of a flag's value."""
-    given = {each.name: each.default for each in registry.all_settings()}
-    given["adapter_size"] = FLAGS.adapter_size
-    name, _, layers = text.partition(":")
-    if name == _DEFAULT:
-        text, given["adapter_layers"] = name, layers
-    return registry.parse(text, given, num_layers)
+    policy, *settings = text.split(",")
+    given = dict(setting.split("=") for setting in settings)
+    return registry.parse(
+        policy, {"adapter_size": FLAGS.adapter_size, **given}, num_layers
+    )
 
 
 def run_in_turns(models, seconds):
@@ -267,6 +266,7 @@ def compare_policies(config):
             % (text, *(1e3 * each for each in medians), *quartiles, len(ratios)),
             flush=True,
         )
+    print("Peak memory of all: %.2f GB" % peak_memory())
 
 
 def compare_to_products(config, title, mode, flops, frozen_flops):

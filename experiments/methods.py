@@ -29,12 +29,13 @@ def _report(study, page):
 
 
 def _adapters(rates, sizes, epochs=(), scale=grid.PAPER_SCALE):
-    """A `grid.Method` for each placement."""
+    """A `grid.Method` for each placement, initialized as in its source."""
     houlsby = grid.Method(grid.ADAPTERS, rates, epochs, sizes, scale)
-    pfeiffer = houlsby._replace(placement="pfeiffer")
-    # Initialized as LoRA, which has no scale.
-    parallel = houlsby._replace(placement="parallel", init_scale="")
-    return [houlsby, pfeiffer, parallel]
+    return [
+        houlsby,
+        houlsby._replace(placement="pfeiffer", init_scale="0.02"),
+        houlsby._replace(placement="parallel", init_scale=""),
+    ]
 
 
 _PAPER = (grid.PAPER_RATES, grid.PAPER_EPOCHS)
