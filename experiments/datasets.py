@@ -25,6 +25,7 @@ class Dataset:
       folder_flag: flag of the files' folder; "" if there is none.
       batch_size: that of training; 0: the experiment's.
       best_score: score of a perfect model, as the program writes it.
+      baseline: what the baseline does, a sentence for reports.
     """
 
     title = ""
@@ -33,6 +34,7 @@ class Dataset:
     folder_flag = ""
     batch_size = 0
     best_score = 1.0
+    baseline = "The baseline predicts the majority class, or the mean for regression."
 
     def make_flags(self, settings):
         """Flags of the program that select the data and suit them, a dict."""
@@ -155,6 +157,7 @@ class Questions(Dataset):
     program = "run_squad.py"
     folder_flag = "squad_dir"
     best_score = 100.0
+    baseline = "The baseline is the longest capitalized phrase of the first sentence."
 
     def __init__(self, name):
         self._set = QUESTIONS[name]

@@ -114,13 +114,14 @@ def mean_or_none(values):
 def start_report(study, title):
     """A `Page` that begins with how many jobs have ended."""
     page = Page(title)
+    baselines = dict.fromkeys(datasets.find(task).baseline for task in study.tasks)
     page.text(
         "Jobs: %s. Scores are times 100, on the dev set where nothing else is said. "
         "± is the standard error of the mean over seeds. Collapsed is a degenerate "
         "run: it predicts a single class, or its training loss did not fall below that "
         "of the labels' frequencies. Its score counts in means. A diverged or failed "
-        "run has no score. The baseline predicts the majority class, or the mean for "
-        "regression." % status_text(study.jobs, study.results)
+        "run has no score. %s"
+        % (status_text(study.jobs, study.results), " ".join(baselines))
     )
     ended = selection.count_statuses(study.jobs, study.results).total()
     if missing := len(study.jobs) - ended:

@@ -31,8 +31,7 @@ def _add_settings(study, page):
 def _report(study, page):
     page.text(
         "For full fine-tuning and each size of adapters, the setting with the highest "
-        "mean F1 on the dev set. The baseline is the longest capitalized phrase of the "
-        "text's first sentence."
+        "mean F1 on the dev set."
     )
     trade_off.add_each_task(study, page, {"adapters": grid.ADAPTERS}, "squad")
     _add_settings(study, page)
