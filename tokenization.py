@@ -381,3 +381,16 @@ _CLEANED = _CharacterTable(_clean_character)
 _SPACED_PUNCTUATION = _CharacterTable(
     lambda char: " %s " % char if _is_punctuation(char) else char
 )
+
+
+def normalize_character(char, do_lower_case):
+    """What a character becomes, whatever stands beside it; spaces separate words.
+
+    A text whose characters are replaced so has the words of `BasicTokenizer`, but for
+    a capital sigma at the end of a word, whose lower case is another letter.
+    """
+    text = _clean_character(char)
+    if do_lower_case:
+        text = _strip_accents(text.lower())
+    text = text.translate(_SPACED_PUNCTUATION)
+    return "".join(" " if each.isspace() else each for each in text)

@@ -7,7 +7,12 @@ takes a batch with examples of any of its tasks:
     input_ids, input_mask, segment_ids   int32 [batch, length], made as in training
     task                                 string [batch], names of the packages' tasks
 
-"serving_default" gives, C being the largest number of labels of a task:
+"ids" is that of classification and regression. "serving_default" does the same, of
+
+    text_a, text_b   string [batch], in UTF-8; text_b is empty for single texts
+    task             string [batch]
+
+Both give, C being the largest number of labels of a task:
 
     scores     float32 [batch, C], probabilities, 0 beyond the task's own labels;
                regression: the score in column 0
@@ -18,8 +23,9 @@ takes a batch with examples of any of its tasks:
 
     start_logits, end_logits   float32 [batch, length]
 
+Without tasks of texts, "serving_default" is the same as the first signature.
 `multitask.check_inputs` says which requests fail. assets/ holds vocab.txt and
-tasks.json, with which a client makes the inputs and interprets the outputs.
+tasks.json, with which a client makes ids and interprets the outputs.
 """
 
 import json
@@ -32,12 +38,14 @@ import tensorflow.compat.v1 as tf
 from absl import logging
 
 import modeling
+import tokenization
 from errors import UserError
-from serving import multitask
+from serving import multitask, text_graph
 from system import files
 from weights import adapter_package, base_model, model_variables
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
+DEFAULT_SIGNATURE = "serving_default"
 TASKS_NAME = "tasks.json"
 VOCABULARY_NAME = "vocab.txt"
 
@@ -119,13 +127,24 @@ def _next_version(output):
     return os.path.join(output, str(max(versions, default=0) + 1))
 
 
-def _build_signature(content, stack, frozen_dtype):
-    """Builds a stack's graph; returns dicts of its signature's inputs and outputs."""
-    inputs = {
-        name: tf.placeholder(tf.int32, [None, None], name)
-        for name in ("input_ids", "input_mask", "segment_ids")
-    }
-    inputs["task"] = tf.placeholder(tf.string, [None], "task")
+def _build_signatures(content, stack, frozen_dtype):
+    """Builds a stack's graph; returns pairs of inputs and outputs by signature."""
+    task = tf.placeholder(tf.string, [None], "task")
+    texts, inputs = {}, {}
+    if all(each.takes_plain_text() for each in stack.types):
+        texts = {
+            name: tf.placeholder(tf.string, [None], name)
+            for name in ("text_a", "text_b")
+        }
+        encoded = _encode_texts(content, stack, texts, task)
+    for name in ("input_ids", "input_mask", "segment_ids"):
+        # Ids that are fed are not computed.
+        inputs[name] = (
+            tf.placeholder_with_default(encoded[name], [None, None], name)
+            if texts
+            else tf.placeholder(tf.int32, [None, None], name)
+        )
+    inputs["task"] = task
     zeros = tf.zeros_initializer()
     # A separate scope: these are not the variables of a single-task model.
     with tf.variable_scope("tasks/" + stack.signature, use_resource=True):
@@ -148,14 +167,52 @@ def _build_signature(content, stack, frozen_dtype):
             task_ids,
         )
     # One text per output of each task, as the rows of the head's tables.
-    texts = [t for each in stack.types for t in each.labels or [""] * each.num_outputs]
+    labels = [t for each in stack.types for t in each.labels or [""] * each.num_outputs]
     outputs = stack.types[0].serving_outputs(
         model.scores,
         model.is_own,
-        tf.gather(tf.constant(texts), model.rows),
+        tf.gather(tf.constant(labels), model.rows),
         stack.integers["num_outputs"].max(),
     )
-    return inputs, {name: tf.identity(value, name) for name, value in outputs.items()}
+    outputs = {name: tf.identity(value, name) for name, value in outputs.items()}
+    signatures = {stack.signature: (inputs, outputs)}
+    if texts:
+        signatures[DEFAULT_SIGNATURE] = {**texts, "task": task}, outputs
+    return signatures
+
+
+def _encode_texts(content, stack, texts, task):
+    """Adds the making of ids to the graph, see `text_graph.TextEncoder.encode`.
+
+    It fails if the shapes of the inputs differ, or where a task of pairs gets one text,
+    or another one two.
+    """
+    packages = {package.task: package for package in content.packages}
+    packages = [packages[name] for name in stack.tasks]
+    # As in all packages.
+    do_lower_case = packages[0].config["do_lower_case"]
+    tokenizer = tokenization.FullTokenizer(content.vocab_file, do_lower_case)
+    checks = []
+    for name, value in {**texts, "task": task}.items():
+        shapes = tf.shape(value), tf.shape(texts["text_a"])
+        message = ["%s: its shape, and that of text_a:" % name, *shapes]
+        checks.append(tf.Assert(tf.reduce_all(tf.equal(*shapes)), message))
+    with tf.control_dependencies(checks):
+        task_ids = _look_up_tasks(tf.identity(task), stack.tasks)
+    lengths = [package.config["max_seq_length"] for package in packages]
+    encoded = text_graph.TextEncoder(tokenizer).encode(
+        texts["text_a"], texts["text_b"], tf.gather(tf.constant(lengths), task_ids)
+    )
+    is_pair = tf.reduce_max(encoded["segment_ids"], axis=1) > 0
+    allowed = tf.constant(
+        [[p.takes_pairs is not True, p.takes_pairs is not False] for p in packages]
+    )
+    allowed = tf.gather(allowed, task_ids)  # bool [B, 2]: one text, two texts
+    is_wrong = ~tf.where_v2(is_pair, allowed[:, 1], allowed[:, 0])
+    message = "text_b: missing, or too many, for the tasks of the rows, from 0:"
+    check = tf.Assert(~tf.reduce_any(is_wrong), [message, tf.where_v2(is_wrong)[:, 0]])
+    with tf.control_dependencies([check]):
+        return {name: tf.identity(value) for name, value in encoded.items()}
 
 
 def _look_up_tasks(names, known):
@@ -163,7 +220,6 @@ def _look_up_tasks(names, known):
 
     The graph fails with the names that are not known.
     """
-    # A comparison, because clients would have to initialize a lookup table.
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
     unknown = tf.boolean_mask(names, ~is_known)
@@ -214,11 +270,11 @@ def _write(folder, content, frozen_dtype):
         tf.Session(graph=graph, config=_NO_GPU) as session,
     ):
         signatures = {
-            name: tf.saved_model.predict_signature_def(
-                *_build_signature(content, stack, frozen_dtype)
-            )
-            for name, stack in content.stacks.items()
+            name: tf.saved_model.predict_signature_def(*tensors)
+            for stack in content.stacks.values()
+            for name, tensors in _build_signatures(content, stack, frozen_dtype).items()
         }
+        signatures.setdefault(DEFAULT_SIGNATURE, next(iter(signatures.values())))
         for path in _write_assets(assets, content):
             tf.add_to_collection(tf.GraphKeys.ASSET_FILEPATHS, tf.constant(path))
         _load_weights(session, content)
@@ -229,6 +285,7 @@ def _write(folder, content, frozen_dtype):
             [tf.saved_model.tag_constants.SERVING],
             signature_def_map=signatures,
             assets_collection=tf.get_collection(tf.GraphKeys.ASSET_FILEPATHS),
+            main_op=tf.tables_initializer(),
             strip_default_attrs=True,
         )
         builder.save()

@@ -78,7 +78,7 @@ class TaskType:
     uses_sequence_output = False  # whether the head is on [B, S, H] instead of [B, H]
     keeps_padding = False  # whether scores at positions of padding count
     # Of a SavedModel. Types of one signature have the same head, and share its batches.
-    signature: ClassVar[str] = "serving_default"
+    signature: ClassVar[str] = "ids"
     has_task_files = True  # whether a task file can name it; its examples are rows
     text_columns: ClassVar[tuple[str, str]]  # without task files: of rows to predict
     has_dev_loss = True  # whether dev sets have the labels that the loss needs
@@ -184,6 +184,11 @@ class TaskType:
                 index, example, label, max_seq_length, tokenizer, counts
             )
         ]
+
+    @classmethod
+    def takes_plain_text(cls):
+        """Whether the features are those of `features.encode_example`."""
+        return cls.featurize is TaskType.featurize
 
     # --- the graph ---
 

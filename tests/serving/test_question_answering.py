@@ -186,7 +186,11 @@ def test_a_client_finds_the_originals_answers(exported):
     windows, batch = make_batch(questions)
     with tf.Graph().as_default(), tf.Session() as session:
         model = tf.saved_model.load(session, ["serve"], exported[1])
-        assert sorted(model.signature_def) == ["question_answering", "serving_default"]
+        assert sorted(model.signature_def) == [
+            "ids",
+            "question_answering",
+            "serving_default",
+        ]
         signature = model.signature_def["question_answering"]
         feed = {signature.inputs[name].name: value for name, value in batch.items()}
         feed[signature.inputs["task"].name] = ["squad"] * len(windows)

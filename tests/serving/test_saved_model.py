@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import glue_data
 from errors import UserError
-from serving import saved_model
+from serving import predictor, saved_model
 from tests import graph_variables, programs, small_packages
+from tests.places import ROOT
 from tests.small_packages import FOUR_TASKS, Task
 from tuning import adapters, bitfit, head, layer_norm
 from weights import adapter_package, base_model, checkpoints, model_variables
@@ -52,6 +55,19 @@ def export(packages, base, output, **settings):
     return saved_model.export(packages, files, str(output), **settings)
 
 
+def write_tasks(folder, base):
+    """Writes packages of GLUE's tasks, which know whether they take pairs."""
+    tasks = (Task("mrpc", 8, ("0", "1")), Task("cola", 5, ("0", "1")))
+    found = []
+    for seed, task in enumerate((*tasks, Task("sts-b", 6, None))):
+        path = small_packages.write_package(folder / task.name, base, task, seed)
+        known = glue_data.get_task(task.name)
+        package = adapter_package.update_task(adapter_package.read(path), known)
+        adapter_package.add_scores(package, None, None)
+        found.append(path)
+    return found
+
+
 def inputs_of(names, length=9):
     """Inputs of the signature for a made-up batch of rows of these tasks."""
     batch = small_packages.random_batch(len(names), length)
@@ -59,12 +75,11 @@ def inputs_of(names, length=9):
 
 
 @contextlib.contextmanager
-def loaded(folder):
-    """Loads a SavedModel as a graph; gives a function that runs its signature."""
+def loaded(folder, name="ids"):
+    """Loads a SavedModel as a graph; gives a function that runs a signature."""
     with tf.Graph().as_default(), tf.Session() as session:
-        signature = tf.saved_model.load(session, ["serve"], folder).signature_def[
-            "serving_default"
-        ]
+        model = tf.saved_model.load(session, ["serve"], folder)
+        signature = model.signature_def[name]
         outputs = {name: info.name for name, info in signature.outputs.items()}
         names = {name: info.name for name, info in signature.inputs.items()}
         yield lambda inputs: session.run(
@@ -122,7 +137,7 @@ import numpy as np
 import tensorflow as tf
 model = tf.saved_model.load(sys.argv[1])
 inputs = {name: tf.constant(value) for name, value in np.load(sys.argv[2]).items()}
-outputs = model.signatures["serving_default"](**inputs)
+outputs = model.signatures["ids"](**inputs)
 assert "modeling" not in sys.modules and "absl.flags" in sys.modules
 np.savez(sys.argv[3], **{name: value.numpy() for name, value in outputs.items()})
 """
@@ -161,6 +176,64 @@ def test_tensorflow_alone_runs_it_and_scores_equal_single_task_models(
     check_against_single_tasks(outputs, packages, base, inputs)
 
 
+ROWS_OF_TEXT = [  # text_a, text_b, task
+    ("A cat sat on a mat", "while RAIN fell.", "mrpc"),
+    ("music", "", "cola"),
+    ("a cat " * 20, "on a mat " * 20, "sts-b"),  # truncated
+    ("", "", "cola"),
+    ("cat\u0301 sat\u200b,unknown", "rain\tfell", "mrpc"),
+]
+
+
+@pytest.fixture(scope="module")
+def of_texts(folder, base):
+    """A SavedModel of tasks of texts and pairs, and its packages."""
+    found = write_tasks(folder / "tasks", base)
+    return export(found, base, folder / "models" / "glue"), found
+
+
+def test_texts_are_answered_as_by_a_predictor(of_texts, base):
+    model = predictor.Predictor(**base)
+    for package in of_texts[1]:
+        model.add(package)
+    inputs = dict(zip(("text_a", "text_b", "task"), map(list, zip(*ROWS_OF_TEXT))))
+    with loaded(of_texts[0], "serving_default") as call:
+        found = call(inputs)
+        empty = call({name: [] for name in inputs})
+        for name, values, part in (
+            ("text_b", ["a"], "text_b: its shape"),
+            ("task", ["nothing"] * 5, "no such task"),
+            ("text_b", ["a"] * 5, "tasks of the rows, from 0:] [1 3]"),
+            ("text_b", [""] * 5, "tasks of the rows, from 0:] [0 2 4]"),
+        ):
+            with pytest.raises(tf.errors.InvalidArgumentError) as error:
+                call({**inputs, name: values})
+            assert part in error.value.message
+    assert {name: value.shape for name, value in empty.items()} == {
+        "scores": (0, 2),
+        "label_id": (0,),
+        "label": (0,),
+    }
+    rows = [(task, *texts) for *texts, task in ROWS_OF_TEXT]
+    for prediction, scores, label in zip(
+        model.predict_mixed(rows), found["scores"], found["label"]
+    ):
+        expected = [prediction.score, 0.0]
+        if prediction.probabilities:
+            expected = list(prediction.probabilities.values())
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        assert label.decode() == (prediction.label or "")
+
+
+def test_the_client_of_the_documents(of_texts, tmp_path):
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    code = text.partition("```python\n")[2].partition("```")[0]
+    folder = tmp_path / "models" / "glue" / "1"
+    shutil.copytree(of_texts[0], folder)
+    output = run_process(sys.executable, "-I", "-c", code, cwd=tmp_path)
+    assert output.count("b'") == 2 and output.count("[") == 4
+
+
 def test_saved_model_cli_shows_and_runs_it(tmp_path, exported, packages, base):
     cli = pathlib.Path(sys.executable).with_name("saved_model_cli")
     shown = run_process(cli, "show", "--dir", exported, "--all")
@@ -177,7 +250,7 @@ def test_saved_model_cli_shows_and_runs_it(tmp_path, exported, packages, base):
         "--dir",
         exported,
         "--tag_set=serve",
-        "--signature_def=serving_default",
+        "--signature_def=ids",
         "--inputs=" + ";".join("%s=in.npz[%s]" % (name, name) for name in inputs),
         "--outdir=.",
         cwd=tmp_path,

@@ -1,0 +1,176 @@
+"""BERT's tokenization as a graph: texts in, ids out, with TensorFlow's own operations.
+
+What a character becomes depends, but for one letter, on nothing beside it, so a table
+has it, made by the rules of `tokenization`. Words are looked up whole, and those that
+are no word piece are split by a loop over all of them at once.
+
+Axis letters: B batch, S sequence, N texts; C characters, W words and P word pieces of
+all texts; A words that are not split yet.
+"""
+
+import functools
+import itertools
+import sys
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import tokenization
+
+# The other planes of Unicode are empty, or for private use.
+_USED = range(0x40000), range(0xE0000, 0xE1000)
+_PAGE = 256  # characters of a page of the table
+# The lower case of a capital sigma depends on the letters beside it.
+_LAST_SIGMA = r"(\pL\pM*)\x{03A3}(\pM*(?:[^\pL\pM]|$))"
+
+
+class _CharacterTable(NamedTuple):
+    """What characters become; in pages, since most of Unicode has no character."""
+
+    page_of: np.ndarray  # int32 [0x1100], of a code point divided by `_PAGE`
+    pages: np.ndarray  # int32 [pages, _PAGE], index into `texts`; 0: stays as it is
+    texts: list[str]
+
+
+@functools.lru_cache
+def _make_character_table(do_lower_case):
+    numbers = np.zeros(sys.maxunicode + 1, np.int32)
+    known: dict[str, int] = {}
+    for code_point in itertools.chain(*_USED):
+        text = tokenization.normalize_character(chr(code_point), do_lower_case)
+        if text != chr(code_point):
+            numbers[code_point] = known.setdefault(text, len(known) + 1)
+    rows = numbers.reshape(-1, _PAGE)
+    pages, page_of = np.unique(rows, axis=0, return_inverse=True)
+    return _CharacterTable(np.int32(page_of.reshape(-1)), pages, ["", *known])
+
+
+class TextEncoder:
+    """Makes ids from texts, as `inputs.features.encode_example` does."""
+
+    def __init__(self, tokenizer):
+        """Adds the tables of a `tokenization.FullTokenizer` to the graph."""
+        vocab, words = tokenizer.vocab, tokenizer.wordpiece_tokenizer
+        self._do_lower_case = tokenizer.basic_tokenizer.do_lower_case
+        self._characters = _make_character_table(self._do_lower_case)
+        initializer = tf.lookup.KeyValueTensorInitializer(
+            list(vocab), list(vocab.values()), tf.string, tf.int32
+        )
+        self._vocab = tf.lookup.StaticHashTable(initializer, -1)
+        self._unknown = vocab[words.unk_token]
+        self._start, self._end = vocab["[CLS]"], vocab["[SEP]"]
+        self._longest_word = words.max_input_chars_per_word
+        self._longest_piece = max(map(len, vocab))
+
+    def encode(self, text_a, text_b, max_lengths):
+        """Encodes texts, and pairs of texts, whose text_b has a word piece.
+
+        Args:
+          text_a, text_b: string [B], UTF-8; other bytes are left out.
+          max_lengths: int32 [B], of the sequences.
+
+        Returns:
+          Dict of "input_ids", "input_mask" and "segment_ids", int32 [B, S]. S is the
+          length of the longest sequence; in an empty batch 1.
+        """
+        B = tf.shape(text_a)[0]
+        pieces = self._tokenize(tf.concat([text_a, text_b], axis=0))
+        a, b = pieces[:B], pieces[B:]
+        a_length, b_length = a.row_lengths(), b.row_lengths()
+        # A pair loses pieces of its longer text until it fits, of b if both are equal.
+        room = tf.cast(max_lengths, tf.int64) - 2 - tf.cast(b_length > 0, tf.int64)
+        a_length = tf.minimum(a_length, tf.maximum(room - b_length, (room + 1) // 2))
+        b_length = tf.minimum(b_length, room - a_length)
+        start, end = (tf.fill([B, 1], each) for each in (self._start, self._end))
+        has_b = tf.cast(b_length > 0, tf.int64)  # Of b nothing may be left.
+        end_b = tf.RaggedTensor.from_row_lengths(
+            tf.fill([tf.reduce_sum(has_b)], self._end), has_b
+        )
+        parts = [start, _keep_first(a, a_length), end, _keep_first(b, b_length), end_b]
+        ids = tf.concat(parts, axis=1)
+        lengths = ids.row_lengths()[:, tf.newaxis]
+        S = tf.maximum(tf.reduce_max(lengths), 1)
+        positions = tf.range(S)[tf.newaxis]
+        is_b = tf.logical_and(
+            positions >= a_length[:, tf.newaxis] + 2, positions < lengths
+        )
+        return {
+            "input_ids": ids.to_tensor(shape=tf.stack([-1, S])),
+            "input_mask": tf.cast(positions < lengths, tf.int32),
+            "segment_ids": tf.cast(is_b, tf.int32),
+        }
+
+    def _tokenize(self, texts):
+        """Word pieces of texts, string [N]: their ids, a ragged int32 [N, pieces]."""
+        if self._do_lower_case:
+            texts = tf.strings.regex_replace(texts, _LAST_SIGMA, "\\1\u03c2\\2")
+        decoded = tf.strings.unicode_decode(texts, "UTF-8", errors="ignore")
+        code_points = decoded.flat_values  # [C]
+        table = self._characters
+        page = tf.gather(tf.constant(table.page_of), code_points // _PAGE)
+        place = tf.stack([page, code_points % _PAGE], axis=1)
+        number = tf.gather_nd(tf.constant(table.pages), place)
+        characters = tf.where_v2(
+            number > 0,
+            tf.gather(tf.constant(table.texts), number),
+            tf.strings.unicode_encode(code_points[:, tf.newaxis], "UTF-8"),
+        )
+        characters = decoded.with_flat_values(characters)
+        texts = tf.strings.reduce_join(characters, axis=-1)
+        words = tf.strings.split(texts, result_type="RaggedTensor")
+        ids, word = self._split_words(words.flat_values)
+        text = tf.gather(words.value_rowids(), word)
+        return tf.RaggedTensor.from_value_rowids(ids, text, words.nrows())
+
+    def _split_words(self, words):
+        """Word pieces of words, string [W].
+
+        Returns their ids, int32 [P], and the number of each one's word, int64 [P].
+        """
+        length = tf.strings.length(words, "UTF8_CHAR")
+        whole = self._vocab.lookup(words)
+        whole = tf.where_v2(length > self._longest_word, self._unknown, whole)
+        sizes = tf.range(1, self._longest_piece + 1)[tf.newaxis]
+
+        def split(ids, word, left, start):
+            """Adds the next piece of words [A], left, from its character on, start."""
+            text = tf.gather(words, left)[:, tf.newaxis]
+            shape = [tf.size(left), self._longest_piece]
+            parts = tf.strings.substr(  # [A, longest piece], those at the end repeated
+                text,
+                tf.broadcast_to(start[:, tf.newaxis], shape),
+                tf.broadcast_to(sizes, shape),
+                "UTF8_CHAR",
+            )
+            prefix = tf.where_v2(start > 0, "##", "")[:, tf.newaxis]
+            found = self._vocab.lookup(prefix + parts)
+            size = tf.reduce_max(tf.where_v2(found >= 0, sizes, 0), axis=1)
+            last = tf.maximum(size - 1, 0)[:, tf.newaxis]
+            ids = tf.concat([ids, tf.gather(found, last, batch_dims=1)[:, 0]], axis=0)
+            word = tf.concat([word, left], axis=0)
+            start += size
+            is_left = tf.logical_and(size > 0, start < tf.gather(length, left))
+            return ids, word, left[is_left], start[is_left]
+
+        is_whole = whole >= 0
+        word, left = (tf.where_v2(each)[:, 0] for each in (is_whole, ~is_whole))
+        ids, word, _, _ = tf.while_loop(
+            lambda ids, word, left, start: tf.size(left) > 0,
+            split,
+            [whole[is_whole], word, left, tf.zeros_like(left, tf.int32)],
+            [tf.TensorShape([None])] * 4,
+        )
+        # A word with a part that is no piece is unknown; the part is its last, -1.
+        is_unknown = tf.math.unsorted_segment_min(ids, word, tf.size(words)) < 0
+        is_kept = tf.logical_or(ids < 0, ~tf.gather(is_unknown, word))
+        ids, word = ids[is_kept], word[is_kept]
+        order = tf.argsort(word, stable=True)
+        ids = tf.where_v2(ids < 0, self._unknown, ids)
+        return tf.gather(ids, order), tf.gather(word, order)
+
+
+def _keep_first(ragged, counts):
+    """A ragged [N, ...] without the items of each row from its count, int64 [N], on."""
+    positions = tf.ragged.range(ragged.row_lengths())
+    return tf.ragged.boolean_mask(ragged, positions < counts[:, tf.newaxis])
