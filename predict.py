@@ -62,6 +62,8 @@ _TEXTS = {
     "--text_a_column.",
     "task_column": 'Column of the row\'s task: by default "task" with several '
     "--adapters, and none with one.",
+    "delimiter": "Character between the fields of a .csv file.",
+    "encoding": "Encoding of the input, such as latin-1.",
     "strict": "End at the first row that cannot be read, before any is predicted.",
     "output": "File to write: .tsv, .csv or .jsonl; else TSV on standard output.",
     "overwrite": "Replace an --output that exists.",
@@ -78,6 +80,10 @@ def define_flags(flag_values):
         "Input": (
             define(command_line.DEFINE_path, "input"),
             *(define(flags.DEFINE_string, name, None) for name in _COLUMN_FLAGS),
+            *(
+                define(flags.DEFINE_string, name, default)
+                for name, default in text_rows.STANDARD._asdict().items()
+            ),
             define(flags.DEFINE_bool, "strict", False),
         ),
         "Output": (
@@ -96,6 +102,16 @@ def _check_flags(values):
             "--text_b_column=%s: name the first text's column too, --text_a_column"
             % values.text_b_column
         )
+    for name, allowed in (
+        ("delimiter", text_rows.DELIMITER),
+        ("encoding", text_rows.ENCODING),
+    ):
+        value = values[name].value
+        if not allowed.accepts(value):
+            raise UserError("--%s=%s: give %s" % (name, value, allowed.allowed))
+    is_csv = text_rows.find_kind(values.input or "") == text_rows.CSV
+    if values.delimiter != text_rows.STANDARD.delimiter and not is_csv:
+        raise UserError("--delimiter=%s is for an --input in .csv" % values.delimiter)
     if values.input:
         text_rows.check_kind(values.input, "input")
     else:
@@ -142,6 +158,7 @@ class _RowReader:
         self._name = path or _STANDARD_INPUT
         self._kind = text_rows.check_kind(path, "input") if path else text_rows.LINES
         self._strict = values.strict
+        self._dialect = text_rows.Dialect(values.delimiter, values.encoding)
         self._tasks = model.tasks
         self._columns = text_rows.Columns(
             values.text_a_column,
@@ -164,7 +181,7 @@ class _RowReader:
         """
         lines = self._read_lines()
         for row in text_rows.read_rows(
-            lines, self._kind, self._columns, self._tasks, self._name
+            lines, self._kind, self._columns, self._tasks, self._name, self._dialect
         ):
             if not row.problem:
                 yield row

@@ -9,6 +9,7 @@ object per line. Plain lines are TSV without a header: the texts, between tabs. 
 `Dialect` names another delimiter of CSV, or another encoding than UTF-8.
 """
 
+import codecs
 import collections
 import csv
 import io
@@ -20,7 +21,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from errors import UserError
-from system import files, wording
+from system import files, schema, wording
 
 TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
 KINDS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
@@ -56,6 +57,30 @@ _ESCAPE = 0xDC00
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_OF_CSV = re.compile(r"\0|\r(?!\n?\Z)")
 _UNESCAPE = {_ESCAPE + ord(char): char for char in "\0\r"}
+
+
+def _is_encoding(value):
+    """Whether Python has such an encoding, in which ASCII text is its own bytes."""
+    # Encodings with escapes decode this to other text.
+    text = "".join(map(chr, range(128))).replace("\\", "\\x41\\u0041")
+    try:
+        return text.encode("ascii").decode(codecs.lookup(value).name) == text
+    except (LookupError, TypeError, ValueError):
+        return False
+
+
+DELIMITER = schema.Value(
+    lambda value: (
+        isinstance(value, str)
+        and len(value) == 1
+        and value != '"'
+        and (value == "\t" or value.isprintable())
+    ),
+    "one character, but no quote",
+)
+ENCODING = schema.Value(
+    _is_encoding, "an encoding of Python that contains ASCII, such as utf-8 or latin-1"
+)
 
 
 class Dialect(NamedTuple):
@@ -257,7 +282,7 @@ def _csv_problem(error, first, last):
 _READERS = {TSV: _tsv_records, CSV: _csv_records, JSONL: _json_records}
 
 
-def read_rows(lines, kind, columns, tasks, source):
+def read_rows(lines, kind, columns, tasks, source, dialect=STANDARD):
     """Yields a `Row` for each row to predict.
 
     Args:
@@ -267,11 +292,12 @@ def read_rows(lines, kind, columns, tasks, source):
       columns: a `Columns`.
       tasks: names of the tasks; a single one if `columns.task` is None.
       source: the file's name, for messages.
+      dialect: a `Dialect`.
 
     Raises:
       UserError: the header is missing, or lacks a column.
     """
-    records = read_records(lines, TSV if kind == LINES else kind)
+    records = read_records(lines, TSV if kind == LINES else kind, dialect)
     if kind == LINES:
         names = [*(["task"] if columns.task else []), "text_a", "text_b"]
         columns = columns._replace(task=columns.task and "task", layouts=_PLAIN_COLUMNS)
@@ -314,9 +340,7 @@ def _advise_on_delimiter(columns, names):
     """Advice on a header that is one field; "" if no delimiter gives the columns."""
     for layout in columns.layouts if len(names) == 1 else ():
         if other := guess_delimiter(names, "", [name for name in layout if name]):
-            text = (
-                ". The fields seem to be separated by %ss; .csv has commas, .tsv tabs"
-            )
+            text = ". The fields seem to be separated by %ss: for .csv give `delimiter`"
             return text % DELIMITERS[other]
     return ""
 

@@ -6,7 +6,6 @@
 `SCHEMA` has all entries; docs/tasks.md explains them.
 """
 
-import codecs
 import collections
 import os
 import unicodedata
@@ -34,28 +33,6 @@ _COLUMN = schema.Value(
 )
 
 
-def _is_encoding(value):
-    """Whether Python has such an encoding, in which ASCII text is its own bytes."""
-    # Encodings with escapes decode this to other text.
-    text = "".join(map(chr, range(128))).replace("\\", "\\x41\\u0041")
-    try:
-        return text.encode("ascii").decode(codecs.lookup(value).name) == text
-    except (LookupError, TypeError, ValueError):
-        return False
-
-
-_DELIMITER = schema.Value(
-    lambda value: (
-        isinstance(value, str)
-        and len(value) == 1
-        and value != '"'
-        and (value == "\t" or value.isprintable())
-    ),
-    "one character, but no quote",
-)
-_ENCODING = schema.Value(
-    _is_encoding, "an encoding of Python that contains ASCII, such as utf-8 or latin-1"
-)
 _FILE = schema.Value(
     lambda value: isinstance(value, str) and text_rows.find_kind(value) is not None,
     "a file .tsv, .csv or .jsonl",
@@ -80,8 +57,8 @@ SCHEMA = schema.Object(
         "metrics": schema.List(schema.LINE),
         "max_seq_length": schema.integer(3),
         "header": schema.BOOLEAN,
-        "delimiter": _DELIMITER,
-        "encoding": _ENCODING,
+        "delimiter": text_rows.DELIMITER,
+        "encoding": text_rows.ENCODING,
         "dev_share": schema.number(above=0, most=0.5),
         "seed": schema.integer(0, 2**31 - 1),
         "test_labels": schema.BOOLEAN,

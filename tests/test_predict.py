@@ -359,6 +359,17 @@ def test_columns_by_name(tmp_path, base, packages, model):
     )
 
 
+def test_another_delimiter_and_encoding(tmp_path, base, packages, model):
+    source, target = tmp_path / "in.csv", tmp_path / "out.tsv"
+    source.write_bytes('id;text\n1;"caf\xe9; cat"\n2;a mat\n'.encode("latin-1"))
+    others = ["--input=%s" % source, "--output=%s" % target, "--delimiter=;"]
+    assert run(base, packages[:1], *others, "--encoding=latin-1") == 0
+    expected = model.predict("mrpc", [("caf\xe9; cat", None), ("a mat", None)])
+    check_predictions(table(target.read_text()), expected)
+    with pytest.raises(UserError, match="seem to be separated by semicolons"):
+        run(base, packages[:1], "--input=%s" % source)
+
+
 def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
     task = Task("odd", 2, ("a\tb", "c"))
     folder = small_packages.write_package(tmp_path / "odd", base, task)
@@ -373,6 +384,9 @@ def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
     [
         (["--init_checkpoint="], "--init_checkpoint is required"),
         (["--text_b_column=x", "--input=a.tsv"], "--text_a_column"),
+        (["--delimiter=;;"], "--delimiter=;;: give one character"),
+        (["--delimiter=;", "--input=a.tsv"], "--delimiter=; is for an --input in"),
+        (["--encoding=utf-16"], "--encoding=utf-16: give an encoding of Python"),
         (["--task_column=x"], "--task_column=x names a column of a file"),
         (["--input=a.txt"], r"`input`=a.txt: .*\.tsv, \.csv, \.jsonl"),
         (["--output=a.txt"], r"`output`=a.txt: .*\.tsv, \.csv, \.jsonl"),

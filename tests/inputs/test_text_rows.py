@@ -236,8 +236,8 @@ def test_columns_by_name():
         ("text,title\n", Columns(task="task"), "no column 'task' for the task, .*; "
          "name it, `task_column`"),
         ("text,text\n", Columns(), "the column 'text' twice"),
-        ("id;text\n", Columns(), "separated by semicolons; .csv has commas"),
-        ("id\ttext\n", Columns(), "separated by tabs; .csv has commas"),
+        ("id;text\n", Columns(), "separated by semicolons: for .csv give `delim"),
+        ("id\ttext\n", Columns(), "separated by tabs: for .csv give `delim"),
         (b"text,caf\xe9\n", Columns(), "rows, line 1: not UTF-8"),
         ('"text\n', Columns(), "rows, line 1: not valid CSV"),
     ],
