@@ -3,12 +3,17 @@
 import dataclasses
 
 import numpy as np
+import sklearn.metrics
 import tensorflow.compat.v1 as tf
 
+from errors import printable
 from inputs import metrics
 from system import schema
 from system.wording import list_names
 from tasks import task_type
+
+_MOST_LABELS_SHOWN = 20
+_LONGEST_LABEL = 40  # characters
 
 
 @task_type.register
@@ -142,6 +147,18 @@ class Classification(task_type.TaskType):
     def report(self, labels, predictions):
         table = metrics.class_report(labels, predictions, self.num_outputs)
         return {"labels": list(self.labels), **table}
+
+    def format_table(self, labels, predictions):
+        """scikit-learn's report, of three labels to as many as fit on a screen."""
+        if not 3 <= self.num_outputs <= _MOST_LABELS_SHOWN:
+            return ""
+        return sklearn.metrics.classification_report(
+            labels,
+            predictions,
+            labels=range(self.num_outputs),
+            target_names=[printable(label, _LONGEST_LABEL) for label in self.labels],
+            zero_division=0,
+        )
 
     def check_predictions(self, labels, predictions):
         # Where all labels are the same, predicting a single class may be right.

@@ -1,5 +1,6 @@
 """The program as a user runs it, on small models and made-up rows."""
 
+import csv
 import json
 import os
 import shutil
@@ -241,6 +242,11 @@ def test_regression(model, scored):
         lines = reader.read().splitlines()
     clipped = np.clip(scores, 0, 5)
     assert lines[1:] == ["%d\t%.3f" % pair for pair in enumerate(clipped)]
+    with open(os.path.join(model["output_dir"], "dev_predictions.csv")) as reader:
+        rows = list(csv.DictReader(reader))
+    assert list(rows[0]) == ["line", "text_a", "text_b", "gold", "score"]
+    gold, found = ([float(row[name]) for row in rows] for name in ("gold", "score"))
+    np.testing.assert_allclose(np.corrcoef(gold, found)[0, 1], results["pearson"], 1e-4)
 
 
 def test_both_sets_of_mnli_in_one_run_and_ax_with_its_model(model, tmp_path):

@@ -23,24 +23,29 @@ def confusion_matrix(path, title, labels, matrix):
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="fraction of the label's examples")
     axes.set_title(title)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("label")
+    unit = ""
     if len(labels) <= _MAX_NAMED:
         names = [_format_label(label) for label in labels]
-        axes.set_xticks(range(len(names)), names, rotation=90)
+        slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+        axes.set_xticks(range(len(names)), names, **slanted)
         axes.set_yticks(range(len(names)), names)
+    else:
+        unit = " (number from 0, in the order of eval_results.json)"
+    axes.set_xlabel("predicted" + unit)
+    axes.set_ylabel("label" + unit)
     if len(labels) <= _MAX_COUNTED:
         for row, column in np.ndindex(*matrix.shape):
             color = "white" if fractions[row, column] > 0.5 else "black"
             text = str(matrix[row, column])
             axes.text(column, row, text, ha="center", va="center", color=color)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
     files.write_whole(path, buffer.getvalue())
 
 
 def _format_label(label):
-    """A label, truncated, and escaped for matplotlib."""
+    """A label, shortened in its middle, and escaped for matplotlib."""
     if len(label) > _MAX_NAME:
-        label = label[: _MAX_NAME - 1] + "…"
+        half = _MAX_NAME // 2
+        label = label[:half] + "…" + label[-half:]
     return label.replace("$", r"\$")

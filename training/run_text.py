@@ -2,11 +2,13 @@
 
 import os
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
 from system import console, wording
-from training import distribution
+from system.wording import list_names
+from training import distribution, scoring
 from weights import adapter_package, checkpoints, run_record
 
 _GROUPS = {
@@ -92,13 +94,28 @@ def log_scores(split, step, scored):
         console.say(
             "  %-15s %.4f    (baseline: %.4f)", name, score, scored.baseline[name]
         )
+    for line in scored.table.splitlines():
+        console.say("  %s", line)
     if all(score <= scored.baseline[name] for name, score in scored.scores.items()):
         console.warn("%s: no score is above the baseline", split.name)
+    if "confusion_matrix" in scored.report:
+        _warn_of_labels(split, scored.report)
+
+
+def _warn_of_labels(split, report):
+    """Warns of labels that occur and are never predicted."""
+    matrix = np.array(report["confusion_matrix"])
+    missing = matrix.any(axis=1) & ~matrix.any(axis=0)
+    if missing.any():
+        labels = [report["labels"][i] for i in np.flatnonzero(missing)]
+        console.warn("%s: never predicted: %s", split.name, list_names(labels))
 
 
 def log_files(output_dir, task, result_name):
     """Lists the files of a run; `result_name` is the method of its `TaskRun`."""
     results = {"eval_results.txt": "scores; eval_results.json has the baseline too"}
+    for split in task.dev if task.type.has_task_files else ():
+        results[scoring.dev_file(split)] = "each dev example's label and prediction"
     for split in task.test:
         results.update(task.type.prediction_files(split))
     results["test_scores.json"] = "scores of the test set, which has labels"

@@ -1,7 +1,9 @@
 """Predictions for a split, and their scores."""
 
 import contextlib
+import csv
 import functools
+import io
 import itertools
 import math
 import os
@@ -12,7 +14,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 from inputs import features
-from system import console, wording
+from system import console, files, wording
 from weights import checkpoints
 
 # The graph collection of the scores that an evaluation computes, float32 [B, ...].
@@ -27,6 +29,8 @@ class SplitScores(NamedTuple):
     labels: np.ndarray  # [examples, ...], see `task_type.TaskType.read_labels`
     diagnosis: str  # what is suspicious of the predictions, or ""
     report: dict[str, Any]  # further entries of reports
+    table: str = ""  # see `task_type.TaskType.format_table`
+    predictions: list | None = None  # one per example, where examples are rows
 
 
 def score(run, split, predictions):
@@ -34,6 +38,9 @@ def score(run, split, predictions):
     task_type, names = run.task.type, run.task.metrics
     labels = task_type.read_labels(run.inputs.examples[split.name])
     baseline = task_type.predict_baseline(labels)
+    decoded = None
+    if task_type.has_task_files:
+        predictions = decoded = list(predictions)
     predictions = task_type.parse_predictions(predictions)
     return SplitScores(
         task_type.score(names, labels, predictions),
@@ -41,7 +48,42 @@ def score(run, split, predictions):
         labels,
         task_type.check_predictions(labels, predictions),
         task_type.report(labels, predictions),
+        task_type.format_table(labels, predictions),
+        decoded,
     )
+
+
+def write_dev_predictions(run, split, predictions):
+    """Writes a row for each example: its line, texts and label, and the prediction."""
+    task, name = run.task, run.result_name(dev_file(split))
+    texts = [
+        field
+        for field, column in zip(("text_a", "text_b"), task.text_columns)
+        if column is not None
+    ]
+    output = io.StringIO(newline="")
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(["line", *texts, "gold", *task.type.prediction_columns()])
+    for example, prediction in zip(run.inputs.examples[split.name], predictions):
+        row = [example.line, *(getattr(example, text) for text in texts), example.label]
+        for value in task.type.prediction_fields(prediction).values():
+            row += value.values() if isinstance(value, dict) else [value]
+        writer.writerow("%.7g" % v if isinstance(v, float) else v for v in row)
+    path = os.path.join(run.settings.output_dir, name)
+    files.write_whole(path, output.getvalue())
+    part = ", those that `dev_share` took" if split.is_held_out else ""
+    console.say(
+        "Predictions for the %s of %s%s: %s",
+        wording.pluralize(len(predictions), "example"),
+        split.filename,
+        part,
+        name,
+    )
+
+
+def dev_file(split):
+    """The file of a dev set's predictions."""
+    return "dev_predictions%s.csv" % split.suffix
 
 
 def predict(estimator, run, split, kind):

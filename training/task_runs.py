@@ -174,6 +174,8 @@ def evaluate(estimator, run, diagnostics, results):
             **{key: float(value) for key, value in result.items()},
         }
         run_text.log_scores(split, step, scored)
+        if scored.predictions is not None:
+            scoring.write_dev_predictions(run, split, scored.predictions)
         _draw_matrix(run, split, scored)
         if scored.diagnosis:
             scores = [
@@ -206,7 +208,8 @@ def _draw_matrix(run, split, scored):
         run.settings.output_dir, run.result_name("confusion_matrix_%s.png" % split.name)
     )
     count = wording.pluralize(len(scored.labels), "example")
-    title = "%s, %s: %s" % (run.task.title, split.name, count)
+    scores = ", ".join("%s %.4f" % each for each in scored.scores.items())
+    title = "%s, %s: %s\n%s" % (run.task.title, split.name, count, scores)
     report = scored.report
     plots.confusion_matrix(path, title, report["labels"], report["confusion_matrix"])
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -101,6 +102,31 @@ def test_an_evaluation_scores_each_label(output):
     for name in ("dev", "test"):
         data = (output / ("confusion_matrix_%s.png" % name)).read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 5000
+
+
+def test_predictions_for_the_dev_set_are_listed(output, folder):
+    with open(folder / "train.csv", newline="") as file:
+        source = list(csv.reader(file))
+    with open(output / "dev_predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    matrix = np.zeros([3, 3], int)
+    for row in rows:
+        # The lines that dev_share took.
+        assert [row["text_a"], row["gold"]] == source[int(row["line"]) - 1][1:]
+        probabilities = [float(row["probability_" + label]) for label in LABELS]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == LABELS[np.argmax(probabilities)]
+        assert float(row["probability"]) == max(probabilities)
+        matrix[LABELS.index(row["gold"]), LABELS.index(row["label"])] += 1
+    dev = read(output / "eval_results.json")["sets"]["dev"]
+    assert matrix.tolist() == dev["confusion_matrix"]
+    log = (output / "log.txt").read_text()
+    assert "9 examples of train.csv, those that `dev_share` took: dev_pred" in log
+    # A table of both sets with labels.
+    table = re.findall(r"mats & rats +(\d\.\d\d) +(\d\.\d\d) +(\d\.\d\d) +(\d+)", log)
+    expected = [dev[name][1] for name in ("precision", "recall", "f1")]
+    assert table[0] == (*("%.2f" % each for each in expected), "3")
+    assert [line[3] for line in table] == ["3", "2"]
 
 
 def test_a_test_set_with_labels_is_scored(output):

@@ -5,6 +5,7 @@ import pytest
 
 import glue_data
 from system import console
+from tasks.classification import Classification
 from training import run_text, scoring
 
 DEV = glue_data.get_task("MRPC").splits[1]
@@ -28,3 +29,16 @@ def test_scores_of_chance_are_warned_of(scores, is_warned, monkeypatch):
     run_text.log_scores(DEV, 778, scored)
     assert len(said) == is_warned
     assert all(each.startswith("dev: no score is above") for each in said)
+
+
+def test_labels_that_are_never_predicted_are_warned_of(monkeypatch):
+    said, labels = [], np.array([0, 1, 1, 3])
+    monkeypatch.setattr(console, "warn", lambda text, *args: said.append(text % args))
+    kind = Classification(("a", "b", "c", "d"))
+    # "c" has no example.
+    for predictions in ([0, 0, 0, 3], [0, 1, 2, 3]):
+        report = kind.report(labels, np.array(predictions))
+        run_text.log_scores(
+            DEV, 7, scoring.SplitScores({"f1": 1}, {"f1": 0}, labels, "", report)
+        )
+    assert said == ["dev: never predicted: 'b'"]
