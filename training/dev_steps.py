@@ -185,13 +185,16 @@ class Evaluation(tf.train.CheckpointSaverListener):
 def record(run, results, watch):
     """Records `Evaluation.results`, and keeps the last checkpoint if it is the best."""
     entry: dict = {"sets": {}}
-    for name, (result, scored) in results.items():
+    points = {}
+    for split, (name, (result, scored)) in zip(run.task.dev, results.items()):
+        points.update(scoring.curve_points(split, result, scored))
         values = {key: float(value) for key, value in result.items()}
         entry["global_step"] = step = int(values.pop("global_step"))
         entry["sets"][name] = {**values, **scored.scores}
         scores = ["%s %.4f" % (key, scored.scores[key]) for key in run.task.metrics]
         console.say("  %s at step %d: %s", name, step, ", ".join(scores))
-    _write_summary(run, entry)
+    folder = os.path.join(run.settings.output_dir, "eval")
+    estimators.write_scalars(folder, step, points)
     if run.dev_evaluation.keep_best:
         diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
         _keep_if_best(run, entry, diagnostics)
@@ -215,19 +218,6 @@ def _read_history(run):
         if isinstance(entry.get("global_step"), int):
             found.append(entry)
     return found
-
-
-def _write_summary(run, entry):
-    """Writes losses and scores for TensorBoard, where the Estimator writes them."""
-    folder = os.path.join(run.settings.output_dir, "eval")
-    estimators.prepare_summaries(folder, write_graph=False)
-    writer = tf.summary.FileWriterCache.get(folder)
-    summary = tf.Summary()
-    for split in run.task.dev:
-        for name, score in entry["sets"][split.name].items():
-            summary.value.add(tag=name + split.suffix, simple_value=score)
-    writer.add_summary(summary, entry["global_step"])
-    writer.flush()
 
 
 def _keep_if_best(run, entry, diagnostics):

@@ -218,6 +218,26 @@ def prepare_summaries(folder, write_graph):
     events.flush = explained(events.flush)
 
 
+def prepare_evaluation(folder):
+    """Prepares the event file of evaluations, see `write_scalars`.
+
+    The Estimator's scalars, which have other names than those of training and of the
+    task's metrics, are left out.
+    """
+    prepare_summaries(folder, write_graph=False)
+    tf.summary.FileWriterCache.get(folder).add_summary = lambda *_, **__: None
+
+
+def write_scalars(folder, step, values):
+    """Writes a dict from name to number to the event file of evaluations."""
+    prepare_evaluation(folder)
+    writer, summary = tf.summary.FileWriterCache.get(folder), tf.Summary()
+    for name, value in values.items():
+        summary.value.add(tag=name, simple_value=value)
+    tf.summary.FileWriter.add_summary(writer, summary, step)
+    writer.flush()
+
+
 _prepared_writers = weakref.WeakSet()
 
 

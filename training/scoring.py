@@ -53,6 +53,16 @@ def score(run, split, predictions):
     )
 
 
+def curve_points(split, result, scored):
+    """The points of an evaluation in TensorBoard: dict from curve to float.
+
+    The dev set's loss has the name of the training loss, so that both share a plot.
+    """
+    losses = {"loss": float(result["eval_loss"])} if "eval_loss" in result else {}
+    values = {**losses, **scored.scores}
+    return {name + split.suffix: value for name, value in values.items()}
+
+
 def write_dev_predictions(run, split, predictions):
     """Writes a row for each example: its line, texts and label, and the prediction."""
     task, name = run.task, run.result_name(dev_file(split))

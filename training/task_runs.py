@@ -57,7 +57,7 @@ def train(model_fn, run, step_reached=None):
 
     def evaluate_checkpoint():
         estimator = estimators.make_estimator(model_fn, settings)
-        estimators.prepare_summaries(estimator.eval_dir(), write_graph=False)
+        estimators.prepare_evaluation(estimator.eval_dir())
         found = {
             split.name: scoring.evaluate_split(estimator, run, split)
             for split in task.dev
@@ -156,7 +156,8 @@ def evaluate(estimator, run, diagnostics, results):
     report: dict[str, Any] = {}
     warnings: list[str] = []
     folder = run.result_name("")[1:] or None  # for TensorBoard
-    estimators.prepare_summaries(estimator.eval_dir(folder), write_graph=False)
+    estimators.prepare_evaluation(estimator.eval_dir(folder))
+    points: dict[str, float] = {}
     for split in task.dev:
         # Results from training come without predictions that could be written.
         is_written = run.settings.do_predict and split in task.test
@@ -166,6 +167,7 @@ def evaluate(estimator, run, diagnostics, results):
             result, scored = scoring.evaluate_split(
                 estimator, run, split, folder, is_written
             )
+            points.update(scoring.curve_points(split, result, scored))
         step = lines["global_step"] = result.pop("global_step")
         for key, value in [*result.items(), *scored.scores.items()]:
             lines[key + split.suffix] = value
@@ -184,6 +186,7 @@ def evaluate(estimator, run, diagnostics, results):
             ]
             text = "%s: %s; %s" % (split.name, scored.diagnosis, ", ".join(scores))
             warnings.append(text)
+    estimators.write_scalars(estimator.eval_dir(folder), int(step), points)
     if task.note:
         console.say("Note: %s", task.note)
     evaluated = diagnostics._replace(evaluation=warnings)
