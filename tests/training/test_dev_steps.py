@@ -110,13 +110,18 @@ def test_every_evaluation_is_written_down(output):
         assert {"f1", "accuracy", "eval_loss", "eval_accuracy"} <= set(found)
         assert found["accuracy"] == pytest.approx(found["eval_accuracy"])
     (events,) = (output / "eval").glob("events*")
-    curve = {}
-    for event in tf.train.summary_iterator(str(events)):
-        for value in event.summary.value:
-            if value.tag == "f1":
-                curve[event.step] = value.simple_value
-    expected = {entry["global_step"]: entry["sets"]["dev"]["f1"] for entry in entries}
-    assert curve == pytest.approx(expected)
+    points = [
+        (value.tag, event.step, value.simple_value)
+        for event in tf.train.summary_iterator(str(events))
+        for value in event.summary.value
+    ]
+    # The curve of the dev loss has the name of the training's.
+    expected = [
+        (tag, entry["global_step"], pytest.approx(entry["sets"]["dev"][name]))
+        for entry in entries
+        for tag, name in (("loss", "eval_loss"), ("f1", "f1"), ("accuracy", "accuracy"))
+    ]
+    assert sorted(points) == sorted(expected, key=lambda point: point[:2])
 
 
 def test_the_best_is_kept_whole(output):
