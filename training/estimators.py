@@ -139,6 +139,10 @@ def session_config(shards=1):
     config.graph_options.rewrite_options.memory_optimization = (
         rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
     )
+    # A second pass finds no kernel that could be left out, and takes seconds.
+    config.graph_options.rewrite_options.meta_optimizer_iterations = (
+        rewriter_config_pb2.RewriterConfig.ONE
+    )
     return config
 
 
