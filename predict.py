@@ -14,6 +14,7 @@ file is written.
 import system.startup  # noqa: F401  (before TensorFlow)
 
 import contextlib
+import json
 import os
 import queue
 import shutil
@@ -32,7 +33,7 @@ import glue_data
 from errors import UserError
 from inputs import text_lines, text_rows
 from serving import predictor
-from system import files
+from system import files, text_table, wording
 from tasks import own_tasks
 
 ROWS_LEFT_OUT = 2  # exit status
@@ -64,6 +65,9 @@ _TEXTS = {
     "--adapters, and none with one.",
     "delimiter": "Character between the fields of a .csv file.",
     "encoding": "Encoding of the input, such as latin-1.",
+    "keep_columns": "Columns of --input, separated by commas, to repeat in the output; "
+    "all: every one. A column with the name of one of predictions becomes "
+    "input_NAME.",
     "strict": "End at the first row that cannot be read, before any is predicted.",
     "output": "File to write: .tsv, .csv or .jsonl; else TSV on standard output.",
     "overwrite": "Replace an --output that exists.",
@@ -89,6 +93,7 @@ def define_flags(flag_values):
         "Output": (
             define(command_line.DEFINE_path, "output"),
             define(flags.DEFINE_bool, "overwrite", False),
+            define(flags.DEFINE_list, "keep_columns", []),
         ),
         "Speed": (define(flags.DEFINE_integer, "batch_size", predictor.BATCH_SIZE),),
     }
@@ -115,11 +120,11 @@ def _check_flags(values):
     if values.input:
         text_rows.check_kind(values.input, "input")
     else:
-        for name in _COLUMN_FLAGS:
+        for name in (*_COLUMN_FLAGS, "keep_columns"):
             if values[name].value:
                 raise UserError(
-                    "--%s=%s names a column of a file, and lines from standard input "
-                    "have none: give a file, --input" % (name, values[name].value)
+                    "--%s names a column of a file, and lines from standard input "
+                    "have none: give a file, --input" % name
                 )
     if values.output:
         _check_output(values.output, values.overwrite)
@@ -150,6 +155,7 @@ class _RowReader:
     Attributes:
       is_stream: whether the rows can be read only once, and may come slowly.
       num_bad: number of the rows that were reported.
+      kept: names of --keep_columns, by their names in the output; after `check`.
     """
 
     def __init__(self, values, model):
@@ -168,7 +174,7 @@ class _RowReader:
             {name: model.takes_pairs(name) for name in model.tasks},
         )
         self.is_stream = not (path or values.strict)
-        self.num_bad = 0
+        self.num_bad, self.kept = 0, {}
         if path:
             self._read_lines = lambda: text_lines.file_lines(path, "--input=" + path)
         else:
@@ -192,17 +198,49 @@ class _RowReader:
                 tqdm.write("left out: " + message, file=sys.stderr)
                 self.num_bad += 1
 
-    def check(self):
-        """Reports the rows that cannot be read; returns the number of the others."""
-        count, quoted = 0, 0
+    def check(self, keep, kind, taken):
+        """Reports the rows that cannot be read; returns the number of the others.
+
+        Args:
+          keep: names of columns to keep, or ["all"].
+          kind: that of the output, in which their values are to be written.
+          taken: names of the output's other columns.
+        """
+        count, quoted, names = 0, 0, {}
+        if keep and self._kind != text_rows.JSONL:
+            lines = self._read_lines()
+            records = text_rows.read_records(lines, self._kind, self._dialect)
+            header = next(records, None)
+            names = dict.fromkeys(header.fields if header else ())
         for row in self.read():
             count += 1
             quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))
+            if keep:
+                names.update(dict.fromkeys(row.values))
+                self._check_kept(row, row.values if keep == ["all"] else keep, kind)
         self.check_count(count)
+        missing = [name for name in keep if name not in names and keep != ["all"]]
+        if missing and count:
+            raise UserError(
+                "--keep_columns=%s: there is no such column in %s, there are %s"
+                % (missing[0], self._name, wording.list_names(names))
+            )
+        for name in names if keep == ["all"] else keep:
+            output_name = name
+            while output_name in (*taken, *self.kept):
+                output_name = "input_" + output_name
+            self.kept[output_name] = name
         if self._kind == text_rows.TSV and quoted:
             note = text_rows.describe_quotes(self._name, quoted)
             sys.stderr.write("note: %s. A .csv is read with its quotes\n" % note)
         return count
+
+    def _check_kept(self, row, names, kind):
+        try:
+            values = [_as_text(row.values.get(name)) for name in names]
+            text_rows.check_writable(kind, filter(None, values))
+        except UserError as error:
+            raise UserError("%s, line %d: %s" % (self._name, row.line, error)) from None
 
     def check_count(self, count):
         """Refuses an input whose rows all were reported: `count`, the others, is 0."""
@@ -311,12 +349,22 @@ def _output_columns(model):
     return ["line", "task", *dict.fromkeys(found)]
 
 
-def _output_values(row, prediction):
+def _output_values(row, prediction, kept, kind):
     """The values of a row of the output: dict from column name to value."""
     values = {"line": row.line, **prediction._asdict()}
     for label, probability in (values.pop("probabilities") or {}).items():
         values["probability_" + label] = probability
-    return {n: _shorten(value) for n, value in values.items() if value is not None}
+    values = {name: _shorten(value) for name, value in values.items()}
+    for name, column in kept.items():
+        value = row.values.get(column)
+        values[name] = value if kind == text_rows.JSONL else _as_text(value)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _as_text(value):
+    """A value of a column as text; one of JSONL can be anything. None stays None."""
+    is_text = value is None or isinstance(value, str)
+    return value if is_text else json.dumps(value, ensure_ascii=False)
 
 
 def _shorten(value):
@@ -350,31 +398,46 @@ def run(values):
     kind = text_rows.check_kind(output, "output") if output else text_rows.TSV
     model = _load_model(values)
     names = _output_columns(model)
-    text_rows.check_writable(kind, [*model.tasks, *names])
     reader = _RowReader(values, model)
     if reader.is_stream:
         arrived = _chunk_stream(reader.read())
         total, chunks = None, (part for chunk in arrived for part in _chunk_rows(chunk))
     else:
-        total, chunks = reader.check(), _chunk_rows(reader.read(report=False))
+        total = reader.check(values.keep_columns, kind, names)
+        chunks = _chunk_rows(reader.read(report=False))
+    names = [names[0], *reader.kept, *names[1:]]
+    text_rows.check_writable(kind, [*model.tasks, *names])
+    table = None
+    if not output and sys.stdout.isatty():
+        table = text_table.TextTable(names)
     count = 0
-    # A progress bar would mix with predictions on a terminal.
-    hidden = True if not output and sys.stdout.isatty() else None
     with (
         _open_output(output, values.overwrite) as write,
-        tqdm(total=total, desc="predicting", unit=" rows", disable=hidden) as bar,
+        # A progress bar would mix with predictions on a terminal.
+        tqdm(
+            total=total, desc="predicting", unit=" rows", disable=bool(table) or None
+        ) as bar,
     ):
-        write(text_rows.format_header(kind, names))
+        if not table:
+            write(text_rows.format_header(kind, names))
         for chunk in chunks:
             texts = ((row.task, row.text_a, row.text_b) for row in chunk)
             predictions = model.predict_mixed(texts, bar.update)
-            lines = (
-                text_rows.format_row(kind, names, _output_values(row, prediction))
+            rows = [
+                _output_values(row, prediction, reader.kept, kind)
                 for row, prediction in zip(chunk, predictions)
-            )
-            write(b"".join(lines))
+            ]
+            if table:
+                write(table.format(rows).encode())
+            else:
+                write(b"".join(text_rows.format_row(kind, names, row) for row in rows))
             count += len(chunk)
         reader.check_count(count)
+    if table and table.num_hidden:
+        sys.stderr.write(
+            "note: the terminal has no room for %s; give a file, --output\n"
+            % wording.pluralize(table.num_hidden, "column")
+        )
     sys.stderr.write("%d rows predicted, %d left out\n" % (count, reader.num_bad))
     return ROWS_LEFT_OUT if reader.num_bad else 0
 

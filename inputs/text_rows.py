@@ -112,6 +112,7 @@ class Row(NamedTuple):
     task: str = ""
     text_a: str = ""
     text_b: str | None = None
+    values: Mapping[str, Any] = {}  # by column, texts; of JSONL any
 
 
 class Record(NamedTuple):
@@ -386,7 +387,7 @@ def _make_row(line, values, columns, tasks):
         return Row(line, "no second text; the task %s takes pairs" % task)
     if pairs is False and text_b is not None:
         return Row(line, "a second text; the task %s takes one" % task)
-    return Row(line, "", task, text_a, text_b)
+    return Row(line, "", task, text_a, text_b, values)
 
 
 def _describe_missing(columns, names):

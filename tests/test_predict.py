@@ -370,6 +370,57 @@ def test_another_delimiter_and_encoding(tmp_path, base, packages, model):
         run(base, packages[:1], "--input=%s" % source)
 
 
+def test_kept_columns(tmp_path, base, packages):
+    rows = [
+        {"id": "7", "text": "a cat", "label": "x\ty", "extra": 0.1},
+        {"id": "8", "text": "rain", "label": "z", "more": None},
+    ]
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    target = tmp_path / "out.jsonl"
+    others = ["--input=%s" % source, "--keep_columns=all"]
+    assert run(base, packages[:1], *others, "--output=%s" % target) == 0
+    first, second = map(json.loads, target.read_text().splitlines())
+    assert (first["id"], first["text"], first["input_label"]) == ("7", "a cat", "x\ty")
+    assert first["extra"] == 0.1 and "extra" not in second and "more" not in second
+    assert first["label"] in ("0", "1") and second["input_label"] == "z"
+    # A table has all columns, in the order of the file.
+    target = tmp_path / "out.csv"
+    assert run(base, packages[:1], *others, "--output=%s" % target) == 0
+    found = table(target.read_text(), ",")
+    assert list(found[0])[:7] == [
+        "line", "id", "text", "input_label", "extra", "more", "task"
+    ]  # fmt: skip
+    assert [row["extra"] for row in found] == ["0.1", ""]
+    with pytest.raises(UserError, match=r"in.jsonl, line 1: 'x.ty' holds a tab"):
+        run(base, packages[:1], *others)
+    others[1] = "--keep_columns=id,txt"
+    with pytest.raises(
+        UserError, match=r"txt: there is no such .* 'id', 'text', 'label', 'e"
+    ):
+        run(base, packages[:1], *others)
+    others[1] = "--keep_columns=id"
+    target = tmp_path / "out.tsv"
+    assert run(base, packages[:1], *others, "--output=%s" % target) == 0
+    assert [row["id"] for row in table(target.read_text())] == ["7", "8"]
+
+
+def test_a_table_on_a_terminal(tmp_path, base, packages, monkeypatch, capsysbinary):
+    source = tmp_path / "in.csv"
+    source.write_text("text,id\n%s,1\nrain,\x1b[1m\n" % ("a cat " * 20))
+    monkeypatch.setenv("COLUMNS", "90")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    others = ("--input=%s" % source, "--keep_columns=id,text")
+    assert run(base, packages[2:], *others) == 0
+    output, errors = capsysbinary.readouterr()
+    header, *lines = output.decode().splitlines()
+    assert header.split() == ["line", "id", "text", "task", "label", "probability"]
+    assert {line.find("three") for line in lines} == {header.index("task")}
+    assert "a cat a...  three" in lines[0] and "\\x1b[1m  rain" in lines[1]
+    assert max(map(len, lines)) <= 90
+    assert b"no room for 3 columns" in errors
+
+
 def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
     task = Task("odd", 2, ("a\tb", "c"))
     folder = small_packages.write_package(tmp_path / "odd", base, task)
@@ -387,7 +438,9 @@ def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
         (["--delimiter=;;"], "--delimiter=;;: give one character"),
         (["--delimiter=;", "--input=a.tsv"], "--delimiter=; is for an --input in"),
         (["--encoding=utf-16"], "--encoding=utf-16: give an encoding of Python"),
-        (["--task_column=x"], "--task_column=x names a column of a file"),
+        (["--task_column=x"], "--task_column names a column of a file"),
+        (["--task_column=x"], "--task_column names a column of a file"),
+        (["--keep_columns=x"], "--keep_columns names a column of a file"),
         (["--input=a.txt"], r"`input`=a.txt: .*\.tsv, \.csv, \.jsonl"),
         (["--output=a.txt"], r"`output`=a.txt: .*\.tsv, \.csv, \.jsonl"),
         (["--output=none/a.tsv"], "there is no folder none"),

@@ -14,9 +14,10 @@ from inputs.text_rows import CSV, JSONL, LINES, TSV, Columns, Row
 
 
 def read(content, kind, columns=Columns(), tasks=("one",)):  # noqa: B008
-    """All rows of a file's content, text or bytes."""
+    """All rows of a file's content, text or bytes; without the values of columns."""
     content = content.encode() if isinstance(content, str) else content
-    return list(text_rows.read_rows(io.BytesIO(content), kind, columns, tasks, "rows"))
+    rows = text_rows.read_rows(io.BytesIO(content), kind, columns, tasks, "rows")
+    return [row._replace(values={}) for row in rows]
 
 
 def row(line, text_a, text_b=None, task="one"):
