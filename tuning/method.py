@@ -95,6 +95,10 @@ class Method:
         """The added variables of a model with `num_layers`, as text."""
         return "none (--train_policy=%s)" % self.text
 
+    def merged_flags(self):
+        """`flags` for the checkpoint that `merge` makes."""
+        return self.flags()
+
     def check(self, bert_config):
         """Refuses settings that do not suit a model: a `UserError`."""
 

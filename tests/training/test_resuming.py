@@ -92,12 +92,13 @@ def raise_at_call(monkeypatch, module, name, number):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"precision": "float16", "dynamic_padding": False},
-        {"train_batch_size": 8, "gradient_accumulation_steps": 2, "shards": 2},
+        {"precision": "float16", "dynamic_padding": False, "train_policy": "lora:2"},
+        {"train_batch_size": 8, "gradient_accumulation_steps": 2, "shards": 2,
+         "adapter_placement": "pfeiffer"},
         {"train_policy": "top_k:1", "checkpoint_content": "trained"},
     ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_run_resumes_in_the_same_process(tmp_path, monkeypatch, flags, changes):
     changes = dict(changes)
     shards = changes.pop("shards", 1)

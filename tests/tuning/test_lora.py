@@ -1,15 +1,25 @@
 """Low-rank updates: their initial values, packages, and several on one base model."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import manage_adapters
 import modeling
+from errors import UserError
 from serving import saved_model
 from tests import small_packages, small_run
 from tests.small_packages import Task
 from tuning import registry
-from weights import adapter_package, base_model, checkpoints, package_conversion
+from weights import (
+    adapter_package,
+    base_model,
+    checkpoints,
+    package_checks,
+    package_conversion,
+)
 
 EVERY = "query,key,value,attention_output,intermediate,output"
 
@@ -24,7 +34,7 @@ def base(tmp_path_factory):
     return small_packages.write_base(tmp_path_factory.mktemp("lora") / "bert")
 
 
-def test_packages_of_a_run(tmp_path, base):
+def test_packages_of_a_run(tmp_path, base, capsys):
     flags = {"lora_targets": "value,output", "lora_alpha": 3.0}
     setting = {
         **small_run.write_mrpc(tmp_path / "MRPC"),
@@ -70,7 +80,11 @@ def test_packages_of_a_run(tmp_path, base):
 
     # Merged, the model is a BERT.
     merged = str(tmp_path / "merged.ckpt")
-    package_conversion.merge(package, base["init_checkpoint"], merged)
+    flags = {"init_checkpoint": base["init_checkpoint"], "output": merged}
+    manage_adapters.main(
+        ["", "merge", package, *("--%s=%s" % flag for flag in flags.items())]
+    )
+    assert "with --train_policy=head\n" in capsys.readouterr().out
     assert not [n for n in checkpoints.Checkpoint(merged).shapes if "lora" in n]
     found = run("d", init_checkpoint=merged, train_policy="head")
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -96,6 +110,34 @@ def test_each_example_has_its_own_update(tmp_path, base):
     ]
     assert np.abs(scores[0] - scores[1]).max() > 1e-2
     saved_model.export(folders, base_model.BaseFiles(**base), str(tmp_path / "saved"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "part"),
+    [
+        ({"alpha": 0}, "lora:2", "adapter.alpha"),
+        ({"alpha": "8"}, "lora:2", "adapter.alpha"),
+        ({"alpha": None}, "lora:2", "adapter.alpha"),
+        ({"targets": []}, "lora:2", "adapter.targets"),
+        ({"targets": ["query", "query"]}, "lora:2", "adapter.targets has"),
+        ({"targets": ["bias"]}, "lora:2", "adapter.targets[0]"),
+        ({"size": 4}, "lora:2", "adapter.size"),
+        ({"placement": "pfeiffer"}, "lora:2", "adapter.placement is not known"),
+        ({}, "lora:3", "parameters"),
+        ({}, "lora:x", "1 to 65536"),
+        ({}, "head", "adapter.alpha"),
+    ],
+)
+def test_forged_entries(tmp_path, base, changes, policy, part):
+    task = Task("t", 0, ("x", "y"), other_method=parse("lora:2", "query,value"))
+    folder = small_packages.write_package(tmp_path / "package", base, task)
+    config = json.loads((tmp_path / "package" / "adapter_config.json").read_text())
+    config["adapter"].update(changes)
+    config["train_policy"] = policy
+    config["sha256"] = package_checks.config_digest(config)
+    with pytest.raises(UserError) as error:
+        package_checks.parse_config(json.dumps(config).encode(), folder)
+    assert part in str(error.value).replace('"', "") and folder in str(error.value)
 
 
 def test_initial_values_are_those_of_the_libraries():
