@@ -46,8 +46,8 @@ _PAPER_METHODS = [
     grid.adapters(("3e-5", "1e-4", "3e-4", "1e-3"), _SIZES, (3, 10, 20)),
 ]
 _SMALL_METHODS = [
-    grid.small_adapters(sizes=_SIZES),
-    grid.Method(grid.FULL, ("3e-5", "1e-4", "3e-4"), is_corrected=True),
+    grid.small_adapters(("1e-3", "3e-3"), _SIZES),
+    grid.Method(grid.FULL, ("3e-5", "1e-4", "3e-4", "1e-3"), is_corrected=True),
 ]
 EXPERIMENT = grid.Experiment(
     title="SQuAD v1.1: figure 5",
