@@ -102,7 +102,8 @@ def define_settings(settings, flag_values):
 
 _TEXTS = {
     "adapters": "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
-    "each task. NAME=FOLDER gives the task another name than the package has.",
+    "each task. NAME=FOLDER gives the task another name than the package has. By "
+    "default the package that belongs to a merged --init_checkpoint.",
     "init_checkpoint": "Checkpoint of the base model, the path without endings, such "
     "as .../bert_model.ckpt.",
     "bert_config_file": "bert_config.json of the base model.",

@@ -14,7 +14,7 @@ import command_line
 import glue_data
 from serving import saved_model
 from tasks import own_tasks
-from weights import base_model
+from weights import base_model, package_conversion
 
 _TEXTS = {
     "output": "Local folder of the model's versions. The new version gets the next "
@@ -42,6 +42,9 @@ def define_flags(flag_values):
 def main(argv):
     """Exports the packages."""
     values = flags.FLAGS
+    values["adapters"].value = package_conversion.find_packages(
+        values.adapters, values.init_checkpoint
+    )
     names = base_model.BaseFiles._fields
     command_line.check_required(values, ["adapters", *names, "output"])
     base = base_model.BaseFiles(*(values[name].value for name in names))

@@ -35,6 +35,7 @@ from inputs import text_lines, text_rows
 from serving import predictor
 from system import files, text_table, wording
 from tasks import own_tasks
+from weights import package_conversion
 
 ROWS_LEFT_OUT = 2  # exit status
 
@@ -393,6 +394,9 @@ def run(values):
     Raises:
       UserError: nothing can be predicted, or with --strict one row cannot be read.
     """
+    values["adapters"].value = package_conversion.find_packages(
+        values.adapters, values.init_checkpoint
+    )
     _check_flags(values)
     output = values.output
     kind = text_rows.check_kind(output, "output") if output else text_rows.TSV

@@ -102,9 +102,9 @@ def read_package(value, known_tasks=None):
     if matrices:
         raise UserError(
             "the package %s holds matrices of the encoder itself, such as %s, which "
-            "each example would have to have of its own: evaluate and predict with "
-            "the program that trained it, --adapters=%s --train_policy=%s"
-            % (folder, matrices[0], folder, package.method.text)
+            "each example would have to have of its own: merge it into the base model "
+            "(python manage_adapters.py merge %s), and give the merged checkpoint alone"
+            % (folder, matrices[0], folder)
         )
     diagnosis.show_warnings(
         ["%s: %s" % (folder, warning) for warning in package.diagnostics.warnings],

@@ -129,6 +129,7 @@ def test_export_and_merge_give_the_checkpoint_of_the_original_back(
     norm = "bert/embeddings/LayerNorm/gamma"
     assert not np.array_equal(values_of(base)[norm], merged[norm])
     assert sorted(os.listdir(str(tmp_path))) == [
+        "model.ckpt.adapters",
         "model.ckpt.data-00000-of-00001",
         "model.ckpt.index",
     ]

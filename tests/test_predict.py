@@ -22,6 +22,8 @@ from serving import predictor
 from tests import programs, small_packages, small_run
 from tests.places import ROOT
 from tests.small_packages import Task
+from tuning import adapters, lora, top_k
+from weights import adapter_package, package_conversion
 
 TASKS = (
     Task("mrpc", 8, ("0", "1")),
@@ -370,6 +372,29 @@ def test_another_delimiter_and_encoding(tmp_path, base, packages, model):
         run(base, packages[:1], "--input=%s" % source)
 
 
+@pytest.mark.parametrize(
+    "method", [top_k.TopK((1,)), lora.Lora(2), adapters.Adapters(4)], ids=str
+)
+def test_a_merged_checkpoint_needs_no_package(tmp_path, base, method):
+    task = Task("merged", 4, ("a", "b"), other_method=method)
+    folder = small_packages.write_package(tmp_path / "package", base, task)
+    package, checkpoint = adapter_package.read(folder), base["init_checkpoint"]
+    source, target = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\na cat\nrain fell\n")
+    rows = [("a cat", None), ("rain fell", None)]
+    batch = small_packages.encode(base, rows, 24)
+    expected = small_packages.single_task_scores(package, checkpoint, batch)
+    merged = dict(base, init_checkpoint=str(tmp_path / "model.ckpt"))
+    package_conversion.merge(folder, checkpoint, merged["init_checkpoint"])
+    assert run(merged, [], "--input=%s" % source, "--output=%s" % target) == 0
+    found = table(target.read_text(), ",")
+    found = [[float(row["probability_" + label]) for label in "ab"] for row in found]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).min() > 1e-3
+    with pytest.raises(UserError, match="--adapters is required"):
+        run(base, [], "--input=%s" % source)
+
+
 def test_kept_columns(tmp_path, base, packages):
     rows = [
         {"id": "7", "text": "a cat", "label": "x\ty", "extra": 0.1},
@@ -438,7 +463,6 @@ def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
         (["--delimiter=;;"], "--delimiter=;;: give one character"),
         (["--delimiter=;", "--input=a.tsv"], "--delimiter=; is for an --input in"),
         (["--encoding=utf-16"], "--encoding=utf-16: give an encoding of Python"),
-        (["--task_column=x"], "--task_column names a column of a file"),
         (["--task_column=x"], "--task_column names a column of a file"),
         (["--keep_columns=x"], "--keep_columns names a column of a file"),
         (["--input=a.txt"], r"`input`=a.txt: .*\.tsv, \.csv, \.jsonl"),

@@ -21,6 +21,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 from model import initializers
 from system import schema
+from tuning import head
 from tuning.method import Method, Setting, register
 
 # Dense layers of an encoder layer by name: ends of their variable scopes. The first
@@ -161,6 +162,10 @@ class Lora(Method):
             if any(each >> i & 1 for each in used["lora_targets"])
         )
         return (_LoraHooks(targets, is_own=own["lora_units"]),)
+
+    @property
+    def merged(self):
+        return head.Head()
 
     def merge(self, values, weights):
         merged = dict(values)

@@ -185,6 +185,11 @@ class Method:
         """Why base model and package cannot be one checkpoint; "" if they can."""
         return ""
 
+    @property
+    def merged(self):
+        """The method of whose package a merged checkpoint is the base model."""
+        return self
+
     def merge(self, values, weights):
         """The variables of a checkpoint that computes as base model and package do.
 

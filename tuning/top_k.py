@@ -7,6 +7,7 @@ import re
 
 import modeling
 from model import layer_ranges
+from tuning import head
 from tuning.method import Method, register
 
 
@@ -43,3 +44,7 @@ class TopK(Method):
         if match and match[1]:
             return int(match[1]) in self.layers
         return match is not None or collection == modeling.HEAD
+
+    @property
+    def merged(self):
+        return head.Head()

@@ -221,11 +221,15 @@ def add_scores(package, dev_scores, diagnostics):
 def _with_scores(config, dev_scores, diagnostics):
     scores = dev_scores and {
         # JSON has no NaN.
-        name: {each: v if math.isfinite(v) else None for each, v in scores.items()}
+        name: {n: v if _is_finite(v) else None for n, v in scores.items()}
         for name, scores in dev_scores.items()
     }
     health = diagnostics and diagnostics.to_json()
     return dict(config, dev_scores=scores, health=health)
+
+
+def _is_finite(score):
+    return score is not None and math.isfinite(score)
 
 
 def _write(folder, config, weights):

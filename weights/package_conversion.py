@@ -28,6 +28,7 @@ from weights import (
 )
 
 _STEP = tf.GraphKeys.GLOBAL_STEP
+_MERGED = ".adapters"  # of a package, after its checkpoint's path
 _CONFIG_REMEDY = (
     "give the bert_config.json that it was trained with, `bert_config_file`"
 )
@@ -262,6 +263,9 @@ def find_base_mismatches(package, base):
 def merge(folder, init_checkpoint, output):
     """Writes base model and package as one checkpoint, without optimizer slots.
 
+    A package of which the checkpoint is the base model is written beside it, see
+    `find_packages`.
+
     Checkpoints are given by their paths without file endings. Returns the
     `adapter_package.AdapterPackage` in `folder`.
 
@@ -281,14 +285,43 @@ def merge(folder, init_checkpoint, output):
     frozen = dict(base.iterate_values(package.variables.frozen()))
     merged = package.method.merge(frozen, package.weights)
     merged[_STEP] = np.array(package.config["global_step"], np.int64)
-    need = sum(value.nbytes for value in merged.values())
+    need = sum(value.nbytes for value in merged.values()) + package.file_bytes
     with files.working_folder(output, need) as folder:
-        checkpoints.write(os.path.join(folder, os.path.basename(output)), merged)
+        prefix = os.path.join(folder, os.path.basename(output))
+        checkpoints.write(prefix, merged)
+        _write_merged_package(package, checkpoints.Checkpoint(prefix), prefix + _MERGED)
         # Sorted: the index comes last, and without it there is no checkpoint.
         for path in files.list_folder(folder):
             name = os.path.basename(path)
             tf.io.gfile.rename(path, os.path.join(os.path.dirname(output), name))
     return package
+
+
+def _write_merged_package(package, merged, folder):
+    method, num_layers = package.method.merged, package.bert_config.num_hidden_layers
+    entries = {"train_policy": method.text, "adapter": method.entry(num_layers)}
+    config = {**package.config, **entries}
+    variables = package_checks.package_variables(config)
+    adapter_package.write(
+        folder,
+        config,
+        dict(merged.iterate_values(variables.trained())),
+        merged.base_fingerprint(variables.frozen()),
+        config["global_step"],
+        config["dev_scores"],
+        package.diagnostics,
+    )
+
+
+def find_packages(adapters, init_checkpoint):
+    """The packages that are given, a list; if none is, that of a merged checkpoint.
+
+    It is [] for another checkpoint. `init_checkpoint` is its path without endings.
+    """
+    merged = (init_checkpoint or "") + _MERGED
+    if not adapters and tf.io.gfile.exists(merged):
+        return [merged]
+    return adapters or []
 
 
 def _check_output(prefix):
@@ -298,5 +331,5 @@ def _check_output(prefix):
             "`output`=%s is a folder: give a checkpoint's path in it, such as %s"
             % (prefix, os.path.join(prefix, "model.ckpt"))
         )
-    for path in files.list_with_prefix(prefix, ".[id]*"):
+    for path in files.list_with_prefix(prefix, ".[aid]*"):
         raise UserError("`output`=%s: %s exists; give a new path" % (prefix, path))

@@ -149,7 +149,7 @@ def test_tasks_that_trained_less_are_answered_beside_the_others(tmp_path, base, 
 def test_layers_of_its_own_are_refused(tmp_path, base):
     task = Task("top", 1, ("a", "b"), other_method=top_k.TopK((1,)))
     folder = small_packages.write_package(tmp_path / "top", base, task)
-    with pytest.raises(UserError, match=r"trained it, --adapters=.*top_k:1"):
+    with pytest.raises(UserError, match=r"manage_adapters.py merge .*top\)"):
         load(base, folder)
 
 
