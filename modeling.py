@@ -151,6 +151,10 @@ class BertModel:
         """Float [B, H]: the first position of the last layer, dense and tanh."""
         return self._pooled_output
 
+    def get_first_output(self):
+        """Float [B, H]: the last layer at the first position."""
+        return self._all_encoder_layers[-1][:, 0]
+
     def get_sequence_output(self):
         """Float [B, S, H]: the last layer at all positions."""
         return self.get_all_encoder_layers()[-1]
@@ -162,10 +166,8 @@ class BertModel:
           ValueError: the model was built for its pooled output only.
         """
         if self._options.pooled_output_only:
-            raise ValueError(
-                "the last layer has its first position only: build the model without "
-                "Options.pooled_output_only"
-            )
+            text = "the last layer has its first position only: leave out %s"
+            raise ValueError(text % "Options.pooled_output_only")
         return self._all_encoder_layers
 
     def get_embedding_output(self):

@@ -213,15 +213,21 @@ def read_config(stated, bert_config, path):
         return config
     config = {**_DEFAULTS, **config}
     config["leave_out"] = config["leave_out"] or []
-    activation = config["non_linearity"]
-    if isinstance(activation, str):
-        activation = activation.lower()
-        if "version" not in stated:
-            activation = _OLD_ACTIVATIONS.get(activation, activation)
-        config["non_linearity"] = activation
+    config["non_linearity"] = name_activation(config["non_linearity"], stated)
     hf_files.check_entries(config, _CONFIG_SCHEMA, path, _SUPPORTED)
-    config["non_linearity"] = ACTIVATIONS[activation]
+    config["non_linearity"] = ACTIVATIONS[config["non_linearity"]]
     return config
+
+
+def name_activation(name, stated):
+    """The name of an activation in today's library; of no text, the value itself.
+
+    `stated` is the content of the file.
+    """
+    if not isinstance(name, str):
+        return name
+    name = name.lower()
+    return name if "version" in stated else _OLD_ACTIVATIONS.get(name, name)
 
 
 def find_placement(config, path):

@@ -24,7 +24,7 @@ from exchange import (
     lora_matrices,
 )
 from system import schema
-from tasks import task_type
+from tasks import head_form, task_type
 from tuning import adapters, lora
 
 NAME = "AdapterHub"
@@ -41,19 +41,19 @@ _HEAD_DEFAULTS: dict[str, dict[str, Any]] = {
     "classification": {"layers": 2, "use_pooler": False, "bias": True},
     "question_answering": {"layers": 1, "bias": True},
 }
-_only = adapterhub_config.only
+# Types whose head can have two layers, or read another output than the pooler's.
+_FORMS = ("classification",)
 _HEAD_SCHEMA = schema.Object(
     {
         "head_type": schema.one_of(*_HEAD_DEFAULTS),
-        "layers": _only(1, "a head is one layer here"),
+        "layers": schema.one_of(1, 2),
         "num_labels": schema.integer(1),
         "bias": schema.ANY,
     },
     {
-        "use_pooler": _only(True, "heads read the pooler's output here"),
-        **dict.fromkeys(
-            ("activation_function", "label2id", "dropout_prob"), schema.ANY
-        ),
+        "use_pooler": schema.BOOLEAN,
+        "activation_function": schema.one_of(*sorted(adapterhub_config.ACTIVATIONS)),
+        **dict.fromkeys(("label2id", "dropout_prob"), schema.ANY),
     },
     others=adapterhub_config.UNKNOWN_ENTRY,
 )
@@ -176,33 +176,62 @@ def read_head(folder, hidden_size):
             **{"head_type": kind.adapterhub, "layers": 1, "use_pooler": True},
             **{entry: stated.get(entry) for entry in ("num_labels", "label2id")},
         }
-        prefix = kind.layer + "."
+        stem = kind.layer
     else:
-        prefix = "heads.%s.1." % name
+        stem = "heads.%s." % name
     if not isinstance(config, dict):
         raise UserError(
             '%s: "config" must be an object. Give the head_config.json that belongs '
             "to the weights." % path
         )
     config = {**_HEAD_DEFAULTS.get(str(config.get("head_type")), {}), **config}
-    hf_files.check_entries(
-        config,
-        _HEAD_SCHEMA,
-        path,
-        "Supported are heads made by add_classification_head(NAME, num_labels=N, "
-        "layers=1, use_pooler=True) and by add_qa_head(NAME); `new_head` replaces this "
-        "one by a new one.",
+    config["activation_function"] = adapterhub_config.name_activation(
+        config.get("activation_function"), stated
     )
-    (kind,) = (k for k in kinds.values() if k.adapterhub == config["head_type"])
-    count = config["num_labels"]
-    shapes = {prefix + "weight": (count, hidden_size)}
-    if config["bias"]:
-        shapes[prefix + "bias"] = (count,)
+    remedy = (
+        "Supported are heads made by add_classification_head(NAME, num_labels=N) and "
+        "add_qa_head(NAME), of one layer or, for classification, two; `new_head` "
+        "replaces this one by a new one."
+    )
+    hf_files.check_entries(config, _HEAD_SCHEMA, path, remedy)
+    head_type, layers = config["head_type"], config["layers"]
+    form, indices = head_form.DEFAULT, [1]
+    if head_type in _FORMS:
+        activation = config["activation_function"] or "linear"
+        hidden = adapterhub_config.ACTIVATIONS[activation] if layers == 2 else None
+        form = head_form.HeadForm(config["use_pooler"], hidden)
+        indices = _layer_indices(layers, config["activation_function"])
+    elif layers != 1:
+        raise UserError(
+            "%s: layers is %d, for %s it must be 1. %s"
+            % (path, layers, head_type, remedy)
+        )
+    (kind,) = (k for k in kinds.values() if k.adapterhub == head_type)
+    H, count = hidden_size, config["num_labels"]
+    names = [
+        stem + ("%d." % index if stem.endswith(".") else ".") + part
+        for index in indices
+        for part in ("weight", "bias")
+    ]
+    shapes = dict(zip(names, ((H, H), (H,), (count, H), (count,))[-len(names) :]))
+    *hidden_names, weight, bias = names
+    if not config["bias"]:
+        del shapes[bias]
     found = _read_weights(folder, _HEAD_WEIGHTS_NAMES)
     adapter_files.check_shapes(found, shapes, folder)
-    bias = found.get(prefix + "bias", np.zeros([count], np.float32))
-    labels = _head_labels(config.get("label2id"), count, path)
-    return heads.Head(kind, found[prefix + "weight"], bias, labels)
+    return heads.Head(
+        kind,
+        found[weight],
+        found.get(bias, np.zeros([count], np.float32)),
+        _head_labels(config.get("label2id"), count, path),
+        form,
+        tuple(found[each] for each in hidden_names),
+    )
+
+
+def _layer_indices(layers, activation):
+    """The places of the linear layers in a head, which has dropout before each."""
+    return [1] if layers == 1 else [1, 4 if activation else 3]
 
 
 def _head_labels(label2id, count, path):
@@ -250,19 +279,26 @@ def format_files(package):
     config, weights = (_format_lora if is_lora else _format_bottlenecks)(package, name)
     weights = {"bert." + tensor: value for tensor, value in weights.items()}
     head = heads.export_head(package)
+    layers, activation = 1, None
+    if head.form.hidden is not None:
+        layers, activation = 2, _ACTIVATION_NAMES[head.form.hidden]
     head_config = {
         "head_type": head.kind.adapterhub,
         "num_labels": len(head.bias),
-        "layers": 1,
-        "activation_function": None,
+        "layers": layers,
+        "activation_function": activation,
         "label2id": {label: i for i, label in enumerate(head.labels or [])} or None,
         "dropout_prob": 0.0,
     }
-    if "use_pooler" in _HEAD_DEFAULTS[head.kind.adapterhub]:
-        pooled = {"use_pooler": True, "bias": True}
-        head_config.update(pooled, dropout_prob=task_type.HEAD_DROPOUT)
-    prefix = "heads.%s.1." % name
-    head_weights = {prefix + "weight": head.weights, prefix + "bias": head.bias}
+    if head.kind.adapterhub in _FORMS:
+        own = {"use_pooler": head.form.uses_pooler, "bias": True}
+        head_config.update(own, dropout_prob=task_type.HEAD_DROPOUT)
+    names = [
+        "heads.%s.%d.%s" % (name, index, part)
+        for index in _layer_indices(layers, activation)
+        for part in ("weight", "bias")
+    ]
+    head_weights = dict(zip(names, (*head.hidden, head.weights, head.bias)))
     about, head_about = dict(about, config=config), dict(about, config=head_config)
     return {
         adapter_files.CONFIG_NAME: hf_files.format_json(about).encode(),

@@ -163,9 +163,11 @@ def _package_head(package, is_merged):
         )
     elif package.task_type.library_head is None:
         problem = "its task type is %s" % package.task_type.name
+    else:
+        problem = heads.export_head(package).find_problem()
     if problem:
         raise UserError(
-            "`adapters`=%s: its head cannot be written with `keep_head`, since %s"
+            "`adapters`=%s: its head cannot be written with `keep_head`: %s"
             % (package.path, problem)
         )
     return heads.export_head(package)

@@ -7,17 +7,25 @@ import numpy as np
 import glue_data
 from errors import UserError, printable
 from model import initializers
-from tasks import task_type
+from tasks import head_form, task_type
 from weights import adapter_package
 
 
 class Head(NamedTuple):
-    """A linear layer to C outputs, on the pooled output or on each position."""
+    """A head of C outputs, whose last layer is linear."""
 
     kind: task_type.LibraryHead
     weights: np.ndarray  # float32 [C, H]
     bias: np.ndarray  # float32 [C]
     labels: list[str] | None = None  # in the order of the outputs; None: not stated
+    form: head_form.HeadForm = head_form.DEFAULT
+    hidden: tuple[np.ndarray, ...] = ()  # float32 [H, H] and [H], of a hidden layer
+
+    def find_problem(self):
+        """Why transformers' model class lacks the head; "" if it has it."""
+        if self.form == head_form.DEFAULT:
+            return ""
+        return "a head of another form, %s" % self.form.describe()
 
 
 def library_heads():
@@ -26,11 +34,10 @@ def library_heads():
     return list(dict.fromkeys(filter(None, kinds)))
 
 
-def variable_names(kind, hidden_size):
-    """The variables of a `LibraryHead`: names of weights and bias, a tuple."""
+def variable_names(kind):
+    """The variables of a `LibraryHead` of the default form: weights and bias."""
     types = task_type.TYPES.values()
-    found = next(each for each in types if each.library_head == kind)
-    return tuple(found().head_shapes(hidden_size))
+    return next(each for each in types if each.library_head == kind)().output_variables
 
 
 def import_head(head, folder, options):
@@ -66,7 +73,7 @@ def import_head(head, folder, options):
                 "%s; leave it out"
                 % (",".join(options.labels), folder, printable(",".join(head.labels)))
             )
-    found = _find_type(options, head.kind, count)
+    found = _find_type(options, head.kind, count).adopt_head(head.form)
     entries = _describe_task(options, found)
     if found.library_head != head.kind or count != found.num_outputs:
         raise UserError(
@@ -88,15 +95,17 @@ def import_head(head, folder, options):
                 % (folder, names, ",".join(found.labels))
             )
         order = [options.labels.index(label) for label in found.labels]
-    names = variable_names(head.kind, head.weights.shape[1])
-    return entries, dict(zip(names, (head.weights[order], head.bias[order])))
+    return entries, {
+        **dict(zip(found.output_variables, (head.weights[order], head.bias[order]))),
+        **dict(zip(head.form.hidden_variables, head.hidden)),
+    }
 
 
 def new_head(hidden_size, options, seed):
     """A new head for the task of the options; returns the same as `import_head`."""
     count = len(options.labels or ())
     found = _find_type(options, task_type.SEQUENCE_CLASSIFICATION, count)
-    random, scale = np.random.RandomState(seed), task_type.HEAD_INITIALIZER_RANGE
+    random, scale = np.random.RandomState(seed), head_form.INITIALIZER_RANGE
     variables = {
         name: initializers.truncated_normal(random, shape, scale)
         if len(shape) > 1
@@ -114,9 +123,14 @@ def describe_kind(found):
 
 def export_head(package):
     """The `Head` of a package whose task type has a `library_head`."""
-    kind = package.task_type.library_head
-    names = variable_names(kind, package.bert_config.hidden_size)
-    return Head(kind, *(package.weights[n] for n in names), package.labels or None)
+    kind = package.task_type
+    return Head(
+        kind.library_head,
+        *(package.weights[name] for name in kind.output_variables),
+        package.labels or None,
+        kind.head,
+        tuple(package.weights[name] for name in kind.head.hidden_variables),
+    )
 
 
 def _find_type(options, kind, count):
@@ -163,7 +177,8 @@ def _find_type(options, kind, count):
 def _describe_task(options, found):
     """The package's entry "task"."""
     if options.task is not None:
-        return adapter_package.describe_task(options.task, options.task.model_of)
+        task = options.task._replace(type=found)
+        return adapter_package.describe_task(task, task.model_of)
     return {
         "name": options.name,
         **found.package_entries(),

@@ -223,9 +223,7 @@ def _match_head(others, hidden_size):
     stored = [others.get("%s.%s" % (kinds[0].layer, end)) for end in ("weight", "bias")]
     count = stored[1].shape[0] if stored[1] and stored[1].shape else 0
     shapes = ((count, hidden_size), (count,))
-    for variable, tensor, shape in zip(
-        heads.variable_names(kinds[0], hidden_size), stored, shapes
-    ):
+    for variable, tensor, shape in zip(heads.variable_names(kinds[0]), stored, shapes):
         if tensor is None or tensor.shape != shape:
             raise UserError(
                 "The head %s in `input_dir` must have a weight of shape [labels, %d] "
@@ -344,7 +342,7 @@ def write(folder, bert_config, values, do_lower_case, head=None):
     }
     if head:
         own = head.weights, head.bias
-        names = heads.variable_names(head.kind, config["hidden_size"])
+        names = heads.variable_names(head.kind)
         values.update(zip(names, own))
         tensors.update(
             zip(("%s.%s" % (head.kind.layer, end) for end in ("weight", "bias")), own)

@@ -66,7 +66,7 @@ def read_checkpoint_head(found):
     A `UserError` is raised if there is none, or several.
     """
     checkpoint, H = found.checkpoint, found.bert_config.hidden_size
-    kinds = {kind: heads.variable_names(kind, H) for kind in heads.library_heads()}
+    kinds = {kind: heads.variable_names(kind) for kind in heads.library_heads()}
     stored = [kind for kind in kinds if set(kinds[kind]) <= checkpoint.shapes.keys()]
     if len(stored) != 1:
         raise UserError(

@@ -175,7 +175,7 @@ def read_head(folder, hidden_size):
 def find_problem(package):
     """What of an `AdapterPackage`'s tuning method peft's LoRA lacks; "" for nothing."""
     if isinstance(package.method, lora.Lora):
-        return ""
+        return heads.export_head(package).find_problem()
     return "no LoRA but %s (`train_policy`=%s)" % (
         package.method.description,
         package.method.text,

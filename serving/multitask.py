@@ -31,7 +31,7 @@ from weights import adapter_package, diagnosis
 def _find_units(name, head):
     """The axis of a variable whose size differs between tasks, and the sizes' table.
 
-    `head` has the names of the head's variables. Returns None, None if the variable has
+    `head` has the `TaskType.output_variables`. Returns None, None if the variable has
     the same shape in all packages.
     """
     if name in head:
@@ -141,7 +141,7 @@ def _stack_group(packages, checkpoint):
     methods = tuple(package.method for package in packages)
     types = tuple(package.task_type for package in packages)
     config = packages[0].bert_config
-    head = types[0].head_shapes(config.hidden_size)
+    head = types[0].output_variables
     assert len({type(each).compute_logits for each in types}) == 1
     weights = [package.method.served_weights(package.weights) for package in packages]
     shapes = {name: value.shape for each in weights for name, value in each.items()}
@@ -157,7 +157,7 @@ def _stack_group(packages, checkpoint):
             if count:
                 shape[axis] = counts[count][task_id]
             value = np.zeros(shape, np.float32)
-        return np.moveaxis(value, axis, 0) if count else value.reshape(1, -1)
+        return np.moveaxis(value, axis, 0) if count else value[np.newaxis]
 
     known = list(task_type.TYPES)  # The index of a type is its id.
     type_ids = np.array([known.index(each.name) for each in types], np.int32)
@@ -301,7 +301,7 @@ def build_graph(
     Returns the `Outputs`.
     """
     used, first_type = stack.used_settings(), stack.types[0]
-    head = first_type.head_shapes(bert_config.hidden_size)
+    head = first_type.output_variables
     units = {
         name: _index_table(tables[name], task_ids)
         for name in stack.integers.keys() - used
@@ -315,7 +315,8 @@ def build_graph(
             return getter(name, *args, **kwargs)
         axis, count = _find_units(name, head)
         if count is None:
-            return tf.gather(tables[name], task_ids)[:, tf.newaxis]
+            value = tf.gather(tables[name], task_ids)
+            return value[:, tf.newaxis] if value.shape.rank == 2 else value
         rows = tf.gather(tables[name], units[count].rows)  # [B, units, ...]
         if rows.shape.rank == 2:
             return rows[:, tf.newaxis]

@@ -19,7 +19,8 @@ Both give, C being the largest number of labels of a task:
     label_id   int32 [batch], the most probable label; regression: 0
     label      string [batch], the same as text; regression: empty
 
-"question_answering" gives, for each position:
+Tasks with other heads (`tasks.head_form`) have such a pair each, as "ids_first_tanh"
+and "texts_first_tanh". "question_answering" gives, for each position:
 
     start_logits, end_logits   float32 [batch, length]
 
@@ -42,6 +43,7 @@ import tokenization
 from errors import UserError
 from serving import multitask, text_graph
 from system import files
+from tasks import head_form
 from weights import adapter_package, base_model, model_variables
 
 DTYPES = {"float32": tf.float32, "bfloat16": tf.bfloat16}
@@ -177,7 +179,10 @@ def _build_signatures(content, stack, frozen_dtype):
     outputs = {name: tf.identity(value, name) for name, value in outputs.items()}
     signatures = {stack.signature: (inputs, outputs)}
     if texts:
-        signatures[DEFAULT_SIGNATURE] = {**texts, "task": task}, outputs
+        name = stack.signature.replace("ids", "texts", 1)
+        if stack.types[0].head == head_form.DEFAULT:
+            name = DEFAULT_SIGNATURE
+        signatures[name] = {**texts, "task": task}, outputs
     return signatures
 
 

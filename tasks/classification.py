@@ -10,7 +10,7 @@ from errors import printable
 from inputs import metrics
 from system import schema
 from system.wording import list_names
-from tasks import task_type
+from tasks import head_form, task_type
 
 _MOST_LABELS_SHOWN = 20
 _LONGEST_LABEL = 40  # characters
@@ -24,6 +24,7 @@ class Classification(task_type.TaskType):
     labels: tuple[str, ...] = ()  # by id; (): those of the training set
     # Factors of the losses in training, by id; (): all 1.
     class_weights: tuple[float, ...] = dataclasses.field(default=(), repr=False)
+    head: head_form.HeadForm = head_form.DEFAULT
 
     name = "classification"
     metrics = metrics.CLASSIFICATION
@@ -46,7 +47,8 @@ class Classification(task_type.TaskType):
 
     @classmethod
     def from_entries(cls, entries):
-        return cls(tuple(entries.get("labels") or ()))
+        labels = tuple(entries.get("labels") or ())
+        return cls(labels, head=head_form.from_entries(entries))
 
     @classmethod
     def takes_outputs(cls, count):

@@ -146,6 +146,10 @@ class QuestionAnswering(task_type.TaskType):
 
     # --- the graph ---
 
+    @property
+    def output_variables(self):
+        return tuple(self.head_shapes(1))
+
     def head_shapes(self, hidden_size):
         return head.variable_shapes(hidden_size)
 

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from inputs import metrics
-from tasks import label_texts, task_type
+from tasks import head_form, label_texts, task_type
 
 # Largest absolute label: squared errors stay finite in float32.
 LARGEST_NUMBER = 1e18
@@ -24,6 +24,7 @@ class Regression(task_type.TaskType):
     """
 
     label_range: tuple[float, float] | None = None  # of labels; None: any number
+    head: head_form.HeadForm = head_form.DEFAULT
 
     name = "regression"
     metrics = metrics.REGRESSION
@@ -31,6 +32,11 @@ class Regression(task_type.TaskType):
     label_feature = tf.FixedLenFeature([], tf.float32)
     num_outputs = 1
     library_head = task_type.SEQUENCE_CLASSIFICATION
+
+    @classmethod
+    def from_entries(cls, entries):
+        found = super().from_entries({**entries, "head": None})
+        return dataclasses.replace(found, head=head_form.from_entries(entries))
 
     def task_file_entries(self):
         return {"regression": True}

@@ -8,21 +8,20 @@ Axis letters: B features of a batch, L outputs of the head, H hidden size, S seq
 N examples.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import modeling
 from inputs import features
 from system import files, schema, wording
-from tasks import submission_file
+from tasks import head_form, submission_file
 
 BALANCED = "balanced"  # weights of classes
 
 HEAD_DROPOUT = 0.1
-HEAD_INITIALIZER_RANGE = 0.02
 
 TYPES: dict[str, type["TaskType"]] = {}
 
@@ -43,11 +42,6 @@ def find_type(name):
     if name not in TYPES:
         raise UnknownTypeError("type", name, "one of %s" % ", ".join(sorted(TYPES)))
     return TYPES[name]
-
-
-def apply_head(x, weights, bias):
-    """x weights^T + bias, a function for `modeling.apply_weights`."""
-    return modeling.add_bias(tf.matmul(x, weights, transpose_b=True), bias)
 
 
 class LibraryHead(NamedTuple):
@@ -77,8 +71,6 @@ class TaskType:
     label_feature: ClassVar[tf.FixedLenFeature]  # of "label_ids" in records
     uses_sequence_output = False  # whether the head is on [B, S, H] instead of [B, H]
     keeps_padding = False  # whether scores at positions of padding count
-    # Of a SavedModel. Types of one signature have the same head, and share its batches.
-    signature: ClassVar[str] = "ids"
     has_task_files = True  # whether a task file can name it; its examples are rows
     text_columns: ClassVar[tuple[str, str]]  # without task files: of rows to predict
     has_dev_loss = True  # whether dev sets have the labels that the loss needs
@@ -86,6 +78,7 @@ class TaskType:
     needs_labels = False  # whether they are still to be found in the training set
     num_outputs: int  # L
     library_head: LibraryHead | None = None  # with the same logits; None: there is none
+    head: head_form.HeadForm = head_form.DEFAULT  # a field if there can be another
 
     # --- entries of files ---
 
@@ -98,9 +91,10 @@ class TaskType:
         Raises:
           ValueError: they contradict each other.
         """
-        if entries.get("labels"):
-            allowed = "left out: a task of the type %s has none" % cls.name
-            raise schema.SchemaError("labels", entries["labels"], allowed)
+        for name in ("labels", "head"):
+            if entries.get(name):
+                allowed = "left out: a task of the type %s has none" % cls.name
+                raise schema.SchemaError(name, entries[name], allowed)
         return cls()
 
     def task_file_entries(self):
@@ -109,7 +103,16 @@ class TaskType:
 
     def package_entries(self):
         """The entries of a package from which `from_entries` reads the type."""
-        return {"type": self.name, "labels": list(self.labels), "is_regression": False}
+        return {
+            "type": self.name,
+            "labels": list(self.labels),
+            "is_regression": False,
+            **self.head.entries(),
+        }
+
+    def adopt_head(self, form):
+        """The type with a `head_form.HeadForm`, one that its package can have."""
+        return self if form == self.head else dataclasses.replace(self, head=form)
 
     @classmethod
     def takes_outputs(cls, count):
@@ -192,11 +195,21 @@ class TaskType:
 
     # --- the graph ---
 
+    @property
+    def signature(self):
+        """Of a SavedModel. Types of one have the same head, and share its batches."""
+        return self.head.signature
+
+    @property
+    def output_variables(self):
+        """Names of the head's variables whose first axis is that of the outputs."""
+        return self.head.output_variables
+
     def select_output(self, model):
-        """The head's input: the output of a `modeling.BertModel`."""
+        """The head's input: an output of a `modeling.BertModel`."""
         if self.uses_sequence_output:
             return model.get_sequence_output()
-        return model.get_pooled_output()
+        return self.head.select_output(model)
 
     def initial_bias(self, labels):
         """The head's bias before training on labels, see `read_labels`."""
@@ -204,29 +217,16 @@ class TaskType:
         return 0.0
 
     def head_shapes(self, hidden_size):
-        """The variables of `compute_logits`: dict from name to list, L first."""
-        L = self.num_outputs
-        return {"output_weights": [L, hidden_size], "output_bias": [L]}
+        """The variables of `compute_logits`: dict from name to list of ints."""
+        return self.head.shapes(hidden_size, self.num_outputs)
 
     def compute_logits(self, output, is_training, initial_bias=0.0):
         """The head: float32 [B, L], from float32 [B, H].
 
         Its variables can be weights by example, see `modeling.apply_weights`.
         """
-        if is_training:
-            output = modeling.dropout(output, HEAD_DROPOUT)
-        shapes, collections = self.head_shapes(output.shape[-1]), (modeling.HEAD,)
-        weights = modeling.normal_variable(
-            *("output_weights", shapes["output_weights"], HEAD_INITIALIZER_RANGE),
-            collections=collections,
-        )
-        constant = tf.constant_initializer(initial_bias)
-        bias = modeling.get_variable(
-            "output_bias", shapes["output_bias"], constant, collections
-        )
-        # The name "loss" is taken by the Estimator's scalar for TensorBoard.
-        with tf.name_scope("head"):
-            return modeling.apply_weights(apply_head, output, weights, bias)
+        dropout = HEAD_DROPOUT if is_training else 0.0
+        return self.head.compute_logits(output, self.num_outputs, dropout, initial_bias)
 
     def read_label_features(self, batch):
         """The labels in a batch of features, one tensor [B, ...]."""

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import modeling
-from exchange import adapterhub_format, conversion
+from exchange import adapterhub_format, conversion, peft_format
 from system import files
 from tests import small_packages
 from tests.fuzzing import (
@@ -27,6 +27,7 @@ from tests.fuzzing import (
     fuzzed,
     read_or_refuse,
 )
+from tests.places import ROOT
 from tuning import adapters
 from weights import (
     adapter_package,
@@ -204,6 +205,23 @@ def test_encoders_of_hugging_face(tmp_path, data):
         )
     read_or_refuse(conversion.convert, str(folder), str(tmp_path / "output"))
     assert {"encoder"} <= set(os.listdir(tmp_path)) <= {"encoder", "output"}
+
+
+@fuzzed
+@given(data=st.data())
+def test_adapters_of_peft(tmp_path, data):
+    shutil.rmtree(tmp_path / "adapter", ignore_errors=True)
+    folder = tmp_path / "adapter"
+    shutil.copytree(ROOT / "tests" / "data" / "exchange" / "peft_patterns", folder)
+    config = modeling.BertConfig.from_dict(hf_layout.CONFIG)
+    path = folder / "adapter_config.json"
+    if data.draw(st.booleans()):
+        path.write_bytes(changed_json(data.draw, json.loads(path.read_text())))
+    path = folder / "adapter_model.safetensors"
+    if data.draw(st.booleans()):
+        path.write_bytes(changed_safetensors(data.draw, path.read_bytes()))
+    read_or_refuse(peft_format.read, str(folder), config)
+    read_or_refuse(peft_format.read_head, str(folder), config.hidden_size)
 
 
 @fuzzed

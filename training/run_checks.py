@@ -258,6 +258,7 @@ def _make_identity(settings, task, config, package, method, base):
     identity = {
         "task": task.model_of or task.name,
         "type": task.type.name,
+        **task.type.head.entries(),
         "labels": list(task.type.labels),
         **method.identity(config.num_hidden_layers),
         "bert_config": config.to_dict(),

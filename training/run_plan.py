@@ -65,6 +65,8 @@ def make_plan(
         data.do_lower_case, is_case_given, tokenizer.vocab, data.vocab_file
     )
     package = adapter_package.read(model.adapters) if model.adapters else None
+    if package is not None and package.task_type.name == task.type.name:
+        task = task._replace(type=task.type.adopt_head(package.task_type.head))
     examples = {split.name: read_examples(split) for split in needed}
     if run_settings.do_train:
         count = len(examples[task.train.name])

@@ -197,6 +197,7 @@ def update_task(package, task):
 
     A `UserError` is raised if the task has other labels.
     """
+    task = task._replace(type=task.type.adopt_head(package.task_type.head))
     entries = describe_task(task, package.task)
     if package.labels != entries["labels"]:
         raise UserError(

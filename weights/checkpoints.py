@@ -226,7 +226,7 @@ class Checkpoint:
 
 
 def _shape_remedy(name):
-    if name.startswith("output_"):
+    if name.startswith(("output_", "head/")):
         return (
             "its head has another number of labels; give a checkpoint of the same "
             "task, or one without a head, `init_checkpoint`"

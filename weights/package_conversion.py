@@ -16,7 +16,7 @@ import tokenization
 from errors import UserError
 from inputs import features
 from system import files, schema
-from tasks import own_tasks, task_data, task_type
+from tasks import head_form, own_tasks, task_data, task_type
 from tuning import registry
 from weights import (
     adapter_package,
@@ -184,6 +184,8 @@ def _describe_task(task, record):
     elif task is None:
         task = glue_data.get_task(name)
     _agree(identity, "labels", list(task.type.labels), "task_name")
+    form = head_form.from_entries(identity)
+    task = task._replace(type=task.type.adopt_head(form))
     return adapter_package.describe_task(task, name)
 
 
@@ -274,10 +276,13 @@ def merge(folder, init_checkpoint, output):
     """
     _check_output(output)
     package = adapter_package.read(folder)
-    if package.method.merge_problem:
+    problem = package.method.merge_problem
+    if package.task_type.head.entries():
+        problem = "its head is %s, and those of checkpoints are linear, on the pooler"
+        problem %= package.task_type.head.describe()
+    if problem:
         raise UserError(
-            "%s cannot be merged: %s; use the package itself"
-            % (folder, package.method.merge_problem)
+            "%s cannot be merged: %s; use the package itself" % (folder, problem)
         )
     base = checkpoints.Checkpoint(init_checkpoint)
     for mismatch in find_base_mismatches(package, base):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import modeling
-from tasks import task_type
+from tasks import head_form
 
 HEAD_INITIALIZER_RANGE = 0.02
 
@@ -42,7 +42,7 @@ def create_head(sequence_output):
     )
     bias = modeling.get_variable(*bias, tf.zeros_initializer(), collections)
     rows = tf.reshape(sequence_output, [-1, H])
-    logits = modeling.apply_weights(task_type.apply_head, rows, weights, bias)
+    logits = modeling.apply_weights(head_form.apply_linear, rows, weights, bias)
     return SpanLogits(*tf.unstack(tf.reshape(logits, [B, S, 2]), axis=2))
 
 

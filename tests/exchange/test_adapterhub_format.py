@@ -348,7 +348,9 @@ def test_tasks_that_do_not_fit(tmp_path, base, label2id, given, parts):
 @pytest.mark.parametrize(
     "entry, value",
     [
-        ("use_pooler", False),
+        ("use_pooler", 3),
+        ("layers", 3),
+        ("activation_function", "leakyrelu"),
         ("head_type", "tagging"),
         ("later", [1]),
         ("num_labels", 0),
@@ -368,14 +370,17 @@ def test_entries_of_heads_that_are_refused(tmp_path, base, entry, value):
     assert package.labels == ["a", "b"]
 
 
-def test_head_defaults_of_old_configs_are_refused(tmp_path, base):
+def test_head_defaults_of_old_configs(tmp_path, base):
+    """Entries that are missing are those of a head of two layers without pooler."""
     head_config = changed(HEAD_CONFIG)
-    del head_config["config"]["use_pooler"]
+    for entry in ("use_pooler", "layers", "bias"):
+        del head_config["config"][entry]
     write_adapter(tmp_path / "in", head_config=head_config)
-    refused(tmp_path, base, ["use_pooler is false"])
-    del head_config["config"]["layers"]
+    refused(tmp_path, base, ["heads.mine.4.weight is missing", "[3, 12]", "[12, 12]"])
+    head_config["config"]["head_type"] = "question_answering"
+    head_config["config"]["layers"] = 2
     (tmp_path / "in" / "head_config.json").write_text(json.dumps(head_config))
-    refused(tmp_path, base, ["layers is 2"])
+    refused(tmp_path, base, ["layers is 2, for question_answering it must be 1"])
 
 
 def test_no_head(tmp_path, base):

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 
+import hf_layout
 import numpy as np
 import pytest
 import torch_layout
@@ -17,11 +18,11 @@ from safetensors.numpy import load_file, save_file
 from errors import UserError
 from exchange import conversion, hugging_face
 from glue_data import GLUE_TASKS
-from tests import small_packages
+from tests import programs, small_packages
 from tests.exchange import test_recorded
 from tests.exchange.test_recorded import DATA
 from tuning import bitfit, lora
-from weights import adapter_package, base_model, package_conversion
+from weights import adapter_package, base_model, checkpoints, package_conversion
 
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
 
@@ -260,6 +261,55 @@ def test_folders_of_something_else(tmp_path, base, files, part):
     with pytest.raises(UserError) as caught:
         imported(str(tmp_path / "in"), base, tmp_path / "out")
     assert part in str(caught.value)
+
+
+def test_program(tmp_path, base):
+    files = ["--%s=%s" % item for item in base._asdict().items()]
+    done = programs.run(
+        "convert_checkpoint.py",
+        "--to=package",
+        "--input_dir=%s" % write_peft(tmp_path / "in", source="peft_questions"),
+        *("--task_name=squad", "--max_seq_length=9", "--max_query_length=2"),
+        *("--doc_stride=3", "--version_2_with_negative", *files),
+        "--null_score_diff_threshold=-1.5",
+        "--output_dir=%s" % (tmp_path / "package"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "without segment ids" in done.stderr
+    package = adapter_package.read(str(tmp_path / "package"))
+    task = package.config["task"]
+    assert task["doc_stride"] == 3 and task["max_query_length"] == 2
+    assert task["version_2_with_negative"] is True
+    assert task["null_score_diff_threshold"] == -1.5
+    assert task["text_columns"] == ["question", "context"]
+    assert task["metrics"] == ["exact", "f1"]
+    done = programs.run(
+        "convert_checkpoint.py",
+        *("--to=huggingface", "--keep_head", *files),
+        "--adapters=%s" % package.path,
+        "--output_dir=%s" % (tmp_path / "hf"),
+    )
+    assert done.returncode == 0, done.stderr
+    stored = load_file(str(tmp_path / "hf" / "model.safetensors"))
+    head = package.weights["cls/squad/output_weights"]
+    np.testing.assert_array_equal(stored["qa_outputs.weight"], head)
+
+
+def test_a_model_of_questions_has_no_pooler(tmp_path):
+    """As `BertForQuestionAnswering` saves it."""
+    weights = {"bert." + n: v for n, v in hf_layout.random_weights(CONFIG).items()}
+    del weights["bert.pooler.dense.weight"], weights["bert.pooler.dense.bias"]
+    random = np.random.RandomState(3)
+    weights["qa_outputs.weight"] = random.normal(size=(2, 12)).astype(np.float32)
+    weights["qa_outputs.bias"] = np.float32([1, -1])
+    source = hf_layout.write_encoder(tmp_path / "in", weights=weights)
+    with pytest.raises(UserError, match="question answering does not read"):
+        conversion.convert(source, str(tmp_path / "out"), keep_head=True)
+    conversion.convert(source, str(tmp_path / "out"), True, keep_head=True)
+    stored = checkpoints.Checkpoint(str(tmp_path / "out" / "bert_model.ckpt"))
+    for name, layer in (("weights", "weight"), ("bias", "bias")):
+        found = stored.read_value("cls/squad/output_" + name)
+        np.testing.assert_array_equal(found, weights["qa_outputs." + layer])
 
 
 def test_heads_that_cannot_be_kept(tmp_path, base):

@@ -108,6 +108,24 @@ def _pooled(model):
     )
 
 
+def _default(model):
+    model.add_classification_head("mine", num_labels=3, id2label=LABELS)
+
+
+def _hidden(model):
+    model.add_classification_head(
+        "mine",
+        num_labels=3,
+        use_pooler=True,
+        activation_function="relu",
+        id2label=LABELS,
+    )
+
+
+def _first(model):
+    model.add_classification_head("mine", num_labels=1, layers=1)
+
+
 def _number(model):
     model.add_classification_head("mine", num_labels=1, layers=1, use_pooler=True)
 
@@ -162,6 +180,13 @@ CASES = {
         *given,
         adapters.ParBnConfig(reduction_factor=4, scaling=0.5, leave_out=[0]),
         _number,
+    ),
+    "hub_head_default": lambda *given: make_adapter(*given, _DOUBLE, _default),
+    "hub_head_hidden": lambda *given: make_adapter(
+        *given, adapters.LoRAConfig(r=2), _hidden
+    ),
+    "hub_head_first_number": lambda *given: make_adapter(
+        *given, adapters.SeqBnConfig(reduction_factor=3), _first
     ),
     "hub_lora": lambda *given: make_adapter(
         *given, adapters.LoRAConfig(r=3, alpha=5), _pooled
