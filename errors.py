@@ -79,6 +79,20 @@ def report_error(message):
 
 
 @contextlib.contextmanager
+def formats_log(flag_values):
+    """Makes log messages printable, and shows fields in them as a program's flags."""
+    format_record = functools.partial(_format_for_program, flag_values)
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(format_record)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(format_record)
+
+
+@contextlib.contextmanager
 def reports_user_errors(flag_values):
     """Wraps a program's `main`: a `UserError` is one message that names its flags.
 
@@ -88,11 +102,7 @@ def reports_user_errors(flag_values):
 
     `flag_values` are the program's, or a set of the names of its flags.
     """
-    with contextlib.ExitStack() as stack:
-        for logger in map(logging.getLogger, _LOGGERS):
-            format_record = functools.partial(_format_for_program, flag_values)
-            logger.addFilter(format_record)
-            stack.callback(logger.removeFilter, format_record)
+    with formats_log(flag_values):
         try:
             try:
                 yield

@@ -2,7 +2,8 @@
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import tensorflow.compat.v1 as tf
+import functools
+
 from absl import flags
 
 import command_line
@@ -113,61 +114,70 @@ FLAG_GROUPS = {
 }
 
 
-def set_task_flags(required=(), found=None):
+def set_task_flags(values, required=(), found=None):
     """Sets --data_dir and --max_seq_length to the values of --task_config, if any.
 
-    `required` are names of other flags that have to be given; `found` is a
-    `bad_rows.BadRows`, or None. Returns the `task_data.Task`; raises a `UserError` if
-    there is none.
+    `values` are the flags, `required` names of other flags that have to be given;
+    `found` is a `bad_rows.BadRows`, or None. Returns the `task_data.Task`; raises a
+    `UserError` if there is none.
     """
-    task_flags = () if FLAGS.task_config else ("task_name", "data_dir")
-    command_line.check_required(FLAGS, [*task_flags, *required])
+    task_flags = () if values.task_config else ("task_name", "data_dir")
+    command_line.check_required(values, [*task_flags, *required])
     task, folder = glue_data.select_task(
-        FLAGS.task_name, FLAGS.task_config, FLAGS.data_dir, found
+        values.task_name, values.task_config, values.data_dir, found
     )
     adapter_package.check_task(task)
-    FLAGS.data_dir = folder
-    if task.max_seq_length and not FLAGS["max_seq_length"].present:
-        FLAGS.max_seq_length = task.max_seq_length
+    values.data_dir = folder
+    if task.max_seq_length and not values["max_seq_length"].present:
+        values.max_seq_length = task.max_seq_length
     return task
 
 
-def make_plan():
-    """Checks everything, and reads all examples, into a `run_plan.Plan`."""
-    skipped = bad_rows.BadRows() if FLAGS.skip_bad_rows else None
-    task = set_task_flags(("bert_config_file", "vocab_file", "output_dir"), skipped)
+def make_plan(values):
+    """Checks all flags, and reads all examples, into a `run_plan.Plan`."""
+    skipped = bad_rows.BadRows() if values.skip_bad_rows else None
+    required = ("bert_config_file", "vocab_file", "output_dir")
+    task = set_task_flags(values, required, skipped)
 
     def read_examples(split):
         found = None if split in task.test else skipped
-        return task_data.read_examples(task, FLAGS.data_dir, split, found)
+        return task_data.read_examples(task, values.data_dir, split, found)
 
     return run_plan.make_plan(
-        settings.from_flags(settings.Settings, FLAGS),
+        settings.from_flags(settings.Settings, values),
         task,
         read_examples,
-        FLAGS["do_lower_case"].present,
-        FLAGS.plots,
+        values["do_lower_case"].present,
+        values.plots,
         skipped,
     )
+
+
+def run(**arguments):
+    """Trains, evaluates and predicts, as the program does with flags of these names.
+
+    Returns a `run_plan.RunResult`, see `run_plan.run`; raises a `UserError`.
+    """
+    values = run_flags.parse_arguments(arguments, FLAG_GROUPS, FLAGS)
+    return run_plan.run(functools.partial(make_plan, values), values.output_dir)
 
 
 @reports_user_errors(FLAGS)
 def main(argv):
     console.start(FLAGS.verbosity)
-    tf.logging.set_verbosity(tf.logging.INFO)
     if FLAGS.task_name == "help":
         for task in glue_data.GLUE_TASKS.values():
             print("%-6s %s" % (task.name, data_report.describe_task(task)))
     elif FLAGS.check:
         _check_data()
     else:
-        run_plan.execute(make_plan, FLAGS.output_dir)
+        run_plan.execute(functools.partial(make_plan, FLAGS), FLAGS.output_dir)
 
 
 def _check_data():
     """Does what --check says."""
     found = bad_rows.BadRows()
-    task = set_task_flags(found=found)
+    task = set_task_flags(FLAGS, found=found)
     tokenizer = None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)

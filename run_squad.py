@@ -181,39 +181,41 @@ def model_fn_builder(
     return model_fn
 
 
-def make_task():
+def make_task(values):
     """The `task_data.Task` of --train_file and --predict_file."""
     features.check_lengths(
-        FLAGS.max_seq_length, FLAGS.doc_stride, FLAGS.max_query_length
+        values.max_seq_length, values.doc_stride, values.max_query_length
     )
     for name in ("n_best_size", "max_answer_length"):
-        if FLAGS[name].value < 1:
-            raise UserError("--%s=%d: it must be 1 or more" % (name, FLAGS[name].value))
-    decoding = settings.from_flags(answers.Decoding, FLAGS)
-    task_type = settings.from_flags(QuestionAnswering, FLAGS, decoding=decoding)
+        if values[name].value < 1:
+            raise UserError(
+                "--%s=%d: it must be 1 or more" % (name, values[name].value)
+            )
+    decoding = settings.from_flags(answers.Decoding, values)
+    task_type = settings.from_flags(QuestionAnswering, values, decoding=decoding)
 
     def make_splits(name, path):
         split = task_data.Split(name, path, 0, *QuestionAnswering.text_columns)
         return (split,) if path else ()
 
-    dev = make_splits("dev", FLAGS.predict_file)
+    dev = make_splits("dev", values.predict_file)
     return task_data.Task(
         name="squad",
         title="SQuAD",
         type=task_type,
         metrics=task_type.default_metrics,
-        train=next(iter(make_splits("train", FLAGS.train_file)), None),
+        train=next(iter(make_splits("train", values.train_file)), None),
         dev=dev,
         test=dev,
     )
 
 
-def read_examples(has_references, split):
+def read_examples(values, has_references, split):
     """The questions of a split; those of the training set are shuffled.
 
     With `has_references`, those of the dev set have their answers as references.
     """
-    is_training, version_2 = split.name == "train", FLAGS.version_2_with_negative
+    is_training, version_2 = split.name == "train", values.version_2_with_negative
     found = read_squad_examples(split.filename, is_training, version_2)
     if is_training:
         random.Random(_SHUFFLE_SEED).shuffle(found)
@@ -224,51 +226,65 @@ def read_examples(has_references, split):
     return found
 
 
-def make_plan():
-    """Checks everything, and reads all questions, into a `run_plan.Plan`."""
-    command_line.check_required(FLAGS, ["bert_config_file", "vocab_file", "output_dir"])
+def make_plan(values):
+    """Checks all flags, and reads all questions, into a `run_plan.Plan`."""
+    command_line.check_required(
+        values, ["bert_config_file", "vocab_file", "output_dir"]
+    )
     for needing, file in (
         ("do_train", "train_file"),
         ("do_predict", "predict_file"),
         ("do_eval", "predict_file"),
         ("eval_steps", "predict_file"),
     ):
-        if FLAGS[needing].value and not FLAGS[file].value:
-            raise UserError("--%s needs --%s: %s" % (needing, file, FLAGS[file].help))
-    from_flags = functools.partial(settings.from_flags, flags=FLAGS)
+        if values[needing].value and not values[file].value:
+            raise UserError("--%s needs --%s: %s" % (needing, file, values[file].help))
+    from_flags = functools.partial(settings.from_flags, flags=values)
     given = from_flags(
         settings.Settings,
         # Logits of padding are part of the loss, and of the choice of answers.
         data=from_flags(settings.Data, data_dir="", dynamic_padding=False),
         tuning=from_flags(settings.Tuning, ablate_adapter_layers=None),
-        run=from_flags(settings.Run, eval_batch_size=FLAGS.predict_batch_size),
+        run=from_flags(settings.Run, eval_batch_size=values.predict_batch_size),
     )
     return run_plan.make_plan(
         given,
-        make_task(),
-        functools.partial(read_examples, FLAGS.do_eval or FLAGS.eval_steps > 0),
-        FLAGS["do_lower_case"].present,
+        make_task(values),
+        functools.partial(
+            read_examples, values, values.do_eval or values.eval_steps > 0
+        ),
+        values["do_lower_case"].present,
     )
+
+
+def run(**arguments):
+    """Trains, evaluates and predicts, as the program does with flags of these names.
+
+    Returns a `run_plan.RunResult`, see `run_plan.run`; raises a `UserError`.
+    """
+    values = run_flags.parse_arguments(arguments, FLAG_GROUPS, FLAGS)
+    return run_plan.run(functools.partial(make_plan, values), values.output_dir)
 
 
 @reports_user_errors(FLAGS)
 def main(argv):
     del argv
     console.start(flags.FLAGS.verbosity)
-    tf.logging.set_verbosity(tf.logging.INFO)
     if FLAGS.check:
         _check_data()
     else:
-        run_plan.execute(make_plan, FLAGS.output_dir)
+        run_plan.execute(functools.partial(make_plan, FLAGS), FLAGS.output_dir)
 
 
 def _check_data():
     """Does what --check says."""
-    task, tokenizer = make_task(), None
+    task, tokenizer = make_task(FLAGS), None
     if FLAGS.vocab_file:
         tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     splits = [task.train] if task.train else []
-    found = {each.name: read_examples(False, each) for each in (*splits, *task.dev)}
+    found = {
+        each.name: read_examples(FLAGS, False, each) for each in (*splits, *task.dev)
+    }
     data_report.check_task(task, found, tokenizer, FLAGS.max_seq_length)
 
 

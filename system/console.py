@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import warnings
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
@@ -151,6 +152,27 @@ def start(verbosity=0):
         logger.handlers = [*_handlers]
     for note in startup.import_notes:
         detail("%s", note)
+
+
+@contextlib.contextmanager
+def logging_to_screen():
+    """Logs as after `start` in the `with` block; after it, loggers are as before."""
+    tf.get_logger()
+    loggers = [logging.getLogger(name) for name in _OURS + _LIBRARIES]
+    before = [(each.handlers, each.level, each.propagate) for each in loggers]
+    show_warning = warnings.showwarning
+    start()
+    try:
+        yield
+    finally:
+        for handler in _handlers:
+            handler.close()
+        _handlers.clear()
+        for logger, (handlers, level, propagate) in zip(loggers, before):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)
+        if warnings.showwarning is not show_warning:
+            logging.captureWarnings(False)
 
 
 def log_to(path):

@@ -234,7 +234,8 @@ def test_a_run_resumes_and_a_package_predicts_with_the_same_bytes(
 
     served = tmp_path / "served"
     settings = {**settings, "do_train": False, "adapters": output / "adapters"}
-    run(**settings, output_dir=served)
+    found = run_squad.run(**settings, output_dir=served)
+    assert str(served / "predictions.json") in found.predictions["dev"]
     for folder in (resumed, served):
         name = "nbest_predictions.json"
         assert (folder / name).read_bytes() == (output / name).read_bytes()
@@ -255,7 +256,9 @@ def test_two_devices_train_as_one(output, training, tmp_path, monkeypatch):
 def test_questions_are_trained_on_in_the_originals_order(training):
     saved = flagsaver.save_flag_values(run_squad.FLAGS)
     run_squad.FLAGS(["run_squad.py", "--train_file=%s" % training["train_file"]])
-    found = run_squad.read_examples(False, run_squad.make_task().train)
+    found = run_squad.read_examples(
+        run_squad.FLAGS, False, run_squad.make_task(run_squad.FLAGS).train
+    )
     flagsaver.restore_flag_values(saved, run_squad.FLAGS)
     expected = squad_data.load("examples", "shuffled_train_v1.1.json")
     assert [example.qas_id for example in found] == expected

@@ -3,9 +3,14 @@
 `define` is a function of `command_line.flag_definer`; the functions return the flags.
 """
 
+import copy
+import itertools
+
 from absl import flags
 
 import command_line
+from errors import UserError
+from system import wording
 from training import classifier, distribution
 from tuning import registry
 from weights import checkpoints
@@ -70,6 +75,33 @@ TEXTS = {
 
 _string, _enum, _bool = flags.DEFINE_string, flags.DEFINE_enum, flags.DEFINE_bool
 _integer, _float = flags.DEFINE_integer, flags.DEFINE_float
+
+
+def parse_arguments(arguments, groups, flag_values):
+    """Makes flags with the values of a dict by name, for a program that is a function.
+
+    They are those of `groups`, see `command_line.print_help`, with their defaults,
+    which None stands for too; `flag_values`, where they are defined, stay as they are.
+    A `UserError` is raised for other names and wrong values.
+    """
+    values = flags.FlagValues()
+    for holder in itertools.chain(*groups.values()):
+        flag = values[holder.name] = copy.deepcopy(flag_values[holder.name])
+        flag.unparse()
+    for name in arguments:
+        if name not in values:
+            text = "`%s` is no argument%s; they are named like the program's flags"
+            raise UserError(text % (name, wording.suggest(name, values)))
+    given = {name: value for name, value in arguments.items() if value is not None}
+    command_line.parse_flags(
+        ["run", *("--%s=%s" % item for item in given.items())], values
+    )
+    if values.check or values.distribution_strategy == distribution.MULTI_WORKER:
+        raise UserError(
+            "`check` and `distribution_strategy`=%s are for the program alone: leave "
+            "them out, or start it" % distribution.MULTI_WORKER
+        )
+    return values
 
 
 def define_tuning(define, flag_values):

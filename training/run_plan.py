@@ -1,11 +1,15 @@
 """A run from its settings to its last file: checks, training, scores, predictions."""
 
 import os
-from typing import NamedTuple
+import signal
+import threading
+from typing import Any, NamedTuple
+
+import tensorflow.compat.v1 as tf
 
 import modeling
 import tokenization
-from errors import UserError
+from errors import UserError, formats_log
 from model import layer_ranges
 from system import console, disk, files, wording
 from training import (
@@ -16,6 +20,7 @@ from training import (
     run_flags,
     run_lock,
     run_text,
+    scoring,
     settings,
     signals,
     task_inputs,
@@ -33,6 +38,27 @@ class Plan(NamedTuple):
     package: adapter_package.AdapterPackage | None  # `adapters`
     variant: classifier.Variant
     run: task_inputs.TaskRun
+
+
+class RunResult(NamedTuple):
+    """The results of a run, and the files that it wrote."""
+
+    output_dir: str
+    global_step: int  # of the last checkpoint; 0: there is none
+    # By set, such as "dev", its scores and those of the best constant prediction.
+    scores: dict[str, dict[str, float]]
+    baseline: dict[str, dict[str, float]]
+    predictions: dict[str, list[str]]  # by set: paths of files
+    package: str | None  # folder of the adapter package, if there is one
+    warnings: list[str]  # about the model, see `weights.diagnosis`
+
+    @property
+    def status(self):
+        """ "degenerate" if there are warnings, or "ok"."""
+        return "degenerate" if self.warnings else "ok"
+
+
+_running = threading.Lock()  # held by `run`
 
 
 def make_plan(
@@ -174,19 +200,44 @@ def make_model_fn(plan):
 
 
 def execute(make_plan, output_dir):
-    """Calls a function that makes a `Plan`; trains, evaluates and predicts."""
-    estimators.keep_freed_memory()
+    """Runs a program: a signal exits. For the arguments see `run`."""
     with signals.exit_on_signal():
+        _execute(make_plan, output_dir)
+
+
+def run(make_plan, output_dir):
+    """Calls a function that makes a `Plan`; trains, evaluates and predicts.
+
+    Runs of several threads wait for each other. A signal that stops training is raised
+    again after the checkpoint: Ctrl-C is a `KeyboardInterrupt`. TensorFlow keeps the
+    behavior of version 1 after the call.
+
+    Returns a `RunResult`; raises a `UserError`.
+    """
+    with _running, console.logging_to_screen(), formats_log(()):
+        tf.disable_v2_behavior()
         try:
-            plan = make_plan()
-            with disk.explain_errors(output_dir):
-                _execute(plan)
-        finally:
-            if output_dir:
-                run_lock.release(output_dir)
+            with tf.Graph().as_default():
+                return _execute(make_plan, output_dir)
+        except signals.StoppedBySignal as stopped:
+            console.say("%s", stopped)
+            signal.raise_signal(stopped.number)
+            raise
 
 
-def _execute(plan):
+def _execute(make_plan, output_dir):
+    """The `RunResult`; None on machines other than the chief."""
+    estimators.keep_freed_memory()
+    try:
+        plan = make_plan()
+        with disk.explain_errors(output_dir):
+            return _execute_plan(plan)
+    finally:
+        if output_dir:
+            run_lock.release(output_dir)
+
+
+def _execute_plan(plan):
     run, output_dir = plan.run, plan.run.settings.output_dir
     if run.settings.is_chief:
         console.log_to(os.path.join(output_dir, console.LOG_NAME))
@@ -196,16 +247,39 @@ def _execute(plan):
             console.say("Without the adapters of layers %s", run.ablated)
         task_runs.log_data(run)
     model_fn = make_model_fn(plan)
-    diagnostics, results = run.diagnostics, {}
+    diagnostics, results, report = run.diagnostics, {}, {}
     if run.settings.do_train:
         diagnostics, results = task_runs.train(model_fn, run, plan.initial.step_reached)
     if not run.settings.is_chief:
-        return
+        return None
     estimator = estimators.make_estimator(model_fn, run.settings)
     if run.settings.do_eval:
-        diagnostics = task_runs.evaluate(estimator, run, diagnostics, results)
+        diagnostics, report = task_runs.evaluate(estimator, run, diagnostics, results)
     if run.settings.do_predict:
-        task_runs.write_predictions(estimator, run)
+        report = {**report, **task_runs.write_predictions(estimator, run)}
     dev_steps.log_best(output_dir)
     run_text.log_files(output_dir, run.task, run.result_name)
     diagnosis.show_warnings(diagnostics.warnings, run.training)
+    return _make_result(run, report, diagnostics.warnings)
+
+
+def _make_result(run, report: dict[str, Any], warnings):
+    output_dir, task_type = run.settings.output_dir, run.task.type
+    predictions, package = {}, run_package.package_folder(output_dir)
+    if run.settings.do_eval and task_type.has_task_files:
+        predictions = {each.name: [scoring.dev_file(each)] for each in run.task.dev}
+    if run.settings.do_predict:
+        for split in run.task.test:
+            predictions[split.name] = list(task_type.prediction_files(split))
+    return RunResult(
+        output_dir,
+        scoring.read_step(run),
+        {name: entries["scores"] for name, entries in report.items()},
+        {name: entries["baseline"] for name, entries in report.items()},
+        {
+            name: [os.path.join(output_dir, run.result_name(each)) for each in found]
+            for name, found in predictions.items()
+        },
+        package if tf.io.gfile.exists(package) else None,
+        warnings,
+    )

@@ -47,7 +47,7 @@ class StoppedBySignal(BaseException):
     def __init__(self, number, status):
         """Takes the signal and, for the message, what was stopped and what is kept."""
         super().__init__("%s: %s" % (STOP_SIGNALS[number], status))
-        self.status = 128 + number
+        self.number, self.status = number, 128 + number
 
 
 @contextlib.contextmanager
@@ -72,7 +72,12 @@ def _first_handler(handle, may_exit):
     Python calls its handlers between two operations of the main thread, so none is
     called while that waits in TensorFlow, for another machine or a file in a bucket. A
     thread that reads the signals too acts then: if `may_exit()`, it ends the process.
+
+    Only the main thread gets signals: the function does nothing in other threads.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     is_handled = threading.Event()
 
     def receive(number, frame):

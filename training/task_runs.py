@@ -149,7 +149,7 @@ def evaluate(estimator, run, diagnostics, results):
 
     `results` are those of `train`; if {}, the last checkpoint is evaluated. Returns the
     `diagnosis.Diagnostics`, with the warnings of the evaluation unless adapters are
-    ablated.
+    ablated, and the dict "sets" of `eval_results.json`.
     """
     task = run.task
     lines: dict[str, Any] = {}
@@ -191,7 +191,7 @@ def evaluate(estimator, run, diagnostics, results):
         console.say("Note: %s", task.note)
     evaluated = diagnostics._replace(evaluation=warnings)
     _write_results(run, int(step), lines, report, evaluated)
-    return diagnostics if run.ablated else evaluated
+    return (diagnostics if run.ablated else evaluated), report
 
 
 def _report_entries(scored):
@@ -242,9 +242,10 @@ def _write_results(run, step, lines, report, diagnostics):
 def write_predictions(estimator, run):
     """Predicts the test sets; writes their files, and scores those with labels.
 
-    Dev sets that `evaluate` has written the predictions of are left out.
+    Dev sets that `evaluate` has written the predictions of are left out. Returns the
+    entries of `test_scores.json` by split, a dict.
     """
-    task = run.task
+    task, report = run.task, {}
     for split in task.test:
         is_dev = split in task.dev
         if is_dev and run.settings.do_eval:
@@ -254,9 +255,10 @@ def write_predictions(estimator, run):
         )
         predictions = scoring.write_predictions(run, split, predictions)
         if split.has_labels:
-            _score_test(run, split, predictions)
+            report[split.name] = _score_test(run, split, predictions)
         else:
             collections.deque(predictions, maxlen=0)
+    return report
 
 
 def _score_test(run, split, predictions):
@@ -265,8 +267,10 @@ def _score_test(run, split, predictions):
     step = scoring.read_step(run)
     run_text.log_scores(split, step, scored)
     _draw_matrix(run, split, scored)
-    record = {"task": run.task.name, "global_step": step, **_report_entries(scored)}
+    entries = _report_entries(scored)
+    record = {"task": run.task.name, "global_step": step, **entries}
     _write_json(run, "test_scores.json", record)
+    return entries
 
 
 def _write_json(run, name, record):

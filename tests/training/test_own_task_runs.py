@@ -381,5 +381,5 @@ def test_a_length_on_the_command_line_comes_before_the_files(folder):
     for given, length in (((), 16), (("--max_seq_length=9",), 9)):
         with flagsaver.flagsaver():
             flags.FLAGS(["x", config, *given])
-            run_classifier.set_task_flags()
+            run_classifier.set_task_flags(flags.FLAGS)
             assert flags.FLAGS.max_seq_length == length
