@@ -2,6 +2,7 @@
 
 python manage_adapters.py export ...   write the package of a checkpoint
 python manage_adapters.py info ...     show packages
+python manage_adapters.py list ...     show all packages in folders
 python manage_adapters.py verify ...   check packages against a base model
 python manage_adapters.py merge ...    write base model and package as one checkpoint
 python manage_adapters.py COMMAND --help
@@ -64,22 +65,40 @@ def info(values, packages):
 
     They show task, adapter size, trained parameters, bytes, dev scores and base model.
     """
+    _show(packages, values.json, is_table=len(packages) > 1)
+
+
+def list_packages(values, folders):
+    """Prints a table of all packages in folders, and in folders below them."""
+    packages = [
+        each for path in folders for each in adapter_package.find_packages(path)
+    ]
+    if not packages:
+        raise UserError(
+            "there is no adapter package in %s: give a folder above packages, such as "
+            "the one of all runs" % ", ".join(folders)
+        )
+    _show(packages, values.json, is_table=True)
+
+
+def _show(packages, as_json, is_table):
     found, errors = [], []
     for folder in packages:
         try:
             found.append(adapter_package.read(folder))
         except UserError as error:
             errors.append(str(error))
-    if values.json:
+    if as_json:
         entries = [
             {"path": each.path, "bytes": each.file_bytes, "config": each.config}
             for each in found
         ]
         print(json.dumps(entries, indent=2, sort_keys=True))
-    elif len(packages) == 1 and found:
-        print("\n".join(package_report.format_summary(found[0])))
     elif found:
-        print("\n".join(package_report.format_table(found)))
+        lines = package_report.format_summary(found[0])
+        if is_table:
+            lines = package_report.format_table(found)
+        print("\n".join(lines))
     if errors:
         raise UserError(*errors)
 
@@ -206,6 +225,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "export": Command(export, _export_flags, ""),
     "info": Command(info, _info_flags),
+    "list": Command(list_packages, _info_flags, "FOLDER [FOLDER ...]"),
     "verify": Command(verify, _verify_flags),
     "merge": Command(merge, _merge_flags, "PACKAGE"),
 }

@@ -2,3 +2,5 @@
 
 Imports `weights` and lower layers. Start reading at `multitask`.
 """
+
+import system.startup  # noqa: F401  (before TensorFlow)

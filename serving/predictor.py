@@ -13,6 +13,7 @@ each takes as much memory as its own weights.
 """
 
 import itertools
+import os
 import threading
 from typing import NamedTuple
 
@@ -94,6 +95,7 @@ class Predictor:
             model_variables.frozen_shapes(base.bert_config)
         )
         self._graph = _Graph(base.bert_config, init_checkpoint)
+        self._process = os.getpid()
         self._tasks = _Tasks({}, {}, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
@@ -165,6 +167,11 @@ class Predictor:
         Returns a list of `Prediction`, in the order of the rows. A `UserError` is
         raised if a row's task does not exist, or scores are not finite.
         """
+        if self._process != os.getpid():
+            raise UserError(
+                "this Predictor was made before the process forked, and TensorFlow's "
+                "threads do not survive that: make one in each process"
+            )
         tasks = self._tasks
         rows = [_encode(tasks, *row) for row in rows]
         scores = [[None] * len(row.features) for row in rows]

@@ -500,7 +500,24 @@ def test_arguments_that_are_no_command(fails):
     assert "manage_adapters.py merge" in text and "export, info" in message
     for argument in ("merg", "--json", "packages/mrpc"):
         _, message = fails(argument)
-        assert repr(argument) in message and "export, info, verify, merge" in message
+        assert (
+            repr(argument) in message and "export, info, list, verify, merge" in message
+        )
+
+
+def test_packages_in_folders_are_listed(original, tmp_path, fails, capsys):
+    for name in ("a", "b/adapters"):
+        shutil.copytree(original, tmp_path / "runs" / name)
+    (tmp_path / "runs" / "b" / "adapters" / "adapter.safetensors").write_bytes(b"")
+    (tmp_path / "runs" / "other").mkdir()
+    manage("list", tmp_path / "runs" / "a")
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.startswith("task ") and line.endswith("runs/a")
+    output, message = fails("list", tmp_path / "runs", tmp_path / "none")
+    assert output.splitlines() == [header, line]
+    assert "b/adapters/adapter.safetensors is damaged" in message
+    _, message = fails("list", tmp_path / "runs" / "other", tmp_path / "none")
+    assert "no adapter package in %s" % (tmp_path / "runs" / "other") in message
 
 
 @pytest.mark.parametrize(

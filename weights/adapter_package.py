@@ -277,6 +277,12 @@ def read(folder):
     return _read(folder)
 
 
+def find_packages(folder):
+    """The folders of packages in a folder and those below it, sorted."""
+    found = tf.io.gfile.walk(folder)
+    return sorted(path for path, _, names in found if CONFIG_NAME in names)
+
+
 def _read(folder):
     path = files.stored_at(folder)
     config_path = os.path.join(path, CONFIG_NAME)

@@ -1,5 +1,6 @@
 """Predictions in process: those of the single-task program, whatever else is loaded."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -307,8 +308,10 @@ def test_packages_of_different_case_are_refused(tmp_path, base, paths):
 def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
     """Eager execution and the behaviour of TensorFlow 2 are on there."""
     code = (
-        "from serving import predictor; m = predictor.Predictor(%r, %r, %r); "
-        "m.add(%r); m.add(%r); print(m.predict('mrpc', ['a cat sat'])[0].probability)"
+        "import os; from serving import predictor; child = os.fork(); "
+        "m = predictor.Predictor(%r, %r, %r); m.add(%r); m.add(%r); "
+        "child and os.waitpid(child, 0); "
+        "print(m.predict('mrpc', ['a cat sat'])[0].probability)"
         % (
             base["init_checkpoint"],
             base["bert_config_file"],
@@ -321,4 +324,14 @@ def test_in_a_program_that_has_not_set_up_tensorflow(base, paths):
         [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, check=True
     ).stdout
     expected = load(base, paths["mrpc"]).predict("mrpc", ["a cat sat"])[0].probability
-    assert float(output) == pytest.approx(expected, abs=1e-5)
+    # Both processes of a fork have a predictor.
+    found = list(map(float, output.split()))
+    assert found == pytest.approx([expected] * 2, abs=1e-5)
+
+
+def test_a_predictor_from_before_a_fork_is_refused(base, paths, monkeypatch):
+    model = load(base, paths["mrpc"])
+    process = os.getpid()
+    monkeypatch.setattr(predictor.os, "getpid", lambda: process + 1)
+    with pytest.raises(UserError, match="make one in each process"):
+        model.predict("mrpc", ["a cat"])
