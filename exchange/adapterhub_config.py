@@ -117,7 +117,7 @@ _LORA_ENTRIES = {
     "architecture": (schema.one_of(LORA), LORA),
     **{entry: (only(*each), each[0]) for entry, each in _LORA_REQUIRED.items()},
     "r": (schema.integer(1, 2**31 - 1), 8),
-    "alpha": (schema.number(above=0), 8),
+    "alpha": (lora_matrices.ALPHA, 8),
     "attn_matrices": (schema.List(schema.one_of(*LORA_MATRICES)), ["q", "v"]),
     "selfattn_lora": (schema.BOOLEAN, True),
     **dict.fromkeys(LORA_LAYERS, (schema.BOOLEAN, False)),

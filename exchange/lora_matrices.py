@@ -11,8 +11,11 @@ import numpy as np
 
 from errors import UserError
 from exchange import adapter_files, hugging_face
+from system import schema
 from tuning import lora
 from weights import model_variables
+
+ALPHA = schema.number(1e-6, 1e6)  # Scalings are finite, and not 0.
 
 
 class Update(NamedTuple):
@@ -70,7 +73,8 @@ def import_updates(updates, found, bert_config, folder):
         if update := updates.get(scope):
             stored = found[update.down_name].T
             if matrix == "lora_B":
-                stored = found[update.up_name].T * update.scaling / method.scaling
+                scaling = update.scaling / method.scaling
+                stored = found[update.up_name].T.astype(np.float64) * scaling
             value[: stored.shape[0], : stored.shape[1]] = stored
         with np.errstate(over="ignore"):
             weights[name] = value.astype(np.float32)

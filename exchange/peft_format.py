@@ -30,16 +30,15 @@ _DEFAULTS = {
     "rank_pattern": {},
     "alpha_pattern": {},
 }
-_ALPHA = schema.number(above=0, most=1e6)
 _NOT_HERE = "LoRA alone is supported here, without it"
 _CONFIG_SCHEMA = schema.Object(
     {
         "peft_type": schema.one_of("LORA"),
         "r": schema.integer(1),
-        "lora_alpha": _ALPHA,
+        "lora_alpha": lora_matrices.ALPHA,
         "use_rslora": schema.BOOLEAN,
         "rank_pattern": schema.Object({}, others=schema.integer(1)),
-        "alpha_pattern": schema.Object({}, others=_ALPHA),
+        "alpha_pattern": schema.Object({}, others=lora_matrices.ALPHA),
     },
     optional={
         "bias": only("none", "biases of the encoder are not part of LoRA here"),
@@ -160,12 +159,13 @@ def read_head(folder, hidden_size):
 
     A `UserError` is raised if it is damaged.
     """
-    found = _read_weights(folder)
-    for kind in heads.library_heads():
+    found, kinds = _read_weights(folder), heads.library_heads()
+    every = [name for kind in kinds for name in _head_tensors(kind)]
+    head = {name: found[name] for name in every if name in found}
+    for kind in kinds:
         names = _head_tensors(kind)
-        if found.keys() & names:
-            head = {name: found[name] for name in names if name in found}
-            count = len(head.get(names[1], ()))
+        if head.keys() & names:
+            count = head[names[1]].size if names[1] in head else 0
             shapes = ((count, hidden_size), (count,))
             adapter_files.check_shapes(head, dict(zip(names, shapes)), folder)
             return heads.Head(kind, *(head[name] for name in names))

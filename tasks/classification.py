@@ -66,7 +66,7 @@ class Classification(task_type.TaskType):
             # Those of scikit-learn; a class without examples has no loss.
             weights = len(labels) / (self.num_outputs * np.maximum(counts, 1))
         elif len(weights) != len(self.labels):
-            allowed = 'as long as "labels", which has %d items' % len(self.labels)
+            allowed = 'as long as "labels", of which %d are listed' % len(self.labels)
             raise schema.SchemaError("class_weights", weights, allowed)
         return dataclasses.replace(self, class_weights=tuple(map(float, weights)))
 

@@ -231,9 +231,11 @@ def _find_labels(task, folder, bad_rows):
         lines[example.label].append(example.line)
     for group in label_texts.similar_labels(lines):
         if bad_rows is not None:
-            # Rows of the rarer forms become bad rows when the examples are read.
-            group.remove(max(group, key=lambda label: len(lines[label])))
-            lines = {label: lines[label] for label in lines if label not in group}
+            usual = max(group, key=lambda label: len(lines[label]))
+            for label in group:
+                problem = "label: %.80r is a rarer form of %.80r" % (label, usual)
+                for line in lines.pop(label) if label != usual else ():
+                    bad_rows.add(path, "label", line, problem)
             continue
         look_alike = len({unicodedata.normalize("NFC", label) for label in group}) == 1
         quote = ascii if look_alike else repr

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
+from errors import UserError
 from model import initializers
 from system import schema
 from tuning import head
@@ -117,6 +118,14 @@ class Lora(Method):
 
     def _settings(self):
         return {"lora_alpha": self.alpha, "lora_targets": ",".join(self.targets)}
+
+    def check(self, bert_config):
+        """Refuses a rank above that of the kernels."""
+        if self.rank > bert_config.hidden_size:
+            raise UserError(
+                "`train_policy`=%s: the rank can be 1 to %d, the model's hidden_size"
+                % (self.text, bert_config.hidden_size)
+            )
 
     def entry(self, num_layers):
         own = {"alpha": self.alpha, "targets": list(self.targets)}

@@ -26,6 +26,8 @@ from weights import adapter_package, base_model, checkpoints, package_conversion
 
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
 
+BIAS = "base_model.model.classifier.bias"
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
@@ -66,6 +68,7 @@ def imported(folder, base, output, **options):
         ({"lora_alpha": 0}, "lora_alpha is 0"),
         ({"r": 3}, "has shape [2, 12], by the config it is [3, 12]"),
         ({"lora_alpha": 1e300}, "lora_alpha is 1e+300"),
+        ({"alpha_pattern": {"query": 5e-324}}, "alpha_pattern.query is 5e-324"),
         ({"of_a_later_version": 1}, "of_a_later_version is 1"),
     ],
 )
@@ -93,7 +96,12 @@ def test_configs_that_are_refused(tmp_path, base, entries, part):
             lambda w: [w.pop(name) for name in list(w) if "classifier" in name],
             "has no head",
         ),
-        (lambda w: w.pop("base_model.model.classifier.bias"), "classifier.bias"),
+        (lambda w: w.pop(BIAS), "classifier.bias is missing"),
+        (lambda w: w.update({BIAS: w[BIAS][0].reshape([])}), "has shape []"),
+        (
+            lambda w: w.update({"base_model.model.qa_outputs.bias": w[BIAS]}),
+            "qa_outputs.bias is not part",
+        ),
         (lambda w: w[QUERY].fill(np.inf), "infinite"),
     ],
 )
@@ -105,6 +113,7 @@ def test_weights_that_are_refused(tmp_path, base, change, part):
     assert os.listdir(tmp_path) == ["in"]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_scaled_weights_beyond_float32(tmp_path, base):
     up = QUERY.replace("lora_A", "lora_B")
     folder = write_peft(

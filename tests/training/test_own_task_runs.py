@@ -265,7 +265,7 @@ def test_classes_are_weighted(tmp_path, base, capsys):
     for name, flag, entries, part in (
         ("balanced", None, {}, "another run, its training differs in class_weights"),
         ("x", "balanced", {"class_weights": [1, 1, 2]}, "leave one of the two out"),
-        ("x", None, {"class_weights": [1, 2]}, 'as long as "labels", which has 3'),
+        ("x", None, {"class_weights": [1, 2]}, 'as long as "labels", of which 3'),
         ("x", None, {"class_weights": [1, 0, 1]}, "class_weights[1]"),
         ("x", None, {"class_weights": [1], **numbers}, "regression has no classes"),
     ):
@@ -337,7 +337,11 @@ def test_check_lists_all_bad_rows(folder, capsys):
 
 def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     header, *rows = (folder / "train.csv").read_text().splitlines()
-    for name, more in (("rows", ["5,on"]), ("held", ["5,on", "6,on,"]), ("t", ["x"])):
+    for name, more in (
+        ("rows", ["5,on", "6,on,Cats"]),
+        ("held", ["5,on", "6,on,"]),
+        ("t", ["x"]),
+    ):
         content = "\n".join([header, *rows[:12], *more, *rows[12:], ""])
         (folder / (name + ".csv")).write_text(content)
     document = {**read(folder / "kinds.json"), "train": "rows.csv", "dev": "held.csv"}
@@ -355,12 +359,13 @@ def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     assert (
         "warning: rows are left out:" in text and "line 15: label, field 3: ''" in text
     )
-    assert read(folder / "rows" / "run.json")["skipped_rows"] == {
-        "rows.csv": 1,
-        "held.csv": 2,
-    }
+    counts = {"rows.csv": 2, "held.csv": 2}
+    assert read(folder / "rows" / "run.json")["skipped_rows"] == counts
     results = read(folder / "rows" / "eval_results.json")
     assert results["sets"]["dev"]["examples"] == 36
+    small_run.run(skip_bad_rows=True, **{**settings, "do_train": False})
+    assert "line 15: label: 'Cats' is a rarer form of 'cats'" in capsys.readouterr().err
+    assert read(folder / "rows" / "run.json")["skipped_rows"] == counts
     # Predictions are told apart by their row.
     document["test"] = "t.csv"
     (folder / "rows.json").write_text(json.dumps(document))

@@ -18,7 +18,7 @@ from tasks.classification import Classification
 from tests import graph_variables, small_packages, small_run, training_graph
 from tests.training_graph import CLASSES
 from training import classifier
-from tuning import adapters, registry
+from tuning import adapters, lora, registry
 from weights import (
     adapter_package,
     base_model,
@@ -523,3 +523,6 @@ def test_adapters_wider_than_the_model(monkeypatch):
     text = "`adapter_size`=%d .*at most %d" % (16 * H + 1, 16 * H)
     with pytest.raises(UserError, match=text):
         adapters.Adapters(16 * H + 1).check(CONFIG)
+    lora.Lora(H).check(CONFIG)
+    with pytest.raises(UserError, match="lora:%d.*1 to %d" % (H + 1, H)):
+        lora.Lora(H + 1).check(CONFIG)
