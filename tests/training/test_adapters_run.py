@@ -229,7 +229,7 @@ def test_a_package_keeps_its_activation(run, fails, copied, monkeypatch):
     assert adapter_package.read(str(output / "adapters")).activation == "relu"
     message = fails("output", do_eval=True)
     assert 'activation: "relu" there, "gelu" now' in message
-    assert "--adapters" in message
+    assert "--adapter_activation" in message
 
 
 def test_a_finished_run_without_its_package_gets_it(run, copied):
