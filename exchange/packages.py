@@ -110,11 +110,13 @@ def merge_package(values, found, package):
             % (package.path, package.encoder_weights[0])
         )
     source = merged if is_merged else package.weights
-    values.update(
-        (name, value)
-        for name, value in source.items()
-        if name in values and (is_merged or "/LayerNorm/" in name)
-    )
+    common = values.keys() & source
+    if not common:
+        raise UserError(
+            "`adapters`=%s holds adapters, which cannot be merged, and no layer norms: "
+            "leave it out" % package.path
+        )
+    values.update((name, source[name]) for name in common)
     return is_merged
 
 

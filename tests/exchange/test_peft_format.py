@@ -21,7 +21,7 @@ from glue_data import GLUE_TASKS
 from tests import programs, small_packages
 from tests.exchange import test_recorded
 from tests.exchange.test_recorded import DATA
-from tuning import bitfit, lora
+from tuning import adapters, bitfit, lora
 from weights import adapter_package, base_model, checkpoints, package_conversion
 
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
@@ -241,6 +241,14 @@ def test_a_merged_model_for_transformers(tmp_path, base, name):
     # And back, as a checkpoint with its head.
     conversion.convert(str(tmp_path / "hf"), str(tmp_path / "back"), keep_head=True)
     again = test_recorded.base_files(tmp_path / "back")
+    # A run's checkpoint holds the optimizer's state too.
+    stored = checkpoints.Checkpoint(again.init_checkpoint)
+    values = dict(stored.iterate_values(stored.shapes))
+    values.update({each + "/adam_m": values[each] for each in list(values)})
+    values["global_step"] = np.int64(3)
+    (tmp_path / "run").mkdir()
+    again = again._replace(init_checkpoint=str(tmp_path / "run" / "model.ckpt-3"))
+    checkpoints.write(again.init_checkpoint, values)
     conversion.write_model(again, str(tmp_path / "hf2"), keep_head=True)
     stored = load_file(str(tmp_path / "hf2" / "model.safetensors"))
     assert all(np.array_equal(stored[key], weights[key]) for key in weights)
@@ -333,6 +341,11 @@ def test_heads_that_cannot_be_kept(tmp_path, base):
     ):
         with pytest.raises(UserError, match=part):
             conversion.write_model(*arguments, keep_head=True)
+    pfeiffer = adapters.Adapters(3, None, placement="pfeiffer")
+    task = small_packages.Task("one", 3, ("a", "b"), other_method=pfeiffer)
+    folder = small_packages.write_package(tmp_path / "one", flags, task)
+    with pytest.raises(UserError, match="no layer norms: leave it out"):
+        conversion.write_model(given, str(tmp_path / "x"), folder)
     conversion.write_model(given, str(tmp_path / "plain"))
     with pytest.raises(UserError, match="hold 0 heads"):
         conversion.convert(str(tmp_path / "plain"), str(tmp_path / "x"), keep_head=True)

@@ -22,7 +22,7 @@ def compare(found, wanted):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("name", CASES)
-def test_there_and_back(tmp_path, name, seed):
+def test_round_trip(tmp_path, name, seed):
     hf_base, saved, wanted = library_models.make(name, str(tmp_path), seed)
     conversion.convert(hf_base, str(tmp_path / "checkpoint"))
     base = test_recorded.base_files(tmp_path / "checkpoint")

