@@ -184,7 +184,7 @@ class Questions(Dataset):
         if self._set.train in fetch.SHA256:
             command = "python fetch_squad.py --output_dir=%s fetches it"
             return command % settings.squad_dir
-        return "give the folder %s of this program" % self.title
+        return "give the folder %s of this program, `squad_dir`" % self.title
 
 
 def is_known(name):

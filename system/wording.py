@@ -25,9 +25,13 @@ def list_names(names):
 
 
 def suggest(name, names):
-    """ " (did you mean NAME?)", with the most similar of some names; "" if none is."""
-    by_key = {_key(each): each for each in names}
-    found = difflib.get_close_matches(_key(name), by_key, 1)
+    """ " (did you mean NAME?)", with the most similar of some names; "" if none is.
+
+    A name that begins like it comes first.
+    """
+    by_key, key = {_key(each): each for each in names}, _key(name)
+    found = [each for each in by_key if key and each.startswith(key)]
+    found = found or difflib.get_close_matches(key, by_key, 1)
     return " (did you mean %s?)" % by_key[found[0]] if found else ""
 
 

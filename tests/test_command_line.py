@@ -181,7 +181,10 @@ def test_help_ends_with_whole_sentences(capsys):
     groups = predict.define_flags(values)
     command_line.print_help("About.", groups, values)
     text = " ".join(capsys.readouterr().out.split())
-    assert "than the package has. Repeat the flag to specify a list of values." in text
+    assert (
+        "a merged --init_checkpoint. Repeat the flag to specify a list of values."
+        in text
+    )
     assert "repeat this option" not in text
 
 

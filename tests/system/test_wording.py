@@ -17,6 +17,7 @@ def test_a_number_with_its_noun():
     [
         ("macro-F1", " (did you mean macro_f1?)"),
         ("acuracy", " (did you mean accuracy?)"),
+        ("macro", " (did you mean macro_f1?)"),
         ("bleu", ""),
         ("", ""),
     ],
