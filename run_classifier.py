@@ -93,6 +93,7 @@ FLAG_GROUPS = {
         *run_flags.define_tuning(_define, FLAGS),
         _define(_string, "ablate_adapter_layers", None),
         _define(_path, "adapters"),
+        _define(flags.DEFINE_string, "base_model_name", None),
     ),
     "What to do": (
         _define(_bool, "do_train", False),

@@ -83,6 +83,7 @@ FLAG_GROUPS = {
         _define(_bool, "do_lower_case", True),
         *run_flags.define_tuning(_define, FLAGS),
         _define(_path, "adapters"),
+        _define(flags.DEFINE_string, "base_model_name", None),
     ),
     "What to do": (
         _define(_bool, "do_train", False),

@@ -131,7 +131,8 @@ def stack_packages(packages, checkpoint):
     groups = {}
     for package in packages:
         base = checkpoint.base_fingerprint(package.variables.frozen())
-        adapter_package.check_fit(package, {"base": base})
+        given = {"base": base, "base_model": checkpoint.folder_name}
+        adapter_package.check_fit(package, given)
         groups.setdefault(package.task_type.signature, []).append(package)
     return {name: _stack_group(group, checkpoint) for name, group in groups.items()}
 

@@ -45,6 +45,7 @@ class QuestionAnswering(task_type.TaskType):
     name = "question_answering"
     metrics = dict.fromkeys(("exact_match", "exact", "f1"), None)  # see `score`
     uses_sequence_output = True
+    hub_task = "question-answering"
     keeps_padding = True  # It may be among the best positions, as in the original.
     signature = "question_answering"
     has_task_files = False

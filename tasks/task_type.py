@@ -71,6 +71,7 @@ class TaskType:
     label_feature: ClassVar[tf.FixedLenFeature]  # of "label_ids" in records
     uses_sequence_output = False  # whether the head is on [B, S, H] instead of [B, H]
     keeps_padding = False  # whether scores at positions of padding count
+    hub_task: ClassVar[str] = "text-classification"  # of Hugging Face's hub
     has_task_files = True  # whether a task file can name it; its examples are rows
     text_columns: ClassVar[tuple[str, str]]  # without task files: of rows to predict
     has_dev_loss = True  # whether dev sets have the labels that the loss needs

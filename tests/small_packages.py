@@ -1,5 +1,6 @@
 """Made-up adapter packages on a small BERT, and one-task runs to compare them with."""
 
+import os
 import re
 from typing import NamedTuple
 
@@ -102,6 +103,7 @@ def write_package(folder, base, task, seed=0, do_lower_case=True, zeros="never^"
         do_lower_case,
         max_seq_length=24,
         method=task.method,
+        base_model=os.path.basename(os.path.dirname(base["init_checkpoint"])),
     )
     fingerprint = checkpoints.Checkpoint(base["init_checkpoint"]).base_fingerprint(
         variables.frozen()

@@ -168,6 +168,7 @@ def training(tmp_path_factory):
         "train_file": place("data/train-v1.1.json"),
         "predict_file": place("data/train-v1.1.json"),
         "do_train": True,
+        "base_model_name": "google/bert-small",
         "train_batch_size": 8,
         "num_train_epochs": 2.0,
         "learning_rate": 3e-3,
@@ -200,6 +201,13 @@ def test_training_writes_what_the_original_does_and_a_package(output, training):
     package = adapter_package.read(str(output / "adapters"))
     assert package.task_type == QuestionAnswering(24, 16)
     assert package.weights["cls/squad/output_bias"].shape == (2,)
+    card = (output / "adapters" / "README.md").read_text()
+    assert card.startswith('---\nbase_model: "google/bert-small"\nlibrary_name: ')
+    assert 'pipeline_tag: "question-answering"' in card
+    dev = json.loads((output / "eval_results.json").read_text())["sets"]["dev"]
+    scores = dev["scores"]["f1"], dev["baseline"]["f1"]
+    assert "| dev | f1 | %.4f | %.4f |" % scores in card
+    assert package.config["baseline"]["dev"]["f1"] == dev["baseline"]["f1"]
     # Only adapters, layer norms and head have changed.
     base = small_run.checkpoint_values(training["init_checkpoint"])
     changed = {name for name in base if (base[name] != values[name]).any()}

@@ -28,6 +28,7 @@ class InitialState(NamedTuple):
     diagnostics: diagnosis.Diagnostics
     training: dict[str, Any]  # settings of their training; this run's, if it trains
     base: checkpoints.Checkpoint | None  # `init_checkpoint`
+    base_name: str | None  # of the base model, for people
 
 
 def select_splits(settings, task):
@@ -107,10 +108,11 @@ def check_model(settings, task, config, tokenizer, package, variant):
         if uses_head and package is None and step_reached is None:
             _check_head(base.path, run.do_train, task)
         _show_base(base, report)
+    base_name = model.base_model_name or (base and base.folder_name)
     counts = variables.parameter_counts()
     run_text.log_trained_variables(variables, counts, method)
     if run.is_chief:
-        _write_record(run, identity, training, counts)
+        _write_record(run, identity, training, counts, base_name)
     else:
         distribution.wait_for(os.path.join(run.output_dir, run_record.FILE_NAME))
     diagnostics, previous = diagnosis.Diagnostics(), None
@@ -125,10 +127,11 @@ def check_model(settings, task, config, tokenizer, package, variant):
         untrained = [name for name in variables.trained() if name not in shapes]
         if untrained:
             diagnostics = diagnosis.diagnose_untrained(untrained)
-    return InitialState(step_reached, diagnostics, training or previous or {}, base)
+    training = training or previous or {}
+    return InitialState(step_reached, diagnostics, training, base, base_name)
 
 
-def _write_record(run, identity, training, counts):
+def _write_record(run, identity, training, counts, base_name):
     if run.do_train:
         adapter_package.check_replaceable(run_package.package_folder(run.output_dir))
     try:
@@ -136,7 +139,7 @@ def _write_record(run, identity, training, counts):
             tf.io.gfile.makedirs(run.output_dir)
             if run.do_train:
                 run_lock.take(run.output_dir)
-        run_record.write(run.output_dir, identity, training, counts)
+        run_record.write(run.output_dir, identity, training, counts, base_name)
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
             "`output_dir`=%s cannot be written (%s): give a folder that can"
@@ -224,7 +227,8 @@ def _check_package(package, task, identity, base):
             % (package.path, package.task_type.name, task.type.name)
         )
     fingerprint = base.base_fingerprint(package.variables.frozen())
-    adapter_package.check_fit(package, {"base": fingerprint})
+    given = {"base": fingerprint, "base_model": base.folder_name}
+    adapter_package.check_fit(package, given)
     console.say(
         "Trained variables (%s) come from %s: task %s, step %d",
         package.method.description,

@@ -31,6 +31,8 @@ TEXTS = {
     "do_lower_case": "Lower-case text: True for uncased models.",
     "train_policy": "Tuning method, which selects the trained variables: %s."
     % registry.describe_methods(),
+    "base_model_name": "Name of the base model in the package, such as that of a model "
+    "on Hugging Face's hub; by default that of the folder of --init_checkpoint.",
     "adapters": "Adapter package to evaluate, to predict with or to start training "
     "from, a folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model.",
     "learning_rate": "Peak learning rate of Adam.",

@@ -158,6 +158,7 @@ def _package_settings(given, task, config, method, initial):
         given.data.max_seq_length,
         method,
         settings=initial.training if given.run.do_train else None,
+        base_model=initial.base_name,
     )
     # Checkpoints with all variables hold the base model too.
     is_trained = given.run.checkpoint_content == checkpoints.TRAINED

@@ -37,6 +37,7 @@ class Model(NamedTuple):
     init_checkpoint: str | None
     allow_random_base: bool
     adapters: str | None  # folder of a package
+    base_model_name: Annotated[str | None, schema.nullable(schema.LINE)] = None
 
 
 MethodSettings = NamedTuple(

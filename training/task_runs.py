@@ -235,8 +235,11 @@ def _write_results(run, step, lines, report, diagnostics):
     if run.ablated:
         return  # `run.json` and the package describe the model without ablation.
     run_record.write_diagnostics(output_dir, diagnostics)
-    scores = {name: entry["scores"] for name, entry in report.items()}
-    run_package.add_scores(output_dir, step, scores, diagnostics)
+    scores, baseline = (
+        {name: entry[key] for name, entry in report.items()}
+        for key in ("scores", "baseline")
+    )
+    run_package.add_scores(output_dir, step, scores, diagnostics, baseline)
 
 
 def write_predictions(estimator, run):

@@ -1,8 +1,8 @@
-"""Adapter packages: what one task adds to a base model, as a folder of two small files.
+"""Adapter packages: what one task adds to a base model, as a folder of small files.
 
 `adapter.safetensors` holds the trained variables by name, in float32.
 `adapter_config.json` describes them, see `package_checks.SCHEMA`; its SHA-256 sums
-reveal damage to either file.
+reveal damage to either file. README.md is a `model_card`, which is not read.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import modeling
 from errors import UserError
 from system import files, schema
 from tuning import registry
-from weights import diagnosis, package_checks
+from weights import diagnosis, model_card, package_checks
 
 VERSION = "1.1.0"  # of this program
 
@@ -41,7 +41,7 @@ class AdapterPackage(NamedTuple):
     path: str
     config: dict[str, Any]  # the entries of `package_checks.SCHEMA`
     weights: dict[str, np.ndarray]  # variable name -> float32 array
-    file_bytes: int  # length of both files together
+    file_bytes: int  # length of weights and config together
 
     @property
     def bert_config(self):
@@ -116,7 +116,7 @@ def make_config(
     """The entries of `package_checks.SCHEMA` that do not depend on the weights, a dict.
 
     `task` is a dict, see `describe_task`; `vocabulary` is the SHA-256 of its file;
-    `optional` can have "settings", "selection" and "origin".
+    `optional` can have "settings", "selection", "origin" and "base_model".
     """
     return {
         "format": package_checks.FORMAT,
@@ -165,7 +165,14 @@ def check_task(task):
 
 
 def write(
-    folder, config, weights, base, global_step, dev_scores=None, diagnostics=None
+    folder,
+    config,
+    weights,
+    base,
+    global_step,
+    dev_scores=None,
+    diagnostics=None,
+    baseline=None,
 ):
     """Writes a package atomically; an earlier one in the folder is replaced.
 
@@ -176,6 +183,7 @@ def write(
       global_step: the step of the weights.
       dev_scores: dict from dev set to dict from metric to float, or None.
       diagnostics: a `diagnosis.Diagnostics`, or None.
+      baseline: the baseline's scores, as `dev_scores`.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written or holds
@@ -189,7 +197,8 @@ def write(
             )
     parameters = sum(value.size for value in weights.values())
     config = dict(config, global_step=global_step, parameters=parameters, base=base)
-    _write(folder, _with_scores(config, dev_scores, diagnostics), weights)
+    config = _with_scores(config, dev_scores, diagnostics, baseline)
+    _write(folder, config, weights)
 
 
 def update_task(package, task):
@@ -213,24 +222,31 @@ def update_task(package, task):
     return package._replace(config=dict(package.config, task=entries))
 
 
-def add_scores(package, dev_scores, diagnostics):
+def add_scores(package, dev_scores, diagnostics, baseline=None):
     """Writes a package again with its dev scores and diagnostics, see `write`."""
-    config = _with_scores(package.config, dev_scores, diagnostics)
+    config = _with_scores(package.config, dev_scores, diagnostics, baseline)
     _write(package.path, config, package.weights)
 
 
-def _with_scores(config, dev_scores, diagnostics):
-    scores = dev_scores and {
-        # JSON has no NaN.
-        name: {n: v if _is_finite(v) else None for n, v in scores.items()}
-        for name, scores in dev_scores.items()
+def _with_scores(config, dev_scores, diagnostics, baseline):
+    return {
+        **config,
+        "dev_scores": _without_nan(dev_scores),
+        "baseline": _without_nan(baseline),
+        "health": diagnostics and diagnostics.to_json(),
     }
-    health = diagnostics and diagnostics.to_json()
-    return dict(config, dev_scores=scores, health=health)
 
 
-def _is_finite(score):
-    return score is not None and math.isfinite(score)
+def _without_nan(scores):
+    """Scores by dev set, or None, in JSON, which has no NaN."""
+
+    def replace(value):
+        return None if value is None or not math.isfinite(value) else value
+
+    return scores and {
+        name: {metric: replace(value) for metric, value in found.items()}
+        for name, found in scores.items()
+    }
 
 
 def _write(folder, config, weights):
@@ -249,6 +265,8 @@ def _write(folder, config, weights):
     path = os.path.join(folder, WEIGHTS_NAME)
     variables = package_checks.package_variables(config)
     package_checks.check_weights(weights, variables.trained(), path)
+    card = model_card.format_card(AdapterPackage(folder, config, weights, 0))
+    contents[model_card.FILE_NAME] = card.encode("utf-8")
     need = sum(map(len, contents.values()))
     with files.atomic_folder(folder, need, _is_package) as partial:
         for name, content in contents.items():
@@ -262,7 +280,7 @@ def check_replaceable(folder):
 
 
 def _is_package(names):
-    return names <= {WEIGHTS_NAME, CONFIG_NAME}
+    return names <= {WEIGHTS_NAME, CONFIG_NAME, model_card.FILE_NAME}
 
 
 def read(folder):
@@ -317,7 +335,8 @@ def find_mismatches(package, given):
 
     Args:
       package: an `AdapterPackage`.
-      given: dict with any of "base" (see `checkpoints.base_fingerprint`),
+      given: dict with any of "base" (see `checkpoints.base_fingerprint`) and
+        "base_model" (its name, for messages),
         "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "labels" (list)
         and the entries of `tuning.method.Method.identity`. Others are ignored.
 
@@ -338,12 +357,16 @@ def find_mismatches(package, given):
             keys = (package_checks.DIGEST,) if key == "base" else _MATCHED
             ours, theirs = ({k: d.get(k) for k in keys} for d in (ours, theirs))
         if ours != theirs:
+            texts = schema.describe_difference(ours, theirs)
+            if key == "base":
+                names = config["base_model"], given.get("base_model")
+                texts = [_add_name(*each) for each in zip(texts, names)]
             mismatches.append(
                 "its %s is %s, given is %s; give the one that it was trained with, `%s`"
-                % (
-                    key,
-                    *schema.describe_difference(ours, theirs),
-                    FIELDS.get(key, key),
-                )
+                % (key, *texts, FIELDS.get(key, key))
             )
     return mismatches
+
+
+def _add_name(text, name):
+    return "%s (%s)" % (text, name) if name else text

@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
-from errors import UserError
+from errors import UserError, printable
 from inputs import text_lines
 from system import files, wording
 from tuning import registry
@@ -105,6 +105,11 @@ class Checkpoint:
             raise UserError(
                 "checkpoint %s cannot be read (%s): %s" % (self.path, reason, remedy)
             ) from None
+
+    @property
+    def folder_name(self):
+        """Name of its folder, for a base model's name; None for the working folder."""
+        return printable(os.path.basename(os.path.dirname(self.path))) or None
 
     def read_value(self, name):
         """One tensor as an array; raises a `UserError` where it is damaged."""

@@ -27,6 +27,9 @@ MOST_TASK_BYTES = MOST_CONFIG_BYTES - (1 << 16)  # the rest is for the other ent
 
 _MOST_BYTES_PER_ENTRY = 512  # of the weights' header
 _SHA256 = schema.matching(re.compile("[0-9a-f]{64}"), "a SHA-256 in hexadecimal")
+_SCORES = schema.Object(
+    {}, others=schema.Object({}, others=schema.nullable(schema.number()))
+)
 _COLUMN = schema.either(schema.LINE, schema.integer())
 
 TASK_SCHEMA = schema.Object(
@@ -83,10 +86,11 @@ SCHEMA = schema.Object(
             others=schema.ANY,
         ),
         # Scores by dev set and metric; null for a score that is not finite.
-        "dev_scores": schema.Object(
-            {}, others=schema.Object({}, others=schema.nullable(schema.number()))
-        ),
+        "dev_scores": _SCORES,
+        # Scores of the best constant prediction, as `dev_scores`.
+        "baseline": _SCORES,
         "health": diagnosis.SCHEMA,
+        "base_model": schema.LINE,  # its name; `base` identifies it
         "selection": schema.TEXT,  # which step of the run, unless it is the last
         "origin": schema.TEXT,  # where the weights come from, unless from a run
     },

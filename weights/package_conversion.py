@@ -40,7 +40,9 @@ _RESULTS_SCHEMA = schema.Object(
         "sets": schema.Object(
             {},
             others=schema.Object(
-                {"scores": schema.Object({}, others=schema.NUMBER)}, others=schema.ANY
+                {"scores": schema.Object({}, others=schema.NUMBER)},
+                optional={"baseline": schema.Object({}, others=schema.NUMBER)},
+                others=schema.ANY,
             ),
         ),
     },
@@ -93,14 +95,19 @@ def export(checkpoint, output, given, base):
     source.check_fit(own, [], remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     results = _read_results(folder, step) if record else None
+    config["base_model"] = None if holder is source else holder.folder_name
+    if record and record.get("base_model"):
+        config["base_model"] = record["base_model"]
+    sets = (results or {}).get("sets", {})
     adapter_package.write(
         output,
         config,
         dict(source.iterate_values(trained)),
         holder.base_fingerprint(frozen),
         step,
-        results and {name: each["scores"] for name, each in results["sets"].items()},
+        {name: each["scores"] for name, each in sets.items()} or None,
         diagnosis.from_json(results and results.get("health")),
+        {n: each["baseline"] for n, each in sets.items() if "baseline" in each} or None,
     )
     return adapter_package.read(output)
 
@@ -259,7 +266,8 @@ def find_base_mismatches(package, base):
         fingerprint = base.base_fingerprint(package.variables.frozen())
     except UserError as error:
         return [str(error)]
-    return adapter_package.find_mismatches(package, {"base": fingerprint})
+    given = {"base": fingerprint, "base_model": base.folder_name}
+    return adapter_package.find_mismatches(package, given)
 
 
 def merge(folder, init_checkpoint, output):
@@ -315,6 +323,7 @@ def _write_merged_package(package, merged, folder):
         config["global_step"],
         config["dev_scores"],
         package.diagnostics,
+        config["baseline"],
     )
 
 

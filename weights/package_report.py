@@ -10,9 +10,14 @@ _LONGEST = 1000  # characters of a cell
 
 def format_summary(package):
     """A summary of one package, a list of lines."""
+    return align_columns(summarize(package).items())
+
+
+def summarize(package):
+    """A summary of one package: dict from an entry's name to its text."""
     config, settings = package.config, package.config["settings"] or {}
     base = config["base"]
-    rows = {
+    return {
         "package": package.path,
         "task": package.task,
         "labels": ", ".join(package.labels) or package.task_type.describe(),
@@ -49,11 +54,12 @@ def format_summary(package):
             config["max_seq_length"],
         ),
         "vocabulary": "SHA-256 " + config["vocabulary"],
-        "base": "SHA-256 " + base["sha256"],
+        "base": ", ".join(
+            filter(None, [config["base_model"], "SHA-256 " + base["sha256"]])
+        ),
         "origin": config["origin"] or "a training run",
         "written by": "version %s of this program" % config["program_version"],
     }
-    return _align_columns(rows.items())
 
 
 def _texts(package):
@@ -80,7 +86,7 @@ def format_table(packages):
         }
         for package in packages
     ]
-    return _align_columns([list(rows[0]), *(row.values() for row in rows)])
+    return align_columns([list(rows[0]), *(row.values() for row in rows)])
 
 
 def _health(diagnostics):
@@ -103,7 +109,8 @@ def _dev_scores(config):
     return "; ".join(sets) or "none"
 
 
-def _align_columns(rows):
+def align_columns(rows):
+    """Rows of texts as lines with aligned columns."""
     rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [

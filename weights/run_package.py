@@ -56,13 +56,13 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     )
 
 
-def add_scores(output_dir, global_step, dev_scores, diagnostics):
+def add_scores(output_dir, global_step, dev_scores, diagnostics, baseline):
     """Adds the dev scores of a step to the run's own package, if it is of that step."""
     folder = package_folder(output_dir)
     if tf.io.gfile.exists(files.stored_at(folder)):
         package = adapter_package.read(folder)
         if package.config["global_step"] == global_step:
-            adapter_package.add_scores(package, dev_scores, diagnostics)
+            adapter_package.add_scores(package, dev_scores, diagnostics, baseline)
 
 
 def write_checkpoint(package, output_dir, use_tpu):

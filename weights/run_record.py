@@ -38,6 +38,7 @@ SCHEMA = schema.Object(
         )
     },
     optional={
+        "base_model": schema.LINE,
         "training": _ENTRIES,
         "parameters": _ENTRIES,
         "health": diagnosis.SCHEMA,
@@ -54,7 +55,7 @@ _FIELDS = {
 }
 
 
-def write(output_dir, identity, training, parameters):
+def write(output_dir, identity, training, parameters, base_model=None):
     """Writes `run.json`.
 
     Args:
@@ -63,9 +64,10 @@ def write(output_dir, identity, training, parameters):
       training: dict of the settings that a resumed run must share; None keeps those
         in the file.
       parameters: the result of `VariableSet.parameter_counts`.
+      base_model: name of the base model, or None.
     """
     record = {"training": None, **(read(output_dir) or {})}
-    record.update(identity=identity, parameters=parameters)
+    record.update(identity=identity, parameters=parameters, base_model=base_model)
     if training is not None:
         record["training"] = training
     _write(output_dir, record)

@@ -266,7 +266,8 @@ def test_a_package_of_another_base_is_refused(tmp_path, base):
     other = small_packages.write_base(tmp_path / "other", seed=8)
     folder = small_packages.write_package(tmp_path / "package", other, MRPC)
     model = predictor.Predictor(**base)
-    with pytest.raises(UserError, match=r"its base is .* `init_checkpoint`"):
+    names = r"\(other\), given .*\(base\)"
+    with pytest.raises(UserError, match="its base is .*%s.* `init_checkpoint`" % names):
         model.add(folder)
     assert model.tasks == []
 

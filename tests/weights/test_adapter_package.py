@@ -623,7 +623,7 @@ def test_weights_of_a_diverged_training_are_not_written(folder):
 
 def test_a_slash_at_the_end(tmp_path, base):
     package = small_packages.write_package(str(tmp_path / "p") + "/", base, TASK)
-    assert set(os.listdir(package)) == {CONFIG, WEIGHTS}
+    assert set(os.listdir(package)) == {CONFIG, WEIGHTS, "README.md"}
     small_packages.write_package(str(tmp_path / "p") + "/", base, TASK, seed=1)
     adapter_package.read(package)
 
