@@ -384,7 +384,7 @@ _SPACED_PUNCTUATION = _CharacterTable(
 
 
 def normalize_character(char, do_lower_case):
-    """What a character becomes, whatever stands beside it; spaces separate words.
+    """Normalizes a character without its neighbors; spaces separate words.
 
     A text whose characters are replaced so has the words of `BasicTokenizer`, but for
     a capital sigma at the end of a word, whose lower case is another letter.

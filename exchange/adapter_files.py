@@ -1,4 +1,4 @@
-"""What the formats of adapters share: their result, and files in Hugging Face's layout.
+"""The common parts of formats of adapters: their result, and files of Hugging Face.
 
 A format is a module with `recognizes`, `read`, `read_head`, `find_problem`,
 `format_files` and `describe_use`; see `packages`.

@@ -36,7 +36,7 @@ _ACTIVATION_NAMES = {
     ours: theirs for theirs, ours in reversed(adapterhub_config.ACTIVATIONS.items())
 }
 _OLD_SCOPE = re.compile("(attention|layer)_text_(task|lang)_adapters")
-# By head type.
+# Head type -> its defaults.
 _HEAD_DEFAULTS: dict[str, dict[str, Any]] = {
     "classification": {"layers": 2, "use_pooler": False, "bias": True},
     "question_answering": {"layers": 1, "bias": True},
@@ -251,7 +251,7 @@ def _head_labels(label2id, count, path):
 
 
 def find_problem(package):
-    """What of an `AdapterPackage`'s tuning method the format lacks; "" for nothing."""
+    """The part of an `AdapterPackage`'s tuning method that the format lacks, or ""."""
     method = package.method
     if isinstance(method, adapters.Adapters):
         return ""

@@ -49,7 +49,7 @@ _CONFIG_SCHEMA = schema.Object(
         "init_lora_weights": schema.either(
             schema.BOOLEAN, schema.one_of("gaussian", "eva", "orthogonal")
         ),
-        # What the weights show, or matters in training only.
+        # Shown by the weights, or without effect after training.
         **dict.fromkeys(
             (
                 *("auto_mapping", "base_model_name_or_path", "exclude_modules"),
@@ -173,7 +173,7 @@ def read_head(folder, hidden_size):
 
 
 def find_problem(package):
-    """What of an `AdapterPackage`'s tuning method peft's LoRA lacks; "" for nothing."""
+    """The part of an `AdapterPackage`'s tuning method that peft's LoRA lacks, or ""."""
     if isinstance(package.method, lora.Lora):
         return heads.export_head(package).find_problem()
     return "no LoRA but %s (`train_policy`=%s)" % (

@@ -53,7 +53,7 @@ class Dataset:
         return [next(iter(self.find_files(settings)))]
 
     def remedy(self, settings):
-        """What to do about a missing file, as text."""
+        """Advice on a missing file, as text."""
         raise NotImplementedError
 
 

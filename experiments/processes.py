@@ -24,7 +24,7 @@ _REMEDY = "delete its folder, and the job is run again"
 LOCK = "job.lock"
 OUTPUT = "output.txt"  # the end of what a failed job wrote
 
-# In messages of the programs.
+# Messages of the programs.
 _DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
 
 # Removed when a job has ended. Adapters stay, as a package.

@@ -145,7 +145,7 @@ def _archive(release, name):
     )
 
 
-# What can be fetched, by name. Names of Google's releases tell layers and sizes.
+# Encoders by name. Names of Google's releases state layers and sizes.
 ENCODERS: dict[str, Package | Archive] = {
     "all-MiniLM-L6-v2": MINILM,
     **{

@@ -209,7 +209,7 @@ def _encoding_problem(text, encoding):
     problem = "byte 0x%02x" % (ord(found[0]) - _ESCAPE)
     if encoding != STANDARD.encoding:
         return "not %s (%s)" % (encoding, problem)
-    # Of a byte order mark the bytes are 0xff 0xfe, in either order.
+    # A byte order mark is the bytes 0xff 0xfe, in either order.
     is_utf_16 = text.startswith(("\udcff\udcfe", "\udcfe\udcff"))
     likely = "UTF-16" if is_utf_16 else "Latin-1"
     return "not UTF-8 (%s), perhaps %s: save the file as UTF-8" % (problem, likely)

@@ -52,7 +52,7 @@ class PackageStack(NamedTuple):
 
     @property
     def signature(self):
-        """That of all its types."""
+        """The signature of all its types."""
         return self.types[0].signature
 
     def tables(self):
@@ -102,7 +102,7 @@ def read_package(value, known_tasks=None):
     if matrices:
         raise UserError(
             "the package %s holds matrices of the encoder itself, such as %s, which "
-            "each example would have to have of its own: merge it into the base model "
+            "a batch of several tasks cannot have: merge it into the base model "
             "(python manage_adapters.py merge %s), and give the merged checkpoint alone"
             % (folder, matrices[0], folder)
         )

@@ -1,8 +1,8 @@
 """BERT's tokenization as a graph: texts in, ids out, with TensorFlow's own operations.
 
-What a character becomes depends, but for one letter, on nothing beside it, so a table
-has it, made by the rules of `tokenization`. Words are looked up whole, and those that
-are no word piece are split by a loop over all of them at once.
+The normalization of a character, but for one letter, does not depend on its neighbors,
+so a table holds it, made by the rules of `tokenization`. Words are looked up whole, and
+those that are not in the vocabulary are split by a loop over all of them at once.
 
 Axis letters: B batch, S sequence, N texts; C characters, W words and P word pieces of
 all texts; A words that are not split yet.
@@ -26,7 +26,7 @@ _LAST_SIGMA = r"(\pL\pM*)\x{03A3}(\pM*(?:[^\pL\pM]|$))"
 
 
 class _CharacterTable(NamedTuple):
-    """What characters become; in pages, since most of Unicode has no character."""
+    """Normalized characters; in pages, since most of Unicode has no character."""
 
     page_of: np.ndarray  # int32 [0x1100], of a code point divided by `_PAGE`
     pages: np.ndarray  # int32 [pages, _PAGE], index into `texts`; 0: stays as it is
@@ -83,7 +83,7 @@ class TextEncoder:
         a_length = tf.minimum(a_length, tf.maximum(room - b_length, (room + 1) // 2))
         b_length = tf.minimum(b_length, room - a_length)
         start, end = (tf.fill([B, 1], each) for each in (self._start, self._end))
-        has_b = tf.cast(b_length > 0, tf.int64)  # Of b nothing may be left.
+        has_b = tf.cast(b_length > 0, tf.int64)  # Truncated, b may be empty.
         end_b = tf.RaggedTensor.from_row_lengths(
             tf.fill([tf.reduce_sum(has_b)], self._end), has_b
         )

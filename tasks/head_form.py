@@ -68,7 +68,7 @@ class HeadForm(NamedTuple):
         }
 
     def select_output(self, model):
-        """What the head reads, float32 [B, H], of a `modeling.BertModel`."""
+        """The input of the head, float32 [B, H], of a `modeling.BertModel`."""
         if self.uses_pooler:
             return model.get_pooled_output()
         return model.get_first_output()

@@ -198,7 +198,7 @@ class TaskType:
 
     @property
     def signature(self):
-        """Of a SavedModel. Types of one have the same head, and share its batches."""
+        """Name in a SavedModel. Types that share it have the same head, and batches."""
         return self.head.signature
 
     @property

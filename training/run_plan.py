@@ -45,7 +45,7 @@ class RunResult(NamedTuple):
 
     output_dir: str
     global_step: int  # of the last checkpoint; 0: there is none
-    # By set, such as "dev", its scores and those of the best constant prediction.
+    # Set, such as "dev" -> its scores, and those of the best constant prediction.
     scores: dict[str, dict[str, float]]
     baseline: dict[str, dict[str, float]]
     predictions: dict[str, list[str]]  # by set: paths of files

@@ -1,6 +1,6 @@
 """Bottleneck adapters, the default: the paper's, and those of two later papers.
 
-A placement has a scope of its own in that of a sublayer, and there `weights1`,
+A placement has its own scope in that of a sublayer, and there `weights1`,
 `biases1`, `weights2` and `biases2`. With f(x) = activation(x W1 + b1) W2 + b2, r the
 input of a sublayer, and h its output before residual sum and layer norm LN:
 
