@@ -56,6 +56,7 @@ DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 _ESCAPE = 0xDC00
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_OF_CSV = re.compile(r"\0|\r(?!\n?\Z)")
+_SURROGATE = re.compile(r"\\u[dD]")  # escaped in JSON; alone or in a pair
 _UNESCAPE = {_ESCAPE + ord(char): char for char in "\0\r"}
 
 
@@ -233,7 +234,15 @@ def _json_records(texts, dialect):
                 values = files.parse_json_object(text.strip())
             except ValueError as error:
                 problem = str(error).replace("line 1 column", "column")
+        if _SURROGATE.search(text):
+            values = _replace_surrogates(values)
         yield Record(line, values, problem)
+
+
+def _replace_surrogates(values):
+    """Half of a surrogate pair, which no output file could hold, becomes U+FFFD."""
+    text = json.dumps(values, ensure_ascii=False).encode("utf-16", "surrogatepass")
+    return json.loads(text.decode("utf-16", "replace"))
 
 
 def _csv_records(texts, dialect):

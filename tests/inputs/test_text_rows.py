@@ -114,6 +114,11 @@ def test_jsonl():
     ]  # fmt: skip
 
 
+def test_half_of_a_surrogate_pair_in_jsonl():
+    content = '{"text": "a \\uD83D\\ude00 \\ud83d\\ud83d b \\ude00"}'
+    assert read(content, JSONL) == [row(1, "a \U0001f600 \ufffd\ufffd b \ufffd")]
+
+
 def test_plain_lines():
     assert read("a b\nc\td\r\n\"e\"\t", LINES) == [
         row(1, "a b"), row(2, "c", "d"), row(3, '"e"')
