@@ -14,9 +14,11 @@ def _add_settings(study, page):
         by_size = selection.group(study.select(task=task), lambda job: job.adapter_size)
         for adapter_size, jobs in by_size.items():
             best, summary = selection.best_setting(jobs, study.results)
+            if summary is None:
+                continue
             found = [study.results[job] for job in best if job in study.results]
             name = "adapters" if adapter_size else "full fine-tuning"
-            seeds = " ".join(map(pages.points, summary.scores if summary else ()))
+            seeds = " ".join(map(pages.points, summary.scores))
             exact = selection.summarize(each.dev_score(_EXACT) for each in found)
             means = map(pages.mean_text, (summary, exact))
             rows.append([title, name, pages.setting_text(best), seeds, *means])
