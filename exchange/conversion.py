@@ -158,9 +158,9 @@ def _package_head(package, is_merged):
     """The `heads.Head` of a package; a `UserError` if it would compute otherwise."""
     problem = ""
     if not is_merged:
-        problem = "its adapters are not merged; use `to`=%s" % "|".join(
-            packages.FORMATS
-        )
+        formats = packages.FORMATS.items()
+        names = [name for name, each in formats if not each.find_problem(package)]
+        problem = "its adapters are not merged; use `to`=%s" % "|".join(names)
     elif package.task_type.library_head is None:
         problem = "its task type is %s" % package.task_type.name
     else:

@@ -243,7 +243,7 @@ def _read_valid_rows(task, path, split, bad_rows):
             left_out += 1
             continue
         yield row, columns
-    if left_out == number + 1 > 0:
+    if left_out and left_out + len(broken) > number:
         text = "%s: none of its %s can be used"
         rows = pluralize(left_out, "row")
         raise UserError(text % (path, rows), *bad_rows.describe())

@@ -336,7 +336,7 @@ def test_heads_that_cannot_be_kept(tmp_path, base):
     )
     given = base_model.BaseFiles(**flags)
     for arguments, part in (
-        ((given, str(tmp_path / "x"), folder), "its adapters are not merged"),
+        ((given, str(tmp_path / "x"), folder), "not merged; use `to`=adapterhub$"),
         ((given, str(tmp_path / "x")), "has 0 heads"),
     ):
         with pytest.raises(UserError, match=part):

@@ -109,7 +109,7 @@ def test_another_delimiter_or_encoding_is_recognized(
 
 def test_rows_that_cannot_be_used_are_collected(write, tmp_path):
     rows = "message,topic\na,x\n\nb,\nc,y,z\n" + "d,\n" * 30 + 'e,y\n"f,x\n'
-    path, found = write(VALID, train_csv=rows, dev_csv="message,topic\nx,z\n"), None
+    path, found = write(VALID, train_csv=rows, dev_csv="message,topic\nx,z\nx\n"), None
     with pytest.raises(UserError, match="line 3: a blank line"):
         load(path)
     found = bad_rows.BadRows()
@@ -128,11 +128,11 @@ def test_rows_that_cannot_be_used_are_collected(write, tmp_path):
     ]
     assert lines.count("  line 4: label, field 2: '' is not one of 'x', 'y'") == 1
     assert len(lines) == 4 + 1 + 20 + 1 + 1
-    with pytest.raises(
-        UserError, match=r"dev\.csv: none of its 1 row can be used"
-    ) as all_bad:
-        task_data.read_examples(task, folder, task.dev[0], found)
-    assert "line 2: label, field 2: 'z' is not one of 'x', 'y'" in str(all_bad.value)
+    for skips, message in ((True, "its 1 row can"), (False, "its 2 rows can")):
+        split = task.dev[0]._replace(skips_broken_lines=skips)
+        with pytest.raises(UserError, match=r"dev\.csv: none of " + message) as caught:
+            task_data.read_examples(task, folder, split, found)
+        assert "line 2: label, field 2: 'z' is not one of 'x', 'y'" in str(caught.value)
 
 
 def test_labels_that_are_numbers_are_sorted_as_such(write):
