@@ -66,11 +66,27 @@ class _Row(NamedTuple):
     features: list[dict]  # see `task_type.TaskType.featurize`
 
 
+_process: int | None = None  # the one of the first `Predictor`
+
+
+def _check_process():
+    """Refuses a fork of a process with TensorFlow's threads: it would wait for them."""
+    global _process
+    _process = _process or os.getpid()
+    if _process != os.getpid():
+        raise UserError(
+            "a Predictor was made before this process forked, and TensorFlow's threads "
+            "do not survive that: fork before the first one is made, or start "
+            'processes by "spawn"'
+        )
+
+
 class Predictor:
     """A base model and the tasks that have been added to it.
 
     All methods are thread-safe. A prediction uses the tasks that existed when it was
     called, whatever is added or removed meanwhile. Batches are computed one at a time.
+    A process may fork before the first one is made, and not after it.
     """
 
     def __init__(
@@ -81,6 +97,7 @@ class Predictor:
         `batch_size` is the maximum number of rows in a batch. A `UserError` is raised
         if a file cannot be read, or they do not fit each other.
         """
+        _check_process()
         if batch_size < 1:
             raise UserError("batch_size=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
@@ -95,7 +112,6 @@ class Predictor:
             model_variables.frozen_shapes(base.bert_config)
         )
         self._graph = _Graph(base.bert_config, init_checkpoint)
-        self._process = os.getpid()
         self._tasks = _Tasks({}, {}, None)
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
@@ -167,11 +183,7 @@ class Predictor:
         Returns a list of `Prediction`, in the order of the rows. A `UserError` is
         raised if a row's task does not exist, or scores are not finite.
         """
-        if self._process != os.getpid():
-            raise UserError(
-                "this Predictor was made before the process forked, and TensorFlow's "
-                "threads do not survive that: make one in each process"
-            )
+        _check_process()
         tasks = self._tasks
         rows = [_encode(tasks, *row) for row in rows]
         scores = [[None] * len(row.features) for row in rows]

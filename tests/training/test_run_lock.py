@@ -161,6 +161,8 @@ def test_training_runs_exclude_each_other_and_nothing_else(tmp_path, monkeypatch
         small_run.run(do_train=True, num_train_epochs=5.0, **settings)
     assert len(held) == 1
     assert (output / "run.json").read_text() == run_record
-    monkeypatch.setattr(task_runs, "write_predictions", lambda *_: held.append(None))
+    monkeypatch.setattr(
+        task_runs, "write_predictions", lambda *_: held.append(None) or {}
+    )
     small_run.run(do_predict=True, **settings)
     assert len(held) == 2
