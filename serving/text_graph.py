@@ -21,6 +21,8 @@ import tokenization
 # The other planes of Unicode are empty, or for private use.
 _USED = range(0x40000), range(0xE0000, 0xE1000)
 _PAGE = 256  # characters of a page of the table
+# In the place of a code point: that of the character itself, or none.
+_ITSELF, _NONE = -2, -1
 # The lower case of a capital sigma depends on the letters beside it.
 _LAST_SIGMA = r"(\pL\pM*)\x{03A3}(\pM*(?:[^\pL\pM]|$))"
 
@@ -29,21 +31,25 @@ class _CharacterTable(NamedTuple):
     """Normalized characters; in pages, since most of Unicode has no character."""
 
     page_of: np.ndarray  # int32 [0x1100], of a code point divided by `_PAGE`
-    pages: np.ndarray  # int32 [pages, _PAGE], index into `texts`; 0: stays as it is
-    texts: list[str]
+    pages: np.ndarray  # int32 [pages, _PAGE], index into `texts`
+    # int32 [texts, longest]: code points; `_ITSELF`; `_NONE` fills up.
+    texts: np.ndarray
 
 
 @functools.lru_cache
 def _make_character_table(do_lower_case):
     numbers = np.zeros(sys.maxunicode + 1, np.int32)
-    known: dict[str, int] = {}
+    known = {(_ITSELF,): 0}
     for code_point in itertools.chain(*_USED):
         text = tokenization.normalize_character(chr(code_point), do_lower_case)
-        if text != chr(code_point):
-            numbers[code_point] = known.setdefault(text, len(known) + 1)
+        codes = tuple(_ITSELF if ord(c) == code_point else ord(c) for c in text)
+        numbers[code_point] = known.setdefault(codes, len(known))
     rows = numbers.reshape(-1, _PAGE)
     pages, page_of = np.unique(rows, axis=0, return_inverse=True)
-    return _CharacterTable(np.int32(page_of.reshape(-1)), pages, ["", *known])
+    texts = np.full([len(known), max(map(len, known))], _NONE, np.int32)
+    for codes, number in known.items():
+        texts[number, : len(codes)] = codes
+    return _CharacterTable(np.int32(page_of.reshape(-1)), pages, texts)
 
 
 class TextEncoder:
@@ -54,9 +60,10 @@ class TextEncoder:
         vocab, words = tokenizer.vocab, tokenizer.wordpiece_tokenizer
         self._do_lower_case = tokenizer.basic_tokenizer.do_lower_case
         self._characters = _make_character_table(self._do_lower_case)
-        initializer = tf.lookup.KeyValueTensorInitializer(
-            list(vocab), list(vocab.values()), tf.string, tf.int32
-        )
+        # One text: in graphs, each string of a constant takes much memory.
+        pieces = tf.strings.split(["\n".join(vocab)], "\n", result_type="RaggedTensor")
+        ids = np.array(list(vocab.values()), np.int32)
+        initializer = tf.lookup.KeyValueTensorInitializer(pieces.flat_values, ids)
         self._vocab = tf.lookup.StaticHashTable(initializer, -1)
         self._unknown = vocab[words.unk_token]
         self._start, self._end = vocab["[CLS]"], vocab["[SEP]"]
@@ -111,13 +118,15 @@ class TextEncoder:
         page = tf.gather(tf.constant(table.page_of), code_points // _PAGE)
         place = tf.stack([page, code_points % _PAGE], axis=1)
         number = tf.gather_nd(tf.constant(table.pages), place)
-        characters = tf.where_v2(
-            number > 0,
-            tf.gather(tf.constant(table.texts), number),
-            tf.strings.unicode_encode(code_points[:, tf.newaxis], "UTF-8"),
+        codes = tf.gather(tf.constant(table.texts), number)  # [C, longest]
+        own = code_points[:, tf.newaxis]
+        codes = tf.reshape(tf.where_v2(tf.equal(codes, _ITSELF), own, codes), [-1])
+        text = tf.repeat(decoded.value_rowids(), table.texts.shape[1])
+        is_code = tf.not_equal(codes, _NONE)
+        normalized = tf.RaggedTensor.from_value_rowids(
+            codes[is_code], text[is_code], decoded.nrows()
         )
-        characters = decoded.with_flat_values(characters)
-        texts = tf.strings.reduce_join(characters, axis=-1)
+        texts = tf.strings.unicode_encode(normalized, "UTF-8")
         words = tf.strings.split(texts, result_type="RaggedTensor")
         ids, word = self._split_words(words.flat_values)
         text = tf.gather(words.value_rowids(), word)
