@@ -220,6 +220,11 @@ def test_signatures_share_the_base_model_and_classifiers_stay_as_they_are(export
         outputs = signatures["serving_default"].outputs.values()
         names = [info.name.partition(":")[0] for info in outputs]
         needed = tf.graph_util.extract_sub_graph(graph.as_graph_def(), names)
+        # The last layer is another function: that of its first position alone.
+        layers = [
+            node.attr["f"].func.name for node in needed.node if node.attr["f"].func.name
+        ]
+        assert len(layers) == len(set(layers)) == 2
         nodes = graph_variables.iterate_nodes(needed)
         computed.append(sorted(node.op for _, node in nodes))
         prefix = os.path.join(folder, "variables", "variables")
