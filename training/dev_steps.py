@@ -215,7 +215,7 @@ def _read_history(run):
             entry = files.parse_json_object(line)
         except ValueError:
             continue
-        if isinstance(entry.get("global_step"), int):
+        if isinstance(entry.get("global_step"), int) and "sets" in entry:
             found.append(entry)
     return found
 

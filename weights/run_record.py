@@ -115,10 +115,12 @@ def read(output_dir):
     identity = record["identity"]
     config = modeling.BertConfig.from_dict(identity["bert_config"])
     config.validate(path)
-    # Earlier versions kept other entries of the config, and had no train_policy.
+    # Earlier versions kept other entries of the config, and lacked these.
     identity["bert_config"] = config.to_dict()
     identity.setdefault("train_policy", registry.DEFAULT.text)
     identity.setdefault("adapter_layers", list(range(config.num_hidden_layers)))
+    if record.get("training"):
+        record["training"].setdefault("class_weights", None)
     return record
 
 

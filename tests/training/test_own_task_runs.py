@@ -260,10 +260,17 @@ def test_classes_are_weighted(tmp_path, base, capsys):
     ]
     assert texts[0] == texts[1]
 
+    # Records of earlier versions lack the entry.
+    path_of_record = tmp_path / "plain" / "run.json"
+    record = read(path_of_record)
+    del record["training"]["class_weights"]
+    path_of_record.write_text(json.dumps(record))
     capsys.readouterr()
     numbers = {"type": "regression", "labels": None}
+    differs = "another run, its training differs in class_weights"
     for name, flag, entries, part in (
-        ("balanced", None, {}, "another run, its training differs in class_weights"),
+        ("balanced", None, {}, differs),
+        ("plain", "balanced", {}, differs),
         ("x", "balanced", {"class_weights": [1, 1, 2]}, "leave one of the two out"),
         ("x", None, {"class_weights": [1, 2]}, 'as long as "labels", of which 3'),
         ("x", None, {"class_weights": [1, 0, 1]}, "class_weights[1]"),
