@@ -171,7 +171,8 @@ def test_each_part_of_each_shard_drops_other_elements_in_each_step():
 
 def test_xla_gives_the_same_and_compiles(plain):
     run = make_run(PLAIN._replace(xla="true"))
-    assert_the_same(run, plain)
+    # Adam's first steps enlarge rounding errors of gradients near zero.
+    assert_the_same(run, plain, tolerance=5e-5)
     report = tf.RunMetadata()
     run.session.run(
         run.spec.train_op,
