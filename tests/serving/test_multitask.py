@@ -126,7 +126,7 @@ def test_activations_that_no_task_has_change_nothing(tmp_path, base, monkeypatch
 TWENTY = tuple("label %d" % i for i in range(20))
 
 
-@pytest.mark.parametrize("batch_size,length", [(1, 3), (1, 7), (6, 16)])
+@pytest.mark.parametrize("batch_size,length", [(1, 7), (6, 16)])
 def test_added_tasks_change_no_bit_of_the_others(tmp_path, batch_size, length):
     base = small_packages.write_base(tmp_path / "base", hidden_size=48)
     two, number, three, twenty, one = read_packages(

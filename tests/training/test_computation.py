@@ -246,7 +246,7 @@ def test_loss_scale_grows_after_enough_finite_steps(monkeypatch):
     assert course == [1, 1, 0.5, 0.5, 0.5, 1, 1]
 
 
-def test_flags_reach_the_step(tmp_path, monkeypatch, optimized_graphs):
+def test_flags_reach_the_step(tmp_path, monkeypatch):
     batches, shards = {}, {}
     session_config = estimators.session_config
 
