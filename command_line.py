@@ -297,6 +297,17 @@ def make_parser(description, groups, flag_values):
     return parse
 
 
+def run_with_own_flags(run, argv):
+    """Runs `run(argv, values)`, which defines its flags in empty `FlagValues`.
+
+    Wrong input is one message, see `reports_user_errors`. Returns the exit status.
+    """
+    values = flags.FlagValues()
+    with reports_user_errors(values):
+        console.start()
+        return run(argv, values)
+
+
 def run_program(main, description="", groups=None, flag_values=None):
     """Runs a program on its command line, with its messages, and exits.
 

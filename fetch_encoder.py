@@ -14,12 +14,10 @@ import os
 import re
 import textwrap
 
-from absl import flags
-
 import command_line
-from errors import UserError, reports_user_errors
+from errors import UserError
 from inputs import encoder_fetch
-from system import console, wording
+from system import wording
 from weights import base_model
 
 
@@ -72,10 +70,7 @@ def _fetch(name, output_dir):
 
 def main(argv):
     """Fetches the encoder that the first argument names."""
-    values = flags.FlagValues()
-    with reports_user_errors(values):
-        console.start()
-        return run(argv, values)
+    return command_line.run_with_own_flags(run, argv)
 
 
 def run(argv, values):

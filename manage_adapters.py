@@ -20,8 +20,8 @@ from absl import flags
 import command_line
 import glue_data
 import tokenization
-from errors import UserError, name_flags, reports_user_errors
-from system import console, files, wording
+from errors import UserError, name_flags
+from system import files, wording
 from weights import (
     adapter_package,
     base_model,
@@ -233,13 +233,11 @@ COMMANDS = {
 
 def main(argv):
     """Runs the command after the program's name; flags and packages follow it."""
-    values = flags.FlagValues()
-    with reports_user_errors(values):
-        console.start()
-        _run_command(argv[1:], values)
+    command_line.run_with_own_flags(_run_command, argv)
 
 
-def _run_command(arguments, values):
+def _run_command(argv, values):
+    arguments = argv[1:]
     if not arguments or arguments[0] in _HELP:
         print(__doc__)
     if not arguments:

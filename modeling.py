@@ -38,7 +38,7 @@ TRAINED_COLLECTIONS = (ADAPTERS, LAYER_NORM, HEAD)
 # All other variables: embeddings, kernels and biases of BERT.
 OTHER = "other"
 
-LAYER_NORM_EPSILON = 1e-12  # of tf.contrib.layers.layer_norm
+LAYER_NORM_EPSILON = 1e-12  # of the original's layer norm
 
 # Added to the attention scores of padding: exp(-10000) is exactly 0 in float32.
 MASKED_SCORE = -10000.0

@@ -20,7 +20,7 @@ import command_line
 import glue_data
 import modeling
 import tokenization
-from errors import UserError, reports_user_errors
+from errors import UserError
 from experiments import (
     datasets,
     grid,
@@ -346,10 +346,7 @@ def _run_experiment(name, experiment, values):
 
 def main(argv):
     """Runs one experiment; returns the exit status."""
-    values = flags.FlagValues()
-    with reports_user_errors(values):
-        console.start()
-        return run(argv, values)
+    return command_line.run_with_own_flags(run, argv)
 
 
 def run(argv, values):

@@ -253,13 +253,12 @@ def find_placement(config, path):
 
 def placement_config(placement):
     """The entries of a placement, a dict."""
-    sublayers = adapters.PLACEMENTS[placement].sublayers
-    scaling = adapters.PARALLEL_SCALING if placement == adapters.PARALLEL else 1.0
+    here = adapters.PLACEMENTS[placement]
     return {
         **{entry: name == placement for entry, name in _PLACEMENT_ENTRIES.items()},
-        **{entry: sublayer in sublayers for sublayer, entry in SUBLAYERS.items()},
+        **{entry: sublayer in here.sublayers for sublayer, entry in SUBLAYERS.items()},
         "residual_before_ln": True,
-        "scaling": scaling,
+        "scaling": here.scaling,
     }
 
 
@@ -328,12 +327,12 @@ def describe_changes(config, sizes, method, bert_config):
     `adapters.Adapters` here.
     """
     changes, size = [], method.size
-    if config["scaling"] != placement_config(method.placement)["scaling"]:
+    placement = adapters.PLACEMENTS[method.placement]
+    if config["scaling"] != placement.scaling:
         changes.append(
             "The scaling, %s, is part of weights2 and biases2." % config["scaling"]
         )
-    sublayers = adapters.PLACEMENTS[method.placement].sublayers
-    absent = len(sublayers) * bert_config.num_hidden_layers - len(sizes)
+    absent = len(placement.sublayers) * bert_config.num_hidden_layers - len(sizes)
     if absent:
         changes.append(
             "%d sublayers had no adapter: theirs are zeros, which is equivalent."

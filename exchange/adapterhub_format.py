@@ -136,7 +136,6 @@ def _convert_weights(found, config, name, sizes, method, bert_config, folder):
     weights = {}
     layers = range(bert_config.num_hidden_layers)
     placement = adapters.PLACEMENTS[method.placement]
-    own_scaling = adapterhub_config.placement_config(method.placement)["scaling"]
     for scope, prefix in adapterhub_config.adapter_places(
         layers, name, placement.sublayers
     ):
@@ -147,7 +146,7 @@ def _convert_weights(found, config, name, sizes, method, bert_config, folder):
                 stored = np.atleast_2d(found[prefix + tensor].T.astype(np.float64))
                 if variable in ("weights2", "biases2"):
                     scaling = found.get(prefix + "scaling", config["scaling"])
-                    stored *= scaling / own_scaling
+                    stored *= scaling / placement.scaling
                 value[: stored.shape[0], : stored.shape[1]] = stored
             with np.errstate(over="ignore"):
                 value = value.astype(np.float32)

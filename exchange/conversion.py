@@ -156,7 +156,7 @@ def write_model(base, output_dir, adapters=None, do_lower_case=None, keep_head=F
 
 def _package_head(package, is_merged):
     """The `heads.Head` of a package; a `UserError` if it would compute otherwise."""
-    problem = ""
+    head, problem = None, ""
     if not is_merged:
         formats = packages.FORMATS.items()
         names = [name for name, each in formats if not each.find_problem(package)]
@@ -164,13 +164,14 @@ def _package_head(package, is_merged):
     elif package.task_type.library_head is None:
         problem = "its task type is %s" % package.task_type.name
     else:
-        problem = heads.export_head(package).find_problem()
+        head = heads.export_head(package)
+        problem = head.find_problem()
     if problem:
         raise UserError(
             "`adapters`=%s: its head cannot be written with `keep_head`: %s"
             % (package.path, problem)
         )
-    return heads.export_head(package)
+    return head
 
 
 def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):

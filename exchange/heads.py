@@ -123,13 +123,13 @@ def describe_kind(found):
 
 def export_head(package):
     """The `Head` of a package whose task type has a `library_head`."""
-    kind = package.task_type
+    found = package.task_type
     return Head(
-        kind.library_head,
-        *(package.weights[name] for name in kind.output_variables),
+        found.library_head,
+        *(package.weights[name] for name in found.output_variables),
         package.labels or None,
-        kind.head,
-        tuple(package.weights[name] for name in kind.head.hidden_variables),
+        found.head,
+        tuple(package.weights[name] for name in found.head.hidden_variables),
     )
 
 

@@ -220,7 +220,7 @@ def _match_head(others, hidden_size):
             % (len(kinds), ", ".join(k.model_class for k in heads.library_heads()))
         )
     matches = {}
-    stored = [others.get("%s.%s" % (kinds[0].layer, end)) for end in ("weight", "bias")]
+    stored = list(map(others.get, kinds[0].tensors))
     count = stored[1].shape[0] if stored[1] and stored[1].shape else 0
     shapes = ((count, hidden_size), (count,))
     for variable, tensor, shape in zip(heads.variable_names(kinds[0]), stored, shapes):
@@ -344,9 +344,7 @@ def write(folder, bert_config, values, do_lower_case, head=None):
         own = head.weights, head.bias
         names = heads.variable_names(head.kind)
         values.update(zip(names, own))
-        tensors.update(
-            zip(("%s.%s" % (head.kind.layer, end) for end in ("weight", "bias")), own)
-        )
+        tensors.update(zip(head.kind.tensors, own))
     # transformers refuses files without a framework.
     safetensors.numpy.save_file(
         tensors, os.path.join(folder, _WEIGHTS_NAME), metadata={"format": "pt"}

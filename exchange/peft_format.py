@@ -102,7 +102,7 @@ def read(folder, bert_config):
             updates[scope] = lora_matrices.Update(*names, rank, alpha / divisor)
     if not updates:
         raise UserError("`input_dir`=%s holds no LoRA matrices. %s" % (folder, _ADVICE))
-    head = {name for kind in heads.library_heads() for name in _head_tensors(kind)}
+    head = {name for kind in heads.library_heads() for name in kind.tensors}
     method, weights, changes = lora_matrices.import_updates(
         updates,
         {name: value for name, value in found.items() if name not in head},
@@ -138,10 +138,6 @@ def _tensor_names(module):
     return tuple("%s.lora_%s.weight" % (module, letter) for letter in "AB")
 
 
-def _head_tensors(kind):
-    return tuple("%s.%s" % (kind.layer, part) for part in ("weight", "bias"))
-
-
 def _find_value(patterns, module, default):
     """The value of the first pattern that fits a module's name, as in peft.
 
@@ -160,10 +156,10 @@ def read_head(folder, hidden_size):
     A `UserError` is raised if it is damaged.
     """
     found, kinds = _read_weights(folder), heads.library_heads()
-    every = [name for kind in kinds for name in _head_tensors(kind)]
+    every = [name for kind in kinds for name in kind.tensors]
     head = {name: found[name] for name in every if name in found}
     for kind in kinds:
-        names = _head_tensors(kind)
+        names = kind.tensors
         if head.keys() & names:
             count = head[names[1]].size if names[1] in head else 0
             shapes = ((count, hidden_size), (count,))
@@ -204,7 +200,7 @@ def format_files(package):
     }
     tensors = {
         _PREFIX + name: value
-        for name, value in zip(_head_tensors(head.kind), (head.weights, head.bias))
+        for name, value in zip(head.kind.tensors, (head.weights, head.bias))
     }
     for scope, update in lora_matrices.export_updates(package).items():
         names = _tensor_names(_PREFIX + "bert." + hugging_face.module_name(scope))

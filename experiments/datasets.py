@@ -3,10 +3,10 @@
 They are tasks of GLUE, tasks that a file describes, and sets of questions.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 import glue_data
 from tasks.squad import fetch
@@ -119,72 +119,69 @@ class FileTask(Dataset):
         return "correct %s" % settings.task_files[self.title]
 
 
-class QuestionSet(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Questions(Dataset):
     """A training and a dev set of questions."""
 
     title: str
-    train: str
+    train: str  # file
     dev: str
     examples: int
     other_examples: int
-    flags: Mapping  # of `run_squad.py`
+    lengths: Mapping  # flags of `run_squad.py`
     batch_size: int = 0
-
-
-QUESTIONS = {
-    "squad": QuestionSet(
-        "SQuAD v1.1",
-        *("train-v1.1.json", "dev-v1.1.json"),
-        *(87_599, 10_570),
-        MappingProxyType(
-            {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
-        ),
-    ),
-    "squad_sample": QuestionSet(
-        "sample_data/squad",
-        *("train.json", "dev.json", 333, 75),
-        MappingProxyType(
-            {"max_seq_length": 128, "doc_stride": 64, "max_query_length": 32}
-        ),
-        batch_size=8,
-    ),
-}
-
-
-class Questions(Dataset):
-    """A `QuestionSet`."""
 
     program = "run_squad.py"
     folder_flag = "squad_dir"
     best_score = 100.0
     baseline = "The baseline is the longest capitalized phrase of the first sentence."
 
-    def __init__(self, name):
-        self._set = QUESTIONS[name]
-        self.title = self._set.title
-        self.examples = self._set.examples
-        self.other_examples = self._set.other_examples
-        self.batch_size = self._set.batch_size
-
     def make_flags(self, settings):
         train, dev = self.find_files(settings).values()
-        return {**self._set.flags, "train_file": train, "predict_file": dev}
+        return {**self.lengths, "train_file": train, "predict_file": dev}
 
     def find_metric(self, settings):
         return "f1"
 
     def find_files(self, settings):
-        names = self._set.train, self._set.dev
-        return {name: os.path.join(settings.squad_dir, name) for name in names}
+        return {
+            name: os.path.join(settings.squad_dir, name)
+            for name in (self.train, self.dev)
+        }
 
     def required_files(self, settings):
         return list(self.find_files(settings))
 
     def remedy(self, settings):
-        if self._set.train in fetch.SHA256:
+        if self.train in fetch.SHA256:
             command = "python fetch_squad.py --output_dir=%s fetches it"
             return command % settings.squad_dir
         return "give the folder %s of this program, `squad_dir`" % self.title
+
+
+QUESTIONS = {
+    "squad": Questions(
+        title="SQuAD v1.1",
+        train="train-v1.1.json",
+        dev="dev-v1.1.json",
+        examples=87_599,
+        other_examples=10_570,
+        lengths=MappingProxyType(
+            {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
+        ),
+    ),
+    "squad_sample": Questions(
+        title="sample_data/squad",
+        train="train.json",
+        dev="dev.json",
+        examples=333,
+        other_examples=75,
+        lengths=MappingProxyType(
+            {"max_seq_length": 128, "doc_stride": 64, "max_query_length": 32}
+        ),
+        batch_size=8,
+    ),
+}
 
 
 def is_known(name):
@@ -195,5 +192,5 @@ def is_known(name):
 def find(name):
     """The `Dataset` of a name; one that is not known is that of a task's file."""
     if name in QUESTIONS:
-        return Questions(name)
+        return QUESTIONS[name]
     return GlueTask(name) if name in glue_data.GLUE_TASKS else FileTask(name)

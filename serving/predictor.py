@@ -190,8 +190,8 @@ class Predictor:
         for signature, batch in _make_batches(rows, self._batch_size):
             stack = tasks.stacks[signature]
             with self._computing:
-                self._graph.load(stack)
                 found = self._graph.run(
+                    self._graph.load(stack),
                     [rows[i].features[j] for i, j in batch],
                     [stack.tasks.index(rows[i].package.task) for i, _ in batch],
                 )
@@ -302,31 +302,38 @@ class _Graph:
             self._inputs.append(tf.placeholder(tf.int32, [None]))
         self._tables = {}  # by signature: a `_Table` by its name in the stack
         self._built = {}  # scores by `PackageStack.graph_key`
-        self._scores = None  # those of the stack that was loaded last
-        self._loaded = {}  # by signature: the stack that the tables hold
+        self._loaded = {}  # by signature: the stack in the tables, and its scores
 
     def load(self, stack):
-        """Loads a `multitask.PackageStack` into its tables, unless it is loaded."""
+        """Loads a `multitask.PackageStack` into its tables, unless it is loaded.
+
+        Returns its scores, a tensor of this graph.
+        """
+        loaded, scores = self._loaded.pop(stack.signature, (None, None))
+        if loaded is not stack:
+            scores = self._fill_tables(stack)
+        self._loaded[stack.signature] = stack, scores
+        return scores
+
+    def _fill_tables(self, stack):
         values, key = stack.tables(), stack.graph_key()
         tables = self._tables.setdefault(stack.signature, {})
-        if stack is not self._loaded.pop(stack.signature, None):
-            with self._graph.as_default():
-                for name in values.keys() - tables:
-                    tables[name] = _make_table(name, values[name])
-                if key not in self._built:
-                    variables = {name: each.variable for name, each in tables.items()}
-                    # All graphs share the frozen variables.
-                    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                        self._built[key] = multitask.build_graph(
-                            self._config, stack, variables, *self._inputs
-                        ).scores
-                    self._restore()
-            self._session.run(
-                [tables[name].variable.initializer for name in values],
-                {tables[name].value: value for name, value in values.items()},
-            )
-        self._scores = self._built[key]
-        self._loaded[stack.signature] = stack
+        with self._graph.as_default():
+            for name in values.keys() - tables:
+                tables[name] = _make_table(name, values[name])
+            if key not in self._built:
+                variables = {name: each.variable for name, each in tables.items()}
+                # All graphs share the frozen variables.
+                with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+                    self._built[key] = multitask.build_graph(
+                        self._config, stack, variables, *self._inputs
+                    ).scores
+                self._restore()
+        self._session.run(
+            [tables[name].variable.initializer for name in values],
+            {tables[name].value: value for name, value in values.items()},
+        )
+        return self._built[key]
 
     def _restore(self):
         """Loads those of the base model's variables, the global ones, that are new."""
@@ -340,8 +347,8 @@ class _Graph:
             tf.train.Saver(new).restore(self._session, self._checkpoint)
             self._restored.update(variable.name for variable in new)
 
-    def run(self, batch, task_ids):
-        """Computes the scores of features, of tasks of the last loaded stack."""
+    def run(self, scores, batch, task_ids):
+        """Computes scores, see `load`, of features of tasks of the loaded stack."""
         values = []
         for name in ("input_ids", "input_mask", "segment_ids"):
             longest = max(len(feature[name]) for feature in batch)
@@ -349,6 +356,4 @@ class _Graph:
             for row, feature in zip(rows, batch):
                 row[: len(feature[name])] = feature[name]
             values.append(rows)
-        return self._session.run(
-            self._scores, dict(zip(self._inputs, [*values, task_ids]))
-        )
+        return self._session.run(scores, dict(zip(self._inputs, [*values, task_ids])))

@@ -33,11 +33,6 @@ class Regression(task_type.TaskType):
     num_outputs = 1
     library_head = task_type.SEQUENCE_CLASSIFICATION
 
-    @classmethod
-    def from_entries(cls, entries):
-        found = super().from_entries({**entries, "head": None})
-        return dataclasses.replace(found, head=head_form.from_entries(entries))
-
     def task_file_entries(self):
         return {"regression": True}
 

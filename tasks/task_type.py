@@ -52,6 +52,11 @@ class LibraryHead(NamedTuple):
     adapterhub: str  # "head_type" of AdapterHub
     peft: str  # "task_type" of peft
 
+    @property
+    def tensors(self):
+        """Names of its weight and its bias in that model."""
+        return "%s.weight" % self.layer, "%s.bias" % self.layer
+
 
 SEQUENCE_CLASSIFICATION = LibraryHead(
     "BertForSequenceClassification", "classifier", "classification", "SEQ_CLS"
@@ -92,11 +97,12 @@ class TaskType:
         Raises:
           ValueError: they contradict each other.
         """
-        for name in ("labels", "head"):
+        has_form = any(field.name == "head" for field in dataclasses.fields(cls))
+        for name in ("labels",) if has_form else ("labels", "head"):
             if entries.get(name):
                 allowed = "left out: a task of the type %s has none" % cls.name
                 raise schema.SchemaError(name, entries[name], allowed)
-        return cls()
+        return cls().adopt_head(head_form.from_entries(entries))
 
     def task_file_entries(self):
         """The entries of a task file from which `from_entries` reads the type."""

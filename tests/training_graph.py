@@ -95,7 +95,7 @@ class TrainingGraph:
             for _ in range(count)
         ]
 
-    def of_type(self, kind):
+    def find_by_type(self, kind):
         """Names and dtypes of the operations of a type, those of functions too."""
         nodes = graph_variables.iterate_nodes(self.graph.as_graph_def())
         return [(name, node.attr["T"].type) for name, node in nodes if node.op == kind]

@@ -34,8 +34,6 @@ from tuning.method import Method, Setting, register
 # In the tables of a model that serves many tasks, an activation is its index here.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
 
-PARALLEL_SCALING = 4.0  # of `ParBnConfig`
-
 
 class Placement(NamedTuple):
     """A place of adapters in a layer."""
@@ -44,6 +42,7 @@ class Placement(NamedTuple):
     sublayers: tuple[str, ...]  # their scopes
     activation: str  # the default
     place: str  # in words
+    scaling: float = 1.0  # factor of the bottleneck's output
 
 
 HOULSBY, PFEIFFER, PARALLEL = "houlsby", "pfeiffer", "parallel"
@@ -60,6 +59,7 @@ PLACEMENTS = MappingProxyType(
         PARALLEL: Placement(
             *("adapters_parallel", ("output",)),
             *("relu", "beside the feed-forward sublayer"),
+            scaling=4.0,  # of `ParBnConfig`
         ),
     }
 )
@@ -316,7 +316,7 @@ class _AdapterHooks(modeling.LayerHooks):
             return x
         if self.placement == PFEIFFER:
             return x + self._bottleneck(normalize(x + residual))
-        return x + PARALLEL_SCALING * self._bottleneck(residual)
+        return x + PLACEMENTS[PARALLEL].scaling * self._bottleneck(residual)
 
     def _bottleneck(self, x):
         initial = [initializers.TruncatedNormal(self.init_scale)] * 2

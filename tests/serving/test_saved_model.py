@@ -186,18 +186,18 @@ ROWS_OF_TEXT = [  # text_a, text_b, task
 
 
 @pytest.fixture(scope="module")
-def of_texts(folder, base):
+def text_model(folder, base):
     """A SavedModel of tasks of texts and pairs, and its packages."""
     found = write_tasks(folder / "tasks", base)
     return export(found, base, folder / "models" / "glue"), found
 
 
-def test_texts_are_answered_as_by_a_predictor(of_texts, base):
+def test_texts_are_answered_as_by_a_predictor(text_model, base):
     model = predictor.Predictor(**base)
-    for package in of_texts[1]:
+    for package in text_model[1]:
         model.add(package)
     inputs = dict(zip(("text_a", "text_b", "task"), map(list, zip(*ROWS_OF_TEXT))))
-    with loaded(of_texts[0], "serving_default") as call:
+    with loaded(text_model[0], "serving_default") as call:
         found = call(inputs)
         empty = call({name: [] for name in inputs})
         for name, values, part in (
@@ -225,11 +225,11 @@ def test_texts_are_answered_as_by_a_predictor(of_texts, base):
         assert label.decode() == (prediction.label or "")
 
 
-def test_the_client_of_the_documents(of_texts, tmp_path):
+def test_the_client_of_the_documents(text_model, tmp_path):
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     code = text.partition("```python\n")[2].partition("```")[0]
     folder = tmp_path / "models" / "glue" / "1"
-    shutil.copytree(of_texts[0], folder)
+    shutil.copytree(text_model[0], folder)
     output = run_process(sys.executable, "-I", "-c", code, cwd=tmp_path)
     assert output.count("b'") == 2 and output.count("[") == 4
 

@@ -58,8 +58,8 @@ def plain(no_head_dropout):
 @pytest.mark.parametrize("parts", [2, BATCH])
 def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
     run = make_run(PLAIN._replace(gradient_accumulation_steps=parts))
-    products = len(run.of_type("BatchMatMulV2"))
-    assert products == parts * len(plain.run.of_type("BatchMatMulV2"))
+    products = len(run.find_by_type("BatchMatMulV2"))
+    assert products == parts * len(plain.run.find_by_type("BatchMatMulV2"))
     # The parts are computed one after the other.
     starts = [
         op
@@ -75,8 +75,8 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(plain, parts):
 @pytest.mark.parametrize("shards", [3, BATCH])
 def test_shards_give_the_update_of_the_whole(plain, shards):
     run = make_run(PLAIN._replace(shards=shards))
-    products = len(run.of_type("BatchMatMulV2"))
-    assert products == shards * len(plain.run.of_type("BatchMatMulV2"))
+    products = len(run.find_by_type("BatchMatMulV2"))
+    assert products == shards * len(plain.run.find_by_type("BatchMatMulV2"))
     assert_the_same(run, plain)
 
 
@@ -132,8 +132,8 @@ def test_recomputed_activations_change_nothing():
     expected = Trained(make_run(PLAIN, dropout=0.4))
     run = make_run(PLAIN._replace(recompute_activations=True), dropout=0.4)
     # Each layer's softmax once more.
-    assert len(run.of_type("Softmax")) == (
-        len(expected.run.of_type("Softmax")) + LAYERS
+    assert len(run.find_by_type("Softmax")) == (
+        len(expected.run.find_by_type("Softmax")) + LAYERS
     )
     before = run.values()
     assert_the_same(run, expected)
@@ -191,14 +191,14 @@ def test_low_precision_is_for_frozen_kernels_and_attention(plain, precision):
     dtype = classifier.PRECISIONS[precision]
     run = make_run(PLAIN._replace(precision=precision))
     dtype, single = dtype.as_datatype_enum, tf.float32.as_datatype_enum
-    low = [name for name, found in run.of_type("MatMul") if found == dtype]
+    low = [name for name, found in run.find_by_type("MatMul") if found == dtype]
     # Six products of each layer, and the pooler.
     forward = [name for name in low if not name.startswith("gradients")]
     assert len(forward) == LAYERS * 6 + 1
-    for name, found in run.of_type("MatMul"):
+    for name, found in run.find_by_type("MatMul"):
         assert found == dtype or "adapters" in name or "head" in name
-    assert {found for _, found in run.of_type("BatchMatMulV2")} == {dtype}
-    assert {found for _, found in run.of_type("Softmax")} == {single}
+    assert {found for _, found in run.find_by_type("BatchMatMulV2")} == {dtype}
+    assert {found for _, found in run.find_by_type("Softmax")} == {single}
     with run.graph.as_default():
         kept = {v.dtype.base_dtype for v in tf.global_variables()}
     assert kept == {tf.float32, tf.int64}

@@ -69,13 +69,15 @@ class _Built:
 
         monkeypatch.setattr(tpu_estimator.TPUEstimator, "_call_model_fn", call_model_fn)
 
-    def of_type(self, *types):
+    def find_by_type(self, *types):
         return [op for op in self.graph.get_operations() if op.type in types]
 
     def on_core(self, *types):
         """The ops that are part of the replicated computation."""
         return [
-            op for op in self.of_type(*types) if "_tpu_replicate" in op.node_def.attr
+            op
+            for op in self.find_by_type(*types)
+            if "_tpu_replicate" in op.node_def.attr
         ]
 
     @contextlib.contextmanager
@@ -276,14 +278,14 @@ def nearest_behind(tensor, op_type):
 @pytest.mark.parametrize("mode", ["train", "eval", "infer"])
 def test_the_computation_is_replicated_and_fed_with_static_shapes(replicated, mode):
     built = replicated[mode]
-    (metadata,) = built.of_type("TPUReplicateMetadata")
+    (metadata,) = built.find_by_type("TPUReplicateMetadata")
     assert metadata.get_attr("num_replicas") == CORES
     per_core = BATCH[mode] // CORES
     batch = [
         (per_core,) if name.startswith(("is_", "label")) else (per_core, S)
         for name in FEATURES
     ]
-    enqueue = built.of_type("InfeedEnqueueTuple")
+    enqueue = built.find_by_type("InfeedEnqueueTuple")
     assert [op.get_attr("device_ordinal") for op in enqueue] == list(range(CORES))
     assert {op.device for op in enqueue} == {HOST}
     # For prediction, the Estimator adds two signals after the features.
@@ -314,7 +316,7 @@ def test_each_trained_variable_gets_one_sum_over_the_cores(replicated):
     # No two share a sum, and nothing else is summed.
     sums = {op.name for op in built.on_core("CrossReplicaSum")}
     assert set.union(*gradients.values()) == sums
-    assert len(built.of_type("CrossReplicaSum")) == len(trained) == 28
+    assert len(built.find_by_type("CrossReplicaSum")) == len(trained) == 28
 
 
 def test_each_core_drops_other_elements(replicated):
@@ -359,7 +361,7 @@ def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers)
     assert sorted(decayed) == [n for n in sorted(trained) if _decays(n)]
     # Each one's gradient is summed, but for that of a bias which changes nothing.
     idle = "bert/encoder/layer_1/attention/self/key/bias"
-    sums = built.of_type("CrossReplicaSum")
+    sums = built.find_by_type("CrossReplicaSum")
     assert len(sums) in (len(trained), len(trained) - (idle in trained))
 
 
@@ -381,7 +383,7 @@ def test_word_pieces_are_looked_up_by_a_matrix_product(replicated, mode):
 
 def test_questions_train_in_a_replicated_computation(built, tmp_path):
     build(tmp_path, "train", task_type=QuestionAnswering())
-    batches = built.of_type("InfeedEnqueueTuple")
+    batches = built.find_by_type("InfeedEnqueueTuple")
     assert len(batches) == CORES
     shapes = {tuple(x.shape.as_list()) for op in batches for x in op.inputs}
     assert shapes == {(BATCH["train"] // CORES,), (BATCH["train"] // CORES, S)}
@@ -389,7 +391,7 @@ def test_questions_train_in_a_replicated_computation(built, tmp_path):
     head = {"cls/squad/output_weights", "cls/squad/output_bias"}
     encoder = {n for n in trained_names() if not n.startswith("output_")}
     assert updated - encoder == head
-    assert len(built.of_type("CrossReplicaSum")) == len(updated)
+    assert len(built.find_by_type("CrossReplicaSum")) == len(updated)
     assert not built.on_core("Gather", "GatherV2", "GatherNd", "ResourceGather")
 
 
