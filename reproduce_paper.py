@@ -29,6 +29,7 @@ from experiments import (
     processes,
     ray_launcher,
     results,
+    selection,
 )
 from experiments.catalogue import EXPERIMENTS
 from system import console, files, wording
@@ -148,7 +149,14 @@ def make_study(experiment, values):
         config = modeling.BertConfig.from_json_file(values.bert_config_file)
         layers = config.num_hidden_layers
     seeds = values.seeds or preset.seeds
-    study = grid.Study(values.preset, tasks, layers, seeds, values.work_dir)
+    study = grid.Study(
+        values.preset,
+        tasks,
+        layers,
+        seeds,
+        values.work_dir,
+        selects_by_first_seed=preset.selects_by_first_seed,
+    )
     return study._replace(jobs=tuple(experiment.jobs(study)))
 
 
@@ -223,16 +231,21 @@ def _duration(seconds):
     return "%.0f seconds" % seconds
 
 
-def plan_text(jobs, known, settings):
-    """How many jobs and training steps are left, and for how long, as lines."""
+def plan_text(jobs, known, settings, later=0):
+    """How many jobs and training steps are left, and for how long, as lines.
+
+    `later` is the number of jobs that may become due, see `selection.count_later`.
+    """
     batch_size = str(settings.flags.get("train_batch_size"))
     # A wrong one is for the program to refuse.
     size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else None
-    left = [job for job in jobs if not processes.is_done(job, known)]
+    left = [job for job in jobs if not results.is_done(job, known)]
     count = pluralize(len(jobs), "job")
     if not left:
         return "%s, all done" % count
     text = "%s, %d of them done" % (count, len(jobs) - len(left))
+    if later:
+        text += "; at most %d more follow, of the settings selected by seed 1" % later
     count = thousands(sum(grid.steps(job, size) for job in left))
     text += "\n%s training steps are left, by the data's official sizes" % count
     unknown = sum(job.task in settings.task_files for job in left)
@@ -276,9 +289,15 @@ def _prepare_jobs(jobs, settings, values):
     return settings._replace(digests=digests)
 
 
+def _read_results(study, experiment=None):
+    """The study with the results that its folder has now."""
+    known = results.read_all(study.work_dir, study.jobs, experiment)
+    return study._replace(results=known)
+
+
 def _exit_status(jobs, known):
     """0, or 1 where jobs are not finished, which is reported."""
-    left = [job for job in jobs if not processes.is_done(job, known)]
+    left = [job for job in jobs if not results.is_done(job, known)]
     if not left:
         return 0
     statuses = [known[job].status for job in left if job in known]
@@ -296,10 +315,33 @@ def _exit_status(jobs, known):
     return 1
 
 
+def _run_jobs(candidates, study, settings, values):
+    """Runs the jobs that are due, until no more become due; returns the exit status."""
+    start = processes.Process
+    if values.launcher == "ray":
+        start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
+    begun, ended = [], {}
+    while True:
+        study = _read_results(study)
+        due = selection.due_jobs(candidates, study)
+        jobs = [job for job in due if job not in begun]
+        if begun and not jobs:
+            return _exit_status(begun, ended)
+        later = selection.count_later(candidates, due)
+        console.say("%s", plan_text(jobs, study.results, settings, later))
+        begun += jobs
+        ended.update(processes.run(jobs, settings, values.jobs, start))
+
+
 def _run_experiment(name, experiment, values):
     """Does what the flags of an experiment ask for; returns the exit status."""
     study = make_study(experiment, values)
-    jobs = _select_jobs(study, values)
+    candidates = _select_jobs(study, values)
+    if values.job:
+        study = study._replace(jobs=tuple(candidates), selects_by_first_seed=False)
+    if study.work_dir:
+        study = _read_results(study, name)
+    jobs = selection.due_jobs(candidates, study)
     if values.list:
         for job in jobs:
             print("%s --job=%s" % (_command(name, values), job.name))
@@ -313,13 +355,12 @@ def _run_experiment(name, experiment, values):
         task_files=_task_files(values.task_configs),
         flags={**base, **job_flags.parse_run_flags(values.run_flags)},
     )
-    wanted = jobs if values.job else study.jobs
-    known = results.read_all(study.work_dir, wanted, name)
     if not values.report_only:
         settings = _prepare_jobs(jobs, settings, values)
-    job_flags.check_same_settings(known, settings)
+    job_flags.check_same_settings(study.results, settings)
     if values.dry_run:
-        print(plan_text(jobs, known, settings))
+        later = selection.count_later(candidates, jobs)
+        print(plan_text(jobs, study.results, settings, later))
         return 0
     folder = os.path.join(study.work_dir, name)
     # Many runs of --job share a folder: the report is that of the command without it.
@@ -332,14 +373,10 @@ def _run_experiment(name, experiment, values):
         if not has_jobs:
             for job, result in results.read_archive(folder).items():
                 results.write(study.work_dir, job, result)
-        console.say("%s", plan_text(jobs, known, settings))
-        start = processes.Process
-        if values.launcher == "ray":
-            start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
-        status = _exit_status(jobs, processes.run(jobs, settings, values.jobs, start))
+        status = _run_jobs(candidates, study, settings, values)
     if not values.job:
-        known = results.read_all(study.work_dir, study.jobs, name)
-        study = study._replace(results=known)
+        study = _read_results(study, name)
+        study = study._replace(jobs=tuple(selection.due_jobs(study.jobs, study)))
         _write_report(folder, experiment, study, _command(name, values))
     return status
 

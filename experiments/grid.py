@@ -135,6 +135,7 @@ class Study(NamedTuple):
     jobs: tuple[Job, ...] = ()
     # The `results.Result` of each `Job` that has ended.
     results: Mapping = MappingProxyType({})
+    selects_by_first_seed: bool = False  # see `Preset`
 
     def select(self, **values):
         """The list of jobs with these values of fields or properties."""
@@ -151,6 +152,8 @@ class Preset(NamedTuple):
     tasks: tuple[str, ...]  # () where files have to be given
     seeds: int
     methods: Iterable[Method]
+    # Later seeds train the settings alone that are the best with the first one.
+    selects_by_first_seed: bool = False
 
 
 class Experiment(NamedTuple):

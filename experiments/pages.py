@@ -169,7 +169,9 @@ def add_curves(page, study, field, axis, caption):
                 rows.append([title, line, value, mean_text(summary), status])
                 if summary is not None:
                     points.append((float(value), summary))
-                    baselines[title] = 100 * study.results[best[0]].baseline
+                    # A seed that diverged has none.
+                    baseline = selection.summarize_jobs(best, study.results, "baseline")
+                    baselines[title] = 100 * baseline.mean
             if points:
                 panels.setdefault(title, []).append(score_line(line, points))
     if panels:

@@ -158,11 +158,6 @@ class Process:
         return status, tail, time.monotonic() - self._begun
 
 
-def is_done(job, known):
-    """Whether a job has a result that is kept; `known` is a dict from `Job`."""
-    return job in known and known[job].status not in results.REPEATED
-
-
 class _Sweep:
     """Waiting and running jobs, and the results so far."""
 
@@ -170,7 +165,7 @@ class _Sweep:
         self.settings, self._at_a_time, self._start = settings, at_a_time, start
         wanted = {*jobs, *(job.trained for job in jobs)}
         self.known = results.read_all(settings.work_dir, wanted)
-        self.waiting = [job for job in jobs if not is_done(job, self.known)]
+        self.waiting = [job for job in jobs if not results.is_done(job, self.known)]
         self.running: list = []
 
     def start_jobs(self):
@@ -216,7 +211,7 @@ class _Sweep:
         trained = job.trained
         for each in {job, trained}:
             self._read_again(each)
-        if is_done(job, self.known):
+        if results.is_done(job, self.known):
             return False
         if trained != job:
             status = self.known[trained].status if trained in self.known else "missing"
@@ -226,7 +221,7 @@ class _Sweep:
         return True
 
     def _read_again(self, job):
-        if not is_done(job, self.known):
+        if not results.is_done(job, self.known):
             found = results.read(self.settings.work_dir, job)
             if found is not None:
                 self.known[job] = found
@@ -238,7 +233,7 @@ class _Sweep:
         try:
             result = make_result(job, self.settings, status, tail, seconds)
             self._read_again(job)
-            if is_done(job, self.known):
+            if results.is_done(job, self.known):
                 result = self.known[job]  # Another process's: no failure replaces it.
             elif result.status != results.HELD:
                 result = self._store(job, result, folder, tail)
@@ -333,4 +328,6 @@ def seconds_left(jobs, known) -> float | None:
     sized = [job for job in done if grid.cost(job)]
     # 0 where all are of unknown size.
     rate = sum(known[job].seconds for job in sized) / (sum(map(grid.cost, sized)) or 1)
-    return sum(rate * grid.cost(job) or mean for job in jobs if not is_done(job, known))
+    return sum(
+        rate * grid.cost(job) or mean for job in jobs if not results.is_done(job, known)
+    )

@@ -97,6 +97,11 @@ class Result(NamedTuple):
         return self.test_scores.get(self.metric)
 
 
+def is_done(job, known):
+    """Whether a job has a result that is kept; `known` is a dict from `Job`."""
+    return job in known and known[job].status not in REPEATED
+
+
 def job_folder(work_dir, job):
     return os.path.join(work_dir, JOBS, job.name)
 

@@ -9,7 +9,7 @@ import math
 import statistics
 from typing import NamedTuple
 
-from experiments.results import STATUSES
+from experiments import results
 
 
 class Summary(NamedTuple):
@@ -60,8 +60,8 @@ def best_run(jobs, known):
 def best_setting(jobs, known):
     """The setting with the highest mean on the dev set over its seeds.
 
-    A setting that lacks the score of a seed ranks below all that lack fewer: a mean
-    over the lucky seeds alone would win too often.
+    A setting with the scores of fewer seeds ranks below those with more: a mean over
+    the lucky seeds alone would win too often.
 
     Returns:
       List of the setting's jobs and their `Summary`; [] and None if no job has a score.
@@ -70,15 +70,46 @@ def best_setting(jobs, known):
     found = [(seeds, summarize_jobs(seeds, known)) for seeds in by_setting.values()]
     return max(
         (pair for pair in found if pair[1] is not None),
-        key=lambda pair: (len(pair[1].scores) - len(pair[0]), pair[1].mean),
+        key=lambda pair: (len(pair[1].scores), pair[1].mean),
         default=([], None),
     )
+
+
+def _swept_group(job):
+    """What a learning rate and a number of epochs are selected for."""
+    return job._replace(learning_rate="", epochs=0, seed=0)
+
+
+def due_jobs(jobs, study):
+    """Those of the jobs that need no result that a `grid.Study` lacks, a list.
+
+    If the first seed selects, jobs of later seeds are due when all runs of their group
+    with seed 1 have ended, and have their setting as the best.
+    """
+    if not study.selects_by_first_seed:
+        return list(jobs)
+    first = group((job for job in study.jobs if job.seed == 1), _swept_group)
+    selected = set()
+    for runs in first.values():
+        if all(results.is_done(job, study.results) for job in runs):
+            best, _ = best_setting(runs, study.results)
+            selected.update(job._replace(seed=0) for job in best)
+    return [job for job in jobs if job.seed == 1 or job._replace(seed=0) in selected]
+
+
+def count_later(jobs, due):
+    """How many of the jobs may become due, one for each seed of a group."""
+    all_seeds, seeds = (
+        {_swept_group(job)._replace(seed=job.seed) for job in each}
+        for each in (jobs, due)
+    )
+    return len(all_seeds - seeds)
 
 
 def count_statuses(jobs, known):
     """A `Counter` of the statuses of the jobs that have ended."""
     found = (known[job].status for job in jobs if job in known)
-    return collections.Counter(status for status in found if status in STATUSES)
+    return collections.Counter(status for status in found if status in results.STATUSES)
 
 
 def difference(first, second) -> Summary | None:

@@ -70,12 +70,13 @@ def fill(name, preset, work_dir, *words):
     """Writes made-up results of all jobs of an experiment, one of each status."""
     words = ["--preset=" + preset, "--work_dir=%s" % work_dir, *words]
     jobs = make_study(name, *words).jobs
-    for number, job in enumerate(jobs):
+    _, diverged, collapsed, *_ = (job for job in jobs if job.seed == 1)
+    for job in jobs:
         score = made_up_score(job) * (0.9 if job.without else 1)
         found = result(score, test_scores={"f1": score - 0.1})
-        if number == 1:
+        if job == diverged:
             found = result(None, results.DIVERGED)
-        if number == 2:
+        if job == collapsed:
             found = result(0.5, results.COLLAPSED)
         results.write(str(work_dir), job, found)
     return jobs
@@ -206,6 +207,38 @@ def test_dry_run_says_what_is_left(tmp_path, capsys):
     assert "12 jobs, 3 of them done" in said
     assert "5,157 training steps" in said
     assert "about 9.0 minutes" in said  # nine jobs of a minute
+
+
+def test_later_seeds_train_what_the_first_one_selects(
+    tmp_path, started, capsys, monkeypatch
+):
+    studies = []
+    monkeypatch.setattr(
+        reproduce_paper, "_write_report", lambda *args: studies.append(args[2])
+    )
+    words = ["methods", SMALL, "--tasks=MRPC", "--work_dir=%s" % tmp_path, *BASE]
+    words.append("--glue_dir=g")
+    console.start()
+    assert program(*words) == 0
+    said = capsys.readouterr().err
+    assert "26 jobs, 0 of them done; at most 26 more follow" in said
+    assert [job.seed for job in started] == [1] * 26 + [2, 3] * 13
+    # The first of two rates: their made-up scores are equal.
+    rates = {job.learning_rate for job in started[26:] if job.policy == "full"}
+    assert rates == {"3e-5"}
+    assert len(studies[-1].jobs) == len(studies[-1].results) == 52
+    assert program(*words, "--dry_run") == 0
+    assert capsys.readouterr().out == "52 jobs, all done\n"
+    # A shard selects by the results of all.
+    shutil.rmtree(tmp_path / "jobs")
+    started.clear()
+    for shard in ("1/2", "0/2", "1/2"):
+        program(*words, "--shard=" + shard)
+    assert len(started) == len({job.name for job in started}) == 52
+    # A job that is named is run without a selection.
+    name = "mrpc-full-lr1e-4-ep5-corrected-seed3"
+    assert program(*words, "--job=" + name) == 0
+    assert started[-1].name == name
 
 
 def test_the_exit_status_says_whether_all_is_done(

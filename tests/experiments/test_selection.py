@@ -3,7 +3,7 @@
 import pytest
 
 from experiments import results, selection
-from experiments.grid import Job
+from experiments.grid import Job, Study
 from tests.made_up_results import result
 
 
@@ -47,6 +47,21 @@ def test_a_setting_that_lost_seeds_comes_after_whole_ones(lost):
     # If every setting has lost a seed, the mean decides.
     jobs, known = jobs_and_results({"1e-4": [0.95, lost], "3e-4": [lost, 0.6]})
     assert selection.best_setting(jobs, known)[0] == jobs[:2]
+
+
+def test_the_first_seed_selects_what_later_ones_train():
+    scores = {"1e-4": [0.7, 0.9], "3e-4": [0.8, "missing"], "1e-3": [None, "missing"]}
+    jobs, known = jobs_and_results(scores)
+    study = Study("small", ("mrpc",), 6, 2, "", tuple(jobs), known, True)
+    assert selection.due_jobs(jobs, study) == [jobs[0], *jobs[2:5]]
+    # Two seeds of the selected setting count more than a higher one of another.
+    known[jobs[3]] = result(0.5)
+    due = selection.due_jobs(jobs, study)
+    assert selection.best_setting(due, known)[0] == jobs[2:4]
+    known[jobs[0]] = result(None, results.FAILED)
+    due = selection.due_jobs(jobs, study)
+    assert due == jobs[::2]
+    assert selection.count_later(jobs, due) == 1
 
 
 def test_test_rows_do_not_select():
