@@ -4,8 +4,19 @@ import shutil
 
 from errors import printable
 
-_LONGEST = 40  # characters of a cell
+_LONGEST = 1000  # characters of a cell
+_LONGEST_ON_SCREEN = 40
 _GAP = "  "
+
+
+def align_columns(rows, widths=None):
+    """Rows of texts as lines with aligned columns, wide enough or of given widths."""
+    rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
+    widths = widths or [max(map(len, column)) for column in zip(*rows)]
+    return [
+        _GAP.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+        for row in rows
+    ]
 
 
 class TextTable:
@@ -27,11 +38,7 @@ class TextTable:
         if self._widths is None:
             cells.insert(0, [_format_cell(name) for name in self._names])
             self._fix_widths([max(map(len, column)) for column in zip(*cells)])
-        lines = (
-            _GAP.join(cell.ljust(width) for cell, width in zip(row, self._widths))
-            for row in cells
-        )
-        return "".join(line.rstrip() + "\n" for line in lines)
+        return "".join(line + "\n" for line in align_columns(cells, self._widths))
 
     def _fix_widths(self, widths):
         room = shutil.get_terminal_size().columns + len(_GAP)
@@ -47,5 +54,6 @@ class TextTable:
 def _format_cell(value):
     if isinstance(value, float):
         return "%.4f" % value
-    text = "" if value is None else printable(str(value), 1000)
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+    text = "" if value is None else printable(str(value), _LONGEST)
+    most = _LONGEST_ON_SCREEN
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -96,6 +96,9 @@ class QuestionAnswering(task_type.TaskType):
         text = "questions about a context"
         return text + ", or without an answer" * self.version_2_with_negative
 
+    def describe_head(self):
+        return "linear at each position"
+
     def describe_truncation(self, counts, max_seq_length):
         text = "%s, at most %d long and %d apart; %s truncated at max_query_length %d"
         windows = pluralize(counts.features, "window")

@@ -117,6 +117,10 @@ class TaskType:
             **self.head.entries(),
         }
 
+    def describe_head(self):
+        """The head in words."""
+        return self.head.describe()
+
     def adopt_head(self, form):
         """The type with a `head_form.HeadForm`, one that its package can have."""
         return self if form == self.head else dataclasses.replace(self, head=form)

@@ -310,6 +310,7 @@ def test_info_of_one_package(trained, capsys):
         "base": config["base"]["sha256"],
         "vocabulary": config["vocabulary"],
         "adapters": "size 5, gelu",
+        "head": "linear on the pooler",
         "settings": "learning_rate=0.03",
         "trained": "12 steps",
         "model": "1 layers, hidden size 16",

@@ -98,7 +98,8 @@ def log_scores(split, step, scored):
         console.say("  %s", line)
     if all(score <= scored.baseline[name] for name, score in scored.scores.items()):
         console.warn("%s: no score is above the baseline", split.name)
-    if "confusion_matrix" in scored.report:
+    # The diagnosis of a single predicted class says the same.
+    if "confusion_matrix" in scored.report and not scored.diagnosis:
         _warn_of_labels(split, scored.report)
 
 

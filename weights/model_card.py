@@ -3,6 +3,7 @@
 import json
 
 from errors import printable
+from system import text_table
 from weights import package_report
 
 FILE_NAME = "README.md"
@@ -54,7 +55,7 @@ def format_card(package):
         "title": printable("%s, tuned by %s" % (package.task, package.method.text)),
         "base": ", `%s`" % name if name else "",
         # The text ends no block: its lines begin with the entries' names.
-        "summary": "\n".join(package_report.align_columns(summary.items())),
+        "summary": "\n".join(text_table.align_columns(summary.items())),
         "scores": _format_scores(config["dev_scores"], config["baseline"] or {}),
     }
 

@@ -2,15 +2,12 @@
 
 import json
 
-from errors import printable
-from system import wording
-
-_LONGEST = 1000  # characters of a cell
+from system import text_table, wording
 
 
 def format_summary(package):
     """A summary of one package, a list of lines."""
-    return align_columns(summarize(package).items())
+    return text_table.align_columns(summarize(package).items())
 
 
 def summarize(package):
@@ -41,6 +38,7 @@ def summarize(package):
         "adapters": package.method.describe_adapters(
             package.bert_config.num_hidden_layers
         ),
+        "head": package.task_type.describe_head(),
         "settings": ", ".join(
             "%s=%s" % (name, json.dumps(settings[name])) for name in sorted(settings)
         )
@@ -86,7 +84,7 @@ def format_table(packages):
         }
         for package in packages
     ]
-    return align_columns([list(rows[0]), *(row.values() for row in rows)])
+    return text_table.align_columns([list(rows[0]), *(row.values() for row in rows)])
 
 
 def _health(diagnostics):
@@ -107,13 +105,3 @@ def _dev_scores(config):
         )
         sets.append(text if name == "dev" else "%s: %s" % (name, text))
     return "; ".join(sets) or "none"
-
-
-def align_columns(rows):
-    """Rows of texts as lines with aligned columns."""
-    rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
-        for row in rows
-    ]

@@ -36,9 +36,9 @@ def test_labels_that_are_never_predicted_are_warned_of(monkeypatch):
     monkeypatch.setattr(console, "warn", lambda text, *args: said.append(text % args))
     kind = Classification(("a", "b", "c", "d"))
     # "c" has no example.
-    for predictions in ([0, 0, 0, 3], [0, 1, 2, 3]):
+    for predictions in ([0, 0, 0, 3], [0, 1, 2, 3], [0, 0, 0, 0]):
+        diagnosis = kind.check_predictions(labels, predictions)
         report = kind.report(labels, np.array(predictions))
-        run_text.log_scores(
-            DEV, 7, scoring.SplitScores({"f1": 1}, {"f1": 0}, labels, "", report)
-        )
+        scored = scoring.SplitScores({"f1": 1}, {"f1": 0}, labels, diagnosis, report)
+        run_text.log_scores(DEV, 7, scored)
     assert said == ["dev: never predicted: 'b'"]
