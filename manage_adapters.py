@@ -3,6 +3,7 @@
 python manage_adapters.py export ...   write the package of a checkpoint
 python manage_adapters.py info ...     show packages
 python manage_adapters.py list ...     show all packages in folders
+python manage_adapters.py card ...     write model cards again, with a license
 python manage_adapters.py verify ...   check packages against a base model
 python manage_adapters.py merge ...    write base model and package as one checkpoint
 python manage_adapters.py COMMAND --help
@@ -103,6 +104,15 @@ def _show(packages, as_json, is_table):
         raise UserError(*errors)
 
 
+def card(values, packages):
+    """Writes the license of packages into them, and their model cards again.
+
+    Further scores of the run keep the license; a further training run drops it.
+    """
+    for folder in packages:
+        adapter_package.add_license(adapter_package.read(folder), values.license)
+
+
 def verify(values, packages):
     """Prints for each package OK, or what is damaged or differs from the base model.
 
@@ -162,6 +172,8 @@ _TEXTS = {
     "max_seq_length": "Longest input in word pieces; 128 without a run.json.",
     "init_checkpoint": "Checkpoint of the base model: the path without endings, such "
     "as .../bert_model.ckpt.",
+    "license": "License of the packages, as Hugging Face's hub names it, such as "
+    "apache-2.0.",
     "json": "Print the packages' configs as a JSON list.",
 }
 
@@ -199,6 +211,11 @@ def _info_flags(values):
     return {"Output": (define(flags.DEFINE_bool, "json", False),)}
 
 
+def _card_flags(values):
+    define = command_line.flag_definer(_TEXTS, values)
+    return {"Required": (define(flags.DEFINE_string, "license", None),)}
+
+
 def _verify_flags(values):
     about = "Vocabulary to check too."
     vocab_file = command_line.DEFINE_path("vocab_file", about, values)
@@ -226,6 +243,7 @@ COMMANDS = {
     "export": Command(export, _export_flags, ""),
     "info": Command(info, _info_flags),
     "list": Command(list_packages, _info_flags, "FOLDER [FOLDER ...]"),
+    "card": Command(card, _card_flags),
     "verify": Command(verify, _verify_flags),
     "merge": Command(merge, _merge_flags, "PACKAGE"),
 }

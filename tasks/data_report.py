@@ -106,6 +106,18 @@ def _count_labels(task, split, examples):
     return {label: counts[label] for label in task.type.labels}
 
 
+def count_examples(task, splits, examples):
+    """Examples of those splits that were read: dict from split to a list of ints.
+
+    By label; or of all, where there is no list of labels. See `log_report`.
+    """
+    return {
+        split.name: [*_count_labels(task, split, found).values()] or [len(found)]
+        for split in splits
+        if (found := examples.get(split.name))
+    }
+
+
 def find_problems(task, examples):
     """Yields what may be a mistake, as texts; arguments as of `log_report`."""
     for group in label_texts.similar_labels(task.type.labels):

@@ -311,6 +311,7 @@ def test_info_of_one_package(trained, capsys):
         "vocabulary": config["vocabulary"],
         "adapters": "size 5, gelu",
         "head": "linear on the pooler",
+        "examples": "24 in train (0 12, 1 12); 10 in dev (0 5, 1 5)",
         "settings": "learning_rate=0.03",
         "trained": "12 steps",
         "model": "1 layers, hidden size 16",
@@ -368,6 +369,21 @@ def test_a_terminal_does_not_obey_a_package(original, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "\x1b" not in output and "\\x1b[2Jx\\ny" in output
     assert output.isprintable() or set(output) - {"\n"} <= set(map(chr, range(32, 127)))
+
+
+def test_a_license_is_in_the_card_and_stays(original, tmp_path, fails):
+    path = str(tmp_path / "p")
+    shutil.copytree(original, path)
+    manage("card", path, license="cc-by-4.0")
+    package = adapter_package.read(path)
+    adapter_package.add_scores(package, {"dev": {"f1": 0.5}}, None)
+    card = (tmp_path / "p" / "README.md").read_text()
+    assert card.startswith('---\nlicense: "cc-by-4.0"\n') and "| dev | f1 |" in card
+    assert package.config["examples"] is None and "examples    not known\n" in card
+    _, message = fails("card", path, license="a\nb")
+    assert "--license=a\\nb: give " in message
+    _, message = fails("card", path)
+    assert "card needs --license" in message
 
 
 # --- verify ---------------------------------------------------------------------
@@ -502,9 +518,7 @@ def test_arguments_that_are_no_command(fails):
     assert "manage_adapters.py merge" in text and "export, info" in message
     for argument in ("merg", "--json", "packages/mrpc"):
         _, message = fails(argument)
-        assert (
-            repr(argument) in message and "export, info, list, verify, merge" in message
-        )
+        assert repr(argument) in message and "list, card, verify, merge" in message
 
 
 def test_packages_in_folders_are_listed(original, tmp_path, fails, capsys):

@@ -205,6 +205,8 @@ def test_training_writes_what_the_original_does_and_a_package(output, training):
     assert card.startswith('---\nbase_model: "google/bert-small"\nlibrary_name: ')
     assert 'pipeline_tag: "question-answering"' in card
     dev = json.loads((output / "eval_results.json").read_text())["sets"]["dev"]
+    assert "  79 in train; %d in dev\n" % dev["examples"] in card
+    assert "linear at each position" in card
     scores = dev["scores"]["f1"], dev["baseline"]["f1"]
     assert "| dev | f1 | %.4f | %.4f |" % scores in card
     assert package.config["baseline"]["dev"]["f1"] == dev["baseline"]["f1"]

@@ -245,10 +245,10 @@ def _keep_if_best(run, entry, diagnostics):
     config = dict(run.package.config, selection=selection % (metric, first, every))
     with files.atomic_folder(folder, is_own=_is_best) as partial:
         checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
+        run_record.copy(settings.output_dir, partial)
         if run.package.has_package:
             package = run.package._replace(config=config)
             run_package.write(partial, package, diagnostics, dev_scores)
-        run_record.copy(settings.output_dir, partial)
         path = os.path.join(partial, BEST_NAME)
         files.write_whole(path, json.dumps(record, indent=2) + "\n")
     console.say("  best %s so far, kept in %s", metric, folder)

@@ -17,7 +17,7 @@ from weights import checkpoints, diagnosis, run_package, run_record
 def log_data(run):
     """Writes the features of all splits, and reports on their examples.
 
-    Skipped rows are counted in `run.json`.
+    `run.json` gets the numbers of training and dev examples, and of skipped rows.
     """
     task, inputs = run.task, run.inputs
     text_counts: dict[str, TextCounts] = {}
@@ -30,11 +30,12 @@ def log_data(run):
                 text_counts[split.name] = inputs.write_features(split, kind).counts
     max_seq_length = inputs.settings.max_seq_length
     data_report.log_report(task, inputs.examples, text_counts, max_seq_length)
-    if run.skipped_rows is not None:
-        if lines := list(run.skipped_rows.describe()):
-            console.warn("%s", "\n  ".join(["rows are left out:", *lines]))
-        counts = run.skipped_rows.counts()
-        run_record.write_skipped_rows(run.settings.output_dir, counts)
+    skipped = run.skipped_rows
+    if skipped and (lines := list(skipped.describe())):
+        console.warn("%s", "\n  ".join(["rows are left out:", *lines]))
+    counts = data_report.count_examples(task, (*train, *task.dev), inputs.examples)
+    output_dir = run.settings.output_dir
+    run_record.write_data(output_dir, counts, skipped and skipped.counts())
 
 
 def train(model_fn, run, step_reached=None):

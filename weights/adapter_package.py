@@ -222,6 +222,13 @@ def update_task(package, task):
     return package._replace(config=dict(package.config, task=entries))
 
 
+def add_license(package, text):
+    """Writes a package again with the name of its license, a line; or a `UserError`."""
+    if not schema.LINE.accepts(text):
+        raise UserError("`license`=%s: give %s" % (text, schema.LINE.allowed))
+    _write(package.path, {**package.config, "license": text}, package.weights)
+
+
 def add_scores(package, dev_scores, diagnostics, baseline=None):
     """Writes a package again with its dev scores and diagnostics, see `write`."""
     config = _with_scores(package.config, dev_scores, diagnostics, baseline)

@@ -38,6 +38,7 @@ def format_card(package):
     config, name = package.config, package.config["base_model"]
     front = {
         "base_model": name,
+        "license": config["license"],
         "library_name": "adapter-bert",
         "pipeline_tag": package.task_type.hub_task,
         "tags": ["adapter-bert", package.method.name, package.task],

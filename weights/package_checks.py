@@ -30,6 +30,8 @@ _SHA256 = schema.matching(re.compile("[0-9a-f]{64}"), "a SHA-256 in hexadecimal"
 _SCORES = schema.Object(
     {}, others=schema.Object({}, others=schema.nullable(schema.number()))
 )
+# Examples by set: their number by label, or of all where there is no list of labels.
+EXAMPLES_SCHEMA = schema.Object({}, others=schema.List(schema.integer()))
 _COLUMN = schema.either(schema.LINE, schema.integer())
 
 TASK_SCHEMA = schema.Object(
@@ -90,6 +92,8 @@ SCHEMA = schema.Object(
         # Scores of the best constant prediction, as `dev_scores`.
         "baseline": _SCORES,
         "health": diagnosis.SCHEMA,
+        "examples": EXAMPLES_SCHEMA,
+        "license": schema.LINE,  # of this package
         "base_model": schema.LINE,  # its name; `base` identifies it
         "selection": schema.TEXT,  # which step of the run, unless it is the last
         "origin": schema.TEXT,  # where the weights come from, unless from a run

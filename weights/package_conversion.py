@@ -96,8 +96,8 @@ def export(checkpoint, output, given, base):
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     results = _read_results(folder, step) if record else None
     config["base_model"] = None if holder is source else holder.folder_name
-    if record and record.get("base_model"):
-        config["base_model"] = record["base_model"]
+    for entry in ("base_model", "examples"):
+        config[entry] = (record or {}).get(entry) or config[entry]
     sets = (results or {}).get("sets", {})
     adapter_package.write(
         output,

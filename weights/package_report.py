@@ -4,6 +4,8 @@ import json
 
 from system import text_table, wording
 
+_MOST_LABELS = 20  # whose examples are counted
+
 
 def format_summary(package):
     """A summary of one package, a list of lines."""
@@ -19,6 +21,7 @@ def summarize(package):
         "task": package.task,
         "labels": ", ".join(package.labels) or package.task_type.describe(),
         "texts": _texts(package),
+        "examples": _examples(package),
         "metrics": ", ".join(config["task"]["metrics"]),
         "dev scores": _dev_scores(config),
         "health": _health(package.diagnostics),
@@ -55,6 +58,7 @@ def summarize(package):
         "base": ", ".join(
             filter(None, [config["base_model"], "SHA-256 " + base["sha256"]])
         ),
+        "license": config["license"] or "not stated",
         "origin": config["origin"] or "a training run",
         "written by": "version %s of this program" % config["program_version"],
     }
@@ -67,6 +71,19 @@ def _texts(package):
     if package.takes_pairs:
         return "pairs, in the columns %s and %s" % tuple(columns)
     return "one, in the column %s" % columns[0]
+
+
+def _examples(package):
+    """Numbers of training and dev examples; by label where there are few labels."""
+    parts, found = [], package.config["examples"] or {}
+    for name in sorted(found, key=lambda name: (name != "train", name)):
+        counts = found[name]
+        text = "%d in %s" % (sum(counts), name)
+        if 1 < len(counts) == len(package.labels) <= _MOST_LABELS:
+            pairs = ["%s %d" % each for each in zip(package.labels, counts)]
+            text += " (%s)" % ", ".join(pairs)
+        parts.append(text)
+    return "; ".join(parts) or "not known"
 
 
 def format_table(packages):

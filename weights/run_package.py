@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 
 from system import console, files
-from weights import adapter_package, checkpoints, package_checks
+from weights import adapter_package, checkpoints, package_checks, run_record
 
 
 class PackageSettings(NamedTuple):
@@ -30,10 +30,11 @@ def package_folder(output_dir):
 def write(output_dir, settings, diagnostics, dev_scores=None):
     """Writes the package of a folder's last checkpoint, with its `PackageSettings`.
 
-    Writes none if the tuning method has none. See also `adapter_package.write`.
+    The folder has a `run.json`. No package is written if the tuning method has none.
+    See also `adapter_package.write`.
     """
     checkpoint = checkpoints.latest(output_dir)
-    config = settings.config
+    config = {**settings.config, **_examples(output_dir)}
     if not settings.has_package:
         console.say(
             "No adapter package: `train_policy`=%s trains the whole model. The "
@@ -61,8 +62,14 @@ def add_scores(output_dir, global_step, dev_scores, diagnostics, baseline):
     folder = package_folder(output_dir)
     if tf.io.gfile.exists(files.stored_at(folder)):
         package = adapter_package.read(folder)
+        package.config.update(_examples(output_dir))
         if package.config["global_step"] == global_step:
             adapter_package.add_scores(package, dev_scores, diagnostics, baseline)
+
+
+def _examples(output_dir):
+    """The entry "examples" of a folder's record, a dict."""
+    return {"examples": run_record.read(output_dir).get("examples")}
 
 
 def write_checkpoint(package, output_dir, use_tpu):

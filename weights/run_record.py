@@ -10,7 +10,7 @@ import optimization
 from errors import UserError
 from system import files, schema
 from tuning import registry
-from weights import adapter_package, checkpoints, diagnosis
+from weights import adapter_package, checkpoints, diagnosis, package_checks
 
 FILE_NAME = "run.json"
 
@@ -42,6 +42,7 @@ SCHEMA = schema.Object(
         "training": _ENTRIES,
         "parameters": _ENTRIES,
         "health": diagnosis.SCHEMA,
+        "examples": package_checks.EXAMPLES_SCHEMA,
         "skipped_rows": schema.Object({}, others=schema.integer()),
     },
     others=schema.ANY,
@@ -94,12 +95,17 @@ def write_diagnostics(output_dir, diagnostics):
     _write(output_dir, record)
 
 
-def write_skipped_rows(output_dir, counts):
-    """Records how many rows were left out of files: a dict by path."""
+def write_data(output_dir, examples, skipped_rows=None):
+    """Records the data of a run, beside those of earlier runs in the folder.
+
+    `examples` are of `package_checks.EXAMPLES_SCHEMA`; `skipped_rows` are the numbers
+    of rows that were left out of files, a dict by path, or None.
+    """
     record = read(output_dir)
-    known = record.get("skipped_rows") or {}
-    found = {os.path.basename(path): count for path, count in counts.items()}
-    record["skipped_rows"] = {**known, **found}
+    record["examples"] = {**(record.get("examples") or {}), **examples}
+    if skipped_rows is not None:
+        found = {os.path.basename(path): n for path, n in skipped_rows.items()}
+        record["skipped_rows"] = {**(record.get("skipped_rows") or {}), **found}
     _write(output_dir, record)
 
 
