@@ -16,6 +16,7 @@ from tests import small_run
 from training import progress
 
 WHOLE = {"do_train": True, "do_eval": True, "do_predict": True, "num_train_epochs": 1}
+WHOLE |= {"adapter_size": 5, "adapter_placement": "pfeiffer"}
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def test_a_second_call_is_independent_and_leaves_the_process_as_it_was(
     logger = logging.getLogger("tensorflow")
     before = [*logger.handlers], logger.level, logger.propagate
     handlers = {each: signal.getsignal(each) for each in (2, 15)}
+    # Placement and size are the package's.
     found = run_classifier.run(
         **inputs,
         adapters=trained.package,

@@ -34,7 +34,8 @@ TEXTS = {
     "base_model_name": "Name of the base model in the package, such as that of a model "
     "on Hugging Face's hub; by default that of the folder of --init_checkpoint.",
     "adapters": "Adapter package to evaluate, to predict with or to start training "
-    "from, a folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model.",
+    "from, a folder such as OUTPUT_DIR/adapters; --init_checkpoint is its base model. "
+    "The tuning method and its settings are the package's.",
     "learning_rate": "Peak learning rate of Adam.",
     "warmup_proportion": "Fraction of the steps for warm-up, 0 to 1.",
     "adam_bias_correction": "Correct Adam's moments for their initialization at zero. "

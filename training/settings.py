@@ -37,7 +37,7 @@ class Model(NamedTuple):
     init_checkpoint: str | None
     allow_random_base: bool
     adapters: str | None  # folder of a package
-    base_model_name: Annotated[str | None, schema.nullable(schema.LINE)] = None
+    base_model_name: Annotated[str | None, schema.LINE] = None
 
 
 MethodSettings = NamedTuple(
@@ -47,24 +47,22 @@ MethodSettings = NamedTuple(
 
 
 class Tuning(NamedTuple):
-    """The tuning method."""
+    """The tuning method; None: not given, so that of a package, or the default."""
 
-    train_policy: str
+    train_policy: str | None
     method_settings: MethodSettings
     ablate_adapter_layers: str | None
 
     def parse_method(self, num_layers, package_method=None):
         """The `tuning.method.Method`, see `registry.parse`; or a `UserError`."""
         settings = self.method_settings._asdict()
+        text = self.train_policy or (package_method or registry.DEFAULT).text
         try:
-            return registry.parse(
-                self.train_policy, settings, num_layers, package_method
-            )
+            return registry.parse(text, settings, num_layers, package_method)
         except UserError:
             raise
         except ValueError as error:
-            text = "`train_policy`=%.80s: %s" % (self.train_policy, error)
-            raise UserError(text) from None
+            raise UserError("`train_policy`=%.80s: %s" % (text, error)) from None
 
     def parse_ablated_layers(self, method, num_layers):
         """Layers without their adapters, ascending; a `UserError` if they have none."""
@@ -155,7 +153,7 @@ class Settings(NamedTuple):
         for name, kind, value in _iterate_fields(self):
             values[name] = value
             for allowed in filter(None, getattr(kind, "__metadata__", ())):
-                if not allowed.accepts(value):
+                if value is not None and not allowed.accepts(value):
                     raise UserError(
                         "`%s`=%.40r: it must be %s" % (name, value, allowed.allowed)
                     )
@@ -182,6 +180,9 @@ class Settings(NamedTuple):
         return run.devices._replace(cluster=cluster, shards=shards)
 
 
+_FROM_PACKAGES = Tuning, MethodSettings
+
+
 def from_flags(topic, flags, **others):
     """A `NamedTuple` of a topic; its fields have the values of flags or `others`.
 
@@ -192,7 +193,8 @@ def from_flags(topic, flags, **others):
         if name in others:
             values[name] = others[name]
         elif name in flags:
-            values[name] = flags[name].value
+            is_unset = flags[name].using_default_value and topic in _FROM_PACKAGES
+            values[name] = None if is_unset else flags[name].value
         elif hasattr(kind, "_fields"):
             values[name] = from_flags(kind, flags)
     return topic(**values)

@@ -97,7 +97,7 @@ class Adapters(Method):
             "adapter_layers",
             None,
             "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; default: "
-            "all, or those of the package. Everything below the lowest of them is "
+            "all. Everything below the lowest of them is "
             "frozen, layer norms too.",
         ),
         Setting(
@@ -110,9 +110,9 @@ class Adapters(Method):
         Setting(
             "adapter_activation",
             None,
-            "Activation of the adapters, %s; default: that of the package, or gelu "
-            "(placement houlsby) and relu (others)." % ", ".join(ACTIVATIONS),
-            schema.nullable(schema.one_of(*ACTIVATIONS)),
+            "Activation of the adapters, %s; default: gelu (placement houlsby) and "
+            "relu (others)." % ", ".join(ACTIVATIONS),
+            schema.one_of(*ACTIVATIONS),
         ),
     )
     entry_schema = schema.Object(

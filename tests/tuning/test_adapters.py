@@ -119,10 +119,12 @@ def test_a_run_and_its_package(tmp_path, base, placement, capsys):
     folder = str(tmp_path / "a" / "adapters")
     package = adapter_package.read(folder)
     assert package.method == adapters.Adapters(4, 1e-3, (1,), "relu", placement)
-    found = run("b", adapters=folder, adapter_placement=placement)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(run("b", adapters=folder), expected)
     capsys.readouterr()
-    for flags in ({"adapters": folder}, {"output_dir": str(tmp_path / "a")}):
+    for flags in (
+        {"adapters": folder, "adapter_placement": "houlsby"},
+        {"output_dir": str(tmp_path / "a")},
+    ):
         with pytest.raises(SystemExit):
             small_run.run(**{"output_dir": str(tmp_path / "c"), **setting, **flags})
         assert "--adapter_placement" in capsys.readouterr().err

@@ -39,7 +39,6 @@ def test_packages_of_a_run(tmp_path, base, capsys):
     setting = {
         **small_run.write_mrpc(tmp_path / "MRPC"),
         **{"max_seq_length": 24, "train_batch_size": 8, "learning_rate": 1e-2},
-        "train_policy": "lora:2",
         "do_predict": True,
     }
 
@@ -48,7 +47,7 @@ def test_packages_of_a_run(tmp_path, base, capsys):
         small_run.run(output_dir=str(output), **{**base, **setting, **others})
         return np.loadtxt(output / "test_results.tsv")
 
-    expected = run("a", do_train=True, **flags)
+    expected = run("a", do_train=True, train_policy="lora:2", **flags)
     package = str(tmp_path / "a" / "adapters")
     read = adapter_package.read(package)
     assert read.method == parse("lora:2", "output, value", 3)
@@ -66,10 +65,17 @@ def test_packages_of_a_run(tmp_path, base, capsys):
     )
     scale = np.mean([v.std() for n, v in read.weights.items() if n.endswith("/lora_B")])
     assert scale > 0.02
-    np.testing.assert_array_equal(run("b", adapters=package, **flags), expected)
-    for name, value in {"lora_alpha": 4.0, "lora_targets": "value"}.items():
+    # Method and settings are the package's, unless they are given.
+    np.testing.assert_array_equal(run("b", adapters=package), expected)
+    for name, value, texts in (
+        ("lora_alpha", 4.0, "lora_alpha is 3.0, given is 4.0"),
+        ("lora_targets", "value", 'is "value,output", given is "value"'),
+        ("train_policy", "lora:1", 'train_policy is "lora:2", given is "lora:1"'),
+        ("train_policy", "adapters", 'is "lora:2", given is "adapters"'),
+    ):
         with pytest.raises(SystemExit):
-            run("c", adapters=package, **{**flags, name: value})
+            run("c", adapters=package, **{name: value})
+        assert texts in capsys.readouterr().err
     exported = package_conversion.export(
         tf.train.latest_checkpoint(str(tmp_path / "a")),
         str(tmp_path / "exported"),
