@@ -22,6 +22,7 @@ import command_line
 import glue_data
 import tokenization
 from errors import UserError, name_flags
+from exchange import packages as libraries
 from system import files, wording
 from weights import (
     adapter_package,
@@ -66,42 +67,48 @@ def info(values, packages):
 
     They show task, adapter size, trained parameters, bytes, dev scores and base model.
     """
-    _show(packages, values.json, is_table=len(packages) > 1)
+    problems = _show(packages, values.json, is_table=len(packages) > 1)
+    if problems:
+        raise UserError(*problems.values())
 
 
 def list_packages(values, folders):
-    """Prints a table of all packages in folders, and in folders below them."""
-    packages = [
-        each for path in folders for each in adapter_package.find_packages(path)
-    ]
-    if not packages:
+    """Prints a table of all packages in folders, and in folders below them.
+
+    A line for each adapter of another library, and each damaged package, follows.
+    """
+    found = [each for path in folders for each in adapter_package.find_packages(path)]
+    if not found:
         raise UserError(
             "there is no adapter package in %s: give a folder above packages, such as "
             "the one of all runs" % ", ".join(folders)
         )
-    _show(packages, values.json, is_table=True)
+    problems = _show(found, values.json, is_table=True)
+    if problems and not values.json:
+        print("\n".join(problems.values()))
 
 
-def _show(packages, as_json, is_table):
-    found, errors = [], []
-    for folder in packages:
+def _show(folders, as_json, is_table):
+    """Prints packages; returns what is wrong with the others, texts by folder."""
+    found, problems = [], {}
+    for folder in folders:
         try:
             found.append(adapter_package.read(folder))
         except UserError as error:
-            errors.append(str(error))
+            problems[folder] = libraries.describe_folder(folder) or str(error)
     if as_json:
         entries = [
             {"path": each.path, "bytes": each.file_bytes, "config": each.config}
             for each in found
         ]
+        entries += [{"path": each, "problem": problems[each]} for each in problems]
         print(json.dumps(entries, indent=2, sort_keys=True))
     elif found:
         lines = package_report.format_summary(found[0])
         if is_table:
             lines = package_report.format_table(found)
         print("\n".join(lines))
-    if errors:
-        raise UserError(*errors)
+    return problems
 
 
 def card(values, packages):

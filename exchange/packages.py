@@ -1,5 +1,6 @@
 """Base models and adapter packages from and to the formats of other libraries."""
 
+import contextlib
 import os
 
 import tokenization
@@ -156,6 +157,15 @@ def _find_format(folder):
         "`input_dir`=%s is not an adapter of AdapterHub or peft: %s. Give the folder "
         "that save_adapter or save_pretrained wrote." % (folder, reason)
     )
+
+
+def describe_folder(folder):
+    """The library and the import of an adapter of another library; "" for others."""
+    with contextlib.suppress(UserError, OSError):
+        text = "%s holds an adapter of %s: python convert_checkpoint.py --to=package "
+        text += "--input_dir=%s makes a package of it"
+        return text % (folder, _find_format(folder).NAME, folder)
+    return ""
 
 
 def import_adapter(folder, base, options, output, new_head_seed=None):

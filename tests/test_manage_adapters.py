@@ -529,9 +529,22 @@ def test_packages_in_folders_are_listed(original, tmp_path, fails, capsys):
     manage("list", tmp_path / "runs" / "a")
     header, line = capsys.readouterr().out.splitlines()
     assert header.startswith("task ") and line.endswith("runs/a")
-    output, message = fails("list", tmp_path / "runs", tmp_path / "none")
-    assert output.splitlines() == [header, line]
-    assert "b/adapters/adapter.safetensors is damaged" in message
+    for name in ("peft_default", "hub_lora"):
+        shutil.copytree(os.path.join(DATA, "exchange", name), tmp_path / "runs" / name)
+    manage("list", tmp_path / "runs", tmp_path / "none")
+    *table, damaged, hub, peft = capsys.readouterr().out.splitlines()
+    assert table == [header, line]
+    assert "b/adapters/adapter.safetensors is damaged" in damaged
+    command = "python convert_checkpoint.py --to=package --input_dir=%s makes a "
+    for text, library, name in (
+        (hub, "AdapterHub", "hub_lora"),
+        (peft, "peft", "peft_default"),
+    ):
+        folder = tmp_path / "runs" / name
+        assert text.startswith("%s holds an adapter of %s: " % (folder, library))
+        assert command % folder in text
+    manage("list", tmp_path / "runs" / "peft_default", "--json")
+    assert [*json.loads(capsys.readouterr().out)[0]] == ["path", "problem"]
     _, message = fails("list", tmp_path / "runs" / "other", tmp_path / "none")
     assert "no adapter package in %s" % (tmp_path / "runs" / "other") in message
 

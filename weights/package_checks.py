@@ -128,7 +128,7 @@ def parse_config(data, path):
     if config.get("format") != FORMAT:
         raise UserError(
             '%s does not belong to an adapter package of this program (its "format" '
-            'is not "%s"); convert_checkpoint.py reads those of AdapterHub'
+            'is not "%s"); convert_checkpoint.py reads those of AdapterHub and peft'
             % (path, FORMAT)
         )
     if (found := config.get("format_version")) != FORMAT_VERSION:
