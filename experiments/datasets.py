@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import glue_data
+from tasks import bad_rows
 from tasks.squad import fetch
 
 
@@ -103,7 +104,10 @@ class FileTask(Dataset):
         self.title = name
 
     def _load(self, settings):
-        return glue_data.select_task(None, settings.task_files[self.title])
+        # Jobs refuse bad rows, or skip them if --run_flags says so.
+        found = bad_rows.BadRows()
+        path = settings.task_files[self.title]
+        return glue_data.select_task(None, path, bad_rows=found)
 
     def make_flags(self, settings):
         return {"task_config": settings.task_files[self.title]}

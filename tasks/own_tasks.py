@@ -14,6 +14,7 @@ from errors import UserError
 from inputs import text_rows
 from system import files, schema
 from tasks import label_texts, task_data, task_type
+from tasks.bad_rows import BadRows
 
 MOST_CONFIG_BYTES = 1 << 20
 MOST_LABELS = 1000  # A column with more different values holds numbers, or texts.
@@ -92,8 +93,12 @@ def load_task(path, reserved=(), data_dir=None, bad_rows=None):
 
 
 def load_tasks(paths, reserved=()):
-    """The tasks of several files (or None), by their names; see `load_task`."""
-    loaded = [load_task(path, reserved)[0] for path in paths or ()]
+    """The tasks of several files (or None), by their names; see `load_task`.
+
+    Bad rows of their training sets are left out: packages are used, not trained.
+    """
+    found = BadRows()
+    loaded = [load_task(path, reserved, None, found)[0] for path in paths or ()]
     return {task.name: task for task in loaded}
 
 

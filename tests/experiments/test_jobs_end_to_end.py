@@ -63,6 +63,7 @@ def settings(tmp_path):
     mail.mkdir()
     for name in ("train", "dev", "test"):
         rows = ["a cat sat\t%s" % label for label in ("no", "yes") * 12]
+        rows += ["a row without a label"] * (name == "train")
         (mail / (name + ".tsv")).write_text("\n".join(["text\tlabel", *rows, ""]))
     record = {name: name + ".tsv" for name in ("train", "dev", "test")}
     record.update(name="mail", text_a="text", label="label", test_labels=True)
@@ -77,6 +78,7 @@ def settings(tmp_path):
             **{name: base[name] for name in names},
             "max_seq_length": 32,
             "train_batch_size": 8,
+            **job_flags.parse_run_flags("--skip_bad_rows=true"),
         },
     )
 

@@ -373,6 +373,9 @@ def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     small_run.run(skip_bad_rows=True, **{**settings, "do_train": False})
     assert "line 15: label: 'Cats' is a rarer form of 'cats'" in capsys.readouterr().err
     assert read(folder / "rows" / "run.json")["skipped_rows"] == counts
+    # Who uses its package does not train on them.
+    (task,) = own_tasks.load_tasks([settings["task_config"]]).values()
+    assert task.type.labels == LABELS
     # Predictions are told apart by their row.
     document["test"] = "t.csv"
     (folder / "rows.json").write_text(json.dumps(document))
