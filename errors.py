@@ -62,6 +62,17 @@ def name_flags(text, flag_values):
     )
 
 
+@contextlib.contextmanager
+def names_arguments(names):
+    """Reverses `name_flags` in a `UserError`, for a program that is a function."""
+    try:
+        yield
+    except UserError as error:
+        pattern = r"--(%s)\b" % "|".join(names)
+        error.args = (re.sub(pattern, r"`\1`", str(error)),)
+        raise
+
+
 def _format_for_program(flag_values, record):
     """A filter of log records: they become printable, and name the program's flags."""
     lines = record.getMessage().split("\n")

@@ -159,8 +159,7 @@ def run(**arguments):
 
     Returns a `run_plan.RunResult`, see `run_plan.run`; raises a `UserError`.
     """
-    values = run_flags.parse_arguments(arguments, FLAG_GROUPS, FLAGS)
-    return run_plan.run(functools.partial(make_plan, values), values.output_dir)
+    return run_plan.run(make_plan, arguments, FLAG_GROUPS, FLAGS)
 
 
 @reports_user_errors(FLAGS)

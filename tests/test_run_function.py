@@ -105,13 +105,16 @@ def test_a_second_call_is_independent_and_leaves_the_process_as_it_was(
     ("changes", "message"),
     [
         ({"lerning_rate": 1e-3}, r"`lerning_rate` .*did you mean learning_rate\?"),
-        ({"learning_rate": "fast"}, "learning_rate=fast"),
+        ({"learning_rate": "fast"}, "`learning_rate`=fast"),
         ({"learning_rate": -1}, "`learning_rate`=-1.0: it must be"),
-        ({"precision": "double"}, "precision=double"),
+        ({"precision": "double"}, "`precision`=double.* the program's --help"),
         ({"flagfile": "x"}, "`flagfile` is no argument"),
         ({"check": True}, "`check`"),
         ({"distribution_strategy": "multi_worker"}, "multi_worker"),
-        ({"vocab_file": None}, "--vocab_file is required"),
+        (
+            {"vocab_file": None, "task_name": None},
+            "`task_name` is required: .*`task_config` .*\n  `vocab_file` is required",
+        ),
         ({"task_name": "mprc"}, "mprc"),
     ],
 )

@@ -97,7 +97,7 @@ def parse_arguments(arguments, groups, flag_values):
             raise UserError(text % (name, wording.suggest(name, values)))
     given = {name: value for name, value in arguments.items() if value is not None}
     command_line.parse_flags(
-        ["run", *("--%s=%s" % item for item in given.items())], values
+        ["the program's", *("--%s=%s" % item for item in given.items())], values
     )
     if values.check or values.distribution_strategy == distribution.MULTI_WORKER:
         raise UserError(

@@ -1,5 +1,6 @@
 """A run from its settings to its last file: checks, training, scores, predictions."""
 
+import itertools
 import os
 import signal
 import threading
@@ -9,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import tokenization
-from errors import UserError, formats_log
+from errors import UserError, formats_log, names_arguments
 from model import layer_ranges
 from system import console, disk, files, wording
 from training import (
@@ -201,25 +202,33 @@ def make_model_fn(plan):
 
 
 def execute(make_plan, output_dir):
-    """Runs a program: a signal exits. For the arguments see `run`."""
+    """Runs a program, of a function that makes a `Plan`: a signal exits."""
     with signals.exit_on_signal():
         _execute(make_plan, output_dir)
 
 
-def run(make_plan, output_dir):
-    """Calls a function that makes a `Plan`; trains, evaluates and predicts.
+def run(make_plan, arguments, groups, flag_values):
+    """Trains, evaluates and predicts by a function that makes a `Plan` from flags.
 
-    Runs of several threads wait for each other. A signal that stops training is raised
-    again after the checkpoint: Ctrl-C is a `KeyboardInterrupt`. TensorFlow keeps the
-    behavior of version 1 after the call.
+    They are those of `run_flags.parse_arguments`, which has the other arguments. Runs
+    of several threads wait for each other. A signal that stops training is raised again
+    after the checkpoint: Ctrl-C is a `KeyboardInterrupt`. TensorFlow keeps the behavior
+    of version 1 after the call.
 
     Returns a `RunResult`; raises a `UserError`.
     """
-    with _running, console.logging_to_screen(), formats_log(()):
+    names = [holder.name for holder in itertools.chain(*groups.values())]
+    with (
+        names_arguments(names),
+        _running,
+        console.logging_to_screen(),
+        formats_log(()),
+    ):
+        values = run_flags.parse_arguments(arguments, groups, flag_values)
         tf.disable_v2_behavior()
         try:
             with tf.Graph().as_default():
-                return _execute(make_plan, output_dir)
+                return _execute(lambda: make_plan(values), values.output_dir)
         except signals.StoppedBySignal as stopped:
             console.say("%s", stopped)
             signal.raise_signal(stopped.number)
