@@ -400,9 +400,8 @@ def _make_row(line, values, columns, tasks):
 
 
 def _describe_missing(columns, names):
-    """A message that the texts' columns are not among `names`."""
-    missing = [name for pair in columns.layouts for name in pair if name]
-    missing = [name for name in dict.fromkeys(missing) if name not in names]
+    """A message that the texts' columns, the first layout, are not among `names`."""
+    missing = [name for name in columns.layouts[0] if name and name not in names]
     there = wording.list_names(names) or "none"
     return "no column %s, there are %s" % (", ".join(map(repr, missing)), there)
 

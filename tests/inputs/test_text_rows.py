@@ -172,7 +172,7 @@ def test_byte_order_mark_and_line_ends_of_windows(kind):
         (JSONL, b"[" * 100000 + b"\n", "JSON"),
         (JSONL, b'"text"\n', "no JSON object"),
         (JSONL, b'{"text": "a", "text": "b"}\n', "'text' twice"),
-        (JSONL, b'{"txt": "a"}\n', "no column 'text_a', "),
+        (JSONL, b'{"txt": "a"}\n', "no column 'text_a', 'text_b', there"),
         (JSONL, b'{"text": 3}\n', "text is 3, not a text"),
         (JSONL, b'{"text": null}\n', "text is None, not a text"),
         (JSONL, b'{"text": "\xe9"}\n', "not UTF-8"),
