@@ -145,10 +145,10 @@ def _check_flags(values):
     required, optional = _DIRECTIONS[values.to]
     required = ("output_dir", *required)
     missing = ["--" + name for name in required if not values[name].value]
+    if values.to == "package" and not (values.task_name or values.task_config):
+        missing.append("--task_name or --task_config")
     if missing:
         raise UserError("--to=%s needs %s." % (values.to, " and ".join(missing)))
-    if values.to == "package" and not (values.task_name or values.task_config):
-        raise UserError("--to=package needs --task_name or --task_config.")
     others = {name for lists in _DIRECTIONS.values() for part in lists for name in part}
     taken = ", ".join("--" + name for name in (*required, *optional))
     for name in sorted(others - {*required, *optional}):

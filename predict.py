@@ -442,7 +442,8 @@ def run(values):
             "note: the terminal has no room for %s; give a file, --output\n"
             % wording.pluralize(table.num_hidden, "column")
         )
-    sys.stderr.write("%d rows predicted, %d left out\n" % (count, reader.num_bad))
+    rows = wording.pluralize(count, "row")
+    sys.stderr.write("%s predicted, %d left out\n" % (rows, reader.num_bad))
     return ROWS_LEFT_OUT if reader.num_bad else 0
 
 

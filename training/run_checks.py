@@ -107,7 +107,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
             _check_head(base.path, run.do_train, task)
-        _show_base(base, report)
+        _show_base(base, report, variables)
     base_name = model.base_model_name or (base and base.folder_name)
     counts = variables.parameter_counts()
     run_text.log_trained_variables(variables, counts, method)
@@ -159,8 +159,11 @@ def _check_base(base, variables, package, task, identity, allow_random_base):
     return report
 
 
-def _show_base(base, report):
-    """Logs how `init_checkpoint` fits the model, a `checkpoints.LoadReport`."""
+def _show_base(base, report, variables):
+    """Logs how `init_checkpoint` fits the model, by a `checkpoints.LoadReport`.
+
+    Variables of the model that come from a package are not part of the report.
+    """
     console.say(
         "Base model: %s, %s, %d newly initialized",
         base.path,
@@ -169,7 +172,8 @@ def _show_base(base, report):
     )
     for line in report.lines():
         console.detail("  %s", line)
-    left_out = [name for name in report.left_over if name.startswith("bert/encoder/")]
+    more = [name for name in report.left_over if name not in variables.shapes]
+    left_out = [name for name in more if name.startswith("bert/encoder/")]
     if left_out:
         console.warn(
             "%s holds variables of the encoder that this model does not have, such as "

@@ -614,7 +614,10 @@ def test_a_disk_that_does_not_keep_what_is_written(tmp_path, packaged, monkeypat
     "given, parts",
     [
         ({}, ["--to=checkpoint needs --output_dir and --input_dir"]),
-        ({"to": "package", "output_dir": "x"}, ["--to=package needs --input_dir and"]),
+        (
+            {"to": "package", "output_dir": "x"},
+            ["--to=package needs --input_dir and", " and --task_name or --task_config"],
+        ),
         ({"to": "huggingface", "init_checkpoint": "x"}, ["--bert_config_file and"]),
         ({"to": "adapterhub", "output_dir": "x"}, ["needs --adapters"]),
         (

@@ -173,6 +173,7 @@ def test_base_and_package_score_and_predict_as_the_run_did(run, trained, scored)
     untrained = np.loadtxt(str(run("x", do_predict=True) / "test_results.tsv"))
     results = np.loadtxt(str(scored / "test_results.tsv"))
     assert np.abs(untrained - results).min() > 0.005
+    assert "holds variables" not in (again / "log.txt").read_text()
     # The package that was given stays; the run's own gets the scores.
     assert not (again / "adapters").exists()
     assert (trained / "adapters" / "adapter_config.json").read_bytes() == config
