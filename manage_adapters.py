@@ -170,7 +170,8 @@ def merge(values, packages):
 _TEXTS = {
     "checkpoint": "Checkpoint of a tuned model, of this program or the original: the "
     "path without endings, such as OUTPUT_DIR/model.ckpt-573.",
-    "output": "Folder of the package, a new one.",
+    "output": "What to write, which must not exist: the folder of a package; of merge, "
+    "the path of a checkpoint without endings, such as merged/model.ckpt.",
     "task_name": "GLUE task, in upper or lower case: %s."
     % ", ".join(glue_data.GLUE_TASKS),
     "bert_config_file": "bert_config.json of the model.",
@@ -183,76 +184,59 @@ _TEXTS = {
     "apache-2.0.",
     "json": "Print the packages' configs as a JSON list.",
 }
-
-
-def _export_flags(values):
-    define, path = command_line.flag_definer(_TEXTS, values), command_line.DEFINE_path
-    return {
-        "Required": (
-            define(path, "checkpoint", has_checkpoint=True),
-            define(path, "output"),
-        ),
-        "Required without a run.json beside the checkpoint": (
-            define(flags.DEFINE_string, "task_name", None),
-            command_line.define_task_config(values),
-            define(path, "bert_config_file"),
-            define(path, "vocab_file"),
-        ),
-        "Default: the value in run.json": (
-            define(flags.DEFINE_bool, "do_lower_case", None),
-            define(flags.DEFINE_integer, "max_seq_length", None),
-        ),
-        "Required for checkpoints of --checkpoint_content=trained": (
-            _define_base(values),
-        ),
-    }
-
-
-def _define_base(values):
-    define = command_line.flag_definer(_TEXTS, values)
-    return define(command_line.DEFINE_path, "init_checkpoint", has_checkpoint=True)
-
-
-def _info_flags(values):
-    define = command_line.flag_definer(_TEXTS, values)
-    return {"Output": (define(flags.DEFINE_bool, "json", False),)}
-
-
-def _card_flags(values):
-    define = command_line.flag_definer(_TEXTS, values)
-    return {"Required": (define(flags.DEFINE_string, "license", None),)}
-
-
-def _verify_flags(values):
-    about = "Vocabulary to check too."
-    vocab_file = command_line.DEFINE_path("vocab_file", about, values)
-    return {"Required": (_define_base(values),), "Optional": (vocab_file,)}
-
-
-def _merge_flags(values):
-    about = (
-        "Checkpoint to write: the path without endings, such as merged/model.ckpt. It "
-        "must not exist."
-    )
-    output = command_line.DEFINE_path("output", about, values)
-    return {"Required": (_define_base(values), output)}
+# Flags that are no paths, with their defaults.
+_VALUES = {
+    "task_name": (flags.DEFINE_string, None),
+    "do_lower_case": (flags.DEFINE_bool, None),
+    "max_seq_length": (flags.DEFINE_integer, None),
+    "license": (flags.DEFINE_string, None),
+    "json": (flags.DEFINE_bool, False),
+}
 
 
 class Command(NamedTuple):
     """A command of the program."""
 
     run: Callable  # takes the flags' values and the list of packages
-    define_flags: Callable  # takes `FlagValues`, returns the groups of the help
+    groups: dict[str, tuple[str, ...]]  # names of flags, by groups of the help
     packages: str = "PACKAGE [PACKAGE ...]"  # positional arguments; "" for none
 
+    def define_flags(self, values):
+        """Defines its flags in `FlagValues`; returns the groups of the help."""
+        return {
+            title: [_define_flag(name, values) for name in names]
+            for title, names in self.groups.items()
+        }
 
+
+def _define_flag(name, values):
+    if name == "task_config":
+        return command_line.define_task_config(values)
+    define = command_line.flag_definer(_TEXTS, values)
+    if name in _VALUES:
+        kind, default = _VALUES[name]
+        return define(kind, name, default)
+    is_checkpoint = name.endswith("checkpoint")
+    return define(command_line.DEFINE_path, name, has_checkpoint=is_checkpoint)
+
+
+_EXPORT = {
+    "Required": ("checkpoint", "output"),
+    "Required without a run.json beside the checkpoint": (
+        *("task_name", "task_config", "bert_config_file", "vocab_file"),
+    ),
+    "Default: the value in run.json": ("do_lower_case", "max_seq_length"),
+    "Required for checkpoints of --checkpoint_content=trained": ("init_checkpoint",),
+}
+_SHOW = {"Output": ("json",)}
+_VERIFY = {"Required": ("init_checkpoint",), "Optional": ("vocab_file",)}
 COMMANDS = {
-    "export": Command(export, _export_flags, ""),
-    "info": Command(info, _info_flags),
-    "list": Command(list_packages, _info_flags, "FOLDER [FOLDER ...]"),
-    "card": Command(card, _card_flags),
-    "verify": Command(verify, _verify_flags),
-    "merge": Command(merge, _merge_flags, "PACKAGE"),
+    "export": Command(export, _EXPORT, ""),
+    "info": Command(info, _SHOW),
+    "list": Command(list_packages, _SHOW, "FOLDER [FOLDER ...]"),
+    "card": Command(card, {"Required": ("license",)}),
+    "verify": Command(verify, _VERIFY),
+    "merge": Command(merge, {"Required": ("init_checkpoint", "output")}, "PACKAGE"),
 }
 
 
