@@ -86,8 +86,6 @@ def train(model_fn, run, step_reached=None):
     else:
         results = _train_from(step_reached, model_fn, run, watch, evaluate_checkpoint)
         diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
-        for warning in diagnostics.warnings:
-            console.warn("%s", warning)
     if settings.is_chief:
         run_record.write_diagnostics(settings.output_dir, diagnostics)
         run_package.write(settings.output_dir, run.package, diagnostics)

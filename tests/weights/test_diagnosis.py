@@ -156,6 +156,8 @@ def test_a_run_that_learned_nothing_is_warned_of_everywhere(setting, tmp_path, c
     lines = lines_on_screen(capsys)
     assert "DEGENERATE" in lines[-4]
     assert lines[-3] == "warning:   " + diagnostics["training"][0]
+    for text in (diagnostics["training"][0], "single class", "never predicted"):
+        assert sum(text in line for line in lines) == (text != "never predicted")
     assert lines[-2] == "warning:   " + diagnostics["evaluation"][0]
     for part in ("learning_rate (it was 1e-09)", "num_train_epochs (it was 8)"):
         assert part in lines[-1]
