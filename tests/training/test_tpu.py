@@ -341,7 +341,7 @@ def _decays(name):
     ("text", "layers"),
     [("adapters", None), ("adapters", "1"), ("full", None), ("top_k:1", None),
      ("layer_norm", None), ("head", None), ("lora:2", None),
-     ("adapters pfeiffer", None)],
+     ("adapters pfeiffer", None), ("adapters parallel", None)],
 )  # fmt: skip
 def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers):
     policy, _, placement = text.partition(" ")
