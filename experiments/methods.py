@@ -50,7 +50,8 @@ _PAPER_METHODS = [
     *grid.numbered(grid.TOP_K, range(1, 13), *_PAPER),
 ]
 # Fewer parameters take higher rates.
-_LOW, _HIGH, _HIGHEST = ("3e-5", "1e-4"), ("3e-4", "1e-3"), ("1e-3", "3e-3")
+_LOW, _HIGH = ("3e-5", "1e-4", "3e-4"), ("3e-4", "1e-3", "3e-3")
+_HIGHEST = ("1e-3", "3e-3", "1e-2")
 _SMALL_METHODS = [
     method._replace(is_corrected=True)
     for method in (

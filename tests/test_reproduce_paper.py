@@ -221,20 +221,20 @@ def test_later_seeds_train_what_the_first_one_selects(
     console.start()
     assert program(*words) == 0
     said = capsys.readouterr().err
-    assert "26 jobs, 0 of them done; at most 26 more follow" in said
-    assert [job.seed for job in started] == [1] * 26 + [2, 3] * 13
-    # The first of two rates: their made-up scores are equal.
-    rates = {job.learning_rate for job in started[26:] if job.policy == "full"}
+    assert "39 jobs, 0 of them done; at most 26 more follow" in said
+    assert [job.seed for job in started] == [1] * 39 + [2, 3] * 13
+    # The first of three rates: their made-up scores are equal.
+    rates = {job.learning_rate for job in started[39:] if job.policy == "full"}
     assert rates == {"3e-5"}
-    assert len(studies[-1].jobs) == len(studies[-1].results) == 52
+    assert len(studies[-1].jobs) == len(studies[-1].results) == 65
     assert program(*words, "--dry_run") == 0
-    assert capsys.readouterr().out == "52 jobs, all done\n"
+    assert capsys.readouterr().out == "65 jobs, all done\n"
     # A shard selects by the results of all.
     shutil.rmtree(tmp_path / "jobs")
     started.clear()
     for shard in ("1/2", "0/2", "1/2"):
         program(*words, "--shard=" + shard)
-    assert len(started) == len({job.name for job in started}) == 52
+    assert len(started) == len({job.name for job in started}) == 65
     # A job that is named is run without a selection.
     name = "mrpc-full-lr1e-4-ep5-corrected-seed3"
     assert program(*words, "--job=" + name) == 0

@@ -51,8 +51,8 @@ def test_what_the_paper_sweeps_for_squad():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_grid_has_few_jobs(name):
     jobs = make_study(name, "--preset=small").jobs
-    # Of "methods", 26 settings on each task, with each seed.
-    assert 10 <= len(jobs) <= (312 if name == "methods" else 60)
+    # Of "methods", 39 settings on each task, most of them with one seed alone.
+    assert 10 <= len(jobs) <= (468 if name == "methods" else 60)
     assert len({job.name for job in jobs}) == len(jobs)
 
 
