@@ -45,8 +45,10 @@ class Model:
     def __init__(self, folder):
         self._session = tf.Session(graph=tf.Graph())
         with self._session.graph.as_default():
-            loaded = tf.saved_model.load(self._session, ["serve"], folder)
-        self._signature = loaded.signature_def[_TASK_TYPE.signature]
+            found = tf.saved_model.load(self._session, ["serve"], folder).signature_def
+        # A single-task model has the default one alone.
+        default = found[saved_model.DEFAULT_SIGNATURE]
+        self._signature = found.get(_TASK_TYPE.signature, default)
 
     def run(self, batch):
         """Runs a batch, a dict from the inputs' names to arrays; returns the scores."""

@@ -260,8 +260,10 @@ def _frozen_getter(dtype):
         if name.endswith("/word_embeddings"):
             return _StoredTable(variable)
         # Delay the cast until the graph needs it: otherwise all weights are cast at the
-        # start of a run, and are in memory twice.
-        with tf.control_dependencies([*last, *casts[-1:]]):
+        # start of a run, and are in memory twice. An edge from a layer itself, a call
+        # of a function that TensorFlow inlines, would not wait for its outputs.
+        outputs = [tf.identity(each) for op in last for each in op.outputs]
+        with tf.control_dependencies([*outputs, *casts[-1:]]):
             casts.append(tf.cast(variable, tf.float32))
         return casts[-1]
 

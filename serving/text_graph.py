@@ -61,9 +61,9 @@ class TextEncoder:
         self._do_lower_case = tokenizer.basic_tokenizer.do_lower_case
         self._characters = _make_character_table(self._do_lower_case)
         # One text: in graphs, each string of a constant takes much memory.
-        pieces = tf.strings.split(["\n".join(vocab)], "\n", result_type="RaggedTensor")
+        pieces = tf.strings.split(["\n".join(vocab)], "\n").values
         ids = np.array(list(vocab.values()), np.int32)
-        initializer = tf.lookup.KeyValueTensorInitializer(pieces.flat_values, ids)
+        initializer = tf.lookup.KeyValueTensorInitializer(pieces, ids)
         self._vocab = tf.lookup.StaticHashTable(initializer, -1)
         self._unknown = vocab[words.unk_token]
         self._start, self._end = vocab["[CLS]"], vocab["[SEP]"]
@@ -81,56 +81,62 @@ class TextEncoder:
           Dict of "input_ids", "input_mask" and "segment_ids", int32 [B, S]. S is the
           length of the longest sequence; in an empty batch 1.
         """
-        B = tf.shape(text_a)[0]
-        pieces = self._tokenize(tf.concat([text_a, text_b], axis=0))
-        a, b = pieces[:B], pieces[B:]
-        a_length, b_length = a.row_lengths(), b.row_lengths()
+        B = tf.size(text_a)
+        ids, text = self._tokenize(tf.concat([text_a, text_b], axis=0))  # [P]
+        first = tf.searchsorted(text, tf.range(2 * B + 1))  # piece of each text
+        a_length, b_length = tf.split(first[1:] - first[:-1], 2)
         # A pair loses pieces of its longer text until it fits, of b if both are equal.
-        room = tf.cast(max_lengths, tf.int64) - 2 - tf.cast(b_length > 0, tf.int64)
+        room = max_lengths - 2 - tf.cast(b_length > 0, tf.int32)
         a_length = tf.minimum(a_length, tf.maximum(room - b_length, (room + 1) // 2))
         b_length = tf.minimum(b_length, room - a_length)
-        start, end = (tf.fill([B, 1], each) for each in (self._start, self._end))
-        has_b = tf.cast(b_length > 0, tf.int64)  # Truncated, b may be empty.
-        end_b = tf.RaggedTensor.from_row_lengths(
-            tf.fill([tf.reduce_sum(has_b)], self._end), has_b
-        )
-        parts = [start, _keep_first(a, a_length), end, _keep_first(b, b_length), end_b]
-        ids = tf.concat(parts, axis=1)
-        lengths = ids.row_lengths()[:, tf.newaxis]
+        # Truncated, b may be empty.
+        lengths = a_length + 2 + b_length + tf.cast(b_length > 0, tf.int32)
         S = tf.maximum(tf.reduce_max(lengths), 1)
+
+        number = tf.range(tf.size(ids)) - tf.gather(first, text)  # of a piece in a text
+        kept_lengths = tf.concat([a_length, b_length], axis=0)
+        kept = tf.where_v2(number < tf.gather(kept_lengths, text))[:, 0]
+        start = tf.concat([tf.ones_like(a_length), a_length + 2], axis=0)
+        places = tf.stack([text % B, tf.gather(start, text) + number], axis=1)
+        places, ids = tf.gather(places, kept), tf.gather(ids, kept)
+        input_ids = tf.scatter_nd(places, ids, tf.stack([B, S]))
         positions = tf.range(S)[tf.newaxis]
-        is_b = tf.logical_and(
-            positions >= a_length[:, tf.newaxis] + 2, positions < lengths
-        )
+        lengths, end_a = lengths[:, tf.newaxis], a_length[:, tf.newaxis] + 1
+        is_token = positions < lengths
+        is_end = tf.equal(positions, end_a) | tf.equal(positions, lengths - 1)
+        input_ids = tf.where_v2(is_end, self._end, input_ids)
         return {
-            "input_ids": ids.to_tensor(shape=tf.stack([-1, S])),
-            "input_mask": tf.cast(positions < lengths, tf.int32),
-            "segment_ids": tf.cast(is_b, tf.int32),
+            "input_ids": tf.where_v2(tf.equal(positions, 0), self._start, input_ids),
+            "input_mask": tf.cast(is_token, tf.int32),
+            "segment_ids": tf.cast(is_token & (positions > end_a), tf.int32),
         }
 
     def _tokenize(self, texts):
-        """Word pieces of texts, string [N]: their ids, a ragged int32 [N, pieces]."""
+        """Word pieces of texts, string [N].
+
+        Returns their ids, int32 [P], and the number of each one's text, int32 [P].
+        """
         if self._do_lower_case:
             texts = tf.strings.regex_replace(texts, _LAST_SIGMA, "\\1\u03c2\\2")
         decoded = tf.strings.unicode_decode(texts, "UTF-8", errors="ignore")
         code_points = decoded.flat_values  # [C]
+        splits = tf.cast(decoded.row_splits, tf.int32)
+        places = tf.range(tf.size(code_points))
+        text = tf.searchsorted(splits, places, side="right") - 1
         table = self._characters
         page = tf.gather(tf.constant(table.page_of), code_points // _PAGE)
         place = tf.stack([page, code_points % _PAGE], axis=1)
         number = tf.gather_nd(tf.constant(table.pages), place)
         codes = tf.gather(tf.constant(table.texts), number)  # [C, longest]
         own = code_points[:, tf.newaxis]
-        codes = tf.reshape(tf.where_v2(tf.equal(codes, _ITSELF), own, codes), [-1])
-        text = tf.repeat(decoded.value_rowids(), table.texts.shape[1])
-        is_code = tf.not_equal(codes, _NONE)
-        normalized = tf.RaggedTensor.from_value_rowids(
-            codes[is_code], text[is_code], decoded.nrows()
-        )
-        texts = tf.strings.unicode_encode(normalized, "UTF-8")
-        words = tf.strings.split(texts, result_type="RaggedTensor")
-        ids, word = self._split_words(words.flat_values)
-        text = tf.gather(words.value_rowids(), word)
-        return tf.RaggedTensor.from_value_rowids(ids, text, words.nrows())
+        codes = tf.where_v2(tf.equal(codes, _ITSELF), own, codes)
+        places = tf.where_v2(tf.not_equal(codes, _NONE))
+        codes, text = tf.gather_nd(codes, places), tf.gather(text, places[:, 0])
+        splits = tf.searchsorted(text, tf.range(tf.size(texts) + 1))
+        codes = tf.RaggedTensor.from_row_splits(codes, splits, validate=False)
+        words = tf.strings.split(tf.strings.unicode_encode(codes, "UTF-8"))
+        ids, word = self._split_words(words.values)
+        return ids, tf.gather(tf.cast(words.indices[:, 0], tf.int32), word)
 
     def _split_words(self, words):
         """Word pieces of words, string [W].
@@ -160,26 +166,21 @@ class TextEncoder:
             word = tf.concat([word, left], axis=0)
             start += size
             is_left = tf.logical_and(size > 0, start < tf.gather(length, left))
-            return ids, word, left[is_left], start[is_left]
+            kept = tf.where_v2(is_left)[:, 0]
+            return ids, word, tf.gather(left, kept), tf.gather(start, kept)
 
         is_whole = whole >= 0
         word, left = (tf.where_v2(each)[:, 0] for each in (is_whole, ~is_whole))
         ids, word, _, _ = tf.while_loop(
             lambda ids, word, left, start: tf.size(left) > 0,
             split,
-            [whole[is_whole], word, left, tf.zeros_like(left, tf.int32)],
+            [tf.gather(whole, word), word, left, tf.zeros_like(left, tf.int32)],
             [tf.TensorShape([None])] * 4,
         )
         # A word with a part that is no piece is unknown; the part is its last, -1.
         is_unknown = tf.math.unsorted_segment_min(ids, word, tf.size(words)) < 0
         is_kept = tf.logical_or(ids < 0, ~tf.gather(is_unknown, word))
-        ids, word = ids[is_kept], word[is_kept]
-        order = tf.argsort(word, stable=True)
+        kept = tf.where_v2(is_kept)[:, 0]
+        order = tf.gather(kept, tf.argsort(tf.gather(word, kept), stable=True))
         ids = tf.where_v2(ids < 0, self._unknown, ids)
         return tf.gather(ids, order), tf.gather(word, order)
-
-
-def _keep_first(ragged, counts):
-    """A ragged [N, ...] without the items of each row from its count, int64 [N], on."""
-    positions = tf.ragged.range(ragged.row_lengths())
-    return tf.ragged.boolean_mask(ragged, positions < counts[:, tf.newaxis])

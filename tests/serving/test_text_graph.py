@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 import tokenization
 from inputs import features
 from serving import text_graph
+from tests import graph_variables
 from tests.places import DATA
 
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")
@@ -32,6 +33,9 @@ class Encoder:
             encoder = text_graph.TextEncoder(self.tokenizer)
             self._encoded = encoder.encode(*self._fed)
             initializer = tf.tables_initializer()
+        self.nodes = [
+            name for name, _ in graph_variables.iterate_nodes(graph.as_graph_def())
+        ]
         self._session = tf.Session(graph=graph)
         self._session.run(initializer)
 
@@ -137,3 +141,8 @@ def test_bytes_that_are_no_utf_8_are_left_out(encoder):
 def test_an_empty_batch(encoder):
     for values in encoder.encode([], []).values():
         assert values.shape == (0, 1)
+
+
+def test_the_graph_is_small(encoder):
+    """A server needs some 20 kB of memory for each operation."""
+    assert 200 < len(encoder.nodes) < 500
