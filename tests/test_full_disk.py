@@ -100,7 +100,7 @@ def test_a_package_in_the_place_of_another(tmp_path, base, package):
         tmp_path,
         13000,
         lambda: adapter_package.add_scores(found, None, diagnostics),
-        r"\S* cannot be written \(File too large\), it needs 27 kB",
+        r"\S* cannot be written \(File too large\), it needs 27\.1 kB",
     )
 
 
