@@ -8,6 +8,7 @@
    bfloat16 and TF32: benchmarks/step.py, plain and compiled, and in bfloat16
    benchmarks/torch_adapters.py, eager and with torch.compile.
 3. With the first model, the slowest operations of TensorFlow's training step.
+4. MiniLM on the CPU of the machine, batches of 32 in 1, 2, 4, ... shards.
 
 Each part is a process with a time limit. Results are printed as they come, and appended
 to --output as lines of JSON. Parts for which no time is left are skipped.
@@ -33,6 +34,7 @@ from absl import flags
 import command_line
 from benchmarks import step
 from errors import UserError, reports_user_errors
+from system import wording
 
 FLAGS = flags.FLAGS
 
@@ -127,12 +129,12 @@ class Report:
         )
         self.write(part, text, found=found, expected=expected)
 
-    def time_steps(self, case, method, command, limit=_LIMIT):
+    def time_steps(self, case, method, command, limit=_LIMIT, **environment):
         """Runs a part that times steps; `case` is the same for all methods."""
         part = "%s, %s" % (case, method)
         with tempfile.TemporaryDirectory() as folder:
             # The first step includes compilation: no cache of another part is used.
-            environment = {"USE_TF": "0", "TMPDIR": folder}
+            environment.update(USE_TF="0", TMPDIR=folder)
             for result in self.run(part, command, limit, **environment):
                 self._write_times(part, (case, result["step"]), result)
 
@@ -213,6 +215,18 @@ def make_commands(config, batch_size):
     return [*ours, *shared], [*theirs, *shared]
 
 
+def time_shards(report):
+    """Times steps on the CPU: in one shard on all cores, in N shards on N cores."""
+    ours = [sys.executable, "-m", "benchmarks.step", "--json", "--seq_length=56"]
+    ours += ["--seconds=0.2", "--config=tiny"] if FLAGS.tiny else ["--seconds=5"]
+    shards = 1
+    while shards <= os.cpu_count():
+        command = [*ours, "--shards=%d" % shards]
+        method = wording.pluralize(shards, "shard")
+        report.time_steps("CPU", method, command, CUDA_VISIBLE_DEVICES="")
+        shards *= 2
+
+
 def define_flags(flag_values):
     """Defines this program's flags; returns the groups of its help."""
     to = {"flag_values": flag_values}
@@ -259,6 +273,7 @@ def main(argv):
             theirs.append("--compile")
             report.time_steps(case, "torch.compile", theirs, compiled_limit)
         trace = []
+    time_shards(report)
     return 1 if report.has_failed else 0
 
 
