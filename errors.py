@@ -12,7 +12,7 @@ import os
 import re
 import sys
 
-_LONGEST_LINE = 4000  # characters of a message; a path alone can have 4096 bytes
+_MAX_LINE_LENGTH = 4000  # characters of a message; a path alone can have 4096 bytes
 _LOGGERS = ("adapter_bert", "absl", "tensorflow")
 _logger = logging.getLogger(_LOGGERS[0])
 
@@ -25,8 +25,8 @@ def printable(text, most=300):
 
 def _printable_line(line):
     """Shortens a long line in its middle: file and reason are at the ends."""
-    if len(line) > _LONGEST_LINE:
-        half = _LONGEST_LINE // 2
+    if len(line) > _MAX_LINE_LENGTH:
+        half = _MAX_LINE_LENGTH // 2
         line = "%s...%s" % (line[:half], line[-half:])
     return printable(line, len(line))
 

@@ -14,17 +14,17 @@ from absl import logging
 from errors import UserError
 from system import files
 
-MOST_VOCAB_BYTES = 1 << 24  # vocabularies of a hundred languages: a tenth of that
+MAX_VOCAB_BYTES = 1 << 24  # vocabularies of a hundred languages: a tenth of that
 
 UNKNOWN_TOKEN = "[UNK]"
 PADDING_TOKEN = "[PAD]"
 REQUIRED_TOKENS = ("[CLS]", "[SEP]", UNKNOWN_TOKEN)
 
 # Thresholds of `detect_lower_case`.
-_LEAST_LETTER_PIECES = 1000
-_LEAST_LETTER_FRACTION = 0.5  # of all pieces; below it most text has no case
-_LEAST_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual
-_MOST_CAPITALS_IF_UNCASED = 0.002
+_MIN_LETTER_PIECES = 1000
+_MIN_LETTER_FRACTION = 0.5  # of all pieces; below it most text has no case
+_MIN_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual
+_MAX_CAPITALS_IF_UNCASED = 0.002
 
 # Google's releases, by <name> in .../<name>/bert_model.ckpt.
 _RELEASES = {  # whether they are of lower-cased text
@@ -52,8 +52,8 @@ _CJK_BLOCKS = (
 )
 
 # Bounds of `FullTokenizer`'s cache of words.
-_MOST_CACHED_WORDS = 1 << 18
-_LONGEST_CACHED_WORD = 64
+_MAX_CACHED_WORDS = 1 << 18
+_MAX_CACHED_LENGTH = 64
 
 
 def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
@@ -94,12 +94,12 @@ def detect_lower_case(vocab):
       unclear: in between, in small vocabularies and in scripts without case.
     """
     letters, capitals = _letter_pieces(vocab)
-    if len(letters) < _LEAST_LETTER_PIECES:
+    if len(letters) < _MIN_LETTER_PIECES:
         return None
-    if len(capitals) >= _LEAST_CAPITALS_IF_CASED * len(letters):
+    if len(capitals) >= _MIN_CAPITALS_IF_CASED * len(letters):
         return False
-    few_capitals = len(capitals) <= _MOST_CAPITALS_IF_UNCASED * len(letters)
-    has_case = len(letters) >= _LEAST_LETTER_FRACTION * len(vocab)
+    few_capitals = len(capitals) <= _MAX_CAPITALS_IF_UNCASED * len(letters)
+    has_case = len(letters) >= _MIN_LETTER_FRACTION * len(vocab)
     return True if few_capitals and has_case else None
 
 
@@ -147,7 +147,7 @@ def printable_text(text):
 def load_vocab(vocab_file):
     """Reads a vocabulary from a path, see `parse_vocab`."""
     remedy = "give the vocab.txt that came with the checkpoint, `vocab_file`"
-    return parse_vocab(files.read(vocab_file, MOST_VOCAB_BYTES, remedy), vocab_file)
+    return parse_vocab(files.read(vocab_file, MAX_VOCAB_BYTES, remedy), vocab_file)
 
 
 def parse_vocab(content, source):
@@ -241,8 +241,8 @@ class FullTokenizer:
             if cached is None:
                 parts = self.basic_tokenizer.split_word(word)
                 cached = self.wordpiece_tokenizer.tokenize(" ".join(parts))
-                is_short = len(word) <= _LONGEST_CACHED_WORD
-                if is_short and len(cache) < _MOST_CACHED_WORDS:
+                is_short = len(word) <= _MAX_CACHED_LENGTH
+                if is_short and len(cache) < _MAX_CACHED_WORDS:
                     cache[word] = cached
             pieces.extend(cached)
         return pieces

@@ -39,7 +39,7 @@ from system import wording
 FLAGS = flags.FLAGS
 
 _LIMIT, _COMPILED_LIMIT = 90, 150  # seconds of a part
-_LEAST_SECONDS = 10  # no part is started with less time left
+_MIN_SECONDS = 10  # no part is started with less time left
 _TOLERANCE = 1e-3  # of losses
 _RESULT_TEXT = (
     "%(step)-10s %(milliseconds)8.1f ms %(examples_per_second)8.1f examples/s, "
@@ -113,7 +113,7 @@ class Report:
         """Yields the results of a part's process; writes why it has no more."""
         try:
             left = self._end - time.monotonic()
-            if left < _LEAST_SECONDS:
+            if left < _MIN_SECONDS:
                 raise PartError("skipped: no time is left, see --minutes")
             yield from read_results(command, min(limit, left), environment)
         except (PartError, OSError) as error:

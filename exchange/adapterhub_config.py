@@ -78,7 +78,7 @@ def only(value, reason):
 
 
 UNKNOWN_ENTRY = schema.Value(lambda value: not value, "missing: it is not known")
-_SCALING = schema.either(schema.number(), schema.one_of("learned", "channel"))
+_SCALING = schema.any_of(schema.number(), schema.one_of("learned", "channel"))
 # Entry -> its schema and its default, in the order of the checks.
 _ENTRIES = {
     # Other architectures lack the entries that follow.

@@ -100,7 +100,7 @@ def read(folder, model_config, config_path):
     vocab_size = model_config["vocab_size"]
     path = os.path.join(folder, VOCAB_NAME)
     if os.path.isfile(path):
-        lines = files.read(path, tokenization.MOST_VOCAB_BYTES, "fetch it again")
+        lines = files.read(path, tokenization.MAX_VOCAB_BYTES, "fetch it again")
     elif content:
         path = os.path.join(folder, _TOKENIZER_NAME)
         lines = _vocab_lines(content, vocab_size, path)

@@ -51,7 +51,7 @@ _CONFIG_SCHEMA = schema.Object(
         "is_decoder": schema.one_of(False),
         "add_cross_attention": schema.one_of(False),
         # Models related to BERT have at most 1e-5.
-        "layer_norm_eps": schema.number(above=0, most=1e-5),
+        "layer_norm_eps": schema.number(above=0, maximum=1e-5),
     },
     others=schema.ANY,
 )

@@ -46,7 +46,7 @@ _CONFIG_SCHEMA = schema.Object(
         "use_qalora": only(False, _NOT_HERE),
         "lora_bias": only(False, _NOT_HERE),
         # Others change the base model's weights.
-        "init_lora_weights": schema.either(
+        "init_lora_weights": schema.any_of(
             schema.BOOLEAN, schema.one_of("gaussian", "eva", "orthogonal")
         ),
         # Shown by the weights, or without effect after training.
@@ -85,7 +85,7 @@ def read(folder, bert_config):
     given = {name: value for name, value in stated.items() if value is not None}
     config = {**_DEFAULTS, **given}
     hf_files.check_entries(config, _CONFIG_SCHEMA, path, _ADVICE)
-    is_name = schema.matching(_PATTERN, "the name of a dense layer, or its end")
+    is_name = schema.pattern(_PATTERN, "the name of a dense layer, or its end")
     for pattern in (*config["rank_pattern"], *config["alpha_pattern"]):
         hf_files.check_entries(pattern, is_name, path, _ADVICE)
     found = _read_weights(folder)

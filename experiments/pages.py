@@ -13,7 +13,7 @@ from system.wording import thousands
 REPORT = "report.md"
 NONE = "-"  # stands for a missing number
 
-_MOST_LISTED = 20  # jobs that are not ok
+_MAX_LISTED = 20  # jobs that are not ok
 
 
 class Page:
@@ -204,8 +204,8 @@ def finish_report(study, page, command):
         if job in study.results and study.results[job].status == status
     ]
     if lines:
-        if len(lines) > _MOST_LISTED:
-            lines[_MOST_LISTED:] = ["- and %d more" % (len(lines) - _MOST_LISTED)]
+        if len(lines) > _MAX_LISTED:
+            lines[_MAX_LISTED:] = ["- and %d more" % (len(lines) - _MAX_LISTED)]
         page.text("Not ok:")
         page.text("\n".join(lines))
     page.text("Settings and scores of each job are in `results.jsonl`. The command:")

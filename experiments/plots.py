@@ -20,8 +20,8 @@ _STYLES = (
     ("#e69f00", "X", (0, (3, 1, 1, 1, 1, 1))),
 )
 _DPI = 150
-_MOST_COLUMNS = 3  # panels beside each other
-_MOST_NUMBERED = 12  # layers of a heat map with numbers in it
+_MAX_COLUMNS = 3  # panels beside each other
+_MAX_NUMBERED = 12  # layers of a heat map with numbers in it
 _COLLAPSED = "collapsed seed"
 
 
@@ -52,7 +52,7 @@ def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
     `panels` is a dict from a title to a list of `Line`; `baselines` one from a title to
     y of a line across its panel, if it has one.
     """
-    columns = min(len(panels), _MOST_COLUMNS)
+    columns = min(len(panels), _MAX_COLUMNS)
     rows = math.ceil(len(panels) / columns)
     size = (1 + 4.2 * columns, 0.6 + 3.2 * rows)
     figure = Figure(figsize=size, layout="constrained")
@@ -119,7 +119,7 @@ def heat_maps(maps):
         axes.set_ylabel("first layer removed" if number == 1 else "")
         axes.set_xticks(range(len(values)))
         axes.set_yticks(range(len(values)))
-        if len(values) > _MOST_NUMBERED:
+        if len(values) > _MAX_NUMBERED:
             continue
         size = 9 if len(values) < 9 else 7
         style = {"ha": "center", "va": "center", "fontsize": size}

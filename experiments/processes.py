@@ -18,7 +18,7 @@ from training import run_lock, signals
 
 POLL_SECONDS = 0.1
 TAIL_BYTES = 20000  # of what a process writes
-_MOST_REASON = 600  # characters
+_MAX_REASON = 600  # characters
 _REMEDY = "delete its folder, and the job is run again"
 
 LOCK = "job.lock"
@@ -65,7 +65,7 @@ def make_result(job, settings, status, tail, seconds) -> results.Result:
     """
     lines = [line for line in tail.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
-    reason = printable(" | ".join(errors[-1:] or lines[-3:]), _MOST_REASON)
+    reason = printable(" | ".join(errors[-1:] or lines[-3:]), _MAX_REASON)
     result = results.Result(
         status=results.FAILED,
         reason=reason or "it wrote nothing",
@@ -109,7 +109,7 @@ def _read_result(job, settings, result):
     warnings += () if job.without else (report["health"]["evaluation"] or ())
     return result._replace(
         status=results.COLLAPSED if warnings else results.OK,
-        reason=printable("; ".join(warnings), _MOST_REASON),
+        reason=printable("; ".join(warnings), _MAX_REASON),
         metric=dataset.find_metric(settings),
         sets=sets,
         test_scores=_read_json(folder, "test_scores.json").get("scores", {}),

@@ -9,7 +9,7 @@ from errors import UserError
 from inputs import text_lines
 
 _BLOCK_BYTES = 1 << 20
-MOST_ITEM_CHARACTERS = 1 << 26
+MAX_ITEM_CHARACTERS = 1 << 26
 
 
 def iterate_items(path, *names):
@@ -22,7 +22,7 @@ def iterate_items(path, *names):
 
     Raises:
       UserError: the file cannot be read, is not JSON, lacks a list, or has an item of
-        more than `MOST_ITEM_CHARACTERS`.
+        more than `MAX_ITEM_CHARACTERS`.
     """
     text_lines.check_plain_file(path, path)
     try:
@@ -118,9 +118,9 @@ class _Parser:
                     self._position = end
                     return value
             except (ValueError, RecursionError) as error:
-                if len(self._text) - self._position > MOST_ITEM_CHARACTERS:
+                if len(self._text) - self._position > MAX_ITEM_CHARACTERS:
                     problem = "an item of more than %d characters, or an error in it"
-                    raise self.error(problem % MOST_ITEM_CHARACTERS) from None
+                    raise self.error(problem % MAX_ITEM_CHARACTERS) from None
                 if not self._read_block():
                     reason = getattr(error, "msg", None) or str(error)
                     self._position = getattr(error, "pos", self._position)

@@ -22,22 +22,22 @@ CONFIG_SIZES = (
     "type_vocab_size",
 )
 # Google's largest models have 24 layers. A training graph takes 3.3 MB for each.
-_MOST_LAYERS = 1000
+_MAX_LAYERS = 1000
 SCHEMA = schema.Object(
     {
         **dict.fromkeys(CONFIG_SIZES, schema.integer(1, 10**9)),
-        "num_hidden_layers": schema.integer(1, _MOST_LAYERS),
+        "num_hidden_layers": schema.integer(1, _MAX_LAYERS),
         "hidden_act": schema.Value(
             activations.is_activation, "one of " + ", ".join(activations.ACTIVATIONS)
         ),
-        "hidden_dropout_prob": schema.number(least=0, below=1),
-        "attention_probs_dropout_prob": schema.number(least=0, below=1),
+        "hidden_dropout_prob": schema.number(minimum=0, below=1),
+        "attention_probs_dropout_prob": schema.number(minimum=0, below=1),
         "initializer_range": schema.number(above=0),
     }
 )
 FIELDS = tuple(SCHEMA.required)
 
-_MOST_GB = 160  # of all weights in float32; those of Google's largest models take 1.3
+_MAX_GB = 160  # of all weights in float32; those of Google's largest models take 1.3
 
 
 class BertConfig:
@@ -139,7 +139,7 @@ class BertConfig:
         rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
         layer = 4 * H * (H + 1) + H * wide + wide + wide * H + H + 4 * H
         weights = H * (rows + 2) + self.num_hidden_layers * layer + H * (H + 1)
-        if 4 * weights > _MOST_GB * 10**9:
+        if 4 * weights > _MAX_GB * 10**9:
             sizes = ("%s %.40r" % (name, getattr(self, name)) for name in CONFIG_SIZES)
             raise UserError(
                 "%s: the weights of such a model take %s GB of memory, and at most %d "
@@ -147,7 +147,7 @@ class BertConfig:
                 % (
                     source,
                     wording.thousands(4 * weights // 10**9),
-                    _MOST_GB,
+                    _MAX_GB,
                     ", ".join(sizes),
                 )
             )

@@ -1,7 +1,7 @@
-"""Output of a program: selected lines on the screen, everything in a log file.
+"""Logging: selected records on the screen, all records in a log file.
 
-`say` and `warn` write to both. `detail`, and what libraries log below the level of an
-error, are written to the log file, and with `--verbosity=1` to the screen.
+`say` and `warn` write to both. `detail` and libraries' records below ERROR are written
+to the log file, and to the screen with verbosity 1.
 """
 
 import collections
@@ -20,20 +20,19 @@ from system import startup
 
 LOG_NAME = "log.txt"
 
-# Loggers of this program, and of libraries.
-_OURS = ("adapter_bert", "absl")
-_LIBRARIES = ("tensorflow", "py.warnings")
+_PROGRAM_LOGGERS = ("adapter_bert", "absl")
+_LIBRARY_LOGGERS = ("tensorflow", "py.warnings")
 
 # TensorFlow's warnings about TensorFlow 1, which this program uses throughout.
 _DEPRECATION = re.compile(
     r"is deprecated|are deprecated|Instructions for updating|params are not passed"
 )
 
-_logger = logging.getLogger(_OURS[0])
+_logger = logging.getLogger(_PROGRAM_LOGGERS[0])
 
 
 class _LossyFile(io.FileIO):
-    """A file whose writes raise nothing; the first error is stored."""
+    """A file that stores the first write error instead of raising it."""
 
     error: OSError | None = None
 
@@ -46,10 +45,9 @@ class _LossyFile(io.FileIO):
 
 
 def protect_standard_streams():
-    """Makes writing to the screen safe.
+    """Suppresses write errors of standard error.
 
-    Standard error raises nothing from now on when it is closed, full or has no reader.
-    Both streams escape characters that their encoding lacks.
+    Both standard streams escape characters that their encoding lacks.
     """
     if sys.stdout is not None:
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -75,8 +73,9 @@ class _Screen(logging.Handler):
         self._is_failure_logged = False
 
     def emit(self, record):
-        least = logging.INFO if record.name in _OURS else logging.ERROR
-        if not self._shows_all and record.levelno < least:
+        is_own = record.name in _PROGRAM_LOGGERS
+        level = logging.INFO if is_own else logging.ERROR
+        if not self._shows_all and record.levelno < level:
             return
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
@@ -136,6 +135,10 @@ class _LogFile(logging.Handler):
 _handlers: list = []
 
 
+def _all_loggers():
+    return map(logging.getLogger, _PROGRAM_LOGGERS + _LIBRARY_LOGGERS)
+
+
 def start(verbosity=0):
     """Sets up logging to the screen and a log file; verbosity 1 shows all records."""
     logging.captureWarnings(True)
@@ -145,10 +148,9 @@ def start(verbosity=0):
     for handler in _handlers:
         handler.addFilter(lambda record: not _DEPRECATION.search(record.getMessage()))
     tf.get_logger()  # Adds a handler that prints everything, which is replaced.
-    for name in _OURS + _LIBRARIES:
-        logger = logging.getLogger(name)
+    for logger in _all_loggers():
         logger.propagate = False
-        logger.setLevel(logging.DEBUG if name == _OURS[0] else logging.INFO)
+        logger.setLevel(logging.DEBUG if logger is _logger else logging.INFO)
         logger.handlers = [*_handlers]
     for note in startup.import_notes:
         detail("%s", note)
@@ -156,9 +158,9 @@ def start(verbosity=0):
 
 @contextlib.contextmanager
 def logging_to_screen():
-    """Logs as after `start` in the `with` block; after it, loggers are as before."""
+    """Calls `start`, and restores all loggers at the end of the `with` block."""
     tf.get_logger()
-    loggers = [logging.getLogger(name) for name in _OURS + _LIBRARIES]
+    loggers = list(_all_loggers())
     before = [(each.handlers, each.level, each.propagate) for each in loggers]
     show_warning = warnings.showwarning
     start()

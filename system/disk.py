@@ -13,22 +13,22 @@ from errors import UserError
 from system import console
 
 
-def _pattern_of(*numbers):
+def _error_pattern(*numbers):
     return "|".join(re.escape(os.strerror(number)) for number in numbers)
 
 
-_NO_SPACE = _pattern_of(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_REASON = re.compile("(%s)|%s" % (_NO_SPACE, _pattern_of(errno.EROFS, errno.EIO)))
-# A `RuntimeError` is the event file's.
+_NO_SPACE = _error_pattern(errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REASON = re.compile("(%s)|%s" % (_NO_SPACE, _error_pattern(errno.EROFS, errno.EIO)))
+# Event files raise `RuntimeError`.
 _ERRORS = (tf.errors.OpError, OSError, RuntimeError, safetensors.SafetensorError)
 
 
 class WriteError(UserError):
-    """The disk is full, read-only or broken: nobody's input is wrong."""
+    """The disk is full, read-only or broken; the user's input is valid."""
 
 
-def size_text(count):
-    """A number of bytes as text."""
+def format_size(count):
+    """Formats a number of bytes."""
     for unit in ("bytes", "kB", "MB"):
         if count < 1000:
             return "%.3g %s" % (count, unit)
@@ -37,15 +37,15 @@ def size_text(count):
 
 
 def free_bytes(path):
-    """Free bytes for this user on the disk of a path, which need not exist."""
+    """Free bytes for this user on the disk of a path; the path need not exist."""
     while path and not os.path.exists(path):
         path = os.path.dirname(path)
     return shutil.disk_usage(path or ".").free
 
 
-def _file_of(error, reason):
-    """The file that an error names, or ""."""
-    # filename2 is the target of a copy.
+def _find_file(error, reason):
+    """The file named by an error, or ""."""
+    # `filename2` is the target of a copy.
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     if isinstance(name, str):
         return name
@@ -58,8 +58,8 @@ def _file_of(error, reason):
 def explain_errors(folder, need=None):
     """Turns the errors of a full, read-only or broken disk into a `WriteError`.
 
-    It names the file, or else the folder that is written to, and if the disk is full
-    the free bytes and those that the file needs, if they are known.
+    The message names the file, or else `folder`; for a full disk also the free bytes
+    and `need`, the bytes of the file (None: unknown).
     """
     try:
         yield
@@ -67,41 +67,41 @@ def explain_errors(folder, need=None):
         reason = _REASON.search(str(error))
         if reason is None:
             raise
-        file = _file_of(error, reason.group())
+        file = _find_file(error, reason.group())
         message = "%s cannot be written (%s)" % (file or folder, reason.group())
         if not reason.group(1):
             message += ": give a folder that can be written"
             raise WriteError(message) from None
         if need is not None:
-            message += ", it needs %s" % size_text(need)
+            message += ", it needs %s" % format_size(need)
         if "://" not in folder:
-            # The file may be one in the folder for temporary files.
-            place = file if os.path.isabs(file) else folder
-            message += ", %s are free there" % size_text(free_bytes(place))
+            # The file may be in the folder for temporary files.
+            path = file if os.path.isabs(file) else folder
+            message += ", %s are free there" % format_size(free_bytes(path))
         raise WriteError(
-            message + ": what was there before is whole; make space and give the same "
+            message + ": existing files are unchanged; make space and give the same "
             "command again"
         ) from None
 
 
 def check_space(folder, need, what):
-    """Raises a `WriteError` if a local folder has less free space than `what` needs.
+    """Raises a `WriteError` if a local folder has less than `need` bytes free.
 
-    The folder need not exist; `need` is in bytes.
+    The folder need not exist; `what` names the files in the message.
     """
     free = free_bytes(folder)
     if free < need:
         raise WriteError(
             "%s needs %s, and %s are free in %s: make space there and give the same "
-            "command again" % (what, size_text(need), size_text(free), folder)
+            "command again" % (what, format_size(need), format_size(free), folder)
         )
 
 
-def warn_of_space(folder, need, what):
+def warn_about_space(folder, need, what):
     """Warns if a folder has less free space than needed; see `check_space`."""
     if "://" not in folder and (free := free_bytes(folder)) < need:
         console.warn(
             "%s: %s need %s, and %s are free there: make space, or the training will "
             "end before its last step"
-            % (folder, what, size_text(need), size_text(free))
+            % (folder, what, format_size(need), format_size(free))
         )

@@ -1,6 +1,6 @@
 """Files: bounded reading, JSON, atomic writing.
 
-All paths are local, or of any file system that TensorFlow knows.
+Paths are local, or in any file system of `tf.io.gfile`.
 """
 
 import contextlib
@@ -18,28 +18,28 @@ import tensorflow.compat.v1 as tf
 from errors import UserError, printable
 from system import disk
 
-MOST_JSON_BYTES = 1 << 22
+MAX_JSON_BYTES = 1 << 22
 
-_MOST_LEVELS = 32  # of nested objects and lists
+_MAX_LEVELS = 32  # of nested objects and lists
 _READ_REMEDY = "ask its owner for the right to read it, or give another"
-_TOO_DEEP = "JSON of more than %d nested objects or lists" % _MOST_LEVELS
-_MOST_DIGITS = 300  # of an integer in JSON; parsing takes quadratic time
+_TOO_DEEP = "JSON of more than %d nested objects or lists" % _MAX_LEVELS
+_MAX_DIGITS = 300  # of an integer in JSON; parsing takes quadratic time
 
 
-def read(path, most_bytes, remedy):
-    """Reads a file of at most `most_bytes`; returns bytes.
+def read(path, max_bytes, remedy):
+    """Reads a file of at most `max_bytes`; returns bytes.
 
     Raises:
       UserError: the file is missing, longer, or no regular file; it ends with `remedy`.
     """
     try:
         # Reading a pipe blocks until a writer comes; a device may be endless.
-        if kind := _other_kind(path):
-            raise _unreadable(path, "it is a %s, no file" % kind, remedy)
+        if type_name := _special_type(path):
+            raise _unreadable(path, "it is a %s, no file" % type_name, remedy)
         length = tf.io.gfile.stat(path).length
-        if length > most_bytes:
+        if length > max_bytes:
             raise _unreadable(
-                path, "%d bytes, at most %d are read" % (length, most_bytes), remedy
+                path, "%d bytes, at most %d are read" % (length, max_bytes), remedy
             )
         with tf.io.gfile.GFile(path, "rb") as reader:
             return reader.read()
@@ -47,8 +47,8 @@ def read(path, most_bytes, remedy):
         raise _unreadable(path, error, remedy) from None
 
 
-def _other_kind(path):
-    """What a local path is instead of a file; None if it is one or does not exist."""
+def _special_type(path):
+    """The type of a local path other than a regular file; None for all other paths."""
     if not os.path.exists(path) or os.path.isfile(path):
         return None
     return "folder" if os.path.isdir(path) else "pipe or device"
@@ -59,13 +59,13 @@ def _unreadable(path, reason, remedy):
     return UserError("%s cannot be read (%s): %s" % (path, reason, remedy))
 
 
-def read_json(path, remedy, most_bytes=MOST_JSON_BYTES, schema=None):
+def read_json(path, remedy, max_bytes=MAX_JSON_BYTES, schema=None):
     """Reads a JSON object, a dict, and checks it against a `schema.Object`, if any.
 
     Raises:
       UserError: the file cannot be read, or has other content; it ends with `remedy`.
     """
-    data = read(path, most_bytes, remedy)
+    data = read(path, max_bytes, remedy)
     try:
         content = parse_json_object(data)
         if schema is not None:
@@ -91,7 +91,7 @@ def parse_json_object(data, finite=False):
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique_entries,
+            object_pairs_hook=_reject_duplicates,
             parse_int=_parse_int,
             parse_constant=_parse_finite if finite else None,
             parse_float=_parse_finite if finite else None,
@@ -102,22 +102,22 @@ def parse_json_object(data, finite=False):
         raise ValueError(_TOO_DEEP) from None
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
-    if not _is_nested_at_most(value, _MOST_LEVELS):
+    if not _is_nested_at_most(value, _MAX_LEVELS):
         raise ValueError(_TOO_DEEP)
     return value
 
 
-def _unique_entries(pairs):
+def _reject_duplicates(pairs):
     content = dict(pairs)
     if len(content) != len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError("it has the entry %.80r twice" % twice)
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError("it has the entry %.80r twice" % duplicate)
     return content
 
 
 def _parse_int(text):
-    if len(text) > _MOST_DIGITS:
+    if len(text) > _MAX_DIGITS:
         raise ValueError("it has a number of %d digits" % len(text))
     return int(text)
 
@@ -139,14 +139,14 @@ def _is_nested_at_most(value, levels):
 
 def digest(path):
     """SHA-256 of a file in hexadecimal; raises a `UserError` if it cannot be read."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     try:
         with tf.io.gfile.GFile(path, "rb") as reader:
             while block := reader.read(1 << 20):
-                found.update(block)
+                sha256.update(block)
     except tf.errors.OpError as error:
         raise _unreadable(path, error, _READ_REMEDY) from None
-    return found.hexdigest()
+    return sha256.hexdigest()
 
 
 _REPLACED = ".replaced"
@@ -166,17 +166,17 @@ def write_whole(path, data):
 def atomic_file(path, need=None, overwrite=True):
     """Yields a temporary path; the file written there replaces `path` at the end.
 
-    After an error or a kill, `path` is unchanged; a link is followed. The file needs
-    `need` bytes, None: not known. `overwrite`: whether to replace a file that appears
-    at `path` meanwhile.
+    After an error or a kill, `path` is unchanged; links are followed. `need` is the
+    file's size in bytes, None: unknown. `overwrite`: whether to replace a file that
+    appears at `path` meanwhile.
 
     Raises:
       UserError: the file cannot be written, or `path` is a folder or a device.
     """
     target = _real_path(path)
-    if kind := _other_kind(target):
-        raise _not_writable(path, "it is a " + kind)
-    with _working_place(path, target, need) as partial:
+    if type_name := _special_type(target):
+        raise _not_writable(path, "it is a " + type_name)
+    with _temporary_path(path, target, need) as partial:
         yield partial
         if not overwrite and tf.io.gfile.exists(target):
             raise _not_writable(path, "it is there already")
@@ -187,9 +187,9 @@ def atomic_file(path, need=None, overwrite=True):
 def atomic_folder(folder, need=None, is_own=lambda names: False):
     """Yields an empty folder to fill, which replaces `folder` at the end.
 
-    After an error or a kill, `folder` is unchanged, but see `stored_at`; a link is
-    followed. The files need `need` bytes, None: not known. `check_replaceable`, with
-    `is_own`, is called first.
+    After an error or a kill, `folder` is unchanged, but see `find_stored_folder`;
+    links are followed. `need` is the size of the files in bytes, None: unknown.
+    `check_replaceable`, with `is_own`, is called first.
 
     Raises:
       UserError: the folder cannot be written or replaced.
@@ -217,12 +217,12 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
 
 @contextlib.contextmanager
 def working_folder(path, need=None):
-    """Yields an empty folder beside `path`, a link is followed; removes it at the end.
+    """Yields an empty folder beside `path`, links followed; removes it at the end.
 
     Raises:
-      UserError: the folder cannot be written, or its content of `need` bytes.
+      UserError: the folder, or its content of `need` bytes, cannot be written.
     """
-    with _working_place(path, _real_path(path), need) as partial:
+    with _temporary_path(path, _real_path(path), need) as partial:
         try:
             tf.io.gfile.makedirs(partial)
         except (OSError, tf.errors.OpError) as error:
@@ -231,15 +231,15 @@ def working_folder(path, need=None):
 
 
 def check_replaceable(folder, is_own=lambda names: False):
-    """Refuses to replace a folder that this program has not written.
+    """Refuses to replace a folder with content of other programs.
 
-    `is_own` tells from the set of names in the folder whether this program wrote it. It
-    can always be replaced if it is empty or does not exist.
+    `is_own`: function of the set of names in the folder, whether this program wrote
+    it. An empty or missing folder can always be replaced.
 
     Raises:
-      UserError: it is a file, has other content, or cannot be moved.
+      UserError: the folder is a file, has other content, or cannot be moved.
     """
-    path = _real_path(stored_at(folder))
+    path = _real_path(find_stored_folder(folder))
     if not tf.io.gfile.exists(path):
         return
     if not tf.io.gfile.isdir(path):
@@ -250,7 +250,7 @@ def check_replaceable(folder, is_own=lambda names: False):
     if names and not is_own(names):
         raise UserError(
             "%s holds %s, so this program has not written it and does not replace it: "
-            "move it away, or give another place"
+            "move it away, or give another path"
             % (folder, printable(", ".join(sorted(names)), 100))
         )
     parent = os.path.dirname(path)
@@ -258,8 +258,8 @@ def check_replaceable(folder, is_own=lambda names: False):
         raise _not_writable(folder, "%s cannot be replaced in %s" % (path, parent))
 
 
-def stored_at(folder):
-    """`folder`, or where a program that was killed while replacing it had moved it."""
+def find_stored_folder(folder):
+    """The path of a folder's content, which an interrupted replacement has moved."""
     target = _real_path(folder)
     if tf.io.gfile.exists(target + _REPLACED) and not tf.io.gfile.exists(target):
         return target + _REPLACED
@@ -267,15 +267,13 @@ def stored_at(folder):
 
 
 def restore(folder):
-    """Moves a folder back if a program was killed while it replaced the folder."""
-    if stored_at(folder) != folder:
-        tf.io.gfile.rename(stored_at(folder), _real_path(folder))
+    """Undoes an interrupted replacement of a folder."""
+    if find_stored_folder(folder) != folder:
+        tf.io.gfile.rename(find_stored_folder(folder), _real_path(folder))
 
 
 def list_folder(folder, pattern="*"):
-    """Sorted list of the paths in a folder whose names match a pattern of `fnmatch`.
-
-    It is empty if the folder does not exist.
+    """Sorted paths in a folder by a pattern of `fnmatch`; [] for a missing folder.
 
     Raises:
       UserError: the folder cannot be read.
@@ -293,7 +291,7 @@ def list_folder(folder, pattern="*"):
 
 
 def list_with_prefix(prefix, pattern):
-    """Lists paths that consist of a prefix, not a pattern, and a match of a pattern."""
+    """Lists paths that begin with a literal prefix and end with a pattern's match."""
     folder, name = os.path.split(prefix)
     return list_folder(folder, glob.escape(name) + pattern)
 
@@ -304,18 +302,18 @@ def _real_path(path):
 
 
 @contextlib.contextmanager
-def _working_place(path, target, need):
-    """Yields a path of this process beside the target; removes its content at the end.
+def _temporary_path(path, target, need):
+    """Yields this process's temporary path beside the target; removes it at the end.
 
-    What ended processes left there is removed first. Errors that name the target or its
-    working path become a `UserError`.
+    Temporary paths of ended processes are removed first. Errors that name the target or
+    its temporary path become a `UserError`.
     """
     prefix = "%s.tmp-%s-" % (target, socket.gethostname())
-    for left in list_with_prefix(prefix, "*"):
-        process = left[len(prefix) :]
-        # isdecimal alone accepts digits of all scripts.
+    for stale in list_with_prefix(prefix, "*"):
+        process = stale[len(prefix) :]
+        # `isdecimal` alone accepts digits of all scripts.
         if process.isascii() and process.isdecimal() and not is_running(int(process)):
-            remove(left)
+            remove(stale)
     partial = "%s%d" % (prefix, os.getpid())
     try:
         with disk.explain_errors(target, need):
@@ -330,13 +328,13 @@ def _working_place(path, target, need):
 
 def _not_writable(path, reason):
     return UserError(
-        "%s cannot be written (%s): give a place that can be written"
+        "%s cannot be written (%s): give a path that can be written"
         % (path, " ".join(str(reason).split()))
     )
 
 
 def remove(path):
-    """Removes a file or a folder with its content; of a link never the target."""
+    """Removes a file, a folder with its content, or a link but not its target."""
     if "://" not in path:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)
@@ -350,7 +348,7 @@ def remove(path):
 
 
 def is_running(process):
-    """Whether another process of this number runs."""
+    """Whether another process with this id runs."""
     if process == os.getpid():
         return False
     try:
@@ -358,5 +356,5 @@ def is_running(process):
     except ProcessLookupError:
         return False
     except (OverflowError, PermissionError):
-        pass  # Not a process number, or a process of another user.
+        pass  # Not a process id, or a process of another user.
     return True

@@ -1,13 +1,10 @@
-"""Schemas of JSON files: the entries, kinds and ranges of a format, and their check.
+"""Schemas that document and validate JSON files:
 
-A schema is built from `Value`s, lists and objects, and documents the format that it
-checks:
-
-    SCHEMA = schema.Object(
-        {"name": schema.LINE, "labels": schema.List(schema.LINE, distinct=True)},
-        optional={"seed": schema.integer(0, 2**31 - 1)},
-    )
-    entries = files.read_json(path, remedy, schema=SCHEMA)
+SCHEMA = schema.Object(
+    {"name": schema.LINE, "labels": schema.List(schema.LINE, unique=True)},
+    optional={"seed": schema.integer(0, 2**31 - 1)},
+)
+entries = files.read_json(path, remedy, schema=SCHEMA)
 """
 
 import json
@@ -20,14 +17,14 @@ from typing import Any, NamedTuple
 
 from system import wording
 
-_MOST_SHOWN = 80  # characters of a value in a message
+_MAX_SHOWN = 80  # characters of a value in a message
 
 
 class SchemaError(ValueError):
-    """An entry is not what the schema allows."""
+    """An entry violates the schema."""
 
     def __init__(self, entry, value, allowed):
-        """Takes a path such as "task.labels[2]", its value, and what it must be."""
+        """`entry` is a path such as "task.labels[2]"."""
         values = (entry or "the content", json_text(value), allowed)
         super().__init__("%s is %s, it must be %s" % values)
 
@@ -35,7 +32,7 @@ class SchemaError(ValueError):
 def json_text(value):
     """The start of a value as JSON, for messages."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
-    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "..."
 
 
 def describe_difference(one, other):
@@ -47,7 +44,7 @@ def describe_difference(one, other):
 
 
 class Value(NamedTuple):
-    """A value that is accepted or not."""
+    """A scalar value."""
 
     accepts: Callable[[Any], bool]
     allowed: str  # for messages, after "it must be"
@@ -59,33 +56,33 @@ class Value(NamedTuple):
 
 
 class List(NamedTuple):
-    """A list whose items are all of one schema."""
+    """A list with one schema for all items."""
 
     items: Any
-    least: int = 0  # items, given with `most`
-    most: float = math.inf
-    distinct: bool = False
+    min_items: int = 0  # given with `max_items`
+    max_items: float = math.inf
+    unique: bool = False
 
     def check(self, value, entry=""):
         """See `Value.check`."""
-        if not isinstance(value, list) or not self.least <= len(value) <= self.most:
-            allowed = "a list"
-            if self.most < math.inf:
-                allowed += " of %d to %d items" % (self.least, self.most)
+        sizes = (self.min_items, self.max_items)
+        if not isinstance(value, list) or not sizes[0] <= len(value) <= sizes[1]:
+            is_bounded = self.max_items < math.inf
+            allowed = "a list" + (" of %d to %d items" % sizes if is_bounded else "")
             raise SchemaError(entry, value, allowed)
         for number, item in enumerate(value):
             self.items.check(item, "%s[%d]" % (entry, number))
-        if self.distinct and len(set(value)) < len(value):
+        if self.unique and len(set(value)) < len(value):
             twice = next(item for item in value if value.count(item) > 1)
             raise ValueError("%s has %s twice" % (entry, json_text(twice)))
 
 
 class Object(NamedTuple):
-    """An object with entries by name."""
+    """An object: schemas of its entries by name."""
 
     required: dict[str, Any]
-    optional: Mapping[str, Any] = MappingProxyType({})  # they may be missing or null
-    others: Any = None  # schema of entries of other names; None: there are none
+    optional: Mapping[str, Any] = MappingProxyType({})  # entries can be null
+    others: Any = None  # schema of additional entries; None: not allowed
 
     def check(self, value, entry=""):
         """See `Value.check`."""
@@ -108,7 +105,7 @@ class Object(NamedTuple):
 
 
 def is_number(value):
-    """Whether a value is an integer or float; True and False are none."""
+    """Whether a value is an integer or float, and no bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -129,30 +126,32 @@ def _is_printable(value):
 
 
 ANY = Value(lambda value: True, "anything")
-NUMBER = Value(is_number, "a number")  # NaN and infinities are some, for Python
+NUMBER = Value(is_number, "a number")  # NaN and infinities included
 BOOLEAN = Value(lambda value: isinstance(value, bool), "true or false")
 TEXT = Value(lambda value: isinstance(value, str), "a text")
 LINE = Value(_is_line, "a text of one line without control characters")
 PRINTABLE = Value(_is_printable, "a text of printable characters")
 
 
-def integer(least=0, most=2**63 - 1):
-    """A whole number from `least` to `most`."""
-    allowed = "a whole number of at least %d" % least
-    if most < 2**63 - 1:
-        allowed = "a whole number from %d to %d" % (least, most)
-    return Value(lambda value: type(value) is int and least <= value <= most, allowed)
+def integer(minimum=0, maximum=2**63 - 1):
+    """A whole number from `minimum` to `maximum`."""
+    allowed = "a whole number of at least %d" % minimum
+    if maximum < 2**63 - 1:
+        allowed = "a whole number from %d to %d" % (minimum, maximum)
+    return Value(
+        lambda value: type(value) is int and minimum <= value <= maximum, allowed
+    )
 
 
-def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
-    """A finite number: `least` <= number <= `most` and `above` < number < `below`."""
-    names = {"at least": least, "above": above, "at most": most, "below": below}
+def number(minimum=-math.inf, maximum=math.inf, above=-math.inf, below=math.inf):
+    """A finite number in [`minimum`, `maximum`] and in (`above`, `below`)."""
+    names = {"at least": minimum, "above": above, "at most": maximum, "below": below}
     texts = ["%s %g" % each for each in names.items() if abs(each[1]) < math.inf]
     return Value(
         lambda value: (
             is_number(value)
             and abs(value) <= sys.float_info.max
-            and least <= value <= most
+            and minimum <= value <= maximum
             and above < value < below
         ),
         ("a finite number " + " and ".join(texts)).rstrip(),
@@ -160,22 +159,22 @@ def number(least=-math.inf, most=math.inf, above=-math.inf, below=math.inf):
 
 
 def one_of(*values):
-    """One of some values, all texts or all numbers."""
+    """One of the given values, all texts or all numbers."""
     return Value(
         lambda value: any(type(value) is type(v) and value == v for v in values),
         "one of %s" % ", ".join(map(json_text, values)),
     )
 
 
-def matching(pattern, allowed):
+def pattern(regex, allowed):
     """A text that a compiled regular expression matches as a whole."""
     return Value(
-        lambda value: isinstance(value, str) and bool(pattern.fullmatch(value)), allowed
+        lambda value: isinstance(value, str) and bool(regex.fullmatch(value)), allowed
     )
 
 
-def either(*schemas):
-    """A value that one of some `Value`s accepts."""
+def any_of(*schemas):
+    """A value that one of the `Value`s accepts."""
     return Value(
         lambda value: any(schema.accepts(value) for schema in schemas),
         " or ".join(schema.allowed for schema in schemas),
@@ -183,5 +182,5 @@ def either(*schemas):
 
 
 def nullable(schema):
-    """null, or what a `Value` accepts."""
-    return either(schema, Value(lambda value: value is None, "null"))
+    """null, or a value that `schema` accepts."""
+    return any_of(schema, Value(lambda value: value is None, "null"))

@@ -13,18 +13,17 @@ import re
 import shutil
 import tempfile
 
-# Lines that TensorFlow 2.21 writes whatever TF_CPP_MIN_LOG_LEVEL is.
+# Lines that TensorFlow 2.21 writes at every TF_CPP_MIN_LOG_LEVEL.
 _NOTE = re.compile(r"WARNING: All log messages before absl::InitializeLog|[IWE]\d{4} ")
 
-# The lines that were not shown, for the log file.
-import_notes: list[str] = []
+import_notes: list[str] = []  # suppressed lines, for the log file
 
 
 def open_standard_streams():
-    """Opens the null device for each standard stream that is closed.
+    """Opens the null device for each closed standard stream.
 
-    Otherwise a file that is opened gets the number of a closed stream, and TensorFlow
-    writes its messages on standard error into that file.
+    Otherwise the next file to be opened gets the number of standard error, and
+    TensorFlow writes its messages into that file.
     """
     for number in range(3):
         try:
@@ -49,7 +48,7 @@ def set_cache_folders():
 
 @contextlib.contextmanager
 def collect_notes(notes):
-    """Adds TensorFlow's notes to a list; shows all other lines after the block."""
+    """Captures standard error: adds notes to a list, shows other lines at the end."""
     reader, writer = os.pipe()
     for end in (reader, writer):
         os.set_blocking(end, False)

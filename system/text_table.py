@@ -4,14 +4,14 @@ import shutil
 
 from errors import printable
 
-_LONGEST = 1000  # characters of a cell
-_LONGEST_ON_SCREEN = 40
+_MAX_LENGTH = 1000  # characters of a cell
+_MAX_SCREEN_LENGTH = 40
 _GAP = "  "
 
 
 def align_columns(rows, widths=None):
-    """Rows of texts as lines with aligned columns, wide enough or of given widths."""
-    rows = [[printable(cell, _LONGEST) for cell in row] for row in rows]
+    """Formats rows of texts as lines with aligned columns; None: fitting widths."""
+    rows = [[printable(cell, _MAX_LENGTH) for cell in row] for row in rows]
     widths = widths or [max(map(len, column)) for column in zip(*rows)]
     return [
         _GAP.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
@@ -20,20 +20,19 @@ def align_columns(rows, widths=None):
 
 
 class TextTable:
-    """A table that is written in parts; the first rows fix the widths of its columns.
+    """A table in chunks of rows; the first chunk fixes the column widths.
 
-    Columns that do not fit the terminal are left out, the last ones first.
+    The last columns are hidden if they do not fit the terminal.
 
     Attributes:
-      num_hidden: number of the columns that are left out.
+      num_hidden: number of hidden columns.
     """
 
     def __init__(self, names):
-        """Takes the columns' names."""
         self._names, self._widths, self.num_hidden = names, None, 0
 
     def format(self, rows):
-        """The next rows, dicts of values by column, as text; at first with a header."""
+        """Formats the next chunk, dicts from column to value; the first with header."""
         cells = [[_format_cell(row.get(name)) for name in self._names] for row in rows]
         if self._widths is None:
             cells.insert(0, [_format_cell(name) for name in self._names])
@@ -54,6 +53,6 @@ class TextTable:
 def _format_cell(value):
     if isinstance(value, float):
         return "%.4f" % value
-    text = "" if value is None else printable(str(value), _LONGEST)
-    most = _LONGEST_ON_SCREEN
-    return text if len(text) <= most else text[: most - 3] + "..."
+    text = "" if value is None else printable(str(value), _MAX_LENGTH)
+    length = _MAX_SCREEN_LENGTH
+    return text if len(text) <= length else text[: length - 3] + "..."

@@ -1,15 +1,15 @@
-"""Numbers and names as they stand in messages."""
+"""Formatting of numbers and names in messages."""
 
 import difflib
 import re
 
-_LONGEST = 40  # characters
+_MAX_LENGTH = 40  # characters
 
 
 def thousands(number):
-    """A whole number with commas between its thousands; a huge one as "10^99"."""
+    """A whole number with thousands separators; a huge one as "10^99"."""
     text = "{:,}".format(number)
-    return text if len(text) <= _LONGEST else "10^%d" % (len(str(number)) - 1)
+    return text if len(text) <= _MAX_LENGTH else "10^%d" % (len(str(number)) - 1)
 
 
 def pluralize(count, noun):
@@ -18,21 +18,18 @@ def pluralize(count, noun):
 
 
 def list_names(names):
-    """The first twenty of some names, printable."""
+    """The first twenty names, printable."""
     names = list(names)
     shown = ", ".join("%.80r" % name for name in names[:20])
     return shown + ", ... (%d in all)" % len(names) if len(names) > 20 else shown
 
 
 def suggest(name, names):
-    """ " (did you mean NAME?)", with the most similar of some names; "" if none is.
-
-    A name that begins like it comes first.
-    """
+    """ " (did you mean NAME?)", preferably with a completion of `name`; or ""."""
     by_key, key = {_key(each): each for each in names}, _key(name)
-    found = [each for each in by_key if key and each.startswith(key)]
-    found = found or difflib.get_close_matches(key, by_key, 1)
-    return " (did you mean %s?)" % by_key[found[0]] if found else ""
+    similar = [each for each in by_key if key and each.startswith(key)]
+    similar = similar or difflib.get_close_matches(key, by_key, 1)
+    return " (did you mean %s?)" % by_key[similar[0]] if similar else ""
 
 
 def _key(name):

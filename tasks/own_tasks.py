@@ -50,7 +50,7 @@ SCHEMA = schema.Object(
         "test": _FILE,
         "text_b": _COLUMN,
         "label": _COLUMN,
-        "labels": schema.List(schema.PRINTABLE, 2, MOST_LABELS, distinct=True),
+        "labels": schema.List(schema.PRINTABLE, 2, MOST_LABELS, unique=True),
         # Factors of the losses in training, in the order of "labels".
         "class_weights": schema.List(schema.number(above=0)),
         "type": schema.LINE,  # a name in `task_type.TYPES`
@@ -60,7 +60,7 @@ SCHEMA = schema.Object(
         "header": schema.BOOLEAN,
         "delimiter": text_rows.DELIMITER,
         "encoding": text_rows.ENCODING,
-        "dev_share": schema.number(above=0, most=0.5),
+        "dev_share": schema.number(above=0, maximum=0.5),
         "seed": schema.integer(0, 2**31 - 1),
         "test_labels": schema.BOOLEAN,
     },

@@ -136,7 +136,7 @@ def test_equals_the_plain_rules_on_random_texts(tokenizer):
 
 
 def test_cache_is_bounded_and_changes_nothing(monkeypatch):
-    monkeypatch.setattr(tokenization, "_MOST_CACHED_WORDS", 5)
+    monkeypatch.setattr(tokenization, "_MAX_CACHED_WORDS", 5)
     tokenizer = tokenization.FullTokenizer(VOCAB_FILE)
     for _ in range(2):
         for case in GOLDEN[:100]:

@@ -45,8 +45,8 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
     '"task": {"type": "worker", "index": 0}}'
 )
-_ADDRESS = schema.matching(re.compile(r".+:\d{1,5}"), '"host:port"')
-_JOBS = {"chief": schema.List(_ADDRESS, most=1), "worker": schema.List(_ADDRESS)}
+_ADDRESS = schema.pattern(re.compile(r".+:\d{1,5}"), '"host:port"')
+_JOBS = {"chief": schema.List(_ADDRESS, max_items=1), "worker": schema.List(_ADDRESS)}
 _TASK = {"type": schema.one_of(*_JOBS), "index": schema.integer()}
 _TF_CONFIG = schema.Object(
     {

@@ -83,7 +83,7 @@ class Optimization(NamedTuple):
     """Duration and learning rate."""
 
     learning_rate: Annotated[float, schema.number(above=0)]
-    num_train_epochs: Annotated[float, schema.number(above=0, most=10_000)]
+    num_train_epochs: Annotated[float, schema.number(above=0, maximum=10_000)]
     warmup_proportion: Annotated[float, schema.number(0, 1)]
     adam_bias_correction: bool
 

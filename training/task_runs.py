@@ -136,10 +136,10 @@ def _warn_of_space(settings):
         tf.io.gfile.stat(path).length
         for path in files.list_folder(settings.output_dir, "model.ckpt-*")
     )
-    disk.warn_of_space(
+    disk.warn_about_space(
         settings.output_dir,
         count * size - there,
-        "%d checkpoints of %s" % (count, disk.size_text(size)),
+        "%d checkpoints of %s" % (count, disk.format_size(size)),
     )
 
 

@@ -66,7 +66,7 @@ PLACEMENTS = MappingProxyType(
 
 _ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
 
-_MOST_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
+_MAX_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
 _BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in float32
 
 
@@ -197,9 +197,9 @@ class Adapters(Method):
             "adapters take %s MB of memory in training"
             % (self.size, H, wording.thousands(megabytes))
         )
-        if self.size > _MOST_TIMES_HIDDEN_SIZE * H:
+        if self.size > _MAX_TIMES_HIDDEN_SIZE * H:
             raise UserError(
-                "%s; at most %d is allowed" % (cost, _MOST_TIMES_HIDDEN_SIZE * H)
+                "%s; at most %d is allowed" % (cost, _MAX_TIMES_HIDDEN_SIZE * H)
             )
         tf.logging.warning("%s; the paper's sizes are 8 to 512", cost)
 

@@ -37,7 +37,7 @@ TARGETS = MappingProxyType(
         "output": "output/dense",
     }
 )
-_MOST_RANK = 2**16
+_MAX_RANK = 2**16
 
 
 @register
@@ -78,8 +78,8 @@ class Lora(Method):
     @classmethod
     def parse(cls, argument, settings, num_layers):
         rank = int(argument) if re.fullmatch("[0-9]{1,9}", argument) else 0
-        if not 1 <= rank <= _MOST_RANK:
-            raise ValueError("the rank R can be 1 to %d" % _MOST_RANK)
+        if not 1 <= rank <= _MAX_RANK:
+            raise ValueError("the rank R can be 1 to %d" % _MAX_RANK)
         names = {name.strip() for name in settings["lora_targets"].split(",")}
         if unknown := sorted(names - TARGETS.keys()):
             raise ValueError(

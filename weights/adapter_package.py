@@ -309,7 +309,7 @@ def find_packages(folder):
 
 
 def _read(folder):
-    path = files.stored_at(folder)
+    path = files.find_stored_folder(folder)
     config_path = os.path.join(path, CONFIG_NAME)
     weights_path = os.path.join(path, WEIGHTS_NAME)
     config_data = files.read(config_path, package_checks.MOST_CONFIG_BYTES, _REMEDY)

@@ -22,22 +22,22 @@ from weights import diagnosis, model_variables
 FORMAT = "adapter-bert"
 FORMAT_VERSION = 1
 DIGEST = "sha256"  # of the weights' file, and the config's own
-MOST_CONFIG_BYTES = files.MOST_JSON_BYTES
+MOST_CONFIG_BYTES = files.MAX_JSON_BYTES
 MOST_TASK_BYTES = MOST_CONFIG_BYTES - (1 << 16)  # the rest is for the other entries
 
 _MOST_BYTES_PER_ENTRY = 512  # of the weights' header
-_SHA256 = schema.matching(re.compile("[0-9a-f]{64}"), "a SHA-256 in hexadecimal")
+_SHA256 = schema.pattern(re.compile("[0-9a-f]{64}"), "a SHA-256 in hexadecimal")
 _SCORES = schema.Object(
     {}, others=schema.Object({}, others=schema.nullable(schema.number()))
 )
 # Examples by set: their number by label, or of all where there is no list of labels.
 EXAMPLES_SCHEMA = schema.Object({}, others=schema.List(schema.integer()))
-_COLUMN = schema.either(schema.LINE, schema.integer())
+_COLUMN = schema.any_of(schema.LINE, schema.integer())
 
 TASK_SCHEMA = schema.Object(
     {
         "name": schema.LINE,
-        "labels": schema.List(schema.LINE, distinct=True),  # by id
+        "labels": schema.List(schema.LINE, unique=True),  # by id
         "is_regression": schema.BOOLEAN,
         "metrics": schema.List(schema.LINE),
     },

@@ -60,7 +60,7 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
 def add_scores(output_dir, global_step, dev_scores, diagnostics, baseline):
     """Adds the dev scores of a step to the run's own package, if it is of that step."""
     folder = package_folder(output_dir)
-    if tf.io.gfile.exists(files.stored_at(folder)):
+    if tf.io.gfile.exists(files.find_stored_folder(folder)):
         package = adapter_package.read(folder)
         package.config.update(_examples(output_dir))
         if package.config["global_step"] == global_step:

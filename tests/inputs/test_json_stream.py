@@ -81,7 +81,7 @@ def test_files_that_are_no_text_are_refused(tmp_path):
 
 def test_items_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "_BLOCK_BYTES", 16)
-    monkeypatch.setattr(json_stream, "MOST_ITEM_CHARACTERS", 100)
+    monkeypatch.setattr(json_stream, "MAX_ITEM_CHARACTERS", 100)
     with pytest.raises(UserError, match="an item of more than 100 characters"):
         read(tmp_path / "a.json", '{"data": [{"paragraphs": ["%s"]}]}' % ("a" * 1000))
     with pytest.raises(UserError, match="an item of more than 100 characters"):

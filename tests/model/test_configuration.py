@@ -74,8 +74,8 @@ def test_impossible_sizes_are_refused(field, value, part):
 def test_memory_counts_frozen_weights_and_layer_norms(monkeypatch):
     config = configuration.BertConfig.from_dict(SIZES)
     count = model_variables.model_variables(config).parameter_counts()["base"]
-    monkeypatch.setattr(configuration, "_MOST_GB", 4 * count / 10**9)
+    monkeypatch.setattr(configuration, "_MAX_GB", 4 * count / 10**9)
     config.validate("a.json")
-    monkeypatch.setattr(configuration, "_MOST_GB", (4 * count - 1) / 10**9)
+    monkeypatch.setattr(configuration, "_MAX_GB", (4 * count - 1) / 10**9)
     with pytest.raises(UserError, match="GB of memory"):
         config.validate("a.json")

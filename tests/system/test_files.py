@@ -15,10 +15,10 @@ from system import files
 REMEDY = "give another"
 
 
-def refused(path, most_bytes=1000):
+def refused(path, max_bytes=1000):
     """The message with which a file of JSON is refused."""
     with pytest.raises(UserError) as error:
-        files.read_json(str(path), REMEDY, most_bytes)
+        files.read_json(str(path), REMEDY, max_bytes)
     message = str(error.value)
     assert message.startswith(str(path)) and message.endswith(": " + REMEDY)
     assert message.isprintable() and len(message) < 1000
@@ -163,7 +163,9 @@ def test_a_failure_keeps_the_earlier_folder(tmp_path, monkeypatch, name, call, e
 def test_a_kill_between_two_renames(tmp_path):
     write_folder(tmp_path / "best", "earlier")
     (tmp_path / "best").rename(tmp_path / "best.replaced")
-    assert files.stored_at(str(tmp_path / "best")) == str(tmp_path / "best.replaced")
+    assert files.find_stored_folder(str(tmp_path / "best")) == str(
+        tmp_path / "best.replaced"
+    )
     with (
         pytest.raises(RuntimeError),
         files.atomic_folder(

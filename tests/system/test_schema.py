@@ -13,14 +13,14 @@ SCHEMA = schema.Object(
         "size": schema.integer(1, 8),
         "scale": schema.nullable(schema.number(above=0)),
         "columns": schema.List(
-            schema.nullable(schema.either(schema.LINE, schema.integer())), 2, 2
+            schema.nullable(schema.any_of(schema.LINE, schema.integer())), 2, 2
         ),
         "sets": schema.Object({}, others=schema.Object({"score": schema.number()})),
     },
     optional={
-        "labels": schema.List(schema.PRINTABLE, 2, 9, distinct=True),
+        "labels": schema.List(schema.PRINTABLE, 2, 9, unique=True),
         "kind": schema.one_of("a", "b", 1),
-        "digest": schema.matching(re.compile("[0-9a-f]{4}"), "4 hexadecimal digits"),
+        "digest": schema.pattern(re.compile("[0-9a-f]{4}"), "4 hexadecimal digits"),
         "last": schema.BOOLEAN,
         "settings": schema.ANY,
     },
