@@ -1,19 +1,45 @@
-"""The common parts of formats of adapters: their result, and files of Hugging Face.
+"""What all formats of adapters share: the result of reading, weights, and schemas.
 
-A format is a module with `recognizes`, `read`, `read_head`, `find_problem`,
-`format_files` and `describe_use`; see `packages`.
+A format is a module with
+
+    NAME, METHODS, USE               its library, the tuning methods that it can hold,
+                                     and Python code that loads its files
+    recognizes(stated)               whether an adapter_config.json is of the format
+    read(folder, bert_config, keep_head)
+    find_problem(package)            what it lacks to hold a package of `METHODS`, or ""
+    format_files(package)
+
+`packages` has a table of all.
 """
 
+import json
 import os
 from typing import NamedTuple
 
 import numpy as np
 
+import modeling
 from errors import UserError, printable
-from exchange import hf_files
+from exchange import heads, hf_files
+from system import schema
 from tuning.method import Method
+from weights import model_variables
 
 CONFIG_NAME = "adapter_config.json"
+UNKNOWN_ENTRY = schema.Value(lambda value: not value, "missing: it is not known")
+
+
+def only(value, reason):
+    """A schema of one value, with the reason for messages."""
+    return schema.Value(
+        lambda found: type(found) is type(value) and found == value,
+        "%s: %s" % (json.dumps(value), reason),
+    )
+
+
+def config_errors(folder, remedy):
+    """See `hf_files.entry_errors`, for the config of an adapter."""
+    return hf_files.entry_errors(os.path.join(folder, CONFIG_NAME), remedy)
 
 
 class ForeignAdapter(NamedTuple):
@@ -24,6 +50,7 @@ class ForeignAdapter(NamedTuple):
     method: Method
     weights: dict[str, np.ndarray]  # float32, by variable
     changes: list[str]  # texts on what is represented differently here
+    head: heads.Head | None  # None: there is none, or it was not asked for
 
 
 def read_weights(folder, names, rename):
@@ -65,3 +92,41 @@ def check_shapes(found, shapes, folder):
             "base model that they were trained on, or fetch them again. %s"
             % (folder, hf_files.enumerate_problems(problems))
         )
+
+
+def complete_variables(values, method, bert_config, folder):
+    """Makes all variables of a tuning method's adapters from those of a library.
+
+    `values` is a dict from variable to float64 array. Variables that it lacks become
+    zeros, smaller ones are padded with zeros, and vectors [n] get the shape [1, n].
+
+    Returns:
+      Dict from variable to float32 array, and texts on what was changed.
+
+    Raises:
+      UserError: a value is beyond float32.
+    """
+    variables = model_variables.model_variables(bert_config, method)
+    weights, is_padded = {}, False
+    for name in variables.collections[modeling.ADAPTERS]:
+        whole = np.zeros(variables.shapes[name])
+        if name in values:
+            rows, columns = np.atleast_2d(values[name]).shape
+            whole[:rows, :columns] = values[name]
+            is_padded |= whole.shape != (rows, columns)
+        with np.errstate(over="ignore"):
+            weights[name] = whole.astype(np.float32)
+    if not all(np.isfinite(value).all() for value in weights.values()):
+        raise UserError("The scaled weights in %s are beyond float32." % folder)
+    changes = []
+    if absent := len(weights) - len(values):
+        changes.append(
+            "%d of %d variables had no tensor: they are zeros, which is equivalent."
+            % (absent, len(weights))
+        )
+    if is_padded:
+        changes.append(
+            "Bottleneck sizes or ranks differed: all have the largest one, padded with "
+            "zeros, which is equivalent."
+        )
+    return weights, changes

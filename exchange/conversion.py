@@ -65,8 +65,7 @@ def convert(
         logging.info(text, output_dir)
         return False
     hf_tokenizer.log_case(vocabulary)
-    model_name = stated.get("_name_or_path")
-    if isinstance(model_name, str) and model_name:
+    if model_name := hf_files.model_name(stated, "_name_or_path"):
         logging.info("%s calls the encoder %s", config_path, printable(model_name))
         if vocabulary.lower_case is not None:
             hf_tokenizer.warn_of_case(model_name, vocabulary.lower_case)
@@ -159,7 +158,7 @@ def _package_head(package, is_merged):
     head, problem = None, ""
     if not is_merged:
         formats = packages.FORMATS.items()
-        names = [name for name, each in formats if not each.find_problem(package)]
+        names = [n for n, each in formats if not packages.find_problem(package, each)]
         problem = "its adapters are not merged; use `to`=%s" % "|".join(names)
     elif package.task_type.library_head is None:
         problem = "its task type is %s" % package.task_type.name
@@ -212,7 +211,7 @@ def export_adapter(adapters, output_dir, to):
     with files.atomic_folder(output_dir, need) as folder:
         for name, content in contents.items():
             files.write_whole(os.path.join(folder, name), content)
-    print(contents[packages.README_NAME].decode("utf-8"), end="")
+    print(contents[packages.README_NAME], end="")
     logging.info("Wrote %s.", output_dir)
 
 

@@ -34,10 +34,40 @@ def library_heads():
     return list(dict.fromkeys(filter(None, kinds)))
 
 
-def variable_names(kind):
-    """The variables of a `LibraryHead` of the default form: weights and bias."""
-    types = task_type.TYPES.values()
-    return next(each for each in types if each.library_head == kind)().output_variables
+def variable_names():
+    """The variables of heads of the default form: dict from `LibraryHead` to a pair."""
+    types = [each for each in task_type.TYPES.values() if each.library_head]
+    return {each.library_head: each().output_variables for each in types}
+
+
+def find_kind(kinds, shapes, hidden_size, source):
+    """The `LibraryHead` of the one head among tensors.
+
+    Args:
+      kinds: dict from `LibraryHead` to the names of weights and bias.
+      shapes: dict from the name of a tensor to its shape.
+      hidden_size: that of the encoder.
+      source: of the tensors, for messages.
+
+    Raises:
+      UserError: there is none, or several, or it has another shape.
+    """
+    found = [kind for kind, names in kinds.items() if shapes.keys() & names]
+    if len(found) != 1:
+        raise UserError(
+            "%s holds %d heads of %s, one is needed: give another model, or convert "
+            "this one without its head"
+            % (source, len(found), ", ".join(kind.model_class for kind in kinds))
+        )
+    names = kinds[found[0]]
+    weights, bias = map(shapes.get, names)
+    if not bias or tuple(weights or ()) != (bias[0], hidden_size) or len(bias) != 1:
+        raise UserError(
+            "%s: the head needs %s of shape [labels, %d] and %s of shape [labels], it "
+            "has %s and %s: give another model, or fetch it again"
+            % (source, names[0], hidden_size, names[1], weights, bias)
+        )
+    return found[0]
 
 
 def import_head(head, folder, options):

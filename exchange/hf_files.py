@@ -20,7 +20,7 @@ _INDEX_ENDING = ".index.json"
 # The first that exists is read: safetensors are read faster and hold no code.
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SAFETENSORS_ENDING = ".safetensors"
-_MOST_JSON_BYTES = 1 << 26  # a tokenizer.json of 120,000 tokens has 4 MB
+_MAX_JSON_BYTES = 1 << 26  # a tokenizer.json of 120,000 tokens has 4 MB
 
 _FLOAT_TYPES = ("F64", "F32", "F16", "BF16")
 
@@ -36,7 +36,7 @@ class StoredTensor(NamedTuple):
 
 def read_json(path, schema=None):
     """Reads the JSON object in a file; see `files.read_json`."""
-    return files.read_json(path, "fetch it again", _MOST_JSON_BYTES, schema)
+    return files.read_json(path, "fetch it again", _MAX_JSON_BYTES, schema)
 
 
 def format_json(content):
@@ -44,12 +44,21 @@ def format_json(content):
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
-def check_entries(content, allowed, path, remedy):
-    """Checks the content of the file `path` by a schema; raises a `UserError`."""
+@contextlib.contextmanager
+def entry_errors(path, remedy):
+    """Errors of a schema become a `UserError` that names the file `path`."""
     try:
-        allowed.check(content)
+        yield
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError("%s: %s. %s" % (path, printable(str(error)), remedy)) from None
+
+
+def model_name(stated, entry):
+    """The name of a model, an entry of a file; None if it is missing or no text."""
+    name = stated.get(entry)
+    return name if isinstance(name, str) and name else None
 
 
 def enumerate_problems(problems):

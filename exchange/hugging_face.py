@@ -95,13 +95,12 @@ def read_config(path):
       UserError: the file is damaged, or describes a model that is not supported.
     """
     source = {**_DEFAULTS, **hf_files.read_json(path)}
-    hf_files.check_entries(
-        source,
-        _CONFIG_SCHEMA,
+    with hf_files.entry_errors(
         path,
         "Choose another encoder for `input_dir`, or give the config.json that belongs "
         "to the weights.",
-    )
+    ):
+        _CONFIG_SCHEMA.check(source)
     config = {field: source[field] for field in _FIELDS}
     activation = config["hidden_act"]
     epsilon = source.get("layer_norm_eps") or modeling.LAYER_NORM_EPSILON
@@ -211,27 +210,13 @@ def match_tensors(tensors, config, keep_head=False):
 
 def _match_head(others, hidden_size):
     """The head's part of `match_tensors`, from the tensors beside the encoder."""
-    names = {name.rpartition(".")[0] for name in others}
-    kinds = [kind for kind in heads.library_heads() if kind.layer in names]
-    if len(kinds) != 1:
-        raise UserError(
-            "The weights in `input_dir` hold %d heads of %s, `keep_head` needs one: "
-            "leave it out, or give another folder."
-            % (len(kinds), ", ".join(k.model_class for k in heads.library_heads()))
-        )
-    matches = {}
-    stored = list(map(others.get, kinds[0].tensors))
-    count = stored[1].shape[0] if stored[1] and stored[1].shape else 0
-    shapes = ((count, hidden_size), (count,))
-    for variable, tensor, shape in zip(heads.variable_names(kinds[0]), stored, shapes):
-        if tensor is None or tensor.shape != shape:
-            raise UserError(
-                "The head %s in `input_dir` must have a weight of shape [labels, %d] "
-                "and a bias of [labels]: leave `keep_head` out, or fetch the model "
-                "again." % (kinds[0].layer, hidden_size)
-            )
-        matches[variable] = (tensor, Source((tensor.name,), shape, False))
-    return matches
+    kinds = {kind: kind.tensors for kind in heads.library_heads()}
+    shapes = {name: tensor.shape for name, tensor in others.items()}
+    kind = heads.find_kind(kinds, shapes, hidden_size, "`input_dir`")
+    return {
+        variable: (others[name], Source((name,), shapes[name], False))
+        for variable, name in zip(heads.variable_names()[kind], kind.tensors)
+    }
 
 
 def _split_encoder(tensors):
@@ -342,8 +327,7 @@ def write(folder, bert_config, values, do_lower_case, head=None):
     }
     if head:
         own = head.weights, head.bias
-        names = heads.variable_names(head.kind)
-        values.update(zip(names, own))
+        values.update(zip(heads.variable_names()[head.kind], own))
         tensors.update(zip(head.kind.tensors, own))
     # transformers refuses files without a framework.
     safetensors.numpy.save_file(

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from errors import UserError
 from exchange import adapter_files, hugging_face
 from system import schema
 from tuning import lora
-from weights import model_variables
 
 ALPHA = schema.number(1e-6, 1e6)  # Scalings are finite, and not 0.
 
@@ -27,20 +25,21 @@ class Update(NamedTuple):
     scaling: float
 
 
-def target_scopes(bert_config):
-    """The scopes of all dense layers that can be updated."""
-    for index in range(bert_config.num_hidden_layers):
-        for end in lora.TARGETS.values():
-            yield "bert/encoder/layer_%d/%s" % (index, end)
+def target_scopes(layers, targets=lora.TARGETS):
+    """The scopes of dense layers, by numbers of layers and names of `lora.TARGETS`."""
+    return [
+        "bert/encoder/layer_%d/%s" % (index, lora.TARGETS[target])
+        for index in layers
+        for target in targets
+    ]
 
 
 def import_updates(updates, found, bert_config, folder):
     """Converts a dict from scope to `Update`, of `folder`.
 
     `found` is a dict from name to array, exactly the tensors of the updates. Returns
-    the `lora.Lora`, its variables, and texts on what is represented differently: dense
-    layers without an update have one of zeros, smaller ranks are padded with zeros, and
-    other scalings become part of the second matrix.
+    the `lora.Lora`, its variables, and texts on what is represented differently: see
+    `adapter_files.complete_variables`, and scalings that differ become part of lora_B.
 
     A `UserError` is raised if the tensors are others, or a scaled weight is beyond
     float32.
@@ -57,54 +56,33 @@ def import_updates(updates, found, bert_config, folder):
     alpha = scalings.most_common(1)[0][0] * rank
     if abs(alpha - round(alpha)) < 1e-9 * alpha:
         alpha = float(round(alpha))  # It was divided by the rank.
-    targets = tuple(
-        name
-        for name, end in lora.TARGETS.items()
-        if any(scope.split("/", 3)[3] == end for scope in updates)
-    )
+    ends = {scope.split("/", 3)[3] for scope in updates}
+    targets = tuple(name for name, end in lora.TARGETS.items() if end in ends)
     method = lora.Lora(rank, alpha, targets)
-    weights = {}
-    variables = model_variables.model_variables(bert_config, method)
-    for name, shape in variables.shapes.items():
-        scope, _, matrix = name.rpartition("/")
-        if matrix not in ("lora_A", "lora_B"):
-            continue
-        value = np.zeros(shape)  # float64
-        if update := updates.get(scope):
-            stored = found[update.down_name].T
-            if matrix == "lora_B":
-                scaling = update.scaling / method.scaling
-                stored = found[update.up_name].T.astype(np.float64) * scaling
-            value[: stored.shape[0], : stored.shape[1]] = stored
-        with np.errstate(over="ignore"):
-            weights[name] = value.astype(np.float32)
-    if not all(np.isfinite(value).all() for value in weights.values()):
-        raise UserError("The scaled weights in %s are beyond float32." % folder)
-    changes = []
+    values = {}
+    for scope, update in updates.items():
+        down, up = (found[name].T.astype(np.float64) for name in update[:2])
+        values[scope + "/lora_A"] = down
+        values[scope + "/lora_B"] = up * (update.scaling / method.scaling)
+    weights, changes = adapter_files.complete_variables(
+        values, method, bert_config, folder
+    )
     if len(scalings) > 1:
         changes.append(
             "Scalings differed: all are %g, and the rest is part of lora_B."
             % method.scaling
         )
-    if absent := len(weights) // 2 - len(updates):
-        changes.append(
-            "%d dense layers had no update: theirs are zeros, which is equivalent."
-            % absent
-        )
-    if any(update.rank < rank for update in updates.values()):
-        changes.append(
-            "Ranks differed: all are %d, padded with zeros, which is equivalent." % rank
-        )
     return method, weights, changes
 
 
-def export_updates(package):
-    """The matrices of a package, transposed: dict from scope to a pair of arrays."""
+def export_updates(package, name_tensors):
+    """The matrices of a package as tensors: dict from name to array.
+
+    `name_tensors` gives the names of the two matrices of a scope.
+    """
+    layers = range(package.bert_config.num_hidden_layers)
     return {
-        scope: tuple(
-            np.ascontiguousarray(package.weights["%s/lora_%s" % (scope, letter)].T)
-            for letter in "AB"
-        )
-        for scope in target_scopes(package.bert_config)
-        if scope + "/lora_A" in package.weights
+        name: np.ascontiguousarray(package.weights["%s/lora_%s" % (scope, letter)].T)
+        for scope in target_scopes(layers, package.method.targets)
+        for name, letter in zip(name_tensors(scope), "AB")
     }

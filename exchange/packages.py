@@ -66,25 +66,13 @@ def read_checkpoint_head(found):
 
     A `UserError` is raised if there is none, or several.
     """
-    checkpoint, H = found.checkpoint, found.bert_config.hidden_size
-    kinds = {kind: heads.variable_names(kind) for kind in heads.library_heads()}
-    stored = [kind for kind in kinds if set(kinds[kind]) <= checkpoint.shapes.keys()]
-    if len(stored) != 1:
-        raise UserError(
-            "checkpoint %s has %d heads, `keep_head` needs one: leave it out, or give "
-            "the checkpoint of a task, `init_checkpoint`"
-            % (checkpoint.path, len(stored))
-        )
-    names = kinds[stored[0]]
-    checkpoint.check_values("give another checkpoint, `init_checkpoint`", names)
-    weights, bias = (value for _, value in checkpoint.iterate_values(names))
-    if weights.shape != (bias.size, H):
-        raise UserError(
-            "checkpoint %s has %s of shape %s, expected [%d, %d]: give another one, "
-            "`init_checkpoint`"
-            % (checkpoint.path, names[0], list(weights.shape), bias.size, H)
-        )
-    return heads.Head(stored[0], weights, bias)
+    checkpoint, kinds = found.checkpoint, heads.variable_names()
+    source = "checkpoint %s" % checkpoint.path
+    H = found.bert_config.hidden_size
+    kind = heads.find_kind(kinds, checkpoint.shapes, H, source)
+    checkpoint.check_values("give another checkpoint, `init_checkpoint`", kinds[kind])
+    values = dict(checkpoint.iterate_values(kinds[kind]))
+    return heads.Head(kind, *(values[name] for name in kinds[kind]))
 
 
 def merge_package(values, found, package):
@@ -191,7 +179,7 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
     features.check_seq_length(
         options.max_seq_length, bert_config.max_position_embeddings
     )
-    adapter = library.read(folder, bert_config)
+    adapter = library.read(folder, bert_config, keep_head=new_head_seed is None)
     do_lower_case = options.do_lower_case is not False
     origin, notes = adapter.title, list(adapter.changes)
     if adapter.model_name:
@@ -202,8 +190,7 @@ def import_adapter(folder, base, options, output, new_head_seed=None):
             "encoder." % printable(adapter.model_name)
         )
     if new_head_seed is None:
-        head = library.read_head(folder, bert_config.hidden_size)
-        task, variables = heads.import_head(head, folder, options)
+        task, variables = heads.import_head(adapter.head, folder, options)
     else:
         task, variables = heads.new_head(
             bert_config.hidden_size, options, new_head_seed
@@ -267,23 +254,29 @@ _NORMS = """\
 """
 
 
+def find_problem(package, library):
+    """The part of an `AdapterPackage` that a library's format lacks, or ""."""
+    method = package.method
+    if package.encoder_weights:
+        return "weights of the encoder itself, such as " + package.encoder_weights[0]
+    if package.task_type.library_head is None:
+        return "a head of the task type %s" % package.task_type.name
+    if not isinstance(method, library.METHODS):
+        return "%s (`train_policy`=%s)" % (method.description, method.text)
+    return library.find_problem(package)
+
+
 def format_adapter(package, to):
     """Converts an `AdapterPackage` to a format, one of `FORMATS`.
 
     Returns:
-      Dict from file name to bytes; `README_NAME` lists what the format lacks.
+      Dict from file name to content; `README_NAME` lists what the format lacks.
 
     Raises:
       UserError: the format has no place for what it holds.
     """
     library = FORMATS[to]
-    if package.encoder_weights:
-        problem = "weights of the encoder itself, such as " + package.encoder_weights[0]
-    elif package.task_type.library_head is None:
-        problem = "a head of the task type %s" % package.task_type.name
-    else:
-        problem = library.find_problem(package)
-    if problem:
+    if problem := find_problem(package, library):
         raise UserError(
             "`adapters`=%s holds %s, for which the format of %s has no place; use the "
             "package itself" % (package.path, problem, library.NAME)
@@ -291,6 +284,8 @@ def format_adapter(package, to):
     config = package.config
     method = package.method
     norms = any("/LayerNorm/" in name for name in package.weights)
+    model_class = package.task_type.library_head.model_class
+    use = {"model_class": model_class, "count": package.task_type.num_outputs}
     readme = _README % {
         "name": printable(package.task),
         "description": "%s (train_policy %s)" % (method.description, method.text),
@@ -306,7 +301,6 @@ def format_adapter(package, to):
         "length": config["max_seq_length"],
         "base": config["base"]["sha256"],
         "option": "--adapters=PACKAGE " if norms else "",
-        "use": library.describe_use(package),
+        "use": library.USE % use,
     }
-    files = library.format_files(package)
-    return {**files, README_NAME: readme.encode("utf-8")}
+    return {**library.format_files(package), README_NAME: readme}

@@ -13,15 +13,25 @@ import safetensors.numpy
 
 from errors import UserError
 from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
-from exchange.adapterhub_config import UNKNOWN_ENTRY, only
+from exchange.adapter_files import only
 from system import schema
 from tuning import lora
 
 NAME = "peft"
+METHODS = (lora.Lora,)
+USE = """\
+    import peft
+    from transformers import %(model_class)s
+
+    model = %(model_class)s.from_pretrained("BASE", num_labels=%(count)d)
+    model = peft.PeftModel.from_pretrained(model, "THIS_FOLDER")
+"""
 VERSION = "0.18.1"
 _WEIGHTS_NAMES = ("adapter_model.safetensors", "adapter_model.bin")
 _PREFIX = "base_model.model."
-_PATTERN = re.compile(r"\^?[\w.]+")
+_PATTERN = schema.pattern(
+    re.compile(r"\^?[\w.]+"), "the name of a dense layer, or its end"
+)
 
 _DEFAULTS = {
     "r": 8,
@@ -61,7 +71,7 @@ _CONFIG_SCHEMA = schema.Object(
             schema.ANY,
         ),
     },
-    others=UNKNOWN_ENTRY,
+    others=adapter_files.UNKNOWN_ENTRY,
 )
 _ADVICE = (
     "Supported is LoraConfig() for dense layers of the encoder, and the head in "
@@ -74,25 +84,30 @@ def recognizes(stated):
     return "peft_type" in stated
 
 
-def read(folder, bert_config):
+def read(folder, bert_config, keep_head):
     """Reads the LoRA of a folder for a base model: an `adapter_files.ForeignAdapter`.
 
     Raises:
       UserError: the folder is damaged, or not supported.
     """
-    path = os.path.join(folder, adapter_files.CONFIG_NAME)
-    stated = hf_files.read_json(path)
+    stated = hf_files.read_json(os.path.join(folder, adapter_files.CONFIG_NAME))
     given = {name: value for name, value in stated.items() if value is not None}
     config = {**_DEFAULTS, **given}
-    hf_files.check_entries(config, _CONFIG_SCHEMA, path, _ADVICE)
-    is_name = schema.pattern(_PATTERN, "the name of a dense layer, or its end")
-    for pattern in (*config["rank_pattern"], *config["alpha_pattern"]):
-        hf_files.check_entries(pattern, is_name, path, _ADVICE)
-    found = _read_weights(folder)
+    with adapter_files.config_errors(folder, _ADVICE):
+        _CONFIG_SCHEMA.check(config)
+        for entry in ("rank_pattern", "alpha_pattern"):
+            for pattern in config[entry]:
+                _PATTERN.check(pattern, entry)
+    found = adapter_files.read_weights(
+        folder, _WEIGHTS_NAMES, lambda name: name.removeprefix(_PREFIX)
+    )
+    kinds = {kind: kind.tensors for kind in heads.library_heads()}
+    head_names = {name for names in kinds.values() for name in names}
+    head = {name: found.pop(name) for name in head_names & found.keys()}
     # Models with a head have the encoder as a part.
     part = "bert." if any(name.startswith("bert.") for name in found) else ""
     updates = {}
-    for scope in lora_matrices.target_scopes(bert_config):
+    for scope in lora_matrices.target_scopes(range(bert_config.num_hidden_layers)):
         module = part + hugging_face.module_name(scope)
         names = _tensor_names(module)
         if found.keys() & names:
@@ -102,12 +117,8 @@ def read(folder, bert_config):
             updates[scope] = lora_matrices.Update(*names, rank, alpha / divisor)
     if not updates:
         raise UserError("`input_dir`=%s holds no LoRA matrices. %s" % (folder, _ADVICE))
-    head = {name for kind in heads.library_heads() for name in kind.tensors}
     method, weights, changes = lora_matrices.import_updates(
-        updates,
-        {name: value for name, value in found.items() if name not in head},
-        bert_config,
-        folder,
+        updates, found, bert_config, folder
     )
     if config.get("lora_dropout"):
         changes.append("Dropout of LoRA, used in training only, is left out.")
@@ -117,21 +128,22 @@ def read(folder, bert_config):
             "drops them; here they are used, as in transformers."
         )
     version = config.get("peft_version", "of no version")
-    model_name = config.get("base_model_name_or_path")
     return adapter_files.ForeignAdapter(
         title="LoRA of peft (%s)" % version,
-        model_name=model_name if isinstance(model_name, str) and model_name else None,
+        model_name=hf_files.model_name(config, "base_model_name_or_path"),
         method=method,
         weights=weights,
         changes=changes,
+        head=_read_head(head, kinds, bert_config.hidden_size, folder)
+        if keep_head and head
+        else None,
     )
 
 
-def _read_weights(folder):
-    """The tensors by their names in the model."""
-    return adapter_files.read_weights(
-        folder, _WEIGHTS_NAMES, lambda name: name.removeprefix(_PREFIX)
-    )
+def _read_head(found, kinds, hidden_size, folder):
+    shapes = {name: value.shape for name, value in found.items()}
+    kind = heads.find_kind(kinds, shapes, hidden_size, "`input_dir`=%s" % folder)
+    return heads.Head(kind, *(found[name] for name in kind.tensors))
 
 
 def _tensor_names(module):
@@ -150,36 +162,13 @@ def _find_value(patterns, module, default):
     return default
 
 
-def read_head(folder, hidden_size):
-    """Reads the `heads.Head` of a folder, of `hidden_size`; None if missing.
-
-    A `UserError` is raised if it is damaged.
-    """
-    found, kinds = _read_weights(folder), heads.library_heads()
-    every = [name for kind in kinds for name in kind.tensors]
-    head = {name: found[name] for name in every if name in found}
-    for kind in kinds:
-        names = kind.tensors
-        if head.keys() & names:
-            count = head[names[1]].size if names[1] in head else 0
-            shapes = ((count, hidden_size), (count,))
-            adapter_files.check_shapes(head, dict(zip(names, shapes)), folder)
-            return heads.Head(kind, *(head[name] for name in names))
-    return None
-
-
 def find_problem(package):
-    """The part of an `AdapterPackage`'s tuning method that peft's LoRA lacks, or ""."""
-    if isinstance(package.method, lora.Lora):
-        return heads.export_head(package).find_problem()
-    return "no LoRA but %s (`train_policy`=%s)" % (
-        package.method.description,
-        package.method.text,
-    )
+    """The part of an `AdapterPackage`'s head that the format lacks, or ""."""
+    return heads.export_head(package).find_problem()
 
 
 def format_files(package):
-    """Formats an `AdapterPackage` of `find_problem` "": dict from file to bytes."""
+    """Formats a package: dict from file name to content."""
     method, head = package.method, heads.export_head(package)
     ends = [lora.TARGETS[name].replace("/", ".") for name in method.targets]
     config = {
@@ -202,25 +191,15 @@ def format_files(package):
         _PREFIX + name: value
         for name, value in zip(head.kind.tensors, (head.weights, head.bias))
     }
-    for scope, update in lora_matrices.export_updates(package).items():
-        names = _tensor_names(_PREFIX + "bert." + hugging_face.module_name(scope))
-        tensors.update(zip(names, update))
+    tensors.update(
+        lora_matrices.export_updates(
+            package,
+            lambda scope: _tensor_names(
+                _PREFIX + "bert." + hugging_face.module_name(scope)
+            ),
+        )
+    )
     return {
-        adapter_files.CONFIG_NAME: hf_files.format_json(config).encode(),
+        adapter_files.CONFIG_NAME: hf_files.format_json(config),
         _WEIGHTS_NAMES[0]: safetensors.numpy.save(tensors, {"format": "pt"}),
     }
-
-
-_USE = """\
-    import peft
-    from transformers import %(model_class)s
-
-    model = %(model_class)s.from_pretrained("BASE", num_labels=%(count)d)
-    model = peft.PeftModel.from_pretrained(model, "THIS_FOLDER")
-"""
-
-
-def describe_use(package):
-    """Python code that loads the files, for people."""
-    head = heads.export_head(package)
-    return _USE % {"model_class": head.kind.model_class, "count": len(head.bias)}

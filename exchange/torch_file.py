@@ -22,8 +22,8 @@ import numpy as np
 
 from errors import UserError
 
-_MOST_PICKLE_BYTES = 1 << 20  # 200 bytes for each tensor are usual
-_MOST_DIMENSIONS = 8
+_MAX_PICKLE_BYTES = 1 << 20  # 200 bytes for each tensor are usual
+_MAX_DIMENSIONS = 8
 _ZIP_BEGIN, _PICKLE_BEGIN = b"PK\x03\x04", b"\x80\x02"
 # The first two pickles of a file from before PyTorch 1.6.
 _MAGIC_NUMBER, _PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -157,8 +157,8 @@ def _read_archive(archive, file_length):
 
     if folder + "/byteorder" in entries and content("byteorder", 6) != b"little":
         raise _Refused("its numbers are not little-endian")
-    if entries[pickles[0]].file_size > _MOST_PICKLE_BYTES:
-        raise _Refused("data.pkl has more than %d bytes" % _MOST_PICKLE_BYTES)
+    if entries[pickles[0]].file_size > _MAX_PICKLE_BYTES:
+        raise _Refused("data.pkl has more than %d bytes" % _MAX_PICKLE_BYTES)
     found = _Unpickler(io.BytesIO(content("data.pkl"))).load()
     return (
         _check_tensors(found, file_length),
@@ -168,7 +168,7 @@ def _read_archive(archive, file_length):
 
 def _read_stream(reader, file_length):
     """Reads the format from before PyTorch 1.6."""
-    head = io.BytesIO(reader.read(_MOST_PICKLE_BYTES))
+    head = io.BytesIO(reader.read(_MAX_PICKLE_BYTES))
     for wanted in (_MAGIC_NUMBER, _PROTOCOL_VERSION):
         if _Unpickler(head).load() != wanted:
             raise _Refused("it is not a file of PyTorch's torch.save")
@@ -332,7 +332,7 @@ def _make_tensor(storage, offset, shape, strides, gradient, hooks, metadata=None
         isinstance(storage, _Storage)
         and isinstance(shape, tuple)
         and isinstance(strides, tuple)
-        and len(shape) == len(strides) <= _MOST_DIMENSIONS
+        and len(shape) == len(strides) <= _MAX_DIMENSIONS
         and all(map(_is_count, (offset, *shape, *strides)))
     ):
         raise _Refused("a tensor is damaged")

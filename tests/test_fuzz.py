@@ -220,8 +220,7 @@ def test_adapters_of_peft(tmp_path, data):
     path = folder / "adapter_model.safetensors"
     if data.draw(st.booleans()):
         path.write_bytes(changed_safetensors(data.draw, path.read_bytes()))
-    read_or_refuse(peft_format.read, str(folder), config)
-    read_or_refuse(peft_format.read_head, str(folder), config.hidden_size)
+    read_or_refuse(peft_format.read, str(folder), config, data.draw(st.booleans()))
 
 
 @fuzzed
@@ -238,5 +237,5 @@ def test_adapters_of_adapterhub(tmp_path, data):
         if data.draw(st.booleans()):
             sound = (folder / name).read_bytes()
             (folder / name).write_bytes(changed_safetensors(data.draw, sound))
-    read_or_refuse(adapterhub_format.read, str(folder), config)
-    read_or_refuse(adapterhub_format.read_head, str(folder), config.hidden_size)
+    keep_head = data.draw(st.booleans())
+    read_or_refuse(adapterhub_format.read, str(folder), config, keep_head)

@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 import tokenization
 from errors import UserError
-from exchange import adapterhub_format, conversion, packages
+from exchange import adapterhub_adapters, conversion, packages
 from glue_data import GLUE_TASKS
 from tasks.regression import Regression
 from tests import programs, small_packages
@@ -495,7 +495,7 @@ def test_weights_that_do_not_fit(tmp_path, base, change, parts):
         ("adapter.safetensors", None, "no adapter.safetensors or pytorch"),
         ("adapter.safetensors", b"\xff" * 50, "damaged"),
         ("head_config.json", b"3", "JSON object"),
-        ("head_config.json", b'{"config": 3}', '"config"'),
+        ("head_config.json", b'{"config": 3}', "config is 3, it must be an object"),
         ("model_head.safetensors", None, "no model_head.safetensors or"),
     ],
 )
@@ -605,7 +605,7 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
             assert np.array_equal(after[name], before.get(name, 0 * after[name]))
     head = small_packages.Task("head", 1, ("a", "b"), other_method=HEAD_ALONE)
     folder = small_packages.write_package(tmp_path / "head", flags, head)
-    with pytest.raises(UserError, match=r"holds no adapters but head \(`train_policy`"):
+    with pytest.raises(UserError, match=r"holds head \(`train_policy`"):
         conversion.export_adapter(folder, str(tmp_path / "out"), "adapterhub")
     assert not (tmp_path / "out").exists()
 
@@ -634,12 +634,14 @@ def test_layers_of_a_package_become_part_of_a_base(tmp_path):
     "size, factor", [(4, 3), (12, 1), (24, 0.5), (5, None), (7, None), (100, None)]
 )
 def test_reduction_factors(size, factor):
-    found = adapterhub_format._reduction_factor(H, size)
+    found = adapterhub_adapters._reduction_factor(H, size)
     assert int(H // found) == size
     assert factor in (None, found)
     # Factors for other widths too, as the library reads them from JSON.
     for width in (384, 768, 1024):
-        found = json.loads(json.dumps(adapterhub_format._reduction_factor(width, size)))
+        found = json.loads(
+            json.dumps(adapterhub_adapters._reduction_factor(width, size))
+        )
         assert int(width // found) == size
 
 
