@@ -214,7 +214,7 @@ def _encode_texts(content, stack, texts, task):
     )
     allowed = tf.gather(allowed, task_ids)  # bool [B, 2]: one text, two texts
     is_wrong = ~tf.where_v2(is_pair, allowed[:, 1], allowed[:, 0])
-    message = "text_b: missing, or too many, for the tasks of the rows, from 0:"
+    message = "text_b: pairs need it, single texts must not have it; rows, from 0:"
     check = tf.Assert(~tf.reduce_any(is_wrong), [message, tf.where_v2(is_wrong)[:, 0]])
     with tf.control_dependencies([check]):
         return {name: tf.identity(value) for name, value in encoded.items()}
@@ -228,7 +228,7 @@ def _look_up_tasks(names, known):
     is_task = tf.equal(names[:, tf.newaxis], tf.constant(known)[tf.newaxis])  # [B, T]
     is_known = tf.reduce_any(is_task, axis=1)
     unknown = tf.boolean_mask(names, ~is_known)
-    text = "there is no such task in this model:"
+    text = "this signature has no such task:"
     message = [text, unknown, "its tasks are:", tf.constant(known)]
     check = tf.Assert(tf.reduce_all(is_known), message, summarize=len(known))
     with tf.control_dependencies([check]):

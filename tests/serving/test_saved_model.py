@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tensorflow.compat.v1 as tf
 import glue_data
 from errors import UserError
 from serving import predictor, saved_model
+from tasks.question_answering import QuestionAnswering
 from tests import programs, small_packages
 from tests.places import ROOT
 from tests.small_packages import FOUR_TASKS, Task
@@ -55,9 +57,15 @@ def export(packages, base, output, **settings):
     return saved_model.export(packages, files, str(output), **settings)
 
 
+class Questions(Task):
+    """A task of questions."""
+
+    type = QuestionAnswering(doc_stride=2, max_query_length=8)
+
+
 def write_tasks(folder, base):
-    """Writes packages of GLUE's tasks, which know whether they take pairs."""
-    tasks = (Task("mrpc", 8, ("0", "1")), Task("cola", 5, ("0", "1")))
+    """Writes packages of GLUE's tasks, which know if they take pairs, and SQuAD."""
+    tasks = (Task("mrpc", 8, ("0", "1")), Task("sst-2", 5, ("0", "1")))
     found = []
     for seed, task in enumerate((*tasks, Task("sts-b", 6, None))):
         path = small_packages.write_package(folder / task.name, base, task, seed)
@@ -65,7 +73,8 @@ def write_tasks(folder, base):
         package = adapter_package.update_task(adapter_package.read(path), known)
         adapter_package.add_scores(package, None, None)
         found.append(path)
-    return found
+    questions = Questions("squad", 4, None)
+    return [*found, small_packages.write_package(folder / "squad", base, questions)]
 
 
 def inputs_of(names, length=9):
@@ -178,9 +187,9 @@ def test_tensorflow_alone_runs_it_and_scores_equal_single_task_models(
 
 ROWS_OF_TEXT = [  # text_a, text_b, task
     ("A cat sat on a mat", "while RAIN fell.", "mrpc"),
-    ("music", "", "cola"),
+    ("music", "", "sst-2"),
     ("a cat " * 20, "on a mat " * 20, "sts-b"),  # truncated
-    ("", "", "cola"),
+    ("", "", "sst-2"),
     ("cat\u0301 sat\u200b,unknown", "rain\tfell", "mrpc"),
 ]
 
@@ -202,9 +211,9 @@ def test_texts_are_answered_as_by_a_predictor(text_model, base):
         empty = call({name: [] for name in inputs})
         for name, values, part in (
             ("text_b", ["a"], "text_b: its shape"),
-            ("task", ["nothing"] * 5, "no such task"),
-            ("text_b", ["a"] * 5, "tasks of the rows, from 0:] [1 3]"),
-            ("text_b", [""] * 5, "tasks of the rows, from 0:] [0 2 4]"),
+            ("task", ["squad"] * 5, "has no such task:] [squad squad squad"),
+            ("text_b", ["a"] * 5, "must not have it; rows, from 0:] [1 3]"),
+            ("text_b", [""] * 5, "must not have it; rows, from 0:] [0 2 4]"),
         ):
             with pytest.raises(tf.errors.InvalidArgumentError) as error:
                 call({**inputs, name: values})
@@ -225,13 +234,17 @@ def test_texts_are_answered_as_by_a_predictor(text_model, base):
         assert label.decode() == (prediction.label or "")
 
 
-def test_the_client_of_the_documents(text_model, tmp_path):
+def test_the_clients_of_the_documents(text_model, tmp_path):
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
-    code = text.partition("```python\n")[2].partition("```")[0]
+    blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
+    code = ("import sys\nsys.path.append(%r)\n" % str(ROOT)).join(blocks)
     folder = tmp_path / "models" / "glue" / "1"
     shutil.copytree(text_model[0], folder)
     output = run_process(sys.executable, "-I", "-c", code, cwd=tmp_path)
     assert output.count("b'") == 2 and output.count("[") == 4
+    found = re.search(r"(.*) slice\((\d+), (\d+), None\) -?\d+\.\d+\n$", output)
+    (context,) = re.findall(r'example\("Who sat\?", "(.*)"\)', code)
+    assert context[int(found[2]) : int(found[3])] == found[1]
 
 
 def test_saved_model_cli_shows_and_runs_it(tmp_path, exported, packages, base):
