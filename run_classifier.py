@@ -17,7 +17,7 @@ from training import (
     classifier,
     distribution,
     run_flags,
-    run_plan,
+    runner,
     settings,
 )
 from weights import adapter_package
@@ -134,8 +134,8 @@ def set_task_flags(values, required=(), found=None):
     return task
 
 
-def make_plan(values):
-    """Checks all flags, and reads all examples, into a `run_plan.Plan`."""
+def prepare_run(values):
+    """Checks all flags, and reads all examples, into a `task_run.TaskRun`."""
     skipped = bad_rows.BadRows() if values.skip_bad_rows else None
     required = ("bert_config_file", "vocab_file", "output_dir")
     task = set_task_flags(values, required, skipped)
@@ -144,7 +144,7 @@ def make_plan(values):
         found = None if split in task.test else skipped
         return task_data.read_examples(task, values.data_dir, split, found)
 
-    return run_plan.make_plan(
+    return runner.prepare(
         settings.from_flags(settings.Settings, values),
         task,
         read_examples,
@@ -157,9 +157,9 @@ def make_plan(values):
 def run(**arguments):
     """Trains, evaluates and predicts, as the program does with flags of these names.
 
-    Returns a `run_plan.RunResult`, see `run_plan.run`; raises a `UserError`.
+    Returns a `runner.RunResult`, see `runner.run`; raises a `UserError`.
     """
-    return run_plan.run(make_plan, arguments, FLAG_GROUPS, FLAGS)
+    return runner.run(prepare_run, arguments, FLAG_GROUPS, FLAGS)
 
 
 @reports_user_errors(FLAGS)
@@ -171,7 +171,7 @@ def main(argv):
     elif FLAGS.check:
         _check_data()
     else:
-        run_plan.execute(functools.partial(make_plan, FLAGS), FLAGS.output_dir)
+        runner.execute(functools.partial(prepare_run, FLAGS), FLAGS.output_dir)
 
 
 def _check_data():

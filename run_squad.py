@@ -16,7 +16,7 @@ from tasks import data_report, task_data
 from tasks.question_answering import QuestionAnswering
 from tasks.squad import answer_files, answer_text, answers, examples, features, scores
 from tasks.squad.head import SpanLogits
-from training import classifier, distribution, run_flags, run_plan, settings
+from training import classifier, distribution, run_flags, runner, settings
 from training.estimator_compat import estimator
 
 # Names that the original program exposes here, beside its flags and `main`.
@@ -227,8 +227,8 @@ def read_examples(values, has_references, split):
     return found
 
 
-def make_plan(values):
-    """Checks all flags, and reads all questions, into a `run_plan.Plan`."""
+def prepare_run(values):
+    """Checks all flags, and reads all questions, into a `task_run.TaskRun`."""
     command_line.check_required(
         values, ["bert_config_file", "vocab_file", "output_dir"]
     )
@@ -248,7 +248,7 @@ def make_plan(values):
         tuning=from_flags(settings.Tuning, ablate_adapter_layers=None),
         run=from_flags(settings.Run, eval_batch_size=values.predict_batch_size),
     )
-    return run_plan.make_plan(
+    return runner.prepare(
         given,
         make_task(values),
         functools.partial(
@@ -261,9 +261,9 @@ def make_plan(values):
 def run(**arguments):
     """Trains, evaluates and predicts, as the program does with flags of these names.
 
-    Returns a `run_plan.RunResult`, see `run_plan.run`; raises a `UserError`.
+    Returns a `runner.RunResult`, see `runner.run`; raises a `UserError`.
     """
-    return run_plan.run(make_plan, arguments, FLAG_GROUPS, FLAGS)
+    return runner.run(prepare_run, arguments, FLAG_GROUPS, FLAGS)
 
 
 @reports_user_errors(FLAGS)
@@ -273,7 +273,7 @@ def main(argv):
     if FLAGS.check:
         _check_data()
     else:
-        run_plan.execute(functools.partial(make_plan, FLAGS), FLAGS.output_dir)
+        runner.execute(functools.partial(prepare_run, FLAGS), FLAGS.output_dir)
 
 
 def _check_data():

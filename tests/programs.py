@@ -25,7 +25,7 @@ from unittest import mock
 from exchange import conversion, packages  # noqa: F401  (for the programs)
 from serving import predictor, saved_model  # noqa: F401  (for the programs)
 from tests.places import ROOT
-from training import progress, task_runs  # noqa: F401  (for the programs)
+from training import progress, runner  # noqa: F401  (for the programs)
 
 MOST_SECONDS = 240  # of one command; less than pytest.ini gives a test
 

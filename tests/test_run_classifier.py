@@ -19,7 +19,7 @@ import run_classifier
 import tokenization
 from tasks import task_data
 from tests.places import DATA
-from training import settings, task_inputs
+from training import settings, task_run
 
 ORIGINAL = os.path.join(DATA, "original_run")
 VOCAB = os.path.join(DATA, "vocab_uncased.txt")
@@ -167,7 +167,7 @@ def test_features_on_tpu_fill_batches_of_evaluation_and_prediction(pairs, tmp_pa
     run_settings = settings.Run(
         str(tmp_path), 8, 4, 6, 10, 1, devices=settings.Devices(use_tpu=True)
     )
-    inputs = task_inputs.TaskInputs(
+    inputs = task_run.TaskInputs(
         task,
         examples,
         tokenization.FullTokenizer(VOCAB),

@@ -1,4 +1,5 @@
 """One run: head and `model_fn`, Estimator, devices, checks, progress, results.
 
-Imports `weights` and what is below it. Start reading at `classifier`, then `task_runs`.
+Imports `weights` and what is below it. Start reading at `classifier` (the model), then
+`runner` (the order of a run), `trainer` (training and resuming), `evaluation`.
 """

@@ -147,10 +147,11 @@ def session_config(shards=1):
     return config
 
 
-def train(model_fn, settings, input_fn, watch, stop, evaluation=None):
+def train(model_fn, settings, input_fn, progress_hook, stop, evaluation=None):
     """Trains up to the step `stop`, on all devices and machines of a `settings.Run`.
 
-    `watch` is a `progress.ProgressHook`, `evaluation` a `dev_steps.Evaluation`.
+    `progress_hook` is a `progress.ProgressHook`, `evaluation` an `Evaluation` of
+    `periodic_evaluation`, or None.
 
     Raises:
       UserError: the loss or a gradient was not finite.
@@ -163,9 +164,10 @@ def train(model_fn, settings, input_fn, watch, stop, evaluation=None):
         trained = make_estimator(model_fn, settings, strategy, master)
         if not devices.use_tpu:
             # Runs before the Estimator's hook for the loss, whose error has no details.
-            hooks = [*hooks, watch]
+            hooks = [*hooks, progress_hook]
             if devices.cluster is None:
-                # The Estimator's saver hook would run before `watch` has the loss.
+                # The Estimator's saver hook would run before `progress_hook`, and
+                # checkpoints would lack the last loss.
                 hooks.append(
                     CheckpointHook(
                         settings.output_dir,
@@ -176,16 +178,16 @@ def train(model_fn, settings, input_fn, watch, stop, evaluation=None):
                     )
                 )
         has_losses = settings.is_chief and not devices.use_tpu
-        save = SaveHook(settings.output_dir, watch if has_losses else None)
+        save = SaveHook(settings.output_dir, progress_hook if has_losses else None)
         hooks = [*hooks, save, signals.StopHook(request)]
         try:
             trained.train(input_fn, hooks=hooks, max_steps=stop)
         except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
-            raise _divergence_error(settings.output_dir, watch) from None
+            raise _divergence_error(settings.output_dir, progress_hook) from None
         except tf.errors.InvalidArgumentError as error:
             if _NOT_FINITE not in str(error):
                 raise
-            raise _divergence_error(settings.output_dir, watch) from None
+            raise _divergence_error(settings.output_dir, progress_hook) from None
 
     with signals.record_signal() as request:
         if evaluation:
@@ -259,10 +261,10 @@ class SaveHook(estimator.SessionRunHook):
     complete. The files of a failed save are removed.
     """
 
-    def __init__(self, output_dir, watch=None):
+    def __init__(self, output_dir, progress_hook=None):
         """Takes the folder, and the `ProgressHook` if its losses are to be written."""
         self._output_dir = output_dir
-        self._watch = watch
+        self._progress_hook = progress_hook
 
     def begin(self):
         (saver,) = tf.get_collection(tf.GraphKeys.SAVERS)
@@ -275,30 +277,30 @@ class SaveHook(estimator.SessionRunHook):
         def save_or_clear(session, path, *args, global_step, **kwargs):
             prefix = "%s-%d" % (path, global_step)
             try:
-                if self._watch is not None:
-                    self._watch.write_losses(prefix)
+                if self._progress_hook is not None:
+                    self._progress_hook.write_losses(prefix)
                 saved = save(session, path, *args, global_step=global_step, **kwargs)
             except UserError:
                 for path in files.list_with_prefix(prefix, "[_.]*"):
                     files.remove(path)
                 raise
-            if self._watch is not None:
+            if self._progress_hook is not None:
                 progress.remove_stale_losses(self._output_dir)
             return saved
 
         saver.save = save_or_clear
 
 
-def _divergence_error(output_dir, watch):
-    values, where = watch.last_values, ""
+def _divergence_error(output_dir, progress_hook):
+    values, where = progress_hook.last_values, ""
     if values is not None:
         where = " in step %d: loss %g, gradient norm %g, learning rate %g" % (
-            watch.steps_done,
+            progress_hook.steps_done,
             values["loss"],
             values["gradient_norm"],
             values["learning_rate"],
         )
-        if watch.steps_done == 1:
+        if progress_hook.steps_done == 1:
             return UserError(
                 "the training diverged%s. Nothing was updated before, so no training "
                 "setting is at fault: the weights of `init_checkpoint`, or the labels "

@@ -10,7 +10,7 @@ from errors import UserError
 from inputs import features
 from system import console, disk, files, schema, wording
 from tasks import own_tasks
-from training import classifier, dev_steps, distribution, run_lock, run_text
+from training import classifier, distribution, periodic_evaluation, run_lock, run_log
 from weights import (
     adapter_package,
     checkpoints,
@@ -47,7 +47,7 @@ def select_splits(settings, task):
                 wording.suggest(keep_best, task.metrics),
             )
         )
-    dev_steps.check(run.output_dir, keep_best)
+    periodic_evaluation.check(run.output_dir, keep_best)
     selected, train = [], (task.train,) if task.train else ()
     use = "use the model of %s (`do_predict`=true with the `output_dir` of that task)"
     eval_field = "do_eval" if run.do_eval else "eval_steps"
@@ -110,7 +110,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
         _show_base(base, report, variables)
     base_name = model.base_model_name or (base and base.folder_name)
     counts = variables.parameter_counts()
-    run_text.log_trained_variables(variables, counts, method)
+    run_log.log_trained_variables(variables, counts, method)
     if run.is_chief:
         _write_record(run, identity, training, counts, base_name)
     else:

@@ -133,7 +133,7 @@ class DevEvaluation(NamedTuple):
 
     eval_steps: _CountOrZero = 0  # steps between two; 0: none
     keep_best: str | None = None  # metric of the best checkpoint; None: none is kept
-    early_stopping: _CountOrZero = 0  # see `dev_steps.is_stopped`; 0: never
+    early_stopping: _CountOrZero = 0  # see `periodic_evaluation.is_stopped`; 0: never
 
 
 class Settings(NamedTuple):

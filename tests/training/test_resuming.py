@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import optimization
 from tests import programs
-from training import batch_gradients, dev_steps, estimators, progress
+from training import batch_gradients, estimators, periodic_evaluation, progress
 from weights import run_package, run_record
 
 
@@ -136,14 +136,14 @@ def test_the_diagnostics_of_a_run_survive_interruptions(tmp_path, monkeypatch, f
     resumed = str(tmp_path / "resumed")
     for module, name, number in (
         (run_package, "write", 1),  # best/ after step 2
-        (dev_steps, "_keep_if_best", 2),  # the evaluation after the last step
+        (periodic_evaluation, "_keep_if_best", 2),  # the evaluation after the last step
         (run_record, "write_diagnostics", 1),
     ):
         with monkeypatch.context() as patched, pytest.raises(Interrupted):
             raise_at_call(patched, module, name, number)
             small_run.run(output_dir=resumed, **flags)
     small_run.run(output_dir=resumed, **flags)
-    names = ("run.json", "eval_results.json", dev_steps.HISTORY_NAME)
+    names = ("run.json", "eval_results.json", periodic_evaluation.HISTORY_NAME)
     names += ("best/best.json", "best/run.json")
     names += ("adapters/adapter_config.json", "best/adapters/adapter_config.json")
     for name in names:

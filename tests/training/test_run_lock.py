@@ -13,7 +13,7 @@ import small_run
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from training import run_lock, task_runs
+from training import evaluation, run_lock, trainer
 
 # The program imports no module of this project, since importing TensorFlow takes long.
 _HOLD = """
@@ -150,7 +150,7 @@ def test_training_runs_exclude_each_other_and_nothing_else(tmp_path, monkeypatch
         held.append(run_lock.read_holder(str(output / run_lock.FILE_NAME)))
         raise RuntimeError
 
-    monkeypatch.setattr(task_runs, "train", train)
+    monkeypatch.setattr(trainer, "train", train)
     with pytest.raises(RuntimeError):
         small_run.run(do_train=True, **settings)
     assert held[0].process == os.getpid()
@@ -162,7 +162,7 @@ def test_training_runs_exclude_each_other_and_nothing_else(tmp_path, monkeypatch
     assert len(held) == 1
     assert (output / "run.json").read_text() == run_record
     monkeypatch.setattr(
-        task_runs, "write_predictions", lambda *_: held.append(None) or {}
+        evaluation, "write_predictions", lambda *_: held.append(None) or {}
     )
     small_run.run(do_predict=True, **settings)
     assert len(held) == 2

@@ -14,7 +14,7 @@ from tensorflow_estimator.python.estimator.tpu import tpu_estimator
 import errors
 from inputs import feature_cache
 from system import console
-from training import dev_steps, progress, scoring, signals
+from training import periodic_evaluation, progress, scoring, signals
 
 STATUS = {number: 128 + number for number in signals.STOP_SIGNALS}
 
@@ -84,7 +84,7 @@ def test_training_stops_with_a_checkpoint_and_resumes(settings, monkeypatch, cap
 
 def test_a_signal_ends_an_evaluation(settings, monkeypatch, capsys):
     settings = {**settings, "do_train": True, "eval_steps": 4}
-    history = os.path.join(settings["output_dir"], dev_steps.HISTORY_NAME)
+    history = os.path.join(settings["output_dir"], periodic_evaluation.HISTORY_NAME)
     with monkeypatch.context() as patched:
         send_in(patched, scoring, "count_batches", signal.SIGTERM)
         with pytest.raises(SystemExit) as ended:

@@ -1,7 +1,7 @@
-"""Evaluations on the dev sets while training, and the best checkpoint.
+"""Evaluation every `eval_steps` steps, early stopping, and the best checkpoint.
 
-Each is one line of `eval_steps.jsonl`. They do not change the training: on one device
-it ends with the same weights as without, bit for bit.
+An evaluation is a line of `eval_steps.jsonl`. On one device, evaluations do not change
+the trained weights, bit for bit.
 """
 
 import json
@@ -127,9 +127,9 @@ class Evaluation(tf.train.CheckpointSaverListener):
       stop_request: a `signals.StopRequest`, which ends an evaluation; set by `train`.
     """
 
-    def __init__(self, model_fn, run, watch):
-        """Takes the arguments of `estimators.train`, and a `task_inputs.TaskRun`."""
-        self._model_fn, self._run, self._watch = model_fn, run, watch
+    def __init__(self, run, progress_hook):
+        """Takes a `task_run.TaskRun` and the `progress.ProgressHook` of training."""
+        self._run, self._progress_hook = run, progress_hook
         self.eval_steps, self.results = run.dev_evaluation.eval_steps, {}
 
     def begin(self):
@@ -145,7 +145,7 @@ class Evaluation(tf.train.CheckpointSaverListener):
         # Metrics are variables of a replica, here the first.
         replica = tf.distribute.ReplicaContext(tf.distribute.get_strategy(), 0)
         with replica, tf.variable_scope(tf.get_variable_scope(), reuse=True):
-            spec = self._model_fn(
+            spec = run.model_fn(
                 iterator.get_next(), None, estimator.ModeKeys.EVAL, params
             ).as_estimator_spec()
             metrics = {**spec.eval_metric_ops, "loss": tf.metrics.mean(spec.loss)}
@@ -174,15 +174,15 @@ class Evaluation(tf.train.CheckpointSaverListener):
             predictions = scoring.decode(run, split, scores, len(scores))
             scored = scoring.score(run, split, predictions)
             results[split.name] = result, scored
-        record(run, results, self._watch)
+        record(run, results, self._progress_hook)
         is_end = is_stopped(run, step)
         if is_end or step == run.settings.num_train_steps:
             self.results = results
-        self._watch.add_pause(time.monotonic() - started)
+        self._progress_hook.add_pause(time.monotonic() - started)
         return is_end  # The hook that saves checkpoints ends the training.
 
 
-def record(run, results, watch):
+def record(run, results, progress_hook):
     """Records `Evaluation.results`, and keeps the last checkpoint if it is the best."""
     entry: dict = {"sets": {}}
     points = {}
@@ -196,7 +196,7 @@ def record(run, results, watch):
     folder = os.path.join(run.settings.output_dir, "eval")
     estimators.write_scalars(folder, step, points)
     if run.dev_evaluation.keep_best:
-        diagnostics = diagnosis.Diagnostics(training=watch.diagnose())
+        diagnostics = diagnosis.Diagnostics(training=progress_hook.diagnose())
         _keep_if_best(run, entry, diagnostics)
     earlier = [other for other in _read_history(run) if other["global_step"] < step]
     lines = [json.dumps(each, sort_keys=True) for each in (*earlier, entry)]

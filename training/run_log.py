@@ -1,4 +1,4 @@
-"""Messages of a run of `run_classifier.py`."""
+"""The log lines of a run."""
 
 import os
 

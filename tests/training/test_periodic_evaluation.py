@@ -11,14 +11,14 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from tests import small_run
 from tests.places import ROOT
-from training import classifier, dev_steps
+from training import classifier, periodic_evaluation
 from training import settings as run_settings
 from weights import adapter_package, checkpoints, run_package
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dev_steps")
+    folder = tmp_path_factory.mktemp("periodic_evaluation")
     return {
         **small_run.write_model(folder / "bert", initializer_range=0.3),
         **small_run.write_mrpc(folder / "MRPC"),
@@ -33,13 +33,13 @@ STEPS = {"eval_steps": 4, "keep_best": "accuracy", "num_train_epochs": 10 / 3}
 @pytest.fixture(scope="module")
 def output(model, tmp_path_factory):
     """The folder of a run of 10 steps with evaluations after 4, 8 and 10."""
-    folder = tmp_path_factory.mktemp("dev_steps") / "out"
+    folder = tmp_path_factory.mktemp("periodic_evaluation") / "out"
     small_run.run(output_dir=str(folder), **model, **STEPS)
     return folder
 
 
 def history(folder):
-    lines = (folder / dev_steps.HISTORY_NAME).read_text().splitlines()
+    lines = (folder / periodic_evaluation.HISTORY_NAME).read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -52,16 +52,16 @@ def weights(prefix):
 
 
 def test_where_training_on_tpu_stops():
-    assert dev_steps.stop_steps(3, 0, 7) == [3, 6, 7]
-    assert dev_steps.stop_steps(3, 3, 7) == [6, 7]
-    assert dev_steps.stop_steps(3, 4, 6) == [6]
-    assert dev_steps.stop_steps(9, 0, 7) == [7]
+    assert periodic_evaluation.stop_steps(3, 0, 7) == [3, 6, 7]
+    assert periodic_evaluation.stop_steps(3, 3, 7) == [6, 7]
+    assert periodic_evaluation.stop_steps(3, 4, 6) == [6]
+    assert periodic_evaluation.stop_steps(9, 0, 7) == [7]
 
 
 def test_the_training_is_the_same_as_without(model, output, tmp_path):
     plain = dict(model, num_train_epochs=STEPS["num_train_epochs"])
     small_run.run(output_dir=str(tmp_path), **plain)
-    assert not os.path.exists(tmp_path / dev_steps.HISTORY_NAME)
+    assert not os.path.exists(tmp_path / periodic_evaluation.HISTORY_NAME)
     assert not os.path.exists(tmp_path / "best")
     last = weights(str(tmp_path / "model.ckpt-10"))
     assert len(last) > 40
@@ -133,7 +133,7 @@ def test_the_best_is_kept_whole(output):
         for entry in entries
         if entry["sets"]["dev"]["accuracy"] == score
     )
-    best = dev_steps.read_best(str(output))
+    best = periodic_evaluation.read_best(str(output))
     assert (best["global_step"], best["score"]) == (step, score)
     package = adapter_package.read(str(output / "best" / "adapters"))
     assert package.config["global_step"] == step
@@ -152,12 +152,12 @@ def test_the_best_is_kept_whole(output):
 
 def test_only_a_better_one_takes_the_place(output, tmp_path, monkeypatch):
     shutil.copytree(output, tmp_path, dirs_exist_ok=True)
-    before = dev_steps.read_best(str(tmp_path))
+    before = periodic_evaluation.read_best(str(tmp_path))
     # A killed program leaves this state.
     os.rename(tmp_path / "best", tmp_path / "best.replaced")
-    assert dev_steps.read_best(str(tmp_path)) == before
+    assert periodic_evaluation.read_best(str(tmp_path)) == before
     assert not (tmp_path / "best.replaced").exists()
-    monkeypatch.setattr(dev_steps.run_package, "write", lambda *_: None)
+    monkeypatch.setattr(periodic_evaluation.run_package, "write", lambda *_: None)
     run = types.SimpleNamespace(
         settings=types.SimpleNamespace(output_dir=str(tmp_path)),
         dev_evaluation=run_settings.DevEvaluation(4, "accuracy"),
@@ -169,8 +169,8 @@ def test_only_a_better_one_takes_the_place(output, tmp_path, monkeypatch):
 
     def keep(score):
         entry = {"global_step": 12, "sets": {"dev": {"accuracy": score}}}
-        dev_steps._keep_if_best(run, entry, None)
-        return dev_steps.read_best(str(tmp_path))
+        periodic_evaluation._keep_if_best(run, entry, None)
+        return periodic_evaluation.read_best(str(tmp_path))
 
     assert keep(before["score"]) == keep(float("nan")) == before
     found = keep(before["score"] + 0.1)
@@ -202,9 +202,9 @@ def test_training_ends_when_scores_no_longer_improve(model, tmp_path, capsys):
 
 def test_the_best_of_another_metric_is_refused(output):
     with pytest.raises(UserError, match=r"best keeps the best by accuracy; give that"):
-        dev_steps.check(str(output), "f1")
-    dev_steps.check(str(output), "accuracy")
-    dev_steps.check(str(output), None)
+        periodic_evaluation.check(str(output), "f1")
+    periodic_evaluation.check(str(output), "accuracy")
+    periodic_evaluation.check(str(output), None)
 
 
 @pytest.mark.parametrize("name", ["best", "adapters", "adapters/notes.txt"])

@@ -1,7 +1,8 @@
-"""One run of a task, and the features of its examples."""
+"""The data of a run: task, settings, `model_fn`, and the features of the examples."""
 
 import math
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from inputs import feature_cache, features
@@ -88,14 +89,16 @@ class TaskInputs:
 
 
 class TaskRun(NamedTuple):
-    """A run of a task that has passed every check."""
+    """A run that has passed every check, see `runner.prepare`."""
 
     task: task_data.Task
     inputs: TaskInputs
     settings: run_settings.Run
+    model_fn: Callable  # see `classifier.model_fn_builder`
     package: run_package.PackageSettings  # of the package that training writes
-    training: dict[str, Any]  # settings of the training by their flags' names
-    diagnostics: diagnosis.Diagnostics  # of the weights that it starts from
+    training: dict[str, Any]  # settings that the weights are trained with, by flag
+    step_reached: int | None  # of the last checkpoint in `output_dir`, if any
+    diagnostics: diagnosis.Diagnostics  # of the initial weights
     dev_evaluation: run_settings.DevEvaluation
     plots: bool  # whether confusion matrices are drawn
     skipped_rows: bad_rows.BadRows | None = None  # left out of files that were read

@@ -6,7 +6,7 @@ import pytest
 import glue_data
 from system import console
 from tasks.classification import Classification
-from training import run_text, scoring
+from training import run_log, scoring
 
 DEV = glue_data.get_task("MRPC").splits[1]
 BASELINE = {"f1": 0.8122, "accuracy": 0.6838}
@@ -26,7 +26,7 @@ def test_scores_of_chance_are_warned_of(scores, is_warned, monkeypatch):
     monkeypatch.setattr(console, "warn", lambda text, *args: said.append(text % args))
     labels = np.zeros(408)
     scored = scoring.SplitScores(scores, BASELINE, labels, "", {})
-    run_text.log_scores(DEV, 778, scored)
+    run_log.log_scores(DEV, 778, scored)
     assert len(said) == is_warned
     assert all(each.startswith("dev: no score is above") for each in said)
 
@@ -40,5 +40,5 @@ def test_labels_that_are_never_predicted_are_warned_of(monkeypatch):
         diagnosis = kind.check_predictions(labels, predictions)
         report = kind.report(labels, np.array(predictions))
         scored = scoring.SplitScores({"f1": 1}, {"f1": 0}, labels, diagnosis, report)
-        run_text.log_scores(DEV, 7, scored)
+        run_log.log_scores(DEV, 7, scored)
     assert said == ["dev: never predicted: 'b'"]
