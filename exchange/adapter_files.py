@@ -26,7 +26,7 @@ from tuning.method import Method
 from weights import model_variables
 
 CONFIG_NAME = "adapter_config.json"
-UNKNOWN_ENTRY = schema.Value(lambda value: not value, "missing: it is not known")
+_UNKNOWN = schema.Value(lambda value: not value, "missing: it is not known")
 
 
 def only(value, reason):
@@ -35,6 +35,26 @@ def only(value, reason):
         lambda found: type(found) is type(value) and found == value,
         "%s: %s" % (json.dumps(value), reason),
     )
+
+
+def fixed(value, reason):
+    """The default of an entry, see `complete_config`, and a schema of it alone."""
+    return value, only(value, reason)
+
+
+def complete_config(config, entries, unchecked):
+    """Adds defaults to the entries of a config, and checks them.
+
+    `entries` maps names to pairs of default and schema, and `unchecked` lists the
+    names of others. A `ValueError` is raised for a wrong or unknown entry.
+    """
+    config = {**{entry: default for entry, (default, _) in entries.items()}, **config}
+    schema.Object(
+        {entry: allowed for entry, (_, allowed) in entries.items()},
+        optional=dict.fromkeys(set(unchecked) - entries.keys(), schema.ANY),
+        others=_UNKNOWN,
+    ).check(config)
+    return config
 
 
 def config_errors(folder, remedy):

@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from exchange import adapter_files, hugging_face, lora_matrices
-from exchange.adapter_files import only
+from exchange.adapter_files import fixed, only
 from system import schema
 from tuning import adapters, lora
 
@@ -34,8 +34,8 @@ ACTIVATION_NAMES = {ours: name for name, ours in reversed(ACTIVATIONS.items())}
 # The library's predecessor, which wrote no version.
 _OLD_ACTIVATIONS = {"gelu": "gelu_new", "gelu_orig": "gelu"}
 _SUPPORTED = (
-    "Supported are DoubleSeqBnConfig(), SeqBnConfig(), ParBnConfig() and LoRAConfig(), "
-    "of the base model; give the files that save_adapter wrote."
+    "Supported are DoubleSeqBnConfig(), SeqBnConfig(), ParBnConfig() and LoRAConfig(): "
+    "give a folder that save_adapter wrote, and the base model of the adapter."
 )
 
 # --- bottlenecks ----------------------------------------------------------------
@@ -54,22 +54,15 @@ _PLACEMENT_ENTRIES = {
     "is_parallel": adapters.PARALLEL,
     "original_ln_before": adapters.PFEIFFER,
 }
-
-
-def _fixed(value, reason):
-    """The default of an entry, and a schema of this one value."""
-    return value, adapter_files.only(value, reason)
-
-
 _NO_NORM = "adapters have no layer norm of their own here"
 # Entry -> its default and its schema.
 _ENTRIES = {
-    "original_ln_after": _fixed(True, "a layer norm follows each adapter here"),
-    "ln_before": _fixed(False, _NO_NORM),
-    "ln_after": _fixed(False, _NO_NORM),
-    "use_gating": _fixed(False, "adapters have no gate here"),
-    "phm_layer": _fixed(False, "matrices of adapters are not factorized here"),
-    "cross_adapter": _fixed(False, "there is no cross-attention here"),
+    "original_ln_after": fixed(True, "a layer norm follows each adapter here"),
+    "ln_before": fixed(False, _NO_NORM),
+    "ln_after": fixed(False, _NO_NORM),
+    "use_gating": fixed(False, "adapters have no gate here"),
+    "phm_layer": fixed(False, "matrices of adapters are not factorized here"),
+    "cross_adapter": fixed(False, "there is no cross-attention here"),
     **dict.fromkeys(_PLACEMENT_ENTRIES, (False, schema.BOOLEAN)),
     "residual_before_ln": (True, schema.BOOLEAN),
     "non_linearity": (None, schema.ANY),  # See `read_activation`.
@@ -99,11 +92,11 @@ _LORA_MATRICES = {"q": "query", "k": "key", "v": "value"}
 _LORA_LAYERS = {"intermediate_lora": "intermediate", "output_lora": "output"}
 _SHARED = "matrices are not shared here"
 _LORA_ENTRIES = {
-    "composition_mode": _fixed("add", "updates are added here"),
-    "use_gating": _fixed(False, "updates have no gate here"),
-    "use_dora": _fixed(False, "updates have no magnitude here"),
-    "vera_d": _fixed(None, _SHARED),
-    "vera_b": _fixed(None, _SHARED),
+    "composition_mode": fixed("add", "updates are added here"),
+    "use_gating": fixed(False, "updates have no gate here"),
+    "use_dora": fixed(False, "updates have no magnitude here"),
+    "vera_d": fixed(None, _SHARED),
+    "vera_b": fixed(None, _SHARED),
     "r": (8, schema.integer(1, 2**31 - 1)),
     "alpha": (8, lora_matrices.ALPHA),
     "attn_matrices": (["q", "v"], schema.List(schema.one_of(*_LORA_MATRICES))),
@@ -175,16 +168,9 @@ def read_activation(name, entry, stated):
     return ACTIVATIONS[found]
 
 
-def _complete_config(config, entries, unchecked):
-    """Adds defaults to a config and checks it; may raise a `ValueError`."""
-    config = {**{entry: default for entry, (default, _) in entries.items()}, **config}
-    config["leave_out"] = config["leave_out"] or []
-    schema.Object(
-        {entry: allowed for entry, (_, allowed) in entries.items()},
-        optional=dict.fromkeys(("architecture", *unchecked), schema.ANY),
-        others=adapter_files.UNKNOWN_ENTRY,
-    ).check(config)
-    return config
+def _complete_config(stated, entries, unchecked):
+    config = {**stated["config"], "leave_out": stated["config"].get("leave_out") or []}
+    return adapter_files.complete_config(config, entries, ("architecture", *unchecked))
 
 
 def _adapter_places(layers, sublayers, name):
@@ -202,7 +188,7 @@ def _read_bottlenecks(stated, found, bert_config, folder):
     """See `read`. Scalings become part of the second layer, weights and biases."""
     H, name = bert_config.hidden_size, stated["name"]
     with adapter_files.config_errors(folder, _SUPPORTED):
-        config = _complete_config(stated["config"], _ENTRIES, _UNCHECKED)
+        config = _complete_config(stated, _ENTRIES, _UNCHECKED)
         activation = read_activation(config["non_linearity"], "non_linearity", stated)
         placement = _find_placement(config)
         sublayers = [end for end, entry in _SUBLAYERS.items() if config.get(entry)]
@@ -337,7 +323,7 @@ def _lora_tensors(scope, name):
 
 def _read_lora(stated, found, bert_config, folder):
     with adapter_files.config_errors(folder, _SUPPORTED):
-        config = _complete_config(stated["config"], _LORA_ENTRIES, _LORA_UNCHECKED)
+        config = _complete_config(stated, _LORA_ENTRIES, _LORA_UNCHECKED)
         targets = [target for entry, target in _LORA_LAYERS.items() if config[entry]]
         if config["selfattn_lora"]:
             targets += [_LORA_MATRICES[letter] for letter in config["attn_matrices"]]

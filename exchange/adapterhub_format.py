@@ -33,25 +33,19 @@ _WEIGHTS_NAMES = ("adapter.safetensors", "pytorch_adapter.bin")
 _HEAD_WEIGHTS_NAMES = ("model_head.safetensors", "pytorch_model_head.bin")
 _OLD_SCOPE = re.compile("(attention|layer)_text_(task|lang)_adapters")
 
-# Head type -> its defaults. That for classification can have one layer or two, and
-# with "use_pooler" false it reads the first position of the last layer's output.
-_HEAD_DEFAULTS: dict[str, dict[str, Any]] = {
-    "classification": {"layers": 2, "use_pooler": False, "bias": True},
-    "question_answering": {"layers": 1},
+# Head type -> its entries, with their defaults and schemas. Without the pooler, a head
+# reads the last layer's output at the first position.
+_HEAD_ENTRIES: dict[str, dict[str, Any]] = {
+    "classification": {
+        "layers": (2, schema.one_of(1, 2)),
+        "use_pooler": (False, schema.BOOLEAN),
+        "bias": (True, schema.ANY),
+    },
+    "question_answering": {"layers": adapter_files.fixed(1, "its head is linear here")},
 }
-_HEAD_SCHEMA = schema.Object(
-    {
-        "head_type": schema.one_of(*_HEAD_DEFAULTS),
-        "layers": schema.one_of(1, 2),
-        "num_labels": schema.integer(1),
-    },
-    {
-        "use_pooler": schema.BOOLEAN,
-        **dict.fromkeys(
-            ("activation_function", "bias", "label2id", "dropout_prob"), schema.ANY
-        ),
-    },
-    others=adapter_files.UNKNOWN_ENTRY,
+_HEAD_UNCHECKED = (
+    *("activation_function", "bias", "dropout_prob", "head_type", "label2id"),
+    "use_pooler",
 )
 _HEAD_REMEDY = (
     "Supported are heads made by add_classification_head(NAME, num_labels=N) and "
@@ -100,7 +94,7 @@ def _read_head(folder, hidden_size):
     if not os.path.exists(path):
         return None
     stated = hf_files.read_json(path)
-    config, kinds = stated.get("config"), heads.library_heads()
+    config, kinds = stated.get("config"), heads.tensor_names()
     models = {kind.model_class: kind.adapterhub for kind in kinds}
     is_static = config is None and str(stated.get("model_class")) in models
     if is_static:
@@ -112,9 +106,10 @@ def _read_head(folder, hidden_size):
         config["use_pooler"] = True
     with hf_files.entry_errors(path, _HEAD_REMEDY):
         schema.Object({}, others=schema.ANY).check(config, "config")
-        head_type = config.get("head_type")
-        config = {**_HEAD_DEFAULTS.get(str(head_type), {}), **config}
-        _HEAD_SCHEMA.check(config)
+        schema.one_of(*_HEAD_ENTRIES).check(config.get("head_type"), "head_type")
+        head_type = config["head_type"]
+        entries = {**_HEAD_ENTRIES[head_type], "num_labels": (None, schema.integer(1))}
+        config = adapter_files.complete_config(config, entries, _HEAD_UNCHECKED)
         count, layers = config["num_labels"], config["layers"]
         activation, hidden = config.get("activation_function"), "linear"
         if activation is not None:
@@ -122,12 +117,10 @@ def _read_head(folder, hidden_size):
                 activation, "activation_function", stated
             )
         labels = _read_labels(config.get("label2id"), count)
-        form = head_form.DEFAULT
-        if head_type == "classification":
-            hidden = hidden if layers == 2 else None
-            form = head_form.HeadForm(bool(config["use_pooler"]), hidden)
-        elif layers != 1:
-            raise ValueError("layers is 2, for %s it must be 1" % head_type)
+    form = head_form.DEFAULT
+    if head_type == "classification":
+        hidden = hidden if layers == 2 else None
+        form = head_form.HeadForm(config["use_pooler"], hidden)
     (kind,) = (each for each in kinds if each.adapterhub == head_type)
     names = kind.tensors
     if not is_static:
@@ -183,8 +176,9 @@ def format_files(package):
     name = "".join(c if c.isalnum() or c in "-_" else "_" for c in package.task)
     config, weights = adapterhub_adapters.format_adapter(package, name)
     head = heads.export_head(package)
+    own = _HEAD_ENTRIES[head.kind.adapterhub]
     head_config = {
-        **_HEAD_DEFAULTS[head.kind.adapterhub],
+        **{entry: default for entry, (default, _) in own.items()},
         "head_type": head.kind.adapterhub,
         "num_labels": len(head.bias),
         "layers": 1,
@@ -192,9 +186,9 @@ def format_files(package):
         "label2id": {label: i for i, label in enumerate(head.labels or [])} or None,
         "dropout_prob": 0.0,
     }
-    if "use_pooler" in head_config:
-        own = {"use_pooler": head.form.uses_pooler}
-        head_config.update(own, dropout_prob=task_type.HEAD_DROPOUT)
+    if "use_pooler" in own:
+        head_config["use_pooler"] = head.form.uses_pooler
+        head_config["dropout_prob"] = task_type.HEAD_DROPOUT
     if head.form.hidden is not None:
         activation = adapterhub_adapters.ACTIVATION_NAMES[head.form.hidden]
         head_config.update(layers=2, activation_function=activation)

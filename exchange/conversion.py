@@ -10,8 +10,9 @@ from absl import logging
 import command_line
 from errors import UserError, printable
 from exchange import heads, hf_files, hf_tokenizer, hugging_face, packages
+from inputs import features
 from system import files
-from weights import adapter_package, checkpoints
+from weights import adapter_package, checkpoints, model_variables
 
 CHECKPOINT_NAME = "bert_model.ckpt"
 CONFIG_NAME = "bert_config.json"
@@ -71,7 +72,12 @@ def convert(
             hf_tokenizer.warn_of_case(model_name, vocabulary.lower_case)
     values = dict(hugging_face.read_values(matches))
     if missing:
-        values.update(hugging_face.random_pooler(config, missing, seed))
+        values.update(
+            heads.random_variables(
+                {name: source.shape for name, source in missing.items()},
+                *(config["initializer_range"], seed),
+            )
+        )
         logging.warning("The pooler is random, from `seed`=%d.", seed)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
@@ -174,27 +180,65 @@ def _package_head(package, is_merged):
 
 
 def import_adapter(input_dir, base, options, output_dir, new_head_seed=None):
-    """Converts an adapter of another library to a package.
+    """Writes the package of an adapter that another library has saved.
 
-    See `packages.import_adapter`; `output_dir` must be new or empty.
+    Args:
+      input_dir, output_dir: of the adapter, and of the package: new or empty.
+      base: `base_model.BaseFiles` of the model that it was trained on.
+      options: `package_conversion.PackageOptions`.
+      new_head_seed: seed of a new head; None: the adapter's head is imported.
+
+    Raises:
+      UserError: the adapter is damaged, is not supported, or does not fit the base
+        model or the options, or `output_dir` exists or cannot be written.
     """
     _check_input(input_dir)
     output_dir = _new_folder(output_dir)
-    package, notes = packages.import_adapter(
-        input_dir, base, options, output_dir, new_head_seed
+    library = packages.find_format(input_dir)
+    found, values = packages.read_base_model(base, options.do_lower_case)
+    bert_config, length = found.bert_config, options.max_seq_length
+    features.check_seq_length(length, bert_config.max_position_embeddings)
+    adapter = library.read(input_dir, bert_config, keep_head=new_head_seed is None)
+    do_lower_case = options.do_lower_case is not False
+    origin, notes = adapter.title, list(adapter.changes)
+    if adapter.model_name:
+        origin += ", trained on %s" % adapter.model_name
+        hf_tokenizer.warn_of_case(adapter.model_name, do_lower_case)
+        notes.append(
+            "The adapter was trained on %s: make sure that `init_checkpoint` is that "
+            "encoder." % printable(adapter.model_name)
+        )
+    if new_head_seed is None:
+        task, variables = heads.import_head(adapter.head, input_dir, options)
+    else:
+        H = bert_config.hidden_size
+        task, variables = heads.new_head(H, options, new_head_seed)
+        notes.append("The head is new and random: train it before use.")
+    if bert_config.hidden_act == "gelu":
+        notes.append(
+            "The base model computes GELU by the tanh approximation (gelu_new). "
+            "bert-base-uncased and most models of the hub compute the exact one, which "
+            "differs by less than 5e-4 per value."
+        )
+    vocabulary = found.identity["vocabulary"]
+    config = adapter_package.make_config(
+        *(task, bert_config, vocabulary, do_lower_case, length, adapter.method),
+        origin=printable(origin),
     )
+    trained = model_variables.model_variables(bert_config, adapter.method)
+    norms = {name: values[name] for name in trained.trained() if name in values}
+    if norms:
+        notes.append("The layer norms are those of `init_checkpoint`.")
+    weights = {**norms, **adapter.weights, **variables}
+    base_digest = found.checkpoint.base_fingerprint(trained.frozen())
+    adapter_package.write(output_dir, config, weights, base_digest, 0)
+    package = adapter_package.read(output_dir)
     for note in notes:
         logging.info("%s", note)
-    count = package.config["parameters"]
     logging.info(
-        "Wrote %s: task %s, %s (train_policy %s), %d parameters."
-        % (
-            output_dir,
-            package.task,
-            package.method.description,
-            package.method.text,
-            count,
-        )
+        "Wrote %s: task %s, %s (train_policy %s), %d parameters.",
+        *(output_dir, package.task, package.method.description, package.method.text),
+        package.config["parameters"],
     )
 
 

@@ -28,16 +28,26 @@ class Head(NamedTuple):
         return "a head of another form, %s" % self.form.describe()
 
 
-def library_heads():
-    """The `task_type.LibraryHead`s of all task types, a list."""
-    kinds = (each.library_head for each in task_type.TYPES.values())
-    return list(dict.fromkeys(filter(None, kinds)))
-
-
 def variable_names():
-    """The variables of heads of the default form: dict from `LibraryHead` to a pair."""
+    """Weights and bias of the default form: dict from `LibraryHead` to a pair."""
     types = [each for each in task_type.TYPES.values() if each.library_head]
     return {each.library_head: each().output_variables for each in types}
+
+
+def tensor_names():
+    """Weights and bias in a model of transformers, see `variable_names`."""
+    return {kind: kind.tensors for kind in variable_names()}
+
+
+def random_variables(shapes, scale, seed):
+    """New variables by a dict of shapes: random matrices, and zeros as biases."""
+    random = np.random.RandomState(seed)
+    return {
+        name: initializers.truncated_normal(random, shape, scale)
+        if len(shape) > 1
+        else np.zeros(shape, np.float32)
+        for name, shape in shapes.items()
+    }
 
 
 def find_kind(kinds, shapes, hidden_size, source):
@@ -105,14 +115,16 @@ def import_head(head, folder, options):
             )
     found = _find_type(options, head.kind, count).adopt_head(head.form)
     entries = _describe_task(options, found)
-    if found.library_head != head.kind or count != found.num_outputs:
+    needed = found.library_head
+    if needed != head.kind or count != found.num_outputs:
         raise UserError(
             "the head in `input_dir`=%s is that of a %s with %d outputs, task %s needs "
             "%d of %s: give the task and labels that it was trained on, `task_name` "
             "and `labels`"
             % (
                 *(folder, head.kind.model_class, count, entries["name"]),
-                *(found.num_outputs, describe_kind(found)),
+                found.num_outputs,
+                needed.model_class if needed else "the type %s" % found.name,
             )
         )
     order = list(range(count))
@@ -135,20 +147,9 @@ def new_head(hidden_size, options, seed):
     """A new head for the task of the options; returns the same as `import_head`."""
     count = len(options.labels or ())
     found = _find_type(options, task_type.SEQUENCE_CLASSIFICATION, count)
-    random, scale = np.random.RandomState(seed), head_form.INITIALIZER_RANGE
-    variables = {
-        name: initializers.truncated_normal(random, shape, scale)
-        if len(shape) > 1
-        else np.zeros(shape, np.float32)
-        for name, shape in found.head_shapes(hidden_size).items()
-    }
+    shapes = found.head_shapes(hidden_size)
+    variables = random_variables(shapes, head_form.INITIALIZER_RANGE, seed)
     return _describe_task(options, found), variables
-
-
-def describe_kind(found):
-    """The class of transformers that has the head of a `TaskType`, for messages."""
-    kind = found.library_head
-    return kind.model_class if kind else "the type %s" % found.name
 
 
 def export_head(package):

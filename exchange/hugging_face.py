@@ -15,7 +15,6 @@ from absl import logging
 import modeling
 from errors import UserError, printable
 from exchange import heads, hf_files, hf_tokenizer
-from model import initializers
 from system import files, schema
 
 CONFIG_NAME = "config.json"
@@ -210,12 +209,12 @@ def match_tensors(tensors, config, keep_head=False):
 
 def _match_head(others, hidden_size):
     """The head's part of `match_tensors`, from the tensors beside the encoder."""
-    kinds = {kind: kind.tensors for kind in heads.library_heads()}
+    kinds = heads.tensor_names()
     shapes = {name: tensor.shape for name, tensor in others.items()}
     kind = heads.find_kind(kinds, shapes, hidden_size, "`input_dir`")
     return {
         variable: (others[name], Source((name,), shapes[name], False))
-        for variable, name in zip(heads.variable_names()[kind], kind.tensors)
+        for variable, name in zip(heads.variable_names()[kind], kinds[kind])
     }
 
 
@@ -263,20 +262,6 @@ def read_values(matches):
     for tensor, value in hf_files.read_tensors(variables):
         name, source = variables[tensor]
         yield name, source.transpose(value)
-
-
-def random_pooler(config, missing, seed):
-    """Initializes a pooler as BERT does: truncated normal kernel, zero bias.
-
-    `missing` is a dict variable name -> `Source`; returns one name -> float32 array.
-    """
-    random, scale = np.random.RandomState(seed), config["initializer_range"]
-    return {
-        name: initializers.truncated_normal(random, source.shape, scale)
-        if source.transposed
-        else np.zeros(source.shape, np.float32)
-        for name, source in missing.items()
-    }
 
 
 def write(folder, bert_config, values, do_lower_case, head=None):

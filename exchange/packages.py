@@ -1,4 +1,4 @@
-"""Base models and adapter packages from and to the formats of other libraries."""
+"""Base models, and what the formats of other libraries can hold of packages."""
 
 import contextlib
 import os
@@ -10,11 +10,9 @@ from exchange import (
     adapterhub_format,
     heads,
     hf_files,
-    hf_tokenizer,
     hugging_face,
     peft_format,
 )
-from inputs import features
 from weights import (
     adapter_package,
     base_model,
@@ -109,7 +107,7 @@ def merge_package(values, found, package):
     return is_merged
 
 
-def _find_format(folder):
+def find_format(folder):
     """The module of `FORMATS` that reads a folder.
 
     A `UserError` says what the folder is, if that is known, and what reads it.
@@ -152,77 +150,8 @@ def describe_folder(folder):
     with contextlib.suppress(UserError, OSError):
         text = "%s holds an adapter of %s: python convert_checkpoint.py --to=package "
         text += "--input_dir=%s makes a package of it"
-        return text % (folder, _find_format(folder).NAME, folder)
+        return text % (folder, find_format(folder).NAME, folder)
     return ""
-
-
-def import_adapter(folder, base, options, output, new_head_seed=None):
-    """Writes the package of an adapter that another library has saved.
-
-    Args:
-      folder, output: of the adapter, and of the package, which is made.
-      base: `base_model.BaseFiles` of the model that it was trained on.
-      options: `package_conversion.PackageOptions`.
-      new_head_seed: seed of a new head; None: the adapter's head is imported.
-
-    Returns:
-      The `adapter_package.AdapterPackage`, read back, and texts about what the import
-      changed.
-
-    Raises:
-      UserError: the folder is damaged, is not supported, or does not fit the base model
-        or the options.
-    """
-    library = _find_format(folder)
-    found, values = read_base_model(base, options.do_lower_case)
-    bert_config = found.bert_config
-    features.check_seq_length(
-        options.max_seq_length, bert_config.max_position_embeddings
-    )
-    adapter = library.read(folder, bert_config, keep_head=new_head_seed is None)
-    do_lower_case = options.do_lower_case is not False
-    origin, notes = adapter.title, list(adapter.changes)
-    if adapter.model_name:
-        origin += ", trained on %s" % adapter.model_name
-        hf_tokenizer.warn_of_case(adapter.model_name, do_lower_case)
-        notes.append(
-            "The adapter was trained on %s: make sure that `init_checkpoint` is that "
-            "encoder." % printable(adapter.model_name)
-        )
-    if new_head_seed is None:
-        task, variables = heads.import_head(adapter.head, folder, options)
-    else:
-        task, variables = heads.new_head(
-            bert_config.hidden_size, options, new_head_seed
-        )
-        notes.append("The head is new and random: train it before use.")
-    if bert_config.hidden_act == "gelu":
-        notes.append(
-            "The base model computes GELU by the tanh approximation (gelu_new). "
-            "bert-base-uncased and most models of the hub compute the exact one, which "
-            "differs by less than 5e-4 per value."
-        )
-    config = adapter_package.make_config(
-        task,
-        bert_config,
-        found.identity["vocabulary"],
-        do_lower_case,
-        options.max_seq_length,
-        adapter.method,
-        origin=printable(origin),
-    )
-    trained = model_variables.model_variables(bert_config, adapter.method)
-    norms = {name: values[name] for name in trained.trained() if name in values}
-    if norms:
-        notes.append("The layer norms are those of `init_checkpoint`.")
-    adapter_package.write(
-        output,
-        config,
-        {**norms, **adapter.weights, **variables},
-        found.checkpoint.base_fingerprint(trained.frozen()),
-        0,
-    )
-    return adapter_package.read(output), notes
 
 
 _README = """# %(name)s

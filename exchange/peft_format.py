@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from errors import UserError
 from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
-from exchange.adapter_files import only
+from exchange.adapter_files import fixed
 from system import schema
 from tuning import lora
 
@@ -33,45 +33,31 @@ _PATTERN = schema.pattern(
     re.compile(r"\^?[\w.]+"), "the name of a dense layer, or its end"
 )
 
-_DEFAULTS = {
-    "r": 8,
-    "lora_alpha": 8,
-    "use_rslora": False,
-    "rank_pattern": {},
-    "alpha_pattern": {},
-}
 _NOT_HERE = "LoRA alone is supported here, without it"
-_CONFIG_SCHEMA = schema.Object(
-    {
-        "peft_type": schema.one_of("LORA"),
-        "r": schema.integer(1),
-        "lora_alpha": lora_matrices.ALPHA,
-        "use_rslora": schema.BOOLEAN,
-        "rank_pattern": schema.Object({}, others=schema.integer(1)),
-        "alpha_pattern": schema.Object({}, others=lora_matrices.ALPHA),
-    },
-    optional={
-        "bias": only("none", "biases of the encoder are not part of LoRA here"),
-        "use_dora": only(False, _NOT_HERE),
-        "use_qalora": only(False, _NOT_HERE),
-        "lora_bias": only(False, _NOT_HERE),
-        # Others change the base model's weights.
-        "init_lora_weights": schema.any_of(
-            schema.BOOLEAN, schema.one_of("gaussian", "eva", "orthogonal")
-        ),
-        # Shown by the weights, or without effect after training.
-        **dict.fromkeys(
-            (
-                *("auto_mapping", "base_model_name_or_path", "exclude_modules"),
-                *("fan_in_fan_out", "inference_mode", "layers_pattern"),
-                *("layers_to_transform", "lora_dropout", "megatron_core"),
-                *("modules_to_save", "peft_version", "qalora_group_size", "revision"),
-                *("target_modules", "task_type"),
-            ),
-            schema.ANY,
-        ),
-    },
-    others=adapter_files.UNKNOWN_ENTRY,
+# Entry -> its default and its schema.
+_ENTRIES = {
+    "peft_type": (None, schema.one_of("LORA")),
+    "r": (8, schema.integer(1)),
+    "lora_alpha": (8, lora_matrices.ALPHA),
+    "use_rslora": (False, schema.BOOLEAN),
+    "rank_pattern": ({}, schema.Object({}, others=schema.integer(1))),
+    "alpha_pattern": ({}, schema.Object({}, others=lora_matrices.ALPHA)),
+    "bias": fixed("none", "biases of the encoder are not part of LoRA here"),
+    "use_dora": fixed(False, _NOT_HERE),
+    "use_qalora": fixed(False, _NOT_HERE),
+    "lora_bias": fixed(False, _NOT_HERE),
+    # Others change the base model's weights.
+    "init_lora_weights": (
+        True,
+        schema.any_of(schema.BOOLEAN, schema.one_of("gaussian", "eva", "orthogonal")),
+    ),
+}
+# Shown by the weights, or without effect after training.
+_UNCHECKED = (
+    *("auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out"),
+    *("inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout"),
+    *("megatron_core", "modules_to_save", "peft_version", "qalora_group_size"),
+    *("revision", "target_modules", "task_type"),
 )
 _ADVICE = (
     "Supported is LoraConfig() for dense layers of the encoder, and the head in "
@@ -92,16 +78,15 @@ def read(folder, bert_config, keep_head):
     """
     stated = hf_files.read_json(os.path.join(folder, adapter_files.CONFIG_NAME))
     given = {name: value for name, value in stated.items() if value is not None}
-    config = {**_DEFAULTS, **given}
     with adapter_files.config_errors(folder, _ADVICE):
-        _CONFIG_SCHEMA.check(config)
+        config = adapter_files.complete_config(given, _ENTRIES, _UNCHECKED)
         for entry in ("rank_pattern", "alpha_pattern"):
             for pattern in config[entry]:
                 _PATTERN.check(pattern, entry)
     found = adapter_files.read_weights(
         folder, _WEIGHTS_NAMES, lambda name: name.removeprefix(_PREFIX)
     )
-    kinds = {kind: kind.tensors for kind in heads.library_heads()}
+    kinds = heads.tensor_names()
     head_names = {name for names in kinds.values() for name in names}
     head = {name: found.pop(name) for name in head_names & found.keys()}
     # Models with a head have the encoder as a part.

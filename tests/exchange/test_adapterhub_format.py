@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 import tokenization
 from errors import UserError
-from exchange import adapterhub_adapters, conversion, packages
+from exchange import adapterhub_adapters, conversion
 from glue_data import GLUE_TASKS
 from tasks.regression import Regression
 from tests import programs, small_packages
@@ -217,7 +217,7 @@ def test_other_names_for_the_same_weights(tmp_path, base):
         assert found.config["weights"] == wanted.config["weights"]
 
 
-def test_entries_that_only_shape_a_training(tmp_path, base):
+def test_entries_that_only_shape_a_training(tmp_path, base, monkeypatch):
     config = changed(
         ADAPTER_CONFIG,
         dropout=0.2,
@@ -227,10 +227,10 @@ def test_entries_that_only_shape_a_training(tmp_path, base):
         new_in_a_later_version=None,
     )
     write_adapter(tmp_path / "in", config)
-    package, notes = packages.import_adapter(
-        str(tmp_path / "in"), base, LETTERS, str(tmp_path / "package")
-    )
-    assert any("Dropout" in note for note in notes)
+    logged = []
+    monkeypatch.setattr(conversion.logging, "info", lambda *texts: logged.append(texts))
+    package = imported(tmp_path, base)
+    assert any("Dropout" in text for texts in logged for text in texts[1:2])
     check_logits(package, base, random_head(), config)
 
 
@@ -380,7 +380,7 @@ def test_head_defaults_of_old_configs(tmp_path, base):
     head_config["config"]["head_type"] = "question_answering"
     head_config["config"]["layers"] = 2
     (tmp_path / "in" / "head_config.json").write_text(json.dumps(head_config))
-    refused(tmp_path, base, ["layers is 2, for question_answering it must be 1"])
+    refused(tmp_path, base, ["layers is 2, it must be 1: its head is linear here"])
 
 
 def test_no_head(tmp_path, base):
@@ -496,6 +496,7 @@ def test_weights_that_do_not_fit(tmp_path, base, change, parts):
         ("adapter.safetensors", b"\xff" * 50, "damaged"),
         ("head_config.json", b"3", "JSON object"),
         ("head_config.json", b'{"config": 3}', "config is 3, it must be an object"),
+        ("head_config.json", b'{"config": null, "model_class": []}', "config is null"),
         ("model_head.safetensors", None, "no model_head.safetensors or"),
     ],
 )

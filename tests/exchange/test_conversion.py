@@ -27,7 +27,7 @@ from safetensors.numpy import load_file, save_file
 import convert_checkpoint
 import modeling
 from errors import UserError
-from exchange import conversion, hugging_face
+from exchange import conversion, heads, hugging_face
 from tests import programs, small_packages, small_run
 from weights import adapter_package, base_model, checkpoints, model_variables
 
@@ -663,9 +663,9 @@ def test_program(tmp_path, plain):
     assert "--do_lower_case=False" in done.stderr
     assert "The pooler is random, from --seed=4" in done.stderr
     stored = read_checkpoint(str(tmp_path / "out"))
-    sources = hugging_face.expected_sources(CONFIG)
-    pooler = {name: sources[name] for name in sources if "pooler" in name}
-    made = hugging_face.random_pooler(CONFIG, pooler, 4)
+    sources = hugging_face.expected_sources(CONFIG).items()
+    pooler = {name: source.shape for name, source in sources if "pooler" in name}
+    made = heads.random_variables(pooler, CONFIG["initializer_range"], 4)
     assert same_weights(stored, {**plain, **made})
     base = tmp_path / "out"
     done = programs.run(

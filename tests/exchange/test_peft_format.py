@@ -58,7 +58,7 @@ def imported(folder, base, output, **options):
     "entries, part",
     [
         ({"peft_type": "IA3"}, 'peft_type is "IA3"'),
-        ({"peft_type": None}, "peft_type is missing"),
+        ({"peft_type": None}, "peft_type is null"),
         ({"use_dora": True}, "use_dora is true"),
         ({"bias": "all"}, 'bias is "all"'),
         ({"init_lora_weights": "pissa"}, 'init_lora_weights is "pissa"'),
