@@ -70,14 +70,14 @@ class BertModel:
           use_one_hot_embeddings: look word pieces up by a matrix product with
             one-hot vectors, which is faster on TPU.
           scope: variable scope, "bert" by default.
-          adapter_fn: "feedforward_adapter"; None or "" for none; or a function
-            from a float [rows, H] tensor to one of the same shape. Ignored where
-            `options` has `layer_hooks`.
+          adapter_fn: "feedforward_adapter"; None or "" for no adapter; or a function of
+            float [rows, H] that keeps the shape. Ignored if `options` has
+            `layer_hooks`.
           options: an `Options`; None: the original's graph.
 
         Raises:
-          ValueError: unknown `adapter_fn`, sequence longer than the position
-            embeddings, or sizes that do not divide.
+          ValueError: unknown `adapter_fn`, or sequence longer than the position
+            embeddings.
         """
         config = copy.deepcopy(config)
         if not is_training:
@@ -89,7 +89,7 @@ class BertModel:
             adapter_fn = get_adapter(adapter_fn)
             hooks = (AdapterHooks(adapter_fn),) if adapter_fn else ()
             self._options = options._replace(layer_hooks=lambda index: hooks)
-        self._layers = {}  # `_EncoderLayer`s by what they compute
+        self._layers = {}  # `_EncoderLayer`s by their last two arguments
 
         B, S = get_shape_list(input_ids, expected_rank=2)
         if input_mask is None:
@@ -138,7 +138,7 @@ class BertModel:
         config, options = self._config, self._options
         seeds = None
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
-            # Drawn outside of the layer: recomputing it drops the same elements.
+            # Inputs of the layer, so that recomputation drops the same elements.
             seeds = random_seeds.step_seeds(3)
         is_last = index == config.num_hidden_layers - 1
         key = options.layer_hooks(index), is_last and options.pooled_output_only
@@ -166,8 +166,7 @@ class BertModel:
           ValueError: the model was built for its pooled output only.
         """
         if self._options.pooled_output_only:
-            text = "the last layer has its first position only: leave out %s"
-            raise ValueError(text % "Options.pooled_output_only")
+            raise ValueError("not available with Options.pooled_output_only")
         return self._all_encoder_layers
 
     def get_embedding_output(self):
@@ -183,26 +182,26 @@ class BertModel:
 
 
 class LayerHooks:
-    """What a tuning method adds to a layer of the encoder; the defaults add nothing.
+    """Operations of a tuning method within an encoder layer; by default none.
 
-    Hooks create their variables in the current variable scope, whose name shows the
-    place: it ends with "attention/self/query", "key" or "value",
-    "attention/output/dense", "intermediate/dense" or "output/dense" for a dense layer,
-    with "attention/output" or "output" for a sublayer. They work for weights that
-    examples share and for weights by example, see `apply_weights`. Equal hooks, which
-    are hashable, create variables of equal names and shapes.
+    Hooks create their variables in the current variable scope. Its name ends with
+    "attention/self/query", "key" or "value", "attention/output/dense",
+    "intermediate/dense" or "output/dense" in a dense layer, and with "attention/output"
+    or "output" in a sublayer. Hooks support shared and per-example weights, see
+    `apply_weights`. They are hashable: equal hooks create variables of equal names and
+    shapes.
     """
 
     def dense(self, x, output):
-        """The output of a dense layer, [rows, n_out], for its input, [rows, n_in]."""
+        """Modifies the output of a dense layer, [rows, n_out]; x is [rows, n_in]."""
         del x
         return output
 
     def sublayer(self, x, residual, normalize):
-        """The output of a sublayer before residual sum and layer norm, [rows, H].
+        """Modifies the output x of a sublayer, [rows, H], before the residual sum.
 
-        It is `normalize(x + residual)` after them; `residual`, [rows, H], is the
-        sublayer's input.
+        `residual`, [rows, H], is the sublayer's input. The layer norm follows:
+        `normalize(x + residual)`.
         """
         del residual, normalize
         return x
@@ -223,9 +222,9 @@ def feedforward_adapter(
 ):
     """A bottleneck adapter: x + gelu(x W1 + b1) W2 + b2.
 
-    Houlsby et al., section 2.1 and figure 2. Near-zero initial matrices make it a
-    near-identity. As in the original program, the GELU is the tanh approximation,
-    whatever the model's `hidden_act`.
+    Houlsby et al., section 2.1 and figure 2. With near-zero initial matrices the
+    adapter is a near-identity. As in the original program, the GELU is
+    tanh-approximated for every `hidden_act`.
 
     Args:
       input_tensor: float [rows, H].
@@ -243,19 +242,19 @@ def feedforward_adapter(
 
 
 def bottleneck(x, size, activation, matrix_initializers, scope="adapters"):
-    """f(x W1 + b1) W2 + b2, float [rows, H], of x, float [rows, H].
+    """f(x W1 + b1) W2 + b2 of x, both float [rows, H].
 
     `activation` is f, one of `activations.ADAPTER_ACTIVATIONS` or a function of a
-    tensor; `matrix_initializers` are those of W1, [H, size], and W2, [size, H].
+    tensor; `matrix_initializers` initialize W1, [H, size], and W2, [size, H].
     """
     H = get_shape_list(x, expected_rank=2)[1]
     activation = activations.ADAPTER_ACTIVATIONS.get(activation, activation)
-    zeros, (of_down, of_up) = initializers.zeros, matrix_initializers
+    down_initializer, up_initializer = matrix_initializers
     variables = (
-        ("weights1", [H, size], of_down),
-        ("biases1", [1, size], zeros),
-        ("weights2", [size, H], of_up),
-        ("biases2", [1, H], zeros),
+        ("weights1", [H, size], down_initializer),
+        ("biases1", [1, size], initializers.zeros),
+        ("weights2", [size, H], up_initializer),
+        ("biases2", [1, H], initializers.zeros),
     )
 
     def compute(x, down, down_bias, up, up_bias):
@@ -268,9 +267,10 @@ def bottleneck(x, size, activation, matrix_initializers, scope="adapters"):
 
 
 def get_adapter(function_string):
-    """Looks an adapter up by name: "feedforward_adapter"; None or "" for no adapter.
+    """Looks up an adapter; see `adapter_fn` of `BertModel`.
 
-    A function is returned unchanged; another name is a ValueError.
+    Raises:
+      ValueError: unknown name.
     """
     if not function_string:
         return None
@@ -290,7 +290,7 @@ def get_adapter(function_string):
 def get_variable(name, shape, initializer, collections=()):
     """A float32 variable in GLOBAL_VARIABLES and the given collections.
 
-    Random values follow from the graph's seed, if there is one, and the name.
+    Random initial values depend on the graph's seed, if set, and the name.
     """
     return tf.get_variable(
         name,
@@ -315,22 +315,21 @@ def normal_variable(name, shape, stddev, collections=()):
 
 
 def apply_weights(function, x, *weights):
-    """Applies weights that all examples share, or weights by example.
+    """Applies shared or per-example weights.
 
     Args:
       function: of a float tensor [..., n] and the weights; returns [..., m].
       x: float [B, S, n], or [rows, n] with equally many rows of each example in turn.
-      *weights: of rank 1 or 2 where examples share them, such as [n] and [n, m]; by
-        example [B, 1, n] and [B, n, m].
+      *weights: shared, such as [n] and [n, m], or per example, [B, 1, n] and [B, n, m].
 
     Returns:
       Float [B, S, m] or [rows, m].
     """
-    by_example = [weight for weight in weights if weight.shape.rank == 3]
-    if not by_example:
+    per_example = [weight for weight in weights if weight.shape.rank == 3]
+    if not per_example:
         return function(x, *weights)
     *rows, n = get_shape_list(x)
-    examples = tf.shape(by_example[0])[0]
+    examples = tf.shape(per_example[0])[0]
     # A -1 for the positions would be ambiguous in an empty batch.
     positions = tf.size(x) // tf.maximum(examples * n, 1)
     output = function(tf.reshape(x, [examples, positions, n]), *weights)
@@ -338,21 +337,21 @@ def apply_weights(function, x, *weights):
 
 
 class VariableInfo(NamedTuple):
-    """What is known about a variable before it is created."""
+    """Shape and collection of a variable."""
 
     shape: list[int]
     collection: str  # one of `TRAINED_COLLECTIONS`, or `OTHER`
-    arguments: dict[str, Any] | None = None  # of `tf.get_variable`, beside these
+    arguments: dict[str, Any] | None = None  # further ones of `tf.get_variable`
 
 
 _RECORDED = ("dtype", "initializer", "trainable", "collections", "aggregation")
 
 
 def _recording_getter(recorded):
-    """A custom getter that notes variables.
+    """A custom getter that records variables.
 
-    `recorded` is a dict from name to `VariableInfo` and variable. Within a function,
-    variables are created outside of it.
+    `recorded` becomes a dict from name to `VariableInfo` and variable. Variables are
+    lifted out of functions.
     """
 
     def get(getter, name, shape, **kwargs):
@@ -371,8 +370,7 @@ def _recording_getter(recorded):
 def encoder_variables(config, layer_hooks):
     """The variables of a `BertModel`: dict from name to `VariableInfo`.
 
-    `layer_hooks` is the one of `Options`. Layers of equal hooks have variables of equal
-    shapes, so one of them is built.
+    Builds one layer for each distinct value of `layer_hooks`, see `Options`.
     """
     sizes = tuple(getattr(config, name) for name in CONFIG_SIZES)
     variables = {}
@@ -394,12 +392,12 @@ def _one_layer_variables(sizes, hooks):
 
 
 def base_name(variable):
-    """A variable's name without ":0", the same for all replicas."""
+    """A variable's name without ":0" and the replica."""
     return re.sub(r"(/replica_\d+)?:0$", "", variable.name)
 
 
 def collection_by_name():
-    """Dict from base name to collection of the graph's adapters, layer norms, head."""
+    """Dict from base name to collection, for all `TRAINED_COLLECTIONS` of the graph."""
     return {
         base_name(variable): collection
         for collection in TRAINED_COLLECTIONS
@@ -408,11 +406,11 @@ def collection_by_name():
 
 
 def dropout(input_tensor, dropout_prob, seed=None):
-    """Sets elements to 0 with the given probability and scales up the others.
+    """Stateless dropout: the dropped elements depend on the seed alone.
 
-    The probability is rounded to 16 bits, since random bits are the cost of dropout.
-    The dropped elements follow from the seed alone, so that a step drops the same ones
-    when it is recomputed, or resumed by another process.
+    A step therefore drops the same elements when it is recomputed, or resumed by
+    another process. The probability is rounded to 16 bits, since random bits are the
+    cost of dropout.
 
     Args:
       input_tensor: float tensor of any shape.
@@ -440,10 +438,10 @@ def dropout(input_tensor, dropout_prob, seed=None):
 
 
 def _recompute(layer, hidden, weights, *fixed):
-    """Calls a function of hidden states, a list of weights, and fixed inputs.
+    """Calls `layer(hidden, weights, *fixed)` with gradient checkpointing.
 
-    It is called again in the backward pass; only its inputs are kept in memory (Chen et
-    al., 2016, arXiv:1604.06174).
+    The layer is recomputed in the backward pass; only its inputs stay in memory (Chen
+    et al., 2016, arXiv:1604.06174).
     """
 
     def gradient(dy):
@@ -459,7 +457,7 @@ def _recompute(layer, hidden, weights, *fixed):
 
 
 def _normalize(x, beta, gamma):
-    """Layer normalization of [..., H], with its gradient in few passes over memory."""
+    """Layer normalization of [..., H]; its gradient takes few passes over memory."""
     centered = x - tf.reduce_mean(x, axis=-1, keepdims=True)
     variance = tf.reduce_mean(tf.square(centered), axis=-1, keepdims=True)
     inverse = tf.rsqrt(variance + LAYER_NORM_EPSILON)
@@ -470,9 +468,9 @@ def _normalize(x, beta, gamma):
         dbeta = tf.reduce_sum(dy, axis=rows)
         dgamma = tf.reduce_sum(dy * normalized, axis=rows)
         scaled = dy * gamma
-        along = tf.reduce_mean(scaled * normalized, axis=-1, keepdims=True)
+        projection = tf.reduce_mean(scaled * normalized, axis=-1, keepdims=True)
         mean = tf.reduce_mean(scaled, axis=-1, keepdims=True)
-        dx = (scaled - mean - normalized * along) * inverse
+        dx = (scaled - mean - normalized * projection) * inverse
         return [dx, dbeta, dgamma]
 
     return gradients.override_gradient(
@@ -489,10 +487,7 @@ def layer_norm(input_tensor, name=None):
 
 
 def make_layer_norm(shape, name=None):
-    """Creates the variables of a layer norm, of `shape` [H]; see `layer_norm`.
-
-    Returns the function of float [..., H].
-    """
+    """Creates the variables of a layer norm; returns the function of float [..., H]."""
     collections = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
     with tf.variable_scope(name or "LayerNorm"):
         beta = get_variable("beta", shape, initializers.zeros, collections)
@@ -507,16 +502,16 @@ class Options(NamedTuple):
     # dtype of products with frozen kernels and of attention: float32, bfloat16 or
     # float16. Everything else is float32.
     precision: tf.DType = tf.float32
-    # Recompute each layer in the backward pass: less memory, more time.
+    # Gradient checkpointing of each layer: less memory, more time.
     recompute_activations: bool = False
-    # Compute the last layer at the first position only, on which alone the pooled
-    # output depends. Saves 10/12 of the layer's products, on any device.
+    # Compute the last layer at the first position only: the pooled output depends on
+    # nothing else. Saves 10/12 of the layer's products, on any device.
     pooled_output_only: bool = False
     # Compile the encoder's layers with XLA.
     compile_layers: bool = False
-    # Of a variable's name and collection, whether it gets a gradient.
+    # Whether a variable gets a gradient, from its name and collection.
     trains: Callable[[str, str], bool] = lambda name, collection: True
-    # From a layer's index to the `LayerHooks` of a tuning method; None: `adapter_fn`.
+    # The `LayerHooks` of a layer, from its index; None: `adapter_fn`.
     layer_hooks: Callable[[int], tuple[LayerHooks, ...]] | None = None
 
 
@@ -527,7 +522,7 @@ def add_bias(x, bias):
 
 
 def _linear(x, n_out, initializer_range, name, precision, hooks=()):
-    """x kernel + bias, [rows, n_out] of the precision; see `dense`."""
+    """x kernel + bias as dtype `precision`; see `dense`."""
     n_in = get_shape_list(x, expected_rank=2)[1]
     with tf.variable_scope(name):
         kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
@@ -548,7 +543,7 @@ def dense(
     precision=tf.float32,
     hooks=(),
 ):
-    """x kernel + bias, under the variable names of TensorFlow 1's dense layer.
+    """A dense layer, with the variable names of TensorFlow 1.
 
     Args:
       input_tensor: float [rows, n_in].
@@ -617,7 +612,7 @@ def embedding_postprocessor(
       input_tensor: float [B, S, H], the word piece embeddings.
       use_token_type: whether to add segment embeddings, of `token_type_vocab_size`.
       token_type_ids: int32 [B, S], needed with `use_token_type`.
-      use_position_embeddings: whether to add them, of `max_position_embeddings`.
+      use_position_embeddings: whether to add position embeddings.
       initializer_range: standard deviation of the tables' truncated normal.
 
     Returns:
@@ -731,7 +726,7 @@ def attention(queries_from, hidden, mask_scores, config, options, hooks=(), seed
     """Multi-head attention; see `transformer_layer` for the arguments.
 
     Returns:
-      Float [B * F, H] of the precision, the concatenated heads. Softmax is always
+      The concatenated heads, [B * F, H] of dtype `options.precision`. Softmax is always
       float32.
     """
     H, N = config.hidden_size, config.num_attention_heads
@@ -755,29 +750,26 @@ def attention(queries_from, hidden, mask_scores, config, options, hooks=(), seed
 
 
 class _EncoderLayer:
-    """The function that several layers of an encoder compute of their own weights.
+    """One function for several encoder layers, called with each layer's weights.
 
-    It is traced once: building, optimizing and compiling a graph takes the time of one
-    layer, whatever their number.
+    The function is traced once, so graphs of deep models are built, optimized and
+    compiled in the time of one layer.
     """
 
     def __init__(self, config, options, hooks, first_only):
-        """Takes the `LayerHooks`, and whether only the first position is computed."""
+        """`first_only`: compute the first position only."""
         self._arguments = (config, options, hooks)
         self._first_only = first_only
         self._weights = None  # dict from name in the layer to `VariableInfo`
         self._functions = {}  # by which of the weights are trained
 
     def __call__(self, hidden, mask_scores, seeds):
-        """Creates the variables of the current scope's layer, and computes the layer.
+        """Creates the variables of the current scope's layer, and calls the function.
 
-        Args:
-          hidden: float [B, T, H].
-          mask_scores: float [B, 1, 1, T], added to the attention scores.
-          seeds: int32 [3, 2], for dropout; None: there is none.
+        See `transformer_layer` for the arguments.
 
         Returns:
-          Float [B, T, H], or [B, 1, H].
+          Float [B, T, H]; [B, 1, H] with `first_only`.
         """
         scope = tf.get_variable_scope().name + "/"
         if self._weights is None:
@@ -809,7 +801,7 @@ class _EncoderLayer:
         return function(hidden, weights, *fixed)
 
     def _record_variables(self, hidden, mask_scores, seeds):
-        """Creates the variables of the first layer, see `_recording_getter`."""
+        """Creates and records the variables of the first layer."""
         recorded = {}
 
         def run():
@@ -821,17 +813,17 @@ class _EncoderLayer:
         return recorded
 
     def _compute(self, trained, hidden, weights, mask_scores, seeds=None):
-        # XLA would compute gradients that nobody needs.
-        given = {
+        # XLA would compute unused gradients.
+        values = {
             name: weight if is_trained else tf.stop_gradient(weight)
             for name, weight, is_trained in zip(self._weights, weights, trained)
         }
 
-        def get_given(getter, name, *args, **kwargs):
-            return given[name]
+        def get_value(getter, name, *args, **kwargs):
+            return values[name]
 
         root = tf.VariableScope(reuse=False)
-        with tf.variable_scope(root, custom_getter=get_given):
+        with tf.variable_scope(root, custom_getter=get_value):
             return self._transformer_layer(hidden, mask_scores, seeds)
 
     def _transformer_layer(self, hidden, mask_scores, seeds):
@@ -844,21 +836,21 @@ class _EncoderLayer:
 def _create_variable(name, info):
     """Creates a recorded variable in the current scope."""
     arguments = dict(info.arguments)
-    # Recorded for one layer, the seed is another in each.
+    # Each layer has its own seed.
     arguments["initializer"] = _set_seed(arguments["initializer"], name)
     return tf.get_variable(name, info.shape, **arguments)
 
 
 def get_shape_list(tensor, expected_rank=None, name=None):
-    """The shape of a tensor: ints where known, scalar int32 tensors where not.
+    """The shape of a tensor: ints for static, scalar int32 tensors for dynamic sizes.
 
     Args:
       tensor: a tensor.
-      expected_rank: an int, or a list of allowed ones; None: any.
-      name: the tensor's name in the message; None: its own.
+      expected_rank: int or list of ints; None: any.
+      name: the tensor's name in the message; None: `tensor.name`.
 
     Raises:
-      ValueError: the rank is not an expected one.
+      ValueError: unexpected rank.
     """
     rank = tensor.shape.rank
     allowed = [expected_rank] if isinstance(expected_rank, int) else expected_rank

@@ -1,4 +1,4 @@
-"""The update of the trained variables: the schedule, and Adam with decoupled decay."""
+"""The optimizer: learning rate schedule, and Adam with decoupled weight decay."""
 
 import math
 import re
@@ -16,9 +16,8 @@ ADAPTER_WEIGHT_DECAY = 0.01
 NO_WEIGHT_DECAY = ("LayerNorm", "layer_norm", "bias")
 CLIP_NORM = 1.0
 
-# Variables of checkpoints of runs with bias correction, and of runs in float16.
-UPDATES = "adam_updates"
-LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"
+UPDATES = "adam_updates"  # variable of runs with bias correction
+LOSS_SCALE, FINITE_STEPS = "loss_scale", "finite_steps"  # variables of float16 runs
 
 
 class TrainStep(NamedTuple):
@@ -30,19 +29,19 @@ class TrainStep(NamedTuple):
 
 
 def trainable_variables(method=registry.DEFAULT):
-    """The variables of the current graph that a tuning method trains.
+    """List of the graph's variables that a tuning method trains.
 
-    Adapters, layer norms and head come first. `tf.trainable_variables()` has the frozen
-    variables too.
+    Adapters, layer norms and head come first. `tf.trainable_variables()` includes
+    frozen variables.
     """
     collections = modeling.collection_by_name()
-    of_name = {}
+    by_name = {}
     for collection in (*modeling.TRAINED_COLLECTIONS, tf.GraphKeys.TRAINABLE_VARIABLES):
         for variable in tf.get_collection(collection):
-            of_name.setdefault(modeling.base_name(variable), variable)
+            by_name.setdefault(modeling.base_name(variable), variable)
     return [
         variable
-        for name, variable in of_name.items()
+        for name, variable in by_name.items()
         if method.trains(name, collections.get(name, modeling.OTHER))
     ]
 
@@ -77,14 +76,14 @@ def learning_rate_schedule(init_lr, num_train_steps, num_warmup_steps, step):
     if not num_warmup_steps:
         return decayed
     step_as_float = tf.cast(step, tf.float32)
-    warming = init_lr * step_as_float / tf.constant(num_warmup_steps, tf.float32)
-    return tf.where(step_as_float < float(num_warmup_steps), warming, decayed)
+    warmup = init_lr * step_as_float / tf.constant(num_warmup_steps, tf.float32)
+    return tf.where(step_as_float < float(num_warmup_steps), warmup, decayed)
 
 
 def state_variable(
     name, shape=(), dtype=tf.float32, initializer=None, use_resource=True
 ):
-    """A variable that is saved and not trained, zero by default, equal in replicas."""
+    """A non-trainable variable, zero by default, equal on all replicas."""
     return tf.get_variable(
         name,
         shape=shape,
@@ -103,8 +102,7 @@ def mean_of_replicas(tensors):
         return tensors
 
     def mean(strategy, values):
-        # The context's `all_reduce` looks for the variables that gradients depend on,
-        # and does not find those of other replicas.
+        # `all_reduce` fails to find the variables of other replicas.
         return strategy.extended.batch_reduce_to(
             tf.distribute.ReduceOp.MEAN, [(value, value) for value in values]
         )
@@ -113,7 +111,7 @@ def mean_of_replicas(tensors):
 
 
 def create_optimizer(loss, init_lr, num_train_steps, num_warmup_steps, use_tpu):
-    """The original's function: the training operation, see `build_train_step`."""
+    """The training operation of `build_train_step`; the original's function."""
     return build_train_step(
         loss, init_lr, num_train_steps, num_warmup_steps, use_tpu
     ).train_op
@@ -133,9 +131,9 @@ def build_train_step(
     """Builds the update of the trained variables.
 
     Gradients are clipped to a global norm of 1 over the trained variables. As in the
-    original program, each core of a TPU clips its gradients before they are summed.
-    Replicas of a distribution strategy average them before clipping, as one device
-    would with all examples.
+    original program, each TPU core clips its gradients before the sum. Replicas of a
+    distribution strategy average gradients before clipping, equal to one device with
+    the whole batch.
 
     Args:
       loss: float scalar tensor.
@@ -143,7 +141,7 @@ def build_train_step(
       num_train_steps: steps of the whole run.
       num_warmup_steps: steps of the warm-up.
       use_tpu: whether gradients are summed over TPU cores.
-      gradients: of `trainable_variables(method)`; None: computed from the loss.
+      gradients: list for `trainable_variables(method)`; None: computed from the loss.
       scale: the `batch_gradients.LossScale` of the gradients, or None.
       bias_correction: see `AdamWeightDecayOptimizer`.
       method: the `tuning.method.Method`.
@@ -152,9 +150,9 @@ def build_train_step(
       A `TrainStep`.
     """
     global_step = tf.train.get_or_create_global_step()
-    # The original's graph leaves open whether the schedule reads the global step before
-    # or after its increment. On CPU it was recorded to read it after, so that the first
-    # update has the rate init_lr / num_warmup_steps and the last one 0.
+    # The original's graph does not define whether the schedule reads the global step
+    # before or after its increment. Measured on CPU: after, so that the first update
+    # has the rate init_lr / num_warmup_steps and the last one 0.
     learning_rate = learning_rate_schedule(
         init_lr, num_train_steps, num_warmup_steps, global_step + 1
     )
@@ -173,7 +171,7 @@ def build_train_step(
         exclude_from_weight_decay=NO_WEIGHT_DECAY,
         bias_correction=bias_correction,
         gradient_scale=1.0 if use_tpu else clip,
-        # A core of a TPU does not know the gradients of the others.
+        # On TPU the norm is of one core.
         is_finite=None if use_tpu else tf.math.is_finite(gradient_norm),
     )
     if use_tpu:
@@ -182,11 +180,11 @@ def build_train_step(
     if scale is not None:
         with tf.control_dependencies([update]):
             update = scale.update(tf.math.is_finite(gradient_norm))
-    # A step whose gradients are not finite lowers the loss scale. Without one it ends
-    # the run, and is not counted, so that no checkpoint is written after it.
-    counts = 1 if scale is not None else tf.cast(adam.is_finite, global_step.dtype)
+    # Non-finite gradients lower the loss scale. Without loss scaling they end the run,
+    # and the step does not count, so that no checkpoint is written after it.
+    increment = 1 if scale is not None else tf.cast(adam.is_finite, global_step.dtype)
     with tf.control_dependencies([update]):
-        train_op = tf.group(tf.assign_add(global_step, counts))
+        train_op = tf.group(tf.assign_add(global_step, increment))
     return TrainStep(train_op, learning_rate, gradient_norm)
 
 
@@ -196,10 +194,10 @@ def _bias(beta, t):
 
 
 def _apply_adam(variable, base_name, decay, **settings):
-    """Subtracts the fraction `decay` of a variable, then updates it and its moments.
+    """Applies weight decay, the fraction `decay`, then Adam's update.
 
-    The update is one operation. With the formulas written out, a training step of
-    BERT-base on an H200 took 43.5 ms instead of 33.7.
+    The update is one operation. With separate operations, a training step of BERT-base
+    on an H200 took 43.5 ms instead of 33.7.
     """
     is_resource = hasattr(variable, "handle")
     m, v = (
@@ -222,17 +220,17 @@ def _apply_adam(variable, base_name, decay, **settings):
 
 
 class AdamWeightDecayOptimizer(tf.train.Optimizer):
-    """Adam with decoupled weight decay, as BERT was trained with.
+    """Adam with decoupled weight decay, BERT's optimizer.
 
-    It differs from Kingma and Ba, 2014 (arXiv:1412.6980), in two ways: by default the
-    moments are not corrected for their bias towards zero; and weight decay is added to
-    the update, not to the loss (Loshchilov and Hutter, 2017, arXiv:1711.05101), where
-    its gradient would enter the moments.
+    Two differences from Kingma and Ba, 2014 (arXiv:1412.6980): there is no bias
+    correction by default; and weight decay is added to the update, not to the loss
+    (Loshchilov and Hutter, 2017, arXiv:1711.05101), where its gradient would enter the
+    moments.
 
-    Without the correction the first updates are too large: the moments are (1 - 0.9^t)
-    and (1 - 0.999^t) of their unbiased values after t updates, so that an update is up
-    to 6.6 times (t = 12) the corrected one. At higher learning rates this decides
-    whether a run learns at all: `benchmarks/README.md`.
+    Without bias correction the moments are (1 - 0.9^t) and (1 - 0.999^t) of their
+    unbiased values after t updates, and an update is up to 6.6 times (t = 12) the
+    corrected one. At high learning rates this decides whether a run learns at all:
+    `benchmarks/README.md`.
     """
 
     def __init__(
@@ -249,7 +247,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
         gradient_scale=1.0,
         is_finite=None,
     ):
-        """Stores the settings.
+        """Makes an optimizer.
 
         Args:
           learning_rate: float scalar, tensor or number.
@@ -263,7 +261,7 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
           name: name scope of the update.
           bias_correction: divide the moments by 1 - beta^t in update t (Kingma and Ba,
             algorithm 1). The variable `UPDATES` holds t; skipped steps do not count.
-          gradient_scale: float scalar by which gradients are multiplied.
+          gradient_scale: float scalar, a factor of all gradients.
           is_finite: bool scalar tensor, whether the gradients are finite; None:
             computed from their global norm.
         """
@@ -305,35 +303,35 @@ class AdamWeightDecayOptimizer(tf.train.Optimizer):
             count = state_variable(UPDATES)
             t = count + 1.0
             bias_m, bias_v = _bias(self.beta_1, t), _bias(self.beta_2, t)
-            # The operation adds epsilon to the root of the uncorrected moment.
+            # The operation adds epsilon to the root of the biased moment.
             rate *= tf.sqrt(bias_v) / bias_m
             epsilon *= tf.sqrt(bias_v)
             updates.append(count.assign(if_finite(t, count)))
 
         # The operation computes 1 - beta_2 in float32: for 0.999 it is 1.3e-5 too
-        # small. Gradients scaled by the root of that error make `adam_v` exact; the
-        # rate, divided by the scale, takes it out of the update.
+        # small. Scaling gradients by the root of this error makes `adam_v` exact;
+        # dividing the rate by the scale leaves the update unchanged.
         rounded = np.float32(1.0) - np.float32(self.beta_2)
         scale = math.sqrt((1.0 - self.beta_2) / float(rounded))
-        # A rate of 0 and moments that do not decay change nothing. All updates depend
-        # on this, so that none comes before a gradient has read its variable.
-        taken = tf.cast(self.is_finite, tf.float32)
+        # With non-finite gradients, a rate of 0 and no decay of the moments change
+        # nothing. All updates depend on `is_finite`, and so come after the gradients.
+        finite = tf.cast(self.is_finite, tf.float32)
         settings = {
-            "beta1_power": tf.constant(0.0),  # no correction but the one above
+            "beta1_power": tf.constant(0.0),  # disables the operation's correction
             "beta2_power": tf.constant(0.0),
-            "lr": taken * rate / scale,
+            "lr": finite * rate / scale,
             "beta1": if_finite(self.beta_1, 1.0),
             "beta2": if_finite(self.beta_2, 1.0),
             "epsilon": tf.convert_to_tensor(epsilon),
         }
-        taken_rate = taken * self.learning_rate
-        # A scale of a norm that is not finite is not finite.
-        taken_scale = if_finite(self.gradient_scale * scale, 0.0)
+        decay_rate = finite * self.learning_rate
+        # The scale of a non-finite norm is not finite.
+        gradient_scale = if_finite(self.gradient_scale * scale, 0.0)
         for gradient, variable in grads_and_vars:
             base_name = modeling.base_name(variable)
             decay = self._decay_rate(base_name, adapters)
-            decay = taken_rate * decay if decay else None
-            gradient = tf.math.multiply_no_nan(gradient, taken_scale)
+            decay = decay_rate * decay if decay else None
+            gradient = tf.math.multiply_no_nan(gradient, gradient_scale)
             updates.append(
                 _apply_adam(variable, base_name, decay, grad=gradient, **settings)
             )

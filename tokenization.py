@@ -27,7 +27,7 @@ _MIN_CAPITALS_IF_CASED = 0.05  # of the pieces with letters; a third is usual
 _MAX_CAPITALS_IF_UNCASED = 0.002
 
 # Google's releases, by <name> in .../<name>/bert_model.ckpt.
-_RELEASES = {  # whether they are of lower-cased text
+_RELEASES = {  # value: whether the release is uncased
     "uncased_L-24_H-1024_A-16": True,
     "uncased_L-12_H-768_A-12": True,
     "multilingual_L-12_H-768_A-12": True,
@@ -60,8 +60,7 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
     """Checks `do_lower_case` against the name of a Google release, if it is one.
 
     Raises:
-      UserError: the path is `.../<name>/bert_model.ckpt`, and the release of this name
-        was trained with the other setting.
+      UserError: the release needs the other setting.
     """
     given = bool(do_lower_case)
     match = _RELEASE_PATH.match(init_checkpoint or "")
@@ -76,7 +75,7 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
 
 
 def _letter_pieces(vocab):
-    """Pieces with letters of two cases, and pieces with a capital letter."""
+    """Lists of the pieces with cased letters, and with capital letters."""
     letters = [
         piece
         for piece in vocab
@@ -87,11 +86,11 @@ def _letter_pieces(vocab):
 
 
 def detect_lower_case(vocab):
-    """Detects which `do_lower_case` a vocabulary, a collection of pieces, was made for.
+    """Detects whether a vocabulary, a collection of pieces, is uncased.
 
     Returns:
-      False if many pieces have capital letters; True if hardly any have; None if it is
-      unclear: in between, in small vocabularies and in scripts without case.
+      False if many pieces have capital letters, True if hardly any; None if unclear:
+      in between, in small vocabularies and in scripts without case.
     """
     letters, capitals = _letter_pieces(vocab)
     if len(letters) < _MIN_LETTER_PIECES:
@@ -104,10 +103,12 @@ def detect_lower_case(vocab):
 
 
 def check_case(do_lower_case, is_given, vocab, vocab_file):
-    """Checks `do_lower_case` against the pieces of the vocabulary.
+    """Checks `do_lower_case` against the vocabulary.
+
+    A mismatch is a warning if the user set the flag, `is_given`.
 
     Raises:
-      UserError: it does not fit; if the user set it, `is_given`, that is a warning.
+      UserError: the default does not fit.
     """
     given, detected = bool(do_lower_case), detect_lower_case(vocab)
     if detected in (None, given):
@@ -140,7 +141,7 @@ def convert_to_unicode(text):
 
 
 def printable_text(text):
-    """Text, `str` or bytes, as `str` for `print` and the log."""
+    """Decodes a text for `print` and the log; the original's function."""
     return convert_to_unicode(text)
 
 
@@ -151,24 +152,28 @@ def load_vocab(vocab_file):
 
 
 def parse_vocab(content, source):
-    """Reads a vocabulary: one token per line, whose id is the line's number from 0.
+    """Parses a vocabulary: one token per line; the id is the line's index from 0.
 
-    If a token has several lines, as in some published vocabularies, the last one gives
-    its id, as in Google's program and in transformers.
+    For duplicate tokens, as in some published vocabularies, the last line gives the id,
+    as in Google's program and in transformers.
 
-    `content` is bytes of UTF-8; white space around a token is dropped. `source` tells
-    where they come from, for messages. Returns an `OrderedDict` token -> id.
+    Args:
+      content: bytes of UTF-8; white space around a token is dropped.
+      source: the content's origin, for messages.
+
+    Returns:
+      `OrderedDict` token -> id.
 
     Raises:
-      UserError: it is empty or is not UTF-8; the message gives the line, from 1.
+      UserError: empty or not UTF-8; the message gives the line, from 1.
     """
     if not content.strip():
         raise UserError(
             "The vocabulary %s is empty. Give the vocab.txt that came with the "
             "checkpoint, one token a line, `vocab_file`." % source
         )
-    # Only "\n" ends a line: tokens of some vocabularies contain other separators.
-    lines = content.rstrip().split(b"\n")  # Blank lines at the end are no tokens.
+    # Tokens of some vocabularies contain other line separators than "\n".
+    lines = content.rstrip().split(b"\n")  # Trailing blank lines are no tokens.
     vocab = collections.OrderedDict()
     for index, line in enumerate(lines):
         try:
@@ -209,7 +214,7 @@ def convert_ids_to_tokens(inv_vocab, ids):
 
 
 def whitespace_tokenize(text):
-    """Returns the parts of `text` between runs of white space."""
+    """Splits a text at white space; the original's function."""
     return text.split()
 
 
@@ -280,9 +285,9 @@ class WordpieceTokenizer:
     """Splits words into the longest pieces of a vocabulary."""
 
     def __init__(self, vocab, unk_token=UNKNOWN_TOKEN, max_input_chars_per_word=200):
-        """Stores the vocabulary, a mapping or set of pieces.
+        """`vocab` is a mapping or set of pieces.
 
-        Words that the pieces cannot spell, and longer ones, become `unk_token`.
+        Words outside the vocabulary, and too long ones, become `unk_token`.
         """
         self.vocab = vocab
         self.unk_token = unk_token
@@ -290,10 +295,10 @@ class WordpieceTokenizer:
         self._longest_piece = max(map(len, vocab), default=0)
 
     def tokenize(self, text):
-        """Splits words, which are separated by white space, greedily.
+        """Splits each word of a text greedily.
 
         Returns:
-          A list of str: `"unaffable"` gives `["un", "##aff", "##able"]`.
+          List of str: `"unaffable"` gives `["un", "##aff", "##able"]`.
         """
         words = convert_to_unicode(text).split()
         return [piece for word in words for piece in self._split_word(word)]
@@ -317,7 +322,7 @@ class WordpieceTokenizer:
 
 
 class _CharacterTable(dict):
-    """A table for `str.translate` that caches a function of a character."""
+    """A lazy table for `str.translate` from a function of a character."""
 
     def __init__(self, rule):
         super().__init__()
@@ -333,7 +338,7 @@ def _clean_words(text):
     return convert_to_unicode(text).translate(_CLEANED).split()
 
 
-# Other programs import these three character classes by the original's names.
+# The original's functions, which other programs import.
 
 
 def _is_whitespace(char):
@@ -342,7 +347,7 @@ def _is_whitespace(char):
 
 
 def _is_control(char):
-    """Whether a character is dropped; unassigned and private ones are not."""
+    """Whether a character is a control character, other than white space."""
     return not _is_whitespace(char) and unicodedata.category(char) in ("Cc", "Cf")
 
 
@@ -384,10 +389,10 @@ _SPACED_PUNCTUATION = _CharacterTable(
 
 
 def normalize_character(char, do_lower_case):
-    """Normalizes a character without its neighbors; spaces separate words.
+    """Normalizes a character without context; spaces separate words.
 
-    A text whose characters are replaced so has the words of `BasicTokenizer`, but for
-    a capital sigma at the end of a word, whose lower case is another letter.
+    Character by character this gives the words of `BasicTokenizer`, except for a
+    capital sigma at the end of a word, whose lower case is another letter.
     """
     text = _clean_character(char)
     if do_lower_case:

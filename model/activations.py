@@ -41,24 +41,24 @@ ADAPTER_ACTIVATIONS = {
 
 
 def is_activation(value):
-    """Whether `get_activation` takes a value."""
+    """Whether `get_activation` accepts a value."""
     if isinstance(value, str):
         return not value or value.lower() in ACTIVATIONS
     return value is None or callable(value)
 
 
 def get_activation(activation_string):
-    """Looks an activation of the feed-forward sublayers up by name.
+    """Looks up an activation of the feed-forward sublayers.
 
     Args:
-      activation_string: "linear", "relu", "gelu" or "tanh", in any case; None or ""
-        for linear; a function is returned unchanged.
+      activation_string: a name in `ACTIVATIONS`, case-insensitive; None or "": linear;
+        a function is returned unchanged.
 
     Returns:
       A function of a tensor, or None for linear.
 
     Raises:
-      ValueError: an unknown name.
+      ValueError: unknown name.
     """
     if not activation_string:
         return None

@@ -1,4 +1,4 @@
-"""The sizes of a BERT model: reads and checks `bert_config.json`.
+"""The configuration of a BERT model: reads and validates `bert_config.json`.
 
 BERT: Devlin et al., 2018 (arXiv:1810.04805).
 """
@@ -21,7 +21,7 @@ CONFIG_SIZES = (
     "max_position_embeddings",
     "type_vocab_size",
 )
-# Google's largest models have 24 layers. A training graph takes 3.3 MB for each.
+# Google's largest models have 24 layers; each takes 3.3 MB of a training graph.
 _MAX_LAYERS = 1000
 SCHEMA = schema.Object(
     {
@@ -57,7 +57,7 @@ class BertConfig:
         type_vocab_size=16,
         initializer_range=0.02,
     ):
-        """Stores the sizes; the defaults are BERT-base's.
+        """The defaults are BERT-base's.
 
         Args:
           vocab_size: number of word pieces.
@@ -88,7 +88,7 @@ class BertConfig:
 
     @classmethod
     def from_dict(cls, json_object):
-        """A config from a dict; entries other than `FIELDS` are ignored."""
+        """Makes a config from a dict; entries other than `FIELDS` are ignored."""
         config = cls(vocab_size=None)
         for key in FIELDS:
             if key in json_object:
@@ -97,10 +97,10 @@ class BertConfig:
 
     @classmethod
     def from_json_file(cls, json_file):
-        """A config from a file; ignored entries are logged.
+        """Reads a config from a file; ignored entries are logged.
 
         Raises:
-          UserError: the file is missing, is not a JSON object, or see `validate`.
+          UserError: the file is missing, is no JSON object, or fails `validate`.
         """
         entries = files.read_json(
             json_file,
@@ -118,13 +118,10 @@ class BertConfig:
         return config
 
     def validate(self, source):
-        """Refuses sizes of which no model can be built.
-
-        Args:
-          source: where the config came from, for the message.
+        """Validates the sizes; `source` is the config's origin, for the message.
 
         Raises:
-          UserError: naming the field, its value and what is allowed.
+          UserError: names the field, its value and the allowed values.
         """
         try:
             SCHEMA.check({field: getattr(self, field) for field in FIELDS})
@@ -142,8 +139,8 @@ class BertConfig:
         if 4 * weights > _MAX_GB * 10**9:
             sizes = ("%s %.40r" % (name, getattr(self, name)) for name in CONFIG_SIZES)
             raise UserError(
-                "%s: the weights of such a model take %s GB of memory, and at most %d "
-                "are allowed: see which of its sizes is wrong (%s)"
+                "%s: the weights of this model take %s GB of memory, and at most %d "
+                "are allowed: correct its sizes (%s)"
                 % (
                     source,
                     wording.thousands(4 * weights // 10**9),

@@ -19,14 +19,14 @@ def override_gradient(output, inputs, gradient):
     Args:
       output: tensor, computed from the inputs.
       inputs: list of tensors and variables.
-      gradient: function of the gradient of the output that returns a list of gradients
-        of the inputs, None for an input without one.
+      gradient: function from the output's gradient to a list of the inputs' gradients,
+        tensors or None.
 
     Returns:
       A tensor equal to `output`.
     """
     with tf.get_default_graph().gradient_override_map({"IdentityN": _NAME}):
         output = tf.identity_n([output, *inputs])[0]
-    # Kept by the operation: TensorFlow's registry would keep all graphs in memory.
+    # An attribute, because TensorFlow's registry would keep all graphs in memory.
     output.op.overridden_gradient = gradient
     return output

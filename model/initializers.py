@@ -1,7 +1,7 @@
-"""Initial values of variables, in few operations.
+"""Initializers that share operations.
 
-Every operation of a graph costs time before the first step, and a large model in
-training has more than a thousand variables.
+Every operation of a graph delays the first step, and a large model in training has more
+than a thousand variables.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 
 def _share(key, make):
-    """A tensor of the current graph that all callers with the key get."""
+    """A tensor of the current graph, one for each key."""
     graph = tf.get_default_graph()
     if not hasattr(graph, "shared_tensors"):
         graph.shared_tensors = {}
@@ -73,7 +73,7 @@ class KaimingUniform(NamedTuple):
 
 
 def truncated_normal(random, shape, stddev):
-    """Draws a float32 array as `TruncatedNormal` with a standard deviation of `stddev`.
+    """Draws a float32 array from the distribution of `TruncatedNormal`.
 
     `random` is a `np.random.RandomState`. Values beyond two standard deviations are
     drawn again.

@@ -1,4 +1,4 @@
-"""Layers of a model as text such as "0,2-3", counted from 0."""
+"""Layer ranges: layers of a model as text such as "0,2-3", counted from 0."""
 
 import re
 
@@ -6,18 +6,13 @@ from errors import UserError
 
 
 def parse_layers(field, text, num_layers):
-    """Reads layers from the value of a field.
-
-    Args:
-      field: its name, for the message.
-      text: its value, such as "8-11" or "0,2-3".
-      num_layers: number of layers of the model.
+    """Parses `text`, the value of a field, such as "8-11" or "0,2-3".
 
     Returns:
       Tuple of ints, ascending.
 
     Raises:
-      UserError: the text has another format, or the model no such layer.
+      UserError: the format is wrong, or a layer is not below `num_layers`.
     """
     layers = set()
     for part in text.split(","):
@@ -25,8 +20,8 @@ def parse_layers(field, text, num_layers):
         first, last = (int(n or match[1]) for n in match.groups()) if match else (1, 0)
         if not first <= last < num_layers:
             raise UserError(
-                "`%s`=%.80s: %r is no layer or range of layers of this model; layers "
-                "are counted from 0 to %d, such as %s"
+                "`%s`=%.80s: %r is no layer or range of layers of this model; allowed "
+                "are 0 to %d, such as %s"
                 % (field, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
             )
         layers.update(range(first, last + 1))

@@ -1,7 +1,7 @@
-"""Seeds that follow from a variable's name, or from a training step.
+"""Random seeds from a variable's name, or from the training step.
 
-TensorFlow's own seeds count the random operations of a graph and the runs of a session,
-so that a resumed run, or one with another number of shards, would draw other numbers.
+TensorFlow's seeds depend on the number of random operations in the graph and of session
+runs: a resumed run, or another number of shards, would draw other numbers.
 """
 
 import zlib
@@ -12,9 +12,9 @@ from tensorflow.python.tpu import tpu_function
 
 
 def variable_seed(name):
-    """The operation seed of a variable's initializer, an int.
+    """The operation seed, an int, from a variable's scope and name.
 
-    It follows from the current scope and the name; None if the graph has no seed.
+    None if the graph has no seed.
     """
     if tf.get_default_graph().seed is None:
         return None
@@ -24,8 +24,8 @@ def variable_seed(name):
 def step_seeds(count):
     """Seeds for stateless random operations, different in each training step.
 
-    They follow from the graph's seed, the global step, the replica, and the number and
-    name scope of the call, so that a step draws the same numbers in a resumed run.
+    The seeds depend on the graph's seed, the global step, the replica, and the number
+    and name scope of the call. A resumed run therefore draws the same numbers.
 
     Args:
       count: number of seeds.
@@ -34,9 +34,9 @@ def step_seeds(count):
       Int32 tensor [count, 2].
     """
     graph = tf.get_default_graph()
-    place = "%s/%s" % (graph.seed, graph.unique_name("random_seeds"))
-    hashes = [[_hash("%s/%d" % (place, i)) % 2**31] for i in range(count)]
-    # A global step that is created here must not get the scope's name.
+    prefix = "%s/%s" % (graph.seed, graph.unique_name("random_seeds"))
+    hashes = [[_hash("%s/%d" % (prefix, i)) % 2**31] for i in range(count)]
+    # The global step may be created here, and belongs to no scope.
     root = tf.VariableScope(reuse=tf.AUTO_REUSE)
     with tf.variable_scope(root, auxiliary_name_scope=False):
         step = tf.train.get_or_create_global_step()

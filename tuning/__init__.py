@@ -1,4 +1,4 @@
-"""Tuning methods, one per module: what of an encoder is trained, and what is added.
+"""Tuning methods, one per module: the encoder's trained and added variables.
 
 Imports `modeling`, `model` and lower layers. `method` has the interface; `registry`
 finds the modules.

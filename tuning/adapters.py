@@ -1,20 +1,20 @@
-"""Bottleneck adapters, the default: the paper's, and those of two later papers.
+"""Bottleneck adapters in three placements; the default is the paper's.
 
-A placement has its own scope in that of a sublayer, and there `weights1`,
-`biases1`, `weights2` and `biases2`. With f(x) = activation(x W1 + b1) W2 + b2, r the
-input of a sublayer, and h its output before residual sum and layer norm LN:
+A placement has a scope within a sublayer's, with the variables `weights1`, `biases1`,
+`weights2` and `biases2`. With f(x) = activation(x W1 + b1) W2 + b2, a sublayer's input
+r, and its output h before residual sum and layer norm LN:
 
     houlsby    LN(h + f(h) + r), both sublayers          output/adapters
     pfeiffer   LN(h + f(LN(h + r)) + r), feed-forward    output/adapters_pfeiffer
     parallel   LN(h + 4 f(r) + r), feed-forward          output/adapters_parallel
 
-Houlsby et al., 2019 (arXiv:1902.00751); Pfeiffer et al., 2021 (arXiv:2005.00247), as
-`SeqBnConfig` of AdapterHub's library computes it; He et al., 2022 (arXiv:2110.04366),
-as its `ParBnConfig` does.
+Houlsby et al., 2019 (arXiv:1902.00751); Pfeiffer et al., 2021 (arXiv:2005.00247),
+`SeqBnConfig` of AdapterHub's library; He et al., 2022 (arXiv:2110.04366), its
+`ParBnConfig`.
 
-With "houlsby", adapters and layer norms are trained. Where only some layers have
-adapters, all below the lowest of them is frozen, layer norms too, so that the backward
-pass ends there. With the others, layer norms are frozen, as in that library.
+Layer norms are trained with "houlsby" alone, as in AdapterHub's library. With adapters
+in some layers only, everything below the lowest of them is frozen, layer norms too, so
+that the backward pass ends there.
 """
 
 import dataclasses
@@ -31,17 +31,17 @@ from model import activations, initializers, layer_ranges
 from system import schema, wording
 from tuning.method import Method, Setting, register
 
-# In the tables of a model that serves many tasks, an activation is its index here.
+# A model that serves many tasks stores an activation as its index.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
 
 
 class Placement(NamedTuple):
-    """A place of adapters in a layer."""
+    """The position of adapters in a layer."""
 
-    scope: str  # of the variables, in the scope of a sublayer
-    sublayers: tuple[str, ...]  # their scopes
+    scope: str  # of the variables, within a sublayer's scope
+    sublayers: tuple[str, ...]  # scopes of the sublayers with adapters
     activation: str  # the default
-    place: str  # in words
+    position: str  # in words
     scaling: float = 1.0  # factor of the bottleneck's output
 
 
@@ -81,14 +81,14 @@ class Adapters(Method):
             "adapter_size",
             64,
             "Width of the adapters' bottleneck.",
-            schema.integer(1),  # more: `check`
+            schema.integer(1),  # maximum: see `check`
         ),
         Setting(
             "adapter_placement",
             HOULSBY,
             "Place of the adapters: %s. Layer norms are trained with %s alone."
             % (
-                "; ".join("%s, %s" % (k, v.place) for k, v in PLACEMENTS.items()),
+                "; ".join("%s, %s" % (k, v.position) for k, v in PLACEMENTS.items()),
                 HOULSBY,
             ),
             schema.one_of(*PLACEMENTS),
@@ -97,8 +97,7 @@ class Adapters(Method):
             "adapter_layers",
             None,
             "Layers with adapters, counted from 0, such as 8-11 or 0,2-3; default: "
-            "all. Everything below the lowest of them is "
-            "frozen, layer norms too.",
+            "all. Everything below the lowest of them is frozen, layer norms too.",
         ),
         Setting(
             "adapter_init_scale",
@@ -133,7 +132,7 @@ class Adapters(Method):
     units_setting = "adapter_size"
 
     size: int = 64
-    init_scale: float | None = 1e-3  # None: not known
+    init_scale: float | None = 1e-3  # None: unknown
     layers: tuple[int, ...] | None = None  # ascending; None: all
     activation: str = "gelu"  # one of `ACTIVATIONS`
     placement: str = HOULSBY  # one of `PLACEMENTS`
@@ -145,7 +144,7 @@ class Adapters(Method):
         return cls(
             settings["adapter_size"],
             settings["adapter_init_scale"],
-            _unless_all(layers or (), num_layers),
+            _none_if_all(layers or (), num_layers),
             settings["adapter_activation"] or PLACEMENTS[placement].activation,
             placement,
         )
@@ -161,7 +160,6 @@ class Adapters(Method):
 
     @property
     def trains_layer_norms(self):
-        """Whether layer norms are trained, bool."""
         return self.placement == HOULSBY
 
     def flags(self):
@@ -178,13 +176,13 @@ class Adapters(Method):
         return "size %d, %s, %s of layers %s%s" % (
             self.size,
             self.activation,
-            PLACEMENTS[self.placement].place,
+            PLACEMENTS[self.placement].position,
             layer_ranges.format_layers(self.layers or range(num_layers)),
             "" if self.init_scale is None else ", initial scale %g" % self.init_scale,
         )
 
     def check(self, bert_config):
-        """Refuses adapters far wider than the model, and warns of wide ones."""
+        """Refuses adapters much wider than the model; warns about wide ones."""
         H = bert_config.hidden_size
         if self.size <= H:
             return
@@ -222,7 +220,7 @@ class Adapters(Method):
         return cls(
             entry["size"],
             entry["init_scale"],
-            _unless_all(layers, num_layers),
+            _none_if_all(layers, num_layers),
             entry["activation"],
             entry.get("placement") or HOULSBY,
         )
@@ -244,7 +242,7 @@ class Adapters(Method):
         return cls(
             sizes[min(sizes)],
             settings.get("adapter_init_scale"),
-            _unless_all(sorted(sizes), num_layers),
+            _none_if_all(sorted(sizes), num_layers),
             settings.get("activation", "gelu"),
             placement,
         )
@@ -259,7 +257,7 @@ class Adapters(Method):
     def layer_hooks(self, index):
         if self.layers and index not in self.layers:
             return ()
-        # A package with an unknown scale brings its weights.
+        # An unknown scale is that of a package, whose weights replace initial ones.
         scale = self.init_scale or 1e-3
         return (_AdapterHooks(self.placement, self.activation, self.size, scale),)
 
@@ -286,20 +284,25 @@ class Adapters(Method):
             first, *others = used["activation"]
             output = _activate(first, x)
             for each in others:
-                is_own = tf.equal(index, each)
-                output = tf.where_v2(is_own, _activate(each, x), output)
+                mask = tf.equal(index, each)
+                output = tf.where_v2(mask, _activate(each, x), output)
             return tf.where_v2(own["adapters_units"][:, tf.newaxis], output, 0.0)
 
-        # Size and initial scale are those of the weights.
+        # Packages provide the weights: size and initial scale have no effect.
         return (_AdapterHooks(self.placement, activate),)
 
     @property
     def merge_problem(self):
         if (self.activation, self.placement) == ("gelu", HOULSBY):
             return ""
-        here, there = PLACEMENTS[self.placement].place, PLACEMENTS[HOULSBY].place
-        text = "its adapters are %s, with %s, and those of checkpoints %s, with gelu"
-        return text % (here, self.activation, there)
+        return (
+            "its adapters are %s, with %s; adapters of checkpoints are %s, with gelu"
+            % (
+                PLACEMENTS[self.placement].position,
+                self.activation,
+                PLACEMENTS[HOULSBY].position,
+            )
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,5 +333,5 @@ def _activate(index, x):
     return activations.ADAPTER_ACTIVATIONS[ACTIVATIONS[index]](x)
 
 
-def _unless_all(layers, num_layers):
+def _none_if_all(layers, num_layers):
     return None if len(layers) in (0, num_layers) else tuple(layers)

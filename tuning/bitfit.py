@@ -6,7 +6,7 @@ from tuning.method import Method, register
 
 @register
 class BitFit(Method):
-    """All biases, those of layer norms (beta) among them, and the head are trained."""
+    """Trains all biases, including layer norms' beta, and the head."""
 
     name = "bitfit"
     help = "all biases, head"

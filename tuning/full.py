@@ -5,7 +5,7 @@ from tuning.method import Method, register
 
 @register
 class Full(Method):
-    """Everything is trained."""
+    """Trains all variables."""
 
     name = "full"
     help = "everything"

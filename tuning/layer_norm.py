@@ -6,7 +6,7 @@ from tuning.method import Method, register
 
 @register
 class LayerNorm(Method):
-    """Layer norms and head are trained."""
+    """Trains layer norms and head."""
 
     name = modeling.LAYER_NORM
     help = "layer norms, head"

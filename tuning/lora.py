@@ -1,13 +1,13 @@
 """LoRA: low-rank updates of kernels (Hu et al., 2022, arXiv:2106.09685).
 
 A dense layer x W + b becomes x W + b + (alpha / R) x A B. Each target of each layer has
-two variables beside its `kernel`, float32; loralib and peft keep the transposed ones:
+two float32 variables beside its `kernel`, the transposes of loralib's and peft's:
 
     bert/encoder/layer_0/attention/self/query/lora_A   [n_in, R]
     bert/encoder/layer_0/attention/self/query/lora_B   [R, n_out]
 
-These and the head are trained, as in peft. There is no dropout, peft's default. In a
-package `train_policy` is "lora:R", and the entry "adapter" has "alpha" and "targets".
+These and the head are trained, without dropout, as peft does by default. In a package
+`train_policy` is "lora:R", and the entry "adapter" has "alpha" and "targets".
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from system import schema
 from tuning import head
 from tuning.method import Method, Setting, register
 
-# Dense layers of an encoder layer by name: ends of their variable scopes. The first
-# that fits is the layer's.
+# Dense layers of an encoder layer: from name to end of the variable scope. A scope
+# belongs to the first match.
 TARGETS = MappingProxyType(
     {
         "query": "attention/self/query",
@@ -42,7 +42,7 @@ _MAX_RANK = 2**16
 
 @register
 class Lora(Method):
-    """Low-rank updates of the targets' kernels, and the head, are trained."""
+    """Trains low-rank updates of the targets' kernels, and the head."""
 
     name = "lora"
     argument = "R"
@@ -107,7 +107,6 @@ class Lora(Method):
 
     @property
     def scaling(self):
-        """alpha / R, float."""
         return self.alpha / self.rank
 
     def flags(self):
@@ -120,7 +119,7 @@ class Lora(Method):
         return {"lora_alpha": self.alpha, "lora_targets": ",".join(self.targets)}
 
     def check(self, bert_config):
-        """Refuses a rank above that of the kernels."""
+        """Refuses a rank above the kernels' rank."""
         if self.rank > bert_config.hidden_size:
             raise UserError(
                 "`train_policy`=%s: the rank can be 1 to %d, the model's hidden_size"
@@ -155,8 +154,8 @@ class Lora(Method):
         return collection in (modeling.ADAPTERS, modeling.HEAD)
 
     def served_settings(self):
-        own = sum(2**i for i, name in enumerate(TARGETS) if name in self.targets)
-        return {"lora_targets": own}
+        bits = sum(2**i for i, name in enumerate(TARGETS) if name in self.targets)
+        return {"lora_targets": bits}
 
     def served_weights(self, weights):
         return {
@@ -170,10 +169,10 @@ class Lora(Method):
             for i, name in enumerate(TARGETS)
             if any(each >> i & 1 for each in used["lora_targets"])
         )
-        return (_LoraHooks(targets, is_own=own["lora_units"]),)
+        return (_LoraHooks(targets, unit_mask=own["lora_units"]),)
 
     @property
-    def merged(self):
+    def merged_method(self):
         return head.Head()
 
     def merge(self, values, weights):
@@ -197,12 +196,12 @@ def _is_up(name):
 class _LoraHooks(modeling.LayerHooks):
     targets: tuple[str, ...]
     scaling: float = 1.0
-    rank: int = 1  # that of the weights where they are given
-    is_own: tf.Tensor | None = None  # bool [B, R], see `Method.serving_hooks`
+    rank: int = 1  # of new weights
+    unit_mask: tf.Tensor | None = None  # bool [B, R], see `Method.serving_hooks`
 
     def dense(self, x, output):
-        place = tf.get_variable_scope().name
-        target = next((n for n, end in TARGETS.items() if place.endswith(end)), None)
+        scope = tf.get_variable_scope().name
+        target = next((n for n, end in TARGETS.items() if scope.endswith(end)), None)
         if target not in self.targets:
             return output
         # Initial values of loralib and peft.
@@ -216,8 +215,8 @@ class _LoraHooks(modeling.LayerHooks):
 
         def update(x, down, up):
             inner = tf.matmul(x, down)
-            if self.is_own is not None:
-                inner = tf.where_v2(self.is_own[:, tf.newaxis], inner, 0.0)
+            if self.unit_mask is not None:
+                inner = tf.where_v2(self.unit_mask[:, tf.newaxis], inner, 0.0)
             return tf.matmul(self.scaling * inner, up)
 
         added = modeling.apply_weights(update, tf.cast(x, tf.float32), down, up)

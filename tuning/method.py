@@ -10,7 +10,7 @@ METHODS: dict[str, type["Method"]] = {}  # by name; see `registry`
 
 
 def register(cls):
-    """Class decorator: makes a `Method` a frozen dataclass, and known by its name."""
+    """Class decorator: makes a `Method` a frozen dataclass, and registers it."""
     if cls.name in METHODS:
         raise ValueError("two tuning methods have the name %r" % cls.name)
     METHODS[cls.name] = dataclasses.dataclass(frozen=True)(cls)
@@ -18,30 +18,30 @@ def register(cls):
 
 
 class Setting(NamedTuple):
-    """A setting of a method, and the flag of the same name."""
+    """A setting of a method, with a flag of the same name."""
 
     name: str
-    default: Any  # int, float; or None for a text that is not given
+    default: Any  # int, float, str; None: no default, a text
     help: str
     allowed: schema.Value | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A tuning method with its settings; by default the encoder stays as it is.
+    """A tuning method with its settings; the default trains the head alone.
 
-    The head is trained by every method.
+    Every method trains the head.
     """
 
     name: ClassVar[str]
-    help: ClassVar[str]  # the trained variables, in words, for help and logs
-    argument: ClassVar[str] = ""  # its name, if the method is written "name:argument"
+    help: ClassVar[str]  # the trained variables, for help and logs
+    argument: ClassVar[str] = ""  # the argument's name in "name:argument"
     settings: ClassVar[tuple[Setting, ...]] = ()
 
-    # Whether the trained variables make an adapter package.
+    # Whether a run writes an adapter package.
     has_packages: ClassVar[bool] = True
 
-    # Schema of `entry`, which here is that of no adapters.
+    # Schema of `entry`; here without adapters.
     entry_schema: ClassVar[schema.Object] = schema.Object(
         {
             "size": schema.one_of(0),
@@ -51,48 +51,49 @@ class Method:
         }
     )
 
-    # Variables that have units, of which each task may have another number: from the
-    # end of a variable's name to the axis of the units.
+    # Axes of variables whose size can differ between tasks (their units), by the end
+    # of the variable's name.
     unit_axes: ClassVar[dict[str, int]] = {}
-    units_setting: ClassVar[str] = "train_policy"  # the setting with their number
+    units_setting: ClassVar[str] = "train_policy"  # sets the number of units
 
     @classmethod
     def parse(cls, argument, settings, num_layers):
-        """A method from its argument and the settings of all methods.
+        """Makes a method from its argument and the settings of all methods.
 
         Args:
           argument: text after the colon; "" without `cls.argument`.
           settings: dict from the name of each `Setting` to its value.
           num_layers: number of the encoder's layers.
 
-        A `ValueError` is raised if the model has no such method.
+        Raises:
+          ValueError: invalid argument or settings for this model.
         """
         return cls()
 
     @classmethod
-    def form(cls):
-        """How the method is written, such as "top_k:N"."""
+    def syntax(cls):
+        """Name and argument's name, such as "top_k:N"."""
         return "%s:%s" % (cls.name, cls.argument) if cls.argument else cls.name
 
     @property
     def text(self):
-        """Name and argument."""
+        """Name and argument, such as "top_k:2"."""
         return self.name
 
     @property
     def description(self):
-        """The trained variables, in words; with layers, where `help` has none."""
+        """The trained variables, as text; like `help`, with layers."""
         return self.help
 
     def flags(self):
-        """Flags that select this method, where they differ from the defaults, a dict.
+        """Dict of the flags that select this method, without initial values.
 
-        From name to value; none of them is about initial values.
+        Flags with default values are left out.
         """
         return {"train_policy": self.text}
 
     def describe_adapters(self, num_layers):
-        """The added variables of a model with `num_layers`, as text."""
+        """The added variables, as text."""
         return "none (--train_policy=%s)" % self.text
 
     def merged_flags(self):
@@ -100,37 +101,35 @@ class Method:
         return self.flags()
 
     def check(self, bert_config):
-        """Refuses settings that do not suit a model: a `UserError`."""
+        """Raises a `UserError` for settings that do not suit the model."""
 
     def entry(self, num_layers):
-        """The entry "adapter" of a package: dict, see `entry_schema`."""
+        """The entry "adapter" of a package, a dict; see `entry_schema`."""
         return {"size": 0, "layers": [], "init_scale": None, "activation": "gelu"}
 
     @classmethod
     def from_entry(cls, argument, entry, num_layers):
-        """Reverses `text` and `entry`; a `ValueError` if the model has no such method.
-
-        The schema of the entry has been checked.
-        """
+        """Makes a method from an entry that `entry_schema` accepts; see `parse`."""
         return cls.parse(argument, {}, num_layers)
 
     @classmethod
     def from_checkpoint(cls, argument, shapes, settings, num_layers):
-        """A method from a run's checkpoint.
+        """Makes a method from a run's checkpoint.
 
         Args:
           argument, num_layers: see `parse`.
           shapes: dict from name to shape of the checkpoint's tensors.
-          settings: the run's settings, of `identity` and by flag name; {}: not known.
+          settings: the run's `identity` and flags; {}: unknown.
 
-        A `ValueError` is raised if the checkpoint is of another method.
+        Raises:
+          ValueError: the checkpoint is of another method.
         """
         return cls.parse(argument, {}, num_layers)
 
     def identity(self, num_layers):
-        """Entries of `run.json` that must agree to use a run's checkpoints, a dict.
+        """Dict of settings that must match to load a run's checkpoint or package.
 
-        They are named like settings. A package must agree with them too.
+        Stored in `run.json`.
         """
         entry = self.entry(num_layers)
         return {
@@ -141,7 +140,7 @@ class Method:
         }
 
     def training_entries(self):
-        """Further entries of `run.json` that must agree to resume a run, a dict."""
+        """Dict of further settings that must match to resume a run."""
         return {}
 
     def layer_hooks(self, index):
@@ -149,51 +148,49 @@ class Method:
         return ()
 
     def trains(self, name, collection):
-        """Whether a variable of this base name is trained.
+        """Whether the method trains a variable; `name` is its base name.
 
         `collection` is one of `modeling.TRAINED_COLLECTIONS`, or `modeling.OTHER`.
         """
         return collection == modeling.HEAD
 
     def served_settings(self):
-        """Settings in which packages served together may differ: dict, name to int."""
+        """Dict of the settings, as ints, that can differ between served packages."""
         return {}
 
     def served_weights(self, weights):
-        """A package's weights, by name, as `serving_hooks` take them."""
+        """Transforms a package's weights, by name, for `serving_hooks`."""
         return weights
 
     @property
     def serving_kind(self):
-        """Methods of one kind, which is hashable, have the same `serving_hooks`."""
+        """Hashable key of the methods that share `serving_hooks`."""
         return self.name
 
     def serving_hooks(self, used, own):
-        """`layer_hooks` where each example has a task of its own.
+        """`layer_hooks` with per-example weights.
 
         Args:
-          used: dict from a name of `served_settings` to a tuple of the values of all
-            tasks.
+          used: dict from a name of `served_settings` to a tuple of all tasks' values.
           own: dict from the name to int32 [B], the value of each example's task; and
-            from "<method>_units" to bool [B, units]: rows of weights beyond a task's
-            own units repeat the last one.
+            from "<method>_units" to bool [B, units], the mask of the task's units:
+            weights are padded with copies of the last unit.
         """
         return ()
 
     @property
     def merge_problem(self):
-        """Why base model and package cannot be one checkpoint; "" if they can."""
+        """The reason why packages cannot be merged into the base model; "": none."""
         return ""
 
     @property
-    def merged(self):
-        """The method of whose package a merged checkpoint is the base model."""
+    def merged_method(self):
+        """The method of a package for the merged checkpoint."""
         return self
 
     def merge(self, values, weights):
-        """The variables of a checkpoint that computes as base model and package do.
+        """Merges a package's `weights` into the base model's frozen `values`.
 
-        Takes dicts from name to array: the base model's frozen `values`, and the
-        package's `weights`.
+        Both are dicts from name to array. Returns a checkpoint's variables.
         """
         return {**values, **weights}

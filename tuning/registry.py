@@ -23,32 +23,35 @@ def all_settings():
 
 
 def parse(text, settings, num_layers, package_method=None):
-    """The `method.Method` of a text such as "full" or "top_k:2"; see `Method.parse`.
+    """Parses a method such as "full" or "top_k:2"; see `Method.parse`.
 
-    Settings that are None or missing are those of `package_method`, the method of the
-    package that a run starts from, or have their defaults. A `ValueError` is raised if
-    there is no such method or setting of it.
+    Missing settings come from `package_method`, the method of a run's initial package,
+    or have their defaults.
+
+    Raises:
+      ValueError: no such method, or a setting of another method.
     """
     cls, argument = find_class(text)
-    of_package = package_method.flags() if type(package_method) is cls else {}
-    chosen = {}
+    package_flags = package_method.flags() if type(package_method) is cls else {}
+    values = {}
     for other in METHODS.values():
         for name, default, *_ in other.settings:
             value = settings.get(name)
-            # Numbers are ignored, so that runs of several methods can share flags.
+            # Other methods' numbers are ignored: runs of several methods share flags.
             if other is not cls and isinstance(value, str) and value != default:
                 raise ValueError(
                     "`%s`=%.80s is a setting of %s, not of %s; leave one of the two out"
-                    % (name, value, other.form(), text)
+                    % (name, value, other.syntax(), text)
                 )
-            chosen[name] = of_package.get(name, default) if value is None else value
-    return cls.parse(argument, chosen, num_layers)
+            values[name] = package_flags.get(name, default) if value is None else value
+    return cls.parse(argument, values, num_layers)
 
 
 def from_entry(text, entry, num_layers):
-    """The `method.Method` of a package's entries "train_policy" and "adapter".
+    """Makes a method from a package's entries "train_policy" and "adapter".
 
-    A `ValueError` is raised if there is no such method, package or entry.
+    Raises:
+      ValueError: unknown method, method without packages, or invalid entry.
     """
     cls, argument = find_class(text)
     if not cls.has_packages:
@@ -58,18 +61,18 @@ def from_entry(text, entry, num_layers):
 
 
 def find_class(text):
-    """The class of a method's text, and its argument; or an `UnknownMethodError`."""
+    """The class and the argument of a method's text; or an `UnknownMethodError`."""
     name, colon, argument = text.partition(":")
     if name not in METHODS or bool(colon) != bool(METHODS[name].argument):
         raise UnknownMethodError(
             "there is no policy %.80r, there are %s"
-            % (text, ", ".join(cls.form() for cls in METHODS.values()))
+            % (text, ", ".join(cls.syntax() for cls in METHODS.values()))
         )
     return METHODS[name], argument
 
 
 def find_units(name):
-    """The class that has the units of a variable, and their axis; or None, None."""
+    """The `Method` class and the axis of a variable's units; or None, None."""
     for cls in METHODS.values():
         for end, axis in cls.unit_axes.items():
             if name.endswith(end):
@@ -78,5 +81,5 @@ def find_units(name):
 
 
 def describe_methods():
-    """All methods with what they train, as text."""
-    return "; ".join("%s, %s" % (cls.form(), cls.help) for cls in METHODS.values())
+    """All methods and their trained variables, as text."""
+    return "; ".join("%s, %s" % (cls.syntax(), cls.help) for cls in METHODS.values())

@@ -1,6 +1,6 @@
 """The top layers of the encoder (Houlsby et al., 2019, section 3.3).
 
-google-research/bert trains the pooler too, so it is trained here; never the embeddings.
+The pooler is trained too, as in google-research/bert; the embeddings never are.
 """
 
 import re
@@ -13,7 +13,7 @@ from tuning.method import Method, register
 
 @register
 class TopK(Method):
-    """The layers of `layers`, pooler and head are trained."""
+    """Trains the top layers, pooler and head."""
 
     name = "top_k"
     argument = "N"
@@ -46,5 +46,5 @@ class TopK(Method):
         return match is not None or collection == modeling.HEAD
 
     @property
-    def merged(self):
+    def merged_method(self):
         return head.Head()

@@ -311,7 +311,10 @@ def merge(folder, init_checkpoint, output):
 
 
 def _write_merged_package(package, merged, folder):
-    method, num_layers = package.method.merged, package.bert_config.num_hidden_layers
+    method, num_layers = (
+        package.method.merged_method,
+        package.bert_config.num_hidden_layers,
+    )
     entries = {"train_policy": method.text, "adapter": method.entry(num_layers)}
     config = {**package.config, **entries}
     variables = package_checks.package_variables(config)
