@@ -1,8 +1,6 @@
-"""GLUE's tasks as a table; as a program, downloads their data.
+"""GLUE as a table of tasks; as a program, downloads their data.
 
-    python glue_data.py --data_dir=glue --tasks=MRPC,CoLA
-
-No other module compares the names of tasks.
+python glue_data.py --data_dir=glue --tasks=MRPC,CoLA
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -25,16 +23,15 @@ def _split(name, rows, *columns, **settings):
 
 
 def _test(title, rows, *texts, name="test", index="index", **settings):
-    """A test split; `title` as in the name of its submission file."""
+    """A test split; `title` names the submission file."""
     settings.update(index=index, submission_file=title + ".tsv")
     return _split(name, rows, *texts, **settings)
 
 
 def _task(title, kind, metrics, rows, texts, label, train=(), test=(), **settings):
-    """A task of one train.tsv, dev.tsv and test.tsv, with these numbers of rows.
+    """A task with train.tsv, dev.tsv and test.tsv of `rows` each, from one archive.
 
-    `train` and `test` are entries of these splits alone; by default one archive has all
-    files.
+    `train` and `test` are further settings of these splits.
     """
     settings.setdefault("sources", ("glue/data/%s.zip" % title,))
     return Task(
@@ -134,10 +131,10 @@ GLUE_TASKS = {row.name: row for row in _ROWS}
 
 
 def get_task(name):
-    """The GLUE task of a name; case and dashes do not matter ("sst2" is "SST-2").
+    """Looks up a task of GLUE, ignoring case and dashes: "sst2" is "SST-2".
 
     Raises:
-      UserError: there is no such task.
+      UserError: unknown task.
     """
     wanted = name.strip().lower().replace("-", "")
     for task in GLUE_TASKS.values():
@@ -150,13 +147,13 @@ def get_task(name):
 
 
 def select_task(task_name, task_config, data_dir=None, bad_rows=None):
-    """The task of `task_name` or of `task_config`, and the folder of its files.
+    """Returns the task of `task_name` or `task_config`, and its data folder.
 
-    `data_dir` is that folder; None: the one of the task file. See
-    `task_data.read_examples` for `bad_rows`.
+    `data_dir` overrides the folder of the task file. See `task_data.read_examples` for
+    `bad_rows`.
 
     Raises:
-      UserError: there is no such task, or both or neither are given.
+      UserError: unknown task, or both or none of the two given.
     """
     if bool(task_name) == bool(task_config):
         raise UserError(
@@ -171,8 +168,8 @@ def select_task(task_name, task_config, data_dir=None, bad_rows=None):
 class DataProcessor:
     """The original program's interface to a task.
 
-    Examples are lists of `InputExample`: of the training set, the first dev set and the
-    first test set. Labels are a list of strings in the order of their ids.
+    Examples are lists of `InputExample`, of the first dev and test set. Labels are a
+    list of strings, by id.
     """
 
     task = None
@@ -205,8 +202,7 @@ class MrpcProcessor(DataProcessor):
 _TEXTS = {
     "data_dir": "Local folder for the tasks' folders.",
     "tasks": "Tasks to download, separated by commas, such as MRPC,CoLA.",
-    "base_url": "Address of a server that has the benchmark's files under their usual "
-    "paths.",
+    "base_url": "URL of a server with the benchmark's files under their usual paths.",
 }
 
 

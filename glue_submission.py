@@ -1,4 +1,4 @@
-"""Collects the evaluation server's files of all tasks into one zip.
+"""Collects the submission files of all tasks into a zip for the evaluation server.
 
     python glue_submission.py --output_dirs=out/cola,out/mnli,... --zip=submission.zip
 
@@ -26,7 +26,7 @@ _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # A fixed date makes equal files an equal zip
 
 
 def _find_problem(task, split, data):
-    """The first thing in a file that the server would refuse, or ""."""
+    """The first error in a submission file, or ""."""
     try:
         lines = data.decode("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -53,7 +53,7 @@ def _find_problem(task, split, data):
 
 
 def _collect_files(output_dirs):
-    """Reads and checks all files: a dict from name to bytes, and the problems."""
+    """Reads and checks all files; returns a dict from name to bytes, and problems."""
     members, problems = {}, []
     tests = [(task, split) for task in GLUE_TASKS.values() for split in task.test]
     for task, split in tests:
@@ -73,14 +73,13 @@ def _collect_files(output_dirs):
 
 
 def build_zip(output_dirs, zip_path):
-    """Collects the submission files of several folders into the server's zip.
+    """Collects the submission files of several folders, local or `gs://`, into a zip.
 
-    The folders, local or `gs://`, hold each file exactly once. Returns the names of the
-    files, which are at the top level of the zip.
+    Returns the names of the files, at the top level of the zip.
 
     Raises:
-      UserError: a folder is missing, the zip exists, or files are missing, found twice
-        or not what the server accepts: all of them in one message.
+      UserError: a folder is missing, the zip exists, or files are missing, duplicate or
+        invalid; the message lists all problems.
     """
     for folder in output_dirs:
         if not tf.io.gfile.isdir(folder):
@@ -102,7 +101,7 @@ def build_zip(output_dirs, zip_path):
         for name in sorted(members):
             info = zipfile.ZipInfo(name, _ZIP_DATE)
             info.compress_type = zipfile.ZIP_DEFLATED
-            info.external_attr = 0o644 << 16  # By default nobody may read it.
+            info.external_attr = 0o644 << 16  # The default permits no reading.
             archive.writestr(info, members[name])
     files.write_whole(zip_path, buffer.getvalue())
     return sorted(members)

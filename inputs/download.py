@@ -23,8 +23,8 @@ TIMEOUT_SECONDS = 60.0  # of each wait for the network
 MAX_BYTES = 2 << 30
 _BLOCK_BYTES = 1 << 16
 
-# RuntimeError: encrypted, or an unknown compression. ValueError: a name that is not
-# UTF-8, or an impossible number.
+# RuntimeError: encryption or unknown compression. ValueError: a name that is not UTF-8,
+# or an invalid number.
 _BROKEN_ZIP = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError,
     OverflowError, struct.error,
@@ -32,7 +32,7 @@ _BROKEN_ZIP = (
 
 
 class _RefusedResponse(Exception):
-    """A response that another attempt would not change."""
+    """A response that retrying would not change."""
 
 
 class _BoundedFile:
@@ -55,7 +55,7 @@ class _BoundedFile:
 
 
 def _check_length(response, **_):
-    """Refuses a Content-Length by which nobody could tell whether a file is whole."""
+    """Refuses an invalid Content-Length, with which no download can be verified."""
     length = response.headers.get("Content-Length", "0")
     if not re.fullmatch("[0-9]{1,18}", length) or int(length) > MAX_BYTES:
         raise _RefusedResponse(
@@ -65,12 +65,12 @@ def _check_length(response, **_):
 
 
 def _download(url, path, source):
-    """Downloads to a file as pooch's downloaders do, but at most `MAX_BYTES`."""
+    """A downloader for pooch that stops after `MAX_BYTES`."""
     download = pooch.HTTPDownloader(
         progressbar=sys.stderr.isatty(),
         chunk_size=_BLOCK_BYTES,
         timeout=TIMEOUT_SECONDS,
-        # So that Content-Length counts the bytes that arrive.
+        # Content-Length then counts the received bytes.
         headers={"Accept-Encoding": "identity"},
         hooks={"response": _check_length},
     )
@@ -89,13 +89,11 @@ def _failure_reason(error):
 
 
 def fetch_file(url, path):
-    """Downloads a file, which appears at a local path when it is whole.
-
-    Its folder is made if needed.
+    """Downloads a file atomically to a local path; makes the folder if needed.
 
     Raises:
       UserError: the download failed or is larger than `MAX_BYTES`.
-      disk.WriteError: there is no space for the file.
+      disk.WriteError: the disk is full.
       OSError: the file cannot be written.
     """
     if not url.lower().startswith(("http://", "https://")):
@@ -122,13 +120,11 @@ def fetch_file(url, path):
 
 
 def extract_files(archive, filenames, folder):
-    """Unpacks files of given names that one folder of a zip archive holds.
-
-    They are put into `folder`, which exists. No other name in the archive is used.
+    """Extracts files, all from one folder of a zip archive, to the existing `folder`.
 
     Raises:
       UserError: the archive is damaged, lacks a file or holds more than `MAX_BYTES`.
-      disk.WriteError: the files need more than is free.
+      disk.WriteError: the disk has too little space.
       OSError: a file cannot be written.
     """
     try:
@@ -151,12 +147,12 @@ def extract_files(archive, filenames, folder):
         raise
     except _BROKEN_ZIP as error:
         raise UserError(
-            "%s is not a sound zip file: %s" % (archive, printable(str(error)))
+            "%s is not a valid zip file: %s" % (archive, printable(str(error)))
         ) from error
 
 
 def _find_members(archive, filenames):
-    """The members of a `ZipFile` with these names that share a folder."""
+    """The members of a `ZipFile` with these names in the first folder with all."""
     members = {member.filename: member for member in archive.infolist()}
     for folder in sorted({posixpath.dirname(name) for name in members}):
         wanted = [posixpath.join(folder, name) for name in filenames]

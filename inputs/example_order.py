@@ -1,25 +1,25 @@
-"""The examples of each training batch, as a function of its number.
+"""The examples of each training batch, as a function of the batch number.
 
-The examples come in endless epochs, each example once per epoch. If the batch size does
-not divide their number, a batch can end one epoch and begin the next.
+Every epoch has every example once. A batch can span the end of an epoch and the start
+of the next one.
 """
 
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-# Batches whose examples are sorted by length together. More batches need less padding,
-# fewer are shuffled better.
+# Batches in a window of examples sorted by length. Larger windows need less padding,
+# smaller ones shuffle better.
 SORTED_BATCHES = 50
 
 
 class BatchSlice(NamedTuple):
-    """The part of each batch that one machine computes."""
+    """The slice of each batch that one machine computes."""
 
     replica_size: int  # examples per replica
-    num_replicas: int  # of all machines
-    first_replica: int  # of this machine
-    local_replicas: int  # of this machine
+    num_replicas: int  # on all machines
+    first_replica: int  # on this machine
+    local_replicas: int  # on this machine
 
 
 def local_slice(params, input_context):
@@ -29,7 +29,7 @@ def local_slice(params, input_context):
         local = replicas // input_context.num_input_pipelines
         first = input_context.input_pipeline_id * local
         return BatchSlice(params["batch_size"] // replicas, replicas, first, local)
-    if "context" in params:  # TPU, where the batch size is that of a core
+    if "context" in params:  # TPU: the batch size is per core
         _, machine, _, local = params["context"].current_input_fn_deployment()
         replicas = params["context"].num_replicas
         return BatchSlice(params["batch_size"], replicas, machine * local, local)
@@ -37,14 +37,12 @@ def local_slice(params, input_context):
 
 
 def read_next_step(config):
-    """The number of the batch from which a run starts or resumes: the global step.
+    """The global step, an int64 scalar: the number of the next batch.
 
-    The variable is read whenever an iterator is initialized, after it was restored, so
-    a session that TensorFlow recreates resumes correctly too. Under a distribution
-    strategy the Estimator creates it later; there its value is that of the last
-    checkpoint.
-
-    `config` is the Estimator's; None: there is no checkpoint. Returns an int64 scalar.
+    The variable is read whenever an iterator is initialized, after the variable was
+    restored, so that a recreated session resumes correctly too. Under a distribution
+    strategy the Estimator creates the variable later, and the value is read from the
+    last checkpoint of `config`, the Estimator's `RunConfig` or None.
     """
     step = tf.train.get_global_step()
     if step is None:
@@ -55,11 +53,10 @@ def read_next_step(config):
 
 
 def iterate_batches(batch_slice, first_batch, num_examples, seed, lengths=None):
-    """The example numbers of each batch, endlessly.
+    """The example numbers of all batches from `first_batch`, an int64 scalar, on.
 
-    They begin with the batch of the number `first_batch`, an int64 scalar; earlier ones
-    cost nothing. The other arguments are those of `epoch_order`. Returns a
-    `tf.data.Dataset` of int32 [replica_size], `local_replicas` of them per batch.
+    See `epoch_order` for the other arguments. Returns an infinite `tf.data.Dataset` of
+    int32 [replica_size], `local_replicas` elements per batch.
     """
     batch_size = batch_slice.replica_size * batch_slice.num_replicas
     first_example = first_batch * batch_size
@@ -70,24 +67,28 @@ def iterate_batches(batch_slice, first_batch, num_examples, seed, lengths=None):
         seen = tf.maximum(first_example - epoch * num_examples, 0)
         return tf.data.Dataset.from_tensor_slices(order[seen:])
 
-    def local_parts(numbers):
-        parts = tf.reshape(numbers, [batch_slice.num_replicas, -1])
-        return parts[first : first + batch_slice.local_replicas]
+    def select_local(numbers):
+        by_replica = tf.reshape(numbers, [batch_slice.num_replicas, -1])
+        return by_replica[first : first + batch_slice.local_replicas]
 
     epochs = tf.data.Dataset.range(first_example // num_examples, tf.int64.max)
     numbers = epochs.flat_map(epoch_examples)
-    return numbers.batch(batch_size, drop_remainder=True).map(local_parts).unbatch()
+    return numbers.batch(batch_size, drop_remainder=True).map(select_local).unbatch()
 
 
 def epoch_order(epoch, batch_size, num_examples, seed, lengths=None):
-    """A permutation of the examples that depends on the arguments alone.
+    """A permutation of the examples, a function of the arguments alone.
 
-    With lengths, the shuffled examples are sorted by length within windows of
-    `SORTED_BATCHES` batches, and then the epoch's batches are shuffled. Batches that
-    the epoch shares with the one before or after it stay as they are.
+    With `lengths`, the shuffled examples are sorted by length within windows of
+    `SORTED_BATCHES` batches, and then the batches are shuffled. Batches that span two
+    epochs keep their place.
 
-    `epoch` is an int64 scalar tensor, `lengths` are int32 [num_examples], or None: not
-    grouped by length. Returns int32 [num_examples].
+    Args:
+      epoch: int64 scalar tensor.
+      lengths: int32 [num_examples]; None: no grouping by length.
+
+    Returns:
+      Int32 [num_examples].
     """
 
     def shuffle(count, number):

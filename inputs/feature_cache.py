@@ -1,7 +1,7 @@
-"""Files of features, written once and reused while nothing has changed.
+"""Cached files of features.
 
-Beside a file lies `<file>.key`, written after it: everything that shaped the features,
-and the file's digest. If one of them differs, the features are built again.
+`<file>.key`, written after the file, holds everything that determines the features, and
+the file's digest. If they differ, the features are built again.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from errors import UserError
 from inputs import features
 from system import files
 
-# Part of the key: raise it whenever the same example gives other features.
+# Increase it when the same example gives other features.
 FORMAT_VERSION = 3
 
 _MAX_KEY_BYTES = 1 << 20  # A key file is far smaller.
@@ -22,10 +22,10 @@ _MAX_KEY_BYTES = 1 << 20  # A key file is far smaller.
 def cache_key(
     data_file, split, vocab_file, do_lower_case, task_type, max_seq_length, multiple
 ):
-    """Everything that shapes a file of features, as JSON text.
+    """Everything that determines a file of features, as JSON text.
 
-    `data_file` holds the rows of a `task_data.Split`; their number of features is
-    filled up to a `multiple`.
+    `data_file` has the rows of a `task_data.Split`; see `features.write_features` for
+    `multiple`.
     """
     return json.dumps(
         {
@@ -45,10 +45,9 @@ def cache_key(
 
 
 def build_features(examples, featurize, spec, output_file, multiple, key):
-    """Writes a file of features, unless it is up to date.
+    """Writes a file of features, unless it is up to date; returns the `TextCounts`.
 
-    The arguments are those of `features.write_features`, and the `cache_key`. Returns
-    the examples' `TextCounts`, new or stored.
+    See `features.write_features` for the arguments; `key` is a `cache_key`.
 
     Raises:
       UserError: the file cannot be written.
@@ -78,7 +77,7 @@ def build_features(examples, featurize, spec, output_file, multiple, key):
 
 
 def _read_counts(output_file, key_file, key):
-    """The `TextCounts` of an up-to-date file; None if it must be built again."""
+    """The `TextCounts` of an up-to-date file, or None."""
     try:
         stored = files.read_json(key_file, "it is written again", _MAX_KEY_BYTES)
         counts = features.TextCounts(**stored["counts"])

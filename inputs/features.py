@@ -11,12 +11,11 @@ from errors import UserError
 from inputs import example_order
 from system import console, files, wording
 
-NOT_LOGGED = 1 << 62  # number of an example that is not among the first
+NOT_LOGGED = 1 << 62  # an example number for which nothing is logged
 
-_LOGGED = 5  # examples, the first
+_MAX_LOGGED = 5  # the first examples
 
-# Records that are parsed at once for their lengths.
-PARSED_TOGETHER = 1024
+PARSED_TOGETHER = 1024  # records in a batch of the parser for lengths
 
 _RECORD_OVERHEAD = 200  # bytes beside the sequences: names, label, checksums
 _SEQUENCES = ("input_ids", "input_mask", "segment_ids")
@@ -30,13 +29,13 @@ class InputExample:
 
     guid: str  # unique
     text_a: str
-    text_b: str | None = None  # for tasks of pairs
+    text_b: str | None = None  # in sentence pair tasks
     label: str | None = None  # None: unknown
-    line: int | None = None  # in the example's file, from 1; None: in no file
+    line: int | None = None  # line number in a file, from 1
 
 
 class PaddingInputExample:
-    """An example that fills up the last batch on TPU, in the original program."""
+    """Padding of the last batch on TPU, in the original program."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -55,11 +54,11 @@ class TextCounts:
     """Word pieces of a split's texts, before truncation."""
 
     examples: int = 0
-    pieces: int = 0  # of all texts; [CLS] and [SEP] do not count
+    pieces: int = 0  # without [CLS] and [SEP]
     unknown: int = 0  # pieces that are [UNK]
-    longest: int = 0  # pieces of the longest example, its [CLS] and [SEP] among them
-    truncated: int = 0  # examples that are longer than the sequence length
-    features: int = 0  # that are written, without those that fill up a batch
+    longest: int = 0  # pieces of the longest example, with [CLS] and [SEP]
+    truncated: int = 0  # examples longer than the sequence length
+    features: int = 0  # written features, without padding of a batch
 
     def add(self, tokens_a, tokens_b, max_seq_length):
         """Counts an example; `tokens_b` is [] for a single text."""
@@ -80,16 +79,10 @@ class TextCounts:
         return self.truncated / max(self.examples, 1)
 
 
-def _tokenize(tokenizer, example):
-    tokens_b = tokenizer.tokenize(example.text_b) if example.text_b else []
-    return tokenizer.tokenize(example.text_a), tokens_b
-
-
 def feature_spec(seq_length, label=_CLASS_ID):
-    """The features of a record: dict from name to `tf.FixedLenFeature`.
+    """The feature spec of a record: dict from name to `tf.FixedLenFeature`.
 
-    Sequences have the shape [seq_length], `is_real_example` []; `label` is the
-    feature of the label.
+    Sequences have the shape [seq_length]; `label` is the label's spec.
     """
     sequence = tf.FixedLenFeature([seq_length], tf.int64)
     return {
@@ -102,15 +95,15 @@ def feature_spec(seq_length, label=_CLASS_ID):
 def convert_single_example(
     ex_index, example, label_list, max_seq_length, tokenizer, counts=None
 ):
-    """Converts an example to features, as the original program does.
+    """Converts an example to `InputFeatures`; the original's function.
 
     Args:
       ex_index: number of the example; the first five are logged.
       example: an `InputExample` or a `PaddingInputExample`.
       label_list: labels in order; None for regression.
-      max_seq_length: length S of the `InputFeatures` that are returned, at least 3.
+      max_seq_length: sequence length S, at least 3.
       tokenizer: a `tokenization.FullTokenizer`.
-      counts: a `TextCounts` to which an `InputExample` is added, or None.
+      counts: a `TextCounts` to update, or None.
     """
     if isinstance(example, PaddingInputExample):
         empty = [0] * max_seq_length
@@ -126,13 +119,14 @@ def convert_single_example(
 def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=None):
     """Encodes an example as `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
 
-    A pair is truncated by removing the last piece of its longer text until it fits. A
-    second text without word pieces counts as none.
+    A second text without word pieces is ignored. Pairs are truncated by removing the
+    last piece of the longer text until both fit.
 
     `label_id` is a number, an array or None; see `convert_single_example` for the other
     arguments. Returns a dict with the names of `feature_spec`.
     """
-    tokens_a, tokens_b = _tokenize(tokenizer, example)
+    tokens_a = tokenizer.tokenize(example.text_a)
+    tokens_b = tokenizer.tokenize(example.text_b) if example.text_b else []
     if counts is not None:
         counts.add(tokens_a, tokens_b, max_seq_length)
     if tokens_b:
@@ -153,7 +147,7 @@ def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=N
         "label_ids": label_id,
         "is_real_example": 1,
     }
-    if index < _LOGGED:
+    if index < _MAX_LOGGED:
         _log_example(example, tokens, values)
     return values
 
@@ -168,7 +162,7 @@ def _log_example(example, tokens, values):
 
 
 def _truncate_seq_pair(tokens_a, tokens_b, max_length):
-    """Shortens the longer list from its end, b on a tie, until both fit."""
+    """Truncates the longer list, b on a tie, until both fit `max_length`."""
     while len(tokens_a) + len(tokens_b) > max_length:
         longer = tokens_a if len(tokens_a) > len(tokens_b) else tokens_b
         longer.pop()
@@ -177,7 +171,7 @@ def _truncate_seq_pair(tokens_a, tokens_b, max_length):
 def file_based_convert_examples_to_features(
     examples, label_list, max_seq_length, tokenizer, output_file
 ):
-    """Writes the features of examples to a TFRecord file, as the original program does.
+    """Writes features to a TFRecord file; the original's function.
 
     See `convert_single_example` for the arguments. Returns the `TextCounts`.
     """
@@ -194,24 +188,25 @@ def file_based_convert_examples_to_features(
 
 
 def write_features(examples, featurize, spec, output_file, multiple=1):
-    """Writes the features of examples to a TFRecord file, whole or not at all.
+    """Writes the features of examples to a TFRecord file, atomically.
 
     Args:
       examples: list of examples.
       featurize: function of an example's number, the example and `TextCounts`; returns
-        its features, dicts with the names of the spec. Missing values are zero.
+        a list of features, dicts with the names of the spec. Missing values are zero.
       spec: dict from name to `tf.FixedLenFeature`.
       output_file: path of the file.
-      multiple: features of zeros fill up their number to a multiple of it. TPU batches
-        have one size, so an incomplete last batch would be dropped.
+      multiple: pad the number of features to a multiple with zeros: on TPU an
+        incomplete last batch is dropped.
 
-    Returns the `TextCounts` of the examples.
+    Returns:
+      The `TextCounts` of the examples.
     """
     counts = TextCounts()
     progress = tqdm(
         examples, desc="tokenizing", unit=" examples", mininterval=1.0, disable=None
     )
-    # An entry of a mask takes a byte, the id of a word piece at most three.
+    # A mask takes one byte per position, the id of a word piece at most three.
     (seq_length,) = spec["input_ids"].shape
     need = len(examples) * (5 * seq_length + _RECORD_OVERHEAD)
     with (
@@ -230,7 +225,7 @@ def write_features(examples, featurize, spec, output_file, multiple=1):
 
 
 def _serialize(values, spec):
-    """A `tf.train.Example` that the spec parses, as bytes."""
+    """Serializes a dict of values as a `tf.train.Example` of the spec."""
     record = tf.train.Example()
     columns = record.features.feature
     for name, feature in spec.items():
@@ -238,7 +233,7 @@ def _serialize(values, spec):
         if value is None:
             value = np.zeros(feature.shape, feature.dtype.as_numpy_dtype)
         numbers = column.float_list if feature.dtype.is_floating else column.int64_list
-        # NumPy's conversion would take longer than the tokenizer.
+        # Converting lists by NumPy would take longer than tokenization.
         value = value if isinstance(value, list) else np.ravel(value).tolist()
         numbers.value.extend(value)
     return record.SerializeToString()
@@ -257,30 +252,26 @@ def input_fn_builder(
 ):
     """Builds an input function for `TPUEstimator` that reads a file of features.
 
-    In training each epoch holds each example once, in an order that depends on the
-    seed, the epoch's number, the batch size and the lengths alone (`example_order`).
-    Examples of steps before the global step are skipped without being parsed.
+    In training each epoch has each example once, see `example_order`. A resumed run
+    skips the examples of earlier steps without parsing them.
 
     Args:
       input_file: path of the TFRecord file.
-      seq_length: length S of the sequences in it.
-      is_training: shuffle and repeat without end; the file is kept in memory.
-      drop_remainder: drop an incomplete last batch (static shapes); in training there
-        is none.
-      spec: the features of a record; None: the `feature_spec` of a classification.
-      dynamic_padding: truncate batches to their longest example, which does not change
-        results, since padding is masked; in training, also group examples by length.
-      num_examples: examples in the file; needed for training.
-      seed: int, of the shuffling.
-      length_multiple: `dynamic_padding` pads to a multiple of it, so that fewer shapes
-        are compiled.
+      seq_length: sequence length S.
+      is_training: shuffle and repeat infinitely; the file is kept in memory.
+      drop_remainder: drop an incomplete last batch, for static shapes.
+      spec: feature spec; None: `feature_spec(seq_length)`.
+      dynamic_padding: truncate batches to their longest example; in training, also
+        group examples by length. Padding is masked, so results do not change.
+      num_examples: examples in the file; required for training.
+      seed: int, for shuffling.
+      length_multiple: `dynamic_padding` pads to a multiple, so that fewer shapes are
+        compiled.
 
     Returns:
       A function of `params` (with "batch_size"), the Estimator's `RunConfig`, and the
-      `tf.distribute.InputContext` of a distribution strategy. It returns a
-      `tf.data.Dataset` of dicts: sequences int32 [B, S], the others [B]. With several
-      replicas, such as TPU cores, it holds the parts of each batch that the replicas of
-      this machine compute, in turn.
+      `tf.distribute.InputContext` of a distribution strategy. Returns a
+      `tf.data.Dataset` of dicts: sequences int32 [B, S], others [B]; B is per replica.
     """
     spec = spec or feature_spec(seq_length)
     sequences = [name for name in spec if list(spec[name].shape) == [seq_length]]
@@ -293,7 +284,7 @@ def input_fn_builder(
 
     def truncate(batch):
         longest = tf.reduce_max(tf.reduce_sum(batch["input_mask"], axis=1))
-        # A batch of padding examples alone still needs a position.
+        # A batch of padding examples needs at least one position.
         longest = tf.maximum((longest + length_multiple - 1) // length_multiple, 1)
         longest = tf.minimum(longest * length_multiple, seq_length)
         return {
@@ -329,14 +320,13 @@ def input_fn_builder(
         dataset = dataset.map(parse)
         if dynamic_padding:
             dataset = dataset.map(truncate)
-        # The pipeline has nothing to tune, and on one core autotuning can delay the end
-        # of a run by up to 60 s.
+        # Nothing to tune; on one core autotuning can delay the end of a run by 60 s.
         options = tf.data.Options()
         options.autotune.enabled = False
         return dataset.prefetch(2).with_options(options)
 
     def input_fn(params, config=None, input_context=None):
-        # AutoGraph would take 0.4 s to find nothing to convert.
+        # AutoGraph would take 0.4 s and convert nothing.
         unconverted = tf.autograph.experimental.do_not_convert(make_dataset)
         return unconverted(params, config, input_context)
 
@@ -344,13 +334,12 @@ def input_fn_builder(
 
 
 def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
-    """Refuses a vocabulary larger than the model's; warns of what is unusual.
+    """Checks a vocabulary, a dict from word piece to id, against the model.
 
-    `vocab` is a dict from word piece to id, `vocab_size` the model's; the paths of
-    their files are for messages.
+    Warns about duplicate lines and an unusual [PAD]. The paths are for messages.
 
     Raises:
-      UserError: word pieces at its end have no embedding.
+      UserError: the vocabulary exceeds `vocab_size`, the number of embeddings.
     """
     entries = max(vocab.values()) + 1
     if entries > vocab_size:
@@ -362,8 +351,8 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
     if len(vocab) < entries:
         first = min(set(range(entries)).difference(vocab.values()))
         text = "%s: %s, first line %d, with tokens of later lines, whose ids they get"
-        repeated = wording.pluralize(entries - len(vocab), "line")
-        console.warn(text, vocab_file, repeated, first + 1)
+        duplicates = wording.pluralize(entries - len(vocab), "line")
+        console.warn(text, vocab_file, duplicates, first + 1)
     if vocab.get(tokenization.PADDING_TOKEN) != 0:
         console.warn(
             "%s does not have %s on its first line, as BERT's vocabularies do: is it "
@@ -374,7 +363,7 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
 
 
 def check_seq_length(max_seq_length, max_position_embeddings):
-    """Raises a `UserError` unless 3 <= max_seq_length <= max_position_embeddings."""
+    """Requires 3 <= max_seq_length <= max_position_embeddings; else a `UserError`."""
     if max_seq_length < 3:
         raise UserError(
             "`max_seq_length`=%d leaves no room for text: at least 3 is needed, for "

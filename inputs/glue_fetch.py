@@ -1,13 +1,12 @@
 """Downloads GLUE tasks and checks their files.
 
-A task's row names its `sources` (addresses relative to a base address) and an
-`assemble_*` function of this module, which fills the task's folder; without one, the
-only source is a zip archive of the task's files.
+A task has `sources`, URLs relative to a base URL: a zip archive of its files, or files
+for an `assemble_*` function of this module:
 
     assemble(downloads, folder, filenames)
 
-Its arguments are the local paths of the downloads, in the order of `sources`, an empty
-folder, and the names of the files to write there.
+`downloads` are local paths in the order of `sources`, `filenames` the files to write to
+the empty folder.
 """
 
 import os
@@ -18,8 +17,7 @@ from errors import UserError
 from inputs import download, text_lines, text_rows
 from system import disk, files
 
-# SHA-256 of the tasks' files, as sha256sum writes it. Other files are checked by their
-# number of rows.
+# In the format of sha256sum. Other files are checked by their number of rows.
 _SHA256_OF_FILES = """\
 8c013e21dc39957cac37378d87bebe225b694a0d5fe13eded66c2856628833fd  CoLA/dev.tsv
 3b4df85f7a9a0633574b38d181e18090ac961a24b18fb6bcd74999ddea8ad0b8  CoLA/test.tsv
@@ -78,19 +76,19 @@ def _read_paraphrases(path):
 def assemble_mrpc(downloads, folder, filenames):
     """Splits the paraphrase corpus into MRPC's training, dev and test set.
 
-    The third download lists the pairs of ids of the dev set, which are taken out of the
-    corpus's training file; the order is kept. The test set loses its labels.
+    The third download lists the pairs of ids of the dev set, which is part of the
+    corpus's training file. The test set has no labels.
     """
     train_path, test_path, dev_ids_path = downloads
     dev_ids = set(map(tuple, _read_table(dev_ids_path, 2)))
     train, dev = [], []
     for fields in _read_paraphrases(train_path):
         (dev if tuple(fields[1:3]) in dev_ids else train).append(fields)
-    absent = dev_ids - {tuple(fields[1:3]) for fields in dev}
-    if absent:
+    missing = dev_ids - {tuple(fields[1:3]) for fields in dev}
+    if missing:
         raise UserError(
             "%s lists %d pairs that %s does not have, for example %s"
-            % (dev_ids_path, len(absent), train_path, " ".join(min(absent)))
+            % (dev_ids_path, len(missing), train_path, " ".join(min(missing)))
         )
     test = [
         [str(index), *fields[1:]]
@@ -103,15 +101,15 @@ def assemble_mrpc(downloads, folder, filenames):
 
 
 def count_rows(path, has_header):
-    """Counts the data rows of a file; its last line may lack a newline."""
+    """Counts the data rows of a file; the last line may lack a newline."""
     with open(path, "rb") as file:
         return sum(1 for _ in file) - has_header
 
 
 def _find_problems(task, folder):
-    """Missing files, wrong row counts and digests of a task's local folder, as text.
+    """Missing files, wrong row counts and wrong digests in a task's folder, as text.
 
-    A count that differs from an uncertain figure of the table is a warning instead.
+    A wrong count is a warning if the split's count is uncertain.
     """
     problems = []
     for split in task.splits:
@@ -127,7 +125,7 @@ def _find_problems(task, folder):
                 _log(task, "warning: " + message)
         elif name in SHA256 and files.digest(path) != SHA256[name]:
             problems.append(
-                "%s has the right number of rows, but its SHA-256 is not that of the "
+                "%s has the right number of rows, but its SHA-256 differs from the "
                 "benchmark's file" % split.filename
             )
     return "; ".join(problems)
@@ -155,15 +153,12 @@ def _fetch_sources(task, folder, base_url):
 
 
 def fetch_task(task, data_dir, base_url):
-    """Downloads one task to the folder `data_dir/<title>`, unless it is there.
+    """Downloads a task to `data_dir/<title>`, unless it exists; returns the path.
 
-    The folder, whose path is returned, appears when its files have the benchmark's row
-    counts and, where they are known, digests. The task's `sources` are relative to
-    `base_url`.
+    The folder appears when row counts and known digests have been verified.
 
     Raises:
-      UserError: the download failed, its content is not the task's data, or the folder
-        exists and is not complete.
+      UserError: the download failed or has other content, or the folder is incomplete.
     """
     final = os.path.join(data_dir, task.title)
     if os.path.lexists(final):
@@ -190,7 +185,7 @@ def fetch_task(task, data_dir, base_url):
             raise
         except UserError as error:
             raise UserError(
-                "%s: what `base_url`=%s serves is not the benchmark's data: %s. "
+                "%s: the content of `base_url`=%s is not the benchmark's data: %s. "
                 "Nothing is kept; run again, or give another `base_url`"
                 % (task.title, base_url, error)
             ) from error

@@ -1,4 +1,4 @@
-"""Items of nested lists in a JSON file, read one at a time."""
+"""A streaming parser for nested lists in a JSON file."""
 
 import codecs
 import json
@@ -13,12 +13,12 @@ MAX_ITEM_CHARACTERS = 1 << 26
 
 
 def iterate_items(path, *names):
-    """Yields the items of lists in lists: `names` "data", "paragraphs" for SQuAD.
+    """Yields the items of nested lists: `names` "data", "paragraphs" for SQuAD.
 
-    One item is in memory at a time; other entries of the file are skipped.
+    One item is in memory at a time; other entries are skipped.
 
     Yields:
-      Pairs of a place, such as "data[0].paragraphs[2]", and the parsed item.
+      Pairs of a path in the file, such as "data[0].paragraphs[2]", and the item.
 
     Raises:
       UserError: the file cannot be read, is not JSON, lacks a list, or has an item of
@@ -36,7 +36,7 @@ def iterate_items(path, *names):
 
 
 class _Parser:
-    """Parses a binary file with a buffer; `_text[_position:]` is not parsed yet."""
+    """Parses a binary file; `_text[_position:]` is the unparsed part of the buffer."""
 
     def __init__(self, file, path):
         self._file, self._path = file, path
@@ -44,24 +44,22 @@ class _Parser:
         self._scan = json.JSONDecoder().raw_decode
         self._text, self._position = "", 0
         self._offset, self._line = 0, 1  # of the buffer's first character
-        self._place = ""
+        self._item_path = ""
         self._is_at_end = False
 
     def error(self, problem):
         """A `UserError` for a problem at the current position."""
         line = self._line + self._text.count("\n", 0, self._position)
-        place = "line %d, character %d of the file" % (
-            line,
-            self._offset + self._position + 1,
-        )
-        if self._place:
-            place += ", in or after " + self._place
-        return UserError("%s is damaged (%s): %s" % (self._path, place, problem))
+        character = self._offset + self._position + 1
+        location = "line %d, character %d of the file" % (line, character)
+        if self._item_path:
+            location += ", in or after " + self._item_path
+        return UserError("%s is damaged (%s): %s" % (self._path, location, problem))
 
     def iterate_items(self, names, prefix=""):
-        """Yields pairs of place and item below the object or item that comes next."""
+        """Yields pairs of path and item within the next value."""
         if not names:
-            yield self._place, self._parse_value()
+            yield self._item_path, self._parse_value()
             return
         is_found = False
         self._expect("{", "at the start of %s" % (prefix.rstrip(".") or "the content"))
@@ -72,16 +70,16 @@ class _Parser:
                 self._parse_value()
                 continue
             is_found = True
-            place = prefix + name
-            self._expect("[", "at the start of " + place)
+            list_path = prefix + name
+            self._expect("[", "at the start of " + list_path)
             for number in self._elements("]"):
-                self._place = "%s[%d]" % (place, number)
-                yield from self.iterate_items(names[1:], self._place + ".")
+                self._item_path = "%s[%d]" % (list_path, number)
+                yield from self.iterate_items(names[1:], self._item_path + ".")
         if not is_found:
             raise self.error("%s%s is missing" % (prefix, names[0]))
 
     def next_character(self):
-        """The next character that is no white space, "" at the end of the file."""
+        """The next character after white space; "" at the end of the file."""
         while True:
             while self._position < len(self._text):
                 character = self._text[self._position]
@@ -92,7 +90,7 @@ class _Parser:
                 return ""
 
     def _elements(self, closing):
-        """Yields numbers from 0 before each element of a list or object."""
+        """Yields the number of each element of a list or object, before its text."""
         number = 0
         while self.next_character() != closing:
             if number:
@@ -101,11 +99,11 @@ class _Parser:
             number += 1
         self._position += 1
 
-    def _expect(self, character, place):
-        found = self.next_character()
-        if found != character:
-            found = repr(found) if found else "the end"
-            raise self.error("%s instead of %r %s" % (found, character, place))
+    def _expect(self, character, context):
+        actual = self.next_character()
+        if actual != character:
+            actual = repr(actual) if actual else "the end"
+            raise self.error("%s instead of %r %s" % (actual, character, context))
         self._position += 1
 
     def _parse_value(self):
@@ -127,7 +125,7 @@ class _Parser:
                     raise self.error(reason) from None
 
     def _read_block(self):
-        """Adds a block to the unparsed text, which it at least doubles."""
+        """Reads a block of at least the buffer's size; returns False at the end."""
         if self._is_at_end:
             return False
         self._line += self._text.count("\n", 0, self._position)

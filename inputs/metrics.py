@@ -1,11 +1,10 @@
-"""Scores, computed on the host from labels and predictions.
+"""Metrics, computed on the host.
 
-Each metric is a function of two 1-D arrays of the same length, labels first: class ids
-(int) for classification, scores (float) for regression.
+Each metric is a function of labels and predictions, arrays [N]: class ids (int) for
+classification, scores (float) for regression.
 
-A score that is undefined because the labels or the predictions are constant is 0.0.
-Correlations with predictions that are not finite are NaN, so that a run that diverged
-does not look degenerate.
+Scores that are undefined for constant labels or predictions are 0.0. Correlations with
+non-finite predictions are NaN, so that a diverged run does not look degenerate.
 """
 
 import functools
@@ -21,22 +20,21 @@ def _is_constant(values):
 
 def f1(labels, predictions):
     """F1 of class 1, in [0, 1]."""
-    # With average="binary" scikit-learn would refuse a set with other classes.
+    # average="binary" refuses further classes.
     return sklearn.metrics.f1_score(
         labels, predictions, labels=[1], average="macro", zero_division=0
     )
 
 
 def matthews(labels, predictions):
-    """Matthews correlation in [-1, 1]; R_3, the benchmark's, with three classes."""
+    """Matthews correlation in [-1, 1]; for three classes R_3, as in GLUE."""
     if _is_constant(labels) or _is_constant(predictions):
         return 0.0
     return sklearn.metrics.matthews_corrcoef(labels, predictions)
 
 
 def _correlate(function, labels, predictions):
-    # In float64: in float32, predictions that differ in their last bits alone would
-    # lose their variance to rounding.
+    # In float32 the variance of nearly equal predictions is lost to rounding.
     labels = np.asarray(labels, np.float64)
     predictions = np.asarray(predictions, np.float64)
     if not (np.all(np.isfinite(labels)) and np.all(np.isfinite(predictions))):
@@ -47,7 +45,7 @@ def _correlate(function, labels, predictions):
 
 
 def _average_classes(function, labels, predictions):
-    """The mean over the classes that occur in labels or predictions, in [0, 1]."""
+    """The macro average over the classes in labels or predictions, in [0, 1]."""
     return function(labels, predictions, average="macro", zero_division=0)
 
 
@@ -68,11 +66,10 @@ REGRESSION = {
 
 
 def class_report(labels, predictions, C):
-    """Scores of each class, and the confusion matrix.
+    """Scores of each of C classes, and the confusion matrix.
 
-    `labels` and `predictions` are arrays [N] of ids of C classes. Returns a dict of
-    "precision", "recall" and "f1", lists of C floats, and of "confusion_matrix", C
-    lists of C counts; row: the label, column: the prediction.
+    Returns a dict of "precision", "recall" and "f1", lists of C floats, and
+    "confusion_matrix", C lists of C counts; row: label, column: prediction.
     """
     classes = np.arange(C)
     precision, recall, f1_scores, _ = sklearn.metrics.precision_recall_fscore_support(

@@ -1,7 +1,4 @@
-"""Lines of files and streams, as bytes.
-
-Only a line feed ends a line; a carriage return elsewhere belongs to the text.
-"""
+"""Lines of files and streams, as bytes, separated by line feeds alone."""
 
 import io
 import itertools
@@ -11,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from errors import UserError
 
-MAX_LINE_BYTES = 1 << 26  # A longer line is hardly text; perhaps one JSON array.
+MAX_LINE_BYTES = 1 << 26  # longer lines are hardly text
 _BLOCK_BYTES = 1 << 20
 
 
@@ -31,9 +28,9 @@ class _RawFile(io.RawIOBase):
 
 
 def check_plain_file(path, name):
-    """Refuses a local folder, named pipe or device: reading it might never end.
+    """Refuses a local folder, named pipe or device, which reading might block on.
 
-    A missing file passes, as does one in a bucket. `name` is for the message.
+    Missing files and files in a bucket pass. `name` is for the message.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(
@@ -43,10 +40,8 @@ def check_plain_file(path, name):
 
 
 def file_lines(path, name):
-    """Yields the lines of a file, local or in a bucket; see `stream_lines`.
-
-    `GFile.readline` would drop carriage returns.
-    """
+    """Yields the lines of a file, local or in a bucket; see `stream_lines`."""
+    # `GFile.readline` would drop carriage returns.
     check_plain_file(path, name)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
@@ -57,10 +52,10 @@ def file_lines(path, name):
 
 
 def stream_lines(stream, name):
-    """Yields the lines of a binary stream, ends included.
+    """Yields the lines of a binary stream, with line ends.
 
     Raises:
-      UserError: `name` cannot be read, or has a line longer than `MAX_LINE_BYTES`.
+      UserError: `name` cannot be read, or a line exceeds `MAX_LINE_BYTES`.
     """
     for number in itertools.count(1):
         try:

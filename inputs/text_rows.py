@@ -1,12 +1,11 @@
-"""Rows of TSV, CSV and JSONL files and of plain lines, read and written.
+"""Reads and writes rows of TSV, CSV, JSONL and plain text files.
 
-Rows are read one by one, so a file may be larger than memory. A row that cannot be
-read carries its problem and does not end the reading.
+Rows are read one at a time, so a file may be larger than memory. A row that cannot be
+read is yielded with its problem.
 
-TSV is GLUE's: fields between tabs, nothing quoted. CSV is that of RFC 4180: fields
-between commas, quoted where they hold a comma, a quote or a line end. JSONL has one
-object per line. Plain lines are TSV without a header: the texts, between tabs. A
-`Dialect` names another delimiter of CSV, or another encoding than UTF-8.
+TSV is GLUE's, without quoting; CSV follows RFC 4180; JSONL has one object per line.
+Plain lines are TSV without a header. A `Dialect` has another delimiter of CSV, or
+another encoding than UTF-8.
 """
 
 import codecs
@@ -26,7 +25,7 @@ from system import files, schema, wording
 TSV, CSV, JSONL, LINES = "TSV", "CSV", "JSONL", "plain lines"
 KINDS = {".tsv": TSV, ".csv": CSV, ".jsonl": JSONL}
 
-# Columns of the two texts, tried in this order: those of GLUE's files among them.
+# Columns of the two texts, tried in this order; includes GLUE's.
 KNOWN_COLUMNS = (
     ("text_a", "text_b"),
     ("sentence1", "sentence2"),
@@ -40,29 +39,28 @@ KNOWN_COLUMNS = (
 )
 _PLAIN_COLUMNS = (("text_a", "text_b"), ("text_a", None))
 
-# A longer field is hardly text: more likely a quote is not closed, and all lines that
-# it takes in are read again.
+# A longer field is probably an unclosed quote; its lines are then read again.
 MAX_CSV_FIELD = 1 << 20
 csv.field_size_limit(MAX_CSV_FIELD)
 
 BLANK = "a blank line"
 
-# Delimiters that are guessed, with their names in messages.
+# Delimiters to guess, with their names in messages.
 DELIMITERS = {",": "comma", "\t": "tab", ";": "semicolon", "|": "bar"}
 
-# `surrogateescape` decodes a byte that is not in the encoding as U+DC00 + byte, for
-# bytes from 0x80. Below, the same is done with two characters that csv.reader does not
-# take: NUL (before Python 3.11) and a carriage return inside a line.
+# `surrogateescape` decodes an invalid byte, from 0x80, as U+DC00 + byte. Two characters
+# that csv.reader refuses are escaped likewise: NUL (before Python 3.11) and a carriage
+# return inside a line.
 _ESCAPE = 0xDC00
 _UNDECODABLE = re.compile("[\udc80-\udcff]")
 _NOT_OF_CSV = re.compile(r"\0|\r(?!\n?\Z)")
-_SURROGATE = re.compile(r"\\u[dD]")  # escaped in JSON; alone or in a pair
+_SURROGATE = re.compile(r"\\u[dD]")  # escaped in JSON
 _UNESCAPE = {_ESCAPE + ord(char): char for char in "\0\r"}
 
 
 def _is_encoding(value):
-    """Whether Python has such an encoding, in which ASCII text is its own bytes."""
-    # Encodings with escapes decode this to other text.
+    """Whether a value is the name of an encoding of Python that contains ASCII."""
+    # Encodings with escapes decode backslashes to other text.
     text = "".join(map(chr, range(128))).replace("\\", "\\x41\\u0041")
     try:
         return text.encode("ascii").decode(codecs.lookup(value).name) == text
@@ -85,10 +83,10 @@ ENCODING = schema.Value(
 
 
 class Dialect(NamedTuple):
-    """How a file is written, where that differs from its kind's standard."""
+    """Delimiter and encoding of a file."""
 
     delimiter: str = ","  # of CSV, one character
-    encoding: str = "utf-8"  # an encoding of Python in which ASCII is one byte each
+    encoding: str = "utf-8"  # an encoding of Python that contains ASCII
 
 
 STANDARD = Dialect()
@@ -97,40 +95,40 @@ STANDARD = Dialect()
 class Columns(NamedTuple):
     """The columns of rows to predict, by name."""
 
-    text_a: str | None = None  # None: the first pair of `layouts` that is there
+    text_a: str | None = None  # None: the first matching pair of `layouts`
     text_b: str | None = None
-    task: str | None = None  # None: all rows are of one task
+    task: str | None = None  # None: a single task
     layouts: tuple = KNOWN_COLUMNS  # pairs of names of text columns
-    # Whether a task takes two texts, by its name; missing or None: not known.
+    # Whether a task takes sentence pairs, by name; missing or None: unknown.
     pairs: Mapping[str, bool | None] = {}
 
 
 class Row(NamedTuple):
-    """One row to predict; one with a problem has no texts."""
+    """One row to predict."""
 
-    line: int  # its first line in the file, counted from 1
-    problem: str = ""  # why it cannot be read
+    line: int  # first line in the file, from 1
+    problem: str = ""  # if not empty, the row has no texts
     task: str = ""
     text_a: str = ""
     text_b: str | None = None
-    values: Mapping[str, Any] = {}  # by column, texts; of JSONL any
+    values: Mapping[str, Any] = {}  # by column; str except in JSONL
 
 
 class Record(NamedTuple):
-    """One row as read: a list of fields, or for JSONL a dict from name to value."""
+    """One parsed row: a list of fields, or for JSONL a dict from name to value."""
 
-    line: int  # its first line in the file, counted from 1
+    line: int  # first line in the file, from 1
     fields: list[str] | dict[str, Any]
-    problem: str = ""  # why it cannot be read
+    problem: str = ""
 
 
 def find_kind(path):
-    """The kind of a file by its ending: `TSV`, `CSV`, `JSONL`, or None for others."""
+    """`TSV`, `CSV` or `JSONL` by the extension of a path; None for others."""
     return KINDS.get(os.path.splitext(path)[1].lower())
 
 
 def check_kind(path, field):
-    """`find_kind`, or a `UserError` about the field that has the path."""
+    """Like `find_kind`; raises a `UserError` about a field for other extensions."""
     kind = find_kind(path)
     if kind is None:
         raise UserError(
@@ -141,9 +139,10 @@ def check_kind(path, field):
 
 
 def is_blank(text):
-    """Whether a text has nothing that becomes a word piece.
+    """Whether a text has no word pieces.
 
-    Such as white space, control and format characters, U+FFFD and combining marks.
+    It then consists of white space, control and format characters, U+FFFD and combining
+    marks.
     """
     return all(
         char.isspace()
@@ -154,9 +153,9 @@ def is_blank(text):
 
 
 def is_quoted(field):
-    """Whether a field looks quoted by a spreadsheet, with its inner quotes doubled.
+    """Whether a field is quoted as by a spreadsheet, with doubled inner quotes.
 
-    A sentence in quotes without doubled ones does not count: GLUE has many.
+    A sentence in quotes without doubled ones is not: GLUE has many.
     """
     inner = field[1:-1]
     has_doubled = '""' in inner and '"' not in inner.replace('""', "")
@@ -164,7 +163,7 @@ def is_quoted(field):
 
 
 def describe_quotes(path, count):
-    """A warning that `count` rows of a TSV file are `is_quoted`."""
+    """The warning about `count` rows with quoted fields in a TSV file."""
     return (
         "%s: %s with a text in quotes and doubled quotes in it, as spreadsheets write "
         "them. Nothing is quoted in .tsv: the quotes become text"
@@ -173,17 +172,18 @@ def describe_quotes(path, count):
 
 
 def read_records(lines, kind, dialect=STANDARD):
-    """Yields a `Record` for each row of `TSV`, `CSV` or `JSONL`, its header included.
+    """Yields a `Record` for each row of `TSV`, `CSV` or `JSONL`, header included.
 
-    `lines` are the file's lines as bytes, line ends included.
+    `lines` are bytes with line ends.
     """
     return _READERS[kind](_decode(lines, dialect.encoding), dialect)
 
 
 def guess_delimiter(fields, delimiter, columns):
-    """The delimiter that a table's first row seems to have instead of `delimiter`.
+    """Guesses the delimiter of a table from its first row, split at `delimiter`.
 
-    It gives the row all `columns`, names or positions from 0. "" if none does.
+    Returns the first other delimiter that gives all `columns`, names or positions from
+    0; or "".
     """
     line = delimiter.join(fields)
     for other in DELIMITERS:
@@ -197,7 +197,7 @@ def guess_delimiter(fields, delimiter, columns):
 
 
 def _decode(lines, encoding):
-    """Lines as text without a byte order mark; see `_ESCAPE`."""
+    """Decodes lines, without a byte order mark; see `_ESCAPE`."""
     for number, line in enumerate(lines):
         text = line.decode(encoding, "surrogateescape")
         yield text if number else text.removeprefix("\ufeff")
@@ -210,7 +210,7 @@ def _encoding_problem(text, encoding):
     problem = "byte 0x%02x" % (ord(found[0]) - _ESCAPE)
     if encoding != STANDARD.encoding:
         return "not %s (%s)" % (encoding, problem)
-    # A byte order mark is the bytes 0xff 0xfe, in either order.
+    # The byte order mark is 0xff 0xfe, in either order.
     is_utf_16 = text.startswith(("\udcff\udcfe", "\udcfe\udcff"))
     likely = "UTF-16" if is_utf_16 else "Latin-1"
     return "not UTF-8 (%s), perhaps %s: save the file as UTF-8" % (problem, likely)
@@ -240,46 +240,46 @@ def _json_records(texts, dialect):
 
 
 def _replace_surrogates(values):
-    """Half of a surrogate pair, which no output file could hold, becomes U+FFFD."""
+    """Replaces unpaired surrogates, which cannot be encoded, by U+FFFD."""
     text = json.dumps(values, ensure_ascii=False).encode("utf-16", "surrogatepass")
     return json.loads(text.decode("utf-16", "replace"))
 
 
 def _csv_records(texts, dialect):
-    again, line, delimiter = collections.deque(), 1, dialect.delimiter
+    pending, line, delimiter = collections.deque(), 1, dialect.delimiter
     while True:
-        taken: list[str] = []
+        consumed: list[str] = []
         reader = csv.reader(
-            _take_lines(again, texts, taken), strict=True, delimiter=delimiter
+            _consume_lines(pending, texts, consumed), strict=True, delimiter=delimiter
         )
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            problem = _csv_problem(str(error), line, line + len(taken) - 1)
-            # A quote that is not closed takes in what follows.
-            again.extendleft(reversed(taken[1:]))
-            del taken[1:]
+            problem = _csv_problem(str(error), line, line + len(consumed) - 1)
+            # The lines after an unclosed quote are read again.
+            pending.extendleft(reversed(consumed[1:]))
+            del consumed[1:]
             fields = []
         else:
-            text = "".join(taken)
+            text = "".join(consumed)
             problem = _encoding_problem(text, dialect.encoding) if fields else BLANK
             fields = [field.translate(_UNESCAPE) for field in fields]
         yield Record(line, fields, problem)
-        line += len(taken)
+        line += len(consumed)
 
 
-def _take_lines(again, texts, taken):
-    """Yields lines for csv.reader, first those of `again`, and adds them to `taken`."""
-    while again or (text := next(texts, None)) is not None:
-        text = again.popleft() if again else text
-        taken.append(text)
+def _consume_lines(pending, texts, consumed):
+    """Yields lines for csv.reader, pending ones first; adds them to `consumed`."""
+    while pending or (text := next(texts, None)) is not None:
+        text = pending.popleft() if pending else text
+        consumed.append(text)
         yield _NOT_OF_CSV.sub(lambda match: chr(_ESCAPE + ord(match[0])), text)
 
 
 def _csv_problem(error, first, last):
-    """Describes an error of csv.reader in a row that begins on line `first`."""
+    """Describes an error of csv.reader in the row of lines `first` to `last`."""
     if error.startswith("field larger"):
         problem = "a field is longer than %d characters" % MAX_CSV_FIELD
     else:
@@ -296,9 +296,9 @@ def read_rows(lines, kind, columns, tasks, source, dialect=STANDARD):
     """Yields a `Row` for each row to predict.
 
     Args:
-      lines: iterable of the file's lines as bytes, line ends included.
-      kind: `TSV`, `CSV`, `JSONL`, or `LINES`, whose fields are text_a and optionally
-        text_b; after the task if `columns.task` is not None.
+      lines: iterable of bytes with line ends.
+      kind: `TSV`, `CSV`, `JSONL` or `LINES`. Fields of `LINES`: the task if
+        `columns.task` is set, text_a, optionally text_b.
       columns: a `Columns`.
       tasks: names of the tasks; a single one if `columns.task` is None.
       source: the file's name, for messages.
@@ -323,7 +323,7 @@ def read_rows(lines, kind, columns, tasks, source, dialect=STANDARD):
 
 
 def _read_header(records, columns, source):
-    """The names of a table's columns, from its first row."""
+    """Reads the column names from a table's first row."""
     header = next(records, None)
     if header is None:
         raise UserError("%s is empty: a header, the columns' names, is needed" % source)
@@ -342,12 +342,12 @@ def _find_header_problem(columns, names):
     if columns.task is not None and columns.task not in names:
         problem = "the header has no column %r for the task, there are %s; name it, "
         return problem % (columns.task, wording.list_names(names)) + "`task_column`"
-    doubled = [name for name in (*layout, columns.task) if names.count(name) > 1]
-    return "the header has the column %r twice" % doubled[0] if doubled else ""
+    duplicates = [name for name in (*layout, columns.task) if names.count(name) > 1]
+    return "the header has the column %r twice" % duplicates[0] if duplicates else ""
 
 
 def _advise_on_delimiter(columns, names):
-    """Advice on a header that is one field; "" if no delimiter gives the columns."""
+    """Advice on a header of one field; "" if no delimiter gives the columns."""
     for layout in columns.layouts if len(names) == 1 else ():
         if other := guess_delimiter(names, "", [name for name in layout if name]):
             text = ". The fields seem to be separated by %ss: for .csv give `delimiter`"
@@ -359,13 +359,13 @@ def _find_width_problem(fields, names, kind):
     expected = [len(names) - 1, len(names)] if kind == LINES else [len(names)]
     if len(fields) in expected:
         return ""
-    found = wording.pluralize(len(fields), "field")
+    actual = wording.pluralize(len(fields), "field")
     counts = " or ".join(map(str, expected))
-    return "%s, expected %s (%s)" % (found, counts, wording.list_names(names))
+    return "%s, expected %s (%s)" % (actual, counts, wording.list_names(names))
 
 
 def _find_layout(columns, names):
-    """The columns of the two texts among `names`; None if they are missing."""
+    """The text columns, a pair, among `names`; None if they are missing."""
     for text_a, text_b in columns.layouts:
         if text_a in names and (text_b is None or text_b in names):
             return text_a, text_b
@@ -373,7 +373,7 @@ def _find_layout(columns, names):
 
 
 def _make_row(line, values, columns, tasks):
-    """The `Row` of a row's values, a dict from the columns' names."""
+    """Makes a `Row` from a dict of values by column."""
     layout = _find_layout(columns, values)
     if layout is None:
         return Row(line, _describe_missing(columns, values))
@@ -385,7 +385,7 @@ def _make_row(line, values, columns, tasks):
     for name, value in ((layout[0], text_a), (layout[1], text_b)):
         if not isinstance(value, str) and not (value is None and name == layout[1]):
             return Row(line, "%s is %.80r, not a text" % (name, value))
-    # A task name from JSON may be anything, also what cannot be looked up.
+    # In JSON, a task name may be of an unhashable type.
     if not isinstance(task, str) or task not in tasks:
         return Row(line, "unknown task %.80r, there are %s" % (task, ", ".join(tasks)))
     if is_blank(text_a):
@@ -400,14 +400,14 @@ def _make_row(line, values, columns, tasks):
 
 
 def _describe_missing(columns, names):
-    """A message that the texts' columns, the first layout, are not among `names`."""
+    """The message about text columns of the first layout that `names` lacks."""
     missing = [name for name in columns.layouts[0] if name and name not in names]
-    there = wording.list_names(names) or "none"
-    return "no column %s, there are %s" % (", ".join(map(repr, missing)), there)
+    existing = wording.list_names(names) or "none"
+    return "no column %s, there are %s" % (", ".join(map(repr, missing)), existing)
 
 
 def check_writable(kind, names):
-    """Refuses names that a kind of file cannot hold, by a `UserError`."""
+    """Raises a `UserError` for column names that a kind of file cannot hold."""
     for name in names:
         if kind == TSV and re.search(r"[\t\r\n]", name):
             raise UserError(
@@ -417,19 +417,19 @@ def check_writable(kind, names):
 
 
 def format_header(kind, names):
-    """The header of a file with these columns, as bytes; empty for JSONL."""
+    """Formats the header of a file as bytes; empty for JSONL."""
     return b"" if kind == JSONL else _format_fields(kind, names)
 
 
 def format_row(kind, names, values):
-    """One row of `TSV`, `CSV` or `JSONL`, as bytes.
+    """Formats a row of `TSV`, `CSV` or `JSONL` as bytes.
 
-    `values` maps names of columns to strings or numbers; missing ones are empty, or
-    omitted in JSON.
+    `values` is a dict from column to str or number; missing values are empty, or left
+    out in JSON.
     """
     if kind == JSONL:
-        found = {name: values[name] for name in names if name in values}
-        return (json.dumps(found, ensure_ascii=False) + "\n").encode("utf-8")
+        record = {name: values[name] for name in names if name in values}
+        return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
     return _format_fields(kind, [str(values.get(name, "")) for name in names])
 
 

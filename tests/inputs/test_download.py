@@ -154,7 +154,7 @@ def test_broken_zips(tmp_path):
     no_utf_8 = path.read_bytes().replace("\u00e9".encode(), b"\xff\xff")
     for broken in (sound[:3000], b"<html>no</html>", b"", bytes(flipped), no_utf_8):
         path.write_bytes(broken)
-        with pytest.raises(UserError, match="not a sound zip"):
+        with pytest.raises(UserError, match="not a valid zip"):
             download.extract_files(str(path), ("x.tsv",), str(tmp_path))
 
 
@@ -176,6 +176,6 @@ def test_a_zip_that_is_made_to_fill_the_disk(tmp_path, monkeypatch):
     size = (5_000_000).to_bytes(4, "little")
     assert content.count(size) == 2
     (tmp_path / "a.zip").write_bytes(content.replace(size, (10).to_bytes(4, "little")))
-    with pytest.raises(UserError, match="not a sound zip"):
+    with pytest.raises(UserError, match="not a valid zip"):
         download.extract_files(archive, ("x.tsv",), str(folder))
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 10
