@@ -25,9 +25,9 @@ from experiments import (
     datasets,
     grid,
     job_flags,
-    pages,
     processes,
     ray_launcher,
+    reports,
     results,
     selection,
 )
@@ -109,7 +109,7 @@ def _task_files(paths):
                 "--task_configs: %s: name the file with letters, digits, - and _ "
                 "alone, because its jobs' folders are called after it" % path
             )
-        if name in found or datasets.is_known(name):
+        if name in found or datasets.is_reserved(name):
             raise UserError(
                 "--task_configs: %s: there is another task %s; rename the file"
                 % (path, name)
@@ -231,15 +231,15 @@ def _duration(seconds):
     return "%.0f seconds" % seconds
 
 
-def plan_text(jobs, known, settings, later=0):
+def plan_text(jobs, job_results, settings, later=0):
     """How many jobs and training steps are left, and for how long, as lines.
 
-    `later` is the number of jobs that may become due, see `selection.count_later`.
+    `later` is the number of jobs that may become due, see `selection.count_pending`.
     """
     batch_size = str(settings.flags.get("train_batch_size"))
     # A wrong one is for the program to refuse.
     size = int(batch_size) if re.fullmatch("[1-9][0-9]{0,5}", batch_size) else None
-    left = [job for job in jobs if not results.is_done(job, known)]
+    left = [job for job in jobs if not results.is_done(job, job_results)]
     count = pluralize(len(jobs), "job")
     if not left:
         return "%s, all done" % count
@@ -251,7 +251,7 @@ def plan_text(jobs, known, settings, later=0):
     unknown = sum(job.task in settings.task_files for job in left)
     if unknown:
         text += ", and those of %s on further tasks" % pluralize(unknown, "job")
-    seconds = processes.seconds_left(jobs, known)
+    seconds = processes.seconds_left(jobs, job_results)
     if seconds is None:
         return text + "\nthe first finished job will show how long they take"
     return text + "\nabout %s are left, one job at a time" % _duration(seconds)
@@ -259,10 +259,10 @@ def plan_text(jobs, known, settings, later=0):
 
 def _write_report(folder, experiment, study, command):
     """Writes the report on all jobs of the study."""
-    page = pages.start_report(study, experiment.title)
-    experiment.report(study, page)
-    pages.finish_report(study, page, command)
-    path = page.write(folder)
+    report = reports.start_report(study, experiment.title)
+    experiment.write_report(study, report)
+    reports.finish_report(study, report, command)
+    path = report.write(folder)
     # Without jobs the results were read from the archive, and may be only a part of it.
     if results.has_jobs(study.work_dir):
         results.write_archive(folder, study.results)
@@ -291,16 +291,16 @@ def _prepare_jobs(jobs, settings, values):
 
 def _read_results(study, experiment=None):
     """The study with the results that its folder has now."""
-    known = results.read_all(study.work_dir, study.jobs, experiment)
-    return study._replace(results=known)
+    job_results = results.read_all(study.work_dir, study.jobs, experiment)
+    return study._replace(results=job_results)
 
 
-def _exit_status(jobs, known):
+def _exit_status(jobs, job_results):
     """0, or 1 where jobs are not finished, which is reported."""
-    left = [job for job in jobs if not results.is_done(job, known)]
+    left = [job for job in jobs if not results.is_done(job, job_results)]
     if not left:
         return 0
-    statuses = [known[job].status for job in left if job in known]
+    statuses = [job_results[job].status for job in left if job in job_results]
     held = statuses.count(results.HELD)
     console.warn(
         "%d of %s not finished, %d of them failed%s: the same command runs them again",
@@ -327,7 +327,7 @@ def _run_jobs(candidates, study, settings, values):
         jobs = [job for job in due if job not in begun]
         if begun and not jobs:
             return _exit_status(begun, ended)
-        later = selection.count_later(candidates, due)
+        later = selection.count_pending(candidates, due)
         console.say("%s", plan_text(jobs, study.results, settings, later))
         begun += jobs
         ended.update(processes.run(jobs, settings, values.jobs, start))
@@ -359,7 +359,7 @@ def _run_experiment(name, experiment, values):
         settings = _prepare_jobs(jobs, settings, values)
     job_flags.check_same_settings(study.results, settings)
     if values.dry_run:
-        later = selection.count_later(candidates, jobs)
+        later = selection.count_pending(candidates, jobs)
         print(plan_text(jobs, study.results, settings, later))
         return 0
     folder = os.path.join(study.work_dir, name)

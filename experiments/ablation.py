@@ -1,13 +1,13 @@
-"""Figure 6, left and middle: adapters of spans of layers removed after training."""
+"""Figure 6, left and middle: ablation of adapters in spans of layers."""
 
 import numpy as np
 
-from experiments import datasets, grid, pages, plots, selection
+from experiments import datasets, grid, plots, reports, selection
 from model import layer_ranges
 
 
 def _spans(layers):
-    """Every contiguous span of layers: its first, its last and its text."""
+    """Yields first layer, last layer and text of each contiguous span of layers."""
     for first in range(layers):
         for last in range(first, layers):
             yield first, last, layer_ranges.format_layers(range(first, last + 1))
@@ -25,13 +25,13 @@ def _change(study, trained, text):
 
 
 def _percent(value):
-    return pages.NONE if np.isnan(value) else "%.1f %%" % (100 * value)
+    return reports.NONE if np.isnan(value) else "%.1f %%" % (100 * value)
 
 
-def _report(study, page):
-    page.text(
+def _write_report(study, report):
+    report.add_text(
         "Relative change of the accuracy on the dev set, mean over seeds, without "
-        "further training. Collapsed seeds count: they have nothing to lose."
+        "further training. Collapsed seeds are included; their change is near 0."
     )
     maps, rows = {}, []
     for task in study.tasks:
@@ -51,18 +51,18 @@ def _report(study, page):
             values[0, -1],
         )  # fmt: skip
         title = datasets.find(task).title
-        row = [title, pages.mean_text(accuracy), *map(_percent, changes)]
+        row = [title, reports.mean_text(accuracy), *map(_percent, changes)]
         rows.append(row)
     if maps:
         caption = "Relative change of accuracy, in per cent"
-        page.figure("ablation", caption, plots.heat_maps(maps))
+        report.add_figure("ablation", caption, plots.heat_maps(maps))
     header = ("task", "accuracy with all", "worst single layer", "lower half removed",
               "upper half removed", "all removed")  # fmt: skip
-    page.table(header, rows)
-    page.text(
+    report.add_table(header, rows)
+    report.add_text(
         "The paper, BERT-base: a single layer costs at most 2 %, all layers bring the "
-        "accuracy down to that of the most frequent label (37 % on MNLI, 69 % on "
-        "CoLA), and the lowest layers matter least. Layers are counted from 0."
+        "accuracy down to the majority-class baseline (37 % on MNLI, 69 % on CoLA), "
+        "and the lowest layers matter least. Layers are counted from 0."
     )
 
 
@@ -71,6 +71,6 @@ EXPERIMENT = grid.Experiment(
     about="Adapters of spans of layers removed from trained models (heat maps).",
     paper=grid.Preset(("mnli", "cola"), 3, [grid.adapters(("3e-4",), epochs=(20,))]),
     small=grid.Preset(("mrpc", "cola"), 1, [grid.small_adapters()]),
-    report=_report,
+    write_report=_write_report,
     evaluations=_evaluations,
 )

@@ -1,4 +1,4 @@
-"""Every experiment: a module of this package that defines `EXPERIMENT`."""
+"""All experiments: modules of this package that define `EXPERIMENT`."""
 
 import importlib
 import pkgutil

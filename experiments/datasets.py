@@ -1,7 +1,4 @@
-"""The data that jobs train on: which program reads them, with which flags and files.
-
-They are tasks of GLUE, tasks that a file describes, and sets of questions.
-"""
+"""Data sets of jobs, with programs, flags and files: GLUE, task files, SQuAD."""
 
 import dataclasses
 import os
@@ -14,19 +11,17 @@ from tasks.squad import fetch
 
 
 class Dataset:
-    """Data as a sweep needs to know them.
-
-    Folders and task files are those of a `job_flags.SweepSettings`.
+    """A data set of a sweep. `settings` are a `job_flags.SweepSettings`.
 
     Attributes:
-      title: name for people.
-      examples: number of training examples; 0: not known.
-      other_examples: number of all others.
+      title: name in reports.
+      examples: number of training examples; 0: unknown.
+      other_examples: number of dev and test examples.
       program: the module that trains and evaluates.
-      folder_flag: flag of the files' folder; "" if there is none.
-      batch_size: that of training; 0: the experiment's.
-      best_score: score of a perfect model, as the program writes it.
-      baseline: what the baseline does, a sentence for reports.
+      folder_flag: flag of the data folder, or "".
+      batch_size: training batch size; 0: the experiment's.
+      best_score: maximum of the metric, as the program writes it.
+      baseline: description of the baseline for reports.
     """
 
     title = ""
@@ -38,19 +33,19 @@ class Dataset:
     baseline = "The baseline predicts the majority class, or the mean for regression."
 
     def make_flags(self, settings):
-        """Flags of the program that select the data and suit them, a dict."""
+        """Dict of the program's flags for this data set."""
         raise NotImplementedError
 
     def find_metric(self, settings):
-        """The name of the headline."""
+        """The name of the headline metric."""
         raise NotImplementedError
 
     def find_files(self, settings):
-        """Dict from a name to the path of each file that jobs may read."""
+        """Dict from name to path of the files of jobs."""
         raise NotImplementedError
 
     def required_files(self, settings):
-        """Names of files without which no job runs; by default the training set."""
+        """Names of required files; by default the training set."""
         return [next(iter(self.find_files(settings)))]
 
     def remedy(self, settings):
@@ -98,16 +93,15 @@ class GlueTask(Dataset):
 
 
 class FileTask(Dataset):
-    """A task that a file describes (`task_config`)."""
+    """A task from a task file (`task_config`)."""
 
     def __init__(self, name):
         self.title = name
 
     def _load(self, settings):
-        # Jobs refuse bad rows, or skip them if --run_flags says so.
-        found = bad_rows.BadRows()
+        # Jobs refuse bad rows, or skip them with --run_flags=--skip_bad_rows=true.
         path = settings.task_files[self.title]
-        return glue_data.select_task(None, path, bad_rows=found)
+        return glue_data.select_task(None, path, bad_rows=bad_rows.BadRows())
 
     def make_flags(self, settings):
         return {"task_config": settings.task_files[self.title]}
@@ -124,7 +118,7 @@ class FileTask(Dataset):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Questions(Dataset):
+class SquadDataset(Dataset):
     """A training and a dev set of questions."""
 
     title: str
@@ -164,7 +158,7 @@ class Questions(Dataset):
 
 
 QUESTIONS = {
-    "squad": Questions(
+    "squad": SquadDataset(
         title="SQuAD v1.1",
         train="train-v1.1.json",
         dev="dev-v1.1.json",
@@ -174,7 +168,7 @@ QUESTIONS = {
             {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64}
         ),
     ),
-    "squad_sample": Questions(
+    "squad_sample": SquadDataset(
         title="sample_data/squad",
         train="train.json",
         dev="dev.json",
@@ -188,13 +182,13 @@ QUESTIONS = {
 }
 
 
-def is_known(name):
-    """Whether a name is taken by GLUE or a set of questions."""
+def is_reserved(name):
+    """Whether a name is a GLUE task's or one of `QUESTIONS`."""
     return name in glue_data.GLUE_TASKS or name in QUESTIONS
 
 
 def find(name):
-    """The `Dataset` of a name; one that is not known is that of a task's file."""
+    """The `Dataset` of a name; unreserved names are task files."""
     if name in QUESTIONS:
         return QUESTIONS[name]
     return GlueTask(name) if name in glue_data.GLUE_TASKS else FileTask(name)

@@ -1,7 +1,7 @@
 """Grids as data: a job is one grid point with one seed, one run of a program.
 
-A `Job` has all that differs between jobs, and its name is made of it. A job that two
-experiments share is therefore run once, as long as they share a working folder.
+The fields of a `Job` determine its name and folder, so that experiments with the same
+working folder share jobs.
 """
 
 import itertools
@@ -14,11 +14,11 @@ from experiments import datasets
 PAPER, SMALL = "paper", "small"
 PRESETS = (PAPER, SMALL)
 
-# Values of --train_policy; those of top_k and lora end with a number.
+# Values of --train_policy, for top_k and lora followed by a number.
 ADAPTERS, FULL, TOP_K, LAYER_NORM = "adapters", "full", "top_k", "layer_norm"
 LORA, BITFIT = "lora", "bitfit"
 
-BATCH_SIZE = 32  # where a data set has no other
+BATCH_SIZE = 32  # the default
 
 # WNLI is left out, as in the paper.
 GLUE = ("cola", "sst-2", "mrpc", "sts-b", "qqp", "mnli", "qnli", "rte")
@@ -29,9 +29,8 @@ PAPER_EPOCHS = (3, 20)
 # Standard deviation in the paper's text; the published program has 1e-3.
 PAPER_SCALE = "1e-2"
 
-# Epochs that suit a small encoder, some 500 to 800 steps of the small tasks. The second
-# is for methods that sweep epochs, as the paper does for adapters: on CoLA they are far
-# behind after the first.
+# Epochs for a small encoder: 500 to 800 steps of the small tasks. The second value is
+# for methods that sweep epochs, as the paper does for adapters.
 _SMALL_EPOCHS = {
     **{"cola": (3, 10), "mrpc": (5,), "sts-b": (3, 10)},
     **dict.fromkeys(("sst-2", "qqp", "mnli", "qnli"), (1,)),
@@ -41,22 +40,22 @@ SMALL_SCALE = "1e-3"
 
 
 class Job(NamedTuple):
-    """One run. Numbers in names are texts, so that they are written as given."""
+    """One run. Floats are str, for exact names."""
 
     task: str  # a name for `datasets.find`
     policy: str  # --train_policy
     learning_rate: str
     epochs: int
     seed: int
-    adapter_size: int = 0  # 0: it has no adapters
+    adapter_size: int = 0  # 0: no adapters
     init_scale: str = ""
     is_corrected: bool = False  # --adam_bias_correction
-    without: str = ""  # only evaluates: layers whose adapters are left out, as "0-4"
+    without: str = ""  # evaluation only, with adapters of these layers ablated: "0-4"
     placement: str = ""  # --adapter_placement; "": the paper's
 
     @property
     def name(self):
-        """The name in folders and on command lines."""
+        """Name of the job's folder, and value of --job."""
         method = self.policy.replace(":", "")
         if self.adapter_size:
             method += str(self.adapter_size)
@@ -69,22 +68,22 @@ class Job(NamedTuple):
 
     @property
     def kind(self):
-        """The policy without its number of top layers."""
+        """The policy without its number."""
         return self.policy.partition(":")[0]
 
     @property
     def family(self):
-        """The policy without its number, and the placement: a line of figures."""
+        """Kind and placement; one line of a figure."""
         return self.kind + "-" * bool(self.placement) + self.placement
 
     @property
     def trained(self):
-        """The job whose adapters this one evaluates; itself if it trains."""
+        """The training job of an evaluation; itself for training jobs."""
         return self._replace(without="")
 
 
 class Method(NamedTuple):
-    """A training policy, and the settings that are swept for it."""
+    """A training policy and its sweep."""
 
     policy: str
     learning_rates: tuple[str, ...]
@@ -92,7 +91,7 @@ class Method(NamedTuple):
     adapter_sizes: tuple[int, ...] = (0,)
     init_scale: str = ""
     is_corrected: bool = False
-    sweeps_epochs: bool = False  # all of the small preset's epochs, not the first
+    sweeps_epochs: bool = False  # over all epochs of the small preset
     placement: str = ""
 
     def jobs(self, task, seeds):
@@ -114,18 +113,18 @@ def adapters(rates, sizes=(64,), epochs=(), scale=PAPER_SCALE):
     return Method(ADAPTERS, rates, epochs, sizes, scale)
 
 
-def numbered(policy, numbers, *args, **kwargs):
-    """A `Method` for each number of a policy; the other arguments as of `Method`."""
+def make_methods(policy, numbers, *args, **kwargs):
+    """List of a `Method` for each number of a policy; see `Method` for the others."""
     return [Method("%s:%d" % (policy, n), *args, **kwargs) for n in numbers]
 
 
 def small_adapters(rates=("1e-3",), sizes=(64,), sweeps_epochs=False):
-    """The `Method` for a small encoder: with few steps bias correction matters."""
+    """The `Method` for a small encoder; few steps need bias correction."""
     return Method(ADAPTERS, rates, (), sizes, SMALL_SCALE, True, sweeps_epochs)
 
 
 class Study(NamedTuple):
-    """An experiment with the user's choices: its jobs and their results."""
+    """An experiment with the user's settings, its jobs and their results."""
 
     preset: str
     tasks: tuple[str, ...]
@@ -133,8 +132,7 @@ class Study(NamedTuple):
     seeds: int
     work_dir: str
     jobs: tuple[Job, ...] = ()
-    # The `results.Result` of each `Job` that has ended.
-    results: Mapping = MappingProxyType({})
+    results: Mapping = MappingProxyType({})  # from ended `Job`s to `results.Result`
     selects_by_first_seed: bool = False  # see `Preset`
 
     def select(self, **values):
@@ -147,31 +145,31 @@ class Study(NamedTuple):
 
 
 class Preset(NamedTuple):
-    """The grid of an experiment: each method on each task, with each seed."""
+    """The grid of an experiment: tasks x methods x seeds."""
 
-    tasks: tuple[str, ...]  # () where files have to be given
+    tasks: tuple[str, ...]  # (): task files are required
     seeds: int
     methods: Iterable[Method]
-    # Later seeds train the settings alone that are the best with the first one.
+    # Whether later seeds train the best settings of the first seed only.
     selects_by_first_seed: bool = False
 
 
 class Experiment(NamedTuple):
-    """An experiment, which its module defines as `EXPERIMENT`."""
+    """An experiment; the value of a module's `EXPERIMENT`."""
 
-    title: str  # of its report
+    title: str  # of the report
     about: str  # one sentence
     paper: Preset
     small: Preset
-    report: Callable  # of a `Study` and a `pages.Page`, which it completes
-    # Of a training run and the number of layers; gives evaluations, a list of `Job`.
+    write_report: Callable  # function of a `Study` and the `reports.Report` to fill
+    # Function of a training job and the number of layers; returns evaluations, `Job`s.
     evaluations: Callable = lambda job, layers: []
 
     def preset(self, name):
         return self.paper if name == PAPER else self.small
 
     def jobs(self, study):
-        """The jobs of a `Study`, a list: training runs, then evaluations."""
+        """List of the jobs of a `Study`: training runs, then evaluations."""
         trained = [
             job
             for task in study.tasks
@@ -183,9 +181,9 @@ class Experiment(NamedTuple):
 
 
 def steps(job, batch_size=None):
-    """Training steps of a job; 0 where the data set's size is not known.
+    """Training steps of a job; 0 if the data set's size is unknown.
 
-    `batch_size` is that of all jobs; None: the one that suits the data set.
+    `batch_size` None: the data set's.
     """
     dataset = datasets.find(job.task)
     batch_size = batch_size or dataset.batch_size or BATCH_SIZE
@@ -193,9 +191,9 @@ def steps(job, batch_size=None):
 
 
 def cost(job):
-    """The cost of a job in trained examples; 0 as for `steps`.
+    """Estimated cost of a job in training examples; 0 as for `steps`.
 
-    A forward pass alone is taken for a third of one with its backward pass.
+    A forward pass counts as a third of a training example.
     """
     dataset = datasets.find(job.task)
     trained = 0 if job.without else dataset.examples * job.epochs

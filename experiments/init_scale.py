@@ -1,13 +1,13 @@
 """Figure 6, right: the standard deviation of the adapters' initial weights."""
 
-from experiments import grid, pages
+from experiments import grid, reports
 
 
-def _report(study, page):
+def _write_report(study, report):
     axis = ("initial scale", "standard deviation of the initial weights")
     caption = "Score on the dev set, mean and standard error over seeds"
-    pages.add_curves(page, study, "init_scale", axis, caption)
-    page.text("The paper: flat below 1e-2, worse above, most of all on CoLA.")
+    reports.add_curves(report, study, "init_scale", axis, caption)
+    report.add_text("The paper: flat below 1e-2, worse above, most of all on CoLA.")
 
 
 _PAPER_METHODS = [
@@ -23,5 +23,5 @@ EXPERIMENT = grid.Experiment(
     about="The adapters' initial standard deviation, 1e-7 to 1.",
     paper=grid.Preset(("mnli", "cola"), 3, _PAPER_METHODS),
     small=grid.Preset(("cola",), 2, _SMALL_METHODS),
-    report=_report,
+    write_report=_write_report,
 )

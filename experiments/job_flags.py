@@ -1,4 +1,4 @@
-"""The command line of a job's run, and the settings and files its result depends on."""
+"""Command lines of jobs, and the settings and files on which results depend."""
 
 import os
 import re
@@ -15,13 +15,12 @@ from experiments import datasets, grid, results
 from system import files
 from weights import adapter_package, checkpoints
 
-# The folder of the programs that jobs run.
-PROGRAMS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PROGRAMS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # their folder
 
-# The flags of the encoder.
+# Flags of the encoder.
 BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
 
-# Flags that make a job, or name its folders: --run_flags cannot give them.
+# Flags of the grid and of folders, not allowed in --run_flags.
 OWN_FLAGS = {
     *("task_config", "task_name", "data_dir", "output_dir"),
     *("train_file", "predict_file"),
@@ -29,12 +28,12 @@ OWN_FLAGS = {
     "adapter_placement",
     *("ablate_adapter_layers", "adapter_layers", "do_train", "do_eval", "do_predict"),
     *("learning_rate", "num_train_epochs", "adam_bias_correction", "seed"),
-    "keep_best",  # Results are those of the last checkpoint.
+    "keep_best",  # Results are of the last checkpoint.
 }
 
-# Flags of files, which are compared by their digests.
+# Flags of files, compared by digest.
 _INPUTS = {*BASE, "data_dir", "task_config", "train_file", "predict_file"}
-# Paths in --work_dir, machines and verbosity: they change no result.
+# Flags without influence on results: paths in --work_dir, machines, verbosity.
 _NOT_COMPARED = {
     *("output_dir", "adapters", "verbosity", "master"),
     *("tpu_name", "tpu_zone", "gcp_project"),
@@ -42,56 +41,54 @@ _NOT_COMPARED = {
 
 
 class SweepSettings(NamedTuple):
-    """Settings that all jobs of a sweep share."""
+    """Settings of all jobs of a sweep."""
 
     work_dir: str
     glue_dir: str
-    task_files: Mapping[str, str]  # from a task's name to its file
-    flags: Mapping[str, Any]  # of the jobs' program: `BASE`, and --run_flags
-    gpus: tuple[str, ...] = ()  # their names, dealt out to the jobs; (): left alone
-    digests: Mapping[str, Mapping] = MappingProxyType({})  # by task, `input_digests`
-    squad_dir: str = ""  # folder of sets of questions
+    task_files: Mapping[str, str]  # by task name
+    flags: Mapping[str, Any]  # of the jobs' program: `BASE` and --run_flags
+    gpus: tuple[str, ...] = ()  # GPU ids, one per job; (): jobs see all GPUs
+    digests: Mapping[str, Mapping] = MappingProxyType({})  # `input_digests` by task
+    squad_dir: str = ""  # folder of SQuAD files
 
 
 def parse_run_flags(text):
-    """--run_flags as a dict.
+    """Parses --run_flags to a dict.
 
     Raises:
-      UserError: it is no list of flags, or has one that a job sets.
+      UserError: the text is no list of flags, or has a flag of `OWN_FLAGS` or `BASE`.
     """
     try:
-        words = shlex.split(text)
+        arguments = shlex.split(text)
     except ValueError as error:
         raise UserError("`run_flags`=%.200r: %s" % (text, error)) from None
-    found = {}
-    for word in words:
-        match = re.fullmatch(r"--(\w+)=(.*)", word)
+    values = {}
+    for argument in arguments:
+        match = re.fullmatch(r"--(\w+)=(.*)", argument)
         if not match:
             raise UserError(
                 "`run_flags`: %.80r is no flag with its value, such as --xla=true"
-                % word
+                % argument
             )
         name, value = match.groups()
         if name in OWN_FLAGS or name in BASE:
             raise UserError(
-                "`run_flags`: --%s is a matter of the grid, or a flag of this program"
-                % name
+                "`run_flags`: --%s is set by the grid, or a flag of this program" % name
             )
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def make_flags(job, settings):
-    """The flags of a job's program, a dict.
+    """Dict of the flags of a job's program.
 
-    The user's flags for all jobs override lengths and batches of the grid, and the
-    job's own flags override both.
+    `settings.flags` override lengths and batch sizes; the job's fields override both.
     """
     dataset = datasets.find(job.task)
     values = dict(dataset.make_flags(settings))
     if not job.without:
         values["train_batch_size"] = dataset.batch_size or grid.BATCH_SIZE
-        values["checkpoint_content"] = "trained"  # Small, and the same numbers.
+        values["checkpoint_content"] = "trained"  # Smaller; results are the same.
     values.update(settings.flags)
     values["output_dir"] = results.job_folder(settings.work_dir, job)
     values["train_policy"] = job.policy
@@ -119,14 +116,14 @@ def make_flags(job, settings):
 
 
 def make_command(job, settings):
-    """The command line of a job, a list of arguments."""
+    """List of the arguments of a job's command line."""
     values = sorted(make_flags(job, settings).items())
     program = os.path.join(PROGRAMS, datasets.find(job.task).program)
     return [sys.executable, program, *("--%s=%s" % pair for pair in values)]
 
 
 def input_digests(name, settings):
-    """Digests of the files that a task's jobs read: a dict from flag or file name.
+    """Dict from flag or file name to digest, for all files of a task's jobs.
 
     Raises:
       UserError: the checkpoint or a required file is missing.
@@ -144,7 +141,7 @@ def input_digests(name, settings):
 
 
 def _differences(job, result, settings):
-    """Differences of a result's flags and inputs from the current ones, as texts."""
+    """Yields the differences between a result's flags and inputs and current ones."""
     then, now = result.flags, make_flags(job, settings)
     names = {*then, *now} - _NOT_COMPARED
     if not all(settings.flags.get(name) for name in BASE):
@@ -161,21 +158,20 @@ def _differences(job, result, settings):
             yield "--%s is %s there and %s now" % (name, *values)
 
 
-def check_same_settings(known, settings):
-    """Refuses results of another encoder, data or settings than those of now.
+def check_same_settings(job_results, settings):
+    """Refuses results of another encoder, other data or other settings.
 
-    Results of jobs that are repeated may differ. Where `settings` lacks a flag of the
-    encoder, as those of a report may, only the flags that it has are compared.
+    Ignores jobs to repeat, and flags that `settings` lacks, as of a report.
 
     Raises:
-      UserError: naming a job, what differs, and both values.
+      UserError: names a job, the differences, and both values.
     """
-    for job, result in known.items():
-        found = list(_differences(job, result, settings))
-        if found and result.status not in results.REPEATED:
+    for job, result in job_results.items():
+        differences = list(_differences(job, result, settings))
+        if differences and result.status not in results.REPEATED:
             raise UserError(
                 "`work_dir`=%s holds a result of other settings, %s: %s; give the same "
-                "again, another `work_dir`, or delete the folders of such jobs, and "
-                "they are run again"
-                % (settings.work_dir, job.name, ", ".join(found[:4]))
+                "settings, give another `work_dir`, or delete the folders of these "
+                "jobs to run them again"
+                % (settings.work_dir, job.name, ", ".join(differences[:4]))
             )

@@ -1,16 +1,16 @@
 """Figure 7: the best score at each learning rate, adapters and full fine-tuning."""
 
-from experiments import grid, pages
+from experiments import grid, reports
 
 _RATES = ("2e-5", "5e-5", "1e-4", "2e-4", "5e-4", "1e-3")
 _SMALL_RATES = ("3e-5", "1e-4", "3e-4", "1e-3", "3e-3")
 
 
-def _report(study, page):
+def _write_report(study, report):
     axis = ("learning rate", "learning rate")
     caption = "Best score at each learning rate, mean and standard error over seeds"
-    pages.add_curves(page, study, "learning_rate", axis, caption)
-    page.text(
+    reports.add_curves(report, study, "learning_rate", axis, caption)
+    report.add_text(
         "The paper shows learning rates of 2e-5 to 1e-3, and the best score at each."
     )
 
@@ -32,5 +32,5 @@ EXPERIMENT = grid.Experiment(
     about="The best score at each learning rate, adapters and full fine-tuning.",
     paper=grid.Preset(("mnli", "cola"), 3, _PAPER_METHODS),
     small=grid.Preset(("cola",), 1, _SMALL_METHODS),
-    report=_report,
+    write_report=_write_report,
 )

@@ -1,6 +1,6 @@
-"""Tuning methods by one protocol: adapters in three places, LoRA and others.
+"""Comparison of tuning methods: adapters in three placements, LoRA and others.
 
-Not of the paper: its figures 1, 3 and 4 with methods that came after it.
+Not in the paper: figures 1, 3 and 4 with later methods.
 """
 
 from experiments import grid, trade_off
@@ -16,17 +16,17 @@ _FAMILIES = {
 }
 
 
-def _report(study, page):
-    page.text(
+def _write_report(study, report):
+    report.add_text(
         "For each size, rank and number of layers, the learning rate and the number of "
-        "epochs with the highest %s on the dev set. A cross is a collapsed seed of "
-        "them, which counts in the mean."
+        "epochs with the highest %s on the dev set. A cross marks a collapsed seed, "
+        "which counts in the mean."
         % ("score of seed 1" if study.selects_by_first_seed else "mean")
     )
-    page.heading("All tasks")
-    trade_off.add_all_tasks(study, page, _FAMILIES, "methods_all_tasks")
-    page.heading("Each task")
-    trade_off.add_each_task(study, page, _FAMILIES, "methods_by_task")
+    report.add_heading("All tasks")
+    trade_off.add_all_tasks(study, report, _FAMILIES, "methods_all_tasks")
+    report.add_heading("Each task")
+    trade_off.add_each_task(study, report, _FAMILIES, "methods_by_task")
 
 
 def _adapters(rates, sizes, epochs=(), scale=grid.PAPER_SCALE):
@@ -44,12 +44,12 @@ _POWERS = tuple(2**n for n in range(10))
 _PAPER_METHODS = [
     grid.Method(grid.FULL, *_PAPER),
     *_adapters(grid.PAPER_RATES, _POWERS, grid.PAPER_EPOCHS),
-    *grid.numbered(grid.LORA, _POWERS, *_PAPER),
+    *grid.make_methods(grid.LORA, _POWERS, *_PAPER),
     grid.Method(grid.BITFIT, *_PAPER),
     grid.Method(grid.LAYER_NORM, *_PAPER),
-    *grid.numbered(grid.TOP_K, range(1, 13), *_PAPER),
+    *grid.make_methods(grid.TOP_K, range(1, 13), *_PAPER),
 ]
-# Fewer parameters take higher rates.
+# Fewer trained parameters need higher learning rates.
 _LOW, _HIGH = ("3e-5", "1e-4", "3e-4"), ("3e-4", "1e-3", "3e-3")
 _HIGHEST = ("1e-3", "3e-3", "1e-2")
 _SMALL_METHODS = [
@@ -57,16 +57,16 @@ _SMALL_METHODS = [
     for method in (
         grid.Method(grid.FULL, _LOW),
         *_adapters(_HIGH, (8, 64), scale=grid.SMALL_SCALE),
-        *grid.numbered(grid.LORA, (8, 64), _HIGH),
+        *grid.make_methods(grid.LORA, (8, 64), _HIGH),
         grid.Method(grid.BITFIT, _HIGHEST),
         grid.Method(grid.LAYER_NORM, _HIGHEST),
-        *grid.numbered(grid.TOP_K, (1, 2), _LOW),
+        *grid.make_methods(grid.TOP_K, (1, 2), _LOW),
     )
 ]
 EXPERIMENT = grid.Experiment(
-    title="Tuning methods by one protocol",
-    about="Adapters in three places, LoRA, BitFit and others (not of the paper).",
+    title="Comparison of tuning methods",
+    about="Adapters in three placements, LoRA, BitFit and others (not in the paper).",
     paper=grid.Preset(grid.GLUE, 3, _PAPER_METHODS),
     small=grid.Preset(("mrpc", "rte", "sts-b", "cola"), 3, _SMALL_METHODS, True),
-    report=_report,
+    write_report=_write_report,
 )

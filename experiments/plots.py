@@ -1,4 +1,4 @@
-"""The paper's kinds of figures; lines differ in colour, marker and dashes."""
+"""Figures in the style of the paper; lines differ in colour, marker and dashes."""
 
 import io
 import math
@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-# Okabe and Ito's, which the colour-blind tell apart.
+# The colour-blind safe palette of Okabe and Ito.
 _STYLES = (
     ("#0072b2", "o", "-"),
     ("#d55e00", "s", "--"),
@@ -26,19 +26,19 @@ _COLLAPSED = "collapsed seed"
 
 
 class Line(NamedTuple):
-    """One line of a plot; all lists are as long as `x`."""
+    """One line of a plot; lists have the length of `x`."""
 
     name: str
     x: list
     y: list
-    errors: list | None = None  # half the height of bars; None: none
-    low: list | None = None  # of a band; None: none
+    errors: list | None = None  # half the height of error bars
+    low: list | None = None  # lower edge of a band
     high: list | None = None
-    crosses: list | tuple = ()  # pairs of x and y, marked as collapsed seeds
+    crosses: list | tuple = ()  # pairs of x and y of collapsed seeds
 
 
 def render(figure, ending):
-    """The bytes of a figure as "png" or "svg", the same each time."""
+    """Renders a figure as deterministic bytes of "png" or "svg"."""
     buffer = io.BytesIO()
     metadata = {"Date": None} if ending == "svg" else None
     with rc_context({"svg.hashsalt": "adapter-bert"}):
@@ -47,10 +47,10 @@ def render(figure, ending):
 
 
 def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
-    """A figure with a panel of lines over a logarithmic axis for each title.
+    """Plots panels of lines with a logarithmic x axis.
 
-    `panels` is a dict from a title to a list of `Line`; `baselines` one from a title to
-    y of a line across its panel, if it has one.
+    `panels` is a dict from title to a list of `Line`, `baselines` from title to y of a
+    horizontal line.
     """
     columns = min(len(panels), _MAX_COLUMNS)
     rows = math.ceil(len(panels) / columns)
@@ -102,10 +102,10 @@ def lines(panels, x_label, y_label, baselines, baseline_name="baseline"):
 
 
 def heat_maps(maps):
-    """A figure with heat maps of the ablation of layers, on one scale of colours.
+    """Plots heat maps of layer ablations with a common colour scale.
 
-    `maps` is a dict from a title to the relative changes of accuracy, a float array
-    [first layer, last layer]; NaN: no value.
+    `maps` is a dict from title to relative changes of accuracy, float [first layer,
+    last layer]; NaN: no value.
     """
     figure = Figure(figsize=(1.2 + 4.4 * len(maps), 4.4), layout="constrained")
     lowest = min(-0.01, *(float(np.nanmin(values)) for values in maps.values()))
@@ -113,7 +113,7 @@ def heat_maps(maps):
     for number, (title, values) in enumerate(maps.items(), 1):
         axes = figure.add_subplot(1, len(maps), number)
         axes.set_title(title, fontsize=10)
-        # Light where nothing is lost, and darker in grey too.
+        # The colour map is monotonic in grey too.
         image = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=0)
         axes.set_xlabel("last layer removed")
         axes.set_ylabel("first layer removed" if number == 1 else "")
@@ -127,7 +127,7 @@ def heat_maps(maps):
             value = values[row, column]
             color = "white" if value < 0.55 * lowest else "black"
             axes.text(column, row, "%d" % round(100 * value), color=color, **style)
-    # Gains are drawn in the color of no loss.
+    # Gains have the color of 0.
     gains = any(float(np.nanmax(values)) > 0 for values in maps.values())
     figure.colorbar(
         image, ax=figure.axes, label="relative change of accuracy",

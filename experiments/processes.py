@@ -1,4 +1,4 @@
-"""Runs jobs, each a process of its program, several at a time."""
+"""Runs jobs as parallel processes."""
 
 import itertools
 import os
@@ -17,17 +17,17 @@ from system import console, disk, files
 from training import run_lock, signals
 
 POLL_SECONDS = 0.1
-TAIL_BYTES = 20000  # of what a process writes
+TAIL_BYTES = 20000  # of a process's output
 _MAX_REASON = 600  # characters
 _REMEDY = "delete its folder, and the job is run again"
 
 LOCK = "job.lock"
-OUTPUT = "output.txt"  # the end of what a failed job wrote
+OUTPUT = "output.txt"  # the end of a failed job's output
 
 # Messages of the programs.
 _DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
 
-# Removed when a job has ended. Adapters stay, as a package.
+# Files to remove when a job has ended; its package stays.
 _TEMPORARY = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)
 
 
@@ -36,32 +36,32 @@ def _features_folder(job, settings):
 
 
 def _copy_features(source, target):
-    """Copies files of features and their keys, where the target lacks them.
+    """Copies missing files of features and their keys.
 
-    A run writes into its files, so these are no links. The key comes last, because it
-    makes a file valid, see `feature_cache`.
+    Copies, not links, because runs write to their files. The key makes a file valid and
+    is copied last, see `feature_cache`.
     """
     for key in files.list_folder(source, "*.tf_record.key"):
         path = key.removesuffix(".key")
-        key_there = os.path.join(target, os.path.basename(key))
-        if tf.io.gfile.exists(key_there) or not tf.io.gfile.exists(path):
+        new_key = os.path.join(target, os.path.basename(key))
+        if tf.io.gfile.exists(new_key) or not tf.io.gfile.exists(path):
             continue
         tf.io.gfile.makedirs(target)
-        for one, there in ((path, key_there.removesuffix(".key")), (key, key_there)):
-            with files.atomic_file(there) as partial:
-                tf.io.gfile.copy(one, partial, overwrite=True)
+        for old, new in ((path, new_key.removesuffix(".key")), (key, new_key)):
+            with files.atomic_file(new) as partial:
+                tf.io.gfile.copy(old, partial, overwrite=True)
 
 
 def _read_json(folder, name):
-    """A JSON file of a run as a dict; {} if it is missing."""
+    """Reads a JSON file of a run to a dict; {} if missing."""
     path = os.path.join(folder, name)
     return files.read_json(path, _REMEDY) if tf.io.gfile.exists(path) else {}
 
 
 def make_result(job, settings, status, tail, seconds) -> results.Result:
-    """The result of a `grid.Job` that has ended, from what `Process.wait` returns.
+    """Makes the result of an ended job from the return values of `Process.wait`.
 
-    Where it failed the reason is its last message, or the last lines of its output.
+    The reason of a failure is the last message, or the last lines of the output.
     """
     lines = [line for line in tail.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
@@ -75,7 +75,7 @@ def make_result(job, settings, status, tail, seconds) -> results.Result:
     )
     number = -status if status < 0 else status - 128
     if number in signals.STOP_SIGNALS:
-        # Not by which: a sweep passes on every signal as SIGTERM.
+        # The number is not shown: a sweep passes on every signal as SIGTERM.
         return result._replace(status=results.INTERRUPTED, reason="ended by a signal")
     if status and run_lock.HELD in tail:
         return result._replace(status=results.HELD)
@@ -88,7 +88,7 @@ def make_result(job, settings, status, tail, seconds) -> results.Result:
 
 
 def _read_result(job, settings, result):
-    """Completes the result of a run that has ended well from the files it wrote."""
+    """Completes the result of a successful run from its files."""
     folder = result.flags["output_dir"]
     without = "_without_%s" % job.without if job.without else ""
     name = "eval_results%s.json" % without
@@ -105,7 +105,7 @@ def _read_result(job, settings, result):
         for key in ("scores", "baseline"):
             entry[key] = {n: x / dataset.best_score for n, x in entry[key].items()}
     warnings = [*(report["health"]["training"] or ())]
-    # Without its adapters a model may well predict a single class.
+    # After ablation a model may predict a single class.
     warnings += () if job.without else (report["health"]["evaluation"] or ())
     return result._replace(
         status=results.COLLAPSED if warnings else results.OK,
@@ -118,10 +118,10 @@ def _read_result(job, settings, result):
 
 
 class Process:
-    """A job that runs on this machine."""
+    """A job on this machine."""
 
     def __init__(self, job, settings, number):
-        """Starts a `grid.Job`; `number` is its place among those that run, from 0."""
+        """Starts a `grid.Job`; `number` is its slot among the running jobs, from 0."""
         self.job, self.number, self._begun = job, number, time.monotonic()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  (closed below)
         environment = dict(os.environ)
@@ -136,7 +136,7 @@ class Process:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             env=environment,
-            # Signals of the terminal reach the sweep alone, which passes them on.
+            # The sweep passes on signals of the terminal.
             start_new_session=True,
         )
 
@@ -144,12 +144,12 @@ class Process:
         return self._process.poll() is not None
 
     def end(self):
-        """Asks it to end; a training run writes a checkpoint first."""
+        """Terminates the process; a training run writes a checkpoint first."""
         if not self.has_ended():
             self._process.terminate()
 
     def wait(self):
-        """Waits for its end; returns status, end of the output and seconds."""
+        """Waits for the end; returns status, end of the output and seconds."""
         status = self._process.wait()
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - TAIL_BYTES))
@@ -159,17 +159,19 @@ class Process:
 
 
 class _Sweep:
-    """Waiting and running jobs, and the results so far."""
+    """Waiting and running jobs, and results."""
 
     def __init__(self, jobs, settings, at_a_time, start):
         self.settings, self._at_a_time, self._start = settings, at_a_time, start
         wanted = {*jobs, *(job.trained for job in jobs)}
-        self.known = results.read_all(settings.work_dir, wanted)
-        self.waiting = [job for job in jobs if not results.is_done(job, self.known)]
+        self.job_results = results.read_all(settings.work_dir, wanted)
+        self.waiting = [
+            job for job in jobs if not results.is_done(job, self.job_results)
+        ]
         self.running: list = []
 
     def start_jobs(self):
-        """Starts jobs until enough run, or none can be started."""
+        """Starts jobs up to the limit."""
         for job in list(self.waiting):
             if len(self.running) == self._at_a_time:
                 return
@@ -188,7 +190,9 @@ class _Sweep:
                 if run_lock.lock_file(lock) is False:
                     holder = run_lock.read_holder(lock) or "another process"
                     console.warn("%s is left to %s", job.name, holder)
-                    self.known[job] = results.Result(results.HELD, str(holder), 0, {})
+                    self.job_results[job] = results.Result(
+                        results.HELD, str(holder), 0, {}
+                    )
                     return
                 if not self._needs_run(job):
                     run_lock.unlock_file(lock)
@@ -207,24 +211,28 @@ class _Sweep:
         return run_lock.lock_path(folder, LOCK)
 
     def _needs_run(self, job):
-        """Whether a job still is to be run, after reading what others have written."""
+        """Whether a job has to run; reads results of other sweeps."""
         trained = job.trained
         for each in {job, trained}:
             self._read_again(each)
-        if results.is_done(job, self.known):
+        if results.is_done(job, self.job_results):
             return False
         if trained != job:
-            status = self.known[trained].status if trained in self.known else "missing"
+            status = (
+                self.job_results[trained].status
+                if trained in self.job_results
+                else "missing"
+            )
             if status not in (results.OK, results.COLLAPSED):
                 console.warn("%s is left out: %s is %s", job.name, trained.name, status)
                 return False
         return True
 
     def _read_again(self, job):
-        if not results.is_done(job, self.known):
+        if not results.is_done(job, self.job_results):
             found = results.read(self.settings.work_dir, job)
             if found is not None:
-                self.known[job] = found
+                self.job_results[job] = found
 
     def finish_job(self, process):
         """Stores and reports the result of an ended process."""
@@ -233,11 +241,11 @@ class _Sweep:
         try:
             result = make_result(job, self.settings, status, tail, seconds)
             self._read_again(job)
-            if results.is_done(job, self.known):
-                result = self.known[job]  # Another process's: no failure replaces it.
+            if results.is_done(job, self.job_results):
+                result = self.job_results[job]  # another process's
             elif result.status != results.HELD:
                 result = self._store(job, result, folder, tail)
-            self.known[job] = result
+            self.job_results[job] = result
         finally:
             run_lock.unlock_file(self.lock_path(job))
         text = result.reason
@@ -248,9 +256,9 @@ class _Sweep:
         console.say("%s: %s, %.0f s: %s", job.name, result.status, result.seconds, text)
 
     def _store(self, job, result, folder, tail):
-        """Writes a result; removes what only a next start of the job would need."""
-        if job in self.known:
-            seconds = self.known[job].seconds + result.seconds
+        """Writes a result; removes the files for resuming."""
+        if job in self.job_results:
+            seconds = self.job_results[job].seconds + result.seconds
             result = result._replace(seconds=round(seconds, 1))
         with disk.explain_errors(folder):
             _copy_features(folder, _features_folder(job, self.settings))
@@ -265,16 +273,16 @@ class _Sweep:
 
 
 def run(jobs, settings, at_a_time=1, start=Process):
-    """Runs the jobs that are not done, `at_a_time`, and writes their results.
+    """Runs unfinished jobs, `at_a_time`, and writes their results.
 
-    A stop signal is passed on to the processes that run: each writes a checkpoint, and
-    the same jobs resume from there the next time. A second one ends them at once.
+    Stop signals are passed on to running jobs. After the first, each job writes a
+    checkpoint and can be resumed; a second one ends jobs at once.
 
-    `start` starts a job, called as `Process`. Returns a dict from `Job` to
-    `results.Result`, of all jobs that have one now, or are held.
+    `start` starts a job, with the arguments of `Process`. Returns a dict from `Job` to
+    `results.Result`.
 
     Raises:
-      SystemExit: a signal has ended this.
+      SystemExit: ended by a signal.
     """
     sweep = _Sweep(jobs, settings, at_a_time, start)
     received: list = []
@@ -284,7 +292,7 @@ def run(jobs, settings, at_a_time=1, start=Process):
             tqdm(total=len(jobs), unit="job", disable=None, smoothing=0) as bar,
         ):
             _run_jobs(sweep, len(jobs), received, bar)
-    finally:  # None runs, unless an error ends the sweep.
+    finally:  # Jobs run only after an error.
         for process in sweep.running:
             process.end()
             run_lock.unlock_file(sweep.lock_path(process.job))
@@ -292,11 +300,11 @@ def run(jobs, settings, at_a_time=1, start=Process):
         name = signals.STOP_SIGNALS[received[0]]
         console.say("%s: ended; the same command resumes", name)
         sys.exit(128 + received[0])
-    return {job: sweep.known[job] for job in jobs if job in sweep.known}
+    return {job: sweep.job_results[job] for job in jobs if job in sweep.job_results}
 
 
 def _run_jobs(sweep, count, received, bar):
-    """Runs the jobs of a sweep until all have ended; after a signal none is started."""
+    """Runs the jobs of a sweep until all have ended; starts none after a signal."""
     passed_on = 0
     while sweep.running or (sweep.waiting and not received):
         if not received:
@@ -315,19 +323,25 @@ def _run_jobs(sweep, count, received, bar):
             time.sleep(POLL_SECONDS)
 
 
-def seconds_left(jobs, known) -> float | None:
-    """Seconds that the jobs that are not done will take, one at a time.
+def seconds_left(jobs, job_results) -> float | None:
+    """Estimated seconds of the unfinished jobs, one at a time; None: no job is done.
 
-    Estimated from those that are done, by `grid.cost`; a task of unknown size counts as
-    the mean. None where no job has ended yet.
+    The estimate is proportional to `grid.cost`; for a task of unknown size, the mean of
+    the finished jobs.
     """
-    done = [job for job in jobs if job in known and known[job].score is not None]
+    done = [
+        job for job in jobs if job in job_results and job_results[job].score is not None
+    ]
     if not done:
         return None
-    mean = sum(known[job].seconds for job in done) / len(done)
+    mean = sum(job_results[job].seconds for job in done) / len(done)
     sized = [job for job in done if grid.cost(job)]
-    # 0 where all are of unknown size.
-    rate = sum(known[job].seconds for job in sized) / (sum(map(grid.cost, sized)) or 1)
+    # 0 if all sizes are unknown.
+    rate = sum(job_results[job].seconds for job in sized) / (
+        sum(map(grid.cost, sized)) or 1
+    )
     return sum(
-        rate * grid.cost(job) or mean for job in jobs if not results.is_done(job, known)
+        rate * grid.cost(job) or mean
+        for job in jobs
+        if not results.is_done(job, job_results)
     )

@@ -1,7 +1,7 @@
-"""Runs jobs on a Ray cluster instead of this machine.
+"""Runs jobs on a Ray cluster.
 
-Ray is optional. Each machine of the cluster needs this project and its Python under the
-same paths, and `--work_dir`.
+Ray is optional. All machines need this project, its Python and `--work_dir` under the
+same paths.
 """
 
 import functools
@@ -22,9 +22,9 @@ except ImportError:
 
 
 def call(command, folder, tail_bytes, poll_seconds):
-    """Runs a command on a worker, in a folder; returns as `RayJob.wait`.
+    """Runs a command in a folder of a worker; returns like `Process.wait`.
 
-    A cancellation ends it, with a checkpoint.
+    Cancellation terminates the command, which writes a checkpoint.
     """
     begun = time.monotonic()
     # Ray cancels with SIGINT, which a process in a shell script's background ignores.
@@ -53,7 +53,7 @@ def call(command, folder, tail_bytes, poll_seconds):
 
 
 class RayJob:
-    """A job that a cluster runs; as `processes.Process`."""
+    """A job on a cluster, with the interface of `processes.Process`."""
 
     def __init__(self, job, settings, number, remote):
         """Submits a job; `remote` is `call` as a remote function."""
@@ -77,8 +77,7 @@ class RayJob:
         except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
             return -signal.SIGTERM, "", 0.0
         except ray.exceptions.RayError as error:
-            # The machine or its worker is gone, and the job is to be repeated.
-            return 1, "error: the worker is gone: %s" % error, 0.0
+            return 1, "error: the worker is lost: %s" % error, 0.0
 
 
 def check_installed():
@@ -90,8 +89,7 @@ def check_installed():
 def start(cpus, gpus):
     """Joins the cluster of RAY_ADDRESS, or starts one on this machine.
 
-    Returns a function that submits a job, for `processes.run`; `cpus` and `gpus` are
-    those of each job, and may be fractions.
+    `cpus` and `gpus`, per job, can be fractions. Returns `start` of `processes.run`.
     """
     ray.init(include_dashboard=False, log_to_driver=False)
     options = {"num_cpus": cpus, "num_gpus": gpus, "max_retries": 0}

@@ -1,7 +1,6 @@
-"""The result of a job: `result.json`, and a line of `results.jsonl` beside a report.
+"""The result of a job: `result.json`, and a line of a report's `results.jsonl`.
 
-A report is made from the jobs' files, or from `results.jsonl` where there are no jobs,
-as of published results.
+Reports read the jobs' files, or `results.jsonl` without jobs, as for published results.
 """
 
 import json
@@ -22,9 +21,8 @@ JOBS = "jobs"  # the folder of all jobs' folders
 
 OK, COLLAPSED, DIVERGED, FAILED = "ok", "collapsed", "diverged", "failed"
 STATUSES = (OK, COLLAPSED, DIVERGED, FAILED)
-# Ended by a signal: such a job counts as missing, and only its seconds are of use.
-INTERRUPTED = "interrupted"
-HELD = "not run"  # Another process has the job; no file has this status.
+INTERRUPTED = "interrupted"  # by a signal; counts as missing
+HELD = "not run"  # locked by another process; never stored
 REPEATED = (FAILED, INTERRUPTED, HELD)
 
 _REMEDY = "delete it, and the job is run again"
@@ -56,29 +54,29 @@ _EMPTY: Mapping = MappingProxyType({})
 
 
 class Result(NamedTuple):
-    """The content of `result.json`, as far as reports and later sweeps need it."""
+    """The content of `result.json`."""
 
     status: str  # one of `STATUSES`, or `INTERRUPTED`
-    reason: str  # why it is not "ok"; "" if it is
-    seconds: float  # of all its runs
+    reason: str  # of another status than "ok"
+    seconds: float  # of all runs of the job
     flags: Mapping[str, Any]  # of the job's program
     metric: str = ""  # the headline
-    sets: Mapping[str, dict] = _EMPTY  # eval_results.json's; the first selects
-    test_scores: Mapping[str, float] = _EMPTY  # where the test examples have labels
-    parameters: Mapping[str, float] = _EMPTY  # "trained", "base", ...: run.json's
-    inputs: Mapping[str, str] = _EMPTY  # digests of the files that the job has read
+    sets: Mapping[str, dict] = _EMPTY  # from eval_results.json; selection by the first
+    test_scores: Mapping[str, float] = _EMPTY  # of labelled test examples
+    parameters: Mapping[str, float] = _EMPTY  # from run.json: "trained", "base", ...
+    inputs: Mapping[str, str] = _EMPTY  # digests of the job's input files
 
     @property
     def _first(self):
         return next(iter(self.sets.values()), None)
 
     def dev_score(self, metric, of="scores") -> float | None:
-        """A score on the dev set, 0 to 1, or of="baseline"; None if there is none."""
+        """A score on the dev set, 0 to 1, or with of="baseline" the baseline's."""
         return self._first[of].get(metric) if self.sets else None
 
     @property
     def score(self) -> float | None:
-        """The headline on the dev set, 0 to 1; None if the run gave none."""
+        """The headline on the dev set, 0 to 1; None without scores."""
         return self.dev_score(self.metric)
 
     @property
@@ -93,13 +91,13 @@ class Result(NamedTuple):
 
     @property
     def test_score(self) -> float | None:
-        """The headline on the test set, where it has labels."""
+        """The headline on a labelled test set."""
         return self.test_scores.get(self.metric)
 
 
-def is_done(job, known):
-    """Whether a job has a result that is kept; `known` is a dict from `Job`."""
-    return job in known and known[job].status not in REPEATED
+def is_done(job, job_results):
+    """Whether a job has a final result in `job_results`, a dict from `Job`."""
+    return job in job_results and job_results[job].status not in REPEATED
 
 
 def job_folder(work_dir, job):
@@ -108,26 +106,26 @@ def job_folder(work_dir, job):
 
 def _format_json(job, result, **options):
     record = {"job": job._asdict(), **result._asdict()}
-    record["sets"] = list(result.sets.items())  # Their order counts.
+    record["sets"] = list(result.sets.items())  # Keys are sorted, sets are not.
     return json.dumps(record, default=dict, sort_keys=True, **options) + "\n"
 
 
 def write(work_dir, job, result):
-    """Writes a job's `Result`, whole or not at all."""
+    """Writes a job's `Result` atomically."""
     folder = job_folder(work_dir, job)
     tf.io.gfile.makedirs(folder)
     text = _format_json(job, result, indent=1)
     files.write_whole(os.path.join(folder, FILE_NAME), text)
 
 
-def write_archive(folder, known):
-    """Writes the results of an experiment, a dict from `Job` to `Result`, to a file."""
-    lines = [_format_json(*item, separators=(",", ":")) for item in known.items()]
+def write_archive(folder, job_results):
+    """Writes a dict from `Job` to `Result` to `results.jsonl`."""
+    lines = [_format_json(*item, separators=(",", ":")) for item in job_results.items()]
     files.write_whole(os.path.join(folder, ARCHIVE), "".join(lines))
 
 
 def read_archive(folder):
-    """Reads what `write_archive` has written; {} if there is no file.
+    """Reads `results.jsonl` to a dict from `Job` to `Result`; {} if missing.
 
     Raises:
       UserError: the file is damaged.
@@ -148,7 +146,7 @@ def read_archive(folder):
 
 
 def _parse(record):
-    """The `Result` of a record; a `ValueError` names the entry that no result has."""
+    """Parses a record to a `Result`; a `ValueError` names an invalid entry."""
     SCHEMA.check(record)
     for number, (name, entry) in enumerate(record["sets"]):
         schema.LINE.check(name, "sets[%d][0]" % number)
@@ -166,7 +164,7 @@ def _parse(record):
 
 
 def read(work_dir, job) -> Result | None:
-    """The `Result` of a job; None where it has not ended.
+    """Reads the `Result` of a job; None if missing.
 
     Raises:
       UserError: the file is damaged.
@@ -182,19 +180,19 @@ def read(work_dir, job) -> Result | None:
 
 
 def has_jobs(work_dir):
-    """Whether jobs have been run in a folder."""
+    """Whether a folder has jobs."""
     return tf.io.gfile.isdir(os.path.join(work_dir, JOBS))
 
 
 def read_all(work_dir, jobs, experiment=None):
-    """Dict from each of the jobs that has ended to its `Result`.
+    """Reads results to a dict from `Job` to `Result`, without unfinished jobs.
 
-    If no jobs have been run in the folder, the experiment's archive is read.
+    If the folder has no jobs, the experiment's archive is read.
     """
     if has_jobs(work_dir):
         names = tf.io.gfile.listdir(os.path.join(work_dir, JOBS))
-        there = {name.rstrip("/") for name in names}
-        found = {job: read(work_dir, job) for job in jobs if job.name in there}
+        existing = {name.rstrip("/") for name in names}
+        found = {job: read(work_dir, job) for job in jobs if job.name in existing}
     else:
         archive = read_archive(os.path.join(work_dir, experiment)) if experiment else {}
         found = {job: archive.get(job) for job in jobs}

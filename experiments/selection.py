@@ -1,7 +1,7 @@
-"""Selects settings and averages scores: by the dev set alone, never by test examples.
+"""Model selection on the dev set, and means over seeds.
 
-The score of a collapsed seed, mostly the baseline's, counts in means as any other. A
-diverged or failed seed has no score: it is counted beside the mean.
+Means include the scores of collapsed seeds. Diverged and failed seeds have no score and
+are counted separately.
 """
 
 import collections
@@ -21,26 +21,24 @@ class Summary(NamedTuple):
 
 
 def summarize(scores) -> Summary | None:
-    """Mean and standard error of scores, without those that are None.
+    """Mean and standard error of the scores that are not None; None without scores.
 
-    The standard error is the deviation with n - 1, over the root of n. Returns None if
-    there is no score.
+    The standard error is the sample standard deviation (n - 1) over the root of n.
     """
-    known = tuple(score for score in scores if score is not None)
-    if not known:
+    valid = tuple(score for score in scores if score is not None)
+    if not valid:
         return None
     error = None
-    if len(known) > 1:
-        error = statistics.stdev(known) / math.sqrt(len(known))
-    return Summary(statistics.mean(known), error, known)
+    if len(valid) > 1:
+        error = statistics.stdev(valid) / math.sqrt(len(valid))
+    return Summary(statistics.mean(valid), error, valid)
 
 
-def summarize_jobs(jobs, known, name="score"):
-    """The `Summary` of jobs that differ in their seeds, or None.
-
-    `name` is that of a property of `results.Result`.
-    """
-    return summarize(getattr(known[job], name) for job in jobs if job in known)
+def summarize_jobs(jobs, job_results, name="score"):
+    """The `Summary` of a property of `results.Result` over seeds, or None."""
+    return summarize(
+        getattr(job_results[job], name) for job in jobs if job in job_results
+    )
 
 
 def group(jobs, key):
@@ -51,23 +49,27 @@ def group(jobs, key):
     return groups
 
 
-def best_run(jobs, known):
-    """The job with the highest score on the dev set, or None; the paper submits it."""
-    scored = [job for job in jobs if job in known and known[job].score is not None]
-    return max(scored, key=lambda job: known[job].score, default=None)
+def best_run(jobs, job_results):
+    """The job with the highest score on the dev set, or None."""
+    scored = [
+        job for job in jobs if job in job_results and job_results[job].score is not None
+    ]
+    return max(scored, key=lambda job: job_results[job].score, default=None)
 
 
-def best_setting(jobs, known):
-    """The setting with the highest mean on the dev set over its seeds.
+def best_setting(jobs, job_results):
+    """Selects the setting with the highest mean over seeds on the dev set.
 
-    A setting with the scores of fewer seeds ranks below those with more: a mean over
-    the lucky seeds alone would win too often.
+    Settings rank by the number of seeds with a score first: the mean of the lucky seeds
+    alone would win too often.
 
     Returns:
-      List of the setting's jobs and their `Summary`; [] and None if no job has a score.
+      List of the setting's jobs and their `Summary`; [] and None without scores.
     """
     by_setting = group(jobs, lambda job: job._replace(seed=0))
-    found = [(seeds, summarize_jobs(seeds, known)) for seeds in by_setting.values()]
+    found = [
+        (seeds, summarize_jobs(seeds, job_results)) for seeds in by_setting.values()
+    ]
     return max(
         (pair for pair in found if pair[1] is not None),
         key=lambda pair: (len(pair[1].scores), pair[1].mean),
@@ -76,15 +78,15 @@ def best_setting(jobs, known):
 
 
 def _swept_group(job):
-    """What a learning rate and a number of epochs are selected for."""
+    """The group within which learning rate and epochs are selected."""
     return job._replace(learning_rate="", epochs=0, seed=0)
 
 
 def due_jobs(jobs, study):
-    """Those of the jobs that need no result that a `grid.Study` lacks, a list.
+    """List of the jobs that can run with the results of a `grid.Study`.
 
-    If the first seed selects, jobs of later seeds are due when all runs of their group
-    with seed 1 have ended, and have their setting as the best.
+    If the first seed selects, jobs of later seeds are due when their group has ended
+    with seed 1, and their setting is the best.
     """
     if not study.selects_by_first_seed:
         return list(jobs)
@@ -97,8 +99,8 @@ def due_jobs(jobs, study):
     return [job for job in jobs if job.seed == 1 or job._replace(seed=0) in selected]
 
 
-def count_later(jobs, due):
-    """How many of the jobs may become due, one for each seed of a group."""
+def count_pending(jobs, due):
+    """The number of jobs that can become due, one for each seed of a group."""
     all_seeds, seeds = (
         {_swept_group(job)._replace(seed=job.seed) for job in each}
         for each in (jobs, due)
@@ -106,9 +108,9 @@ def count_later(jobs, due):
     return len(all_seeds - seeds)
 
 
-def count_statuses(jobs, known):
-    """A `Counter` of the statuses of the jobs that have ended."""
-    found = (known[job].status for job in jobs if job in known)
+def count_statuses(jobs, job_results):
+    """A `Counter` of the statuses of ended jobs."""
+    found = (job_results[job].status for job in jobs if job in job_results)
     return collections.Counter(status for status in found if status in results.STATUSES)
 
 
@@ -122,7 +124,9 @@ def difference(first, second) -> Summary | None:
     return Summary(first.mean - second.mean, error, ())
 
 
-def parameter_count(jobs, known, name="trained"):
-    """A count of parameters, of the first job that has it; None if none has."""
-    found = (known[job].parameters.get(name) for job in jobs if job in known)
+def parameter_count(jobs, job_results, name="trained"):
+    """A count of parameters, from the first job that has it, or None."""
+    found = (
+        job_results[job].parameters.get(name) for job in jobs if job in job_results
+    )
     return next((count for count in found if count is not None), None)

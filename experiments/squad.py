@@ -1,13 +1,13 @@
 """Figure 5: F1 on SQuAD v1.1 by trained parameters."""
 
-from experiments import datasets, grid, pages, selection, trade_off
+from experiments import datasets, grid, reports, selection, trade_off
 
 _SIZES = (2, 8, 64, 256)
 _EXACT = "exact_match"
 
 
-def _add_settings(study, page):
-    """The selected settings with both of SQuAD's scores, and the baseline."""
+def _add_settings(study, report):
+    """Adds a table of the selected settings with both of SQuAD's scores."""
     rows = []
     for task in study.tasks:
         title, scored = datasets.find(task).title, None
@@ -18,26 +18,28 @@ def _add_settings(study, page):
                 continue
             found = [study.results[job] for job in best if job in study.results]
             name = "adapters" if adapter_size else "full fine-tuning"
-            seeds = " ".join(map(pages.points, summary.scores))
+            seeds = " ".join(map(reports.points, summary.scores))
             exact = selection.summarize(each.dev_score(_EXACT) for each in found)
-            means = map(pages.mean_text, (summary, exact))
-            rows.append([title, name, pages.setting_text(best), seeds, *means])
+            means = map(reports.mean_text, (summary, exact))
+            rows.append([title, name, reports.setting_text(best), seeds, *means])
             scored = next((each for each in found if each.sets), scored)
         if scored is not None:
             rule = scored.baseline, scored.dev_score(_EXACT, of="baseline")
-            texts = map(pages.points, rule)
-            rows.append([title, "baseline", pages.NONE, pages.NONE, *texts])
-    page.table(["questions", "", "setting", "F1 by seed", "F1", "exact match"], rows)
+            texts = map(reports.points, rule)
+            rows.append([title, "baseline", reports.NONE, reports.NONE, *texts])
+    report.add_table(
+        ["questions", "", "setting", "F1 by seed", "F1", "exact match"], rows
+    )
 
 
-def _report(study, page):
-    page.text(
+def _write_report(study, report):
+    report.add_text(
         "For full fine-tuning and each size of adapters, the setting with the highest "
         "mean F1 on the dev set."
     )
-    trade_off.add_each_task(study, page, {"adapters": grid.ADAPTERS}, "squad")
-    _add_settings(study, page)
-    page.text(
+    trade_off.add_each_task(study, report, {"adapters": grid.ADAPTERS}, "squad")
+    _add_settings(study, report)
+    report.add_text(
         "The paper, on SQuAD v1.1: full fine-tuning 90.7, adapters of size 64 (2 % of "
         "the parameters) 90.4, of size 2 (0.1 %) 89.9."
     )
@@ -56,5 +58,5 @@ EXPERIMENT = grid.Experiment(
     about="Questions: adapter sizes against full fine-tuning.",
     paper=grid.Preset(("squad",), 3, _PAPER_METHODS),
     small=grid.Preset(("squad_sample",), 3, _SMALL_METHODS),
-    report=_report,
+    write_report=_write_report,
 )

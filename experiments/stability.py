@@ -1,10 +1,10 @@
-"""Which training runs learn: learning rates, Adam's moments plain or corrected, seeds.
+"""Stability of training by learning rate, with and without bias correction.
 
-Not of the paper. A seed learned where its accuracy, or the task's headline where there
-is none, is more than 0.05 above the baseline's.
+Not in the paper. A seed has learned if its accuracy, or else the headline, exceeds the
+baseline by 0.05.
 """
 
-from experiments import grid, pages, plots, selection
+from experiments import grid, plots, reports, selection
 
 MARGIN = 0.05
 
@@ -18,14 +18,14 @@ def _preset(tasks, seeds, method):
 
 
 def _scores(result):
-    """Metric, score and baseline: the accuracy, or the headline where there is none."""
+    """Name, score and baseline of accuracy, or else of the headline."""
     dev = next(iter(result.sets.values()))
     metric = "accuracy" if "accuracy" in dev["scores"] else result.metric
     return metric, dev["scores"][metric], dev["baseline"][metric]
 
 
-def _add_task(study, page, task):
-    page.heading(task)
+def _add_task(study, report, task):
+    report.add_heading(task)
     rows, fractions, means = [], [], []
     baseline, metric = None, "score"
     for is_corrected, moments in _MOMENTS.items():
@@ -50,37 +50,37 @@ def _add_task(study, page, task):
             if summary is not None:
                 points.append((float(rate), summary))
             counts = "%d of %d" % (learned, len(found)), str(len(jobs) - len(found))
-            seeds = " ".join(map(pages.points, scores))
-            rows.append([rate, moments, *counts, seeds, pages.mean_text(summary)])
+            seeds = " ".join(map(reports.points, scores))
+            rows.append([rate, moments, *counts, seeds, reports.mean_text(summary)])
         if points:
-            means.append(pages.score_line(name, points))
+            means.append(reports.score_line(name, points))
     rows.sort(key=lambda row: _RATES.index(row[0]))
     header = ("learning rate", "moments", "seeds that learned", "missing", metric,
               "mean")  # fmt: skip
-    page.table(header, rows)
+    report.add_table(header, rows)
     if baseline is None:
         return
-    page.text("The baseline: %s." % pages.points(baseline))
+    report.add_text("The baseline: %s." % reports.points(baseline))
     panel = "%s on the dev set, times 100" % metric
     panels = {"fraction of seeds that learned": fractions, panel: means}
     figure = plots.lines(panels, "learning rate", "", {panel: 100 * baseline})
     caption = "Fraction of seeds that learned, and mean and standard error over seeds"
-    page.figure("stability_%s" % task, caption, figure)
+    report.add_figure("stability_%s" % task, caption, figure)
 
 
-def _report(study, page):
-    page.text(
-        "A seed learned where it is more than %g points above the baseline."
+def _write_report(study, report):
+    report.add_text(
+        "A seed has learned if it is more than %g points above the baseline."
         % (100 * MARGIN)
     )
     for task in study.tasks:
-        _add_task(study, page, task)
+        _add_task(study, report, task)
 
 
 EXPERIMENT = grid.Experiment(
-    title="Which training runs learn",
+    title="Stability of training",
     about="The fraction of training runs that learn, with and without bias correction.",
     paper=_preset(("mrpc", "rte", "cola"), 5, grid.adapters(_RATES, epochs=(3,))),
     small=_preset(("mrpc",), 3, grid.adapters(_RATES, scale=grid.SMALL_SCALE)),
-    report=_report,
+    write_report=_write_report,
 )

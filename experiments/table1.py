@@ -1,4 +1,4 @@
-"""Table 1: GLUE, adapters beside full fine-tuning, and files for the server."""
+"""Table 1: GLUE, adapters and full fine-tuning, and submission files."""
 
 import os
 import statistics
@@ -6,7 +6,7 @@ import statistics
 import tensorflow.compat.v1 as tf
 
 import glue_data
-from experiments import datasets, grid, pages, results, selection
+from experiments import datasets, grid, reports, results, selection
 from tasks import submission_file
 
 # Test scores of the tasks of `grid.GLUE`.
@@ -19,7 +19,7 @@ _PAPER_BY_SIZE = {8: 86.2, 64: 85.8, 256: 85.7}
 
 
 def _lines(study):
-    """The lines of the table: dict from a name to its jobs by task."""
+    """The lines of the table: dict from name to dict from task to jobs."""
     sizes = {job.adapter_size for job in study.jobs if job.adapter_size}
     lines = {"full fine-tuning": {0}}
     if len(sizes) > 1:
@@ -40,13 +40,12 @@ def _columns(*tasks):
     return [name for task in tasks for name in mnli.get(task, [titles[task]])]
 
 
-def _add_best_runs(study, page, lines):
-    """The table of the paper, with the dev sets in the place of the server."""
-    page.heading("The best run on the dev set")
-    page.text(
-        "What would be sent to the server. The score of the best of many runs is "
-        "biased upwards on the examples that selected it; the paper's lines are of the "
-        "test server."
+def _add_best_runs(study, report, lines):
+    """Adds the table of the paper, with dev sets instead of the test server."""
+    report.add_heading("The best run on the dev set")
+    report.add_text(
+        "The runs for the test server. The best run's dev score is biased upwards, "
+        "because the same examples selected it; the paper's lines are test scores."
     )
     columns = _columns(*study.tasks)
     rows = []
@@ -60,37 +59,37 @@ def _add_best_runs(study, page, lines):
                 found = [each["scores"][result.metric] for each in result.sets.values()]
             scores += found[: len(_columns(task))]
             trained.append(selection.parameter_count([job], study.results, "share"))
-        fraction = pages.points(pages.mean_or_none(trained), 2)
-        mean = pages.points(pages.mean_or_none(scores))
-        rows.append([name, fraction, *map(pages.points, scores), mean])
+        fraction = reports.points(reports.mean_or_none(trained), 2)
+        mean = reports.points(reports.mean_or_none(scores))
+        rows.append([name, fraction, *map(reports.points, scores), mean])
         if name in _PAPER:
             paper = dict(zip(_columns(*grid.GLUE), _PAPER[name]))
             found = [paper.get(column) for column in columns]
-            found.append(pages.mean_or_none(found))
-            texts = [pages.NONE if x is None else "%.1f" % x for x in found]
-            rows.append(["*paper, BERT-large, test server*", pages.NONE, *texts])
-    page.table(["", "trained, %", *columns, "mean"], rows)
+            found.append(reports.mean_or_none(found))
+            texts = [reports.NONE if x is None else "%.1f" % x for x in found]
+            rows.append(["*paper, BERT-large, test server*", reports.NONE, *texts])
+    report.add_table(["", "trained, %", *columns, "mean"], rows)
 
 
-def _add_best_settings(study, page, lines):
-    """Means over seeds of the best setting; returns them by line and task."""
-    page.heading("The best setting on the dev set, over its seeds")
+def _add_best_settings(study, report, lines):
+    """Adds means over seeds of the best settings; returns them by line and task."""
+    report.add_heading("The best setting on the dev set, over its seeds")
     rows, found = [], {}
     for name, by_task in lines.items():
         for task, jobs in by_task.items():
             best, summary = selection.best_setting(jobs, study.results)
             found[name, task] = summary
-            seeds = " ".join(map(pages.points, summary.scores if summary else ()))
-            texts = pages.setting_text(best), seeds, pages.mean_text(summary)
-            status = pages.status_text(jobs, study.results)
+            seeds = " ".join(map(reports.points, summary.scores if summary else ()))
+            texts = reports.setting_text(best), seeds, reports.mean_text(summary)
+            status = reports.status_text(jobs, study.results)
             rows.append([_columns(task)[0], name, *texts, status])
     header = ["task", "method", "setting", "seeds", "mean", "all runs of the sweep"]
-    page.table(header, rows)
+    report.add_table(header, rows)
     return found
 
 
-def _add_differences(study, page, lines, found):
-    page.heading("Adapters against full fine-tuning")
+def _add_differences(study, report, lines, found):
+    report.add_heading("Adapters against full fine-tuning")
     full, *others = lines
     rows = []
     for name in others:
@@ -98,8 +97,8 @@ def _add_differences(study, page, lines, found):
             selection.difference(found[name, task], found[full, task])
             for task in study.tasks
         ]
-        texts = [pages.mean_text(each, sign=True) for each in differences]
-        mean, deviation = pages.NONE, pages.NONE
+        texts = [reports.mean_text(each, sign=True) for each in differences]
+        mean, deviation = reports.NONE, reports.NONE
         if None not in differences:
             means = [100 * each.mean for each in differences]
             mean = "%+.2f" % statistics.mean(means)
@@ -107,18 +106,18 @@ def _add_differences(study, page, lines, found):
                 deviation = "%.2f" % statistics.stdev(means)
         rows.append([name, *texts, mean, deviation])
     columns = [_columns(task)[0] for task in study.tasks]
-    page.table(["", *columns, "mean", "deviation over tasks"], rows)
-    page.text(
+    report.add_table(["", *columns, "mean", "deviation over tasks"], rows)
+    report.add_text(
         "Means over seeds, adapters minus full fine-tuning. The paper, on the test "
         "server: -0.4 (80.0 against 80.4), and -0.8 with size 64 alone."
     )
 
 
-def _add_sizes(study, page):
+def _add_sizes(study, report):
     sizes = sorted({job.adapter_size for job in study.jobs if job.adapter_size})
     if len(sizes) < 2:
         return
-    page.heading("By adapter size")
+    report.add_heading("By adapter size")
     rows = []
     for size in sizes:
         scores = []
@@ -126,14 +125,14 @@ def _add_sizes(study, page):
             jobs = study.select(task=task, adapter_size=size)
             _, summary = selection.best_setting(jobs, study.results)
             scores.append(summary and summary.mean)
-        mean = pages.points(pages.mean_or_none(scores))
+        mean = reports.points(reports.mean_or_none(scores))
         paper = _PAPER_BY_SIZE.get(size)
-        rows.append([str(size), mean, "%.1f" % paper if paper else pages.NONE])
-    page.table(["size", "mean over tasks", "paper, validation accuracy"], rows)
+        rows.append([str(size), mean, "%.1f" % paper if paper else reports.NONE])
+    report.add_table(["size", "mean over tasks", "paper, validation accuracy"], rows)
 
 
-def _write_submissions(study, page, lines):
-    """Copies the best runs' files for the server, if every task has one."""
+def _write_submissions(study, report, lines):
+    """Copies the submission files of the best runs, if every task has one."""
     commands = []
     for number, (name, by_task) in enumerate(lines.items(), 1):
         best = [selection.best_run(jobs, study.results) for jobs in by_task.values()]
@@ -162,25 +161,25 @@ def _write_submissions(study, page, lines):
             % (name, folder, folder)
         )
     if commands:
-        page.heading("For the evaluation server")
-        page.text(
+        report.add_heading("For the evaluation server")
+        report.add_text(
             "The best run of each task. For WNLI, which the paper leaves out, and AX "
             "every prediction is the first label."
         )
-        page.code("\n".join(commands))
+        report.add_code("\n".join(commands))
 
 
-def _report(study, page):
+def _write_report(study, report):
     lines = _lines(study)
-    _add_best_runs(study, page, lines)
-    found = _add_best_settings(study, page, lines)
-    _add_differences(study, page, lines, found)
-    _add_sizes(study, page)
-    _write_submissions(study, page, lines)
+    _add_best_runs(study, report, lines)
+    found = _add_best_settings(study, report, lines)
+    _add_differences(study, report, lines, found)
+    _add_sizes(study, report)
+    _write_submissions(study, report, lines)
 
 
 _PAPER_METHODS = [
-    # The paper's scores are those of Devlin et al.; this is their sweep.
+    # The paper quotes Devlin et al.; this is their sweep.
     grid.Method(grid.FULL, ("2e-5", "3e-5", "4e-5", "5e-5"), (3,)),
     grid.adapters(grid.PAPER_RATES, (8, 64, 256), grid.PAPER_EPOCHS),
 ]
@@ -193,5 +192,5 @@ EXPERIMENT = grid.Experiment(
     about="GLUE: full fine-tuning and adapters, selected on the dev sets.",
     paper=grid.Preset(grid.GLUE, 5, _PAPER_METHODS),
     small=grid.Preset(("mrpc", "rte", "cola", "sts-b"), 3, _SMALL_METHODS),
-    report=_report,
+    write_report=_write_report,
 )

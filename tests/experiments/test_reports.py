@@ -1,6 +1,6 @@
 """The numbers of each report, on made-up results, compared with hand calculations."""
 
-from experiments import pages, results
+from experiments import reports, results
 from experiments.catalogue import EXPERIMENTS
 from tests.made_up_results import make_study, result
 
@@ -11,8 +11,8 @@ def report(name, words, result_of, **changed):
     jobs = tuple(EXPERIMENTS[name].jobs(study))
     known = {job: result_of(job) for job in jobs}
     known = {job: each for job, each in known.items() if each is not None}
-    page = pages.Page(name)
-    EXPERIMENTS[name].report(study._replace(jobs=jobs, results=known), page)
+    page = reports.Report(name)
+    EXPERIMENTS[name].write_report(study._replace(jobs=jobs, results=known), page)
     return page.markdown
 
 
@@ -149,11 +149,11 @@ def test_collapsed_seeds_are_marked_in_figures():
         known[job] = with_parameters(0.7, 10 + job.adapter_size, status=status)
     figures = {}
 
-    class Page(pages.Page):
-        def figure(self, name, caption, figure):
+    class Report(reports.Report):
+        def add_figure(self, name, caption, figure):
             figures[name] = figure
 
-    EXPERIMENTS["size"].report(study._replace(results=known), Page("size"))
+    EXPERIMENTS["size"].write_report(study._replace(results=known), Report("size"))
     figure = figures["size_by_task"]
     lines = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
     (cross,) = lines

@@ -61,7 +61,7 @@ def test_the_first_seed_selects_what_later_ones_train():
     known[jobs[0]] = result(None, results.FAILED)
     due = selection.due_jobs(jobs, study)
     assert due == jobs[::2]
-    assert selection.count_later(jobs, due) == 1
+    assert selection.count_pending(jobs, due) == 1
 
 
 def test_test_rows_do_not_select():

@@ -38,7 +38,7 @@ def test_a_worker_that_dies_is_a_job_to_repeat(bench, start):
     bench.behave(_2="import signal; os.kill(os.getppid(), signal.SIGKILL)")
     known = processes.run(JOBS, bench.settings, 1, start)
     assert [known[job].status for job in JOBS] == ["ok", "failed", "ok"]
-    assert "the worker is gone" in known[JOBS[1]].reason
+    assert "the worker is lost" in known[JOBS[1]].reason
     bench.behave()
     assert processes.run(JOBS, bench.settings, 1, start)[JOBS[1]].status == "ok"
 

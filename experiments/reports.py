@@ -1,4 +1,4 @@
-"""Reports: Markdown with tables and figures, and the texts that all of them share."""
+"""Reports in Markdown with tables and figures."""
 
 import operator
 import os
@@ -11,38 +11,38 @@ from system import files
 from system.wording import thousands
 
 REPORT = "report.md"
-NONE = "-"  # stands for a missing number
+NONE = "-"  # a missing number
 
-_MAX_LISTED = 20  # jobs that are not ok
+_MAX_LISTED = 20  # degenerate, diverged and failed jobs
 
 
-class Page:
-    """A report, part by part."""
+class Report:
+    """A report in Markdown."""
 
     def __init__(self, title):
         self._parts = ["# %s" % title]
         self._figures: dict = {}
 
-    def heading(self, text):
+    def add_heading(self, text):
         self._parts.append("## %s" % text)
 
-    def text(self, text):
+    def add_text(self, text):
         """Adds a paragraph."""
         self._parts.append(text)
 
-    def table(self, header, rows):
-        """Adds a table; its fields are texts."""
+    def add_table(self, header, rows):
+        """Adds a table of texts."""
         lines = [header, ["---"] * len(header), *rows]
         self._parts.append("\n".join("| %s |" % " | ".join(row) for row in lines))
 
-    def figure(self, name, caption, figure):
-        """Adds a matplotlib figure, written beside the page as PNG and SVG."""
+    def add_figure(self, name, caption, figure):
+        """Adds a matplotlib figure, which `write` saves as PNG and SVG."""
         self._figures[name] = figure
         self._parts.append(
             "![%s](%s.png)\n\n%s ([SVG](%s.svg))" % (caption, name, caption, name)
         )
 
-    def code(self, text):
+    def add_code(self, text):
         self._parts.append("```bash\n%s\n```" % text)
 
     @property
@@ -50,7 +50,7 @@ class Page:
         return "\n\n".join(self._parts) + "\n"
 
     def write(self, folder):
-        """Writes page and figures; returns the page's path."""
+        """Writes report and figures; returns the report's path."""
         tf.io.gfile.makedirs(folder)
         for name, figure in self._figures.items():
             for ending in ("png", "svg"):
@@ -62,12 +62,12 @@ class Page:
 
 
 def points(score, digits=1):
-    """A score of 0 to 1 times 100."""
+    """Formats a score of 0 to 1 times 100."""
     return NONE if score is None else "%.*f" % (digits, 100 * score)
 
 
 def mean_text(summary, sign=False):
-    """The mean of a `selection.Summary` times 100, with its standard error."""
+    """Formats the mean of a `selection.Summary` times 100, with standard error."""
     if summary is None:
         return NONE
     text = ("%+.1f" if sign else "%.1f") % (100 * summary.mean)
@@ -77,12 +77,12 @@ def mean_text(summary, sign=False):
 
 
 def count_text(number):
-    """A number of parameters."""
+    """Formats a number of parameters."""
     return NONE if number is None else thousands(int(number))
 
 
 def setting_text(jobs):
-    """The swept settings of jobs that differ in their seeds; there may be none."""
+    """Formats the swept settings of jobs that differ in their seeds."""
     if not jobs:
         return NONE
     job = jobs[0]
@@ -95,16 +95,16 @@ def setting_text(jobs):
     return ", ".join(parts)
 
 
-def status_text(jobs, known):
-    """How many of the jobs have ended, and which did not end well."""
-    counts = selection.count_statuses(jobs, known)
+def status_text(jobs, job_results):
+    """Counts of ended, collapsed, diverged and failed jobs, as text."""
+    counts = selection.count_statuses(jobs, job_results)
     parts = ["%d of %d ended" % (counts.total(), len(jobs))]
     parts += ["%d %s" % (counts[s], s) for s in results.STATUSES[1:] if counts[s]]
     return ", ".join(parts)
 
 
 def mean_or_none(values):
-    """The mean of numbers; None where one of them is None, or there is none."""
+    """The mean of numbers; None if a number is None, or without numbers."""
     values = list(values)
     if not values or None in values:
         return None
@@ -112,25 +112,24 @@ def mean_or_none(values):
 
 
 def start_report(study, title):
-    """A `Page` that begins with how many jobs have ended."""
-    page = Page(title)
+    """Makes a `Report` that begins with the statuses of the jobs."""
+    report = Report(title)
     baselines = dict.fromkeys(datasets.find(task).baseline for task in study.tasks)
-    page.text(
-        "Jobs: %s. Scores are times 100, on the dev set where nothing else is said. "
-        "± is the standard error of the mean over seeds. Collapsed is a degenerate "
-        "run: it predicts a single class, or its training loss did not fall below that "
-        "of the labels' frequencies. Its score counts in means. A diverged or failed "
-        "run has no score. %s"
+    report.add_text(
+        "Jobs: %s. Scores are times 100, by default on the dev set. ± is the standard "
+        "error of the mean over seeds. A collapsed run is degenerate: it predicts a "
+        "single class, or its training loss stayed above the entropy of the labels. "
+        "Its score counts in means. A diverged or failed run has no score. %s"
         % (status_text(study.jobs, study.results), " ".join(baselines))
     )
     ended = selection.count_statuses(study.jobs, study.results).total()
     if missing := len(study.jobs) - ended:
-        page.text("**The report is incomplete: %d jobs are missing.**" % missing)
-    return page
+        report.add_text("**The report is incomplete: %d jobs are missing.**" % missing)
+    return report
 
 
 def score_line(name, points, collapsed=()):
-    """A `plots.Line` of pairs of x and a `selection.Summary`.
+    """Makes a `plots.Line` from pairs of x and a `selection.Summary`.
 
     `collapsed` has pairs of x and the score of a collapsed seed.
     """
@@ -141,16 +140,19 @@ def score_line(name, points, collapsed=()):
     return plots.Line(name, x, means, errors, crosses=crosses)
 
 
-def add_curves(page, study, field, axis, caption):
+def add_curves(report, study, field, axis, caption):
     """Adds a plot and a table of the best score at each value of a swept setting.
 
-    `field` is its name in `grid.Job`, and that of the figure's files; `axis` has its
-    names in the table and in the plot. Adapters and full fine-tuning have a line each,
-    or one for each kind of Adam's moments.
+    Adapters and full fine-tuning have a line each, or one with and one without bias
+    correction.
+
+    Args:
+      field: the setting's name in `grid.Job`; also names the figure's files.
+      axis: the setting's names in the table and in the plot.
     """
     has_both_moments = len({job.is_corrected for job in study.jobs}) > 1
 
-    def line_of(job):
+    def line_name(job):
         name = "full fine-tuning" if job.policy == grid.FULL else "adapters"
         if not has_both_moments:
             return name
@@ -159,33 +161,33 @@ def add_curves(page, study, field, axis, caption):
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
         title = datasets.find(task).title
-        by_line = selection.group(study.select(task=task), line_of)
-        for line, jobs_of_line in by_line.items():
+        by_line = selection.group(study.select(task=task), line_name)
+        for line, line_jobs in by_line.items():
             points = []
-            by_value = selection.group(jobs_of_line, operator.attrgetter(field))
+            by_value = selection.group(line_jobs, operator.attrgetter(field))
             for value, jobs in by_value.items():
                 best, summary = selection.best_setting(jobs, study.results)
                 status = status_text(jobs, study.results)
                 rows.append([title, line, value, mean_text(summary), status])
                 if summary is not None:
                     points.append((float(value), summary))
-                    # A seed that diverged has none.
+                    # A diverged seed has no baseline.
                     baseline = selection.summarize_jobs(best, study.results, "baseline")
                     baselines[title] = 100 * baseline.mean
             if points:
                 panels.setdefault(title, []).append(score_line(line, points))
     if panels:
         figure = plots.lines(panels, axis[1], "score, times 100", baselines)
-        page.figure(field, caption, figure)
+        report.add_figure(field, caption, figure)
     header = ["task", "", axis[0], "score", "runs"]
     if len({line for _, line, *_ in rows}) == 1:
         header, *rows = ([row[0], *row[2:]] for row in (header, *rows))
-    page.table(header, rows)
+    report.add_table(header, rows)
 
 
-def finish_report(study, page, command):
-    """Adds the jobs by policy, those that are not ok, and the command."""
-    page.heading("Jobs")
+def finish_report(study, report, command):
+    """Adds statuses by policy, the jobs that are not "ok", and the command."""
+    report.add_heading("Jobs")
     rows = []
     by_method = selection.group(
         study.select(without=""), operator.attrgetter("task", "policy", "is_corrected")
@@ -195,7 +197,9 @@ def finish_report(study, page, command):
         moments = "corrected" if is_corrected else "plain"
         status = status_text(jobs, study.results)
         rows.append([task, policy, moments, status, "%.1f" % (sum(seconds) / 3600)])
-    page.table(["task", "policy", "Adam's moments", "training runs", "hours"], rows)
+    report.add_table(
+        ["task", "policy", "Adam's moments", "training runs", "hours"], rows
+    )
     # Failed jobs come first.
     lines = [
         "- `%s`: %s: %s" % (job.name, status, printable(study.results[job].reason))
@@ -206,7 +210,9 @@ def finish_report(study, page, command):
     if lines:
         if len(lines) > _MAX_LISTED:
             lines[_MAX_LISTED:] = ["- and %d more" % (len(lines) - _MAX_LISTED)]
-        page.text("Not ok:")
-        page.text("\n".join(lines))
-    page.text("Settings and scores of each job are in `results.jsonl`. The command:")
-    page.code(command)
+        report.add_text("Not ok:")
+        report.add_text("\n".join(lines))
+    report.add_text(
+        "Settings and scores of each job are in `results.jsonl`. The command:"
+    )
+    report.add_code(command)
