@@ -61,7 +61,7 @@ def main():
     schedule = transformers.get_linear_schedule_with_warmup(
         optimizer, steps // 10, steps
     )
-    # Tokenized beforehand, as the other program has it in its TFRecords.
+    # Tokenized before the clock runs, as in the other program.
     encoded = tokenizer(
         [first for first, _, _ in rows],
         [second for _, second, _ in rows],

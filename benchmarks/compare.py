@@ -1,13 +1,13 @@
-"""Trains MRPC with this program and with AdapterHub's, in turns, and prints the ratio.
+"""Compares the training speed of this program and AdapterHub's on MRPC.
 
     python3 -m venv /tmp/adapterhub
     /tmp/adapterhub/bin/pip install -r benchmarks/requirements-adapterhub.txt
     python -m benchmarks.compare --encoder_dir=HF_DIR --checkpoint_dir=DIR \\
       --data_dir=glue_data/MRPC --adapterhub_python=/tmp/adapterhub/bin/python
 
-Times whole runs with their input pipelines, without the first step. Each runs in its
-own process, for its peak memory. If the machine's speed varies, --rounds=3 runs each
-three times, in turns.
+Times runs with their input pipelines, without the first step, and measures the peak
+memory of each process. If the machine's speed varies, --rounds=3 alternates three runs
+of each.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -46,7 +46,6 @@ def _run(program, **flag_values):
 def time_ours(precision):
     """Examples per second and peak GB of `run_classifier.py`."""
     with tempfile.TemporaryDirectory() as output:
-        # The examples are written before the clock runs, as for the other program.
         text, peak = _run(
             [sys.executable, "run_classifier.py"],
             task_name="MRPC",

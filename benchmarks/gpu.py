@@ -10,8 +10,8 @@
 3. With the first model, the slowest operations of TensorFlow's training step.
 4. MiniLM on the CPU of the machine, batches of 32 in 1, 2, 4, ... shards.
 
-Each part is a process with a time limit. Results are printed as they come, and appended
-to --output as lines of JSON. Parts for which no time is left are skipped.
+Each measurement is a process with a time limit. Results are printed, and appended to
+--output as lines of JSON. Measurements without time left are skipped.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -38,8 +38,8 @@ from system import wording
 
 FLAGS = flags.FLAGS
 
-_LIMIT, _COMPILED_LIMIT = 90, 150  # seconds of a part
-_MIN_SECONDS = 10  # no part is started with less time left
+_LIMIT, _COMPILED_LIMIT = 90, 150  # seconds of a measurement
+_MIN_SECONDS = 10  # of a measurement
 _TOLERANCE = 1e-3  # of losses
 _RESULT_TEXT = (
     "%(step)-10s %(milliseconds)8.1f ms %(examples_per_second)8.1f examples/s, "
@@ -48,15 +48,15 @@ _RESULT_TEXT = (
 )
 
 
-class PartError(Exception):
-    """The reason why a part has no result."""
+class MeasurementError(Exception):
+    """A measurement has no result."""
 
 
 def read_results(command, limit, environment):
-    """Yields the objects that a command prints as lines of JSON, as they come.
+    """Yields a command's output lines of JSON, parsed.
 
     Raises:
-      PartError: the command failed, or was stopped after `limit` seconds.
+      MeasurementError: the command failed, or was stopped after `limit` seconds.
     """
     with (
         tempfile.TemporaryFile("w+") as log,
@@ -83,68 +83,68 @@ def read_results(command, limit, environment):
             status = process.wait()
         finally:
             timer.cancel()
-            stop()  # also the processes that it started
+            stop()  # with its child processes
         log.seek(0)
         lines = log.read().split("\n")
     if status == -signal.SIGKILL:
-        raise PartError("stopped after %d s" % limit)
+        raise MeasurementError("stopped after %d s" % limit)
     if status:
-        raise PartError("no result: %s" % next(filter(None, reversed(lines)), status))
+        last_line = next(filter(None, reversed(lines)), status)
+        raise MeasurementError("no result: %s" % last_line)
 
 
 class Report:
-    """Runs parts until the time is over; prints and writes their results."""
+    """Runs measurements within a time limit; prints and writes their results."""
 
     def __init__(self, path, minutes):
-        """Takes the file of the results, and the time for all parts."""
         self._path = path
         self._end = time.monotonic() + 60 * minutes
-        # (Case, step) -> its milliseconds at the speed of plain matrix products.
-        self._least = {}
+        # Milliseconds at the speed of plain matrix products, by case and step.
+        self._limits = {}
         self.has_failed = False
 
-    def write(self, part, text, **result):
+    def write(self, title, text, **result):
         """Prints a line, and appends a result to the file."""
-        print("%-40s %s" % (part, text), flush=True)
+        print("%-40s %s" % (title, text), flush=True)
         with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"part": part, **result}) + "\n")
+            file.write(json.dumps({"part": title, **result}) + "\n")
 
-    def run(self, part, command, limit=_LIMIT, **environment):
-        """Yields the results of a part's process; writes why it has no more."""
+    def run(self, title, command, limit=_LIMIT, **environment):
+        """Yields the results of a measurement; writes its error."""
         try:
             left = self._end - time.monotonic()
             if left < _MIN_SECONDS:
-                raise PartError("skipped: no time is left, see --minutes")
+                raise MeasurementError("skipped: no time is left, see --minutes")
             yield from read_results(command, min(limit, left), environment)
-        except (PartError, OSError) as error:
-            self.write(part, error, error=str(error))
+        except (MeasurementError, OSError) as error:
+            self.write(title, error, error=str(error))
 
-    def compare(self, part, found, expected):
-        """Writes whether numbers are the expected ones."""
-        distance = max(abs(x - y) for x, y in zip(found, expected))
-        is_equal = distance <= _TOLERANCE  # not if it is NaN
+    def compare(self, title, actual, expected):
+        """Writes whether numbers agree within `_TOLERANCE`."""
+        distance = max(abs(x - y) for x, y in zip(actual, expected))
+        is_equal = distance <= _TOLERANCE  # False for NaN
         self.has_failed |= not is_equal
         text = "%s: differs by at most %.1e, %.0e is allowed" % (
             *("as on the CPU" if is_equal else "FAILED", distance, _TOLERANCE),
         )
-        self.write(part, text, found=found, expected=expected)
+        self.write(title, text, found=actual, expected=expected)
 
     def time_steps(self, case, method, command, limit=_LIMIT, **environment):
-        """Runs a part that times steps; `case` is the same for all methods."""
-        part = "%s, %s" % (case, method)
+        """Times the steps of a case, such as model and batch size, with a method."""
+        title = "%s, %s" % (case, method)
         with tempfile.TemporaryDirectory() as folder:
-            # The first step includes compilation: no cache of another part is used.
+            # The first step includes compilation: no cache is shared.
             environment.update(USE_TF="0", TMPDIR=folder)
-            for result in self.run(part, command, limit, **environment):
-                self._write_times(part, (case, result["step"]), result)
+            for result in self.run(title, command, limit, **environment):
+                self._write_times(title, (case, result["step"]), result)
 
-    def _write_times(self, part, key, result):
+    def _write_times(self, title, key, result):
         duration = result["milliseconds"]
         if "fraction_of_limit" in result:
-            self._least[key] = result["fraction_of_limit"] * duration
+            self._limits[key] = result["fraction_of_limit"] * duration
         else:  # PyTorch
-            result["fraction_of_limit"] = self._least.get(key, math.nan) / duration
-        self.write(part, _RESULT_TEXT % result, **result)
+            result["fraction_of_limit"] = self._limits.get(key, math.nan) / duration
+        self.write(title, _RESULT_TEXT % result, **result)
         for name, microseconds in result.get("operations", ()):
             print("%40s %9.3f ms  %s" % ("", microseconds / 1e3, name))
 
@@ -158,16 +158,16 @@ def compare_losses(report, ours, theirs):
       UserError: TensorFlow does not use the GPU.
     """
 
-    def run(part, command, **environment):
-        return next(report.run(part, command, **environment), None)
+    def run(title, command, **environment):
+        return next(report.run(title, command, **environment), None)
 
     with tempfile.TemporaryDirectory() as folder:
         options = ["--precision=float32", "--losses=%s/weights.npz" % folder]
         # Another number of shards would draw other random numbers.
         ours = [*ours, *options, "--shards=1"]
         on_cpu = run("losses on the CPU", ours, CUDA_VISIBLE_DEVICES="")
-        part = "losses on the GPU"
-        on_gpu = on_cpu and run(part, ours, NVIDIA_TF32_OVERRIDE="0")
+        title = "losses on the GPU"
+        on_gpu = on_cpu and run(title, ours, NVIDIA_TF32_OVERRIDE="0")
         if on_gpu:
             if on_gpu["device"] != "GPU" and not FLAGS.tiny:
                 raise UserError(
@@ -176,21 +176,21 @@ def compare_losses(report, ours, theirs):
                     % tf.version.VERSION
                 )
             losses = (each["training_losses"] for each in (on_gpu, on_cpu))
-            report.compare(part, *losses)
-        part = "loss and trained parameters in PyTorch"
-        hidden = {"CUDA_VISIBLE_DEVICES": "", "USE_TF": "0"}
-        in_torch = on_cpu and run(part, [*theirs, *options], **hidden)
+            report.compare(title, *losses)
+        title = "loss and trained parameters in PyTorch"
+        environment = {"CUDA_VISIBLE_DEVICES": "", "USE_TF": "0"}
+        in_torch = on_cpu and run(title, [*theirs, *options], **environment)
         if in_torch:
             names = ("loss", "trained_parameters")
             values = ([each[name] for name in names] for each in (in_torch, on_cpu))
-            report.compare(part, *values)
+            report.compare(title, *values)
 
 
 def describe_gpu():
-    """Name, memory and driver of the first GPU, as nvidia-smi shows them.
+    """Name, memory and driver of the first GPU, from nvidia-smi.
 
     Raises:
-      UserError: there is none.
+      UserError: no GPU.
     """
     query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
@@ -234,7 +234,7 @@ def define_flags(flag_values):
     return {
         "Flags": (
             command_line.DEFINE_path("output", "File of the results.", **to),
-            flags.DEFINE_float("minutes", 10.0, "Time for all parts.", **to),
+            flags.DEFINE_float("minutes", 10.0, "Time for all measurements.", **to),
             flags.DEFINE_string("torch_python", sys.executable, torch_text, **to),
             flags.DEFINE_bool("tiny", False, "A tiny model, also on the CPU.", **to),
         )

@@ -1,11 +1,10 @@
-"""Measures one SavedModel of many tasks against a model for each task.
+"""Compares one SavedModel of many tasks with one model per task.
 
     python -m benchmarks.serving --init_checkpoint=DIR/bert_model.ckpt \\
       --bert_config_file=DIR/bert_config.json --vocab_file=DIR/vocab.txt
 
-The tasks have random weights, and the graphs are timed on random ids: all models in
-turns, in one process. Memory is the resident memory that models add to a new process
-with TensorFlow. Linux only.
+Weights and ids are random; models are timed in turns, in one process. Memory is the
+resident memory that models add to a new process with TensorFlow. Linux only.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -33,13 +32,13 @@ from weights import adapter_package, base_model, checkpoints, model_variables
 
 FLAGS = flags.FLAGS
 
-_TASKS = 16  # The examples of a batch belong to these in turn.
+_TASKS = 16  # of the examples of a batch, in turn
 _COUNTS = (1, 4, _TASKS)
 _BASE = base_model.BaseFiles._fields
 _TASK_TYPE = Classification(("0", "1"))
 
 
-class Model:
+class LoadedModel:
     """A loaded SavedModel."""
 
     def __init__(self, folder):
@@ -51,12 +50,12 @@ class Model:
         self._signature = found.get(_TASK_TYPE.signature, default)
 
     def run(self, batch):
-        """Runs a batch, a dict from the inputs' names to arrays; returns the scores."""
+        """Returns the scores of a batch, a dict from input name to array."""
         feed = {info.name: batch[name] for name, info in self._signature.inputs.items()}
         return self._session.run(self._signature.outputs["scores"].name, feed)
 
     def run_as_first(self, batch):
-        """Runs a batch as if all its examples were of the first task."""
+        """Runs a batch with the first task for all examples."""
         return self.run(dict(batch, task=np.full_like(batch["task"], "task0")))
 
 
@@ -66,21 +65,21 @@ def _resident_bytes():
 
 
 def print_memory(folders):
-    """Prints the bytes that loading and running models adds to this process."""
+    """Prints the bytes of memory for loading and running models in this process."""
     tf.disable_v2_behavior()
     with tf.Graph().as_default(), tf.Session() as session:
         session.run(tf.matmul(tf.ones([64, 64]), tf.ones([64, 64])))
     before = _resident_bytes()
     batch = dict.fromkeys(("input_ids", "input_mask"), np.ones([1, 16]))
     batch.update(segment_ids=np.zeros([1, 16]), task=["task0"])
-    models = [Model(folder) for folder in folders]
+    models = [LoadedModel(folder) for folder in folders]
     for model in models:
         model.run(batch)
     print(_resident_bytes() - before)
 
 
 def write_package(folder, seed):
-    """Writes an adapter package of random weights, of the task "task<seed>"."""
+    """Writes an adapter package of the task "task<seed>" with random weights."""
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     random = np.random.RandomState(seed)
     weights = {}
@@ -108,13 +107,13 @@ def write_package(folder, seed):
 
 
 def write_single(folder, package):
-    """Writes a SavedModel of one task's whole model."""
+    """Writes a SavedModel of a single task."""
     config = package.bert_config
     base = checkpoints.Checkpoint(FLAGS.init_checkpoint)
     values = dict(base.iterate_values(package.variables.frozen()), **package.weights)
 
     def get_variable(getter, *args, **kwargs):
-        # With an initial value that no other variable has, so that it can be fed.
+        # Initial values are fed, so variables must not share them.
         return getter(*args, **{**kwargs, "initializer": tf.zeros_initializer()})
 
     with (
@@ -144,7 +143,7 @@ def write_single(folder, package):
 
 
 def print_size(title, folders):
-    """Prints disk and memory of models that are loaded into one process."""
+    """Prints disk and memory size of models in one process."""
     code = "from benchmarks import serving; serving.print_memory(%r)" % folders
     command = [sys.executable, "-c", code]
     memory = subprocess.check_output(command, stderr=subprocess.DEVNULL)
@@ -154,7 +153,7 @@ def print_size(title, folders):
 
 
 def random_batch(count):
-    """Inputs of a batch whose examples belong to the tasks in turn."""
+    """A batch of random ids, with the tasks in turn."""
     config = modeling.BertConfig.from_json_file(FLAGS.bert_config_file)
     shape = [count, FLAGS.seq_length]
     return {
@@ -166,7 +165,7 @@ def random_batch(count):
 
 
 def run_by_task(models, batch):
-    """Runs the examples of each task on its own model."""
+    """Runs the examples of each task on the task's model."""
     for i, model in enumerate(models):
         own = batch["task"] == "task%d" % i
         if own.any():
@@ -174,27 +173,27 @@ def run_by_task(models, batch):
 
 
 def time_in_turns(functions, batch):
-    """Median seconds of each function of the batch, each called once a round."""
+    """Median seconds of functions of a batch, over rounds that call each once."""
     seconds = [[] for _ in functions]
     for function in functions:
-        function(batch)  # Warms up.
+        function(batch)  # warm-up
     for _ in range(FLAGS.rounds):
-        for function, taken in zip(functions, seconds):
+        for function, durations in zip(functions, seconds):
             started = time.perf_counter()
             function(batch)
-            taken.append(time.perf_counter() - started)
-    return [float(np.median(taken)) for taken in seconds]
+            durations.append(time.perf_counter() - started)
+    return [float(np.median(durations)) for durations in seconds]
 
 
 def print_times(functions):
-    """Prints a table of latency and throughput of functions of a batch, by title."""
+    """Prints latency and throughput of functions of a batch, a dict by title."""
     print("\n%-44s %12s %14s" % ("", "1 example", "%d examples" % FLAGS.batch_size))
     latencies, seconds = (
         time_in_turns(functions.values(), random_batch(count))
         for count in (1, FLAGS.batch_size)
     )
-    for title, latency, taken in zip(functions, latencies, seconds):
-        rate = FLAGS.batch_size / taken
+    for title, latency, duration in zip(functions, latencies, seconds):
+        rate = FLAGS.batch_size / duration
         print("%-44s %9.1f ms %8.1f examples/s" % (title, 1e3 * latency, rate))
 
 
@@ -240,12 +239,12 @@ def main(argv):
         print_size("one model, tasks: %d, base model in bfloat16" % _TASKS, [small])
         print_size("single-task model", separate[:1])
         print_size("single-task models: %d" % _TASKS, separate)
-        singles = [Model(path) for path in separate]
+        singles = [LoadedModel(path) for path in separate]
         print_times(
             {
-                "one model of %d tasks" % _TASKS: Model(many[_TASKS]).run,
-                "the same, base model in bfloat16": Model(small).run,
-                "one model of 1 task": Model(many[1]).run_as_first,
+                "one model of %d tasks" % _TASKS: LoadedModel(many[_TASKS]).run,
+                "the same, base model in bfloat16": LoadedModel(small).run,
+                "one model of 1 task": LoadedModel(many[1]).run_as_first,
                 "single-task model, examples of its task": singles[0].run_as_first,
                 "%d single-task models" % _TASKS: lambda batch: run_by_task(
                     singles, batch

@@ -1,11 +1,11 @@
-"""Times a training step and an evaluation pass against the machine's matrix product.
+"""Times training and prediction, relative to the machine's matrix products.
 
     python -m benchmarks.step --config=minilm --seq_length=128
     python -m benchmarks.step --train_policy=adapters --train_policy=full
 
-The graph is timed on random ids, without an input pipeline. The limit is the rate of
-the model's plain matrix products, timed between the steps; the ratio to it can be
-compared between machines.
+The graph is timed on random ids, without an input pipeline. The limit is the speed of
+the model's plain matrix products, timed between the steps; the fraction of the limit
+can be compared between machines.
 """
 
 import system.startup  # noqa: F401  (before TensorFlow)
@@ -62,7 +62,7 @@ _RESULT_TEXT = """\
 %(fraction_of_limit).2f of the limit  (%(runs)d runs)
            limit %(limit_gflops).1f GFLOP/s, first step after \
 %(first_step_seconds).1f s, peak memory so far %(peak_gb).2f GB"""
-# The graph optimizer would drop products whose results nobody uses.
+# The graph optimizer would remove products with unused results.
 _NO_REWRITING = tf.ConfigProto()
 _NO_REWRITING.graph_options.rewrite_options.disable_meta_optimizer = True
 
@@ -71,12 +71,12 @@ def count_flops(config):
     """Nominal floating point operations of one batch: all positions of all layers.
 
     A product [m, k] x [k, n] counts 2 m k n. In the backward pass a frozen kernel costs
-    one product, a trained one two, and so does each product of attention. Embeddings,
-    pooler and head are not counted.
+    one product, a trained one and each product of attention two. Embeddings, pooler and
+    head are not counted.
 
     Returns:
-      Those of the products with frozen kernels in the forward pass, of the whole
-      forward pass, and of the backward pass.
+      Operations of the forward pass with frozen kernels, of the whole forward pass, and
+      of the backward pass.
     """
     H = config.hidden_size
     rows = config.num_hidden_layers * FLAGS.batch_size * FLAGS.seq_length
@@ -103,10 +103,10 @@ def read_config(name):
 
 
 class TimedGraph:
-    """A graph with one operation that is run repeatedly."""
+    """Times an operation of a graph."""
 
     def __init__(self, operation, config):
-        """Initializes and warms up the graph of the operation, for session `config`."""
+        """Initializes and warms up the operation's graph; `config` of the session."""
         self._operation = operation
         self._session = tf.Session(graph=operation.graph, config=config)
         with operation.graph.as_default():
@@ -118,7 +118,7 @@ class TimedGraph:
         for _ in range(2):
             self._session.run(operation)
         self.seconds = []
-        self.processor_seconds = []  # of all threads of this process
+        self.processor_seconds = []  # of all threads
 
     def run(self):
         """Runs the operation and records its time."""
@@ -128,7 +128,7 @@ class TimedGraph:
         self.processor_seconds.append(time.process_time() - used)
 
     def operations(self):
-        """Microseconds of one traced run, by kind of operation, longest first."""
+        """Microseconds of one traced run by operation type, longest first."""
         report = tf.RunMetadata()
         self._session.run(
             self._operation,
@@ -146,7 +146,7 @@ class TimedGraph:
 
 
 def shards():
-    """The number of shards, by default as in training: `estimators.cpu_shards`."""
+    """The number of shards; default: `estimators.cpu_shards`."""
     if FLAGS.shards is not None:
         return FLAGS.shards
     rows = FLAGS.batch_size // FLAGS.gradient_accumulation_steps
@@ -156,14 +156,14 @@ def shards():
 def read_method(text, num_layers):
     """The `tuning.method.Method` of a flag's value."""
     policy, *settings = text.split(",")
-    given = dict(setting.split("=") for setting in settings)
+    values = dict(setting.split("=") for setting in settings)
     return registry.parse(
-        policy, {"adapter_size": FLAGS.adapter_size, **given}, num_layers
+        policy, {"adapter_size": FLAGS.adapter_size, **values}, num_layers
     )
 
 
 def run_in_turns(models, seconds):
-    """Runs each `TimedGraph` in turn until the time is over."""
+    """Runs each `TimedGraph` in turn for `seconds`."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
         for model in models:
@@ -202,7 +202,7 @@ def build_spec(config, mode, method=None):
         ),
     )
     tf.set_random_seed(1)
-    # Variables, because constants would be folded into the graph.
+    # Variables, because constants would be folded.
     features = {
         name: tf.get_local_variable(
             name, dtype=tf.int32, initializer=array.astype(np.int32)
@@ -243,10 +243,10 @@ def build_products(config):
         for layer in range(config.num_hidden_layers):
             for index, shape in enumerate([(H, H)] * 4 + [(H, wide), (wide, H)]):
                 kernel = variable("kernel_%d_%d" % (layer, index), shape)
-                for shard, of_width in enumerate(inputs):
+                for shard, by_width in enumerate(inputs):
                     # In sequence, as in the model.
                     with tf.control_dependencies(last[shard]):
-                        last[shard] = [tf.matmul(of_width[shape[0]], kernel).op]
+                        last[shard] = [tf.matmul(by_width[shape[0]], kernel).op]
         return TimedGraph(tf.group(*last), _NO_REWRITING)
 
 
@@ -270,9 +270,9 @@ def compare_policies(config):
 
 
 def compare_to_products(config, title, mode, flops, frozen_flops):
-    """Prints the rates of a step, and the limit of the machine.
+    """Prints the speed of a step, and the limit.
 
-    `flops` and `frozen_flops` are those of the step and of the matrix products.
+    `flops` are of the step, `frozen_flops` of the matrix products.
     """
     if device_type() == "GPU":
         tf.config.experimental.reset_memory_stats("GPU:0")
@@ -281,7 +281,7 @@ def compare_to_products(config, title, mode, flops, frozen_flops):
     first_step = model.first_run_ended - started
     peak = peak_memory()
     products = build_products(config)
-    # Each twice, because its first run after the other's finds cold caches.
+    # Each twice, because the first run has cold caches.
     run_in_turns([model] * 2 + [products] * 2, FLAGS.seconds)
     limit = frozen_flops / np.median(products.seconds) / 1e9
     seconds = np.median(model.seconds)
@@ -308,7 +308,7 @@ def compare_to_products(config, title, mode, flops, frozen_flops):
 
 
 def device_type():
-    """The device that TensorFlow computes on: "GPU" or "CPU"."""
+    """TensorFlow's device: "GPU" or "CPU"."""
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
@@ -320,11 +320,10 @@ def peak_memory():
 
 
 def print_losses(config, path):
-    """Prints the loss of evaluation, and those of five training steps, as JSON.
+    """Prints the losses of evaluation and of five training steps as JSON.
 
-    Weights come from the .npz file at `path`. If it does not exist, it is written with
-    the batch and with initial weights to which noise is added, because initial adapters
-    and biases hardly affect the loss.
+    Weights are read from an .npz file. If missing, it is written with the batch and
+    with noisy initial weights: initial adapters and biases hardly affect the loss.
     """
     modes, session_config = estimator.ModeKeys, estimators.session_config(shards())
     with tf.Graph().as_default(), tf.Session(config=session_config) as session:

@@ -18,7 +18,7 @@ from torch import nn
 
 LABELS = 2
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# Parts of names here -> in TensorFlow.
+# Substrings of variable names, from PyTorch to TensorFlow.
 NAMES = {
     "weight": "kernel",
     "dropout.1.down.kernel": "adapters.weights1",
@@ -64,7 +64,7 @@ class Classifier(nn.Module):
         for layer in self.bert.encoder.layer:
             for sublayer in (layer.attention.output, layer.output):
                 adapter = Adapter(sizes.hidden_size, sizes.adapter_size)
-                # What follows is the residual sum and the layer norm.
+                # Residual sum and layer norm follow the dropout.
                 sublayer.dropout = nn.Sequential(sublayer.dropout, adapter)
         self.dropout = nn.Dropout(0.1)
         self.head = nn.Linear(sizes.hidden_size, LABELS)
@@ -83,7 +83,7 @@ def trained_parameters(model):
 
 
 def load_weights(model, arrays):
-    """Gives the model the arrays of an .npz file by their names in TensorFlow."""
+    """Loads a dict from TensorFlow's variable name to array."""
     for name, parameter in model.named_parameters():
         for part, replacement in NAMES.items():
             name = name.replace(part, replacement)
@@ -94,7 +94,7 @@ def load_weights(model, arrays):
 
 
 def print_loss(model, path):
-    """Prints the loss of evaluation, with weights and batch of an .npz file."""
+    """Prints the evaluation loss with weights and batch of an .npz file."""
     with np.load(path) as arrays:
         load_weights(model, arrays)
         names = ("input_ids", "input_mask", "segment_ids", "label_ids")
@@ -106,7 +106,7 @@ def print_loss(model, path):
 
 
 def time_step(title, step, arguments):
-    """Prints the speed of a function that waits for its result."""
+    """Prints the speed of a synchronous function."""
     started = time.perf_counter()
     step()
     now = time.perf_counter()
