@@ -256,7 +256,7 @@ def test_layers_are_read(text, layers):
         ("top_k:7", None, "1 to 6"),
         ("top_k:-1", None, "1 to 6"),
         ("full", "1-2", "`adapter_layers`=1-2 is a setting of adapters, not of full"),
-        ("adapters", "2-6", "counted from 0 to 5"),
+        ("adapters", "2-6", "allowed are 0 to 5"),
         ("adapters", "3-2", "'3-2'"),
         ("adapters", "1,", "''"),
         ("adapters", "x", "'x'"),
