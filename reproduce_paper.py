@@ -300,7 +300,7 @@ def _exit_status(jobs, job_results):
     left = [job for job in jobs if not results.is_done(job, job_results)]
     if not left:
         return 0
-    statuses = [job_results[job].status for job in left if job in job_results]
+    statuses = [each.status for each in results.list_results(left, job_results)]
     held = statuses.count(results.HELD)
     console.warn(
         "%d of %s not finished, %d of them failed%s: the same command runs them again",

@@ -19,8 +19,8 @@ def _evaluations(job, layers):
 
 def _change(study, trained, text):
     """The relative change of accuracy without some layers, or None."""
-    found = map(study.results.get, (trained, trained._replace(without=text)))
-    before, after = (result and result.accuracy for result in found)
+    pair = map(study.results.get, (trained, trained._replace(without=text)))
+    before, after = (result and result.accuracy for result in pair)
     return after / before - 1 if before and after is not None else None
 
 
@@ -38,9 +38,9 @@ def _write_report(study, report):
         trained = study.select(task=task, without="")
         values = np.full((study.layers, study.layers), np.nan)
         for first, last, text in _spans(study.layers):
-            found = selection.summarize(_change(study, job, text) for job in trained)
-            if found is not None:
-                values[first, last] = found.mean
+            summary = selection.summarize(_change(study, job, text) for job in trained)
+            if summary is not None:
+                values[first, last] = summary.mean
         if np.isnan(values).all():
             continue
         maps[datasets.find(task).title] = values

@@ -190,9 +190,8 @@ class _Sweep:
                 if run_lock.lock_file(lock) is False:
                     holder = run_lock.read_holder(lock) or "another process"
                     console.warn("%s is left to %s", job.name, holder)
-                    self.job_results[job] = results.Result(
-                        results.HELD, str(holder), 0, {}
-                    )
+                    held = results.Result(results.HELD, str(holder), 0, {})
+                    self.job_results[job] = held
                     return
                 if not self._needs_run(job):
                     run_lock.unlock_file(lock)
@@ -218,11 +217,8 @@ class _Sweep:
         if results.is_done(job, self.job_results):
             return False
         if trained != job:
-            status = (
-                self.job_results[trained].status
-                if trained in self.job_results
-                else "missing"
-            )
+            result = self.job_results.get(trained)
+            status = result.status if result else "missing"
             if status not in (results.OK, results.COLLAPSED):
                 console.warn("%s is left out: %s is %s", job.name, trained.name, status)
                 return False
@@ -230,9 +226,9 @@ class _Sweep:
 
     def _read_again(self, job):
         if not results.is_done(job, self.job_results):
-            found = results.read(self.settings.work_dir, job)
-            if found is not None:
-                self.job_results[job] = found
+            result = results.read(self.settings.work_dir, job)
+            if result is not None:
+                self.job_results[job] = result
 
     def finish_job(self, process):
         """Stores and reports the result of an ended process."""
@@ -329,9 +325,7 @@ def seconds_left(jobs, job_results) -> float | None:
     The estimate is proportional to `grid.cost`; for a task of unknown size, the mean of
     the finished jobs.
     """
-    done = [
-        job for job in jobs if job in job_results and job_results[job].score is not None
-    ]
+    done = results.scored_jobs(jobs, job_results)
     if not done:
         return None
     mean = sum(job_results[job].seconds for job in done) / len(done)

@@ -193,10 +193,11 @@ def finish_report(study, report, command):
         study.select(without=""), operator.attrgetter("task", "policy", "is_corrected")
     )
     for (task, policy, is_corrected), jobs in by_method.items():
-        seconds = [study.results[job].seconds for job in jobs if job in study.results]
+        ended = results.list_results(jobs, study.results)
+        hours = sum(result.seconds for result in ended) / 3600
         moments = "corrected" if is_corrected else "plain"
         status = status_text(jobs, study.results)
-        rows.append([task, policy, moments, status, "%.1f" % (sum(seconds) / 3600)])
+        rows.append([task, policy, moments, status, "%.1f" % hours])
     report.add_table(
         ["task", "policy", "Adam's moments", "training runs", "hours"], rows
     )

@@ -100,6 +100,16 @@ def is_done(job, job_results):
     return job in job_results and job_results[job].status not in REPEATED
 
 
+def list_results(jobs, job_results):
+    """List of the results of the jobs that have one."""
+    return [job_results[job] for job in jobs if job in job_results]
+
+
+def scored_jobs(jobs, job_results):
+    """List of the jobs with a score."""
+    return [j for j in jobs if j in job_results and job_results[j].score is not None]
+
+
 def job_folder(work_dir, job):
     return os.path.join(work_dir, JOBS, job.name)
 
@@ -133,16 +143,16 @@ def read_archive(folder):
     path = os.path.join(folder, ARCHIVE)
     if not tf.io.gfile.exists(path):
         return {}
-    found = {}
+    archive = {}
     lines = files.read(path, _MAX_ARCHIVE_BYTES, _REMEDY).splitlines()
     for number, line in enumerate(lines, 1):
         try:
             record = files.parse_json_object(line)
             result = _parse(record)
-            found[Job(**record["job"])] = result
+            archive[Job(**record["job"])] = result
         except (TypeError, ValueError) as error:  # TypeError: an unknown field.
             raise UserError("%s, line %d: %s" % (path, number, error)) from None
-    return found
+    return archive
 
 
 def _parse(record):

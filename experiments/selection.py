@@ -36,9 +36,8 @@ def summarize(scores) -> Summary | None:
 
 def summarize_jobs(jobs, job_results, name="score"):
     """The `Summary` of a property of `results.Result` over seeds, or None."""
-    return summarize(
-        getattr(job_results[job], name) for job in jobs if job in job_results
-    )
+    ended = results.list_results(jobs, job_results)
+    return summarize(getattr(each, name) for each in ended)
 
 
 def group(jobs, key):
@@ -51,9 +50,7 @@ def group(jobs, key):
 
 def best_run(jobs, job_results):
     """The job with the highest score on the dev set, or None."""
-    scored = [
-        job for job in jobs if job in job_results and job_results[job].score is not None
-    ]
+    scored = results.scored_jobs(jobs, job_results)
     return max(scored, key=lambda job: job_results[job].score, default=None)
 
 
@@ -67,11 +64,11 @@ def best_setting(jobs, job_results):
       List of the setting's jobs and their `Summary`; [] and None without scores.
     """
     by_setting = group(jobs, lambda job: job._replace(seed=0))
-    found = [
+    scored = [
         (seeds, summarize_jobs(seeds, job_results)) for seeds in by_setting.values()
     ]
     return max(
-        (pair for pair in found if pair[1] is not None),
+        (pair for pair in scored if pair[1] is not None),
         key=lambda pair: (len(pair[1].scores), pair[1].mean),
         default=([], None),
     )
@@ -110,8 +107,8 @@ def count_pending(jobs, due):
 
 def count_statuses(jobs, job_results):
     """A `Counter` of the statuses of ended jobs."""
-    found = (job_results[job].status for job in jobs if job in job_results)
-    return collections.Counter(status for status in found if status in results.STATUSES)
+    statuses = (each.status for each in results.list_results(jobs, job_results))
+    return collections.Counter(each for each in statuses if each in results.STATUSES)
 
 
 def difference(first, second) -> Summary | None:
@@ -126,7 +123,7 @@ def difference(first, second) -> Summary | None:
 
 def parameter_count(jobs, job_results, name="trained"):
     """A count of parameters, from the first job that has it, or None."""
-    found = (
-        job_results[job].parameters.get(name) for job in jobs if job in job_results
-    )
-    return next((count for count in found if count is not None), None)
+    for result in results.list_results(jobs, job_results):
+        if name in result.parameters:
+            return result.parameters[name]
+    return None

@@ -1,6 +1,6 @@
 """Figure 5: F1 on SQuAD v1.1 by trained parameters."""
 
-from experiments import datasets, grid, reports, selection, trade_off
+from experiments import datasets, grid, reports, results, selection, trade_off
 
 _SIZES = (2, 8, 64, 256)
 _EXACT = "exact_match"
@@ -16,13 +16,13 @@ def _add_settings(study, report):
             best, summary = selection.best_setting(jobs, study.results)
             if summary is None:
                 continue
-            found = [study.results[job] for job in best if job in study.results]
+            ended = results.list_results(best, study.results)
             name = "adapters" if adapter_size else "full fine-tuning"
             seeds = " ".join(map(reports.points, summary.scores))
-            exact = selection.summarize(each.dev_score(_EXACT) for each in found)
+            exact = selection.summarize(each.dev_score(_EXACT) for each in ended)
             means = map(reports.mean_text, (summary, exact))
             rows.append([title, name, reports.setting_text(best), seeds, *means])
-            scored = next((each for each in found if each.sets), scored)
+            scored = next((each for each in ended if each.sets), scored)
         if scored is not None:
             rule = scored.baseline, scored.dev_score(_EXACT, of="baseline")
             texts = map(reports.points, rule)

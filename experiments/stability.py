@@ -4,7 +4,7 @@ Not in the paper. A seed has learned if its accuracy, or else the headline, exce
 baseline by 0.05.
 """
 
-from experiments import grid, plots, reports, selection
+from experiments import grid, plots, reports, results, selection
 
 MARGIN = 0.05
 
@@ -19,9 +19,8 @@ def _preset(tasks, seeds, method):
 
 def _scores(result):
     """Name, score and baseline of accuracy, or else of the headline."""
-    dev = next(iter(result.sets.values()))
-    metric = "accuracy" if "accuracy" in dev["scores"] else result.metric
-    return metric, dev["scores"][metric], dev["baseline"][metric]
+    metric = result.metric if result.dev_score("accuracy") is None else "accuracy"
+    return metric, result.dev_score(metric), result.dev_score(metric, of="baseline")
 
 
 def _add_task(study, report, task):
@@ -36,20 +35,20 @@ def _add_task(study, report, task):
             jobs = study.select(
                 task=task, learning_rate=rate, is_corrected=is_corrected
             )
-            found = [study.results[job] for job in jobs if job in study.results]
+            ended = results.list_results(jobs, study.results)
             learned, scores = 0, []
-            for result in found:
+            for result in ended:
                 if result.score is not None:
                     metric, score, baseline = _scores(result)
                     learned += score > baseline + MARGIN
                     scores.append(score)
             summary = selection.summarize(scores)
-            if found:
+            if ended:
                 fractions[-1].x.append(float(rate))
-                fractions[-1].y.append(learned / len(found))
+                fractions[-1].y.append(learned / len(ended))
             if summary is not None:
                 points.append((float(rate), summary))
-            counts = "%d of %d" % (learned, len(found)), str(len(jobs) - len(found))
+            counts = "%d of %d" % (learned, len(ended)), str(len(jobs) - len(ended))
             seeds = " ".join(map(reports.points, scores))
             rows.append([rate, moments, *counts, seeds, reports.mean_text(summary)])
         if points:

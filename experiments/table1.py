@@ -53,20 +53,22 @@ def _add_best_runs(study, report, lines):
         scores, trained = [], []
         for task, jobs in by_task.items():
             job = selection.best_run(jobs, study.results)
-            found = [None, None]
+            dev_scores = [None, None]
             if job is not None:
                 result = study.results[job]
-                found = [each["scores"][result.metric] for each in result.sets.values()]
-            scores += found[: len(_columns(task))]
+                dev_scores = [
+                    each["scores"][result.metric] for each in result.sets.values()
+                ]
+            scores += dev_scores[: len(_columns(task))]
             trained.append(selection.parameter_count([job], study.results, "share"))
         fraction = reports.points(reports.mean_or_none(trained), 2)
         mean = reports.points(reports.mean_or_none(scores))
         rows.append([name, fraction, *map(reports.points, scores), mean])
         if name in _PAPER:
             paper = dict(zip(_columns(*grid.GLUE), _PAPER[name]))
-            found = [paper.get(column) for column in columns]
-            found.append(reports.mean_or_none(found))
-            texts = [reports.NONE if x is None else "%.1f" % x for x in found]
+            paper_scores = [paper.get(column) for column in columns]
+            paper_scores.append(reports.mean_or_none(paper_scores))
+            texts = [reports.NONE if x is None else "%.1f" % x for x in paper_scores]
             rows.append(["*paper, BERT-large, test server*", reports.NONE, *texts])
     report.add_table(["", "trained, %", *columns, "mean"], rows)
 
@@ -74,27 +76,27 @@ def _add_best_runs(study, report, lines):
 def _add_best_settings(study, report, lines):
     """Adds means over seeds of the best settings; returns them by line and task."""
     report.add_heading("The best setting on the dev set, over its seeds")
-    rows, found = [], {}
+    rows, summaries = [], {}
     for name, by_task in lines.items():
         for task, jobs in by_task.items():
             best, summary = selection.best_setting(jobs, study.results)
-            found[name, task] = summary
+            summaries[name, task] = summary
             seeds = " ".join(map(reports.points, summary.scores if summary else ()))
             texts = reports.setting_text(best), seeds, reports.mean_text(summary)
             status = reports.status_text(jobs, study.results)
             rows.append([_columns(task)[0], name, *texts, status])
     header = ["task", "method", "setting", "seeds", "mean", "all runs of the sweep"]
     report.add_table(header, rows)
-    return found
+    return summaries
 
 
-def _add_differences(study, report, lines, found):
+def _add_differences(study, report, lines, summaries):
     report.add_heading("Adapters against full fine-tuning")
     full, *others = lines
     rows = []
     for name in others:
         differences = [
-            selection.difference(found[name, task], found[full, task])
+            selection.difference(summaries[name, task], summaries[full, task])
             for task in study.tasks
         ]
         texts = [reports.mean_text(each, sign=True) for each in differences]
@@ -172,8 +174,8 @@ def _write_submissions(study, report, lines):
 def _write_report(study, report):
     lines = _lines(study)
     _add_best_runs(study, report, lines)
-    found = _add_best_settings(study, report, lines)
-    _add_differences(study, report, lines, found)
+    summaries = _add_best_settings(study, report, lines)
+    _add_differences(study, report, lines, summaries)
     _add_sizes(study, report)
     _write_submissions(study, report, lines)
 

@@ -35,7 +35,7 @@ def _find_points(study, task, name, family):
         best, summary = selection.best_setting(jobs, study.results)
         trained = selection.parameter_count(best, study.results)
         if trained is not None:
-            ended = [study.results[job] for job in best if job in study.results]
+            ended = results.list_results(best, study.results)
             yield _Point(
                 ("%s %s" % (name, size or policy.partition(":")[2])).strip(),
                 _setting_text(best),

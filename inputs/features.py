@@ -177,11 +177,13 @@ def file_based_convert_examples_to_features(
     """
 
     def featurize(index, example, counts):
-        found = convert_single_example(
+        features = convert_single_example(
             index, example, label_list, max_seq_length, tokenizer, counts
         )
-        is_real = int(found.is_real_example)
-        return [dict(vars(found), label_ids=found.label_id, is_real_example=is_real)]
+        is_real = int(features.is_real_example)
+        return [
+            dict(vars(features), label_ids=features.label_id, is_real_example=is_real)
+        ]
 
     spec = feature_spec(max_seq_length, _NUMBER if label_list is None else _CLASS_ID)
     return write_features(examples, featurize, spec, output_file)

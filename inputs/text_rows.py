@@ -204,10 +204,10 @@ def _decode(lines, encoding):
 
 
 def _encoding_problem(text, encoding):
-    found = _UNDECODABLE.search(text)
-    if not found:
+    match = _UNDECODABLE.search(text)
+    if not match:
         return ""
-    problem = "byte 0x%02x" % (ord(found[0]) - _ESCAPE)
+    problem = "byte 0x%02x" % (ord(match[0]) - _ESCAPE)
     if encoding != STANDARD.encoding:
         return "not %s (%s)" % (encoding, problem)
     # The byte order mark is 0xff 0xfe, in either order.

@@ -50,8 +50,8 @@ def _find_file(error, reason):
     if isinstance(name, str):
         return name
     # TensorFlow: "PATH; REASON", within the stack of a graph.
-    found = re.search(r"(\S[^\n;]*); %s" % re.escape(reason), str(error))
-    return found.group(1) if found else ""
+    match = re.search(r"(\S[^\n;]*); %s" % re.escape(reason), str(error))
+    return match.group(1) if match else ""
 
 
 @contextlib.contextmanager
