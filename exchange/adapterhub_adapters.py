@@ -245,7 +245,7 @@ def _find_placement(config):
         if config.get(entry) and sublayer not in here.sublayers:
             raise ValueError(
                 "%s is true, but %s adapters are %s here"
-                % (entry, placement, here.place)
+                % (entry, placement, here.position)
             )
     return placement
 
