@@ -16,7 +16,7 @@ from hf_layout import CONFIG, numpy_bert, random_batch
 from safetensors.numpy import load_file, save_file
 
 from errors import UserError
-from exchange import conversion, hugging_face
+from exchange import conversion, hf_files, hugging_face
 from glue_data import GLUE_TASKS
 from tests import programs, small_packages
 from tests.exchange import test_recorded
@@ -159,10 +159,13 @@ def test_labels_come_into_the_tasks_order(tmp_path, base):
     np.testing.assert_array_equal(package.weights["output_bias"], bias[[1, 2, 0]])
 
 
-def test_package_of_an_import(tmp_path, base):
+def test_package_of_an_import(tmp_path, base, monkeypatch):
+    reads, read = [], hf_files.read_tensors
+    monkeypatch.setattr(hf_files, "read_tensors", lambda t: reads.append(t) or read(t))
     entries = {"base_model_name_or_path": "bert-base-cased", "lora_dropout": 0.1}
     folder = write_peft(tmp_path / "in", entries)
     package = imported(folder, base, tmp_path / "out")
+    assert len(reads) == 1  # The head's weights are in the same file.
     config = package.config
     assert config["train_policy"] == "lora:2"
     assert config["adapter"]["alpha"] == 8
