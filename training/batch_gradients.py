@@ -10,9 +10,9 @@ class LossScale:
     """Dynamic loss scaling for float16 (Micikevicius et al., 2018, arXiv:1710.03740).
 
     The loss is multiplied by a power of two before the backward pass, and the gradients
-    are divided by it. A step with gradients that are not finite is skipped and halves
-    the scale; `DOUBLED_AFTER` consecutive finite steps double it. Checkpoints have the
-    scale and the number of finite steps.
+    are divided by it. A step with non-finite gradients is skipped and halves the scale;
+    `DOUBLED_AFTER` consecutive finite steps double it. Checkpoints have the scale and
+    the number of finite steps.
     """
 
     INITIAL = 2.0**15
@@ -40,9 +40,9 @@ class LossScale:
 
 
 def mean_gradients(loss_fn, batch, parts=1, scale=None, method=registry.DEFAULT):
-    """Computes the loss and gradients of a batch in equal parts, one after the other.
+    """The loss and gradients of a batch, accumulated over equal parts.
 
-    Gives the same result as the whole batch, in the memory of one part.
+    The result is that of the whole batch, in the memory of one part.
 
     Args:
       loss_fn: function from a batch to its mean loss, a float scalar tensor.
@@ -54,14 +54,14 @@ def mean_gradients(loss_fn, batch, parts=1, scale=None, method=registry.DEFAULT)
     Returns the loss, a float scalar tensor, and the gradients of
     `optimization.trainable_variables(method)`.
     """
-    pieces = {name: tf.split(value, parts) for name, value in batch.items()}
+    splits = {name: tf.split(value, parts) for name, value in batch.items()}
     losses, sums = [], None
     for i in range(parts):
-        # Each part waits for the one before, so that one at a time is in memory.
+        # Each part waits for the previous one, so that one is in memory at a time.
         with tf.control_dependencies(sums or []):
-            piece = {name: tf.identity(value[i]) for name, value in pieces.items()}
+            part = {name: tf.identity(value[i]) for name, value in splits.items()}
         with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):
-            loss = loss_fn(piece)
+            loss = loss_fn(part)
         losses.append(loss)
         variables = optimization.trainable_variables(method)
         if scale is None:

@@ -1,4 +1,4 @@
-"""BERT with the head of a task, and its `model_fn`."""
+"""The model, BERT with the head of a task, and its `model_fn`."""
 
 import functools
 from typing import Annotated, NamedTuple
@@ -18,7 +18,7 @@ from weights import checkpoints
 
 
 class Computation(NamedTuple):
-    """How a graph computes; affects rounding and random numbers only."""
+    """How the model is computed; affects rounding and random numbers only."""
 
     precision: str = "float32"  # one of `PRECISIONS`
     xla: str = "false"  # whether XLA compiles the layers, one of `XLA`
@@ -40,17 +40,17 @@ PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.floa
 
 
 class Variant(NamedTuple):
-    """Options of the model beyond the original's; the defaults give its model."""
+    """Options of the model; the defaults give the original's model."""
 
     task_type: TaskType | None = None  # None: classification
     initial_bias: float = 0.0  # of the head, see `task_type.TaskType.initial_bias`
     computation: Computation = PLAIN
     method: tuning_method.Method = registry.DEFAULT
-    ablated_layers: tuple[int, ...] = ()  # layers in which its hooks are left out
+    ablated_layers: tuple[int, ...] = ()  # layers without the method's hooks
 
 
 class Training(NamedTuple):
-    """Options of training beyond the original's; the defaults are its own."""
+    """Options of training; the defaults are those of the original."""
 
     bias_correction: bool = False  # see `optimization.AdamWeightDecayOptimizer`
     # Checkpoint of trained variables; takes precedence over `init_checkpoint`.
@@ -65,7 +65,7 @@ class ModelOutput(NamedTuple):
     loss: tf.Tensor  # float32 scalar, mean over the batch
     per_example_loss: tf.Tensor  # float32 [B]
     logits: tf.Tensor  # float32 [B, ...], see `task_type.TaskType`
-    probabilities: tf.Tensor  # its scores, of the same shape
+    probabilities: tf.Tensor  # float32 [B, ...], its `compute_scores`
 
 
 def create_model(
@@ -125,7 +125,7 @@ def create_model(
     inputs = (input_ids, input_mask, segment_ids)
     output = _in_shards(encode, inputs, computation.shards)
     logits = task_type.compute_logits(output, is_training, variant.initial_bias)
-    # The name "loss" is taken by the Estimator's scalar for TensorBoard.
+    # The Estimator's scalar for TensorBoard has the name "loss".
     with tf.name_scope("head"):
         losses = task_type.compute_losses(logits, labels)
         weights = task_type.training_weights(labels) if is_training else None
@@ -135,9 +135,9 @@ def create_model(
 
 
 def _in_shards(function, inputs, shards):
-    """Applies a function of tensors [rows, ...] to shards of a batch.
+    """Applies a function of tensors [B, ...] to shards of a batch.
 
-    Returns a tensor [B, ...]. Sizes of shards differ by one row at most.
+    Returns a tensor [B, ...]. The sizes of the shards differ by at most one example.
     """
     if shards == 1:
         return function(*inputs)
@@ -183,7 +183,7 @@ def model_fn_builder(
     task_type = variant.task_type or Classification.numbered(num_labels)
     computation = variant.computation
     precision = "float32" if use_tpu else computation.precision
-    if use_tpu:  # It compiles the whole step.
+    if use_tpu:  # A TPU compiles the whole step.
         computation = computation._replace(xla="false")
     variant = variant._replace(task_type=task_type, computation=computation)
 
@@ -213,7 +213,15 @@ def model_fn_builder(
     def model_fn(features, labels, mode, params):
         del labels, params  # The labels are among the features.
         if mode == estimator.ModeKeys.TRAIN:
-            loss, gradients, scale = _gradients(model, features, variant)
+            is_scaled = computation.precision == "float16"
+            scale = batch_gradients.LossScale() if is_scaled else None
+            loss, gradients = batch_gradients.mean_gradients(
+                lambda part: model(part, is_training=True).loss,
+                features,
+                computation.gradient_accumulation_steps,
+                scale,
+                variant.method,
+            )
             step = optimization.build_train_step(
                 loss,
                 learning_rate,
@@ -229,7 +237,7 @@ def model_fn_builder(
                 loss, step, warm_start(), use_tpu, training.summary_dir
             )
         output = model(features, is_training=False)
-        # The variables of a training graph have their initial values.
+        # The variables of a training session are initialized already.
         scaffold_fn = None if tf.get_variable_scope().reuse else warm_start()
         return _inference_spec(mode, output, features, variant, scaffold_fn)
 
@@ -253,23 +261,8 @@ def _inference_spec(mode, output, features, variant, scaffold_fn):
     )
 
 
-def _gradients(model, features, variant):
-    """The loss, its gradients, and the `LossScale` or None."""
-    computation, scale = variant.computation, None
-    if computation.precision == "float16":
-        scale = batch_gradients.LossScale()
-    loss, gradients = batch_gradients.mean_gradients(
-        lambda part: model(part, is_training=True).loss,
-        features,
-        computation.gradient_accumulation_steps,
-        scale,
-        variant.method,
-    )
-    return loss, gradients, scale
-
-
 def _eval_metrics(output, features, task_type):
-    """`eval_loss` and the metrics of a task type, without padding."""
+    """`eval_loss` and the metrics of a task type, without padding examples."""
 
     def metric_fn(per_example_loss, labels, logits, is_real_example):
         weights = tf.cast(is_real_example, tf.float32)

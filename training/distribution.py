@@ -8,6 +8,7 @@ the chief.
 
 import atexit
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -28,14 +29,14 @@ from training.estimator_compat import estimator
 NONE, MIRRORED, MULTI_WORKER = "none", "mirrored", "multi_worker"
 STRATEGIES = (NONE, MIRRORED, MULTI_WORKER)
 
-# A machine is lost after so many consecutive failed pings or broken sessions.
+# Consecutive failed pings, or broken sessions, after which a machine is lost.
 PING_INTERVAL = 2.0  # seconds
-LOST_AFTER = 5
+MAX_FAILED_PINGS = 5
 MAX_SESSIONS = 5
 LOST_EXIT_STATUS = 3
 
-# Seconds until a machine reports which others it waits for, and until it gives up.
-WAITING_SAID_AFTER = 10.0
+# Seconds until a machine reports which machines it waits for, and until it gives up.
+WAITING_REPORT_DELAY = 10.0
 START_TIMEOUT = 600.0
 
 # Seconds that functions registered by `atexit` have after a multi_worker run.
@@ -89,11 +90,11 @@ def parse_cluster(text):
         config = files.parse_json_object(text)
         _TF_CONFIG.check(config)
         job, index = config["task"]["type"], config["task"]["index"]
-        given = config["cluster"]
-        jobs = {name: given[name] for name in _JOBS if given.get(name)}
-        addresses = [address for each in jobs.values() for address in each]
+        cluster = config["cluster"]
+        jobs = {name: cluster[name] for name in _JOBS if cluster.get(name)}
+        addresses = list(itertools.chain(*jobs.values()))
         if len(set(addresses)) != len(addresses):
-            raise ValueError("an address is there twice")
+            raise ValueError("an address occurs twice")
         if index >= len(jobs.get(job, ())):
             raise ValueError("there is no %s %d" % (job, index))
     except ValueError as error:
@@ -104,10 +105,12 @@ def parse_cluster(text):
 
 
 def take_cluster(strategy):
-    """Takes TF_CONFIG out of the environment, and returns the `Cluster`, or None.
+    """Removes TF_CONFIG from the environment, and returns its `Cluster`, or None.
 
-    An Estimator that finds the variable starts a server and waits for all machines. A
-    `UserError` is raised if it is invalid, or the port of this machine is in use.
+    An Estimator that reads the variable starts a server and waits for all machines.
+
+    Raises:
+      UserError: it is invalid, or the port of this machine is in use.
     """
     text = os.environ.pop("TF_CONFIG", None)
     if strategy == MULTI_WORKER:
@@ -123,17 +126,16 @@ def take_cluster(strategy):
 
 
 def _check_port(address):
-    """Refuses an address of this machine whose port another process uses."""
+    """Refuses an address of this machine whose port is in use."""
     with socket.socket() as server:
-        # TensorFlow's server sets it too: earlier connections may still be closing.
+        # As TensorFlow's server does: earlier connections may still be closing.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind(("", int(address.rpartition(":")[2])))
         except (OSError, OverflowError) as error:
             raise UserError(
-                "TF_CONFIG gives this machine the address %s, whose port cannot be "
-                "used (%s): give each process its own index and a free port"
-                % (address, error)
+                "TF_CONFIG: the port of this machine's address %s cannot be used (%s): "
+                "give each process its own index and a free port" % (address, error)
             ) from None
 
 
@@ -154,10 +156,10 @@ def check_batch(strategy, cluster, train_batch_size, parts):
 
 
 def run(strategy, session_config, cluster, num_train_steps, train):
-    """Trains up to `num_train_steps` under one of `STRATEGIES`.
+    """Calls `train` under one of `STRATEGIES`.
 
-    `train` is called with a list of hooks and, for several devices, with strategy and
-    master of the Estimator.
+    Its arguments are a list of hooks and, for several devices, the Estimator's strategy
+    and master. After `num_train_steps` other machines may leave.
     """
     if strategy == NONE:
         train([])
@@ -166,16 +168,15 @@ def run(strategy, session_config, cluster, num_train_steps, train):
     else:
 
         def train_as_worker(configured):
-            watch = PeerWatch(cluster, num_train_steps)
-            server = "grpc://" + cluster.addresses[cluster.index]
-            train([watch], configured, server)
+            master = "grpc://" + cluster.addresses[cluster.index]
+            train([PeerWatch(cluster, num_train_steps)], configured, master)
 
-        place = {
+        task = {
             "cluster_spec": tf.train.ClusterSpec(cluster.jobs),
             "task_type": cluster.job,
             "task_id": cluster.job_index,
         }
-        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(**place)
+        resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(**task)
         coordinator.run_distribute_coordinator(
             train_as_worker,
             tf.distribute.experimental.MultiWorkerMirroredStrategy(
@@ -183,12 +184,12 @@ def run(strategy, session_config, cluster, num_train_steps, train):
             ),
             mode=coordinator.CoordinatorMode.INDEPENDENT_WORKER,
             session_config=session_config,
-            **place,
+            **task,
         )
 
 
 def remove_worker_files(output_dir, cluster):
-    """Removes the checkpoints that TensorFlow has workers write beside the chief's."""
+    """Removes the checkpoints that TensorFlow writes for a worker; it needs none."""
     if cluster is not None and not cluster.is_chief:
         name = "tmp_%s_%d" % (cluster.job, cluster.job_index)
         shutil.rmtree(os.path.join(output_dir, name), ignore_errors=True)
@@ -197,9 +198,9 @@ def remove_worker_files(output_dir, cluster):
 class PeerWatch(estimator.SessionRunHook):
     """Ends the process when another machine of the cluster is missing or lost.
 
-    TensorFlow waits without end for a machine that has not started or was lost, and
-    creates a new session each time that a connection breaks. The main thread is in
-    TensorFlow then, so a separate thread watches the machines.
+    TensorFlow waits forever for a machine that has not started or was lost, and
+    creates a new session whenever a connection breaks. The main thread is then in
+    TensorFlow, so another thread watches the machines.
     """
 
     def __init__(self, cluster, num_train_steps):
@@ -209,8 +210,8 @@ class PeerWatch(estimator.SessionRunHook):
         self._num_train_steps = num_train_steps
         self._step = 0
         self._num_sessions = 0  # since the last step
-        self._has_stepped = False  # with all machines
-        self._over = threading.Event()
+        self._has_stepped = False  # all machines have taken part in a step
+        self._is_over = threading.Event()
         self._thread = None
 
     def begin(self):
@@ -229,10 +230,10 @@ class PeerWatch(estimator.SessionRunHook):
             "checkpoint"
         )
         if self._num_sessions > MAX_SESSIONS:
-            silent = [address for address in self._peers if not _answers(address)]
+            unreachable = [address for address in self._peers if not _answers(address)]
             self._report_lost(
                 "%s: the connection broke %d consecutive times"
-                % (", ".join(silent or self._peers), MAX_SESSIONS)
+                % (", ".join(unreachable or self._peers), MAX_SESSIONS)
             )
 
     def before_run(self, run_context):
@@ -241,32 +242,32 @@ class PeerWatch(estimator.SessionRunHook):
 
     def after_run(self, run_context, run_values):
         del run_context
-        # Read in the step, perhaps before its own increment.
+        # It may have been read before the increment of the step.
         self._step = int(run_values.results)
         self._has_stepped, self._num_sessions = True, 1
         if self._step + 1 >= self._num_train_steps:
-            self._over.set()
+            self._is_over.set()
 
     def end(self, session):
         del session
-        self._over.set()
+        self._is_over.set()
 
     def _watch(self):
         started, is_reported = time.monotonic(), False
-        seen: set[str] = set()
-        failures = dict.fromkeys(self._peers, 0)  # consecutive, of a machine once seen
-        while not self._over.wait(PING_INTERVAL):
+        reached: set[str] = set()
+        failures = dict.fromkeys(self._peers, 0)  # consecutive, by address
+        while not self._is_over.wait(PING_INTERVAL):
             for address in self._peers:
                 if _answers(address):
-                    seen.add(address)
+                    reached.add(address)
                     failures[address] = 0
-                elif address in seen or self._has_stepped:
+                elif address in reached or self._has_stepped:
                     failures[address] += 1
-            lost = [a for a in self._peers if failures[a] >= LOST_AFTER]
+            lost = [a for a in self._peers if failures[a] >= MAX_FAILED_PINGS]
             if lost:
                 self._report_lost("%s no longer answers" % ", ".join(lost))
                 return
-            missing = [a for a in self._peers if a not in seen]
+            missing = [a for a in self._peers if a not in reached]
             if self._has_stepped or (self._num_sessions and not missing):
                 continue
             elapsed = time.monotonic() - started
@@ -276,15 +277,15 @@ class PeerWatch(estimator.SessionRunHook):
                     % (", ".join(missing or self._peers), elapsed)
                 )
                 return
-            if elapsed >= WAITING_SAID_AFTER and not is_reported:
+            if elapsed >= WAITING_REPORT_DELAY and not is_reported:
                 is_reported = True
                 names = ", ".join(missing or self._peers)
                 text = "Waiting for %s of TF_CONFIG, for %d seconds at most"
                 console.say(text, names, START_TIMEOUT)
 
     def _report_lost(self, reason):
-        if not self._over.is_set():
-            self._over.set()
+        if not self._is_over.is_set():
+            self._is_over.set()
             _exit_with_error(
                 "%s: training ended in step %d; start all machines again with the same "
                 "commands to resume from the last checkpoint" % (reason, self._step)
@@ -295,7 +296,7 @@ def _answers(address):
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=PING_INTERVAL).close()
-    except (OSError, OverflowError, UnicodeError):  # No valid port or host name.
+    except (OSError, OverflowError, UnicodeError):  # Port or host name is invalid.
         return False
     return True
 
@@ -308,9 +309,9 @@ def _exit_with_error(message):
 
 @contextlib.contextmanager
 def process_exit(strategy):
-    """Ends the process at the end of the `with` block, if it is a multi_worker run.
+    """Ends the process after the `with` block, if it is a multi_worker run.
 
-    TensorFlow's server can wait for other machines without end when Python finalizes.
+    TensorFlow's server can wait forever for other machines when Python finalizes.
     """
     if strategy != MULTI_WORKER:
         yield

@@ -1,4 +1,4 @@
-"""Builds the Estimator for any head, and trains: devices, summaries, checkpoints."""
+"""The Estimator: its sessions, checkpoints and summaries; training up to a step."""
 
 import ctypes
 import os
@@ -19,7 +19,7 @@ from weights import checkpoints
 # Assertion text by which the TPU host call reports a loss or gradient.
 _NOT_FINITE = "not finite"
 
-CHECKPOINTS_KEPT = 5  # the newest ones
+CHECKPOINTS_KEPT = 5  # the last ones
 
 # Steps between two log entries of the Estimator.
 LOG_STEPS = 100
@@ -27,12 +27,12 @@ LOG_STEPS = 100
 # TensorFlow's name for the thread that writes an event file.
 _EVENT_THREAD = "EventLoggerThread"
 
-# Shards are used on machines with this number of cores, where they were measured.
+# Batches are split on machines with this number of cores, where it was measured.
 _SHARDED_CORES = 2
 
 
 def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
-    """The `TPUEstimatorSpec` of training; adds the tensors of `progress.ProgressHook`.
+    """The `TPUEstimatorSpec` of training, with the tensors of `progress.ProgressHook`.
 
     Scalars for TensorBoard: "learning_rate" and "gradient_norm"; the Estimator adds
     "loss". On TPU the host writes all three.
@@ -40,9 +40,9 @@ def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
     Args:
       loss: float scalar tensor.
       step: an `optimization.TrainStep`.
-      scaffold_fn: the result of `checkpoints.warm_start`.
+      scaffold_fn: see `checkpoints.warm_start`.
       use_tpu: whether the graph runs on TPU.
-      summary_dir: folder of the scalars that a TPU's host writes.
+      summary_dir: folder of the scalars from a TPU's host.
     """
     (loss,) = optimization.mean_of_replicas([loss])
     signals.add_stop_flag()
@@ -64,28 +64,29 @@ def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
 
 
 def _host_call(loss, step, summary_dir):
-    def write(global_step, loss, learning_rate, gradient_norm):
+    def write_summaries(global_step, loss, learning_rate, gradient_norm):
         # One value per core; learning rate and norm are the same on all.
         writer = tf2.summary.create_file_writer(summary_dir)
-        seen = tf.concat([loss, gradient_norm], axis=0)
-        check = tf.debugging.Assert(
-            tf.reduce_all(tf.math.is_finite(seen)), [_NOT_FINITE, seen]
-        )
+        checked = tf.concat([loss, gradient_norm], axis=0)
+        is_finite = tf.reduce_all(tf.math.is_finite(checked))
+        check = tf.debugging.Assert(is_finite, [_NOT_FINITE, checked])
         with (
             tf.control_dependencies([check]),
             writer.as_default(),
             tf2.summary.record_if(True),
         ):
-            at = tf.cast(global_step[0], tf.int64)
-            tf2.summary.scalar("loss", tf.reduce_mean(loss), step=at)
-            tf2.summary.scalar("learning_rate", learning_rate[0], step=at)
-            tf2.summary.scalar("gradient_norm", gradient_norm[0], step=at)
+            global_step = tf.cast(global_step[0], tf.int64)
+            tf2.summary.scalar("loss", tf.reduce_mean(loss), step=global_step)
+            tf2.summary.scalar("learning_rate", learning_rate[0], step=global_step)
+            tf2.summary.scalar("gradient_norm", gradient_norm[0], step=global_step)
             return tf.summary.all_v2_summary_ops()
 
     tensors = [tf.train.get_or_create_global_step(), loss]
     tensors += [step.learning_rate, step.gradient_norm]
     # On TPU outputs are concatenated over the cores, so scalars become vectors.
-    return write, [tf.reshape(tf.cast(tensor, tf.float32), [1]) for tensor in tensors]
+    return write_summaries, [
+        tf.reshape(tf.cast(tensor, tf.float32), [1]) for tensor in tensors
+    ]
 
 
 # Parameters of glibc's malloc, by their numbers in malloc.h.
@@ -98,11 +99,10 @@ _MALLOC_SETTINGS = {
 
 
 def keep_freed_memory():
-    """Makes glibc's allocator, if it is used, keep the memory that is freed.
+    """Makes glibc's allocator, if it is used, keep freed memory.
 
-    By default the memory of each large tensor is returned to the system and requested
-    again page by page: tens of thousands of page faults in a training step, 10 to 20 %
-    of its processor time.
+    By default it returns the memory of each large tensor to the system: tens of
+    thousands of page faults in a training step, 10 to 20 % of its processor time.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -113,9 +113,9 @@ def keep_freed_memory():
 def cpu_shards(batch_sizes):
     """The number of intra-batch shards on this machine's CPU; 1: no batch is split.
 
-    Each shard is computed by one core. Without shards all cores share each operation,
-    and wait for each other after it. A process splits all of its batches, of these
-    sizes, or none.
+    One core computes each shard; without shards, all cores share each operation and
+    wait for each other after it. All batches of a process, of these sizes, are split
+    alike.
     """
     if tf.config.list_physical_devices("GPU"):
         return 1
@@ -127,7 +127,7 @@ def cpu_shards(batch_sizes):
 
 
 def session_config(shards=1):
-    """The `tf.ConfigProto` for CPU and GPU; `shards` is the result of `cpu_shards`."""
+    """The `tf.ConfigProto` for CPU and GPU; for `shards` see `cpu_shards`."""
     config = tf.ConfigProto(allow_soft_placement=True)
     if shards > 1:
         config.intra_op_parallelism_threads = 1
@@ -136,10 +136,10 @@ def session_config(shards=1):
     config.device_count["CPU"] = max(1, len(cpus))
     rewriter = rewriter_config_pb2.RewriterConfig
     options = config.graph_options.rewrite_options
-    # By default the graph optimizer replaces sums of large tensors by an accumulation
-    # in temporary variables, which took a tenth of a training step on CPU.
+    # The memory optimizer replaces sums of large tensors by accumulation in temporary
+    # variables, which takes a tenth of a training step on CPU.
     options.memory_optimization = rewriter.NO_MEM_OPT
-    # These take half of its seconds for deep models, and make no step faster.
+    # These take half of the graph optimizer's time, and make no step faster.
     options.meta_optimizer_iterations = rewriter.ONE
     options.constant_folding = rewriter.OFF
     options.layout_optimizer = rewriter.OFF
@@ -147,8 +147,8 @@ def session_config(shards=1):
     return config
 
 
-def train(model_fn, settings, input_fn, progress_hook, stop, evaluation=None):
-    """Trains up to the step `stop`, on all devices and machines of a `settings.Run`.
+def train(model_fn, settings, input_fn, progress_hook, last_step, evaluation=None):
+    """Trains up to `last_step`, on all devices and machines of a `settings.Run`.
 
     `progress_hook` is a `progress.ProgressHook`, `evaluation` an `Evaluation` of
     `periodic_evaluation`, or None.
@@ -157,13 +157,12 @@ def train(model_fn, settings, input_fn, progress_hook, stop, evaluation=None):
       UserError: the loss or a gradient was not finite.
       signals.StoppedBySignal: after a checkpoint of the last step.
     """
-
     devices = settings.devices
 
-    def train_on(hooks, strategy=None, master=None):
-        trained = make_estimator(model_fn, settings, strategy, master)
+    def train_on_strategy(hooks, strategy=None, master=None):
+        task_estimator = make_estimator(model_fn, settings, strategy, master)
         if not devices.use_tpu:
-            # Runs before the Estimator's hook for the loss, whose error has no details.
+            # Runs before the Estimator's `NanTensorHook`, so that it has the values.
             hooks = [*hooks, progress_hook]
             if devices.cluster is None:
                 # The Estimator's saver hook would run before `progress_hook`, and
@@ -181,8 +180,8 @@ def train(model_fn, settings, input_fn, progress_hook, stop, evaluation=None):
         save = SaveHook(settings.output_dir, progress_hook if has_losses else None)
         hooks = [*hooks, save, signals.StopHook(request)]
         try:
-            trained.train(input_fn, hooks=hooks, max_steps=stop)
-        except (estimator.NanLossDuringTrainingError, progress.NotFiniteError):
+            task_estimator.train(input_fn, hooks=hooks, max_steps=last_step)
+        except estimator.NanLossDuringTrainingError:
             raise _divergence_error(settings.output_dir, progress_hook) from None
         except tf.errors.InvalidArgumentError as error:
             if _NOT_FINITE not in str(error):
@@ -196,8 +195,8 @@ def train(model_fn, settings, input_fn, progress_hook, stop, evaluation=None):
             devices.distribution_strategy,
             session_config(devices.shards),
             devices.cluster,
-            stop,
-            train_on,
+            last_step,
+            train_on_strategy,
         )
     distribution.remove_worker_files(settings.output_dir, devices.cluster)
     if request.number is not None:
@@ -209,8 +208,8 @@ def train(model_fn, settings, input_fn, progress_hook, stop, evaluation=None):
 
 
 def prepare_summaries(folder, write_graph):
-    """Makes the cached writer of a folder's event file, which the Estimator uses."""
-    # A new writer writes the default graph, so it is created in an empty one.
+    """Creates the cached writer of a folder's event file, which the Estimator uses."""
+    # A new writer writes the default graph, here an empty one.
     with tf.Graph().as_default():
         writer = tf.summary.FileWriterCache.get(folder)
     if writer in _prepared_writers:
@@ -218,18 +217,17 @@ def prepare_summaries(folder, write_graph):
     _prepared_writers.add(writer)
     if not write_graph:
         writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
-    # The next call raises an error of the writer's thread again.
-    threading.excepthook = _hide_writer_error
+    # The writer's next call raises the error of its thread again.
+    threading.excepthook = _ignore_writer_error
     events, explained = writer.event_writer, disk.explain_errors(folder)
     events.add_event = explained(events.add_event)
     events.flush = explained(events.flush)
 
 
 def prepare_evaluation(folder):
-    """Prepares the event file of evaluations, see `write_scalars`.
+    """Makes the Estimator write no scalars of evaluations, see `write_scalars`.
 
-    The Estimator's scalars, which have other names than those of training and of the
-    task's metrics, are left out.
+    Their tags differ from those of training and of the task's metrics.
     """
     prepare_summaries(folder, write_graph=False)
     tf.summary.FileWriterCache.get(folder).add_summary = lambda *_, **__: None
@@ -248,7 +246,7 @@ def write_scalars(folder, step, values):
 _prepared_writers = weakref.WeakSet()
 
 
-def _hide_writer_error(failure):
+def _ignore_writer_error(failure):
     if failure.thread is None or failure.thread.name != _EVENT_THREAD:
         threading.__excepthook__(failure)
 
@@ -256,13 +254,13 @@ def _hide_writer_error(failure):
 class SaveHook(estimator.SessionRunHook):
     """Writes the last losses before each checkpoint, and explains failed saves.
 
-    If a file exceeds the system's size limit, TensorFlow raises `OutOfRangeError`. The
-    Estimator takes it for the end of the input, and training would end as if it were
-    complete. The files of a failed save are removed.
+    Removes the files of a failed save. TensorFlow raises `OutOfRangeError` if a file
+    exceeds the system's size limit, which the Estimator takes for the end of the input:
+    training would end as if it were complete.
     """
 
     def __init__(self, output_dir, progress_hook=None):
-        """Takes the folder, and the `ProgressHook` if its losses are to be written."""
+        """Takes the folder, and the `ProgressHook` if losses are written."""
         self._output_dir = output_dir
         self._progress_hook = progress_hook
 
@@ -292,9 +290,9 @@ class SaveHook(estimator.SessionRunHook):
 
 
 def _divergence_error(output_dir, progress_hook):
-    values, where = progress_hook.last_values, ""
+    values, step = progress_hook.last_values, ""
     if values is not None:
-        where = " in step %d: loss %g, gradient norm %g, learning rate %g" % (
+        step = " in step %d: loss %g, gradient norm %g, learning rate %g" % (
             progress_hook.steps_done,
             values["loss"],
             values["gradient_norm"],
@@ -302,23 +300,23 @@ def _divergence_error(output_dir, progress_hook):
         )
         if progress_hook.steps_done == 1:
             return UserError(
-                "the training diverged%s. Nothing was updated before, so no training "
-                "setting is at fault: the weights of `init_checkpoint`, or the labels "
-                "of a regression, are too large for float32" % where
+                "the training diverged%s. No update came before, so no training "
+                "setting is the cause: the weights of `init_checkpoint`, or the labels "
+                "of a regression, are too large for float32" % step
             )
     return UserError(
         "the training diverged%s. Nothing was written after the last good checkpoint, "
         "%s. Train again with a lower `learning_rate`, `adam_bias_correction`=true or "
         "a longer `warmup_proportion`, and a new `output_dir`"
-        % (where, checkpoints.latest(output_dir))
+        % (step, checkpoints.latest(output_dir))
     )
 
 
 def make_estimator(model_fn, settings, strategy=None, master=None):
-    """The `TPUEstimator`, which on CPU and GPU is an ordinary Estimator.
+    """The `TPUEstimator`, on CPU and GPU an ordinary Estimator.
 
     Strategy and master are for training on several devices; evaluation and prediction
-    use one.
+    use one device.
     """
     devices, cluster = settings.devices, None
     if devices.use_tpu and devices.tpu_name:

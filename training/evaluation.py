@@ -13,48 +13,44 @@ from weights import run_package, run_record
 def evaluate(estimator, run, diagnostics, results):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
-    `results` are those of `train`; if {}, the last checkpoint is evaluated. Returns the
-    `diagnosis.Diagnostics`, with the warnings of the evaluation unless adapters are
-    ablated, and the dict "sets" of `eval_results.json`.
+    `results` are those of `trainer.train`; dev sets that they lack are evaluated.
+    Returns the `diagnosis.Diagnostics`, with the warnings of the evaluation unless
+    adapters are ablated, and the dict "sets" of `eval_results.json`.
     """
-    task = run.task
     lines: dict[str, Any] = {}
     report: dict[str, Any] = {}
     warnings: list[str] = []
-    folder = run.result_name("")[1:] or None  # for TensorBoard
-    estimators.prepare_evaluation(estimator.eval_dir(folder))
-    points: dict[str, float] = {}
-    for split in task.dev:
-        # Results from training come without predictions that could be written.
-        is_written = run.settings.do_predict and split in task.test
-        if split.name in results and not is_written:
+    summaries: dict[str, float] = {}
+    name = run.result_name("")[1:] or None
+    estimators.prepare_evaluation(estimator.eval_dir(name))
+    for split in run.task.dev:
+        # `results` have no predictions that could be written.
+        writes_predictions = run.settings.do_predict and split in run.task.test
+        if split.name in results and not writes_predictions:
             result, scored = results[split.name]
         else:
             result, scored = scoring.evaluate_split(
-                estimator, run, split, folder, is_written
+                estimator, run, split, name, writes_predictions
             )
-            points.update(scoring.curve_points(split, result, scored))
+            summaries.update(scoring.summary_values(split, result, scored))
         step = lines["global_step"] = result.pop("global_step")
         for key, value in [*result.items(), *scored.scores.items()]:
             lines[key + split.suffix] = value
-        report[split.name] = {
-            **_report_entries(scored),
-            **{key: float(value) for key, value in result.items()},
-        }
-        run_log.log_scores(split, step, scored)
+        losses = {key: float(value) for key, value in result.items()}
+        report[split.name] = {**_report_entries(scored), **losses}
+        _log_scores(run, split, step, scored)
         if scored.predictions is not None:
             scoring.write_dev_predictions(run, split, scored.predictions)
-        _draw_matrix(run, split, scored)
         if scored.diagnosis:
             scores = [
-                "%s %.4f (baseline: %.4f)" % (name, score, scored.baseline[name])
-                for name, score in scored.scores.items()
+                "%s %.4f (baseline: %.4f)" % (metric, score, scored.baseline[metric])
+                for metric, score in scored.scores.items()
             ]
             text = "%s: %s; %s" % (split.name, scored.diagnosis, ", ".join(scores))
             warnings.append(text)
-    estimators.write_scalars(estimator.eval_dir(folder), int(step), points)
-    if task.note:
-        console.say("Note: %s", task.note)
+    estimators.write_scalars(estimator.eval_dir(name), int(step), summaries)
+    if run.task.note:
+        console.say("Note: %s", run.task.note)
     evaluated = diagnostics._replace(evaluation=warnings)
     _write_results(run, int(step), lines, report, evaluated)
     return (diagnostics if run.ablated else evaluated), report
@@ -69,15 +65,16 @@ def _report_entries(scored):
     }
 
 
-def _draw_matrix(run, split, scored):
-    """Draws the confusion matrix of a classification, with `run.plots`."""
+def _log_scores(run, split, step, scored):
+    """Logs the scores of a split; with `run.plots`, draws its confusion matrix."""
+    run_log.log_scores(split, step, scored)
     if not run.plots or "confusion_matrix" not in scored.report:
         return
     path = os.path.join(
         run.settings.output_dir, run.result_name("confusion_matrix_%s.png" % split.name)
     )
     count = wording.pluralize(len(scored.labels), "example")
-    scores = ", ".join("%s %.4f" % each for each in scored.scores.items())
+    scores = ", ".join("%s %.4f" % item for item in scored.scores.items())
     title = "%s, %s: %s\n%s" % (run.task.title, split.name, count, scores)
     report = scored.report
     plots.confusion_matrix(path, title, report["labels"], report["confusion_matrix"])
@@ -99,7 +96,7 @@ def _write_results(run, step, lines, report, diagnostics):
         record["ablated_adapter_layers"] = run.ablated
     _write_json(run, "eval_results.json", record)
     if run.ablated:
-        return  # `run.json` and the package describe the model without ablation.
+        return  # `run.json` and the package describe the whole model.
     run_record.write_diagnostics(output_dir, diagnostics)
     scores, baseline = (
         {name: entry[key] for name, entry in report.items()}
@@ -109,10 +106,10 @@ def _write_results(run, step, lines, report, diagnostics):
 
 
 def write_predictions(estimator, run):
-    """Predicts the test sets; writes their files, and scores those with labels.
+    """Predicts the test sets, writes their files, and scores sets that have labels.
 
-    Dev sets that `evaluate` has written the predictions of are left out. Returns the
-    entries of `test_scores.json` by split, a dict.
+    Skips dev sets whose predictions `evaluate` has written. Returns a dict from split
+    to the entries of `test_scores.json`.
     """
     task, report = run.task, {}
     for split in task.test:
@@ -133,9 +130,8 @@ def write_predictions(estimator, run):
 def _score_test(run, split, predictions):
     """Scores a test set that has labels; writes `test_scores.json`."""
     scored = scoring.score(run, split, predictions)
-    step = scoring.read_step(run)
-    run_log.log_scores(split, step, scored)
-    _draw_matrix(run, split, scored)
+    step = scoring.read_step(run.settings.output_dir)
+    _log_scores(run, split, step, scored)
     entries = _report_entries(scored)
     record = {"task": run.task.name, "global_step": step, **entries}
     _write_json(run, "test_scores.json", record)

@@ -19,7 +19,7 @@ from weights import checkpoints, diagnosis, run_package, run_record
 
 HISTORY_NAME = "eval_steps.jsonl"
 BEST_FOLDER = "best"
-BEST_NAME = "best.json"  # within it
+BEST_NAME = "best.json"  # in `BEST_FOLDER`
 
 BEST_SCHEMA = schema.Object(
     {
@@ -31,24 +31,24 @@ BEST_SCHEMA = schema.Object(
     others=schema.ANY,
 )
 
-_REMEDY = "delete the folder to select the best of the evaluations from now on"
+_REMEDY = "delete the folder to select the best of later evaluations"
 
 
 def stop_steps(eval_steps, step_reached, last_step):
-    """Steps after which training on TPU stops for an evaluation."""
+    """Steps after which training on TPU stops for an evaluation, a list."""
     first = (step_reached // eval_steps + 1) * eval_steps
     return [*range(first, last_step, eval_steps), last_step]
 
 
 def check(output_dir, keep_best):
-    """Refuses a damaged best, one by another metric, and a folder of other files."""
+    """Refuses best/ if it is damaged, of another metric or not of this program."""
     best, folder = read_best(output_dir), os.path.join(output_dir, BEST_FOLDER)
     if not keep_best:
         return
     files.check_replaceable(folder, _is_best)
     if best and best["metric"] != keep_best:
         raise UserError(
-            "`keep_best`=%s: %s keeps the best by %s; give that, or %s"
+            "`keep_best`=%s: %s keeps the best by %s; give that metric, or %s"
             % (keep_best, folder, best["metric"], _REMEDY)
         )
 
@@ -68,36 +68,39 @@ def read_best(output_dir):
 
 
 def log_best(output_dir):
-    """Logs which checkpoint is the best, if one is kept."""
+    """Logs the step and score of the best checkpoint, if one is kept."""
     best = read_best(output_dir)
     if best:
         console.say(
             "Best %(metric)s: step %(global_step)d, %(score).4f on %(set)s, kept in "
-            "%(folder)s with its package; all other files are those of the last step",
+            "%(folder)s with its package; all other files are of the last step",
             {**best, "folder": os.path.join(output_dir, BEST_FOLDER)},
         )
 
 
 def is_due(run, step):
-    """Whether the evaluation after a step, the last that was trained, is missing."""
-    every, last = run.dev_evaluation.eval_steps, run.settings.num_train_steps
-    if not every or not step or (step % every and step != last):
+    """Whether an evaluation is due after a step and not in `eval_steps.jsonl`."""
+    eval_steps, last_step = run.dev_evaluation.eval_steps, run.settings.num_train_steps
+    if not eval_steps or not step or (step % eval_steps and step != last_step):
         return False
-    return step not in [entry["global_step"] for entry in _read_history(run)]
+    history = _read_history(run.settings.output_dir)
+    return step not in [entry["global_step"] for entry in history]
 
 
 def is_stopped(run, step):
-    """Whether training ends after a step since its scores no longer improve.
+    """Whether training stops early after a step.
 
-    That is so after `early_stopping` evaluations, of which the last is that of the
-    step, without a better score than the best one before them.
+    The last `early_stopping` evaluations, up to that of the step, have no better score
+    than an earlier one.
     """
-    patience, found = run.dev_evaluation.early_stopping, _read_history(run)
-    found = [entry for entry in found if entry["global_step"] <= (step or 0)]
-    if not patience or not found or found[-1]["global_step"] != step:
+    patience = run.dev_evaluation.early_stopping
+    history = _read_history(run.settings.output_dir)
+    history = [entry for entry in history if entry["global_step"] <= (step or 0)]
+    if not patience or not history or history[-1]["global_step"] != step:
         return False
-    metric, first = find_metric(run), run.task.dev[0].name
-    scores = [entry["sets"][first][metric] for entry in found]
+    metric = run.dev_evaluation.keep_best or run.task.metrics[0]
+    dev_set = run.task.dev[0].name
+    scores = [entry["sets"][dev_set][metric] for entry in history]
     best = scores.index(max(scores))
     if len(scores) - 1 - best < patience:
         return False
@@ -106,25 +109,21 @@ def is_stopped(run, step):
         step,
         run.settings.num_train_steps,
         metric,
-        first,
-        found[best]["global_step"],
+        dev_set,
+        history[best]["global_step"],
         scores[best],
     )
     return True
 
 
-def find_metric(run):
-    """The metric by which evaluations are compared."""
-    return run.dev_evaluation.keep_best or run.task.metrics[0]
-
-
 class Evaluation(tf.train.CheckpointSaverListener):
-    """Evaluates after checkpoints, in the session of training, with its variables.
+    """Evaluates after checkpoints, in the training session.
 
     Attributes:
-      results: dict from a dev set's name to its `scoring.evaluate_split`, of the last
-        step; {} before.
-      stop_request: a `signals.StopRequest`, which ends an evaluation; set by `train`.
+      results: dict from a dev set's name to the result of `scoring.evaluate_split`
+        after the last step; {} before.
+      stop_request: a `signals.StopRequest`, which ends an evaluation; set by
+        `estimators.train`.
     """
 
     def __init__(self, run, progress_hook):
@@ -141,7 +140,7 @@ class Evaluation(tf.train.CheckpointSaverListener):
         iterator = tf.data.Iterator.from_structure(
             tf.data.get_output_types(batches[0]), tf.data.get_output_shapes(batches[0])
         )
-        self._starts = [iterator.make_initializer(each) for each in batches]
+        self._initializers = [iterator.make_initializer(each) for each in batches]
         # Metrics are variables of a replica, here the first.
         replica = tf.distribute.ReplicaContext(tf.distribute.get_strategy(), 0)
         with replica, tf.variable_scope(tf.get_variable_scope(), reuse=True):
@@ -163,8 +162,8 @@ class Evaluation(tf.train.CheckpointSaverListener):
         if not is_due(run, step):
             return None
         results = {}
-        for split, start in zip(run.task.dev, self._starts):
-            session.run([start, self._reset])
+        for split, initializer in zip(run.task.dev, self._initializers):
+            session.run([initializer, self._reset])
             scores = []
             for _ in range(scoring.count_batches(run, split)):
                 if self.stop_request.number is not None:
@@ -175,77 +174,78 @@ class Evaluation(tf.train.CheckpointSaverListener):
             scored = scoring.score(run, split, predictions)
             results[split.name] = result, scored
         record(run, results, self._progress_hook)
-        is_end = is_stopped(run, step)
-        if is_end or step == run.settings.num_train_steps:
+        stops = is_stopped(run, step)
+        if stops or step == run.settings.num_train_steps:
             self.results = results
         self._progress_hook.add_pause(time.monotonic() - started)
-        return is_end  # The hook that saves checkpoints ends the training.
+        return stops  # The hook that saves checkpoints then stops training.
 
 
 def record(run, results, progress_hook):
     """Records `Evaluation.results`, and keeps the last checkpoint if it is the best."""
     entry: dict = {"sets": {}}
-    points = {}
+    summaries = {}
     for split, (name, (result, scored)) in zip(run.task.dev, results.items()):
-        points.update(scoring.curve_points(split, result, scored))
+        summaries.update(scoring.summary_values(split, result, scored))
         values = {key: float(value) for key, value in result.items()}
         entry["global_step"] = step = int(values.pop("global_step"))
         entry["sets"][name] = {**values, **scored.scores}
         scores = ["%s %.4f" % (key, scored.scores[key]) for key in run.task.metrics]
         console.say("  %s at step %d: %s", name, step, ", ".join(scores))
     folder = os.path.join(run.settings.output_dir, "eval")
-    estimators.write_scalars(folder, step, points)
+    estimators.write_scalars(folder, step, summaries)
     if run.dev_evaluation.keep_best:
         diagnostics = diagnosis.Diagnostics(training=progress_hook.diagnose())
         _keep_if_best(run, entry, diagnostics)
-    earlier = [other for other in _read_history(run) if other["global_step"] < step]
-    lines = [json.dumps(each, sort_keys=True) for each in (*earlier, entry)]
+    history = _read_history(run.settings.output_dir)
+    history = [earlier for earlier in history if earlier["global_step"] < step]
+    lines = [json.dumps(each, sort_keys=True) for each in (*history, entry)]
     path = os.path.join(run.settings.output_dir, HISTORY_NAME)
     files.write_whole(path, "".join(line + "\n" for line in lines))
 
 
-def _read_history(run):
-    """The evaluations so far, a list; lines that cannot be read are left out."""
-    path = os.path.join(run.settings.output_dir, HISTORY_NAME)
+def _read_history(output_dir):
+    """The entries of `eval_steps.jsonl`, a list; invalid lines are ignored."""
+    path = os.path.join(output_dir, HISTORY_NAME)
     if not tf.io.gfile.exists(path):
         return []
-    found = []
+    history = []
     for line in text_lines.file_lines(path, path):
         try:
             entry = files.parse_json_object(line)
         except ValueError:
             continue
         if isinstance(entry.get("global_step"), int) and "sets" in entry:
-            found.append(entry)
-    return found
+            history.append(entry)
+    return history
 
 
 def _keep_if_best(run, entry, diagnostics):
     """Writes checkpoint, package and record into best/, if the score is the best."""
-    settings, metric = run.settings, run.dev_evaluation.keep_best
-    first = run.task.dev[0].name
-    score = entry["sets"][first][metric]
-    best = read_best(settings.output_dir)
+    output_dir, metric = run.settings.output_dir, run.dev_evaluation.keep_best
+    dev_set, eval_steps = run.task.dev[0].name, run.dev_evaluation.eval_steps
+    score = entry["sets"][dev_set][metric]
+    best = read_best(output_dir)
     if best and not score > best["score"]:
         return
-    folder = os.path.join(settings.output_dir, BEST_FOLDER)
-    every = run.dev_evaluation.eval_steps
+    folder = os.path.join(output_dir, BEST_FOLDER)
     record = {
         "metric": metric,
-        "set": first,
+        "set": dev_set,
         "score": score,
         "global_step": entry["global_step"],
-        "evaluated_every": every,
+        "evaluated_every": eval_steps,
     }
     dev_scores = {
-        name: {each: found[each] for each in run.task.metrics}
-        for name, found in entry["sets"].items()
+        name: {key: values[key] for key in run.task.metrics}
+        for name, values in entry["sets"].items()
     }
     selection = "best by %s on %s, of evaluations every %d steps"
-    config = dict(run.package.config, selection=selection % (metric, first, every))
+    selection %= (metric, dev_set, eval_steps)
+    config = {**run.package.config, "selection": selection}
     with files.atomic_folder(folder, is_own=_is_best) as partial:
-        checkpoints.copy(checkpoints.latest(settings.output_dir), partial)
-        run_record.copy(settings.output_dir, partial)
+        checkpoints.copy(checkpoints.latest(output_dir), partial)
+        run_record.copy(output_dir, partial)
         if run.package.has_package:
             package = run.package._replace(config=config)
             run_package.write(partial, package, diagnostics, dev_scores)

@@ -14,12 +14,12 @@ from system import console, files, wording
 from training.estimator_compat import estimator
 from weights import diagnosis
 
-# Limits, in seconds, of the time between two lines where there is no terminal. Between
-# them, one line is written for each tenth of the steps.
+# Seconds between two lines where there is no terminal: one line for each tenth of the
+# steps, within these limits.
 SHORTEST_INTERVAL = 15.0
 LONGEST_INTERVAL = 600.0
 
-# Steps after the warm-up before which a high loss is not reported.
+# Steps after the warm-up before a high loss is reported.
 _MIN_STEPS = 100
 
 _LOSSES = ".losses"  # ending of the file, little-endian float32
@@ -35,10 +35,6 @@ _BAR = (
 )
 
 
-class NotFiniteError(RuntimeError):
-    """The loss or the norm of the gradients is not finite."""
-
-
 def report(loss, step):
     """Adds a loss and an `optimization.TrainStep` to the collection of the hook."""
     for tensor in (loss, step.learning_rate, step.gradient_norm):
@@ -48,31 +44,31 @@ def report(loss, step):
 class ProgressHook(estimator.SessionRunHook):
     """A progress bar on a terminal, plain lines elsewhere, both on standard error.
 
-    Shows examples per second, loss, learning rate and time left. Raises a
-    `NotFiniteError` when the loss or the norm of the gradients is not finite, and warns
+    Shows examples per second, loss, learning rate and time left. Raises the Estimator's
+    `NanLossDuringTrainingError` if the loss or the gradient norm is not finite. Warns
     once if the loss does not fall below that of predicting the label frequencies.
     """
 
     def __init__(self, settings, baseline_loss, skips_infinite=False, losses=()):
-        """Makes a hook.
+        """Initializes the hook.
 
         Args:
           settings: a `settings.Run`.
           baseline_loss: the `diagnosis.baseline_loss` of the training labels.
           skips_infinite: whether loss scaling skips steps with infinite gradients.
-          losses: the losses before the first step, the result of `read_losses`.
+          losses: the losses before the first step, see `read_losses`.
         """
         self._settings = settings
         self._baseline_loss, self._skips_infinite = baseline_loss, skips_infinite
         self._bar = None
-        # Losses of the last tenth of all steps so far.
+        # Losses of the last steps, a tenth of all.
         self._window = max(1, settings.num_train_steps // 10)
         self._losses = collections.deque(losses, maxlen=self._window)
         self._has_warned = self._has_recovered = False
-        self.last_values: dict | None = None  # of the last step
+        self.last_values: dict | None = None  # of the fetches in the last step
 
     def begin(self):
-        # The first replica's tensors, whose values are means over all replicas.
+        # Those of the first replica, which are means over all replicas.
         tensors = tf.get_collection(_REPORT)[:3]
         self._fetches = dict(zip(("loss", "learning_rate", "gradient_norm"), tensors))
         self._global_step = tf.train.get_or_create_global_step()
@@ -103,33 +99,33 @@ class ProgressHook(estimator.SessionRunHook):
         ):
             if self._bar is not None:
                 self._bar.close()
-            raise NotFiniteError
+            raise estimator.NanLossDuringTrainingError
         self._losses.append(float(values["loss"]))
-        self._check_learning()
+        self._check_loss()
         now = time.monotonic()
         if self.steps_done == self._first_step + 1:
             # The first step includes the start of the session.
             self._started = now
         if self._bar is not None:
             self._bar.update(1)
-            self._bar.set_postfix_str(self._text(now), refresh=False)
-        elif self._line_is_due(now):
+            self._bar.set_postfix_str(self._format_values(now), refresh=False)
+        elif self._is_line_due(now):
             self._write_line(now)
 
     def add_pause(self, seconds):
-        """Leaves the time of an evaluation out of the examples per second."""
+        """Excludes the time of an evaluation from the examples per second."""
         self._started += seconds
 
-    def _line_is_due(self, now):
+    def _is_line_due(self, now):
         elapsed = now - self._last_line
         tenth = self.steps_done - self._last_line_step >= self._window
         return elapsed >= (SHORTEST_INTERVAL if tenth else LONGEST_INTERVAL)
 
-    def _check_learning(self):
-        """Warns once if the loss does not fall; withdraws the warning once it does."""
+    def _check_loss(self):
+        """Warns once if the loss does not fall; logs once when it falls after that."""
         warmup_steps = self._settings.num_warmup_steps
-        enough = max(2 * self._window, _MIN_STEPS) + warmup_steps
-        if self.steps_done < enough or len(self._losses) < self._window:
+        min_steps = max(2 * self._window, _MIN_STEPS) + warmup_steps
+        if self.steps_done < min_steps or len(self._losses) < self._window:
             return
         mean = self._mean_loss()
         learns = mean < diagnosis.MAX_LOSS_RATIO * self._baseline_loss
@@ -153,7 +149,7 @@ class ProgressHook(estimator.SessionRunHook):
         steps, elapsed = self.steps_done - self._first_step - 1, now - self._started
         return steps * self._settings.train_batch_size / elapsed if steps else None
 
-    def _text(self, now):
+    def _format_values(self, now):
         learning_rate = self.last_values["learning_rate"]
         text = "loss %.4f, learning rate %.2e" % (self._mean_loss(), learning_rate)
         rate = self._rate(now)
@@ -162,7 +158,7 @@ class ProgressHook(estimator.SessionRunHook):
     def _write_line(self, now):
         self._last_line, self._last_line_step = now, self.steps_done
         step, last_step = self.steps_done, self._settings.num_train_steps
-        text, rate = self._text(now), self._rate(now)
+        text, rate = self._format_values(now), self._rate(now)
         if rate is not None:
             left = (last_step - step) * self._settings.train_batch_size / rate
             text += ", %d:%02d left" % (left // 60, left % 60)
@@ -175,7 +171,9 @@ class ProgressHook(estimator.SessionRunHook):
             self._bar.close()
         first, last = self._first_step, self.steps_done
         if last > first:
-            console.say("Trained steps %d to %d: %s", first, last, self._text(now))
+            console.say(
+                "Trained steps %d to %d: %s", first, last, self._format_values(now)
+            )
 
     def write_losses(self, checkpoint):
         """Writes the last losses beside a checkpoint; see `read_losses`."""
@@ -192,7 +190,7 @@ class ProgressHook(estimator.SessionRunHook):
 
 
 def read_losses(checkpoint):
-    """The losses of the steps before a checkpoint, a list; [] if none were written."""
+    """The losses of `write_losses`, a list; [] if there is no file."""
     path = checkpoint + _LOSSES
     if not tf.io.gfile.exists(path):
         return []
@@ -201,7 +199,7 @@ def read_losses(checkpoint):
 
 
 def remove_stale_losses(output_dir):
-    """Removes the files of losses whose checkpoint has been deleted."""
+    """Removes loss files whose checkpoint was deleted."""
     names = set(tf.io.gfile.listdir(output_dir))
     for name in names:
         stem, ending = os.path.splitext(name)

@@ -1,4 +1,4 @@
-"""Checks of settings, task, config, vocabulary, checkpoint, package and folder."""
+"""Checks before a run: settings against task, files, checkpoint, `output_dir`."""
 
 import os
 from typing import Any, NamedTuple
@@ -26,9 +26,9 @@ class InitialState(NamedTuple):
 
     step_reached: int | None  # of the last checkpoint in output_dir
     diagnostics: diagnosis.Diagnostics
-    training: dict[str, Any]  # settings of their training; this run's, if it trains
+    training: dict[str, Any]  # settings that they were or will be trained with
     base: checkpoints.Checkpoint | None  # `init_checkpoint`
-    base_name: str | None  # of the base model, for people
+    base_name: str | None  # of the base model
 
 
 def select_splits(settings, task):
@@ -49,29 +49,32 @@ def select_splits(settings, task):
         )
     periodic_evaluation.check(run.output_dir, keep_best)
     selected, train = [], (task.train,) if task.train else ()
-    use = "use the model of %s (`do_predict`=true with the `output_dir` of that task)"
     eval_field = "do_eval" if run.do_eval else "eval_steps"
-    for field, is_wanted, splits, entries in (
+    for field, is_selected, splits, entries in (
         ("do_train", run.do_train, train, '"train"'),
         (eval_field, run.do_eval or eval_steps, task.dev, '"dev" or "dev_share"'),
         ("do_predict", run.do_predict, task.test, '"test"'),
     ):
-        if is_wanted and not splits:
-            remedy = use % task.model_of
+        if is_selected and not splits:
             if task.config_file:
                 remedy = "name one in %s, %s" % (task.config_file, entries)
+            else:
+                remedy = (
+                    "use the model of %s (`do_predict`=true with the `output_dir` of "
+                    "that task)" % task.model_of
+                )
             raise UserError(
                 "`%s`: task %s has no set for it; %s" % (field, task.title, remedy)
             )
-        selected += splits if is_wanted else ()
+        selected += splits if is_selected else ()
     return selected
 
 
-def check_model(settings, task, config, tokenizer, package, variant):
-    """Checks config, vocabulary, checkpoint and output directory against each other.
+def load_initial_state(settings, task, config, tokenizer, package, variant):
+    """Checks the model against its files and `output_dir`; returns an `InitialState`.
 
-    Of several machines, only the chief writes. `package` is None without `adapters`.
-    Returns an `InitialState`.
+    The chief locks `output_dir` for training and writes `run.json`; other machines wait
+    for it. `package` is None without `adapters`.
     """
     data, run, method = settings.data, settings.run, variant.method
     method.check(config)
@@ -82,10 +85,10 @@ def check_model(settings, task, config, tokenizer, package, variant):
     )
     if model.init_checkpoint:
         base = checkpoints.Checkpoint(model.init_checkpoint)
-    # Ablated adapters too: folder, record and package are those of the whole model.
+    # With ablated adapters too: `output_dir` and package are of the whole model.
     variables = model_variables.model_variables(config, method, task.type)
     identity = _make_identity(settings, task, config, package, method, base)
-    training = training_settings(settings, task, method) if run.do_train else None
+    training = _training_settings(settings, task, method) if run.do_train else None
     step_reached = run_record.check(
         run.output_dir,
         identity,
@@ -107,7 +110,7 @@ def check_model(settings, task, config, tokenizer, package, variant):
         uses_head = set(variables.collections[modeling.HEAD]) <= set(report.matched)
         if uses_head and package is None and step_reached is None:
             _check_head(base.path, run.do_train, task)
-        _show_base(base, report, variables)
+        _log_base(base, report, variables)
     base_name = model.base_model_name or (base and base.folder_name)
     counts = variables.parameter_counts()
     run_log.log_trained_variables(variables, counts, method)
@@ -159,10 +162,10 @@ def _check_base(base, variables, package, task, identity, allow_random_base):
     return report
 
 
-def _show_base(base, report, variables):
-    """Logs how `init_checkpoint` fits the model, by a `checkpoints.LoadReport`.
+def _log_base(base, report, variables):
+    """Logs the `checkpoints.LoadReport` of `init_checkpoint`.
 
-    Variables of the model that come from a package are not part of the report.
+    Variables that are loaded from a package are not part of it.
     """
     console.say(
         "Base model: %s, %s, %d newly initialized",
@@ -172,30 +175,32 @@ def _show_base(base, report, variables):
     )
     for line in report.lines():
         console.detail("  %s", line)
-    more = [name for name in report.left_over if name not in variables.shapes]
-    left_out = [name for name in more if name.startswith("bert/encoder/")]
-    if left_out:
+    ignored = [
+        name
+        for name in report.left_over
+        if name not in variables.shapes and name.startswith("bert/encoder/")
+    ]
+    if ignored:
         console.warn(
-            "%s holds variables of the encoder that this model does not have, such as "
-            "%s: they are left out, and what was trained with them may be worth little",
+            "%s has encoder variables that this model lacks, such as %s: they are "
+            "ignored, and other variables that were trained with them may be useless",
             base.path,
-            left_out[0],
+            ignored[0],
         )
 
 
 def _check_head(init_checkpoint, is_trained, task):
     """Refuses a head of `init_checkpoint` that was trained with other labels.
 
-    In the checkpoint the head's outputs have positions only; the `run.json` beside it,
-    if there is one, has their labels.
+    The labels of its outputs are in the `run.json` beside the checkpoint, if any.
     """
     record = run_record.read(os.path.dirname(init_checkpoint))
     if record is None:
         return
-    there, labels = record["identity"], list(task.type.labels)
-    if there["labels"] != labels:
+    head, labels = record["identity"], list(task.type.labels)
+    if head["labels"] != labels:
         remedy = "give a checkpoint of the same labels, or one without a head"
-        if task.config_file and sorted(there["labels"]) == sorted(labels):
+        if task.config_file and sorted(head["labels"]) == sorted(labels):
             order = 'write "labels" in that order into %s' % task.config_file
             remedy = "%s, or %s" % (order, remedy)
         raise UserError(
@@ -203,36 +208,36 @@ def _check_head(init_checkpoint, is_trained, task):
             "labels %s (run.json beside it); those of task %s are %s: %s"
             % (
                 init_checkpoint,
-                there["task"],
-                schema.json_text(there["labels"]),
+                head["task"],
+                schema.json_text(head["labels"]),
                 task.title,
                 schema.json_text(labels),
                 remedy,
             )
         )
     if is_trained:
-        console.say("Training starts from the head of task %s", there["task"])
-    elif there["task"] != (task.model_of or task.name):
+        console.say("Training starts from the head of task %s", head["task"])
+    elif head["task"] != (task.model_of or task.name):
         console.warn(
             "the head of `init_checkpoint` was trained on task %s, not on %s",
-            there["task"],
+            head["task"],
             task.title,
         )
 
 
 def _check_package(package, task, identity, base):
     """Checks `adapters` against the task and the base model, and logs its origin."""
-    given = {key: identity[key] for key in identity if key != "base"}
-    # What the package alone shows is checked before the base model is read.
-    adapter_package.check_fit(package, given)
+    # Hashing the base model takes longer, so it is checked last.
+    model = {key: value for key, value in identity.items() if key != "base"}
+    adapter_package.check_fit(package, model)
     if package.task_type.name != task.type.name:
         raise UserError(
             "`adapters`=%s is a package of the task type %s; give one of %s"
             % (package.path, package.task_type.name, task.type.name)
         )
     fingerprint = base.base_fingerprint(package.variables.frozen())
-    given = {"base": fingerprint, "base_model": base.folder_name}
-    adapter_package.check_fit(package, given)
+    base_model = {"base": fingerprint, "base_model": base.folder_name}
+    adapter_package.check_fit(package, base_model)
     console.say(
         "Trained variables (%s) come from %s: task %s, step %d",
         package.method.description,
@@ -243,14 +248,14 @@ def _check_package(package, task, identity, base):
 
 
 def make_variant(settings, task, config, package):
-    """The `classifier.Variant` of a run; arguments as in `check_model`."""
+    """The `classifier.Variant` of a run; arguments as in `load_initial_state`."""
     tuning, num_layers = settings.tuning, config.num_hidden_layers
     method = tuning.parse_method(num_layers, package and package.method)
     if package is not None:
         if not method.has_packages:
             raise UserError(
-                "`train_policy`=%s starts from no package, `adapters`=%s: all of BERT "
-                "is trained, so give a checkpoint alone, `init_checkpoint`"
+                "`train_policy`=%s trains all of BERT and cannot start from a package, "
+                "`adapters`=%s: give `init_checkpoint` alone"
                 % (method.text, settings.model.adapters)
             )
         adapter_package.check_fit(package, method.identity(num_layers))
@@ -284,8 +289,8 @@ def _make_identity(settings, task, config, package, method, base):
     return identity
 
 
-def training_settings(settings, task, method):
-    """Settings that must agree to resume a run, by name, and the training file."""
+def _training_settings(settings, task, method):
+    """Settings that must agree to resume a run; the hash of the training file."""
     data_dir = settings.data.data_dir
     rows = os.path.join(data_dir, task.train.filename)
     return {

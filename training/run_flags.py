@@ -1,6 +1,6 @@
-"""Flags that the programs of runs share.
+"""Flags that `run_classifier.py` and `run_squad.py` share.
 
-`define` is a function of `command_line.flag_definer`; the functions return the flags.
+`define` is the result of `command_line.flag_definer`.
 """
 
 import copy
@@ -81,11 +81,15 @@ _integer, _float = flags.DEFINE_integer, flags.DEFINE_float
 
 
 def parse_arguments(arguments, groups, flag_values):
-    """Makes flags with the values of a dict by name, for a program that is a function.
+    """Makes flags from the arguments of a program that is called as a function.
 
-    They are those of `groups`, see `command_line.print_help`, with their defaults,
-    which None stands for too; `flag_values`, where they are defined, stay as they are.
-    A `UserError` is raised for other names and wrong values.
+    Args:
+      arguments: dict from a flag's name to its value; None is the default.
+      groups: all flags, see `command_line.print_help`.
+      flag_values: the `flags.FlagValues` that define them; unchanged.
+
+    Raises:
+      UserError: a name or a value is wrong.
     """
     values = flags.FlagValues()
     for holder in itertools.chain(*groups.values()):
@@ -93,22 +97,20 @@ def parse_arguments(arguments, groups, flag_values):
         flag.unparse()
     for name in arguments:
         if name not in values:
-            text = "`%s` is no argument%s; they are named like the program's flags"
+            text = "`%s` is no argument%s; the program's flags are the arguments"
             raise UserError(text % (name, wording.suggest(name, values)))
-    given = {name: value for name, value in arguments.items() if value is not None}
-    command_line.parse_flags(
-        ["the program's", *("--%s=%s" % item for item in given.items())], values
-    )
+    given = ["--%s=%s" % item for item in arguments.items() if item[1] is not None]
+    command_line.parse_flags(["the program's", *given], values)
     if values.check or values.distribution_strategy == distribution.MULTI_WORKER:
         raise UserError(
-            "`check` and `distribution_strategy`=%s are for the program alone: leave "
-            "them out, or start it" % distribution.MULTI_WORKER
+            "`check` and `distribution_strategy`=%s are only possible on the command "
+            "line: leave them out, or run the program" % distribution.MULTI_WORKER
         )
     return values
 
 
 def define_tuning(define, flag_values):
-    """Defines the flags of the tuning methods, a list."""
+    """Defines and returns the flags of the tuning methods, a list."""
     return [
         define(_string, "train_policy", registry.DEFAULT.text),
         *command_line.define_settings(registry.all_settings(), flag_values),
@@ -116,7 +118,7 @@ def define_tuning(define, flag_values):
 
 
 def define_training(define):
-    """Defines flags of training but those of batches, a list."""
+    """Defines and returns flags of training and evaluation, a list."""
     return [
         define(_float, "learning_rate", 5e-5),
         define(_float, "num_train_epochs", 3.0),
@@ -133,7 +135,7 @@ def define_training(define):
 
 
 def define_computation(define):
-    """Defines flags of how and where a run computes, a dict of groups."""
+    """Defines and returns flags of precision, memory and devices, a dict of groups."""
     return {
         "Speed and memory": (
             define(_enum, "precision", "float32", [*classifier.PRECISIONS]),

@@ -1,13 +1,13 @@
 """Allows one training run at a time in an output directory.
 
-`filelock` locks the file: the operating system releases that lock when its process
-ends. The file's content names the holder, for messages and for places whose locks other
-hosts do not see. A record of another host is respected until somebody deletes it.
+`filelock` locks a file; the operating system releases the lock when the process ends.
+A record in the file names the holder, for messages and for file systems whose locks
+other hosts do not see. The record of another host is valid until it is deleted.
 
-Object stores such as gs://, and some network file systems, have no locks. There the
-record alone counts, and two runs that start within the same second are only detected by
-reading it back. Evaluation and prediction need no lock: they read complete checkpoints
-and write other files.
+Object stores such as gs://, and some network file systems, have no locks. There only
+the record counts, and is read back to detect runs that start within the same second.
+Evaluation and prediction need no lock: they read complete checkpoints and write other
+files.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from inputs import text_lines
 from system import files, schema
 
 FILE_NAME = "training.lock"
-HELD = "is held by the training run of"  # Part of every refusal.
+HELD = "is held by the training run of"  # part of every error message
 
 _MAX_BYTES = 10000  # of a record
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
@@ -53,7 +53,7 @@ class Holder(NamedTuple):
 
 
 def lock_path(folder, name=FILE_NAME):
-    """The path of a folder's lock file; file:// is left out, for `filelock`."""
+    """The path of a folder's lock file, for `filelock` without file://."""
     return os.path.join(folder, name).removeprefix("file://")
 
 
@@ -64,9 +64,9 @@ def _own_record():
 
 
 def read_holder(path) -> Holder | None:
-    """The `Holder` that a lock file names; None where it names none.
+    """The `Holder` in a lock file; None if there is no valid record.
 
-    A `UserError` is raised if it is a folder, a named pipe or a device.
+    A `UserError` is raised if the path is a folder, a named pipe or a device.
     """
     text_lines.check_plain_file(path, path)
     if not tf.io.gfile.exists(path):
@@ -82,9 +82,9 @@ def read_holder(path) -> Holder | None:
 
 
 def lock_file(path) -> bool | None:
-    """Locks a file, see `lock_path`, for this process and writes a record of it.
+    """Locks a file, see `lock_path`, and writes the record of this process.
 
-    Returns True; False where another process has the lock; None where there are no
+    Returns True; False if another process has the lock; None if the file system has no
     locks. An `OSError` is raised if the file cannot be written.
     """
     if path in _locks:
@@ -110,10 +110,10 @@ def lock_file(path) -> bool | None:
 
 
 def unlock_file(path):
-    """Releases and removes a file that `lock_file` has locked, if it has."""
+    """Releases and removes the file, if `lock_file` has locked it."""
     lock = _locks.pop(path, None)
     if lock is not None:
-        # Removed before the release, so that the next holder's file is not removed.
+        # Before the release: after it, the file may be the next holder's.
         with contextlib.suppress(OSError):
             os.remove(path)
         lock.release()
@@ -134,14 +134,14 @@ def _check_record(path, has_locks):
     if holder.host != socket.gethostname():
         remedy = "this host cannot see whether it still runs: if it does not"
     elif not has_locks and files.is_running(holder.process):
-        remedy = "if that is no training run"
+        remedy = "if that process is no training run"
     else:
         return
     _refuse(path, holder, "%s, delete %s; else " % (remedy, path))
 
 
 def take(output_dir):
-    """Reserves an existing folder for the training run of this process.
+    """Locks an existing folder for the training run of this process.
 
     Raises:
       UserError: another training run holds it, or the lock file is no plain file.

@@ -11,7 +11,7 @@ from system.wording import list_names
 from training import distribution, scoring
 from weights import adapter_package, checkpoints, run_record
 
-_GROUPS = {
+_COLLECTION_NAMES = {
     modeling.ADAPTERS: "adapters",
     modeling.LAYER_NORM: "layer norms",
     modeling.HEAD: "head",
@@ -40,14 +40,14 @@ def log_task(task, config, devices, precision):
 
 
 def log_trained_variables(variables, counts, method):
-    """Logs the `parameter_counts` of a `VariableSet`, and all that it trains."""
+    """Logs the trained variables of a `VariableSet`, and its `parameter_counts`."""
     for collection, names in variables.collections.items():
         for name in names:
             shape = variables.shapes[name]
             console.detail("Trained: %s, %s, shape = %s", collection, name, shape)
     parts = [
         "%s %s" % (wording.thousands(counts[collection]), name)
-        for collection, name in _GROUPS.items()
+        for collection, name in _COLLECTION_NAMES.items()
         if counts.get(collection)
     ]
     console.say(
@@ -60,14 +60,15 @@ def log_trained_variables(variables, counts, method):
         wording.thousands(counts["total"]),
         100.0 * counts["share"],
         wording.thousands(counts["base"]),
-        "; all else is frozen" if counts["trained"] < counts["total"] else "",
+        "; all others are frozen" if counts["trained"] < counts["total"] else "",
     )
 
 
-def log_training(settings, examples, features, by_flag):
-    """Logs steps, batch size, and learning rate and seed of the settings by flag.
+def log_training(settings, examples, features, training):
+    """Logs steps, batch size, learning rate and seed.
 
-    `examples` and `features` are the numbers of them in the training set.
+    `settings` are a `settings.Run`, `training` the `training` of a `task_run.TaskRun`,
+    `examples` and `features` their numbers in the training set.
     """
     steps, batch_size = settings.num_train_steps, settings.train_batch_size
     console.say(
@@ -79,10 +80,10 @@ def log_training(settings, examples, features, by_flag):
         ""
         if features == examples
         else ", %.3g over all %d windows" % (steps * batch_size / features, features),
-        by_flag["learning_rate"],
+        training["learning_rate"],
         wording.pluralize(settings.num_warmup_steps, "step"),
-        "" if by_flag["adam_bias_correction"] else "not ",
-        by_flag["seed"],
+        "" if training["adam_bias_correction"] else "not ",
+        training["seed"],
     )
 
 
@@ -98,13 +99,13 @@ def log_scores(split, step, scored):
         console.say("  %s", line)
     if all(score <= scored.baseline[name] for name, score in scored.scores.items()):
         console.warn("%s: no score is above the baseline", split.name)
-    # The diagnosis of a single predicted class says the same.
+    # The diagnosis of a single predicted class includes this.
     if "confusion_matrix" in scored.report and not scored.diagnosis:
-        _warn_of_labels(split, scored.report)
+        _warn_about_labels(split, scored.report)
 
 
-def _warn_of_labels(split, report):
-    """Warns of labels that occur and are never predicted."""
+def _warn_about_labels(split, report):
+    """Warns about labels of examples that are never predicted."""
     matrix = np.array(report["confusion_matrix"])
     missing = matrix.any(axis=1) & ~matrix.any(axis=0)
     if missing.any():
@@ -113,25 +114,27 @@ def _warn_of_labels(split, report):
 
 
 def log_files(output_dir, task, result_name):
-    """Lists the files of a run; `result_name` is the method of its `TaskRun`."""
-    results = {"eval_results.txt": "scores; eval_results.json has the baseline too"}
+    """Logs the files of a run; `result_name` is the method of its `TaskRun`."""
+    results = {"eval_results.txt": "scores; eval_results.json adds the baseline"}
     for split in task.dev if task.type.has_task_files else ():
-        results[scoring.dev_file(split)] = "each dev example's label and prediction"
+        results[scoring.dev_predictions_file(split)] = (
+            "each dev example's label and prediction"
+        )
     for split in task.test:
         results.update(task.type.prediction_files(split))
-    results["test_scores.json"] = "scores of the test set, which has labels"
+    results["test_scores.json"] = "scores of the test set"
     for split in (*task.dev, *task.test):
         results["confusion_matrix_%s.png" % split.name] = "predictions of each label"
-    listed = {
+    descriptions = {
         adapter_package.FOLDER: "the adapter package: all trained variables",
-        **{result_name(name): what for name, what in results.items()},
+        **{result_name(name): text for name, text in results.items()},
         run_record.FILE_NAME: "settings, counts, diagnostics",
-        console.LOG_NAME: "all that was logged, with times",
+        console.LOG_NAME: "the full log, with times",
     }
     console.say("Files in %s:", output_dir)
-    for name, what in listed.items():
+    for name, text in descriptions.items():
         if tf.io.gfile.exists(os.path.join(output_dir, name)):
-            console.say("  %-25s %s", name, what)
+            console.say("  %-25s %s", name, text)
     checkpoint = checkpoints.latest(output_dir)
     if checkpoint:
         console.say(

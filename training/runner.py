@@ -98,7 +98,7 @@ def prepare(
         initial_bias = task.type.initial_bias(labels)
     settings = settings._replace(run=run_settings)
     variant = run_checks.make_variant(settings, task, config, package)
-    initial = run_checks.check_model(
+    initial = run_checks.load_initial_state(
         settings, task, config, tokenizer, package, variant
     )
     if run_settings.is_chief:
@@ -297,13 +297,15 @@ def _make_result(run, report: dict[str, Any], warnings):
     output_dir, task_type = run.settings.output_dir, run.task.type
     predictions, package = {}, run_package.package_folder(output_dir)
     if run.settings.do_eval and task_type.has_task_files:
-        predictions = {each.name: [scoring.dev_file(each)] for each in run.task.dev}
+        predictions = {
+            each.name: [scoring.dev_predictions_file(each)] for each in run.task.dev
+        }
     if run.settings.do_predict:
         for split in run.task.test:
             predictions[split.name] = list(task_type.prediction_files(split))
     return RunResult(
         output_dir,
-        scoring.read_step(run),
+        scoring.read_step(output_dir),
         {name: entries["scores"] for name, entries in report.items()},
         {name: entries["baseline"] for name, entries in report.items()},
         {

@@ -1,4 +1,4 @@
-"""Predictions for a split, and their scores."""
+"""Predictions for a split, their scores, and the files of predictions."""
 
 import contextlib
 import csv
@@ -25,12 +25,12 @@ class SplitScores(NamedTuple):
     """Scores of the predictions for a split with labels."""
 
     scores: dict[str, float]
-    baseline: dict[str, float]  # of the best constant prediction
+    baseline: dict[str, float]  # scores of the best constant prediction
     labels: np.ndarray  # [examples, ...], see `task_type.TaskType.read_labels`
-    diagnosis: str  # what is suspicious of the predictions, or ""
-    report: dict[str, Any]  # further entries of reports
+    diagnosis: str  # warning about the predictions, or ""
+    report: dict[str, Any]  # see `task_type.TaskType.report`
     table: str = ""  # see `task_type.TaskType.format_table`
-    predictions: list | None = None  # one per example, where examples are rows
+    predictions: list | None = None  # by example; None if there are no task files
 
 
 def score(run, split, predictions):
@@ -38,25 +38,24 @@ def score(run, split, predictions):
     task_type, names = run.task.type, run.task.metrics
     labels = task_type.read_labels(run.inputs.examples[split.name])
     baseline = task_type.predict_baseline(labels)
-    decoded = None
     if task_type.has_task_files:
-        predictions = decoded = list(predictions)
-    predictions = task_type.parse_predictions(predictions)
+        predictions = list(predictions)
+    parsed = task_type.parse_predictions(predictions)
     return SplitScores(
-        task_type.score(names, labels, predictions),
+        task_type.score(names, labels, parsed),
         task_type.score(names, labels, baseline),
         labels,
-        task_type.check_predictions(labels, predictions),
-        task_type.report(labels, predictions),
-        task_type.format_table(labels, predictions),
-        decoded,
+        task_type.check_predictions(labels, parsed),
+        task_type.report(labels, parsed),
+        task_type.format_table(labels, parsed),
+        predictions if task_type.has_task_files else None,
     )
 
 
-def curve_points(split, result, scored):
-    """The points of an evaluation in TensorBoard: dict from curve to float.
+def summary_values(split, result, scored):
+    """The scalars of an evaluation for TensorBoard: dict from tag to float.
 
-    The dev set's loss has the name of the training loss, so that both share a plot.
+    The loss has the tag of the training loss, so that both share a plot.
     """
     losses = {"loss": float(result["eval_loss"])} if "eval_loss" in result else {}
     values = {**losses, **scored.scores}
@@ -64,8 +63,8 @@ def curve_points(split, result, scored):
 
 
 def write_dev_predictions(run, split, predictions):
-    """Writes a row for each example: its line, texts and label, and the prediction."""
-    task, name = run.task, run.result_name(dev_file(split))
+    """Writes a CSV file with line, texts, label and prediction of each example."""
+    task, name = run.task, run.result_name(dev_predictions_file(split))
     texts = [
         field
         for field, column in zip(("text_a", "text_b"), task.text_columns)
@@ -81,28 +80,27 @@ def write_dev_predictions(run, split, predictions):
         writer.writerow("%.7g" % v if isinstance(v, float) else v for v in row)
     path = os.path.join(run.settings.output_dir, name)
     files.write_whole(path, output.getvalue())
-    part = ", those that `dev_share` took" if split.is_held_out else ""
     console.say(
-        "Predictions for the %s of %s%s: %s",
+        "Predictions for %s of %s%s: %s",
         wording.pluralize(len(predictions), "example"),
         split.filename,
-        part,
+        " (held out by `dev_share`)" if split.is_held_out else "",
         name,
     )
 
 
-def dev_file(split):
-    """The file of a dev set's predictions."""
+def dev_predictions_file(split):
+    """The name of the file of `write_dev_predictions`."""
     return "dev_predictions%s.csv" % split.suffix
 
 
 def predict(estimator, run, split, kind):
-    """Yields a prediction per example, see `decode`."""
+    """Yields a prediction per example from the last checkpoint, see `decode`."""
     count = run.inputs.write_features(split, kind).counts.features
     input_fn = run.inputs.make_input_fn(split, kind)
-    # The generator's graph is the default one until it is closed.
+    # The generator's graph is the default graph until the generator is closed.
     with contextlib.closing(estimator.predict(input_fn)) as predicted:
-        scores = (each["probabilities"] for each in itertools.islice(predicted, count))
+        scores = (item["probabilities"] for item in itertools.islice(predicted, count))
         yield from decode(run, split, scores, count)
 
 
@@ -111,41 +109,40 @@ def decode(run, split, scores, count):
 
     `count` is the number of features. A `UserError` is raised if a score is not finite.
     """
-    scores = _check_finite(iter(scores), count, split, run)
+    scores = _check_finite(iter(scores), count, split.name, run.settings.output_dir)
     featurize = functools.partial(run.inputs.featurize, features.NOT_LOGGED)
     yield from run.task.type.decode(run.inputs.examples[split.name], scores, featurize)
 
 
-def _check_finite(scores, count, split, run):
-    """Yields arrays, `count` of them; raises a `UserError` if one is not finite."""
-    done = 0
-    for each in scores:
-        done += 1
-        if not np.isfinite(each).all():
-            rest = sum(not np.isfinite(other).all() for other in scores)
+def _check_finite(scores, count, split_name, output_dir):
+    """Yields `count` arrays; raises a `UserError` if one is not finite."""
+    num_yielded = 0
+    for score in scores:
+        if not np.isfinite(score).all():
+            others = sum(not np.isfinite(other).all() for other in scores)
             raise UserError(
-                "%d of %s for %s are not finite, so nothing is written: nothing can be "
-                "computed with the weights of %s; train again with a lower "
-                "`learning_rate`"
+                "%d of %s for %s are not finite, so no file is written: the weights of "
+                "%s are unusable; train again with a lower `learning_rate`"
                 % (
-                    1 + rest,
+                    1 + others,
                     wording.pluralize(count, "prediction"),
-                    split.name,
-                    checkpoints.latest(run.settings.output_dir) or "`init_checkpoint`",
+                    split_name,
+                    checkpoints.latest(output_dir) or "`init_checkpoint`",
                 )
             )
-        yield each
-    assert done == count
+        num_yielded += 1
+        yield score
+    assert num_yielded == count
 
 
 def write_predictions(run, split, predictions):
-    """Yields predictions, and writes them to the files of their type."""
+    """Writes predictions to the files of their task type, and yields each again."""
     task_type, folder, count = run.task.type, run.settings.output_dir, 0
     names = [run.result_name(name) for name in task_type.prediction_files(split)]
     paths = [os.path.join(folder, name) for name in names]
-    for each in task_type.write_predictions(predictions, paths):
+    for prediction in task_type.write_predictions(predictions, paths):
         count += 1
-        yield each
+        yield prediction
     console.say(
         "Predicted %s of %s: %s",
         wording.pluralize(count, "example"),
@@ -154,16 +151,15 @@ def write_predictions(run, split, predictions):
     )
 
 
-def evaluate_split(estimator, run, split, name=None, is_written=False):
-    """Evaluates a dev set in the graph, if its loss is known, and scores predictions.
+def evaluate_split(estimator, run, split, name=None, writes_predictions=False):
+    """Evaluates the last checkpoint on a dev set.
 
-    Returns the Estimator's results, a dict, and a `SplitScores`. `name` is that of the
-    folder for TensorBoard; None: the Estimator's default. With `is_written`, the
-    predictions are written too.
+    `name` is the Estimator's name of the evaluation. Returns the Estimator's metrics, a
+    dict, and a `SplitScores`.
     """
     input_fn = run.inputs.make_input_fn(split, "eval")
     if not run.task.type.has_dev_loss:
-        result = {tf.GraphKeys.GLOBAL_STEP: read_step(run)}
+        result = {tf.GraphKeys.GLOBAL_STEP: read_step(run.settings.output_dir)}
         predictions = predict(estimator, run, split, "eval")
     elif run.settings.devices.use_tpu:
         steps = count_batches(run, split)
@@ -173,27 +169,27 @@ def evaluate_split(estimator, run, split, name=None, is_written=False):
         hook = _ScoresHook()
         result = estimator.evaluate(input_fn=input_fn, hooks=[hook], name=name)
         predictions = decode(run, split, hook.scores, len(hook.scores))
-    if is_written:
+    if writes_predictions:
         predictions = write_predictions(run, split, predictions)
     return result, score(run, split, predictions)
 
 
-def read_step(run):
-    """The global step of the run's last checkpoint; 0 if there is none."""
-    path = checkpoints.latest(run.settings.output_dir)
+def read_step(output_dir):
+    """The global step of the last checkpoint; 0 if there is none."""
+    path = checkpoints.latest(output_dir)
     if path is None:
         return 0
     return int(checkpoints.Checkpoint(path).read_value(tf.GraphKeys.GLOBAL_STEP))
 
 
 def count_batches(run, split):
-    """The number of batches in which a dev set is evaluated."""
+    """The number of evaluation batches of a dev set."""
     count = run.inputs.write_features(split, "eval").counts.features
     return math.ceil(count / run.settings.eval_batch_size)
 
 
 class _ScoresHook(tf.train.SessionRunHook):
-    """Collects the scores of an evaluation, whose forward pass computes them anyway."""
+    """Collects the scores that the forward pass of an evaluation computes."""
 
     def begin(self):
         (self._fetch,), self.scores = tf.get_collection(SCORES), []

@@ -1,7 +1,7 @@
-"""Settings of a run by topic: their fields are named like the flags.
+"""The settings of a run by topic; fields have the names of flags.
 
-The annotation of a number has its range. `Settings.check` looks at settings alone;
-`run_checks` at task, model and folder too.
+Annotations have the ranges of numbers. `Settings.check` checks the settings alone,
+`run_checks` against task, model and folder.
 """
 
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ _CountOrZero = Annotated[int, schema.integer(0, _MAX_INT)]
 
 
 class Data(NamedTuple):
-    """From text to batches."""
+    """Input files, tokenization and padding."""
 
     data_dir: str
     vocab_file: str
@@ -31,7 +31,7 @@ class Data(NamedTuple):
 
 
 class Model(NamedTuple):
-    """The encoder, and the weights that a run starts from."""
+    """The encoder and the initial weights."""
 
     bert_config_file: str
     init_checkpoint: str | None
@@ -47,7 +47,7 @@ MethodSettings = NamedTuple(
 
 
 class Tuning(NamedTuple):
-    """The tuning method; None: not given, so that of a package, or the default."""
+    """The tuning method. None: not given, the package's or else the default."""
 
     train_policy: str | None
     method_settings: MethodSettings
@@ -65,16 +65,21 @@ class Tuning(NamedTuple):
             raise UserError("`train_policy`=%.80s: %s" % (text, error)) from None
 
     def parse_ablated_layers(self, method, num_layers):
-        """Layers without their adapters, ascending; a `UserError` if they have none."""
+        """Ablated layers, ascending; a `UserError` if one has no adapters."""
         if not self.ablate_adapter_layers:
             return ()
         name, text = "ablate_adapter_layers", self.ablate_adapter_layers
         layers = layer_ranges.parse_layers(name, text, num_layers)
-        there = [layer for layer in range(num_layers) if method.layer_hooks(layer)]
-        if not set(layers) <= set(there):
+        adapted = [layer for layer in range(num_layers) if method.layer_hooks(layer)]
+        if not set(layers) <= set(adapted):
             raise UserError(
                 "`%s`=%s: only layers %s have adapters (`train_policy`=%s)"
-                % (name, text, layer_ranges.format_layers(there) or "none", method.text)
+                % (
+                    name,
+                    text,
+                    layer_ranges.format_layers(adapted) or "none",
+                    method.text,
+                )
             )
         return layers
 
@@ -89,7 +94,7 @@ class Optimization(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """Where a run computes."""
+    """Devices and machines."""
 
     use_tpu: bool = False
     tpu_name: str | None = None
@@ -104,7 +109,7 @@ class Devices(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a run does; its batches, steps, output and devices."""
+    """Actions, batches, steps, output and devices."""
 
     output_dir: str
     train_batch_size: _Count
@@ -131,8 +136,8 @@ class Run(NamedTuple):
 class DevEvaluation(NamedTuple):
     """Evaluations on the dev sets while training."""
 
-    eval_steps: _CountOrZero = 0  # steps between two; 0: none
-    keep_best: str | None = None  # metric of the best checkpoint; None: none is kept
+    eval_steps: _CountOrZero = 0  # steps between evaluations; 0: none
+    keep_best: str | None = None  # metric of the best checkpoint; None: not kept
     early_stopping: _CountOrZero = 0  # see `periodic_evaluation.is_stopped`; 0: never
 
 
@@ -148,7 +153,7 @@ class Settings(NamedTuple):
     dev_evaluation: DevEvaluation
 
     def check(self):
-        """Refuses values and combinations that no run can have: a `UserError`."""
+        """Raises a `UserError` for invalid values and contradictions."""
         values = {}
         for name, kind, value in _iterate_fields(self):
             values[name] = value
@@ -157,21 +162,24 @@ class Settings(NamedTuple):
                     raise UserError(
                         "`%s`=%.40r: it must be %s" % (name, value, allowed.allowed)
                     )
-        for text, is_given in _contradictions(SimpleNamespace(**values)).items():
-            if is_given:
+        for text, applies in _contradictions(SimpleNamespace(**values)).items():
+            if applies:
                 raise UserError(text % values)
 
     def complete_devices(self):
-        """The `Devices` with cluster and shards; a `UserError` for TF_CONFIG or batch.
+        """The `Devices` with cluster and shards.
 
-        XLA uses all cores for one batch; replicas run in parallel already.
+        XLA uses all cores for one batch, and replicas are parallel already.
+
+        Raises:
+          UserError: TF_CONFIG is invalid, or does not fit the batch.
         """
         run, strategy = self.run, self.run.devices.distribution_strategy
         cluster, shards = distribution.take_cluster(strategy), 1
         parts = self.computation.gradient_accumulation_steps
         distribution.check_batch(strategy, cluster, run.train_batch_size, parts)
-        is_alone = strategy == distribution.NONE and not run.devices.use_tpu
-        if is_alone and not self.computation.compile_layers:
+        is_single = strategy == distribution.NONE and not run.devices.use_tpu
+        if is_single and not self.computation.compile_layers:
             is_scored = run.do_eval or self.dev_evaluation.eval_steps
             sizes = [run.train_batch_size // parts] * run.do_train
             sizes += [run.eval_batch_size] * bool(is_scored)
@@ -180,19 +188,19 @@ class Settings(NamedTuple):
         return run.devices._replace(cluster=cluster, shards=shards)
 
 
+# Topics whose unset flags are None: a package can have the values.
 _FROM_PACKAGES = Tuning, MethodSettings
 
 
-def from_flags(topic, flags, **others):
-    """A `NamedTuple` of a topic; its fields have the values of flags or `others`.
+def from_flags(topic, flags, **values):
+    """The `NamedTuple` of a topic, from flags; `values` replace those of flags.
 
-    Fields that are topics are made in the same way.
+    Fields that are topics are made likewise.
     """
-    values = {}
     for name, kind in topic.__annotations__.items():
-        if name in others:
-            values[name] = others[name]
-        elif name in flags:
+        if name in values:
+            continue
+        if name in flags:
             is_unset = flags[name].using_default_value and topic in _FROM_PACKAGES
             values[name] = None if is_unset else flags[name].value
         elif hasattr(kind, "_fields"):
@@ -201,7 +209,7 @@ def from_flags(topic, flags, **others):
 
 
 def _iterate_fields(topic):
-    """Yields name, annotation and value of each field that is no topic itself."""
+    """Yields name, annotation and value of each setting."""
     for name, kind in topic.__annotations__.items():
         value = getattr(topic, name)
         if hasattr(kind, "_fields"):
@@ -210,61 +218,66 @@ def _iterate_fields(topic):
             yield name, kind, value
 
 
-def _contradictions(s):
-    """Messages about settings that contradict each other, with whether they do."""
-    cores, parts = s.num_tpu_cores, s.gradient_accumulation_steps
-    is_distributed = s.distribution_strategy != distribution.NONE
-    is_scored = s.do_eval or s.eval_steps  # Scores need predictions.
+def _contradictions(settings):
+    """Messages about contradictions, each with whether it applies, a dict."""
+    cores, parts = settings.num_tpu_cores, settings.gradient_accumulation_steps
+    is_distributed = settings.distribution_strategy != distribution.NONE
+    is_scored = settings.do_eval or settings.eval_steps  # Scores need predictions.
     over_cores = "does not divide over `num_tpu_cores`=%(num_tpu_cores)d"
     return {
         "At least one of `do_train`, `do_eval` or `do_predict` must be True: give "
         "`do_train`=true, `do_eval`=true or `do_predict`=true": not (
-            s.do_train or s.do_eval or s.do_predict
+            settings.do_train or settings.do_eval or settings.do_predict
         ),
         "`train_batch_size`=%(train_batch_size)d does not divide into "
         "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d equal parts": (
-            s.do_train and s.train_batch_size % parts
+            settings.do_train and settings.train_batch_size % parts
         ),
         "`adapters` needs its base model, `init_checkpoint`": (
-            s.adapters and not s.init_checkpoint
+            settings.adapters and not settings.init_checkpoint
         ),
         "`checkpoint_content`=%(checkpoint_content)s needs the base model whenever a "
         "checkpoint is used: give `init_checkpoint`, and no `allow_random_base`": (
-            s.checkpoint_content == checkpoints.TRAINED
-            and (s.allow_random_base or not s.init_checkpoint)
+            settings.checkpoint_content == checkpoints.TRAINED
+            and (settings.allow_random_base or not settings.init_checkpoint)
         ),
         "`ablate_adapter_layers`=%(ablate_adapter_layers)s removes trained adapters "
         "for evaluation and prediction; train first, or without some with "
-        "`adapter_layers`": s.ablate_adapter_layers and s.do_train,
+        "`adapter_layers`": settings.ablate_adapter_layers and settings.do_train,
         "`keep_best`=%(keep_best)s needs evaluations while training, `eval_steps`": (
-            s.keep_best and not s.eval_steps
+            settings.keep_best and not settings.eval_steps
         ),
         "`early_stopping`=%(early_stopping)d needs evaluations while training, "
-        "`eval_steps`": s.early_stopping and not s.eval_steps,
+        "`eval_steps`": settings.early_stopping and not settings.eval_steps,
         "`eval_steps`=%(eval_steps)d needs `do_train`=true: it evaluates while "
-        "training": s.eval_steps and not s.do_train,
+        "training": settings.eval_steps and not settings.do_train,
         "`eval_steps`=%(eval_steps)d is not possible with "
         "`distribution_strategy`=%(distribution_strategy)s: run `do_eval`=true on a "
         "copy of `output_dir`": (
-            s.eval_steps and s.distribution_strategy == distribution.MULTI_WORKER
+            settings.eval_steps
+            and settings.distribution_strategy == distribution.MULTI_WORKER
         ),
         "`distribution_strategy`=%(distribution_strategy)s is for GPUs; `use_tpu`=true "
-        "needs none": s.use_tpu and is_distributed,
+        "needs none": settings.use_tpu and is_distributed,
         "`use_tpu`=true needs the TPU: its name, `tpu_name`, or address, `master`": (
-            s.use_tpu and not (s.tpu_name or s.master)
+            settings.use_tpu and not (settings.tpu_name or settings.master)
         ),
         "`precision`=float16: a TPU has no float16; give bfloat16": (
-            s.use_tpu and s.precision == "float16"
+            settings.use_tpu and settings.precision == "float16"
         ),
         "`train_batch_size`=%(train_batch_size)d " + over_cores + ", in "
         "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d parts each: "
         "give a multiple of " + str(cores * parts): (
-            s.use_tpu and s.do_train and s.train_batch_size % (cores * parts)
+            settings.use_tpu
+            and settings.do_train
+            and settings.train_batch_size % (cores * parts)
         ),
         "`eval_batch_size`=%(eval_batch_size)d " + over_cores + ": give a multiple of "
-        "it": s.use_tpu and is_scored and s.eval_batch_size % cores,
+        "it": settings.use_tpu and is_scored and settings.eval_batch_size % cores,
         "`predict_batch_size`=%(predict_batch_size)d " + over_cores + ": give a "
         "multiple of it": (
-            s.use_tpu and (is_scored or s.do_predict) and s.predict_batch_size % cores
+            settings.use_tpu
+            and (is_scored or settings.do_predict)
+            and settings.predict_batch_size % cores
         ),
     }

@@ -1,9 +1,9 @@
 """Signals that stop a program: a training run writes a checkpoint first.
 
-Schedulers that take a machine away send SIGTERM, or the signal that they were asked
-for, such as SIGUSR1, some time before; a terminal that is closed sends SIGHUP. The
-program ends with one line and the status that shells report, 128 + the number of the
-signal. A second signal ends the process at once.
+Schedulers send SIGTERM, or another signal such as SIGUSR1, some time before they take
+a machine away; a closed terminal sends SIGHUP. The program prints one line and exits
+with the status that shells report, 128 + the number of the signal. A second signal ends
+the process at once.
 """
 
 import contextlib
@@ -30,22 +30,22 @@ STOP_SIGNALS = {
     signal.SIGXCPU: "SIGXCPU",  # the limit of CPU time is near
 }
 
-# Signals within so many seconds are one request: some schedulers signal a sweep and its
-# jobs, and the sweep passes its signal on.
+# Signals within this number of seconds are one request: some schedulers signal both a
+# sweep and its jobs, to which the sweep passes its signal.
 _REPEAT_SECONDS = 1.0
 
 # Seconds within which Python handles a signal, unless its main thread is in TensorFlow.
 GRACE = 5.0
 
-# The graph collection with whether this machine stops, and its mean over all machines.
+# The graph collection of this machine's stop flag, and its mean over all machines.
 _STOP = "stop"
 
 
 class StoppedBySignal(BaseException):
-    """A signal ends the program; no `Exception`, so that nothing catches it as one."""
+    """A signal ends the program. No `Exception`, so that no handler catches it."""
 
     def __init__(self, number, status):
-        """Takes the signal and, for the message, what was stopped and what is kept."""
+        """Takes the number of the signal, and the end of the message."""
         super().__init__("%s: %s" % (STOP_SIGNALS[number], status))
         self.number, self.status = number, 128 + number
 
@@ -53,27 +53,27 @@ class StoppedBySignal(BaseException):
 @contextlib.contextmanager
 def install_handlers(handle):
     """Installs `handle(number, frame)` for all stop signals that are not ignored."""
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number, handler in before.items():
-        # A shell has background jobs ignore Ctrl-C, and nohup has SIGHUP ignored.
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number, handler in handlers.items():
+        # Background jobs of a shell ignore Ctrl-C; nohup makes SIGHUP ignored.
         if handler != signal.SIG_IGN:
             signal.signal(number, handle)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
-def _first_handler(handle, may_exit):
+def _handle_first_signal(handle, may_exit):
     """Calls `handle(number)` for the first signal; a second one ends the process.
 
-    Python calls its handlers between two operations of the main thread, so none is
-    called while that waits in TensorFlow, for another machine or a file in a bucket. A
-    thread that reads the signals too acts then: if `may_exit()`, it ends the process.
+    Python calls no handler while the main thread waits in TensorFlow, for another
+    machine or a file in a bucket. A second thread, which reads the signals too, then
+    ends the process if `may_exit()`.
 
-    Only the main thread gets signals: the function does nothing in other threads.
+    Only the main thread gets signals: in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -92,19 +92,19 @@ def _first_handler(handle, may_exit):
         target=_watch_signals, args=(reader, is_handled, may_exit), daemon=True
     )
     thread.start()
-    earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    previous_fd = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         with install_handlers(receive):
             yield
     finally:
-        signal.set_wakeup_fd(earlier)
+        signal.set_wakeup_fd(previous_fd)
         os.close(writer)
         thread.join()
         os.close(reader)
 
 
 def _watch_signals(reader, is_handled, may_exit):
-    """Acts where the main thread cannot; see `_first_handler`."""
+    """Handles signals while the main thread cannot; see `_handle_first_signal`."""
     first, first_time, is_pending = 0, 0.0, False
     while True:
         if not select.select([reader], [], [], GRACE if is_pending else None)[0]:
@@ -136,13 +136,13 @@ def _exit(number):
 
 @contextlib.contextmanager
 def exit_on_signal():
-    """Exits with one line when a signal or `StoppedBySignal` ends the `with` block."""
+    """Prints one line and exits if a signal or `StoppedBySignal` ends the block."""
 
-    def end(number):
+    def stop(number):
         raise StoppedBySignal(number, "stopped; the same command resumes")
 
     try:
-        with _first_handler(end, lambda: True):
+        with _handle_first_signal(stop, lambda: True):
             yield
     except StoppedBySignal as stopped:
         console.say("%s", stopped)
@@ -154,7 +154,7 @@ class StopRequest:
 
     number: int | None = None  # of the signal
     step: int | None = None
-    has_session: bool = False  # whether a step can be running
+    has_session: bool = False  # whether training steps can be running
 
 
 @contextlib.contextmanager
@@ -162,22 +162,22 @@ def record_signal():
     """Yields a `StopRequest` that records a signal during the `with` block."""
     request = StopRequest()
 
-    def note(number):
+    def store(number):
         request.number = number
 
-    with _first_handler(note, lambda: not request.has_session):
+    with _handle_first_signal(store, lambda: not request.has_session):
         yield request
 
 
 def add_stop_flag():
-    """Adds tensors by which all replicas stop after the same step.
+    """Adds tensors that make all replicas stop after the same step.
 
-    A signal can reach one machine alone, and the others cannot train without it.
+    A signal can reach a single machine, without which the others cannot train.
     """
     if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        is_asked = tf.placeholder_with_default(0.0, [])
-        (mean,) = optimization.mean_of_replicas([is_asked])
-        for tensor in (is_asked, mean):
+        stop_flag = tf.placeholder_with_default(0.0, [])
+        (mean,) = optimization.mean_of_replicas([stop_flag])
+        for tensor in (stop_flag, mean):
             tf.add_to_collection(_STOP, tensor)
 
 
@@ -192,7 +192,7 @@ class StopHook(estimator.SessionRunHook):
 
     def begin(self):
         # The tensors of this machine's first replica.
-        self._flag = tf.get_collection(_STOP)[:2]
+        self._stop_tensors = tf.get_collection(_STOP)[:2]
         self._global_step = tf.train.get_global_step()
 
     def after_create_session(self, session, coord):
@@ -201,15 +201,15 @@ class StopHook(estimator.SessionRunHook):
 
     def before_run(self, run_context):
         del run_context
-        if not self._flag:
+        if not self._stop_tensors:
             return None
-        is_asked, mean = self._flag
+        stop_flag, mean = self._stop_tensors
         value = float(self._request.number is not None)
-        return estimator.SessionRunArgs(mean, feed_dict={is_asked: value})
+        return estimator.SessionRunArgs(mean, feed_dict={stop_flag: value})
 
     def after_run(self, run_context, run_values):
         request = self._request
-        if self._flag:
+        if self._stop_tensors:
             if run_values.results == 0:
                 return
             # Another machine was asked to stop.

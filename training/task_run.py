@@ -28,15 +28,15 @@ class TaskInputs:
     """
 
     def __init__(self, task, examples, tokenizer, settings, run):
-        """Takes a `tokenization.FullTokenizer` and a `settings.Run` too."""
+        """Takes the attributes, a `tokenization.FullTokenizer` and a `settings.Run`."""
         self.task, self.examples, self.settings = task, examples, settings
         self._tokenizer, self._run, self._files = tokenizer, run, {}
 
     def write_features(self, split, kind):
-        """Returns a split's `FeatureFile`, which is written unless it is up to date.
+        """Returns a split's `FeatureFile`, written unless it is up to date.
 
-        `kind`, "train", "eval" or "predict", names the file. On TPU the last batch of
-        "eval" and "predict" is filled up.
+        `kind` is "train", "eval" or "predict", part of the file's name. On TPU the last
+        batch of "eval" and "predict" is padded.
         """
         if (kind, split.name) in self._files:
             return self._files[kind, split.name]
@@ -44,7 +44,7 @@ class TaskInputs:
         multiple = 1
         if run.devices.use_tpu and kind != "train":
             multiple = run.predict_batch_size
-            if kind == "eval":  # Predicted from too.
+            if kind == "eval":  # Also the features of predictions.
                 multiple = math.lcm(multiple, run.eval_batch_size)
         # Workers share `output_dir` with the chief.
         folder = run.output_dir if run.is_chief else run_package.temporary_folder()
@@ -96,17 +96,17 @@ class TaskRun(NamedTuple):
     settings: run_settings.Run
     model_fn: Callable  # see `classifier.model_fn_builder`
     package: run_package.PackageSettings  # of the package that training writes
-    training: dict[str, Any]  # settings that the weights are trained with, by flag
+    training: dict[str, Any]  # settings of training that affect the weights, by flag
     step_reached: int | None  # of the last checkpoint in `output_dir`, if any
     diagnostics: diagnosis.Diagnostics  # of the initial weights
     dev_evaluation: run_settings.DevEvaluation
     plots: bool  # whether confusion matrices are drawn
-    skipped_rows: bad_rows.BadRows | None = None  # left out of files that were read
-    ablated: str = ""  # layers whose adapters are left out, such as "0-4"
+    skipped_rows: bad_rows.BadRows | None = None  # rows that were left out
+    ablated: str = ""  # layers with ablated adapters, such as "0-4"
 
     def result_name(self, name):
         """The name of a results file, such as eval_results_without_0-4.txt."""
         if not self.ablated:
             return name
-        stem, ending = os.path.splitext(name)
-        return "%s_without_%s%s" % (stem, self.ablated, ending)
+        stem, extension = os.path.splitext(name)
+        return "%s_without_%s%s" % (stem, self.ablated, extension)

@@ -72,7 +72,7 @@ def test_a_training_ends_with_one_message_and_goes_on(tmp_path, monkeypatch, cap
             limits.enter_context(small_disk.files_end_at(60000))
 
     with monkeypatch.context() as patched, limits:
-        patched.setattr(progress.ProgressHook, "_check_learning", fill)
+        patched.setattr(progress.ProgressHook, "_check_loss", fill)
         patched.setattr(disk, "free_bytes", lambda path: 123)
         with pytest.raises(SystemExit) as ended:
             small_run.run(do_train=True, **settings)

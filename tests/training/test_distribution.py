@@ -200,7 +200,7 @@ def peer_watch(monkeypatch):
     """Makes a `PeerWatch` of a fast pace for a peer, and the list of its messages."""
     for name, seconds in (
         ("PING_INTERVAL", 0.02),
-        ("WAITING_SAID_AFTER", 0.05),
+        ("WAITING_REPORT_DELAY", 0.05),
         ("START_TIMEOUT", 0.3),
     ):
         monkeypatch.setattr(distribution, name, seconds)
@@ -327,7 +327,7 @@ def on_machines(setting, output_dir, count=2, **last):
             patches={
                 "tasks.task_type.HEAD_DROPOUT": 0.0,
                 "training.distribution.PING_INTERVAL": 0.5,
-                "training.distribution.WAITING_SAID_AFTER": 2.0,
+                "training.distribution.WAITING_REPORT_DELAY": 2.0,
                 "training.signals.GRACE": 0.5,
             },
             as_built=True,

@@ -105,7 +105,7 @@ def test_a_loss_of_the_baseline_is_warned_of_and_taken_back(lines):
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -1.0])
 def test_what_is_not_finite_ends_the_training(loss):
     # The norm is the square root, which is NaN for -1.
-    with pytest.raises(progress.NotFiniteError):
+    with pytest.raises(progress.estimator.NanLossDuringTrainingError):
         _train(loss=loss)
     tf.reset_default_graph()
     _train(loss=loss, skips_infinite=True)

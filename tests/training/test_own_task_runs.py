@@ -121,7 +121,7 @@ def test_predictions_for_the_dev_set_are_listed(output, folder):
     dev = read(output / "eval_results.json")["sets"]["dev"]
     assert matrix.tolist() == dev["confusion_matrix"]
     log = (output / "log.txt").read_text()
-    assert "9 examples of train.csv, those that `dev_share` took: dev_pred" in log
+    assert "9 examples of train.csv (held out by `dev_share`): dev_pred" in log
     # A table of both sets with labels.
     table = re.findall(r"mats & rats +(\d\.\d\d) +(\d\.\d\d) +(\d\.\d\d) +(\d+)", log)
     expected = [dev[name][1] for name in ("precision", "recall", "f1")]
