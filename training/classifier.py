@@ -239,26 +239,21 @@ def model_fn_builder(
         output = model(features, is_training=False)
         # The variables of a training session are initialized already.
         scaffold_fn = None if tf.get_variable_scope().reuse else warm_start()
-        return _inference_spec(mode, output, features, variant, scaffold_fn)
-
-    return model_fn
-
-
-def _inference_spec(mode, output, features, variant, scaffold_fn):
-    """The `TPUEstimatorSpec` of evaluation or prediction."""
-    if mode == estimator.ModeKeys.EVAL:
+        if mode == estimator.ModeKeys.PREDICT:
+            return estimator.tpu.TPUEstimatorSpec(
+                mode=mode,
+                predictions={"probabilities": output.probabilities},
+                scaffold_fn=scaffold_fn,
+            )
         tf.add_to_collection(scoring.SCORES, output.probabilities)
         return estimator.tpu.TPUEstimatorSpec(
             mode=mode,
             loss=output.loss,
-            eval_metrics=_eval_metrics(output, features, variant.task_type),
+            eval_metrics=_eval_metrics(output, features, task_type),
             scaffold_fn=scaffold_fn,
         )
-    return estimator.tpu.TPUEstimatorSpec(
-        mode=mode,
-        predictions={"probabilities": output.probabilities},
-        scaffold_fn=scaffold_fn,
-    )
+
+    return model_fn
 
 
 def _eval_metrics(output, features, task_type):

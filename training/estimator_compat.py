@@ -1,8 +1,8 @@
 """The Estimator, on TensorFlow with and without `tf.estimator`.
 
-TensorFlow 2.15 is the last with `tf.estimator`, which this module then exports. Later
-versions work with the package tensorflow-estimator 2.15.0: this module registers
-substitutes for the modules that it imports and that were removed.
+TensorFlow 2.15 is the last version with `tf.estimator`, exported here. Later versions
+use the package tensorflow-estimator 2.15.0: this module registers substitutes for
+removed TensorFlow modules that the package imports.
 """
 
 import importlib
@@ -12,14 +12,14 @@ import types
 import tensorflow.compat.v1 as tf
 
 WITH_ESTIMATOR = "2.15"
-WITHOUT_ESTIMATOR = ("2.21",)  # versions that are tested
+WITHOUT_ESTIMATOR = ("2.21",)  # tested versions
 
 
-def _unavailable(what):
+def _unavailable(feature):
     def function(*_, **__):
         raise NotImplementedError(
             "%s was removed from TensorFlow %s with its Estimator; use TensorFlow %s"
-            % (what, tf.version.VERSION, WITH_ESTIMATOR)
+            % (feature, tf.version.VERSION, WITH_ESTIMATOR)
         )
 
     return function
@@ -49,13 +49,6 @@ class _Embedding:
     __init__ = _unavailable("Embedding on TPU through the Estimator")
 
 
-class _NoShutdown(tf.train.SessionRunHook):
-    """Substitute for the hook that shuts TPU workers down, and for its actions."""
-
-    def __init__(self, *_, **__):
-        pass
-
-
 class _NoExport:
     """Substitute for the decorator that adds names to TensorFlow's public API."""
 
@@ -67,6 +60,11 @@ class _NoExport:
 
     def export_constant(self, module_name, name):
         """Does nothing."""
+
+
+def _no_hook(*_, **__):
+    """Substitute for the hook that shuts TPU workers down, and for its actions."""
+    return tf.train.SessionRunHook()
 
 
 _EMBEDDING_NAMES = (
@@ -83,7 +81,7 @@ _EMBEDDING_NAMES = (
 )
 
 _SUBSTITUTES = {
-    # The Estimator on several machines; only TF_CONFIG of a single one is needed.
+    # The Estimator on several machines, of which `distribution.py` replaces the rest.
     "tensorflow.python.distribute.estimator_training": {
         "init_run_config": _init_run_config,
         "should_run_distribute_coordinator": lambda config: False,
@@ -94,13 +92,13 @@ _SUBSTITUTES = {
     # Embedding tables on TPU, which are not used here.
     "tensorflow.python.tpu.tpu_embedding": dict.fromkeys(_EMBEDDING_NAMES, _Embedding),
     "tensorflow.python.tpu.tpu_embedding_gradient": {},
-    # The heartbeat of TPU workers: one that hangs is not noticed.
+    # The watchdog of TPU workers: a worker that hangs is not detected.
     "tensorflow.python.tpu.session_support": {
         "start_worker_watchdog": lambda *_, **__: None,
-        "GracefulShutdownHook": _NoShutdown,
-        "ResetComputation": _NoShutdown,
-        "ShutdownAllWorkers": _NoShutdown,
-        "ShutdownLameWorkers": _NoShutdown,
+        "GracefulShutdownHook": _no_hook,
+        "ResetComputation": _no_hook,
+        "ShutdownAllWorkers": _no_hook,
+        "ShutdownLameWorkers": _no_hook,
     },
     # Decorators with names of the removed API.
     "tensorflow_estimator.python.estimator.estimator_export": {
@@ -133,7 +131,7 @@ def _load():
 
 estimator = _load()
 
-# Disable a hook by which Ctrl-C ends training on TPU without a checkpoint: `signals`.
+# With this hook, Ctrl-C ends training on TPU without a checkpoint, see `signals`.
 importlib.import_module(
     "tensorflow_estimator.python.estimator.tpu.tpu_estimator"
 ).InstallSignalHandlerHook = tf.train.SessionRunHook

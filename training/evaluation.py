@@ -27,18 +27,17 @@ def evaluate(estimator, run, diagnostics, results):
         # `results` have no predictions that could be written.
         writes_predictions = run.settings.do_predict and split in run.task.test
         if split.name in results and not writes_predictions:
-            result, scored = results[split.name]
+            scored = results[split.name]
         else:
-            result, scored = scoring.evaluate_split(
+            scored = scoring.evaluate_split(
                 estimator, run, split, name, writes_predictions
             )
-            summaries.update(scoring.summary_values(split, result, scored))
-        step = lines["global_step"] = result.pop("global_step")
-        for key, value in [*result.items(), *scored.scores.items()]:
+            summaries.update(scoring.summary_values(split, scored))
+        step = lines["global_step"] = scored.step
+        for key, value in [*scored.metrics.items(), *scored.scores.items()]:
             lines[key + split.suffix] = value
-        losses = {key: float(value) for key, value in result.items()}
-        report[split.name] = {**_report_entries(scored), **losses}
-        _log_scores(run, split, step, scored)
+        report[split.name] = _report_entries(scored)
+        _log_scores(run, split, scored)
         if scored.predictions is not None:
             scoring.write_dev_predictions(run, split, scored.predictions)
         if scored.diagnosis:
@@ -48,11 +47,11 @@ def evaluate(estimator, run, diagnostics, results):
             ]
             text = "%s: %s; %s" % (split.name, scored.diagnosis, ", ".join(scores))
             warnings.append(text)
-    estimators.write_scalars(estimator.eval_dir(name), int(step), summaries)
+    estimators.write_scalars(estimator.eval_dir(name), step, summaries)
     if run.task.note:
         console.say("Note: %s", run.task.note)
     evaluated = diagnostics._replace(evaluation=warnings)
-    _write_results(run, int(step), lines, report, evaluated)
+    _write_results(run, step, lines, report, evaluated)
     return (diagnostics if run.ablated else evaluated), report
 
 
@@ -62,12 +61,13 @@ def _report_entries(scored):
         "scores": scored.scores,
         "baseline": scored.baseline,
         **scored.report,
+        **{key: float(value) for key, value in scored.metrics.items()},
     }
 
 
-def _log_scores(run, split, step, scored):
+def _log_scores(run, split, scored):
     """Logs the scores of a split; with `run.plots`, draws its confusion matrix."""
-    run_log.log_scores(split, step, scored)
+    run_log.log_scores(split, scored)
     if not run.plots or "confusion_matrix" not in scored.report:
         return
     path = os.path.join(
@@ -129,9 +129,9 @@ def write_predictions(estimator, run):
 
 def _score_test(run, split, predictions):
     """Scores a test set that has labels; writes `test_scores.json`."""
-    scored = scoring.score(run, split, predictions)
     step = scoring.read_step(run.settings.output_dir)
-    _log_scores(run, split, step, scored)
+    scored = scoring.score(run, split, predictions, {"global_step": step})
+    _log_scores(run, split, scored)
     entries = _report_entries(scored)
     record = {"task": run.task.name, "global_step": step, **entries}
     _write_json(run, "test_scores.json", record)

@@ -87,8 +87,8 @@ def is_due(run, step):
     return step not in [entry["global_step"] for entry in history]
 
 
-def is_stopped(run, step):
-    """Whether training stops early after a step.
+def stops_early(run, step):
+    """Whether training stops early after a step; logs the reason.
 
     The last `early_stopping` evaluations, up to that of the step, have no better score
     than an earlier one.
@@ -120,8 +120,8 @@ class Evaluation(tf.train.CheckpointSaverListener):
     """Evaluates after checkpoints, in the training session.
 
     Attributes:
-      results: dict from a dev set's name to the result of `scoring.evaluate_split`
-        after the last step; {} before.
+      results: dict from a dev set's name to its `scoring.SplitScores` after the last
+        step; {} before.
       stop_request: a `signals.StopRequest`, which ends an evaluation; set by
         `estimators.train`.
     """
@@ -169,12 +169,11 @@ class Evaluation(tf.train.CheckpointSaverListener):
                 if self.stop_request.number is not None:
                     return None
                 scores.extend(session.run([self._scores, self._updates])[0])
-            result = {**session.run(self._values), "global_step": step}
+            metrics = {**session.run(self._values), "global_step": step}
             predictions = scoring.decode(run, split, scores, len(scores))
-            scored = scoring.score(run, split, predictions)
-            results[split.name] = result, scored
+            results[split.name] = scoring.score(run, split, predictions, metrics)
         record(run, results, self._progress_hook)
-        stops = is_stopped(run, step)
+        stops = stops_early(run, step)
         if stops or step == run.settings.num_train_steps:
             self.results = results
         self._progress_hook.add_pause(time.monotonic() - started)
@@ -185,11 +184,12 @@ def record(run, results, progress_hook):
     """Records `Evaluation.results`, and keeps the last checkpoint if it is the best."""
     entry: dict = {"sets": {}}
     summaries = {}
-    for split, (name, (result, scored)) in zip(run.task.dev, results.items()):
-        summaries.update(scoring.summary_values(split, result, scored))
-        values = {key: float(value) for key, value in result.items()}
-        entry["global_step"] = step = int(values.pop("global_step"))
-        entry["sets"][name] = {**values, **scored.scores}
+    for split in run.task.dev:
+        name, scored = split.name, results[split.name]
+        summaries.update(scoring.summary_values(split, scored))
+        entry["global_step"] = step = scored.step
+        metrics = {key: float(value) for key, value in scored.metrics.items()}
+        entry["sets"][name] = {**metrics, **scored.scores}
         scores = ["%s %.4f" % (key, scored.scores[key]) for key in run.task.metrics]
         console.say("  %s at step %d: %s", name, step, ", ".join(scores))
     folder = os.path.join(run.settings.output_dir, "eval")

@@ -87,10 +87,10 @@ def log_training(settings, examples, features, training):
     )
 
 
-def log_scores(split, step, scored):
-    """Logs the `scoring.SplitScores` of a split after a step."""
+def log_scores(split, scored):
+    """Logs the `scoring.SplitScores` of a split."""
     count = wording.pluralize(len(scored.labels), "example")
-    console.say("Scores on %s, %s, step %d:", split.name, count, step)
+    console.say("Scores on %s, %s, step %d:", split.name, count, scored.step)
     for name, score in scored.scores.items():
         console.say(
             "  %-15s %.4f    (baseline: %.4f)", name, score, scored.baseline[name]

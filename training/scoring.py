@@ -24,6 +24,8 @@ SCORES = "scores"
 class SplitScores(NamedTuple):
     """Scores of the predictions for a split with labels."""
 
+    step: int  # of the checkpoint
+    metrics: dict[str, float]  # of the Estimator, such as "eval_loss"
     scores: dict[str, float]
     baseline: dict[str, float]  # scores of the best constant prediction
     labels: np.ndarray  # [examples, ...], see `task_type.TaskType.read_labels`
@@ -33,8 +35,11 @@ class SplitScores(NamedTuple):
     predictions: list | None = None  # by example; None if there are no task files
 
 
-def score(run, split, predictions):
-    """The `SplitScores` of the predictions for a split."""
+def score(run, split, predictions, metrics):
+    """The `SplitScores` of the predictions for a split.
+
+    `metrics` are the results of `Estimator.evaluate`: "global_step" and others.
+    """
     task_type, names = run.task.type, run.task.metrics
     labels = task_type.read_labels(run.inputs.examples[split.name])
     baseline = task_type.predict_baseline(labels)
@@ -42,6 +47,8 @@ def score(run, split, predictions):
         predictions = list(predictions)
     parsed = task_type.parse_predictions(predictions)
     return SplitScores(
+        int(metrics["global_step"]),
+        {key: value for key, value in metrics.items() if key != "global_step"},
         task_type.score(names, labels, parsed),
         task_type.score(names, labels, baseline),
         labels,
@@ -52,14 +59,15 @@ def score(run, split, predictions):
     )
 
 
-def summary_values(split, result, scored):
+def summary_values(split, scored):
     """The scalars of an evaluation for TensorBoard: dict from tag to float.
 
     The loss has the tag of the training loss, so that both share a plot.
     """
-    losses = {"loss": float(result["eval_loss"])} if "eval_loss" in result else {}
-    values = {**losses, **scored.scores}
-    return {name + split.suffix: value for name, value in values.items()}
+    values = dict(scored.scores)
+    if "eval_loss" in scored.metrics:
+        values["loss"] = float(scored.metrics["eval_loss"])
+    return {tag + split.suffix: value for tag, value in values.items()}
 
 
 def write_dev_predictions(run, split, predictions):
@@ -152,26 +160,25 @@ def write_predictions(run, split, predictions):
 
 
 def evaluate_split(estimator, run, split, name=None, writes_predictions=False):
-    """Evaluates the last checkpoint on a dev set.
+    """The `SplitScores` of the last checkpoint on a dev set.
 
-    `name` is the Estimator's name of the evaluation. Returns the Estimator's metrics, a
-    dict, and a `SplitScores`.
+    `name` is the Estimator's name of the evaluation.
     """
     input_fn = run.inputs.make_input_fn(split, "eval")
     if not run.task.type.has_dev_loss:
-        result = {tf.GraphKeys.GLOBAL_STEP: read_step(run.settings.output_dir)}
+        metrics = {"global_step": read_step(run.settings.output_dir)}
         predictions = predict(estimator, run, split, "eval")
     elif run.settings.devices.use_tpu:
         steps = count_batches(run, split)
-        result = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
+        metrics = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
         predictions = predict(estimator, run, split, "eval")
     else:
         hook = _ScoresHook()
-        result = estimator.evaluate(input_fn=input_fn, hooks=[hook], name=name)
+        metrics = estimator.evaluate(input_fn=input_fn, hooks=[hook], name=name)
         predictions = decode(run, split, hook.scores, len(hook.scores))
     if writes_predictions:
         predictions = write_predictions(run, split, predictions)
-    return result, score(run, split, predictions)
+    return score(run, split, predictions, metrics)
 
 
 def read_step(output_dir):

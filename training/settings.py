@@ -72,14 +72,10 @@ class Tuning(NamedTuple):
         layers = layer_ranges.parse_layers(name, text, num_layers)
         adapted = [layer for layer in range(num_layers) if method.layer_hooks(layer)]
         if not set(layers) <= set(adapted):
+            allowed = layer_ranges.format_layers(adapted) or "none"
             raise UserError(
                 "`%s`=%s: only layers %s have adapters (`train_policy`=%s)"
-                % (
-                    name,
-                    text,
-                    layer_ranges.format_layers(adapted) or "none",
-                    method.text,
-                )
+                % (name, text, allowed, method.text)
             )
         return layers
 
@@ -138,7 +134,7 @@ class DevEvaluation(NamedTuple):
 
     eval_steps: _CountOrZero = 0  # steps between evaluations; 0: none
     keep_best: str | None = None  # metric of the best checkpoint; None: not kept
-    early_stopping: _CountOrZero = 0  # see `periodic_evaluation.is_stopped`; 0: never
+    early_stopping: _CountOrZero = 0  # evaluations without improvement; 0: never
 
 
 class Settings(NamedTuple):
@@ -167,12 +163,9 @@ class Settings(NamedTuple):
                 raise UserError(text % values)
 
     def complete_devices(self):
-        """The `Devices` with cluster and shards.
+        """The `Devices` with cluster and shards; a `UserError` for TF_CONFIG or batch.
 
         XLA uses all cores for one batch, and replicas are parallel already.
-
-        Raises:
-          UserError: TF_CONFIG is invalid, or does not fit the batch.
         """
         run, strategy = self.run, self.run.devices.distribution_strategy
         cluster, shards = distribution.take_cluster(strategy), 1
@@ -218,66 +211,62 @@ def _iterate_fields(topic):
             yield name, kind, value
 
 
-def _contradictions(settings):
+def _contradictions(run):
     """Messages about contradictions, each with whether it applies, a dict."""
-    cores, parts = settings.num_tpu_cores, settings.gradient_accumulation_steps
-    is_distributed = settings.distribution_strategy != distribution.NONE
-    is_scored = settings.do_eval or settings.eval_steps  # Scores need predictions.
+    cores, parts = run.num_tpu_cores, run.gradient_accumulation_steps
+    is_distributed = run.distribution_strategy != distribution.NONE
+    is_scored = run.do_eval or run.eval_steps
+    is_predicted = is_scored or run.do_predict  # Scores need predictions.
     over_cores = "does not divide over `num_tpu_cores`=%(num_tpu_cores)d"
     return {
         "At least one of `do_train`, `do_eval` or `do_predict` must be True: give "
         "`do_train`=true, `do_eval`=true or `do_predict`=true": not (
-            settings.do_train or settings.do_eval or settings.do_predict
+            run.do_train or run.do_eval or run.do_predict
         ),
         "`train_batch_size`=%(train_batch_size)d does not divide into "
         "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d equal parts": (
-            settings.do_train and settings.train_batch_size % parts
+            run.do_train and run.train_batch_size % parts
         ),
         "`adapters` needs its base model, `init_checkpoint`": (
-            settings.adapters and not settings.init_checkpoint
+            run.adapters and not run.init_checkpoint
         ),
         "`checkpoint_content`=%(checkpoint_content)s needs the base model whenever a "
         "checkpoint is used: give `init_checkpoint`, and no `allow_random_base`": (
-            settings.checkpoint_content == checkpoints.TRAINED
-            and (settings.allow_random_base or not settings.init_checkpoint)
+            run.checkpoint_content == checkpoints.TRAINED
+            and (run.allow_random_base or not run.init_checkpoint)
         ),
         "`ablate_adapter_layers`=%(ablate_adapter_layers)s removes trained adapters "
         "for evaluation and prediction; train first, or without some with "
-        "`adapter_layers`": settings.ablate_adapter_layers and settings.do_train,
+        "`adapter_layers`": run.ablate_adapter_layers and run.do_train,
         "`keep_best`=%(keep_best)s needs evaluations while training, `eval_steps`": (
-            settings.keep_best and not settings.eval_steps
+            run.keep_best and not run.eval_steps
         ),
         "`early_stopping`=%(early_stopping)d needs evaluations while training, "
-        "`eval_steps`": settings.early_stopping and not settings.eval_steps,
+        "`eval_steps`": run.early_stopping and not run.eval_steps,
         "`eval_steps`=%(eval_steps)d needs `do_train`=true: it evaluates while "
-        "training": settings.eval_steps and not settings.do_train,
+        "training": run.eval_steps and not run.do_train,
         "`eval_steps`=%(eval_steps)d is not possible with "
         "`distribution_strategy`=%(distribution_strategy)s: run `do_eval`=true on a "
         "copy of `output_dir`": (
-            settings.eval_steps
-            and settings.distribution_strategy == distribution.MULTI_WORKER
+            run.eval_steps and run.distribution_strategy == distribution.MULTI_WORKER
         ),
         "`distribution_strategy`=%(distribution_strategy)s is for GPUs; `use_tpu`=true "
-        "needs none": settings.use_tpu and is_distributed,
+        "needs none": run.use_tpu and is_distributed,
         "`use_tpu`=true needs the TPU: its name, `tpu_name`, or address, `master`": (
-            settings.use_tpu and not (settings.tpu_name or settings.master)
+            run.use_tpu and not (run.tpu_name or run.master)
         ),
         "`precision`=float16: a TPU has no float16; give bfloat16": (
-            settings.use_tpu and settings.precision == "float16"
+            run.use_tpu and run.precision == "float16"
         ),
         "`train_batch_size`=%(train_batch_size)d " + over_cores + ", in "
         "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d parts each: "
         "give a multiple of " + str(cores * parts): (
-            settings.use_tpu
-            and settings.do_train
-            and settings.train_batch_size % (cores * parts)
+            run.use_tpu and run.do_train and run.train_batch_size % (cores * parts)
         ),
         "`eval_batch_size`=%(eval_batch_size)d " + over_cores + ": give a multiple of "
-        "it": settings.use_tpu and is_scored and settings.eval_batch_size % cores,
+        "it": run.use_tpu and is_scored and run.eval_batch_size % cores,
         "`predict_batch_size`=%(predict_batch_size)d " + over_cores + ": give a "
-        "multiple of it": (
-            settings.use_tpu
-            and (is_scored or settings.do_predict)
-            and settings.predict_batch_size % cores
-        ),
+        "multiple of it": run.use_tpu
+        and is_predicted
+        and run.predict_batch_size % cores,
     }

@@ -26,7 +26,7 @@ def train(run):
         losses=losses,
     )
     results, is_complete = {}, (step_reached or 0) >= settings.num_train_steps
-    is_complete = is_complete or periodic_evaluation.is_stopped(run, step_reached)
+    is_complete = is_complete or periodic_evaluation.stops_early(run, step_reached)
     is_due = periodic_evaluation.is_due(run, step_reached)
     if is_due and (is_complete or settings.devices.use_tpu):
         results = _evaluate_checkpoint(run, progress_hook)
@@ -98,7 +98,7 @@ def _train_remaining_steps(run, progress_hook):
     ):
         train_until(step)
         results = _evaluate_checkpoint(run, progress_hook)
-        if periodic_evaluation.is_stopped(run, step):
+        if periodic_evaluation.stops_early(run, step):
             break
     return results
 

@@ -25,8 +25,8 @@ def test_scores_of_chance_are_warned_of(scores, is_warned, monkeypatch):
     said = []
     monkeypatch.setattr(console, "warn", lambda text, *args: said.append(text % args))
     labels = np.zeros(408)
-    scored = scoring.SplitScores(scores, BASELINE, labels, "", {})
-    run_log.log_scores(DEV, 778, scored)
+    scored = scoring.SplitScores(778, {}, scores, BASELINE, labels, "", {})
+    run_log.log_scores(DEV, scored)
     assert len(said) == is_warned
     assert all(each.startswith("dev: no score is above") for each in said)
 
@@ -39,6 +39,8 @@ def test_labels_that_are_never_predicted_are_warned_of(monkeypatch):
     for predictions in ([0, 0, 0, 3], [0, 1, 2, 3], [0, 0, 0, 0]):
         diagnosis = kind.check_predictions(labels, predictions)
         report = kind.report(labels, np.array(predictions))
-        scored = scoring.SplitScores({"f1": 1}, {"f1": 0}, labels, diagnosis, report)
-        run_log.log_scores(DEV, 7, scored)
+        scored = scoring.SplitScores(
+            7, {}, {"f1": 1}, {"f1": 0}, labels, diagnosis, report
+        )
+        run_log.log_scores(DEV, scored)
     assert said == ["dev: never predicted: 'b'"]
