@@ -54,7 +54,6 @@ class _Tasks(NamedTuple):
 
     packages: dict[str, adapter_package.AdapterPackage]  # by task name
     stacks: dict[str, multitask.PackageStack]  # see `multitask.stack_packages`
-    tokenizer: tokenization.FullTokenizer | None  # with their do_lower_case
 
 
 class _Row(NamedTuple):
@@ -112,7 +111,7 @@ class Predictor:
             model_variables.frozen_shapes(base.bert_config)
         )
         self._graph = _Graph(base.bert_config, init_checkpoint)
-        self._tasks = _Tasks({}, {}, None)
+        self._tasks = _Tasks({}, {})
         self._changing = threading.Lock()  # held to replace `_tasks`
         self._computing = threading.Lock()  # held to use `_graph`
 
@@ -159,12 +158,10 @@ class Predictor:
             self._replace([package for package in packages if package.task != name])
 
     def _replace(self, packages):
-        stacks, tokenizer = {}, None
+        stacks = {}
         if packages:
             stacks = multitask.stack_packages(packages, self._base.checkpoint)
-            # All packages have the same do_lower_case.
-            tokenizer = self._tokenizers[packages[0].config["do_lower_case"]]
-        self._tasks = _Tasks({each.task: each for each in packages}, stacks, tokenizer)
+        self._tasks = _Tasks({each.task: each for each in packages}, stacks)
 
     def predict(self, task, rows):
         """Predicts rows, texts or pairs of texts, of one task; see `predict_mixed`."""
@@ -185,7 +182,7 @@ class Predictor:
         """
         _check_process()
         tasks = self._tasks
-        rows = [_encode(tasks, *row) for row in rows]
+        rows = [_encode(tasks, self._tokenizers, *row) for row in rows]
         scores = [[None] * len(row.features) for row in rows]
         for signature, batch in _make_batches(rows, self._batch_size):
             stack = tasks.stacks[signature]
@@ -210,7 +207,7 @@ def _find(tasks, name):
     return tasks.packages[name]
 
 
-def _encode(tasks, task, text_a, text_b):
+def _encode(tasks, tokenizers, task, text_a, text_b):
     """The `_Row` of a row, truncated as in training."""
     package = _find(tasks, task)
     if package.takes_pairs not in (None, bool(text_b)):
@@ -220,8 +217,9 @@ def _encode(tasks, task, text_a, text_b):
         )
     task_type = package.task_type
     example = task_type.make_example(text_a, text_b)
+    tokenizer = tokenizers[package.config["do_lower_case"]]
     found = task_type.featurize(
-        features.NOT_LOGGED, example, package.config["max_seq_length"], tasks.tokenizer
+        features.NOT_LOGGED, example, package.config["max_seq_length"], tokenizer
     )
     for each in () if task_type.keeps_padding else found:
         length = sum(each["input_mask"])
@@ -262,18 +260,11 @@ def _prediction(row, scores):
     return Prediction(package.task, **task_type.prediction_fields(prediction))
 
 
-class _Table(NamedTuple):
-    """A table of `multitask.PackageStack.tables`, with any number of rows."""
-
-    value: tf.Tensor  # a placeholder, from which the variable is initialized
-    variable: tf.Variable
-
-
 def _make_table(name, value):
+    """A variable for tables of any number of rows, initialized from what is fed."""
     shape = [None, *value.shape[1:]]
-    placeholder = tf.placeholder(value.dtype, shape)
-    variable = tf.Variable(
-        placeholder,
+    return tf.Variable(
+        tf.placeholder(value.dtype, shape),
         trainable=False,
         collections=[],
         validate_shape=False,
@@ -281,7 +272,6 @@ def _make_table(name, value):
         use_resource=True,
         shape=tf.TensorShape(shape),
     )
-    return _Table(placeholder, variable)
 
 
 class _Graph:
@@ -300,7 +290,7 @@ class _Graph:
             # int32: ids, mask and segments [B, S], tasks' ids [B].
             self._inputs = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
             self._inputs.append(tf.placeholder(tf.int32, [None]))
-        self._tables = {}  # by signature: a `_Table` by its name in the stack
+        self._tables = {}  # by signature: a variable by its name in the stack
         self._built = {}  # scores by `PackageStack.graph_key`
         self._loaded = {}  # by signature: the stack in the tables, and its scores
 
@@ -322,17 +312,15 @@ class _Graph:
             for name in values.keys() - tables:
                 tables[name] = _make_table(name, values[name])
             if key not in self._built:
-                variables = {name: each.variable for name, each in tables.items()}
                 # All graphs share the frozen variables.
                 with tf.variable_scope("", reuse=tf.AUTO_REUSE):
                     self._built[key] = multitask.build_graph(
-                        self._config, stack, variables, *self._inputs
+                        self._config, stack, tables, *self._inputs
                     ).scores
                 self._restore()
-        self._session.run(
-            [tables[name].variable.initializer for name in values],
-            {tables[name].value: value for name, value in values.items()},
-        )
+        assign = {tables[name].initializer: value for name, value in values.items()}
+        feed = {each.inputs[1]: value for each, value in assign.items()}
+        self._session.run(list(assign), feed)
         return self._built[key]
 
     def _restore(self):

@@ -88,6 +88,7 @@ class _Content(NamedTuple):
     frozen: dict[str, np.ndarray]  # weights of the base model, by variable name
     base: dict[str, object]  # from `checkpoints.base_fingerprint`
     packages: list[adapter_package.AdapterPackage]
+    do_lower_case: bool  # of all packages
     stacks: dict[str, multitask.PackageStack]  # see `multitask.stack_packages`
 
 
@@ -109,6 +110,7 @@ def _read(adapters, base, known_tasks):
             model_variables.frozen_shapes(found.bert_config)
         ),
         packages=packages,
+        do_lower_case=packages[0].config["do_lower_case"],
         stacks=stacks,
         frozen=dict(found.checkpoint.iterate_values(frozen)),
     )
@@ -132,13 +134,14 @@ def _next_version(output):
 def _build_signatures(content, stack, frozen_dtype):
     """Builds a stack's graph; returns pairs of inputs and outputs by signature."""
     task = tf.placeholder(tf.string, [None], "task")
+    task_ids = _look_up_tasks(task, stack.tasks)
     texts, inputs = {}, {}
     if all(each.takes_plain_text() for each in stack.types):
         texts = {
             name: tf.placeholder(tf.string, [None], name)
             for name in ("text_a", "text_b")
         }
-        encoded = _encode_texts(content, stack, texts, task)
+        encoded = _encode_texts(content, stack, {**texts, "task": task}, task_ids)
     for name in ("input_ids", "input_mask", "segment_ids"):
         # Ids that are fed are not computed.
         inputs[name] = (
@@ -157,7 +160,7 @@ def _build_signatures(content, stack, frozen_dtype):
             for name, value in stack.tables().items()
         }
     checked = multitask.check_inputs(inputs, content.bert_config)
-    task_ids = _look_up_tasks(checked["task"], stack.tasks)
+    del checked["task"]
     # The signatures share the frozen variables.
     getter = _frozen_getter(frozen_dtype)
     with tf.variable_scope("", custom_getter=getter, reuse=tf.AUTO_REUSE):
@@ -165,8 +168,8 @@ def _build_signatures(content, stack, frozen_dtype):
             content.bert_config,
             stack,
             tables,
-            *(checked[name] for name in ("input_ids", "input_mask", "segment_ids")),
-            task_ids,
+            **checked,
+            task_ids=task_ids,
         )
     # One text per output of each task, as the rows of the head's tables.
     labels = [t for each in stack.types for t in each.labels or [""] * each.num_outputs]
@@ -186,28 +189,25 @@ def _build_signatures(content, stack, frozen_dtype):
     return signatures
 
 
-def _encode_texts(content, stack, texts, task):
+def _encode_texts(content, stack, inputs, task_ids):
     """Adds the making of ids to the graph, see `text_graph.TextEncoder.encode`.
 
-    It fails if the shapes of the inputs differ, or where a task of pairs gets one text,
-    or another one two.
+    It fails if the shapes of the inputs, "text_a", "text_b" and "task", differ, or
+    where a task of pairs gets one text, or another one two.
     """
     packages = {package.task: package for package in content.packages}
     packages = [packages[name] for name in stack.tasks]
-    # As in all packages.
-    do_lower_case = packages[0].config["do_lower_case"]
-    tokenizer = tokenization.FullTokenizer(content.vocab_file, do_lower_case)
+    tokenizer = tokenization.FullTokenizer(content.vocab_file, content.do_lower_case)
     checks = []
-    for name, value in {**texts, "task": task}.items():
-        shapes = tf.shape(value), tf.shape(texts["text_a"])
+    for name, value in inputs.items():
+        shapes = tf.shape(value), tf.shape(inputs["text_a"])
         message = ["%s: its shape, and that of text_a:" % name, *shapes]
         checks.append(tf.Assert(tf.reduce_all(tf.equal(*shapes)), message))
+    lengths = tf.constant([package.config["max_seq_length"] for package in packages])
     with tf.control_dependencies(checks):
-        task_ids = _look_up_tasks(tf.identity(task), stack.tasks)
-    lengths = [package.config["max_seq_length"] for package in packages]
-    encoded = text_graph.TextEncoder(tokenizer).encode(
-        texts["text_a"], texts["text_b"], tf.gather(tf.constant(lengths), task_ids)
-    )
+        lengths = tf.gather(lengths, task_ids)
+    encoder = text_graph.TextEncoder(tokenizer)
+    encoded = encoder.encode(inputs["text_a"], inputs["text_b"], lengths)
     is_pair = tf.reduce_max(encoded["segment_ids"], axis=1) > 0
     allowed = tf.constant(
         [[p.takes_pairs is not True, p.takes_pairs is not False] for p in packages]
@@ -314,8 +314,8 @@ def _write_assets(folder, content):
         }
         for package in content.packages
     ]
-    do_lower_case = content.packages[0].config["do_lower_case"]  # as in all packages
-    entries = {"do_lower_case": do_lower_case, "base": content.base, "tasks": tasks}
+    entries = {"do_lower_case": content.do_lower_case}
+    entries.update(base=content.base, tasks=tasks)
     tasks_path = os.path.join(folder, TASKS_NAME)
     with open(tasks_path, "w", encoding="utf-8") as writer:
         writer.write(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
