@@ -59,10 +59,8 @@ def select_splits(settings, task):
             if task.config_file:
                 remedy = "name one in %s, %s" % (task.config_file, entries)
             else:
-                remedy = (
-                    "use the model of %s (`do_predict`=true with the `output_dir` of "
-                    "that task)" % task.model_of
-                )
+                remedy = "use `do_predict`=true with the `output_dir` of a run of %s"
+                remedy %= task.model_of
             raise UserError(
                 "`%s`: task %s has no set for it; %s" % (field, task.title, remedy)
             )
@@ -85,7 +83,7 @@ def load_initial_state(settings, task, config, tokenizer, package, variant):
     )
     if model.init_checkpoint:
         base = checkpoints.Checkpoint(model.init_checkpoint)
-    # With ablated adapters too: `output_dir` and package are of the whole model.
+    # Ablated adapters are still part of the checkpoints and of the package.
     variables = model_variables.model_variables(config, method, task.type)
     identity = _make_identity(settings, task, config, package, method, base)
     training = _training_settings(settings, task, method) if run.do_train else None
@@ -118,20 +116,25 @@ def load_initial_state(settings, task, config, tokenizer, package, variant):
         _write_record(run, identity, training, counts, base_name)
     else:
         distribution.wait_for(os.path.join(run.output_dir, run_record.FILE_NAME))
-    diagnostics, previous = diagnosis.Diagnostics(), None
+    diagnostics, earlier_training = _read_diagnostics(
+        run, step_reached, package, base, variables
+    )
+    training = training or earlier_training or {}
+    return InitialState(step_reached, diagnostics, training, base, base_name)
+
+
+def _read_diagnostics(run, step_reached, package, base, variables):
+    """The `Diagnostics` of the initial weights, and the settings of their training."""
     if step_reached is not None:
         record = run_record.read(run.output_dir)
-        diagnostics = diagnosis.from_json(record.get("health"))
-        previous = record.get("training")
-    elif package is not None:
-        diagnostics, previous = package.diagnostics, package.config["settings"]
-    elif not run.do_train:
-        shapes = base.shapes if base is not None else ()
-        untrained = [name for name in variables.trained() if name not in shapes]
-        if untrained:
-            diagnostics = diagnosis.diagnose_untrained(untrained)
-    training = training or previous or {}
-    return InitialState(step_reached, diagnostics, training, base, base_name)
+        return diagnosis.from_json(record.get("health")), record.get("training")
+    if package is not None:
+        return package.diagnostics, package.config["settings"]
+    shapes = base.shapes if base is not None else ()
+    untrained = [name for name in variables.trained() if name not in shapes]
+    if untrained and not run.do_train:
+        return diagnosis.diagnose_untrained(untrained), None
+    return diagnosis.Diagnostics(), None
 
 
 def _write_record(run, identity, training, counts, base_name):
