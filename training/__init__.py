@@ -1,5 +1,5 @@
 """One run: head and `model_fn`, Estimator, devices, checks, progress, results.
 
-Imports `weights` and what is below it. Start reading at `classifier` (the model), then
-`runner` (the order of a run), `trainer` (training and resuming), `evaluation`.
+Imports `weights` and the layers below it. Start reading at `classifier` (the model),
+then `runner` (the order of a run), `trainer` (training and resuming), `evaluation`.
 """

@@ -42,7 +42,7 @@ class LossScale:
 def mean_gradients(loss_fn, batch, parts=1, scale=None, method=registry.DEFAULT):
     """The loss and gradients of a batch, accumulated over equal parts.
 
-    The result is that of the whole batch, in the memory of one part.
+    Equal to the result of the whole batch, in the memory of one part.
 
     Args:
       loss_fn: function from a batch to its mean loss, a float scalar tensor.

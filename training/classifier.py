@@ -87,7 +87,7 @@ def create_model(
       input_ids: int32 [B, S].
       input_mask: int32 [B, S].
       segment_ids: int32 [B, S].
-      labels: class ids, int32 [B]; or those of the variant's task type.
+      labels: class ids, int32 [B]; or labels of the variant's task type.
       num_labels: number of classes of a classification.
       use_one_hot_embeddings: see `modeling.BertModel`.
       variant: a `Variant`; None: the original's model.

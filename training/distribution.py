@@ -1,9 +1,9 @@
 """Training on several devices of a machine and on several machines.
 
-Each replica computes a part of the global batch; the optimizer averages the
-gradients before it clips them, so that the update is that of one device with the whole
-batch (`optimization.build_train_step`). Evaluation and prediction run on one device of
-the chief.
+Each replica computes a part of the global batch. The optimizer averages the gradients
+before it clips them, so the update equals that of one device with the whole batch
+(`optimization.build_train_step`). Evaluation and prediction run on one device of the
+chief.
 """
 
 import atexit
@@ -96,7 +96,7 @@ def parse_cluster(text):
         if len(set(addresses)) != len(addresses):
             raise ValueError("an address occurs twice")
         if index >= len(jobs.get(job, ())):
-            raise ValueError("there is no %s %d" % (job, index))
+            raise ValueError("no address of %s %d" % (job, index))
     except ValueError as error:
         raise UserError(
             "TF_CONFIG=%s: %s; it must look like %s" % (text, error, _EXAMPLE)
@@ -152,7 +152,7 @@ def check_batch(strategy, cluster, train_batch_size, parts):
             % (train_batch_size, devices, machines, parts, devices * machines * parts)
         )
     if devices * machines == 1:
-        console.warn("`distribution_strategy`=%s: there is one device only", strategy)
+        console.warn("`distribution_strategy`=%s has a single device", strategy)
 
 
 def run(strategy, session_config, cluster, num_train_steps, train):

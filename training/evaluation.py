@@ -13,7 +13,7 @@ from weights import run_package, run_record
 def evaluate(estimator, run, diagnostics, results):
     """Scores the dev sets; writes `eval_results.txt` and `eval_results.json`.
 
-    `results` are those of `trainer.train`; dev sets that they lack are evaluated.
+    `results` come from `trainer.train`; dev sets that are not in it are evaluated.
     Returns the `diagnosis.Diagnostics`, with the warnings of the evaluation unless
     adapters are ablated, and the dict "sets" of `eval_results.json`.
     """

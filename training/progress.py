@@ -145,7 +145,7 @@ class ProgressHook(estimator.SessionRunHook):
         return sum(self._losses) / len(self._losses)
 
     def _rate(self, now):
-        """Examples per second; None before there are two steps."""
+        """Examples per second; None before the second step."""
         steps, elapsed = self.steps_done - self._first_step - 1, now - self._started
         return steps * self._settings.train_batch_size / elapsed if steps else None
 

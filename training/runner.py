@@ -36,12 +36,12 @@ class RunResult(NamedTuple):
     """The results of a run, and the files that it wrote."""
 
     output_dir: str
-    global_step: int  # of the last checkpoint; 0: there is none
-    # Set, such as "dev" -> its scores, and those of the best constant prediction.
+    global_step: int  # of the last checkpoint; 0: no checkpoint
+    # By set, such as "dev"; the baseline is the best constant prediction.
     scores: dict[str, dict[str, float]]
     baseline: dict[str, dict[str, float]]
-    predictions: dict[str, list[str]]  # by set: paths of files
-    package: str | None  # folder of the adapter package, if there is one
+    predictions: dict[str, list[str]]  # paths of files by set
+    package: str | None  # folder of the adapter package, if any
     warnings: list[str]  # about the model, see `weights.diagnosis`
 
     @property

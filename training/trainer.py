@@ -52,7 +52,7 @@ def train(run):
 
 
 def _evaluate_checkpoint(run, progress_hook):
-    """Evaluates the last checkpoint in a session of its own."""
+    """Evaluates the last checkpoint in a new session."""
     estimator = estimators.make_estimator(run.model_fn, run.settings)
     estimators.prepare_evaluation(estimator.eval_dir())
     results = {
