@@ -49,16 +49,16 @@ HOULSBY, PFEIFFER, PARALLEL = "houlsby", "pfeiffer", "parallel"
 PLACEMENTS = MappingProxyType(
     {
         HOULSBY: Placement(
-            *("adapters", ("attention/output", "output")),
-            *("gelu", "after both sublayers"),
+            "adapters", ("attention/output", "output"), "gelu", "after both sublayers"
         ),
         PFEIFFER: Placement(
-            *("adapters_pfeiffer", ("output",)),
-            *("relu", "after the feed-forward sublayer"),
+            "adapters_pfeiffer", ("output",), "relu", "after the feed-forward sublayer"
         ),
         PARALLEL: Placement(
-            *("adapters_parallel", ("output",)),
-            *("relu", "beside the feed-forward sublayer"),
+            "adapters_parallel",
+            ("output",),
+            "relu",
+            "beside the feed-forward sublayer",
             scaling=4.0,  # of `ParBnConfig`
         ),
     }
