@@ -256,6 +256,6 @@ def test_program(tmp_path):
     # The made-up pairs are as many as the benchmark's, but others.
     assert done.returncode == 1
     message = done.stderr.splitlines()[-1]
-    assert message.startswith("error: MRPC: what --base_url=")
+    assert message.startswith("error: MRPC: the content of --base_url=")
     assert "train.tsv has the right number of rows, but its SHA-256" in message
     assert sorted(os.listdir(tmp_path)) == ["WNLI"]
