@@ -48,7 +48,7 @@ def check(folder, size, make, message):
       message: pattern of the message: the file, and what is needed.
     """
     before = contents(folder)
-    message = r"%s/.*%s, .* are free there: existing files are unchanged" % (folder, message)
+    message = r"%s/.*%s, .* are free there: existing files" % (folder, message)
     with small_disk.files_end_at(size), pytest.raises(disk.WriteError, match=message):
         make()
     assert contents(folder) == before
