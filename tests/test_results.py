@@ -14,7 +14,8 @@ SMALL = ROOT / "results" / "small"
 
 
 @pytest.mark.parametrize(
-    "name", ["table1", "size", "ablation", "init_scale", "learning_rate", "squad"]
+    "name",
+    ["table1", "size", "ablation", "init_scale", "learning_rate", "squad", "methods"],
 )
 def test_a_report_follows_from_the_results(name, tmp_path, monkeypatch):
     made = tmp_path / "results" / "small" / name
