@@ -316,21 +316,24 @@ def _exit_status(jobs, job_results):
 
 
 def _run_jobs(candidates, study, settings, values):
-    """Runs the jobs that are due, until no more become due; returns the exit status."""
+    """Runs the jobs that are due, until no more become due.
+
+    Returns the exit status, and the study with all results.
+    """
     start = processes.Process
     if values.launcher == "ray":
         start = ray_launcher.start(values.cpus_per_job, values.gpus_per_job)
-    begun, ended = [], {}
+    ended: dict = {}
+    jobs = due = selection.due_jobs(candidates, study)
     while True:
-        study = _read_results(study)
-        due = selection.due_jobs(candidates, study)
-        jobs = [job for job in due if job not in begun]
-        if begun and not jobs:
-            return _exit_status(begun, ended)
         later = selection.count_pending(candidates, due)
         console.say("%s", plan_text(jobs, study.results, settings, later))
-        begun += jobs
         ended.update(processes.run(jobs, settings, values.jobs, start))
+        study, begun = _read_results(study), set(due)
+        due = selection.due_jobs(candidates, study)
+        jobs = [job for job in due if job not in begun]
+        if not jobs:
+            return _exit_status(due, ended), study
 
 
 def _run_experiment(name, experiment, values):
@@ -373,9 +376,8 @@ def _run_experiment(name, experiment, values):
         if not has_jobs:
             for job, result in results.read_archive(folder).items():
                 results.write(study.work_dir, job, result)
-        status = _run_jobs(candidates, study, settings, values)
+        status, study = _run_jobs(candidates, study, settings, values)
     if not values.job:
-        study = _read_results(study, name)
         study = study._replace(jobs=tuple(selection.due_jobs(study.jobs, study)))
         _write_report(folder, experiment, study, _command(name, values))
     return status

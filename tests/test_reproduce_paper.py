@@ -235,6 +235,10 @@ def test_later_seeds_train_what_the_first_one_selects(
     for shard in ("1/2", "0/2", "1/2"):
         program(*words, "--shard=" + shard)
     assert len(started) == len({job.name for job in started}) == 65
+    # A shard without jobs that are due ends.
+    started.clear()
+    assert program(*words, "--shard=998/1000") == 0
+    assert not started
     # A job that is named is run without a selection.
     name = "mrpc-full-lr1e-4-ep5-corrected-seed3"
     assert program(*words, "--job=" + name) == 0
