@@ -213,15 +213,7 @@ def model_fn_builder(
     def model_fn(features, labels, mode, params):
         del labels, params  # The labels are among the features.
         if mode == estimator.ModeKeys.TRAIN:
-            is_scaled = computation.precision == "float16"
-            scale = batch_gradients.LossScale() if is_scaled else None
-            loss, gradients = batch_gradients.mean_gradients(
-                lambda part: model(part, is_training=True).loss,
-                features,
-                computation.gradient_accumulation_steps,
-                scale,
-                variant.method,
-            )
+            loss, gradients, scale = _compute_gradients(model, features, variant)
             step = optimization.build_train_step(
                 loss,
                 learning_rate,
@@ -239,21 +231,41 @@ def model_fn_builder(
         output = model(features, is_training=False)
         # The variables of a training session are initialized already.
         scaffold_fn = None if tf.get_variable_scope().reuse else warm_start()
-        if mode == estimator.ModeKeys.PREDICT:
-            return estimator.tpu.TPUEstimatorSpec(
-                mode=mode,
-                predictions={"probabilities": output.probabilities},
-                scaffold_fn=scaffold_fn,
-            )
-        tf.add_to_collection(scoring.SCORES, output.probabilities)
-        return estimator.tpu.TPUEstimatorSpec(
-            mode=mode,
-            loss=output.loss,
-            eval_metrics=_eval_metrics(output, features, task_type),
-            scaffold_fn=scaffold_fn,
-        )
+        return _inference_spec(mode, output, features, task_type, scaffold_fn)
 
     return model_fn
+
+
+def _compute_gradients(model, features, variant):
+    """Returns the loss, its gradients, and the `LossScale` or None."""
+    computation, scale = variant.computation, None
+    if computation.precision == "float16":
+        scale = batch_gradients.LossScale()
+    loss, gradients = batch_gradients.mean_gradients(
+        lambda part: model(part, is_training=True).loss,
+        features,
+        computation.gradient_accumulation_steps,
+        scale,
+        variant.method,
+    )
+    return loss, gradients, scale
+
+
+def _inference_spec(mode, output, features, task_type, scaffold_fn):
+    """The `TPUEstimatorSpec` of evaluation or prediction."""
+    if mode == estimator.ModeKeys.PREDICT:
+        return estimator.tpu.TPUEstimatorSpec(
+            mode=mode,
+            predictions={"probabilities": output.probabilities},
+            scaffold_fn=scaffold_fn,
+        )
+    tf.add_to_collection(scoring.SCORES, output.probabilities)
+    return estimator.tpu.TPUEstimatorSpec(
+        mode=mode,
+        loss=output.loss,
+        eval_metrics=_eval_metrics(output, features, task_type),
+        scaffold_fn=scaffold_fn,
+    )
 
 
 def _eval_metrics(output, features, task_type):
