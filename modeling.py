@@ -20,7 +20,14 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from model import activations, configuration, gradients, initializers, random_seeds
+from model import (
+    activations,
+    configuration,
+    dependencies,
+    gradients,
+    initializers,
+    random_seeds,
+)
 
 # The original's modeling.py has these names.
 BertConfig = configuration.BertConfig
@@ -437,25 +444,6 @@ def dropout(input_tensor, dropout_prob, seed=None):
     )
 
 
-def _recompute(layer, hidden, weights, *fixed):
-    """Calls `layer(hidden, weights, *fixed)` with gradient checkpointing.
-
-    The layer is recomputed in the backward pass; only its inputs stay in memory (Chen
-    et al., 2016, arXiv:1604.06174).
-    """
-
-    def gradient(dy):
-        # Delay recomputation until dy is available, or common-subexpression elimination
-        # merges it with the forward pass.
-        with tf.control_dependencies([dy]):
-            again = tf.identity(hidden)
-        recomputed = layer(again, weights, *fixed)
-        return tf.gradients(recomputed, [again, *weights], dy, stop_gradients=again)
-
-    output = layer(hidden, weights, *fixed)
-    return gradients.override_gradient(output, [hidden, *weights], gradient)
-
-
 def _normalize(x, beta, gamma):
     """Layer normalization of [..., H]; its gradient takes few passes over memory."""
     centered = x - tf.reduce_mean(x, axis=-1, keepdims=True)
@@ -797,7 +785,7 @@ class _EncoderLayer:
             )
         function = self._functions[trained]
         if options.recompute_activations:
-            return _recompute(function, hidden, weights, *fixed)
+            return gradients.recompute(function, hidden, weights, *fixed)
         return function(hidden, weights, *fixed)
 
     def _record_variables(self, hidden, mask_scores, seeds):
@@ -822,6 +810,11 @@ class _EncoderLayer:
         def get_value(getter, name, *args, **kwargs):
             return values[name]
 
+        if seeds is not None:
+            # Or the masks of all layers are drawn when a step starts, stay in memory,
+            # and the shard that does not draw them waits for the other.
+            with dependencies.wait_for([hidden]):
+                seeds = tf.identity(seeds)
         root = tf.VariableScope(reuse=False)
         with tf.variable_scope(root, custom_getter=get_value):
             return self._transformer_layer(hidden, mask_scores, seeds)

@@ -2,6 +2,8 @@
 
 import tensorflow.compat.v1 as tf
 
+from model import dependencies
+
 _NAME = "OverriddenGradient"
 
 
@@ -30,3 +32,22 @@ def override_gradient(output, inputs, gradient):
     # An attribute, because TensorFlow's registry would keep all graphs in memory.
     output.op.overridden_gradient = gradient
     return output
+
+
+def recompute(layer, hidden, weights, *fixed):
+    """Calls `layer(hidden, weights, *fixed)` with gradient checkpointing.
+
+    The layer is recomputed in the backward pass; only its inputs stay in memory (Chen
+    et al., 2016, arXiv:1604.06174).
+    """
+
+    def gradient(dy):
+        # Delay recomputation until dy is available, or common-subexpression elimination
+        # merges it with the forward pass.
+        with dependencies.wait_for([dy]):
+            again = tf.identity(hidden)
+        recomputed = layer(again, weights, *fixed)
+        return tf.gradients(recomputed, [again, *weights], dy, stop_gradients=again)
+
+    output = layer(hidden, weights, *fixed)
+    return override_gradient(output, [hidden, *weights], gradient)

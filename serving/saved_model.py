@@ -41,6 +41,7 @@ from absl import logging
 import modeling
 import tokenization
 from errors import UserError
+from model import dependencies
 from serving import multitask, text_graph
 from system import files
 from tasks import head_form
@@ -260,10 +261,9 @@ def _frozen_getter(dtype):
         if name.endswith("/word_embeddings"):
             return _StoredTable(variable)
         # Delay the cast until the graph needs it: otherwise all weights are cast at the
-        # start of a run, and are in memory twice. An edge from a layer itself, a call
-        # of a function that TensorFlow inlines, would not wait for its outputs.
-        outputs = [tf.identity(each) for op in last for each in op.outputs]
-        with tf.control_dependencies([*outputs, *casts[-1:]]):
+        # start of a run, and are in memory twice.
+        outputs = [each for op in last for each in op.outputs]
+        with dependencies.wait_for([*outputs, *casts[-1:]]):
             casts.append(tf.cast(variable, tf.float32))
         return casts[-1]
 

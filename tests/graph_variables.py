@@ -48,6 +48,15 @@ def model_variables(bert_config, num_labels, variant):
         )
 
 
+def optimized_graph(session, operation, feed=None):
+    """The `GraphDef` that TensorFlow executes on the CPU for an operation."""
+    report = tf.RunMetadata()
+    options = tf.RunOptions(output_partition_graphs=True)
+    session.run(operation, feed, options, report)
+    (graph,) = report.partition_graphs
+    return graph
+
+
 def ancestors(*ops):
     """Set of the operations that have to run before some, and these."""
     found, to_visit = set(), list(ops)

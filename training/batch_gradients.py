@@ -3,6 +3,7 @@
 import tensorflow.compat.v1 as tf
 
 import optimization
+from model import dependencies
 from tuning import registry
 
 
@@ -58,7 +59,7 @@ def mean_gradients(loss_fn, batch, parts=1, scale=None, method=registry.DEFAULT)
     losses, sums = [], None
     for i in range(parts):
         # Each part waits for the previous one, so that one is in memory at a time.
-        with tf.control_dependencies(sums or []):
+        with dependencies.wait_for(sums or []):
             part = {name: tf.identity(value[i]) for name, value in splits.items()}
         with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0 or None):
             loss = loss_fn(part)

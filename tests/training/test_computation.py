@@ -13,6 +13,7 @@ from tasks import task_type
 from tests import graph_variables, training_graph
 from tests.training_graph import BATCH, CLASSES
 from training import batch_gradients, classifier, estimators
+from tuning import registry
 
 LAYERS = 2  # the last one is computed for the first word piece alone
 PLAIN = classifier.PLAIN
@@ -128,6 +129,42 @@ def test_layers_are_traced_once():
     assert count_functions(6) == count_functions(3)
 
 
+def find_ancestors(run, part, kind):
+    """For each executed operation, the names of those that have to run before it.
+
+    `part` is in the names of the operations, `kind` in their types.
+    """
+    graph = graph_variables.optimized_graph(run.session, run.spec.train_op, run.feed)
+    for node in graph.node:
+        if kind in node.op and part in node.name:
+            needed = tf.graph_util.extract_sub_graph(graph, [node.name])
+            yield " ".join(each.name for each in needed.node)
+
+
+def test_layers_are_recomputed_after_the_forward_pass(optimized_graphs):
+    run = make_run(PLAIN._replace(recompute_activations=True), dropout=0.4)
+    part = "layer_0/IdentityN_grad/PartitionedCall/attention/self"
+    found = [*find_ancestors(run, part, "BatchMatMul")]
+    found += find_ancestors(run, part, "StatelessRandomUniform")
+    assert len(found) == 3
+    for names in found:
+        assert "bert/encoder/layer_1/PartitionedCall/output/dense" in names
+
+
+def test_a_part_waits_for_the_backward_pass_of_the_one_before(optimized_graphs):
+    config = training_graph.make_config(LAYERS)
+    # Trains nothing below the layers.
+    run = training_graph.TrainingGraph(
+        config,
+        PLAIN._replace(gradient_accumulation_steps=2),
+        method=registry.parse("lora:4", {}, LAYERS),
+    )
+    first, second = find_ancestors(run, "embeddings", "ResourceGather")
+    last = "layer_0/PartitionedCall_grad/PartitionedCall/gradients/attention/self/query"
+    assert last not in first
+    assert last in second
+
+
 def test_recomputed_activations_change_nothing():
     expected = Trained(make_run(PLAIN, dropout=0.4))
     run = make_run(PLAIN._replace(recompute_activations=True), dropout=0.4)
@@ -173,15 +210,8 @@ def test_xla_gives_the_same_and_compiles(plain):
     run = make_run(PLAIN._replace(xla="true"))
     # Adam's first steps enlarge rounding errors of gradients near zero.
     assert_the_same(run, plain, tolerance=5e-5)
-    report = tf.RunMetadata()
-    run.session.run(
-        run.spec.train_op,
-        run.feed,
-        options=tf.RunOptions(output_partition_graphs=True),
-        run_metadata=report,
-    )
-    nodes = [node for graph in report.partition_graphs for node in graph.node]
-    calls = [node for node in nodes if node.op == "PartitionedCall"]
+    graph = graph_variables.optimized_graph(run.session, run.spec.train_op, run.feed)
+    calls = [node for node in graph.node if node.op == "PartitionedCall"]
     assert len(calls) == 2 * LAYERS  # forward and backward
     assert all(node.attr["_XlaMustCompile"].b for node in calls)
 
