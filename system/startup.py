@@ -7,6 +7,7 @@ Variables that the user has set are kept.
 import atexit
 import contextlib
 import faulthandler
+import gc
 import os
 import platform
 import re
@@ -90,5 +91,11 @@ os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 
 # With level 3 TensorFlow shows fatal errors only.
 is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
+# The garbage collector would search all that TensorFlow creates again and again.
+collects = gc.isenabled()
+gc.disable()
 with collect_notes(import_notes) if is_quiet else contextlib.nullcontext():
     import tensorflow  # noqa: F401
+gc.freeze()
+if collects:
+    gc.enable()
