@@ -27,8 +27,10 @@ LOG_STEPS = 100
 # TensorFlow's name for the thread that writes an event file.
 _EVENT_THREAD = "EventLoggerThread"
 
-# Batches are split on machines with this number of cores, where it was measured.
-_SHARDED_CORES = 2
+# More shards delay the first step: each is a part of the graph. Shards with fewer
+# examples take more time than they save (benchmarks/README.md).
+_MAX_SHARDS = 4
+_SHARD_EXAMPLES = 2
 
 
 def train_spec(loss, step, scaffold_fn, use_tpu, summary_dir):
@@ -115,7 +117,7 @@ def cpu_shards(batch_sizes):
 
     One core computes each shard; without shards, all cores share each operation and
     wait for each other after it. All batches of a process, of these sizes, are split
-    alike.
+    alike: by the number of cores, or not at all.
     """
     if tf.config.list_physical_devices("GPU"):
         return 1
@@ -123,7 +125,8 @@ def cpu_shards(batch_sizes):
         cores = len(os.sched_getaffinity(0))
     else:
         cores = os.cpu_count()
-    return cores if cores == _SHARDED_CORES and min(batch_sizes) >= cores else 1
+    is_split = cores <= _MAX_SHARDS and min(batch_sizes) >= _SHARD_EXAMPLES * cores
+    return cores if is_split else 1
 
 
 def session_config(shards=1):

@@ -130,7 +130,15 @@ def test_the_remedy_for_a_run_that_diverged(step, flag):
 
 @pytest.mark.parametrize(
     "cores, batch_sizes, shards",
-    [(1, [8], 1), (2, [32, 8], 2), (2, [2], 2), (2, [32, 1], 1), (3, [32], 1)],
+    [
+        (1, [8], 1),
+        (2, [32, 4], 2),
+        (2, [32, 3], 1),
+        (3, [32, 8], 3),
+        (4, [8], 4),
+        (4, [32, 7], 1),
+        (5, [32], 1),
+    ],
 )
 def test_shards_are_used_where_they_pay(monkeypatch, cores, batch_sizes, shards):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
