@@ -5,6 +5,7 @@ a usual cause of degenerate models and of meaningless scores.
 """
 
 import collections
+import difflib
 import itertools
 
 from inputs import features, text_rows
@@ -17,6 +18,10 @@ MOST_LOST = 0.05
 
 _MOST_NUMBERS = 0.5  # fraction of the texts
 _LINES_SHOWN = 5
+
+# A label that is similar to another one, which occurs so many times as often, may be a
+# misspelling of it. The similarity is that of `difflib`.
+_SIMILARITY, _TIMES_AS_OFTEN = 0.85, 20
 
 
 def check_task(task, examples, tokenizer, max_seq_length):
@@ -177,6 +182,13 @@ def _find_label_problems(examples, counts, is_trained):
         count = pluralize(len(single), "label")
         labels = list_names([example.label for example in single])
         yield "%s with one example: %s %s" % (count, labels, _list_lines(single))
+    for label in filter(counts.get, counts):
+        often = counts[label] * _TIMES_AS_OFTEN
+        known = [each for each in counts if counts[each] >= often]
+        similar = difflib.get_close_matches(label, known, 1, _SIMILARITY)
+        if similar and is_trained:
+            lines = _list_lines([each for each in examples if each.label == label])
+            yield "is the label %r %s a misspelling of %r?" % (label, lines, *similar)
     labels_of = collections.defaultdict(set)
     for example in examples:
         labels_of[example.text_a, example.text_b].add(example.label)

@@ -115,6 +115,20 @@ def test_labels_with_few_examples():
     assert "998 labels without an example" in problem and len(problem) < 200
 
 
+def test_a_label_that_may_be_misspelled():
+    rows = [("text %d" % i, "positive") for i in range(40)]
+    rows += [("also %d" % i, "negative") for i in range(40)]
+    labels = ("positive", "negative", "positve", "neutral")
+    found = [("x", "positve"), ("y", "positve"), ("z", "neutral"), ("u", "neutral")]
+    assert problems(rows + found, labels=labels) == [
+        "train: is the label 'positve' (lines 82, 83) a misspelling of 'positive'?"
+    ]
+    # A label that is as frequent as others is none.
+    assert problems(rows[:30] + found, labels=labels) == [
+        "train: 1 label without an example: 'negative'"
+    ]
+
+
 def test_listed_labels_that_are_written_differently():
     rows = [("a", "x"), ("b", "X "), ("c", "x"), ("d", "X ")]
     similar, padded = problems(rows, labels=("x", "X "))
