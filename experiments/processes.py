@@ -204,6 +204,7 @@ class _Sweep:
         used = {process.number for process in self.running}
         number = next(n for n in itertools.count() if n not in used)
         self.running.append(self._start(job, self.settings, number))
+        console.say("%s: started", job.name)
 
     def lock_path(self, job):
         folder = results.job_folder(self.settings.work_dir, job)

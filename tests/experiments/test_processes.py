@@ -234,6 +234,7 @@ def test_signals_end_the_processes_which_resume_later(bench, capsys):
         processes.run(JOBS, bench.settings)
     thread.join()
     said = capsys.readouterr().err
+    assert [job for job in JOBS if "%s: started" % job.name in said] == [*JOBS[:2]]
     assert "SIGHUP" in said
     assert "SIGTERM" not in said
     assert ended.value.code == 128 + signal.SIGHUP
