@@ -182,11 +182,11 @@ def _find_label_problems(examples, counts, is_trained):
         count = pluralize(len(single), "label")
         labels = list_names([example.label for example in single])
         yield "%s with one example: %s %s" % (count, labels, _list_lines(single))
-    for label in filter(counts.get, counts):
+    for label in filter(counts.get, counts) if is_trained else ():
         often = counts[label] * _TIMES_AS_OFTEN
         known = [each for each in counts if counts[each] >= often]
         similar = difflib.get_close_matches(label, known, 1, _SIMILARITY)
-        if similar and is_trained:
+        if similar:
             lines = _list_lines([each for each in examples if each.label == label])
             yield "is the label %r %s a misspelling of %r?" % (label, lines, *similar)
     labels_of = collections.defaultdict(set)
