@@ -3,7 +3,6 @@
 Functions that check raise a `UserError` which names the flag and its value.
 """
 
-import gc
 import os
 import re
 import shutil
@@ -15,9 +14,6 @@ from absl import app, flags
 
 from errors import UserError, reports_user_errors
 from system import console, wording
-
-# New objects after which Python's garbage collector searches them; its default is 700.
-_COLLECTED_AFTER = 50_000
 
 HELP_FLAGS = {"-h", "-help", "--help", "-helpshort", "--helpshort"}
 
@@ -325,8 +321,6 @@ def run_program(main, description="", groups=None, flag_values=None):
             console.start(flag_values.verbosity)
             return main(argv)
 
-    # By default the garbage collector takes a tenth of building a graph.
-    gc.set_threshold(_COLLECTED_AFTER)
     console.protect_standard_streams()
     tf.logging.set_verbosity(tf.logging.ERROR)  # The next line logs a warning.
     tf.disable_v2_behavior()

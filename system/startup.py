@@ -91,7 +91,8 @@ os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")
 
 # With level 3 TensorFlow shows fatal errors only.
 is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
-# The garbage collector would search all that TensorFlow creates again and again.
+# The garbage collector would search the million objects that TensorFlow's import
+# creates again and again, during the import and later: a fifth of a short run.
 collects = gc.isenabled()
 gc.disable()
 with collect_notes(import_notes) if is_quiet else contextlib.nullcontext():

@@ -57,6 +57,11 @@ def optimized_graph(session, operation, feed=None):
     return graph
 
 
+def names_before(graph, name):
+    """Set of the operations' names in a `GraphDef` that one needs, and its own."""
+    return {node.name for node in tf.graph_util.extract_sub_graph(graph, [name]).node}
+
+
 def ancestors(*ops):
     """Set of the operations that have to run before some, and these."""
     found, to_visit = set(), list(ops)

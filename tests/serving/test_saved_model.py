@@ -17,7 +17,7 @@ import glue_data
 from errors import UserError
 from serving import predictor, saved_model
 from tasks.question_answering import QuestionAnswering
-from tests import programs, small_packages
+from tests import graph_variables, programs, small_packages
 from tests.places import ROOT
 from tests.small_packages import FOUR_TASKS, Task
 from tuning import adapters, bitfit, head, layer_norm
@@ -400,8 +400,8 @@ def test_weights_are_cast_when_they_are_needed(small, optimized_graphs):
         for each in graph.node
         if each.op == "ReadVariableOp" and each.input[0] == kernel
     )
-    needed = {each.name for each in tf.graph_util.extract_sub_graph(graph, [read]).node}
     layer = "bert/encoder/layer_0/PartitionedCall/"
+    needed = graph_variables.names_before(graph, read)
     assert layer + "output/dense/BiasAdd" in needed
 
 

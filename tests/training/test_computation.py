@@ -137,8 +137,7 @@ def find_ancestors(run, part, kind):
     graph = graph_variables.optimized_graph(run.session, run.spec.train_op, run.feed)
     for node in graph.node:
         if kind in node.op and part in node.name:
-            needed = tf.graph_util.extract_sub_graph(graph, [node.name])
-            yield " ".join(each.name for each in needed.node)
+            yield " ".join(graph_variables.names_before(graph, node.name))
 
 
 def test_layers_are_recomputed_after_the_forward_pass(optimized_graphs):
