@@ -157,9 +157,9 @@ def read_method(text, num_layers):
     """The `tuning.method.Method` of a flag's value."""
     policy, *settings = text.split(",")
     values = dict(setting.split("=") for setting in settings)
-    return registry.parse(
-        policy, {"adapter_size": FLAGS.adapter_size, **values}, num_layers
-    )
+    if policy == registry.DEFAULT.name:
+        values["adapter_size"] = FLAGS.adapter_size
+    return registry.parse(policy, values, num_layers)
 
 
 def run_in_turns(models, seconds):

@@ -11,7 +11,7 @@ import re
 
 import safetensors.numpy
 
-from errors import UserError
+from errors import UserError, printable
 from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
 from exchange.adapter_files import fixed
 from system import schema
@@ -34,6 +34,8 @@ _PATTERN = schema.pattern(
 )
 
 _NOT_HERE = "LoRA alone is supported here, without it"
+_NO_PLACE = "packages of LoRA have no place for it"
+_INITIAL_VALUES = (True, False, "gaussian", "eva", "orthogonal")
 # Entry -> its default and its schema.
 _ENTRIES = {
     "peft_type": (None, schema.one_of("LORA")),
@@ -46,18 +48,27 @@ _ENTRIES = {
     "use_dora": fixed(False, _NOT_HERE),
     "use_qalora": fixed(False, _NOT_HERE),
     "lora_bias": fixed(False, _NOT_HERE),
-    # Others change the base model's weights.
     "init_lora_weights": (
         True,
-        schema.any_of(schema.BOOLEAN, schema.one_of("gaussian", "eva", "orthogonal")),
+        schema.Value(
+            lambda value: value in _INITIAL_VALUES,
+            'true, false, "gaussian", "eva" or "orthogonal": others change the base '
+            "model's weights",
+        ),
     ),
+    "layer_replication": fixed(None, "layers are not repeated here"),
+    "megatron_config": fixed(None, _NOT_HERE),
+    "alora_invocation_tokens": fixed(None, _NOT_HERE),
+    "arrow_config": fixed(None, _NOT_HERE),
+    "target_parameters": fixed(None, _NO_PLACE),
+    "trainable_token_indices": fixed(None, _NO_PLACE),
 }
 # Shown by the weights, or without effect after training.
 _UNCHECKED = (
-    *("auto_mapping", "base_model_name_or_path", "exclude_modules", "fan_in_fan_out"),
-    *("inference_mode", "layers_pattern", "layers_to_transform", "lora_dropout"),
-    *("megatron_core", "modules_to_save", "peft_version", "qalora_group_size"),
-    *("revision", "target_modules", "task_type"),
+    *("auto_mapping", "base_model_name_or_path", "eva_config", "exclude_modules"),
+    *("fan_in_fan_out", "inference_mode", "layers_pattern", "layers_to_transform"),
+    *("lora_dropout", "megatron_core", "modules_to_save", "peft_version"),
+    *("qalora_group_size", "revision", "target_modules", "task_type"),
 )
 _ADVICE = (
     "Supported is LoraConfig() for dense layers of the encoder, and the head in "
@@ -100,6 +111,12 @@ def read(folder, bert_config, keep_head):
             alpha = _find_value(config["alpha_pattern"], module, config["lora_alpha"])
             divisor = math.sqrt(rank) if config["use_rslora"] else rank
             updates[scope] = lora_matrices.Update(*names, rank, alpha / divisor)
+    others = sorted(name for name in found if "encoder.layer." not in name)
+    if others:
+        raise UserError(
+            "`input_dir`=%s holds %s: %s. In LoraConfig leave such modules out, by "
+            "exclude_modules. %s" % (folder, printable(others[0]), _NO_PLACE, _ADVICE)
+        )
     if not updates:
         raise UserError("`input_dir`=%s holds no LoRA matrices. %s" % (folder, _ADVICE))
     method, weights, changes = lora_matrices.import_updates(

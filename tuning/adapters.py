@@ -41,6 +41,9 @@ class Placement(NamedTuple):
     scope: str  # of the variables, within a sublayer's scope
     sublayers: tuple[str, ...]  # scopes of the sublayers with adapters
     activation: str  # the default
+    # Standard deviation of initial matrices, the default. None: it cannot be set, the
+    # first matrix is Kaiming uniform and the second one zero.
+    init_scale: float | None
     position: str  # in words
     scaling: float = 1.0  # factor of the bottleneck's output
 
@@ -49,17 +52,26 @@ HOULSBY, PFEIFFER, PARALLEL = "houlsby", "pfeiffer", "parallel"
 PLACEMENTS = MappingProxyType(
     {
         HOULSBY: Placement(
-            "adapters", ("attention/output", "output"), "gelu", "after both sublayers"
+            "adapters",
+            ("attention/output", "output"),
+            "gelu",
+            1e-3,  # of the original program; the paper's text has 1e-2
+            "after both sublayers",
         ),
         PFEIFFER: Placement(
-            "adapters_pfeiffer", ("output",), "relu", "after the feed-forward sublayer"
+            "adapters_pfeiffer",
+            ("output",),
+            "relu",
+            0.02,  # of `SeqBnConfig`
+            "after the feed-forward sublayer",
         ),
         PARALLEL: Placement(
             "adapters_parallel",
             ("output",),
             "relu",
+            None,  # of `ParBnConfig`, as the scaling
             "beside the feed-forward sublayer",
-            scaling=4.0,  # of `ParBnConfig`
+            scaling=4.0,
         ),
     }
 )
@@ -101,9 +113,10 @@ class Adapters(Method):
         ),
         Setting(
             "adapter_init_scale",
-            1e-3,
-            "Standard deviation of the adapters' initial weights (the paper: 1e-2); "
-            "not of parallel ones.",
+            None,
+            "Standard deviation of the adapters' initial weights; default: 1e-3 "
+            "(placement houlsby; the paper: 1e-2) and 0.02 (pfeiffer). Those of "
+            "parallel adapters are fixed.",
             schema.number(above=0),
         ),
         Setting(
@@ -132,21 +145,27 @@ class Adapters(Method):
     units_setting = "adapter_size"
 
     size: int = 64
-    init_scale: float | None = 1e-3  # None: unknown
+    init_scale: float | None = 1e-3  # None: unknown, or fixed
     layers: tuple[int, ...] | None = None  # ascending; None: all
     activation: str = "gelu"  # one of `ACTIVATIONS`
     placement: str = HOULSBY  # one of `PLACEMENTS`
 
     @classmethod
     def parse(cls, argument, settings, num_layers):
-        text, placement = settings["adapter_layers"], settings["adapter_placement"]
+        text, name = settings["adapter_layers"], settings["adapter_placement"]
         layers = text and layer_ranges.parse_layers("adapter_layers", text, num_layers)
+        placement, scale = PLACEMENTS[name], settings["adapter_init_scale"]
+        if placement.init_scale is None and scale is not None:
+            raise ValueError(
+                "`adapter_init_scale`=%g: %s adapters have fixed initial values (one "
+                "matrix Kaiming uniform, the other zero); leave it out" % (scale, name)
+            )
         return cls(
             settings["adapter_size"],
-            settings["adapter_init_scale"],
+            placement.init_scale if scale is None else scale,
             _none_if_all(layers or (), num_layers),
-            settings["adapter_activation"] or PLACEMENTS[placement].activation,
-            placement,
+            settings["adapter_activation"] or placement.activation,
+            name,
         )
 
     @property
@@ -323,7 +342,7 @@ class _AdapterHooks(modeling.LayerHooks):
 
     def _bottleneck(self, x):
         initial = [initializers.TruncatedNormal(self.init_scale)] * 2
-        if self.placement == PARALLEL:  # as `ParBnConfig` does
+        if PLACEMENTS[self.placement].init_scale is None:
             initial = [initializers.KaimingUniform(), initializers.zeros]
         scope = PLACEMENTS[self.placement].scope
         return modeling.bottleneck(x, self.size, self.activation, initial, scope)

@@ -37,8 +37,7 @@ def parse(text, settings, num_layers, package_method=None):
     for other in METHODS.values():
         for name, default, *_ in other.settings:
             value = settings.get(name)
-            # Other methods' numbers are ignored: runs of several methods share flags.
-            if other is not cls and isinstance(value, str) and value != default:
+            if other is not cls and value not in (None, default):
                 raise ValueError(
                     "`%s`=%.80s is a setting of %s, not of %s; leave one of the two out"
                     % (name, value, other.syntax(), text)

@@ -71,7 +71,7 @@ def check_logits(package, base, head, config=ADAPTER_CONFIG, weights=None, order
     weights = random_adapter() if weights is None else weights
     wanted = numpy_logits(random_weights(CONFIG), config, weights, head, BATCH)
     found = package_logits(package, base.init_checkpoint, BATCH)
-    np.testing.assert_allclose(found, wanted[:, order], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(found, wanted[:, order], rtol=0, atol=1e-5)
     return wanted
 
 

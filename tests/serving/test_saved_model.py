@@ -20,7 +20,7 @@ from tasks.question_answering import QuestionAnswering
 from tests import graph_variables, programs, small_packages
 from tests.places import ROOT
 from tests.small_packages import FOUR_TASKS, Task
-from tuning import adapters, bitfit, head, layer_norm
+from tuning import adapters, bitfit, head, layer_norm, lora
 from weights import adapter_package, base_model, checkpoints, model_variables
 
 TASKS = [task.name for task in FOUR_TASKS]
@@ -96,18 +96,27 @@ def loaded(folder, name="ids"):
         )
 
 
-def test_packages_with_fewer_weights_share_a_model(tmp_path, base, packages):
-    tasks = (
-        Task("upper", 6, ("a", "b"), other_method=adapters.Adapters(6, None, (1,))),
-        Task("norms", 1, ("x", "y", "z"), other_method=layer_norm.LayerNorm()),
-        Task("biases", 1, ("p", "q"), other_method=bitfit.BitFit()),
-        Task("only", 1, None, other_method=head.Head()),
-    )
+def test_tuning_methods_share_a_model(tmp_path, base, packages):
+    Adapters, Lora = adapters.Adapters, lora.Lora
+    methods = {
+        "only": head.Head(),  # The first package has fewer weights than others.
+        "upper": Adapters(6, None, (1,)),
+        "norms": layer_norm.LayerNorm(),
+        "biases": bitfit.BitFit(),
+        "after": Adapters(3, None, None, "relu", "pfeiffer"),
+        "after_upper": Adapters(5, None, (1,), "swish", "pfeiffer"),
+        "beside": Adapters(4, None, None, "relu", "parallel"),
+        "low_rank": Lora(1),
+        "every_dense": Lora(3, 16.0, tuple(lora.TARGETS)),
+    }
+    tasks = [
+        Task(name, 1, ("x", "y", "z") if len(name) % 2 else None, other_method=method)
+        for name, method in methods.items()
+    ]
     folders = small_packages.write_packages(tmp_path, base, tasks)
-    # The first package has fewer weights than others.
-    folders = [folders[3], packages[0], *folders[:3]]
+    folders.insert(1, packages[0])
     model = export(folders, base, tmp_path / "models")
-    inputs = inputs_of(["norms", "only", "pair", "upper", "biases", "upper"])
+    inputs = inputs_of(["pair", *methods, *sorted(methods)])
     check_against_single_tasks(run(model, inputs), folders, base, inputs)
     with open(os.path.join(model, "assets", saved_model.TASKS_NAME)) as reader:
         content = json.load(reader)

@@ -96,6 +96,8 @@ def raise_at_call(monkeypatch, module, name, number):
         {"train_batch_size": 8, "gradient_accumulation_steps": 2, "shards": 2,
          "adapter_placement": "pfeiffer"},
         {"train_policy": "top_k:1", "checkpoint_content": "trained"},
+        {"adapter_placement": "parallel", "checkpoint_content": "trained"},
+        {"train_policy": "bitfit"},
     ],
     ids=str,
 )  # fmt: skip

@@ -340,13 +340,12 @@ def _decays(name):
 @pytest.mark.parametrize(
     ("text", "layers"),
     [("adapters", None), ("adapters", "1"), ("full", None), ("top_k:1", None),
-     ("layer_norm", None), ("head", None), ("lora:2", None),
+     ("layer_norm", None), ("head", None), ("bitfit", None), ("lora:2", None),
      ("adapters pfeiffer", None), ("adapters parallel", None)],
 )  # fmt: skip
 def test_a_core_assigns_to_nothing_that_is_frozen(built, tmp_path, text, layers):
     policy, _, placement = text.partition(" ")
-    settings = {"adapter_size": 8, "adapter_init_scale": 1e-2, "adapter_layers": layers}
-    settings["adapter_placement"] = placement or None
+    settings = {"adapter_layers": layers, "adapter_placement": placement or None}
     method = registry.parse(policy, settings, 2)
     build(tmp_path, "train", method=method)
     trained = trained_names(method)

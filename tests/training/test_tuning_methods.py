@@ -63,8 +63,10 @@ CONFIG = training_graph.make_config(LAYERS)
 def parse(text, layers, num_layers=LAYERS, size=8):
     """The method of --train_policy with --adapter_placement, and --adapter_layers."""
     policy, _, placement = text.partition(" ")
-    settings = {"adapter_size": size, "adapter_init_scale": 0.3}
-    settings.update(adapter_layers=layers, adapter_placement=placement or None)
+    settings = {"adapter_layers": layers, "adapter_placement": placement or None}
+    if policy == "adapters":
+        settings["adapter_size"] = size
+        settings["adapter_init_scale"] = None if placement == "parallel" else 0.3
     return registry.parse(policy, settings, num_layers)
 
 
@@ -281,7 +283,6 @@ def setting(tmp_path_factory):
         **small_run.write_mrpc(folder / "MRPC"),
         "max_seq_length": 24,
         "train_batch_size": 8,
-        "adapter_size": 4,
         "learning_rate": 1e-2,
         "num_train_epochs": 1.0,
     }
@@ -331,7 +332,7 @@ def saved_names(folder):
         ({"train_policy": "head"}, "-", "head: 34 head = 34 of 5,554 parameters"),
         ({"train_policy": "bitfit"}, "bert/.*/(bias|beta)", "bitfit: 80 layer norms"),
         (
-            {"adapter_layers": "1"},
+            {"adapter_layers": "1", "adapter_size": 4},
             "bert/encoder/layer_1/.*(adapters|LayerNorm)/.*",
             "adapters (adapters in layers 1, layer norms, head): 296 adapters + 64",
         ),

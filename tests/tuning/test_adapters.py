@@ -6,7 +6,6 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError
-from serving import saved_model
 from tests import hf_layout, small_packages, small_run
 from tests.small_packages import Task
 from tuning import adapters, registry
@@ -18,9 +17,9 @@ def base(tmp_path_factory):
     return small_packages.write_base(tmp_path_factory.mktemp("adapters") / "bert")
 
 
-def make_task(placement, size=3, activation="relu", layers=None):
+def make_task(placement, size=3, activation="relu", layers=None, name="task"):
     method = adapters.Adapters(size, None, layers, activation, placement)
-    return Task(placement, 0, ("a", "b", "c"), other_method=method)
+    return Task(name, 0, ("a", "b", "c"), other_method=method)
 
 
 def rename(values):
@@ -89,14 +88,14 @@ def test_numpy_computes_the_same(tmp_path, base, placement):
 
 def test_placements_share_a_base_model(tmp_path, base):
     tasks = (
-        make_task("houlsby", 5, "gelu"),
-        make_task("pfeiffer", 3, "relu"),
-        make_task("parallel", 8, "swish", (1,)),
-        Task("lora", 0, ("x", "y"), other_method=registry.parse("lora:2", {}, 2)),
+        make_task("houlsby", 5, "gelu", name="a"),
+        make_task("pfeiffer", 3, "relu", name="b"),
+        make_task("pfeiffer", 6, "swish", (1,), name="c"),
+        make_task("parallel", 8, "swish", (1,), name="d"),
+        make_task("parallel", 2, "relu", name="e"),
     )
     folders = small_packages.write_packages(tmp_path, base, tasks)
     small_packages.check_served(base, folders)
-    saved_model.export(folders, base_model.BaseFiles(**base), str(tmp_path / "saved"))
 
 
 @pytest.mark.parametrize("placement", ["pfeiffer", "parallel"])
@@ -118,7 +117,8 @@ def test_a_run_and_its_package(tmp_path, base, placement, capsys):
     assert "adapters (%s adapters in layers 1, head): 148 adapters" % placement in text
     folder = str(tmp_path / "a" / "adapters")
     package = adapter_package.read(folder)
-    assert package.method == adapters.Adapters(4, 1e-3, (1,), "relu", placement)
+    scale = {"pfeiffer": 0.02, "parallel": None}[placement]
+    assert package.method == adapters.Adapters(4, scale, (1,), "relu", placement)
     np.testing.assert_array_equal(run("b", adapters=folder), expected)
     capsys.readouterr()
     for flags in (
@@ -141,22 +141,45 @@ def test_a_run_and_its_package(tmp_path, base, placement, capsys):
         package_conversion.merge(folder, base["init_checkpoint"], str(tmp_path / "m"))
 
 
-def test_parallel_adapters_change_nothing_at_first():
-    config = small_run.small_config(50)
-    method = adapters.Adapters(8, placement="parallel")
-    outputs = []
+@pytest.mark.parametrize(
+    ("settings", "limits", "stds"),
+    [
+        ({}, (2e-3, 2e-3), (1e-3, 1e-3)),
+        ({"adapter_init_scale": 0.3}, (0.6, 0.6), (0.3, 0.3)),
+        ({"adapter_placement": "pfeiffer"}, (0.04, 0.04), (0.02, 0.02)),
+        # Kaiming: a uniform distribution within 1 / sqrt(64).
+        ({"adapter_placement": "parallel"}, (1 / 8, 0), (1 / 8 / 3**0.5, 0)),
+    ],
+    ids=str,
+)
+def test_initial_values(settings, limits, stds):
+    """Those of the original program, or of AdapterHub's library."""
+    config = small_run.small_config(50, hidden_size=64, intermediate_size=128)
+    method = registry.parse("adapters", {"adapter_size": 64, **settings}, 2)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
-        ids = tf.constant([[5, 9, 3]])
-        for hooks in (method.layer_hooks, lambda index: ()):
-            options = modeling.Options(layer_hooks=hooks)
-            with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-                model = modeling.BertModel(
-                    config, False, ids, scope="bert", options=options
-                )
-            outputs.append(model.get_pooled_output())
+        options = modeling.Options(layer_hooks=method.layer_hooks)
+        modeling.BertModel(config, False, tf.constant([[0]]), options=options)
         session.run(tf.global_variables_initializer())
-        added, plain = session.run(outputs)
-        np.testing.assert_array_equal(added, plain)
-        down = [v for v in tf.global_variables() if v.op.name.endswith("weights1")]
-        assert all(np.ptp(value) > 0.1 for value in session.run(down))
+        values = session.run({v.op.name: v for v in tf.global_variables()})
+    added = {name: value for name, value in values.items() if "/adapters" in name}
+    for number, limit, std in zip((1, 2), limits, stds):
+        end = "weights%d" % number
+        found = [value for name, value in added.items() if name.endswith(end)]
+        assert len(found) in (2, 4)
+        # A normal distribution has 0.88 of its deviation within two of them.
+        std *= 0.88 if limit == 2 * std else 1
+        for value in found:
+            assert np.abs(value).max() <= limit
+            np.testing.assert_allclose(value.std(), std, rtol=0.05)
+        assert not limit or np.ptp([value[0, 0] for value in found]) > 0
+    biases = [value for name, value in added.items() if "biases" in name]
+    assert biases and not any(map(np.any, biases))
+    described = method.describe_adapters(2)
+    assert ("initial scale %g" % stds[0] in described) == (stds[0] == stds[1])
+
+
+def test_parallel_adapters_have_no_scale():
+    settings = {"adapter_placement": "parallel", "adapter_init_scale": 0.1}
+    with pytest.raises(ValueError, match=r"`adapter_init_scale`=0\.1: parallel"):
+        registry.parse("adapters", settings, 2)

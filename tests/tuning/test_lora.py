@@ -9,7 +9,6 @@ import tensorflow.compat.v1 as tf
 import manage_adapters
 import modeling
 from errors import UserError
-from serving import saved_model
 from tests import small_packages, small_run
 from tests.small_packages import Task
 from tuning import registry
@@ -115,7 +114,6 @@ def test_each_example_has_its_own_update(tmp_path, base):
         for each in (package, package._replace(weights=plain))
     ]
     assert np.abs(scores[0] - scores[1]).max() > 1e-2
-    saved_model.export(folders, base_model.BaseFiles(**base), str(tmp_path / "saved"))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +176,9 @@ def test_initial_values_are_those_of_the_libraries():
         ("lora:2", {"lora_targets": "query,keys"}, "'keys'"),
         ("lora:2", {"lora_targets": ""}, "''"),
         ("lora:2", {"adapter_layers": "1"}, "a setting of adapters, not of lora:2"),
+        ("lora:2", {"adapter_size": 8}, "a setting of adapters, not of lora:2"),
         ("adapters", {"lora_targets": "key"}, "a setting of lora:R, not of adapters"),
+        ("adapters", {"lora_alpha": 4.0}, "a setting of lora:R, not of adapters"),
     ],
 )
 def test_settings_that_cannot_be(text, settings, part):
