@@ -160,7 +160,8 @@ def merge(values, packages):
     package = package_conversion.merge(
         packages[0], values.init_checkpoint, values.output
     )
-    needed = ["--%s=%s" % flag for flag in package.method.merged_flags().items()]
+    merged_flags = package.method.merged_method.flags()
+    needed = ["--%s=%s" % flag for flag in merged_flags.items()]
     print(
         "Wrote %s: base model and task %s; give it as --init_checkpoint with %s"
         % (values.output, package.task, " ".join(needed))

@@ -10,7 +10,6 @@ N attention heads, D size of one head, H hidden size (N * D), I intermediate siz
 """
 
 import collections
-import copy
 import dataclasses
 import functools
 import math
@@ -86,10 +85,10 @@ class BertModel:
           ValueError: unknown `adapter_fn`, or sequence longer than the position
             embeddings.
         """
-        config = copy.deepcopy(config)
         if not is_training:
-            config.hidden_dropout_prob = 0.0
-            config.attention_probs_dropout_prob = 0.0
+            config = dataclasses.replace(
+                config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0
+            )
         self._config = config
         self._options = options = options or Options()
         if options.layer_hooks is None:
@@ -114,13 +113,7 @@ class BertModel:
                     use_one_hot_embeddings=use_one_hot_embeddings,
                 )
                 self._embedding_output = embedding_postprocessor(
-                    embedded,
-                    use_token_type=True,
-                    token_type_ids=token_type_ids,
-                    token_type_vocab_size=config.type_vocab_size,
-                    initializer_range=config.initializer_range,
-                    max_position_embeddings=config.max_position_embeddings,
-                    dropout_prob=config.hidden_dropout_prob,
+                    embedded, token_type_ids, config
                 )
             # [B, 1, 1, T], for scores of [B, N, F, T].
             self._mask_scores = MASKED_SCORE * (
@@ -466,18 +459,13 @@ def _normalize(x, beta, gamma):
     )
 
 
-def layer_norm(input_tensor, name=None):
-    """Layer normalization of float [..., H] (Ba et al., 2016, arXiv:1607.06450).
+def make_layer_norm(shape):
+    """Creates the variables of a layer norm; returns the function of float [..., H].
 
-    `name` is the variable scope of `beta` and `gamma`, both [H]; None: "LayerNorm".
+    Ba et al., 2016 (arXiv:1607.06450). `shape` is [H].
     """
-    return make_layer_norm(input_tensor.shape[-1:], name)(input_tensor)
-
-
-def make_layer_norm(shape, name=None):
-    """Creates the variables of a layer norm; returns the function of float [..., H]."""
     collections = (tf.GraphKeys.MODEL_VARIABLES, LAYER_NORM)
-    with tf.variable_scope(name or "LayerNorm"):
+    with tf.variable_scope("LayerNorm"):
         beta = get_variable("beta", shape, initializers.zeros, collections)
         gamma = get_variable("gamma", shape, tf.ones_initializer(), collections)
         weights = (tf.convert_to_tensor(beta), tf.convert_to_tensor(gamma))
@@ -555,7 +543,6 @@ def embedding_lookup(
     vocab_size,
     embedding_size=128,
     initializer_range=0.02,
-    word_embedding_name="word_embeddings",
     use_one_hot_embeddings=False,
 ):
     """Embeds word pieces.
@@ -565,14 +552,13 @@ def embedding_lookup(
       vocab_size: rows of the table.
       embedding_size: width E of the table.
       initializer_range: standard deviation of the table's truncated normal.
-      word_embedding_name: name of the table's variable.
       use_one_hot_embeddings: see `BertModel`.
 
     Returns:
       Float [B, S, E], and the table, float [vocab_size, E].
     """
     shape = [vocab_size, embedding_size]
-    table = normal_variable(word_embedding_name, shape, initializer_range)
+    table = normal_variable("word_embeddings", shape, initializer_range)
     B, S = get_shape_list(input_ids, expected_rank=2)
     if use_one_hot_embeddings:
         one_hot = tf.one_hot(tf.reshape(input_ids, [-1]), depth=vocab_size)
@@ -582,56 +568,33 @@ def embedding_lookup(
     return output, table
 
 
-def embedding_postprocessor(
-    input_tensor,
-    use_token_type=False,
-    token_type_ids=None,
-    token_type_vocab_size=16,
-    token_type_embedding_name="token_type_embeddings",
-    use_position_embeddings=True,
-    position_embedding_name="position_embeddings",
-    initializer_range=0.02,
-    max_position_embeddings=512,
-    dropout_prob=0.1,
-):
+def embedding_postprocessor(input_tensor, token_type_ids, config):
     """Adds segment and position embeddings, then layer norm and dropout.
 
     Args:
       input_tensor: float [B, S, H], the word piece embeddings.
-      use_token_type: whether to add segment embeddings, of `token_type_vocab_size`.
-      token_type_ids: int32 [B, S], needed with `use_token_type`.
-      use_position_embeddings: whether to add position embeddings.
-      initializer_range: standard deviation of the tables' truncated normal.
+      token_type_ids: int32 [B, S].
+      config: a `BertConfig`.
 
     Returns:
       Float [B, S, H].
 
     Raises:
-      ValueError: S is known and exceeds `max_position_embeddings`, or
-        `token_type_ids` is missing.
+      ValueError: S is known and exceeds `max_position_embeddings`.
     """
     _, S, H = get_shape_list(input_tensor, expected_rank=3)
-    output = input_tensor
-    if use_token_type:
-        if token_type_ids is None:
-            raise ValueError("use_token_type needs token_type_ids")
-        table = normal_variable(
-            token_type_embedding_name, [token_type_vocab_size, H], initializer_range
+    types, positions = config.type_vocab_size, config.max_position_embeddings
+    if isinstance(S, int) and positions < S:
+        raise ValueError(
+            "sequence length %d exceeds max_position_embeddings %d" % (S, positions)
         )
-        # The table is tiny: a one-hot product is the fast look-up everywhere.
-        one_hot = tf.one_hot(token_type_ids, depth=token_type_vocab_size)
-        output += tf.einsum("bst,th->bsh", one_hot, table)
-    if use_position_embeddings:
-        if isinstance(S, int) and max_position_embeddings < S:
-            raise ValueError(
-                "sequence length %d exceeds max_position_embeddings %d"
-                % (S, max_position_embeddings)
-            )
-        table = normal_variable(
-            position_embedding_name, [max_position_embeddings, H], initializer_range
-        )
-        output += table[:S]
-    return dropout(layer_norm(output), dropout_prob)
+    stddev = config.initializer_range
+    table = normal_variable("token_type_embeddings", [types, H], stddev)
+    # The table is tiny: a one-hot product is the fast look-up everywhere.
+    one_hot = tf.one_hot(token_type_ids, depth=types)
+    output = input_tensor + tf.einsum("bst,th->bsh", one_hot, table)
+    output += normal_variable("position_embeddings", [positions, H], stddev)[:S]
+    return dropout(make_layer_norm([H])(output), config.hidden_dropout_prob)
 
 
 def transformer_layer(
@@ -834,23 +797,17 @@ def _create_variable(name, info):
     return tf.get_variable(name, info.shape, **arguments)
 
 
-def get_shape_list(tensor, expected_rank=None, name=None):
+def get_shape_list(tensor, expected_rank=None):
     """The shape of a tensor: ints for static, scalar int32 tensors for dynamic sizes.
-
-    Args:
-      tensor: a tensor.
-      expected_rank: int or list of ints; None: any.
-      name: the tensor's name in the message; None: `tensor.name`.
 
     Raises:
       ValueError: unexpected rank.
     """
     rank = tensor.shape.rank
-    allowed = [expected_rank] if isinstance(expected_rank, int) else expected_rank
-    if allowed is not None and rank not in allowed:
+    if expected_rank not in (None, rank):
         raise ValueError(
             "tensor %s has rank %s (shape %s), expected rank %s"
-            % (name or tensor.name, rank, tensor.shape, expected_rank)
+            % (tensor.name, rank, tensor.shape, expected_rank)
         )
     static = tensor.shape.as_list()
     if None not in static:

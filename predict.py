@@ -166,13 +166,15 @@ class _RowReader:
         self._kind = text_rows.check_kind(path, "input") if path else text_rows.LINES
         self._strict = values.strict
         self._dialect = text_rows.Dialect(values.delimiter, values.encoding)
-        self._tasks = model.tasks
+        self._tasks, packages = model.tasks, model.packages
+        pairs = [tuple(each.text_columns or (0,)) for each in packages.values()]
+        named = [names for names in pairs if isinstance(names[0], str)]
         self._columns = text_rows.Columns(
             values.text_a_column,
             values.text_b_column,
             values.task_column or ("task" if len(model.tasks) > 1 else None),
-            (*model.column_names(), *text_rows.KNOWN_COLUMNS),
-            {name: model.takes_pairs(name) for name in model.tasks},
+            (*dict.fromkeys(named), *text_rows.KNOWN_COLUMNS),
+            {name: each.takes_pairs for name, each in packages.items()},
         )
         self.is_stream = not (path or values.strict)
         self.num_bad, self.kept = 0, {}
@@ -345,7 +347,8 @@ def _write_to_standard_output(data):
 
 def _output_columns(model):
     """Names of the output's columns, of all tasks."""
-    found = [name for task in model.tasks for name in model.output_columns(task)]
+    types = [package.task_type for package in model.packages.values()]
+    found = [name for each in types for name in each.prediction_columns()]
     found.sort(key=lambda name: (*_FIRST_COLUMNS, name).index(name))
     return ["line", "task", *dict.fromkeys(found)]
 

@@ -8,7 +8,6 @@ from absl import flags
 
 import command_line
 import glue_data
-import tokenization
 from errors import UserError, reports_user_errors
 from inputs import features
 from system import console
@@ -175,17 +174,16 @@ def main(argv):
 
 
 def _check_data():
-    """Does what --check says."""
+    """Checks the data, without a model."""
     found = bad_rows.BadRows()
     task = set_task_flags(FLAGS, found=found)
-    tokenizer = None
-    if FLAGS.vocab_file:
-        tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
     examples = {
         split.name: task_data.read_examples(task, FLAGS.data_dir, split, found)
         for split in task.splits
     }
-    data_report.check_task(task, examples, tokenizer, FLAGS.max_seq_length)
+    data_report.check_task(
+        task, examples, FLAGS.vocab_file, FLAGS.do_lower_case, FLAGS.max_seq_length
+    )
     if any(found.counts().values()):
         remedy = "correct them; `skip_bad_rows` leaves out those of train and dev files"
         raise UserError("some rows cannot be used: " + remedy, *found.describe())

@@ -9,13 +9,11 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
-import tokenization
 from errors import UserError, reports_user_errors
 from system import console
 from tasks import data_report, task_data
 from tasks.question_answering import QuestionAnswering
 from tasks.squad import answer_files, answer_text, answers, examples, features, scores
-from tasks.squad.head import SpanLogits
 from training import classifier, distribution, run_flags, runner, settings
 from training.estimator_compat import estimator
 
@@ -116,8 +114,8 @@ def create_model(
 ):
     """BERT with adapters, and the question-answering head.
 
-    For the arguments see `classifier.create_model`. Returns `SpanLogits`, a tuple of
-    the logits of start and end, float32 [B, S].
+    For the arguments see `classifier.create_model`. Returns the logits of start and
+    end, float32 [B, S].
     """
     output = classifier.create_model(
         bert_config,
@@ -130,7 +128,7 @@ def create_model(
         use_one_hot_embeddings=use_one_hot_embeddings,
         variant=classifier.Variant(task_type=QuestionAnswering()),
     )
-    return SpanLogits(*tf.unstack(output.logits, axis=1))
+    return tf.unstack(output.logits, axis=1)
 
 
 def model_fn_builder(
@@ -277,15 +275,17 @@ def main(argv):
 
 
 def _check_data():
-    """Does what --check says."""
-    task, tokenizer = make_task(FLAGS), None
-    if FLAGS.vocab_file:
-        tokenizer = tokenization.FullTokenizer(FLAGS.vocab_file, FLAGS.do_lower_case)
+    """Checks the data, without a model."""
+    task = make_task(FLAGS)
+    if not task.splits:
+        raise UserError("`check` needs files: `train_file`, `predict_file`, or both")
     splits = [task.train] if task.train else []
     found = {
         each.name: read_examples(FLAGS, False, each) for each in (*splits, *task.dev)
     }
-    data_report.check_task(task, found, tokenizer, FLAGS.max_seq_length)
+    data_report.check_task(
+        task, found, FLAGS.vocab_file, FLAGS.do_lower_case, FLAGS.max_seq_length
+    )
 
 
 def _run_process(argv):

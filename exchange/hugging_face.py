@@ -15,19 +15,18 @@ from absl import logging
 import modeling
 from errors import UserError, printable
 from exchange import heads, hf_files, hf_tokenizer
+from model import configuration
 from system import files, schema
 
 CONFIG_NAME = "config.json"
 _WEIGHTS_NAME = "model.safetensors"
 
-# Fields that both configs have with the same default.
+# Both configs have the same defaults, but for sizes.
 _DEFAULTS = {
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.1,
-    "attention_probs_dropout_prob": 0.1,
-    "initializer_range": 0.02,
+    field: getattr(modeling.BertConfig, field)
+    for field in configuration.FIELDS
+    if field not in configuration.CONFIG_SIZES
 }
-_FIELDS = (*modeling.CONFIG_SIZES, *_DEFAULTS)  # of a bert_config.json
 # Activation in config.json -> in bert_config.json.
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -41,7 +40,7 @@ _ACTIVATIONS = {
 # Values of a config.json that are supported; `BertConfig.validate` checks the sizes.
 _CONFIG_SCHEMA = schema.Object(
     {
-        **dict.fromkeys(modeling.CONFIG_SIZES, schema.ANY),
+        **dict.fromkeys(configuration.CONFIG_SIZES, schema.ANY),
         "hidden_act": schema.one_of(*_ACTIVATIONS),
     },
     optional={
@@ -100,7 +99,7 @@ def read_config(path):
         "to the weights.",
     ):
         _CONFIG_SCHEMA.check(source)
-    config = {field: source[field] for field in _FIELDS}
+    config = {field: source[field] for field in configuration.FIELDS}
     activation = config["hidden_act"]
     epsilon = source.get("layer_norm_eps") or modeling.LAYER_NORM_EPSILON
     config["hidden_act"] = _ACTIVATIONS[activation]
@@ -277,7 +276,7 @@ def write(folder, bert_config, values, do_lower_case, head=None):
     Raises:
       UserError: a value is not finite, or the files do not hold what was written.
     """
-    config = {field: bert_config[field] for field in _FIELDS}
+    config = {field: bert_config[field] for field in configuration.FIELDS}
     activation = (config["hidden_act"] or "linear").lower()
     config["hidden_act"] = activation
     written = dict(

@@ -137,8 +137,10 @@ def _write_submissions(study, report, lines):
     """Copies the submission files of the best runs, if every task has one."""
     commands = []
     for number, (name, by_task) in enumerate(lines.items(), 1):
-        best = [selection.best_run(jobs, study.results) for jobs in by_task.values()]
-        if None in best or not set(grid.GLUE) <= set(by_task):
+        if not set(grid.GLUE) <= set(by_task):
+            continue
+        best = [selection.best_run(by_task[t], study.results) for t in grid.GLUE]
+        if None in best:
             continue
         sources = {
             split.submission_file: results.job_folder(study.work_dir, job)

@@ -88,8 +88,10 @@ def _failure_reason(error):
     return str(getattr(cause, "reason", cause))
 
 
-def fetch_file(url, path):
+def fetch_file(url, path, field=""):
     """Downloads a file atomically to a local path; makes the folder if needed.
+
+    `field` is the name of the argument with the address, for messages.
 
     Raises:
       UserError: the download failed or is larger than `MAX_BYTES`.
@@ -97,7 +99,10 @@ def fetch_file(url, path):
       OSError: the file cannot be written.
     """
     if not url.lower().startswith(("http://", "https://")):
-        raise UserError("cannot fetch %s: not an http:// or https:// address" % url)
+        raise UserError(
+            "cannot fetch %s%s: not an http:// or https:// address"
+            % (url, field and ", of `%s`" % field)
+        )
     folder, name = os.path.split(path)
     pooch.get_logger().setLevel(logging.WARNING)
     source = pooch.create(
@@ -113,9 +118,10 @@ def fetch_file(url, path):
         reason = _failure_reason(error)
     except (_RefusedResponse, ValueError) as error:  # ValueError: a long host name.
         reason = str(error)
+    address = "the address, `%s`," % field if field else "the address"
     raise UserError(
-        "cannot fetch %s: %s. Check the address and the connection, and run the same "
-        "command again" % (url, printable(reason))
+        "cannot fetch %s: %s. Check %s and the connection, and run the same command "
+        "again" % (url, printable(reason), address)
     )
 
 

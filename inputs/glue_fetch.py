@@ -142,12 +142,7 @@ def _fetch_sources(task, folder, base_url):
         url = "%s/%s" % (base_url.rstrip("/"), source)
         path = os.path.join(folder, os.path.basename(source))
         _log(task, "fetching " + url)
-        try:
-            download.fetch_file(url, path)
-        except disk.WriteError:
-            raise
-        except UserError as error:
-            raise UserError("%s (`base_url`=%s)" % (error, base_url)) from error
+        download.fetch_file(url, path, "base_url")
         paths.append(path)
     return paths
 

@@ -18,14 +18,6 @@ def _is_constant(values):
     return bool(np.all(values == values[0]))
 
 
-def f1(labels, predictions):
-    """F1 of class 1, in [0, 1]."""
-    # average="binary" refuses further classes.
-    return sklearn.metrics.f1_score(
-        labels, predictions, labels=[1], average="macro", zero_division=0
-    )
-
-
 def matthews(labels, predictions):
     """Matthews correlation in [-1, 1]; for three classes R_3, as in GLUE."""
     if _is_constant(labels) or _is_constant(predictions):
@@ -44,19 +36,15 @@ def _correlate(function, labels, predictions):
     return function(labels, predictions)[0]
 
 
-def _average_classes(function, labels, predictions):
-    """The macro average over the classes in labels or predictions, in [0, 1]."""
-    return function(labels, predictions, average="macro", zero_division=0)
-
-
+# Over the classes in labels or predictions.
+_MACRO = {"average": "macro", "zero_division": 0}
 CLASSIFICATION = {
     "accuracy": sklearn.metrics.accuracy_score,
-    "f1": f1,
-    "macro_f1": functools.partial(_average_classes, sklearn.metrics.f1_score),
-    "macro_precision": functools.partial(
-        _average_classes, sklearn.metrics.precision_score
-    ),
-    "macro_recall": functools.partial(_average_classes, sklearn.metrics.recall_score),
+    # Of class 1; average="binary" refuses further classes.
+    "f1": functools.partial(sklearn.metrics.f1_score, labels=[1], **_MACRO),
+    "macro_f1": functools.partial(sklearn.metrics.f1_score, **_MACRO),
+    "macro_precision": functools.partial(sklearn.metrics.precision_score, **_MACRO),
+    "macro_recall": functools.partial(sklearn.metrics.recall_score, **_MACRO),
     "matthews": matthews,
 }
 REGRESSION = {

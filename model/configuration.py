@@ -3,8 +3,9 @@
 BERT: Devlin et al., 2018 (arXiv:1810.04805).
 """
 
-import copy
+import dataclasses
 import json
+from collections.abc import Callable
 
 import tensorflow.compat.v1 as tf
 
@@ -40,51 +41,24 @@ FIELDS = tuple(SCHEMA.required)
 _MAX_GB = 160  # of all weights in float32; those of Google's largest models take 1.3
 
 
+@dataclasses.dataclass(eq=False)
 class BertConfig:
-    """The content of a `bert_config.json`."""
+    """The content of a `bert_config.json`; the defaults are BERT-base's."""
 
-    def __init__(
-        self,
-        vocab_size,
-        hidden_size=768,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        intermediate_size=3072,
-        hidden_act="gelu",
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-        max_position_embeddings=512,
-        type_vocab_size=16,
-        initializer_range=0.02,
-    ):
-        """The defaults are BERT-base's.
-
-        Args:
-          vocab_size: number of word pieces.
-          hidden_size: width H of the encoder and the pooler.
-          num_hidden_layers: number of Transformer layers.
-          num_attention_heads: heads N of each layer; divides `hidden_size`.
-          intermediate_size: width I of the feed-forward sublayer.
-          hidden_act: activation of the feed-forward sublayer, a name for
-            `activations.get_activation` or a function of a tensor.
-          hidden_dropout_prob: dropout probability after embeddings and sublayers.
-          attention_probs_dropout_prob: dropout probability of attention weights.
-          max_position_embeddings: longest sequence, in word pieces.
-          type_vocab_size: number of segment ids.
-          initializer_range: standard deviation of the truncated normal that
-            initializes all matrices but the adapters'.
-        """
-        self.vocab_size = vocab_size
-        self.hidden_size = hidden_size
-        self.num_hidden_layers = num_hidden_layers
-        self.num_attention_heads = num_attention_heads
-        self.intermediate_size = intermediate_size
-        self.hidden_act = hidden_act
-        self.hidden_dropout_prob = hidden_dropout_prob
-        self.attention_probs_dropout_prob = attention_probs_dropout_prob
-        self.max_position_embeddings = max_position_embeddings
-        self.type_vocab_size = type_vocab_size
-        self.initializer_range = initializer_range
+    vocab_size: int  # number of word pieces
+    hidden_size: int = 768  # width H of the encoder and the pooler
+    num_hidden_layers: int = 12  # Transformer layers
+    num_attention_heads: int = 12  # heads N of each layer; divides `hidden_size`
+    intermediate_size: int = 3072  # width I of the feed-forward sublayer
+    # Activation of the feed-forward sublayer, for `activations.get_activation`.
+    hidden_act: str | Callable = "gelu"
+    hidden_dropout_prob: float = 0.1  # after embeddings and sublayers
+    attention_probs_dropout_prob: float = 0.1  # of attention weights
+    max_position_embeddings: int = 512  # longest sequence, in word pieces
+    type_vocab_size: int = 16  # number of segment ids
+    # Standard deviation of the truncated normal that initializes all matrices but the
+    # adapters'.
+    initializer_range: float = 0.02
 
     @classmethod
     def from_dict(cls, json_object):
@@ -151,7 +125,7 @@ class BertConfig:
 
     def to_dict(self):
         """The config as a dict that `from_dict` reads back."""
-        return copy.deepcopy(self.__dict__)
+        return dataclasses.asdict(self)
 
     def to_json_string(self):
         """The config as JSON text, keys sorted, with a final newline."""

@@ -120,13 +120,10 @@ class Predictor:
         """Names of the tasks in the order in which they were added."""
         return list(self._tasks.packages)
 
-    def labels(self, task):
-        """Label strings of a task in the order of their ids; [] without a list."""
-        return list(_find(self._tasks, task).labels)
-
-    def output_columns(self, task):
-        """Names of the columns of predictions in `predict.py`'s output, a list."""
-        return _find(self._tasks, task).task_type.prediction_columns()
+    @property
+    def packages(self):
+        """Dict from the names of the tasks to their `AdapterPackage`s."""
+        return dict(self._tasks.packages)
 
     def add(self, package, known_tasks=None):
         """Adds the task of a package, see `multitask.read_package`; returns its name.
@@ -139,16 +136,6 @@ class Predictor:
         with self._changing:
             self._replace([*self._tasks.packages.values(), found])
         return found.task
-
-    def takes_pairs(self, name):
-        """Whether a task takes pairs of texts; None if its package lacks the entry."""
-        return _find(self._tasks, name).takes_pairs
-
-    def column_names(self):
-        """Distinct names of the texts' columns in the tasks' files, tuples of names."""
-        found = [package.text_columns for package in self._tasks.packages.values()]
-        named = [tuple(each) for each in found if each and isinstance(each[0], str)]
-        return list(dict.fromkeys(named))
 
     def remove(self, name):
         """Removes a task."""

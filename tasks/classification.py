@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import scipy.stats
 import sklearn.metrics
 import tensorflow.compat.v1 as tf
 
@@ -141,10 +142,8 @@ class Classification(task_type.TaskType):
         frequencies = np.bincount(labels, minlength=self.num_outputs) / len(labels)
         if self.class_weights:
             frequencies *= self.class_weights
-        frequencies = frequencies[frequencies > 0]
         # The best constant prediction has these frequencies, divided by their sum.
-        predicted = frequencies / np.sum(frequencies)
-        return float(-np.sum(frequencies * np.log(predicted)))
+        return float(frequencies.sum() * scipy.stats.entropy(frequencies))
 
     def report(self, labels, predictions):
         table = metrics.class_report(labels, predictions, self.num_outputs)

@@ -8,6 +8,7 @@ import collections
 import difflib
 import itertools
 
+import tokenization
 from inputs import features, text_rows
 from system import console
 from system.wording import list_names, pluralize
@@ -24,22 +25,25 @@ _LINES_SHOWN = 5
 _SIMILARITY, _TIMES_AS_OFTEN = 0.85, 20
 
 
-def check_task(task, examples, tokenizer, max_seq_length):
+def check_task(task, examples, vocab_file, do_lower_case, max_seq_length):
     """Reports on all examples of a task, without a model.
 
-    See `log_report` for the arguments. `tokenizer` is a `tokenization.FullTokenizer`;
-    None: lengths are counted in words.
+    See `log_report` for other arguments. Without `vocab_file`, None, lengths are
+    counted in words.
     """
     console.say("Task %s: %s", task.title, describe_task(task))
-    counts = tokenizer and {
-        name: _count_texts(task, found, tokenizer, max_seq_length)
-        for name, found in examples.items()
-    }
+    counts = None
+    if vocab_file:
+        tokenizer = tokenization.FullTokenizer(vocab_file, do_lower_case)
+        counts = {
+            name: _count_texts(task, found, tokenizer, max_seq_length)
+            for name, found in examples.items()
+        }
     log_report(task, examples, counts, max_seq_length)
-    if tokenizer is None:
+    if counts is None:
         for name, found in examples.items():
             words = [("%s %s" % (e.text_a, e.text_b or "")).split() for e in found]
-            longest = pluralize(max(map(len, words)), "word")
+            longest = pluralize(max(map(len, words), default=0), "word")
             console.say("%s: the longest example has %s", name, longest)
         console.say("Give `vocab_file` to count word pieces and truncated examples")
     if not task.dev:

@@ -82,17 +82,28 @@ class HeadForm(NamedTuple):
         H, L = output.shape[-1], num_outputs
         if self.hidden is not None:
             zeros = tf.zeros_initializer()
-            output = _linear(output, self.hidden_variables, H, zeros, dropout)
+            output = linear(output, self.hidden_variables, H, zeros, dropout)
             output = activations.ADAPTER_ACTIVATIONS[self.hidden](output)
         bias = tf.constant_initializer(initial_bias)
-        return _linear(output, self.output_variables, L, bias, dropout)
+        return linear(output, self.output_variables, L, bias, dropout)
 
 
 DEFAULT = HeadForm()
 
 
-def _linear(x, names, n_out, initial_bias, dropout):
-    """Dropout, and a linear layer whose weights are transposed: [B, n_out]."""
+def linear(x, names, n_out, initial_bias, dropout):
+    """Dropout, and a linear layer whose weights are transposed.
+
+    Args:
+      x: float [..., H].
+      names: of the weights, [n_out, H], and of the bias.
+      n_out: number of outputs.
+      initial_bias: an initializer.
+      dropout: probability.
+
+    Returns:
+      Float32 [..., n_out].
+    """
     x = modeling.dropout(x, dropout)
     collections = (modeling.HEAD,)
     weights = modeling.normal_variable(
@@ -101,11 +112,10 @@ def _linear(x, names, n_out, initial_bias, dropout):
     bias = modeling.get_variable(names[1], [n_out], initial_bias, collections)
     # The name "loss" is taken by the Estimator's scalar for TensorBoard.
     with tf.name_scope("head"):
-        return modeling.apply_weights(apply_linear, x, weights, bias)
+        return modeling.apply_weights(_apply_linear, x, weights, bias)
 
 
-def apply_linear(x, weights, bias):
-    """x weights^T + bias, a function for `modeling.apply_weights`."""
+def _apply_linear(x, weights, bias):
     return modeling.add_bias(tf.matmul(x, weights, transpose_b=True), bias)
 
 

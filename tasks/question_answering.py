@@ -8,8 +8,8 @@ import tensorflow.compat.v1 as tf
 
 from system import schema
 from system.wording import pluralize
-from tasks import task_type
-from tasks.squad import answer_files, answers, examples, features, head, scores
+from tasks import head_form, task_type
+from tasks.squad import answer_files, answers, examples, features, scores
 
 # Entries of packages beside those of all types; missing ones have the default.
 _LENGTH = schema.integer(0, 2**31 - 1)
@@ -52,6 +52,7 @@ class QuestionAnswering(task_type.TaskType):
     text_columns = ("question", "context")
     has_dev_loss = False  # Dev sets have several answers to a question.
     num_outputs = 2
+    output_variables = ("cls/squad/output_weights", "cls/squad/output_bias")
     library_head = task_type.LibraryHead(
         "BertForQuestionAnswering", "qa_outputs", "question_answering", "QUESTION_ANS"
     )
@@ -150,25 +151,28 @@ class QuestionAnswering(task_type.TaskType):
 
     # --- the graph ---
 
-    @property
-    def output_variables(self):
-        return tuple(self.head_shapes(1))
-
     def head_shapes(self, hidden_size):
-        return head.variable_shapes(hidden_size)
+        return dict(zip(self.output_variables, ([2, hidden_size], [2])))
 
     def compute_logits(self, output, is_training, initial_bias=0.0):
-        """The head: float32 [B, 2, S], from float32 [B, S, H]."""
+        """The head: float32 [B, 2, S], from float32 [B, S, H].
+
+        In the original, its variables are missing in the collection of the head, so
+        that they are not trained.
+        """
         del is_training, initial_bias
-        return tf.stack(head.create_head(output), axis=1)
+        zeros = tf.zeros_initializer()
+        logits = head_form.linear(output, self.output_variables, 2, zeros, 0.0)
+        return tf.transpose(logits, [0, 2, 1])
 
     def read_label_features(self, batch):
         """First and last position of the answer, int32 [B, 2]."""
         return tf.stack([batch["start_positions"], batch["end_positions"]], axis=1)
 
     def compute_losses(self, logits, labels):
-        positions = tf.unstack(labels, axis=1)
-        return head.span_loss(head.SpanLogits(*tf.unstack(logits, axis=1)), *positions)
+        """Cross-entropy over the positions, mean of start and end: float32 [B]."""
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return tf.reduce_mean(losses, axis=1)
 
     @staticmethod
     def compute_scores(logits, is_own=None):

@@ -172,7 +172,7 @@ def test_what_the_package_of_the_original_says(original):
     package = adapter_package.read(original)
     config = package.config
     assert (package.task, package.labels) == ("mrpc", ["0", "1"])
-    assert (package.adapter_size, package.activation) == (64, "gelu")
+    assert (package.adapter_size, package.method.activation) == (64, "gelu")
     assert (config["max_seq_length"], config["do_lower_case"]) == (64, True)
     assert config["origin"] == "checkpoint model.ckpt-360"
     assert config["settings"] is config["dev_scores"] is None

@@ -4,6 +4,7 @@ An evaluation is a line of `eval_steps.jsonl`. On one device, evaluations do not
 the trained weights, bit for bit.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -27,6 +28,14 @@ BEST_SCHEMA = schema.Object(
         "set": schema.LINE,
         "score": schema.number(),
         "global_step": schema.integer(),
+    },
+    others=schema.ANY,
+)
+
+_EVALUATION = schema.Object(
+    {
+        "global_step": schema.integer(),
+        "sets": schema.Object({}, others=schema.Object({}, others=schema.ANY)),
     },
     others=schema.ANY,
 )
@@ -211,11 +220,9 @@ def _read_history(output_dir):
         return []
     history = []
     for line in text_lines.file_lines(path, path):
-        try:
+        with contextlib.suppress(ValueError):
             entry = files.parse_json_object(line)
-        except ValueError:
-            continue
-        if isinstance(entry.get("global_step"), int) and "sets" in entry:
+            _EVALUATION.check(entry)
             history.append(entry)
     return history
 

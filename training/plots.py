@@ -22,13 +22,13 @@ def confusion_matrix(path, title, labels, matrix):
     axes = figure.add_subplot()
     image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=axes, label="fraction of the label's examples")
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)
     unit = ""
     if len(labels) <= _MAX_NAMED:
         names = [_format_label(label) for label in labels]
         slanted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-        axes.set_xticks(range(len(names)), names, **slanted)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), names, parse_math=False, **slanted)
+        axes.set_yticks(range(len(names)), names, parse_math=False)
     else:
         unit = " (number from 0, in the order of eval_results.json)"
     axes.set_xlabel("predicted" + unit)
@@ -44,8 +44,8 @@ def confusion_matrix(path, title, labels, matrix):
 
 
 def _format_label(label):
-    """A label, shortened in its middle, and escaped for matplotlib."""
+    """A label, shortened in its middle."""
     if len(label) > _MAX_NAME:
         half = _MAX_NAME // 2
         label = label[:half] + "…" + label[-half:]
-    return label.replace("$", r"\$")
+    return label

@@ -54,7 +54,7 @@ class ProgressHook(estimator.SessionRunHook):
 
         Args:
           settings: a `settings.Run`.
-          baseline_loss: the `diagnosis.baseline_loss` of the training labels.
+          baseline_loss: the `TaskType.baseline_loss` of the training labels.
           skips_infinite: whether loss scaling skips steps with infinite gradients.
           losses: the losses before the first step, see `read_losses`.
         """

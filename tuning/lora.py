@@ -112,9 +112,6 @@ class Lora(Method):
     def flags(self):
         return {**super().flags(), **self._settings()}
 
-    def merged_flags(self):
-        return {"train_policy": modeling.HEAD}
-
     def _settings(self):
         return {"lora_alpha": self.alpha, "lora_targets": ",".join(self.targets)}
 

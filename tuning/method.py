@@ -96,10 +96,6 @@ class Method:
         """The added variables, as text."""
         return "none (--train_policy=%s)" % self.text
 
-    def merged_flags(self):
-        """`flags` for the checkpoint that `merge` makes."""
-        return self.flags()
-
     def check(self, bert_config):
         """Raises a `UserError` for settings that do not suit the model."""
 

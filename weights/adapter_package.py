@@ -98,11 +98,6 @@ class AdapterPackage(NamedTuple):
         """Size of the bottleneck; 0 without adapters."""
         return self.config["adapter"]["size"]
 
-    @property
-    def activation(self):
-        """The adapters' activation, one of `activations.ADAPTER_ACTIVATIONS`."""
-        return self.config["adapter"]["activation"]
-
 
 def make_config(
     task,
@@ -367,13 +362,9 @@ def find_mismatches(package, given):
             texts = schema.describe_difference(ours, theirs)
             if key == "base":
                 names = config["base_model"], given.get("base_model")
-                texts = [_add_name(*each) for each in zip(texts, names)]
+                texts = ["%s (%s)" % t if t[1] else t[0] for t in zip(texts, names)]
             mismatches.append(
                 "its %s is %s, given is %s; give the one that it was trained with, `%s`"
                 % (key, *texts, FIELDS.get(key, key))
             )
     return mismatches
-
-
-def _add_name(text, name):
-    return "%s (%s)" % (text, name) if name else text

@@ -4,10 +4,7 @@ import math
 from typing import NamedTuple
 
 import modeling
-from tasks.regression import Regression
 from tuning import registry
-
-_NUMBER = Regression()
 
 
 class VariableSet(NamedTuple):
@@ -51,9 +48,9 @@ class VariableSet(NamedTuple):
         return counts
 
 
-def model_variables(bert_config, method=registry.DEFAULT, task_type=_NUMBER):
-    """The `VariableSet` of an encoder, and of the head of a `TaskType`."""
-    head = task_type.head_shapes(bert_config.hidden_size)
+def model_variables(bert_config, method=registry.DEFAULT, task_type=None):
+    """The `VariableSet` of an encoder, and of the head of a `TaskType`, if given."""
+    head = task_type.head_shapes(bert_config.hidden_size) if task_type else {}
     variables = {
         **modeling.encoder_variables(bert_config, method.layer_hooks),
         **{n: modeling.VariableInfo(s, modeling.HEAD) for n, s in head.items()},
@@ -66,6 +63,6 @@ def model_variables(bert_config, method=registry.DEFAULT, task_type=_NUMBER):
     return VariableSet(shapes, collections)
 
 
-def frozen_shapes(bert_config, method=registry.DEFAULT):
-    """Shapes of the base model's frozen variables, see `VariableSet.frozen`."""
-    return model_variables(bert_config, method).frozen()
+def frozen_shapes(bert_config):
+    """Shapes of the frozen variables of adapter tuning, see `VariableSet.frozen`."""
+    return model_variables(bert_config).frozen()

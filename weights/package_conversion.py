@@ -177,10 +177,10 @@ def _describe_task(task, record):
     identity = record["identity"]
     given = task and (task.model_of or task.name)
     name = _agree(identity, "task", given, "task_name")
+    kind = task_type.TYPES.get(identity.get("type"))
     if task is None and "task_config" in identity:
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
-    elif task is None and not _has_task_files(identity):
-        kind = task_type.TYPES[identity["type"]]
+    elif task is None and kind and not kind.has_task_files:
         kind = kind.from_entries(record.get("training") or {})
         return {
             "name": name,
@@ -194,11 +194,6 @@ def _describe_task(task, record):
     form = head_form.from_entries(identity)
     task = task._replace(type=task.type.adopt_head(form))
     return adapter_package.describe_task(task, name)
-
-
-def _has_task_files(identity):
-    kind = task_type.TYPES.get(identity.get("type"))
-    return kind is None or kind.has_task_files
 
 
 def _agree(identity, entry, given, field=None, default=None):

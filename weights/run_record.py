@@ -59,6 +59,8 @@ _FIELDS = {
 def write(output_dir, identity, training, parameters, base_model=None):
     """Writes `run.json`.
 
+    Settings that the folder's checkpoint depends on are kept, if they are not given.
+
     Args:
       output_dir: the run's folder.
       identity: dict of the settings that the folder's weights depend on.
@@ -68,6 +70,9 @@ def write(output_dir, identity, training, parameters, base_model=None):
       base_model: name of the base model, or None.
     """
     record = {"training": None, **(read(output_dir) or {})}
+    if checkpoints.latest(output_dir):
+        identity = {**record.get("identity", {}), **identity}
+        base_model = base_model or record.get("base_model")
     record.update(identity=identity, parameters=parameters, base_model=base_model)
     if training is not None:
         record["training"] = training
@@ -87,12 +92,9 @@ def copy(output_dir, folder):
 
 
 def write_diagnostics(output_dir, diagnostics):
-    """Records a run's `diagnosis.Diagnostics`; None removes the entry."""
-    record = read(output_dir)
-    record.pop("health", None)
-    if diagnostics is not None:
-        record["health"] = diagnostics.to_json()
-    _write(output_dir, record)
+    """Records a run's `diagnosis.Diagnostics`, or None."""
+    health = diagnostics and diagnostics.to_json()
+    _write(output_dir, {**read(output_dir), "health": health})
 
 
 def write_data(output_dir, examples, skipped_rows=None):

@@ -1,5 +1,6 @@
 """The files of answers, with the original's names, order and bytes."""
 
+import collections
 import contextlib
 import itertools
 import json
@@ -8,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from system import console, files
 from system.wording import pluralize
-from tasks.squad.answers import NO_CANDIDATE, Decoding, iterate_answers
+from tasks.squad.answers import NO_CANDIDATE, Decoding, choose_answers
 
 
 def write_predictions(
@@ -24,16 +25,18 @@ def write_predictions(
     version_2_with_negative=False,
     null_score_diff_threshold=0.0,
 ):
-    """Writes the answers to questions; see `iterate_answers` and `answer_files`.
+    """Writes the answers to questions; see `choose_answers` and `answer_files`.
 
     Args:
       all_examples: iterable of `SquadExample`s.
-      all_features: iterable of the `InputFeatures` of their windows, in order.
+      all_features: iterable of the `InputFeatures` of their windows.
       all_results: iterable of a `RawResult` for each, in any order.
       n_best_size: this and the others, see `Decoding`.
     """
     results = {result.unique_id: result for result in all_results}
-    windows = ((feature, results[feature.unique_id]) for feature in all_features)
+    windows = collections.defaultdict(list)
+    for feature in all_features:
+        windows[feature.example_index].append((feature, results[feature.unique_id]))
     decoding = Decoding(
         n_best_size,
         max_answer_length,
@@ -44,8 +47,8 @@ def write_predictions(
     null_odds_file = output_null_log_odds_file if version_2_with_negative else None
     paths = output_prediction_file, output_nbest_file, null_odds_file
     with answer_files(*paths) as add:
-        for answers in iterate_answers(all_examples, windows, decoding):
-            add(answers)
+        for index, example in enumerate(all_examples):
+            add(choose_answers(example, windows[index], decoding))
 
 
 @contextlib.contextmanager

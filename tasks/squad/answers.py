@@ -70,28 +70,6 @@ class _Candidate(NamedTuple):
     end_logit: float
 
 
-def iterate_answers(examples, windows, decoding):
-    """Chooses the answers to questions, one question at a time.
-
-    Args:
-      examples: iterable of `SquadExample`s.
-      windows: iterable of pairs of `InputFeatures` and `RawResult`, in the order of
-        their examples; an example may have none.
-      decoding: a `Decoding`.
-
-    Yields:
-      `QuestionAnswers`, one per example.
-    """
-    groups = itertools.groupby(windows, lambda pair: pair[0].example_index)
-    group = next(groups, None)
-    for index, example in enumerate(examples):
-        found = []
-        if group is not None and group[0] == index:
-            found, group = list(group[1]), None
-        yield choose_answers(example, found, decoding)
-        group = group or next(groups, None)
-
-
 def choose_answers(example, windows, decoding):
     """Chooses the answers to a question.
 

@@ -73,17 +73,7 @@ def convert_examples_to_features(
     is_training,
     output_fn,
 ):
-    """Calls `output_fn` with each window's features, see `iterate_features`."""
-    for feature in iterate_features(
-        examples, tokenizer, max_seq_length, doc_stride, max_query_length, is_training
-    ):
-        output_fn(feature)
-
-
-def iterate_features(
-    examples, tokenizer, max_seq_length, doc_stride, max_query_length, is_training
-):
-    """Yields the features of each question's windows, in order.
+    """Calls `output_fn` with the features of each question's windows, in order.
 
     See `make_features` for the arguments, and `check_lengths` for errors. With
     `is_training`, the examples have answers.
@@ -99,7 +89,8 @@ def iterate_features(
         )
         log_first(index, found)
         unique_id += len(found)
-        yield from found
+        for feature in found:
+            output_fn(feature)
 
 
 def check_lengths(max_seq_length, doc_stride, max_query_length):

@@ -48,10 +48,7 @@ def fetch_file(name, folder, base_url=BASE_URL):
     _log(name, "fetching " + url)
     with files.working_folder(path) as working_folder:
         partial = os.path.join(working_folder, name)
-        try:
-            download.fetch_file(url, partial)
-        except UserError as error:
-            raise UserError("%s (`base_url`=%s)" % (error, base_url)) from error
+        download.fetch_file(url, partial, "base_url")
         if files.digest(partial) != SHA256[name]:
             raise UserError(
                 "%s is not SQuAD's file: its SHA-256 is another one. Nothing is kept; "

@@ -91,7 +91,7 @@ def check_import(tmp_path, base, config, weights, head_config=HEAD_CONFIG):
 def test_activations(tmp_path, base, activation):
     config = changed(ADAPTER_CONFIG, non_linearity=activation)
     package = check_import(tmp_path, base, config, random_adapter())
-    assert package.activation == {"gelu": "gelu_erf", "gelu_new": "gelu"}.get(
+    assert package.method.activation == {"gelu": "gelu_erf", "gelu_new": "gelu"}.get(
         activation, activation
     )
 
@@ -101,7 +101,7 @@ def test_configs_without_a_version(tmp_path, base, name, ours):
     config = changed(ADAPTER_CONFIG, non_linearity=name)
     del config["version"]
     write_adapter(tmp_path / "in", config)
-    assert imported(tmp_path, base).activation == ours
+    assert imported(tmp_path, base).method.activation == ours
 
 
 def test_package_of_an_import(tmp_path, base):

@@ -189,8 +189,7 @@ def test_packages_come_and_go_and_the_others_stay_the_same(base, paths):
     assert model.add(paths["sts-b"]) == "sts-b"
     assert model.add("third=" + paths["three"]) == "third"
     assert model.tasks == ["mrpc", "sts-b", "third"]
-    assert model.labels("third") == ["a", "b", "c"]
-    assert model.labels("sts-b") == []
+    assert [*model.packages["third"].labels] == ["a", "b", "c"]
     assert model.predict("mrpc", rows) == before
     third = model.predict("third", rows)
     assert {p.task for p in third} == {"third"}

@@ -197,12 +197,12 @@ def test_a_client_finds_the_originals_answers(exported):
         outputs = {name: info.name for name, info in signature.outputs.items()}
         found = session.run(outputs, feed)
     logits = found["start_logits"], found["end_logits"]
-    results = [
-        (window, answers.RawResult(window.unique_id, *each))
-        for window, *each in zip(windows, *logits)
-    ]
+    results = [[] for _ in questions]
+    for window, *each in zip(windows, *logits):
+        result = answers.RawResult(window.unique_id, *each)
+        results[window.example_index].append((window, result))
     decoding = answers.Decoding()
-    chosen = answers.iterate_answers(questions, results, decoding)
+    chosen = [answers.choose_answers(*p, decoding) for p in zip(questions, results)]
     expected = {each.qas_id: each.best.text for each in chosen}
     assert expected == load_expected("v1.1")[0]
 

@@ -227,7 +227,7 @@ def test_a_package_keeps_its_activation(run, fails, copied, monkeypatch):
     )
     output = run("output", do_train=True, adapters=str(package_dir), **TRAINING)
     assert asked
-    assert adapter_package.read(str(output / "adapters")).activation == "relu"
+    assert adapter_package.read(str(output / "adapters")).method.activation == "relu"
     message = fails("output", do_eval=True)
     assert 'activation: "relu" there, "gelu" now' in message
     assert "--adapter_activation" in message

@@ -384,7 +384,7 @@ def test_a_run_leaves_a_package_that_scores_as_it_did(
 def test_the_activation_of_adapters(run, fails, setting):
     output = run("a", do_train=True, adapter_activation="relu", do_predict=True)
     package = adapter_package.read(str(output / "adapters"))
-    assert package.activation == "relu"
+    assert package.method.activation == "relu"
     # Left out, it is the package's.
     start = {"adapters": package.path, "do_predict": True}
     again = predictions(run("b", **start))

@@ -183,7 +183,7 @@ def test_answers_are_parts_of_their_context(
         for feature, each in zip(output, logits)
     ]
     decoding = answers.Decoding(20, 8, do_lower_case, version_2)
-    (found,) = answers.iterate_answers([example], windows, decoding)
+    found = answers.choose_answers(example, windows, decoding)
     words = " ".join(example.doc_tokens)
     for answer in found.n_best:
         if answer.span is None:
@@ -195,30 +195,3 @@ def test_answers_are_parts_of_their_context(
         assert part and " ".join(examples.ContextWords(part)) == answer.text
     assert (found.best in found.n_best) and (found.null_odds is None) != version_2
     assert sum(answer.probability for answer in found.n_best) == pytest.approx(1)
-
-
-def test_windows_are_read_in_turn():
-    """One question is in memory, also after questions without a window."""
-    contexts = ["", "The red kite.", "\u200b", "A wall.", ""]
-    found = [
-        examples.SquadExample(str(n), "?", examples.ContextWords(context))
-        for n, context in enumerate(contexts)
-    ]
-    asked = []
-
-    def watch():
-        for example in found:
-            asked.append(example.qas_id)
-            yield example
-
-    settings = {"max_seq_length": 12, "doc_stride": 2, "max_query_length": 4}
-    output = squad_data.make_features(found, settings, is_training=False)
-    logits = np.zeros(12, np.float32)
-    windows = ((each, answers.RawResult(0, logits, logits)) for each in output)
-    for number, answered in enumerate(
-        answers.iterate_answers(watch(), windows, answers.Decoding())
-    ):
-        assert len(asked) == number + 1 and answered.qas_id == str(number)
-        has_words = number in (1, 3)
-        assert (answered.best == answers.NO_CANDIDATE) != has_words
-    assert number == 4

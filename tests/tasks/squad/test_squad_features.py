@@ -84,4 +84,4 @@ def test_answers_are_narrowed_as_in_the_original():
 def test_lengths_that_leave_no_window_are_refused(lengths, expected):
     tokenizer = squad_data.get_tokenizer()
     with pytest.raises(UserError, match=expected):
-        next(features.iterate_features([], tokenizer, *lengths, False))
+        features.convert_examples_to_features([], tokenizer, *lengths, False, print)

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 import optimization
-from tasks.squad import head
+from tasks.question_answering import QuestionAnswering
 from tests import squad_data
 
 INPUTS = "input_ids", "input_mask", "segment_ids"
@@ -30,7 +30,7 @@ def arrays():
 class Graph(NamedTuple):
     fed: dict  # placeholders [B, S] or [B] by name
     sequence_output: tf.Tensor
-    logits: head.SpanLogits
+    logits: tf.Tensor  # [B, 2, S], of start and end
     loss: tf.Tensor
 
     def feed(self, arrays, number):
@@ -47,8 +47,9 @@ def build_graph():
     model = modeling.BertModel(
         config, False, *(fed[name] for name in INPUTS), scope="bert"
     )
-    logits = head.create_head(model.get_sequence_output())
-    losses = head.span_loss(logits, *(fed[name] for name in POSITIONS))
+    task_type = QuestionAnswering()
+    logits = task_type.compute_logits(model.get_sequence_output(), is_training=True)
+    losses = task_type.compute_losses(logits, task_type.read_label_features(fed))
     return Graph(fed, model.get_sequence_output(), logits, tf.reduce_mean(losses))
 
 
@@ -74,8 +75,8 @@ def test_forward_and_gradients_equal_the_original(arrays):
     assert names == SETTINGS["trainable_in_order"]
     forward = {
         "sequence_output": graph.sequence_output,
-        "start_logits": graph.logits.start,
-        "end_logits": graph.logits.end,
+        "start_logits": graph.logits[:, 0],
+        "end_logits": graph.logits[:, 1],
         "loss": graph.loss,
     }
     gradients = dict(zip(names, tf.gradients(graph.loss, variables)))
@@ -145,7 +146,7 @@ def test_logits_of_files_equal_the_original(arrays, prefix):
     with tf.Session() as session:
         load_values(session, arrays, prefix + "/")
         found = session.run(graph.logits, batch)
-    for name, values in zip(graph.logits._fields, found):
+    for name, values in zip(("start", "end"), np.moveaxis(found, 1, 0)):
         expected = recorded["v2.0/%s/%s_logits" % (prefix, name)]
         if prefix == "after":  # See NOISE.
             values, expected = (
