@@ -149,7 +149,7 @@ def refuse_positional_arguments(argv, arguments):
         is_flag = before.startswith("-") and "=" not in before
         example = "%s=%s" % (before, argument) if is_flag else "--FLAG=VALUE"
         raise UserError(
-            "%r is no flag: give values with =, such as %s" % (argument, example)
+            "%r is not a flag: give values with =, such as %s" % (argument, example)
         )
 
 
@@ -269,7 +269,7 @@ def parse_flags(arguments, flag_values):
         if isinstance(error, flags.UnrecognizedFlagError):
             name = "--" + error.flagname
             known = ["--" + each for each in flag_values]
-            problem = "%s is no flag%s" % (name, wording.suggest(name, known))
+            problem = "unknown flag %s%s" % (name, wording.suggest(name, known))
         text = "%s; %s --help lists all flags"
         raise UserError(text % (problem, program)) from None
     expand_paths(flag_values)

@@ -74,7 +74,7 @@ def main(argv):
 
 
 def run(argv, values):
-    """Does what `main` does, with empty `FlagValues`; may raise a `UserError`."""
+    """Runs the program with empty `FlagValues`; may raise a `UserError`."""
     groups = define_flags(values)
     names = encoder_fetch.ENCODERS
     if not argv[1:] or command_line.HELP_FLAGS.intersection(argv[1:]):

@@ -89,7 +89,7 @@ def list_packages(values, folders):
 
 
 def _show(folders, as_json, is_table):
-    """Prints packages; returns what is wrong with the others, texts by folder."""
+    """Prints packages; returns the problems of the others by folder."""
     found, problems = [], {}
     for folder in folders:
         try:
@@ -185,7 +185,7 @@ _TEXTS = {
     "apache-2.0.",
     "json": "Print the packages' configs as a JSON list.",
 }
-# Flags that are no paths, with their defaults.
+# Flags other than paths, with their defaults.
 _VALUES = {
     "task_name": (flags.DEFINE_string, None),
     "do_lower_case": (flags.DEFINE_bool, None),
@@ -257,7 +257,7 @@ def _run_command(argv, values):
         return
     if name not in COMMANDS:
         raise UserError(
-            "%r is no command: the first argument is one of %s%s"
+            "unknown command %r: the first argument is one of %s%s"
             % (name, ", ".join(COMMANDS), wording.suggest(name, COMMANDS))
         )
     command = COMMANDS[name]

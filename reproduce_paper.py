@@ -199,7 +199,7 @@ def _command(name, values):
 
 
 def _gpu_names(count):
-    """The GPUs to deal out, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs to assign, as CUDA_VISIBLE_DEVICES names them."""
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is not None:
         # CUDA ignores what follows an entry that is no device.
@@ -337,7 +337,7 @@ def _run_jobs(candidates, study, settings, values):
 
 
 def _run_experiment(name, experiment, values):
-    """Does what the flags of an experiment ask for; returns the exit status."""
+    """Runs, lists or reports on an experiment; returns the exit status."""
     study = make_study(experiment, values)
     candidates = _select_jobs(study, values)
     if values.job:
@@ -389,7 +389,7 @@ def main(argv):
 
 
 def run(argv, values):
-    """Does what `main` does, with empty `FlagValues`; may raise a `UserError`."""
+    """Runs the program with empty `FlagValues`; may raise a `UserError`."""
     groups = define_flags(values)
     if not argv[1:] or command_line.HELP_FLAGS.intersection(argv[1:]):
         about = ["  %-14s %s" % (n, each.about) for n, each in EXPERIMENTS.items()]
@@ -399,7 +399,7 @@ def run(argv, values):
     name = argv[1]
     if name not in EXPERIMENTS:
         raise UserError(
-            "%.80r is no experiment: the first argument is one of %s%s"
+            "unknown experiment %.80r: the first argument is one of %s%s"
             % (name, ", ".join(EXPERIMENTS), wording.suggest(name, EXPERIMENTS))
         )
     positional = command_line.parse_flags(argv[1:], values)

@@ -52,13 +52,13 @@ _TEXTS = {
     "do_train": "Train on the task's training set.",
     "do_eval": "Evaluate on the task's dev set(s).",
     "do_predict": "Predict the task's test set(s).",
-    "check": "Report on the task's examples, what is suspicious about them and which "
-    "rows cannot be used, and do nothing else. Needs no model; with --vocab_file it "
-    "counts word pieces.",
+    "check": "Report on the task's examples, with warnings and the rows that cannot be "
+    "used, and do nothing else. Needs no model; with --vocab_file it counts word "
+    "pieces.",
     "skip_bad_rows": "Leave out rows of training and dev files that cannot be used, "
     "such as rows without a label; run.json has their number. A test file has to be "
-    "whole, because its predictions are told apart by their row.",
-    "class_weights": "balanced: each class has the same share of the training loss, "
+    "whole, because its predictions are identified by their row.",
+    "class_weights": "balanced: each class contributes equally to the training loss, "
     "whatever the number of its examples. A task file can list weights instead.",
     "plots": "Write confusion matrices as PNG.",
     "train_batch_size": "Examples in a training batch.",

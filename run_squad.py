@@ -44,8 +44,8 @@ _TEXTS = {
     "do_train": "Train on --train_file.",
     "do_eval": "Score the answers to --predict_file: exact match and F1.",
     "do_predict": "Write the answers to --predict_file.",
-    "check": "Report on the questions and what is suspicious about them, and do "
-    "nothing else. Needs no model; with --vocab_file it counts windows.",
+    "check": "Report on the questions, with warnings, and do nothing else. Needs no "
+    "model; with --vocab_file it counts windows.",
     "n_best_size": "Candidates for start and end in each window, and answers in "
     "nbest_predictions.json.",
     "max_answer_length": "Longest answer in word pieces.",

@@ -1,4 +1,4 @@
-"""What all formats of adapters share: the result of reading, weights, and schemas.
+"""Shared code of the formats of adapters: results of reading, weights, schemas.
 
 A format is a module with
 

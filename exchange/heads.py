@@ -22,7 +22,7 @@ class Head(NamedTuple):
     hidden: tuple[np.ndarray, ...] = ()  # float32 [H, H] and [H], of a hidden layer
 
     def find_problem(self):
-        """Why transformers' model class lacks the head; "" if it has it."""
+        """The reason why transformers' model class lacks the head, or ""."""
         if self.form == head_form.DEFAULT:
             return ""
         return "a head of another form, %s" % self.form.describe()

@@ -67,7 +67,7 @@ def parse_run_flags(text):
         match = re.fullmatch(r"--(\w+)=(.*)", argument)
         if not match:
             raise UserError(
-                "`run_flags`: %.80r is no flag with its value, such as --xla=true"
+                "`run_flags`: %.80r is not a flag with its value, such as --xla=true"
                 % argument
             )
         name, value = match.groups()

@@ -25,7 +25,7 @@ LOCK = "job.lock"
 OUTPUT = "output.txt"  # the end of a failed job's output
 
 # Messages of the programs.
-_DIVERGED = re.compile(r"the training diverged|predictions? .* are not finite")
+_DIVERGED = re.compile(r"training diverged|predictions? .* are not finite")
 
 # Files to remove when a job has ended; its package stays.
 _TEMPORARY = ("model.ckpt-*", "checkpoint", "*.tf_record", "*.tf_record.key", OUTPUT)

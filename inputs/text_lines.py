@@ -34,8 +34,8 @@ def check_plain_file(path, name):
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(
-            "%s is no plain file (but a folder, a named pipe or a device): give a file"
-            % name
+            "%s is not a plain file (but a folder, a named pipe or a device): give a "
+            "file" % name
         )
 
 

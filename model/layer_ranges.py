@@ -20,8 +20,8 @@ def parse_layers(field, text, num_layers):
         first, last = (int(n or match[1]) for n in match.groups()) if match else (1, 0)
         if not first <= last < num_layers:
             raise UserError(
-                "`%s`=%.80s: %r is no layer or range of layers of this model; allowed "
-                "are 0 to %d, such as %s"
+                "`%s`=%.80s: %r is not a layer or range of layers of this model; "
+                "allowed are 0 to %d, such as %s"
                 % (field, text, part[:80], num_layers - 1, "0,2-%d" % (num_layers - 1))
             )
         layers.update(range(first, last + 1))

@@ -60,7 +60,7 @@ class PackageStack(NamedTuple):
         return {**self.weights, **self.integers}
 
     def graph_key(self):
-        """What the graph depends on beside the tables' values; hashable."""
+        """Hashable key of the graph: it depends on this and the tables' values."""
         settings = tuple(sorted(self.used_settings().items()))
         return self.signature, tuple(sorted(self.weights)), settings
 

@@ -101,7 +101,7 @@ def warn_about_space(folder, need, what):
     """Warns if a folder has less free space than needed; see `check_space`."""
     if "://" not in folder and (free := free_bytes(folder)) < need:
         console.warn(
-            "%s: %s need %s, and %s are free there: make space, or the training will "
-            "end before its last step"
+            "%s: %s need %s, and %s are free there: make space, or the run will end "
+            "before its last step"
             % (folder, what, format_size(need), format_size(free))
         )

@@ -179,7 +179,7 @@ def atomic_file(path, need=None, overwrite=True):
     with _temporary_path(path, target, need) as partial:
         yield partial
         if not overwrite and tf.io.gfile.exists(target):
-            raise _not_writable(path, "it is there already")
+            raise _not_writable(path, "it exists")
         tf.io.gfile.rename(partial, target, overwrite=True)
 
 

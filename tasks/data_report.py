@@ -76,7 +76,7 @@ def describe_task(task):
 
 
 def log_report(task, examples, text_counts, max_seq_length):
-    """Logs a line per split, and what is suspicious.
+    """Logs a line per split, and warnings.
 
     `examples` are the `InputExample`s of some splits of the `task_data.Task`, or others
     with the same fields, by the splits' names; `text_counts` has the splits'

@@ -117,8 +117,8 @@ def _find_file(task, data_dir, split):
         if task.config_file:
             remedy = "correct %s, or give `data_dir`" % task.config_file
         raise UserError(
-            "%s is not there. `data_dir`=%s must be the folder of %s with the files %s "
-            "(%s)" % (path, data_dir, task.title, expected, remedy)
+            "%s does not exist. `data_dir`=%s must be the folder of %s with the files "
+            "%s (%s)" % (path, data_dir, task.title, expected, remedy)
         )
     return path
 
@@ -158,7 +158,7 @@ def _guess_delimiter(task, split, header, columns):
 
 
 def _find_row_problem(task, split, row, width, number):
-    """Why a row cannot be used: kind and text, or None; `number` counts from 0."""
+    """The problem of a row, kind and text, or None; `number` counts from 0."""
     if row.problem:
         return _explain_unreadable(task, row.problem)
     if split.kind == text_rows.JSONL:

@@ -131,7 +131,7 @@ class TaskType:
         return count == cls.num_outputs
 
     def find_metrics_problem(self, names):
-        """Which metrics are allowed, if some of the names are not; else ""."""
+        """The allowed metrics, as text; "" if all names are allowed."""
         for name in names:
             if name not in self.metrics:
                 suggestion = wording.suggest(name, self.metrics)
@@ -147,7 +147,7 @@ class TaskType:
         return {}
 
     def describe_truncation(self, counts, max_seq_length):
-        """What `features.TextCounts` say about texts that are too long, for a log."""
+        """Describes truncation, by `features.TextCounts`, for a log."""
         return "%s (%.1f %%) truncated at max_seq_length %d" % (
             wording.pluralize(counts.truncated, "example"),
             100 * counts.truncated_fraction,
@@ -157,8 +157,8 @@ class TaskType:
     def weigh_classes(self, weights, labels=()):
         """The type with factors of the classes' losses in training.
 
-        `weights` are a list of numbers by class, or `BALANCED`: each class has the same
-        share of the loss on training labels, `labels`. A `ValueError` is raised if
+        `weights` are a list of numbers by class, or `BALANCED`: each class contributes
+        equally to the loss on training labels, `labels`. A `ValueError` is raised if
         there are no such classes.
         """
         raise ValueError("a task of the type %s has no classes" % self.name)
@@ -166,7 +166,7 @@ class TaskType:
     # --- labels and features ---
 
     def find_label_problem(self, label):
-        """Why a text is not a label; "" if it is one."""
+        """The problem of a label's text; "" without one."""
         raise NotImplementedError
 
     def parse_label(self, label):
@@ -249,7 +249,7 @@ class TaskType:
 
     @staticmethod
     def compute_scores(logits, is_own=None):
-        """What is predicted of each feature, float32 [B, L].
+        """The prediction of each feature, float32 [B, L].
 
         When tasks of several sizes share a batch, `is_own`, bool [B, L], is whether an
         output belongs to the feature's task; the scores of others are 0.
@@ -323,7 +323,7 @@ class TaskType:
         raise NotImplementedError
 
     def prediction_fields(self, prediction):
-        """What `predictor.Prediction` shows: any of its fields but the task, a dict."""
+        """Dict of the fields of a `predictor.Prediction`, but the task."""
         raise NotImplementedError
 
     def prediction_columns(self):
@@ -350,11 +350,11 @@ class TaskType:
         return {}
 
     def format_table(self, labels, predictions):
-        """Scores by label as text; "" where they are not told apart."""
+        """Scores by label as text; "" if they are not reported."""
         del labels, predictions
         return ""
 
     def check_predictions(self, labels, predictions):
-        """What a degenerate model looks like: a text if these are from one, or ""."""
+        """A warning if the predictions are those of a degenerate model, or ""."""
         del labels, predictions
         return ""

@@ -201,7 +201,7 @@ def parse():
     [
         (["--output=nowhere://a.tsv"], ["--output=nowhere://a.tsv"]),
         (["MRPC"], ["'MRPC'"]),
-        (["--inptu=a"], ["--inptu is no flag (did you mean --input?); ", "--help"]),
+        (["--inptu=a"], ["unknown flag --inptu (did you mean --input?); ", "--help"]),
         (["--batch_size=many"], ["--batch_size=many"]),
         (["--overwrite", "false"], ["'false'", "--overwrite=false"]),
     ],

@@ -316,7 +316,7 @@ def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, star
         (["table1", "--preset=small"], "--work_dir is required"),
         (["table1", "--preset=small", "--work_dir=x"], "--init_checkpoint is required"),
         (["table1", "--preset=small", "--work_dir=x", *BASE[1:]], "c.json"),
-        (["table1", "--preset=small", "--list", "x"], "'x' is no flag"),
+        (["table1", "--preset=small", "--list", "x"], "'x' is not a flag"),
         (["table1", "--preset=small", "--tasks=MRCP"], "Task not found: MRCP"),
         (["table1", "--preset=small", "--tasks=AX"], "ax has no training set"),
         (["table2", "--preset=small"], "--task_configs is required"),

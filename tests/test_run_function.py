@@ -108,7 +108,7 @@ def test_a_second_call_is_independent_and_leaves_the_process_as_it_was(
         ({"learning_rate": "fast"}, "`learning_rate`=fast"),
         ({"learning_rate": -1}, "`learning_rate`=-1.0: it must be"),
         ({"precision": "double"}, "`precision`=double.* the program's --help"),
-        ({"flagfile": "x"}, "`flagfile` is no argument"),
+        ({"flagfile": "x"}, "unknown argument `flagfile`"),
         ({"check": True}, "`check`"),
         ({"distribution_strategy": "multi_worker"}, "multi_worker"),
         (

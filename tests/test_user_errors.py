@@ -724,7 +724,7 @@ def test_a_process_prints_a_user_error_once_and_last(root):
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).splitlines()
     assert [line for line in lines if "error: " in line] == lines[-1:]
-    assert "MRPC/test.tsv is not there" in lines[-1] and "--data_dir" in lines[-1]
+    assert "MRPC/test.tsv does not exist" in lines[-1] and "--data_dir" in lines[-1]
     assert not (root / "output").exists()
 
 

@@ -303,12 +303,12 @@ def _divergence_error(output_dir, progress_hook):
         )
         if progress_hook.steps_done == 1:
             return UserError(
-                "the training diverged%s. No update came before, so no training "
+                "training diverged%s. No update came before, so no training "
                 "setting is the cause: the weights of `init_checkpoint`, or the labels "
                 "of a regression, are too large for float32" % step
             )
     return UserError(
-        "the training diverged%s. Nothing was written after the last good checkpoint, "
+        "training diverged%s. Nothing was written after the last good checkpoint, "
         "%s. Train again with a lower `learning_rate`, `adam_bias_correction`=true or "
         "a longer `warmup_proportion`, and a new `output_dir`"
         % (step, checkpoints.latest(output_dir))

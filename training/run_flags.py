@@ -48,7 +48,7 @@ TEXTS = {
     "none.",
     "keep_best": "Metric of the task: keep checkpoint and package of the evaluation "
     "with the highest score on the (first) dev set in OUTPUT_DIR/best.",
-    "early_stopping": "End the training after this number of evaluations of "
+    "early_stopping": "End training after this number of evaluations of "
     "--eval_steps without a better score: of --keep_best, or the task's first metric, "
     "on the (first) dev set; 0: never.",
     "write_graph": "Write the training graph: graph.pbtxt, a .meta file per "
@@ -97,7 +97,7 @@ def parse_arguments(arguments, groups, flag_values):
         flag.unparse()
     for name in arguments:
         if name not in values:
-            text = "`%s` is no argument%s; the program's flags are the arguments"
+            text = "unknown argument `%s`%s; the program's flags are the arguments"
             raise UserError(text % (name, wording.suggest(name, values)))
     given = ["--%s=%s" % item for item in arguments.items() if item[1] is not None]
     command_line.parse_flags(["the program's", *given], values)

@@ -134,7 +134,7 @@ def _check_record(path, has_locks):
     if holder.host != socket.gethostname():
         remedy = "this host cannot see whether it still runs: if it does not"
     elif not has_locks and files.is_running(holder.process):
-        remedy = "if that process is no training run"
+        remedy = "if that process is not a training run"
     else:
         return
     _refuse(path, holder, "%s, delete %s; else " % (remedy, path))
@@ -144,7 +144,7 @@ def take(output_dir):
     """Locks an existing folder for the training run of this process.
 
     Raises:
-      UserError: another training run holds it, or the lock file is no plain file.
+      UserError: another training run holds it, or the lock file is not a plain file.
       OSError, tf.errors.OpError: the lock file cannot be written.
     """
     path = lock_path(output_dir)

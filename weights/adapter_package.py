@@ -187,7 +187,7 @@ def write(
     for name, value in weights.items():
         if not np.isfinite(value).all():
             raise UserError(
-                "%s is not finite: the training diverged, no adapter package is "
+                "%s is not finite: training diverged, no adapter package is "
                 "written to %s; try a smaller `learning_rate`" % (name, folder)
             )
     parameters = sum(value.size for value in weights.values())
@@ -333,7 +333,7 @@ def check_fit(package, given):
 
 
 def find_mismatches(package, given):
-    """Differences between a package and what it is to be used with.
+    """Differences between a package and given settings.
 
     Args:
       package: an `AdapterPackage`.

@@ -71,7 +71,7 @@ def diagnose_untrained(names):
 
 
 def _advice(settings):
-    """What to try after a degenerate run."""
+    """Remedies for a degenerate run."""
 
     def previous(name):
         value = settings.get(name)

@@ -14,7 +14,7 @@ from weights import adapter_package, checkpoints, package_checks, run_record
 
 
 class PackageSettings(NamedTuple):
-    """What a run's package consists of besides the weights."""
+    """The content of a run's package besides the weights."""
 
     config: dict[str, Any]  # see `adapter_package.make_config`
     # Checkpoint with the frozen weights; None: the run's own.

@@ -105,8 +105,8 @@ def iterate_examples(input_file, is_training, version_2_with_negative=False):
       `SquadExample`s.
 
     Raises:
-      UserError: the file cannot be read or has another format, an id stands twice, or
-        in training an answer cannot be used.
+      UserError: the file cannot be read or has another format, an id is a duplicate,
+        or in training an answer cannot be used.
     """
     read_answer = _read_no_answer
     faults = {
@@ -162,7 +162,7 @@ def iterate_questions(input_file):
             question = Question(words, entries, source)
             question.check(asked)
             if entries["id"] in ids:
-                raise question.error("the id stands twice in the file: change one")
+                raise question.error("the id is a duplicate: change it")
             ids.add(entries["id"])
             yield question
 

@@ -39,10 +39,10 @@ def fetch_file(name, folder, base_url=BASE_URL):
     if os.path.lexists(path):
         if not os.path.isfile(path) or files.digest(path) != SHA256[name]:
             raise UserError(
-                "%s is there, and is not SQuAD's file: move it away, or give another "
+                "%s exists, and is not SQuAD's file: move it away, or give another "
                 "`output_dir`" % path
             )
-        _log(name, "is there, nothing to fetch")
+        _log(name, "exists, nothing to fetch")
         return
     url = "%s/%s" % (base_url.rstrip("/"), name)
     _log(name, "fetching " + url)

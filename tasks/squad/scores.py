@@ -17,7 +17,7 @@ _QUESTION = schema.Object(
 
 
 class Reference(NamedTuple):
-    """What a prediction is compared with."""
+    """The reference answers of a question."""
 
     golds: tuple[str, ...]  # the annotated answers; (): the question has none
     baseline: str  # see `guess_answer`

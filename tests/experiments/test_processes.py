@@ -111,7 +111,7 @@ _HELD = "error: --output_dir=x %s process 9: delete x/y" % run_lock.HELD
 @pytest.mark.parametrize(
     ("status", "tail", "kind", "reason"),
     [
-        (1, "error: the training diverged in step 9", "diverged", "in step 9"),
+        (1, "error: training diverged in step 9", "diverged", "in step 9"),
         (1, "error: 3 of 4 predictions for dev are not finite, so", "diverged", "3 of"),
         (1, "Traceback\n\nFile x\nKeyError: 1", "failed", "File x | KeyError: 1"),
         (-9, "step 3", "failed", "signal 9"),

@@ -75,7 +75,7 @@ def test_files_that_are_no_text_are_refused(tmp_path):
         list(json_stream.iterate_items(str(tmp_path / "a.json"), "data"))
     with pytest.raises(UserError, match="cannot be read"):
         list(json_stream.iterate_items(str(tmp_path / "b.json"), "data"))
-    with pytest.raises(UserError, match="no plain file"):
+    with pytest.raises(UserError, match="not a plain file"):
         list(json_stream.iterate_items(str(tmp_path), "data"))
 
 

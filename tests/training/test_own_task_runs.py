@@ -376,7 +376,7 @@ def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     # Who uses its package does not train on them.
     (task,) = own_tasks.load_tasks([settings["task_config"]]).values()
     assert task.type.labels == LABELS
-    # Predictions are told apart by their row.
+    # Predictions are identified by their row.
     document["test"] = "t.csv"
     (folder / "rows.json").write_text(json.dumps(document))
     with pytest.raises(SystemExit):

@@ -194,7 +194,7 @@ def test_a_training_that_diverges_ends_before_anything_bad_is_written(
     last = tf.train.latest_checkpoint(str(output))
     step = tf.train.load_variable(last, "global_step")
     message = lines_on_screen(capsys)[-1]
-    assert message.startswith("error: the training diverged in step %d: " % (step + 1))
+    assert message.startswith("error: training diverged in step %d: " % (step + 1))
     for part in ("gradient norm", last, "--learning_rate", "--adam_bias_correction"):
         assert part in message
     for name, _ in tf.train.list_variables(last):

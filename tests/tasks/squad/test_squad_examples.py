@@ -27,7 +27,7 @@ REFUSED = {
     "end beyond the text": "ends at character 35, the context at 32",
     "negative start, counted from the end": "it must be a whole number of at least 0",
     "empty context, training": "ends at character 4, the context at 0",
-    "same id twice, prediction": "the id stands twice",
+    "same id twice, prediction": "the id is a duplicate",
     "no data key": "data is missing",
     "data is a list": "'[' instead of '{' at the start of the content",
     "is_impossible is a string, v2 training": "it must be true or false",

@@ -37,7 +37,7 @@ def test_a_file_is_fetched_once(server, tmp_path, capsys):
     assert server.log == ["/squad/" + NAME]
     assert os.listdir(folder) == [NAME]
     assert (folder / NAME).read_bytes() == CONTENT
-    assert "is there, nothing to fetch" in capsys.readouterr().err
+    assert "exists, nothing to fetch" in capsys.readouterr().err
 
 
 def test_another_file_of_the_name_is_kept(server, tmp_path):
