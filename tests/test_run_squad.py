@@ -282,6 +282,15 @@ def test_check_reports_without_a_model(training, capfd):
     assert "with an empty text (id" in text
 
 
+def test_check_of_nothing(tmp_path, capfd):
+    with pytest.raises(SystemExit):
+        run(check=True)
+    assert "--check needs files: --train_file, --predict" in capfd.readouterr().err
+    path = squad_data.write_file(tmp_path / "a.json", [])
+    run(check=True, train_file=path)
+    assert "train: the longest example has 0 words" in capfd.readouterr().err
+
+
 def test_predict_gives_the_answers_of_the_run(output, training, tmp_path):
     questions = examples.read_squad_examples(training["predict_file"], False)
     source, target = tmp_path / "questions.csv", tmp_path / "answers.csv"

@@ -209,6 +209,13 @@ def test_training_starts_from_a_package(run, setting, trained):
     assert not np.array_equal(
         ours.weights["output_weights"], package.weights["output_weights"]
     )
+    # An evaluation keeps the record of what the weights depend on.
+    record = json.loads((output / "run.json").read_text())
+    run("output", do_eval=True, init_checkpoint=None)
+    kept = json.loads((output / "run.json").read_text())
+    for entry in ("identity", "base_model", "training"):
+        assert kept[entry] == record[entry], entry
+    assert record["identity"]["adapters"] and record["base_model"]
     # A second start takes what training left, not the package.
     before = small_run.last_values(output)
     after = small_run.last_values(run("output", **flags))

@@ -20,7 +20,7 @@ from serving import saved_model
 from tasks import own_tasks
 from tasks.classification import Classification
 from tests import small_run
-from training import progress
+from training import plots, progress
 from weights import adapter_package, base_model
 
 LABELS = ("cats", "mats & rats", "雨")
@@ -102,6 +102,12 @@ def test_an_evaluation_scores_each_label(output):
     for name in ("dev", "test"):
         data = (output / ("confusion_matrix_%s.png" % name)).read_bytes()
         assert data.startswith(b"\x89PNG") and len(data) > 5000
+
+
+def test_dollars_are_no_formulas(tmp_path):
+    path = str(tmp_path / "a.png")
+    plots.confusion_matrix(path, "a$_$b", ["$_$", "x"], [[1, 0], [0, 1]])
+    assert os.path.getsize(path) > 5000
 
 
 def test_predictions_for_the_dev_set_are_listed(output, folder):

@@ -58,6 +58,13 @@ def test_where_training_on_tpu_stops():
     assert periodic_evaluation.stop_steps(9, 0, 7) == [7]
 
 
+def test_other_lines_of_the_history_are_ignored(tmp_path):
+    lines = ['{"global_step": 5, "sets": 3}', "[1]", '{"global_step": 4, "sets": {}}']
+    (tmp_path / periodic_evaluation.HISTORY_NAME).write_text("\n".join(lines))
+    found = periodic_evaluation._read_history(str(tmp_path))
+    assert found == [json.loads(lines[-1])]
+
+
 def test_the_training_is_the_same_as_without(model, output, tmp_path):
     plain = dict(model, num_train_epochs=STEPS["num_train_epochs"])
     small_run.run(output_dir=str(tmp_path), **plain)
