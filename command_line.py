@@ -93,7 +93,7 @@ def define_settings(settings, flag_values):
     """Defines a flag for each `tuning.method.Setting`, and returns them."""
     define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
     return [
-        define.get(type(each.default), flags.DEFINE_string)(
+        define.get(each.type, flags.DEFINE_string)(
             each.name, each.default, each.help, flag_values=flag_values
         )
         for each in settings

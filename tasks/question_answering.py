@@ -180,8 +180,7 @@ class QuestionAnswering(task_type.TaskType):
 
     @staticmethod
     def serving_outputs(scores, is_own, label_texts, num_outputs):
-        start, end = tf.unstack(scores, axis=1)
-        return {"start_logits": start, "end_logits": end}
+        return {"start_logits": scores[:, 0], "end_logits": scores[:, 1]}
 
     # --- predictions ---
 

@@ -328,7 +328,6 @@ def test_flags_of_the_original_keep_their_defaults():
         "master": None,
         "num_tpu_cores": 8,
         "adapter_size": 64,
-        "adapter_init_scale": 1e-3,
     }
     assert {name: FLAGS[name].default for name in defaults} == defaults
 

@@ -94,6 +94,7 @@ class Adapters(Method):
             64,
             "Width of the adapters' bottleneck.",
             schema.integer(1),  # maximum: see `check`
+            int,
         ),
         Setting(
             "adapter_placement",
@@ -118,6 +119,7 @@ class Adapters(Method):
             "(placement houlsby; the paper: 1e-2) and 0.02 (pfeiffer). Those of "
             "parallel adapters are fixed.",
             schema.number(above=0),
+            float,
         ),
         Setting(
             "adapter_activation",

@@ -54,6 +54,7 @@ class Lora(Method):
             8.0,
             "Updates are multiplied by lora_alpha / R.",
             schema.number(above=0),
+            float,
         ),
         Setting(
             "lora_targets",

@@ -21,9 +21,10 @@ class Setting(NamedTuple):
     """A setting of a method, with a flag of the same name."""
 
     name: str
-    default: Any  # int, float, str; None: no default, a text
+    default: Any  # None: the method's choice
     help: str
     allowed: schema.Value | None = None
+    type: type = str  # int, float or str
 
 
 @dataclasses.dataclass(frozen=True)

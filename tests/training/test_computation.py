@@ -33,7 +33,9 @@ class Trained:
         self.values = run.values()
 
 
-def assert_the_same(run, expected, tolerance=1e-5):
+def assert_the_same(run, expected, tolerance=5e-5):
+    # Where gradients are near 0, Adam magnifies their rounding, which depends on the
+    # processor: 2e-5 without AVX-512. A step is 1e-2.
     trained = Trained(run)
     np.testing.assert_allclose(trained.losses, expected.losses, rtol=tolerance)
     assert sorted(trained.values) == sorted(expected.values)
