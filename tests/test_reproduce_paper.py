@@ -314,7 +314,7 @@ def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, star
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["tabel1"], "no experiment: the first argument is one of ablation"),
+        (["tabel1"], "unknown experiment .tabel1.: the first argument is one of"),
         (["table1"], "--preset is required"),
         (["table1", "--preset=small"], "--work_dir is required"),
         (["table1", "--preset=small", "--work_dir=x"], "--init_checkpoint is required"),
