@@ -158,7 +158,7 @@ def read_method(text, num_layers):
     policy, *settings = text.split(",")
     values = dict(setting.split("=") for setting in settings)
     if policy == registry.DEFAULT.name:
-        values["adapter_size"] = FLAGS.adapter_size
+        values.setdefault("adapter_size", FLAGS.adapter_size)
     return registry.parse(policy, values, num_layers)
 
 
