@@ -171,7 +171,9 @@ class QuestionAnswering(task_type.TaskType):
 
     def compute_losses(self, logits, labels):
         """Cross-entropy over the positions, mean of start and end: float32 [B]."""
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=labels, logits=logits
+        )
         return tf.reduce_mean(losses, axis=1)
 
     @staticmethod
