@@ -106,11 +106,7 @@ class BertModel:
         with tf.variable_scope(scope, default_name="bert"):
             with tf.variable_scope("embeddings"):
                 embedded, self._embedding_table = embedding_lookup(
-                    input_ids,
-                    config.vocab_size,
-                    config.hidden_size,
-                    config.initializer_range,
-                    use_one_hot_embeddings=use_one_hot_embeddings,
+                    input_ids, config, use_one_hot_embeddings
                 )
                 self._embedding_output = embedding_postprocessor(
                     embedded, token_type_ids, config
@@ -538,31 +534,23 @@ def dense(
     return output if activation is None else activation(output)
 
 
-def embedding_lookup(
-    input_ids,
-    vocab_size,
-    embedding_size=128,
-    initializer_range=0.02,
-    use_one_hot_embeddings=False,
-):
+def embedding_lookup(input_ids, config, use_one_hot_embeddings=False):
     """Embeds word pieces.
 
     Args:
       input_ids: int32 [B, S].
-      vocab_size: rows of the table.
-      embedding_size: width E of the table.
-      initializer_range: standard deviation of the table's truncated normal.
+      config: a `BertConfig`.
       use_one_hot_embeddings: see `BertModel`.
 
     Returns:
-      Float [B, S, E], and the table, float [vocab_size, E].
+      Float [B, S, H], and the table, float [vocab_size, H].
     """
-    shape = [vocab_size, embedding_size]
-    table = normal_variable("word_embeddings", shape, initializer_range)
+    shape = [config.vocab_size, config.hidden_size]
+    table = normal_variable("word_embeddings", shape, config.initializer_range)
     B, S = get_shape_list(input_ids, expected_rank=2)
     if use_one_hot_embeddings:
-        one_hot = tf.one_hot(tf.reshape(input_ids, [-1]), depth=vocab_size)
-        output = tf.reshape(tf.matmul(one_hot, table), [B, S, embedding_size])
+        one_hot = tf.one_hot(tf.reshape(input_ids, [-1]), depth=config.vocab_size)
+        output = tf.reshape(tf.matmul(one_hot, table), [B, S, config.hidden_size])
     else:
         output = tf.gather(table, input_ids)
     return output, table

@@ -167,8 +167,8 @@ class _RowReader:
         self._strict = values.strict
         self._dialect = text_rows.Dialect(values.delimiter, values.encoding)
         self._tasks, packages = model.tasks, model.packages
-        pairs = [tuple(each.text_columns or (0,)) for each in packages.values()]
-        named = [names for names in pairs if isinstance(names[0], str)]
+        columns = [each.text_columns for each in packages.values()]
+        named = [tuple(c) for c in columns if c and isinstance(c[0], str)]
         self._columns = text_rows.Columns(
             values.text_a_column,
             values.text_b_column,

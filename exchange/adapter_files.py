@@ -26,7 +26,6 @@ from tuning.method import Method
 from weights import model_variables
 
 CONFIG_NAME = "adapter_config.json"
-_UNKNOWN = schema.Value(lambda value: not value, "missing: it is not known")
 
 
 def only(value, reason):
@@ -40,6 +39,14 @@ def only(value, reason):
 def fixed(value, reason):
     """The default of an entry, see `complete_config`, and a schema of it alone."""
     return value, only(value, reason)
+
+
+def absent(reason):
+    """As `fixed`, of an entry that has to be missing or empty."""
+    return None, schema.Value(lambda value: not value, "missing: " + reason)
+
+
+_UNKNOWN = absent("it is not known")[1]
 
 
 def complete_config(config, entries, unchecked):

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from errors import UserError, printable
 from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
-from exchange.adapter_files import fixed
+from exchange.adapter_files import absent, fixed
 from system import schema
 from tuning import lora
 
@@ -35,7 +35,7 @@ _PATTERN = schema.pattern(
 
 _NOT_HERE = "LoRA alone is supported here, without it"
 _NO_PLACE = "packages of LoRA have no place for it"
-_INITIAL_VALUES = (True, False, "gaussian", "eva", "orthogonal")
+_INITIAL_VALUES = ("gaussian", "eva", "orthogonal")
 # Entry -> its default and its schema.
 _ENTRIES = {
     "peft_type": (None, schema.one_of("LORA")),
@@ -51,17 +51,17 @@ _ENTRIES = {
     "init_lora_weights": (
         True,
         schema.Value(
-            lambda value: value in _INITIAL_VALUES,
+            lambda value: isinstance(value, bool) or value in _INITIAL_VALUES,
             'true, false, "gaussian", "eva" or "orthogonal": others change the base '
             "model's weights",
         ),
     ),
-    "layer_replication": fixed(None, "layers are not repeated here"),
-    "megatron_config": fixed(None, _NOT_HERE),
-    "alora_invocation_tokens": fixed(None, _NOT_HERE),
-    "arrow_config": fixed(None, _NOT_HERE),
-    "target_parameters": fixed(None, _NO_PLACE),
-    "trainable_token_indices": fixed(None, _NO_PLACE),
+    "layer_replication": absent("layers are not repeated here"),
+    "megatron_config": absent(_NOT_HERE),
+    "alora_invocation_tokens": absent(_NOT_HERE),
+    "arrow_config": absent(_NOT_HERE),
+    "target_parameters": absent(_NO_PLACE),
+    "trainable_token_indices": absent(_NO_PLACE),
 }
 # Shown by the weights, or without effect after training.
 _UNCHECKED = (

@@ -98,10 +98,10 @@ def fetch_file(url, path, field=""):
       disk.WriteError: the disk is full.
       OSError: the file cannot be written.
     """
+    address = "address (`%s`)" % field if field else "address"
     if not url.lower().startswith(("http://", "https://")):
         raise UserError(
-            "cannot fetch %s%s: not an http:// or https:// address"
-            % (url, field and ", of `%s`" % field)
+            "cannot fetch %s: not an http:// or https:// %s" % (url, address)
         )
     folder, name = os.path.split(path)
     pooch.get_logger().setLevel(logging.WARNING)
@@ -118,10 +118,9 @@ def fetch_file(url, path, field=""):
         reason = _failure_reason(error)
     except (_RefusedResponse, ValueError) as error:  # ValueError: a long host name.
         reason = str(error)
-    address = "the address, `%s`," % field if field else "the address"
     raise UserError(
-        "cannot fetch %s: %s. Check %s and the connection, and run the same command "
-        "again" % (url, printable(reason), address)
+        "cannot fetch %s: %s. Check the %s and the connection, and run the same "
+        "command again" % (url, printable(reason), address)
     )
 
 

@@ -328,6 +328,7 @@ def test_flags_of_the_original_keep_their_defaults():
         "master": None,
         "num_tpu_cores": 8,
         "adapter_size": 64,
+        "adapter_init_scale": None,  # 1e-3 for the original's adapters
     }
     assert {name: FLAGS[name].default for name in defaults} == defaults
 

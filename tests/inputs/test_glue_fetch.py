@@ -104,7 +104,7 @@ def test_incomplete_folder_is_left_alone(server, tmp_path):
 
 def test_broken_transfer_leaves_nothing(server, tmp_path):
     server.breaks = [100] * (1 + download.RETRIES)
-    with pytest.raises(UserError, match=r"`base_url`, and .*run .* again"):
+    with pytest.raises(UserError, match=r"`base_url`\) and .*run .* again"):
         glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)
     assert os.listdir(tmp_path) == []
     glue_fetch.fetch_task(small("rte"), str(tmp_path), server.url)

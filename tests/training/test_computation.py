@@ -33,15 +33,16 @@ class Trained:
         self.values = run.values()
 
 
-def assert_the_same(run, expected, tolerance=5e-5):
-    # Where gradients are near 0, Adam magnifies their rounding, which depends on the
-    # processor: 2e-5 without AVX-512. A step is 1e-2.
+def assert_the_same(run, expected, tolerance=1e-5):
     trained = Trained(run)
     np.testing.assert_allclose(trained.losses, expected.losses, rtol=tolerance)
     assert sorted(trained.values) == sorted(expected.values)
     for name, value in expected.values.items():
+        # Adam magnifies the rounding of gradients near 0, not that of its moments:
+        # weights differ by 2e-5 on processors without AVX-512. A step is 1e-2.
+        atol = tolerance if "/adam_" in name else max(tolerance, 5e-5)
         np.testing.assert_allclose(
-            trained.values[name], value, rtol=tolerance, atol=tolerance, err_msg=name
+            trained.values[name], value, rtol=tolerance, atol=atol, err_msg=name
         )
 
 

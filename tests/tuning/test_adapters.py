@@ -183,3 +183,24 @@ def test_parallel_adapters_have_no_scale():
     settings = {"adapter_placement": "parallel", "adapter_init_scale": 0.1}
     with pytest.raises(ValueError, match=r"`adapter_init_scale`=0\.1: parallel"):
         registry.parse("adapters", settings, 2)
+
+
+def test_parallel_adapters_change_nothing_at_first():
+    config = small_run.small_config(50)
+    method = adapters.Adapters(8, placement="parallel")
+    outputs = []
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
+        ids = tf.constant([[5, 9, 3]])
+        for hooks in (method.layer_hooks, lambda index: ()):
+            options = modeling.Options(layer_hooks=hooks)
+            with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+                model = modeling.BertModel(
+                    config, False, ids, scope="bert", options=options
+                )
+            outputs.append(model.get_pooled_output())
+        session.run(tf.global_variables_initializer())
+        added, plain = session.run(outputs)
+        np.testing.assert_array_equal(added, plain)
+        down = [v for v in tf.global_variables() if v.op.name.endswith("weights1")]
+        assert all(np.ptp(value) > 0.1 for value in session.run(down))

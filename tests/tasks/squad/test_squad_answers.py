@@ -195,3 +195,21 @@ def test_answers_are_parts_of_their_context(
         assert part and " ".join(examples.ContextWords(part)) == answer.text
     assert (found.best in found.n_best) and (found.null_odds is None) != version_2
     assert sum(answer.probability for answer in found.n_best) == pytest.approx(1)
+
+
+def test_questions_without_a_window(tmp_path):
+    contexts = ["", "The red kite.", "\u200b", "A wall.", ""]
+    found = [
+        examples.SquadExample(str(n), "?", examples.ContextWords(context))
+        for n, context in enumerate(contexts)
+    ]
+    settings = {"max_seq_length": 12, "doc_stride": 2, "max_query_length": 4}
+    output = squad_data.make_features(found, settings, is_training=False)
+    logits = np.zeros(12, np.float32)
+    results = [answers.RawResult(each.unique_id, logits, logits) for each in output]
+    paths = [str(tmp_path / name) for name in FILES]
+    answer_files.write_predictions(found, output, results, 20, 30, True, *paths)
+    written = json.loads((tmp_path / FILES[0]).read_text())
+    assert list(written) == ["0", "1", "2", "3", "4"]
+    for number, text in enumerate(written.values()):
+        assert (text == answers.NO_CANDIDATE.text) != (number in (1, 3))

@@ -54,7 +54,7 @@ def test_wrong_content_and_broken_transfers_leave_nothing(server, tmp_path):
     with pytest.raises(UserError, match="SHA-256 is another one"):
         fetch.fetch_file(NAME, str(tmp_path), url)
     server.breaks = [5] * (1 + download.RETRIES)
-    with pytest.raises(UserError, match=r"`base_url`, and .*run .* again"):
+    with pytest.raises(UserError, match=r"`base_url`\) and .*run .* again"):
         fetch.fetch_file(NAME, str(tmp_path), url)
     assert not os.listdir(tmp_path)
     server.files["/squad/" + NAME] = CONTENT
