@@ -20,7 +20,7 @@ from errors import UserError
 from exchange import conversion, packages
 from weights import base_model, package_conversion
 
-_BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
+_BASE = base_model.BaseFiles._fields
 _TASK = ("task_name", "task_config", "labels", "do_lower_case", "max_seq_length")
 _QUESTIONS = (
     *("doc_stride", "max_query_length"),

@@ -56,8 +56,8 @@ make_venv() {
     say "Removing $venv: its installation did not finish."
     rm -rf "$venv"
   elif [[ -e $venv ]] && ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    say "Removing $venv: its Python or its pip does not run."
-    rm -rf "$venv"
+    fail "$venv has a Python or a pip that does not run. Remove $venv, it is created" \
+      "again."
   fi
   if [[ ! -e $venv ]]; then
     find_python
@@ -111,23 +111,21 @@ find_gpu() {
 # check_score FOLDER METRIC LEAST USUAL: prints a score of a finished run on the dev
 # set, and fails if it is below LEAST.
 check_score() {
-  FOLDER=$1 METRIC=$2 LEAST=$3 USUAL=$4 "$venv/bin/python" -c '
+  "$venv/bin/python" -c '
 import json
-import os
 import sys
 
-with open(os.path.join(os.environ["FOLDER"], "eval_results.json")) as reader:
+folder, metric, least, usual = sys.argv[1:]
+with open(folder + "/eval_results.json") as reader:
     dev = json.load(reader)["sets"]["dev"]
-metric = os.environ["METRIC"]
 score, baseline = dev["scores"][metric], dev["baseline"][metric]
 print(
     "%s on the %d examples of the dev set: %.4g; baseline: %.4g"
     % (metric, dev["examples"], score, baseline)
 )
-if score < float(os.environ["LEAST"]):
+if score < float(least):
     sys.exit(
-        "error: it is below %s, %s is usual; see log.txt in %s"
-        % (os.environ["LEAST"], os.environ["USUAL"], os.environ["FOLDER"])
+        "error: it is below %s, %s is usual; see log.txt in %s" % (least, usual, folder)
     )
-'
+' "$@"
 }

@@ -38,15 +38,16 @@ from system.wording import pluralize, thousands
 # Layers of an encoder that is not given: BERT-base, and MiniLM.
 _LAYERS = {grid.PAPER: 12, grid.SMALL: 6}
 _GPUS = "/proc/driver/nvidia/gpus"
+_OTHER_LAUNCHERS_FLAGS = {"local": ("cpus_per_job", "gpus_per_job"), "ray": ("gpus",)}
 
 _TEXTS = {
     "preset": "The paper's grid, or a small one for a small encoder on CPU.",
     "tasks": "GLUE tasks instead of the preset's, such as MRPC,RTE.",
-    "task_configs": "Files of further tasks, see docs/tasks.md; table2 has no others.",
-    "seeds": "Seeds 1 to this, instead of the preset's.",
+    "task_configs": "Files that describe further tasks, see docs/tasks.md; for table2.",
+    "seeds": "Number of seeds, counted from 1, instead of the preset's.",
     "work_dir": "Folder of all jobs, results and reports.",
-    "glue_dir": "Folder of the tasks' folders, as of glue_data.",
-    "squad_dir": "Folder of the questions, as of fetch_squad.",
+    "glue_dir": "Folder with a folder for each GLUE task, as glue_data.py writes it.",
+    "squad_dir": "Folder of SQuAD's files, as fetch_squad.py writes it.",
     "run_flags": "More flags of the jobs' program for all jobs, such as "
     '"--xla=true --precision=bfloat16".',
     "launcher": "Where jobs run: on this machine, or on the Ray cluster that the "
@@ -141,8 +142,8 @@ def make_study(experiment, values):
     tasks = (*dict.fromkeys(tasks), *_task_files(values.task_configs))
     if not tasks:
         raise UserError(
-            "--task_configs is required: the tasks of this experiment are described by "
-            "files (docs/tasks.md)"
+            "no task is given: name some with --tasks, or files of further tasks with "
+            "--task_configs (docs/tasks.md)"
         )
     layers = _LAYERS[values.preset]
     if values.bert_config_file:
@@ -263,9 +264,10 @@ def _write_report(folder, experiment, study, command):
     experiment.write_report(study, report)
     reports.finish_report(study, report, command)
     path = report.write(folder)
-    # Without jobs the results were read from the archive, and may be only a part of it.
     if results.has_jobs(study.work_dir):
-        results.write_archive(folder, study.results)
+        # The archive may have more results, of other tasks or from another machine.
+        archive = {**results.read_archive(folder), **study.results}
+        results.write_archive(folder, archive)
     console.say("Report: %s", path)
 
 
@@ -274,6 +276,11 @@ def _prepare_jobs(jobs, settings, values):
 
     A dry run needs neither encoder nor data, and checks them where all are given.
     """
+    for name in _OTHER_LAUNCHERS_FLAGS[values.launcher]:
+        if values[name].present:
+            raise UserError(
+                "--%s does not go with --launcher=%s" % (name, values.launcher)
+            )
     settings = settings._replace(gpus=_gpu_names(values.gpus))
     if values.launcher == "ray":
         ray_launcher.check_installed()
@@ -338,6 +345,8 @@ def _run_jobs(candidates, study, settings, values):
 
 def _run_experiment(name, experiment, values):
     """Runs, lists or reports on an experiment; returns the exit status."""
+    if values.job and values.report_only:
+        raise UserError("--job does not go with --report_only: a report is on all jobs")
     study = make_study(experiment, values)
     candidates = _select_jobs(study, values)
     if values.job:
@@ -374,8 +383,11 @@ def _run_experiment(name, experiment, values):
         has_jobs = results.has_jobs(study.work_dir)
         _check_writable(os.path.join(study.work_dir, results.JOBS))
         if not has_jobs:
-            for job, result in results.read_archive(folder).items():
-                results.write(study.work_dir, job, result)
+            # All archives: later experiments find jobs, and read only these.
+            for each in EXPERIMENTS:
+                archive = results.read_archive(os.path.join(study.work_dir, each))
+                for job, result in archive.items():
+                    results.write(study.work_dir, job, result)
         status, study = _run_jobs(candidates, study, settings, values)
     if not values.job:
         study = study._replace(jobs=tuple(selection.due_jobs(study.jobs, study)))
@@ -402,7 +414,7 @@ def run(argv, values):
             "unknown experiment %.80r: the first argument is one of %s%s"
             % (name, ", ".join(EXPERIMENTS), wording.suggest(name, EXPERIMENTS))
         )
-    positional = command_line.parse_flags(argv[1:], values)
+    positional = command_line.parse_flags([argv[0], *argv[2:]], values)
     command_line.refuse_positional_arguments(argv, positional)
     command_line.check_required(values, ["preset"])
     return _run_experiment(name, EXPERIMENTS[name], values)

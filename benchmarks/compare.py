@@ -39,7 +39,7 @@ def _run(program, **flag_values):
         log.seek(0)
         text = log.read()
     if process.returncode:
-        raise UserError("%s failed: %s" % (" ".join(command), text[-2000:]))
+        raise UserError("%s failed: %s" % (" ".join(command), text[-2000:].strip()))
     return text, usage.ru_maxrss * 1024 / 1e9
 
 

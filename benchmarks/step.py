@@ -23,6 +23,7 @@ from absl import flags
 import command_line
 import modeling
 import optimization
+from errors import UserError
 from training import classifier, estimators, settings
 from training.estimator_compat import estimator
 from tuning import registry
@@ -156,6 +157,11 @@ def shards():
 def read_method(text, num_layers):
     """The `tuning.method.Method` of a flag's value."""
     policy, *settings = text.split(",")
+    if not all(setting.count("=") == 1 for setting in settings):
+        raise UserError(
+            "--train_policy=%s: give METHOD,SETTING=VALUE,..., such as lora:8,"
+            "lora_alpha=16" % text
+        )
     values = dict(setting.split("=") for setting in settings)
     if policy == registry.DEFAULT.name:
         values.setdefault("adapter_size", FLAGS.adapter_size)
@@ -361,13 +367,13 @@ def define_flags(flag_values):
     return {
         "Flags": (
             define(flags.DEFINE_string, "config", "minilm"),
-            define(integer, "batch_size", 32),
-            define(integer, "seq_length", 128),
-            define(integer, "adapter_size", 64),
+            define(integer, "batch_size", 32, lower_bound=1),
+            define(integer, "seq_length", 128, lower_bound=1),
+            define(integer, "adapter_size", 64, lower_bound=1),
             define(flags.DEFINE_enum, "precision", "float32", [*classifier.PRECISIONS]),
             define(flags.DEFINE_enum, "xla", "auto", classifier.XLA),
             define(switch, "recompute_activations", False),
-            define(integer, "gradient_accumulation_steps", 1),
+            define(integer, "gradient_accumulation_steps", 1, lower_bound=1),
             define(integer, "shards", None, lower_bound=1),
             define(flags.DEFINE_float, "seconds", 20.0),
             define(flags.DEFINE_multi_string, "train_policy", [_DEFAULT]),

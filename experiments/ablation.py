@@ -31,7 +31,9 @@ def _percent(value):
 def _write_report(study, report):
     report.add_text(
         "Relative change of the accuracy on the dev set, mean over seeds, without "
-        "further training. Collapsed seeds are included; their change is near 0."
+        "further training, for an encoder of %d layers (`--bert_config_file`; by "
+        "default the preset's). Collapsed seeds are included; their change is near 0."
+        % study.layers
     )
     maps, rows = {}, []
     for task in study.tasks:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import glue_data
+from errors import UserError
 from tasks import bad_rows
 from tasks.squad import fetch
 
@@ -41,12 +42,8 @@ class Dataset:
         raise NotImplementedError
 
     def find_files(self, settings):
-        """Dict from name to path of the files of jobs."""
+        """Dict from name to path of the files that jobs read."""
         raise NotImplementedError
-
-    def required_files(self, settings):
-        """Names of required files; by default the training set."""
-        return [next(iter(self.find_files(settings)))]
 
     def remedy(self, settings):
         """Advice on a missing file, as text."""
@@ -111,6 +108,11 @@ class FileTask(Dataset):
 
     def find_files(self, settings):
         task, folder = self._load(settings)
+        if not (task.train and task.dev and task.test):
+            raise UserError(
+                '%s: jobs train, evaluate and predict: give "train", "dev" or '
+                '"dev_share", and "test"' % task.config_file
+            )
         return {**_split_files(task, folder), "task_config": task.config_file}
 
     def remedy(self, settings):
@@ -146,9 +148,6 @@ class SquadDataset(Dataset):
             name: os.path.join(settings.squad_dir, name)
             for name in (self.train, self.dev)
         }
-
-    def required_files(self, settings):
-        return list(self.find_files(settings))
 
     def remedy(self, settings):
         if self.train in fetch.SHA256:

@@ -67,14 +67,10 @@ class Job(NamedTuple):
         return name + ("-without%s" % self.without if self.without else "")
 
     @property
-    def kind(self):
-        """The policy without its number."""
-        return self.policy.partition(":")[0]
-
-    @property
     def family(self):
-        """Kind and placement; one line of a figure."""
-        return self.kind + "-" * bool(self.placement) + self.placement
+        """The tuning method without its number, and its placement."""
+        method = self.policy.partition(":")[0]
+        return method + "-" * bool(self.placement) + self.placement
 
     @property
     def trained(self):
@@ -83,7 +79,7 @@ class Job(NamedTuple):
 
 
 class Method(NamedTuple):
-    """A training policy and its sweep."""
+    """A tuning method and its sweep."""
 
     policy: str
     learning_rates: tuple[str, ...]

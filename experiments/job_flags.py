@@ -13,12 +13,11 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from experiments import datasets, grid, results
 from system import files
-from weights import adapter_package, checkpoints
+from weights import adapter_package, base_model, checkpoints
 
 PROGRAMS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # their folder
 
-# Flags of the encoder.
-BASE = ("init_checkpoint", "bert_config_file", "vocab_file")
+BASE = base_model.BaseFiles._fields  # flags of the encoder
 
 # Flags of the grid and of folders, not allowed in --run_flags.
 OWN_FLAGS = {
@@ -126,15 +125,14 @@ def input_digests(name, settings):
     """Dict from flag or file name to digest, for all files of a task's jobs.
 
     Raises:
-      UserError: the checkpoint or a required file is missing.
+      UserError: a file is missing.
     """
     dataset = datasets.find(name)
     paths = {flag: settings.flags[flag] for flag in BASE if flag != "init_checkpoint"}
     for file, path in dataset.find_files(settings).items():
-        if tf.io.gfile.exists(path):
-            paths[file] = path
-        elif file in dataset.required_files(settings):
+        if not tf.io.gfile.exists(path):
             raise UserError("there is no %s; %s" % (path, dataset.remedy(settings)))
+        paths[file] = path
     digests = {key: files.digest(path) for key, path in paths.items()}
     checkpoint = checkpoints.Checkpoint(settings.flags["init_checkpoint"])
     return {**digests, "init_checkpoint": checkpoint.index_digest()}

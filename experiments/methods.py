@@ -31,7 +31,7 @@ def _write_report(study, report):
 
 def _adapters(rates, sizes, epochs=(), scale=grid.PAPER_SCALE):
     """A `grid.Method` for each placement, initialized as in its source."""
-    houlsby = grid.Method(grid.ADAPTERS, rates, epochs, sizes, scale)
+    houlsby = grid.adapters(rates, sizes, epochs, scale)
     return [
         houlsby,
         houlsby._replace(placement="pfeiffer", init_scale="0.02"),

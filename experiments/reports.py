@@ -90,7 +90,7 @@ def setting_text(jobs):
     if job.adapter_size:
         parts.append("size %d" % job.adapter_size)
     elif ":" in job.policy:
-        noun = "top" if job.kind == grid.TOP_K else "rank"
+        noun = "top" if job.family == grid.TOP_K else "rank"
         parts.append("%s %s" % (noun, job.policy.partition(":")[2]))
     return ", ".join(parts)
 
@@ -150,13 +150,13 @@ def add_curves(report, study, field, axis, caption):
       field: the setting's name in `grid.Job`; also names the figure's files.
       axis: the setting's names in the table and in the plot.
     """
-    has_both_moments = len({job.is_corrected for job in study.jobs}) > 1
+    has_both = len({job.is_corrected for job in study.jobs}) > 1
 
     def line_name(job):
         name = "full fine-tuning" if job.policy == grid.FULL else "adapters"
-        if not has_both_moments:
+        if not has_both:
             return name
-        return "%s, moments %s" % (name, "corrected" if job.is_corrected else "plain")
+        return name + (", bias-corrected" if job.is_corrected else ", uncorrected")
 
     panels, baselines, rows = {}, {}, []
     for task in study.tasks:
@@ -186,7 +186,7 @@ def add_curves(report, study, field, axis, caption):
 
 
 def finish_report(study, report, command):
-    """Adds statuses by policy, the jobs that are not "ok", and the command."""
+    """Adds statuses by tuning method, the jobs that are not "ok", and the command."""
     report.add_heading("Jobs")
     rows = []
     by_method = selection.group(
@@ -195,11 +195,11 @@ def finish_report(study, report, command):
     for (task, policy, is_corrected), jobs in by_method.items():
         ended = results.list_results(jobs, study.results)
         hours = sum(result.seconds for result in ended) / 3600
-        moments = "corrected" if is_corrected else "plain"
         status = status_text(jobs, study.results)
-        rows.append([task, policy, moments, status, "%.1f" % hours])
+        correction = "with" if is_corrected else "without"
+        rows.append([task, policy, correction, status, "%.1f" % hours])
     report.add_table(
-        ["task", "policy", "Adam's moments", "training runs", "hours"], rows
+        ["task", "method", "bias correction", "training runs", "hours"], rows
     )
     # Failed jobs come first.
     lines = [

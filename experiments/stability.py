@@ -9,11 +9,11 @@ from experiments import grid, plots, reports, results, selection
 MARGIN = 0.05
 
 _RATES = ("3e-4", "1e-3", "3e-3")
-_MOMENTS = {False: "plain", True: "corrected"}
+_CORRECTIONS = {False: "without", True: "with"}  # bias correction
 
 
 def _preset(tasks, seeds, method):
-    methods = [method._replace(is_corrected=each) for each in _MOMENTS]
+    methods = [method._replace(is_corrected=each) for each in _CORRECTIONS]
     return grid.Preset(tasks, seeds, methods)
 
 
@@ -27,15 +27,16 @@ def _add_task(study, report, task):
     report.add_heading(task)
     rows, fractions, means = [], [], []
     baseline, metric = None, "score"
-    for is_corrected, moments in _MOMENTS.items():
-        name = "Adam's moments %s" % moments
+    for is_corrected, correction in _CORRECTIONS.items():
+        name = "%s bias correction" % correction
         fractions.append(plots.Line(name, [], []))
         points = []
         for rate in _RATES:
             jobs = study.select(
                 task=task, learning_rate=rate, is_corrected=is_corrected
             )
-            ended = results.list_results(jobs, study.results)
+            done = [job for job in jobs if results.is_done(job, study.results)]
+            ended = results.list_results(done, study.results)
             learned, scores = 0, []
             for result in ended:
                 if result.score is not None:
@@ -50,12 +51,12 @@ def _add_task(study, report, task):
                 points.append((float(rate), summary))
             counts = "%d of %d" % (learned, len(ended)), str(len(jobs) - len(ended))
             seeds = " ".join(map(reports.points, scores))
-            rows.append([rate, moments, *counts, seeds, reports.mean_text(summary)])
+            rows.append([rate, correction, *counts, seeds, reports.mean_text(summary)])
         if points:
             means.append(reports.score_line(name, points))
     rows.sort(key=lambda row: _RATES.index(row[0]))
-    header = ("learning rate", "moments", "seeds that learned", "missing", metric,
-              "mean")  # fmt: skip
+    header = ("learning rate", "bias correction", "seeds that learned", "missing",
+              metric, "mean")  # fmt: skip
     report.add_table(header, rows)
     if baseline is None:
         return

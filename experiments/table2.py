@@ -34,7 +34,7 @@ def _write_report(study, report):
     for policy, (name, *paper) in _LINES.items():
         tests, ratios = [], []
         for task in study.tasks:
-            jobs = study.select(task=task, kind=policy)
+            jobs = study.select(task=task, family=policy)
             best, dev = selection.best_setting(jobs, study.results)
             test = selection.summarize_jobs(best, study.results, "test_score")
             trained = selection.parameter_count(best, study.results)

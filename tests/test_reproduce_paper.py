@@ -267,6 +267,17 @@ def test_the_exit_status_says_whether_all_is_done(
     assert program(*words) == 0
     assert archive.read_text() == content
     assert len(started) == 6
+    # Another experiment begins with the results of all archives, and a report keeps
+    # what its folder of jobs lacks.
+    shutil.rmtree(tmp_path / "jobs")
+    assert program("size", *words[1:]) == 0
+    assert program(*words, "--dry_run") == 0
+    assert capsys.readouterr().out == "6 jobs, all done\n"
+    shutil.rmtree(tmp_path / "jobs")
+    (tmp_path / "jobs").mkdir()
+    assert program(*words, "--report_only") == 0
+    assert archive.read_text() == content
+    del started[6:]
     failed = result(None, results.FAILED)
     results.write(str(tmp_path), started[0], failed)
     held = failed._replace(status=results.HELD)
@@ -322,7 +333,9 @@ def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, star
         (["table1", "--preset=small", "--list", "x"], "'x' is not a flag"),
         (["table1", "--preset=small", "--tasks=MRCP"], "Task not found: MRCP"),
         (["table1", "--preset=small", "--tasks=AX"], "ax has no training set"),
-        (["table2", "--preset=small"], "--task_configs is required"),
+        (["table1", "--jobs=abc"], "; reproduce_paper.py --help lists all flags"),
+        (["table1", "--preset=small", "--tasks="], "no task is given.*--tasks"),
+        (["table2", "--preset=small"], "no task is given.*--task_configs"),
         (["table2", SMALL, "--task_configs=a/x.json,b/x.json"], "another task x"),
         (["table2", SMALL, "--task_configs=a/mrpc.json"], "another task mrpc"),
         (["table2", SMALL, "--task_configs=a/a b.json"], "name the file with"),
@@ -332,6 +345,9 @@ def test_a_work_dir_that_cannot_be_written_is_refused_first(path, tmp_path, star
         (["size", "--preset=small", "--jobs=0"], "--jobs=0"),
         (["size", "--preset=small", "--list", "--shard=4/4"], "--shard=4/4"),
         (["size", "--preset=small", "--list", "--job=x"], "--job=x: there is no such"),
+        (["size", SMALL, "--report_only", "--job=x"], "--job does not go with"),
+        (["size", SMALL, "--work_dir=x", "--gpus_per_job=1"], "--launcher=local"),
+        (["size", SMALL, "--work_dir=x", "--gpus=1", "--launcher=ray"], "--gpus does"),
     ],
 )  # fmt: skip
 def test_what_is_refused(words, message, tmp_path, monkeypatch):

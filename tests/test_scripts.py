@@ -53,6 +53,13 @@ def test_a_python_of_another_version_is_refused(tmp_path, version):
     assert "%d.%d, not 3.10 to 3.13" % version[:2] in run.stdout
 
 
+def test_an_environment_without_pip_is_kept(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    run = run_bash("make_venv", VENV=str(tmp_path))
+    assert run.returncode == 1
+    assert (tmp_path / "notes").read_text() == "mine"
+
+
 @pytest.mark.parametrize(("score", "status"), [(0.8125, 0), (0.69, 1)])
 def test_a_score_of_chance_fails(tmp_path, score, status):
     dev = {"examples": 160, "scores": {"f1": score}, "baseline": {"f1": 0.5}}

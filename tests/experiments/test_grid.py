@@ -24,7 +24,7 @@ def test_the_document_has_the_grid_of_the_paper(name):
 
 def test_what_the_paper_sweeps_for_further_tasks():
     jobs = make_study("table2", "--preset=paper", "--task_configs=a/mail.json").jobs
-    kinds = collections.Counter(job.kind for job in jobs)
+    kinds = collections.Counter(job.family for job in jobs)
     # 3 seeds x 4 rates x 3 lengths, times 1, 8 depths and 6 sizes.
     assert kinds == {"full": 36, "top_k": 288, "adapters": 216}
 
@@ -41,7 +41,7 @@ def test_what_the_paper_sweeps_for_glue():
 
 def test_what_the_paper_sweeps_for_squad():
     jobs = make_study("squad", "--preset=paper").jobs
-    kinds = collections.Counter((job.kind, job.adapter_size) for job in jobs)
+    kinds = collections.Counter((job.family, job.adapter_size) for job in jobs)
     # Three seeds; full: 3 rates x 3 lengths; adapters of each size: 4 x 3.
     sizes = {("adapters", size): 36 for size in (2, 8, 64, 256)}
     assert kinds == {("full", 0): 27, **sizes}
@@ -101,4 +101,4 @@ def test_every_method_of_the_comparison_is_swept_over_powers_of_two():
     }
     for job in jobs:
         number = job.adapter_size or int(job.policy.partition(":")[2] or 1)
-        assert job.kind == "top_k" or number & (number - 1) == 0
+        assert job.family == "top_k" or number & (number - 1) == 0

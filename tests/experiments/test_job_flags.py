@@ -1,5 +1,6 @@
 """Command lines of jobs, and results that other settings gave."""
 
+import json
 import os
 import sys
 
@@ -140,3 +141,21 @@ def test_contents_of_files_count_and_not_their_places(tmp_path):
     moved.flags["init_checkpoint"] = "x.ckpt"
     with pytest.raises(UserError, match=r"no checkpoint at x\.ckpt"):
         job_flags.input_digests("mrpc", moved)
+    os.remove(tmp_path / "moved" / "MRPC" / "test.tsv")
+    with pytest.raises(UserError, match=r"MRPC/test\.tsv.*--tasks=MRPC"):
+        job_flags.input_digests("mrpc", moved)
+
+
+def test_a_task_that_jobs_cannot_predict_is_refused_first(tmp_path):
+    for name in ("train", "dev"):
+        rows = ["text\tlabel", "a cat\tyes", "a dog\tno"]
+        (tmp_path / (name + ".tsv")).write_text("\n".join([*rows, ""]))
+    record = {"name": "mail", "text_a": "text", "label": "label"}
+    record.update(train="train.tsv", dev="dev.tsv")
+    (tmp_path / "mail.json").write_text(json.dumps(record))
+    base = small_run.write_model(tmp_path / "bert")
+    flags = {name: base[name] for name in job_flags.BASE}
+    task_files = {"mail": str(tmp_path / "mail.json")}
+    settings = job_flags.SweepSettings(str(tmp_path), "", task_files, flags)
+    with pytest.raises(UserError, match=r'mail\.json: .*"test"'):
+        job_flags.input_digests("mail", settings)

@@ -19,7 +19,7 @@ def start():
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(job_flags, "PROGRAM", str(tmp_path / "program.py"))
+    monkeypatch.setattr(job_flags, "PROGRAMS", str(tmp_path))
     return Bench(tmp_path)
 
 
