@@ -164,6 +164,15 @@ def check_required(flag_values, names):
         raise UserError(*texts)
 
 
+def check_local(flag_values, name):
+    """Refuses a flag's folder in a bucket, for a program that downloads files."""
+    path = flag_values[name].value
+    if path and "://" in path:
+        raise UserError(
+            "--%s=%s: files are downloaded to a local folder; give one" % (name, path)
+        )
+
+
 def _help_text(flag):
     """The help of a flag, with what absl adds to it as a sentence."""
     return re.sub(r"\.?;\s+repeat this option(.*)", r". Repeat the flag\1.", flag.help)

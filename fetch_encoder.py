@@ -93,6 +93,7 @@ def run(argv, values):
                 ", ".join(names),
             )
         )
+    command_line.check_local(values, "output_dir")
     _fetch(name, values.output_dir or name)
     return 0
 

@@ -10,7 +10,6 @@ import system.startup  # noqa: F401  (before TensorFlow)
 from absl import flags
 
 import command_line
-from errors import UserError
 from tasks.squad import fetch
 
 FLAGS = flags.FLAGS
@@ -34,11 +33,7 @@ def define_flags(flag_values):
 
 def main(argv):
     command_line.check_required(FLAGS, ["output_dir"])
-    if "://" in FLAGS.output_dir:
-        raise UserError(
-            "--output_dir=%s: files are downloaded to a local folder; give one"
-            % FLAGS.output_dir
-        )
+    command_line.check_local(FLAGS, "output_dir")
     for name in fetch.SHA256:
         fetch.fetch_file(name, FLAGS.output_dir, FLAGS.base_url)
 

@@ -130,19 +130,22 @@ _ROWS = (
 GLUE_TASKS = {row.name: row for row in _ROWS}
 
 
-def get_task(name):
+def get_task(name, remedy=""):
     """Looks up a task of GLUE, ignoring case and dashes: "sst2" is "SST-2".
 
     Raises:
-      UserError: unknown task.
+      UserError: unknown task; it ends with `remedy`.
     """
     wanted = name.strip().lower().replace("-", "")
     for task in GLUE_TASKS.values():
         if task.name.replace("-", "") == wanted:
             return task
     raise UserError(
-        "Task not found: %s%s. The tasks are %s; for your own data: `task_config`"
-        % (name, wording.suggest(name, GLUE_TASKS), ", ".join(sorted(GLUE_TASKS)))
+        "Task not found: %s%s. The tasks are %s%s"
+        % (
+            *(name, wording.suggest(name, GLUE_TASKS)),
+            *(", ".join(sorted(GLUE_TASKS)), remedy),
+        )
     )
 
 
@@ -162,7 +165,7 @@ def select_task(task_name, task_config, data_dir=None, bad_rows=None):
         )
     if task_config:
         return own_tasks.load_task(task_config, GLUE_TASKS, data_dir, bad_rows)
-    return get_task(task_name), data_dir
+    return get_task(task_name, "; for your own data: `task_config`"), data_dir
 
 
 class DataProcessor:
@@ -222,16 +225,12 @@ def define_flags(flag_values):
 def main(argv):
     command_line.check_required(flags.FLAGS, ["data_dir"])
     data_dir = flags.FLAGS.data_dir
-    if "://" in data_dir:
-        raise UserError(
-            "--data_dir=%s: the data is downloaded to a local folder; give one"
-            % data_dir
-        )
-    names = flags.FLAGS.tasks
-    if not any(names):
+    command_line.check_local(flags.FLAGS, "data_dir")
+    names = [name for name in flags.FLAGS.tasks if name.strip()]
+    if not names:
         raise UserError("--tasks is empty; give names, or leave it out for all tasks")
     selected = GLUE_TASKS.values()
-    if names != ["all"]:
+    if [name.lower() for name in names] != ["all"]:
         selected = [get_task(name) for name in names]  # Before the first download.
     for task in selected:
         glue_fetch.fetch_task(task, data_dir, flags.FLAGS.base_url)

@@ -177,6 +177,7 @@ def _check_data():
     """Checks the data, without a model."""
     found = bad_rows.BadRows()
     task = set_task_flags(FLAGS, found=found)
+    features.check_seq_length(FLAGS.max_seq_length)
     examples = {
         split.name: task_data.read_examples(task, FLAGS.data_dir, split, found)
         for split in task.splits

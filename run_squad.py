@@ -193,17 +193,18 @@ def make_task(values):
     decoding = settings.from_flags(answers.Decoding, values)
     task_type = settings.from_flags(QuestionAnswering, values, decoding=decoding)
 
-    def make_splits(name, path):
-        split = task_data.Split(name, path, 0, *QuestionAnswering.text_columns)
-        return (split,) if path else ()
+    def make_split(name, path):
+        columns = QuestionAnswering.text_columns
+        return task_data.Split(name, path, 0, *columns) if path else None
 
-    dev = make_splits("dev", values.predict_file)
+    dev_split = make_split("dev", values.predict_file)
+    dev = (dev_split,) if dev_split else ()
     return task_data.Task(
         name="squad",
         title="SQuAD",
         type=task_type,
         metrics=task_type.default_metrics,
-        train=next(iter(make_splits("train", values.train_file)), None),
+        train=make_split("train", values.train_file),
         dev=dev,
         test=dev,
     )
@@ -279,10 +280,7 @@ def _check_data():
     task = make_task(FLAGS)
     if not task.splits:
         raise UserError("`check` needs files: `train_file`, `predict_file`, or both")
-    splits = [task.train] if task.train else []
-    found = {
-        each.name: read_examples(FLAGS, False, each) for each in (*splits, *task.dev)
-    }
+    found = {each.name: read_examples(FLAGS, False, each) for each in task.splits}
     data_report.check_task(
         task, found, FLAGS.vocab_file, FLAGS.do_lower_case, FLAGS.max_seq_length
     )

@@ -57,8 +57,7 @@ def build_features(examples, featurize, spec, output_file, multiple, key):
         tf.logging.info("Features of %s are up to date, reused", output_file)
         return counts
     try:
-        if tf.io.gfile.exists(key_file):
-            tf.io.gfile.remove(key_file)
+        files.remove(key_file)
         counts = features.write_features(
             examples, featurize, spec, output_file, multiple
         )

@@ -1,6 +1,7 @@
 """Examples to features to TFRecord to `tf.data` batches."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -364,7 +365,7 @@ def check_vocabulary(vocab_file, vocab, vocab_size, config_file):
         )
 
 
-def check_seq_length(max_seq_length, max_position_embeddings):
+def check_seq_length(max_seq_length, max_position_embeddings=math.inf):
     """Requires 3 <= max_seq_length <= max_position_embeddings; else a `UserError`."""
     if max_seq_length < 3:
         raise UserError(

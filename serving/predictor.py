@@ -30,8 +30,8 @@ from weights import adapter_package, base_model, model_variables
 BATCH_SIZE = 32
 
 _REMEDY = (
-    "give the base model's checkpoint without file endings, init_checkpoint, and its "
-    "own bert_config.json, bert_config_file"
+    "give the base model's checkpoint without file endings, `init_checkpoint`, and its "
+    "own bert_config.json, `bert_config_file`"
 )
 
 
@@ -98,7 +98,7 @@ class Predictor:
         """
         _check_process()
         if batch_size < 1:
-            raise UserError("batch_size=%d: at least 1 is needed" % batch_size)
+            raise UserError("`batch_size`=%d: at least 1 is needed" % batch_size)
         self._batch_size = batch_size
         paths = base_model.BaseFiles(init_checkpoint, bert_config_file, vocab_file)
         self._base = base = base_model.read(paths, _REMEDY)
@@ -220,17 +220,13 @@ def _make_batches(rows, batch_size):
 
     A batch is a list of pairs: the number of a row, and that of a feature of it.
     """
-    places = [(i, j) for i, row in enumerate(rows) for j in range(len(row.features))]
-
-    def find_signature(place):
-        return rows[place[0]].task_type.signature
-
-    def find_length(place):
-        return len(rows[place[0]].features[place[1]]["input_ids"])
-
-    places.sort(key=lambda place: (find_signature(place), find_length(place)))
-    for signature, group in itertools.groupby(places, find_signature):
-        while batch := list(itertools.islice(group, batch_size)):
+    places = sorted(
+        (row.task_type.signature, len(feature["input_ids"]), i, j)
+        for i, row in enumerate(rows)
+        for j, feature in enumerate(row.features)
+    )
+    for signature, group in itertools.groupby(places, key=lambda place: place[0]):
+        while batch := [(i, j) for *_, i, j in itertools.islice(group, batch_size)]:
             yield signature, batch
 
 

@@ -135,6 +135,12 @@ class _LogFile(logging.Handler):
 _handlers: list = []
 
 
+def _is_deprecation(record):
+    """Whether a library warns of TensorFlow 1; own messages may quote such a text."""
+    is_librarys = record.name in _LIBRARY_LOGGERS
+    return is_librarys and _DEPRECATION.search(record.getMessage())
+
+
 def _all_loggers():
     return map(logging.getLogger, _PROGRAM_LOGGERS + _LIBRARY_LOGGERS)
 
@@ -146,7 +152,7 @@ def start(verbosity=0):
         handler.close()
     _handlers[:] = [_Screen(verbosity >= 1), _LogFile()]
     for handler in _handlers:
-        handler.addFilter(lambda record: not _DEPRECATION.search(record.getMessage()))
+        handler.addFilter(lambda record: not _is_deprecation(record))
     tf.get_logger()  # Adds a handler that prints everything, which is replaced.
     for logger in _all_loggers():
         logger.propagate = False

@@ -88,6 +88,14 @@ def test_another_folder(release):
     assert fetched("bert") == sorted(FILES) and not os.path.exists(NAME)
 
 
+def test_a_folder_in_a_bucket_is_refused(release, tmp_path):
+    server, fetch = release
+    with pytest.raises(UserError, match=r"--output_dir=file:.*local folder"):
+        fetch("--output_dir=file://%s/x" % tmp_path)
+    assert not server.log
+    assert not list(tmp_path.iterdir())
+
+
 def test_archives_with_other_content(release, model):
     _, run = release
     data = bytearray((model / FILES[2]).read_bytes())

@@ -476,7 +476,7 @@ def test_a_label_that_the_output_cannot_hold(tmp_path, base, monkeypatch):
         (["--output=a.txt"], r"`output`=a.txt: .*\.tsv, \.csv, \.jsonl"),
         (["--output=none/a.tsv"], "there is no folder none"),
         (["--input=none.tsv"], "--input=none.tsv cannot be read"),
-        (["--batch_size=0"], "batch_size=0: at least 1"),
+        (["--batch_size=0"], "`batch_size`=0: at least 1"),
         (["--adapters=none"], "none/adapter_config.json cannot be read"),
     ],
 )

@@ -73,6 +73,13 @@ class Cluster(NamedTuple):
         return self.index == 0
 
 
+def available_cores():
+    """The number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def local_devices():
     """Names of the devices that a model is mirrored on: all GPUs, or the CPU."""
     gpus = tf.config.list_physical_devices("GPU")

@@ -1,7 +1,6 @@
 """The Estimator: its sessions, checkpoints and summaries; training up to a step."""
 
 import ctypes
-import os
 import threading
 import weakref
 
@@ -121,10 +120,7 @@ def cpu_shards(batch_sizes):
     """
     if tf.config.list_physical_devices("GPU"):
         return 1
-    if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
-    else:
-        cores = os.cpu_count()
+    cores = distribution.available_cores()
     is_split = cores <= _MAX_SHARDS and min(batch_sizes) >= _SHARD_EXAMPLES * cores
     return cores if is_split else 1
 

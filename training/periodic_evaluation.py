@@ -103,9 +103,11 @@ def stops_early(run, step):
     than an earlier one.
     """
     patience = run.dev_evaluation.early_stopping
+    if not patience or step == run.settings.num_train_steps:
+        return False
     history = _read_history(run.settings.output_dir)
     history = [entry for entry in history if entry["global_step"] <= (step or 0)]
-    if not patience or not history or history[-1]["global_step"] != step:
+    if not history or history[-1]["global_step"] != step:
         return False
     metric = run.dev_evaluation.keep_best or run.task.metrics[0]
     dev_set = run.task.dev[0].name

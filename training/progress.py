@@ -2,7 +2,6 @@
 
 import collections
 import math
-import os
 import sys
 import time
 
@@ -201,8 +200,6 @@ def read_losses(checkpoint):
 
 def remove_stale_losses(output_dir):
     """Removes loss files whose checkpoint was deleted."""
-    names = set(tf.io.gfile.listdir(output_dir))
-    for name in names:
-        stem, ending = os.path.splitext(name)
-        if ending == _LOSSES and stem + ".index" not in names:
-            tf.io.gfile.remove(os.path.join(output_dir, name))
+    for path in files.list_folder(output_dir, "*" + _LOSSES):
+        if not tf.io.gfile.exists(path.removesuffix(_LOSSES) + ".index"):
+            tf.io.gfile.remove(path)

@@ -33,7 +33,7 @@ def log_task(task, config, devices, precision):
     elif tf.config.list_physical_devices("GPU"):
         text = "GPU: %s" % ", ".join(distribution.local_devices())
     else:
-        text = "CPU, %s" % wording.pluralize(os.cpu_count() or 1, "core")
+        text = "CPU, %s" % wording.pluralize(distribution.available_cores(), "core")
     if devices.distribution_strategy != distribution.NONE:
         text += ", `distribution_strategy`=" + devices.distribution_strategy
     console.say("Computed on: %s, in %s", text, precision)

@@ -248,7 +248,7 @@ def test_program(tmp_path):
         done = programs.run(
             "glue_data.py",
             "--data_dir=%s" % tmp_path,
-            "--tasks=wnli,MRPC",
+            "--tasks=wnli,MRPC,",
             "--base_url=" + server.url,
             environment={"no_proxy": "*"},
         )

@@ -30,11 +30,15 @@ def speak():
     tf.logging.info("Graph was finalized.")
     tf.logging.warning("The name tf.x is deprecated. Please use tf.y instead.")
     tf.logging.error("the disk is gone")
+    console.warn("this is deprecated.txt is empty")
     logging.getLogger("absl").info("Wrote 3 files.")
     warnings.warn("overflow in exp", stacklevel=1)
 
 
-SAID = ["3 rows", "warning: one label only", "error: the disk is gone"]
+SAID = [
+    *("3 rows", "warning: one label only", "error: the disk is gone"),
+    "warning: this is deprecated.txt is empty",
+]
 
 
 def test_the_screen_has_what_matters(capsys):
@@ -49,7 +53,7 @@ def test_with_verbosity_it_has_everything_of_use(capsys):
     text = capsys.readouterr().err
     for part in (*SAID, "a variable", "Graph was finalized.", "overflow in exp"):
         assert part in text
-    assert "deprecated" not in text
+    assert "tf.x is deprecated" not in text
 
 
 def test_the_log_has_everything_with_times_from_the_start(tmp_path):
@@ -65,7 +69,7 @@ def test_the_log_has_everything_with_times_from_the_start(tmp_path):
     text = "\n".join(lines)
     for part in ("before it was open", "one label only", "a variable", "finalized"):
         assert text.count(part) == 1
-    assert "deprecated" not in text
+    assert "tf.x is deprecated" not in text
 
 
 @pytest.mark.parametrize("error", [errors.UserError("bad row"), KeyError("bad row")])

@@ -209,3 +209,15 @@ def test_freed_memory_is_used_again():
     # The arrays of 40 and 70 MB, 550 MB in all: 140,800 pages, or 275 huge pages.
     assert returned > 200
     assert kept < 50
+
+
+def test_losses_of_deleted_checkpoints_are_removed(tmp_path):
+    # A name that is not UTF-8 is in nobody's way.
+    other = os.path.join(os.fsencode(tmp_path), b"\xff.txt")
+    with open(other, "wb"):
+        pass
+    for name in ("model.ckpt-1.losses", "model.ckpt-2.losses", "model.ckpt-2.index"):
+        (tmp_path / name).write_text("x")
+    progress.remove_stale_losses(str(tmp_path))
+    left = {b"\xff.txt", b"model.ckpt-2.losses", b"model.ckpt-2.index"}
+    assert set(os.listdir(os.fsencode(tmp_path))) == left

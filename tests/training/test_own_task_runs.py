@@ -318,6 +318,10 @@ def test_check_warns(folder, capsys):
         ({"task_name": "MRPC", "task_config": "x.json"}, "not both"),
         ({"task_name": "MRPC"}, "--data_dir is required"),
         ({"task_config": "gone.json"}, "gone.json"),
+        (
+            {"task_name": "MRPC", "data_dir": "x", "max_seq_length": 2},
+            "--max_seq_length=2 leaves no room",
+        ),
     ],
 )
 def test_which_task(capsys, settings, message):

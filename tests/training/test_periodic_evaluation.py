@@ -224,3 +224,24 @@ def test_files_of_others_are_refused_before_training(model, tmp_path, capsys, na
     assert str(tmp_path / name.partition("/")[0]) in capsys.readouterr().err
     assert path.read_text() == "notes"
     assert not list(tmp_path.glob("model.ckpt*"))
+
+
+def test_the_last_step_is_no_early_stop(tmp_path):
+    entries = [
+        {"global_step": step, "sets": {"dev": {"accuracy": 0.5}}} for step in (1, 2, 3)
+    ]
+    lines = [json.dumps(entry) + "\n" for entry in entries]
+    (tmp_path / "eval_steps.jsonl").write_text("".join(lines))
+
+    def stops_early(num_train_steps):
+        run = types.SimpleNamespace(
+            settings=types.SimpleNamespace(
+                output_dir=str(tmp_path), num_train_steps=num_train_steps
+            ),
+            dev_evaluation=run_settings.DevEvaluation(1, "accuracy", 2),
+            task=types.SimpleNamespace(dev=[types.SimpleNamespace(name="dev")]),
+        )
+        return periodic_evaluation.stops_early(run, 3)
+
+    assert stops_early(4)
+    assert not stops_early(3)
