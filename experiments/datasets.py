@@ -38,7 +38,7 @@ class Dataset:
         raise NotImplementedError
 
     def find_metric(self, settings):
-        """The name of the headline metric."""
+        """The name of the primary metric."""
         raise NotImplementedError
 
     def find_files(self, settings):

@@ -60,7 +60,7 @@ class Result(NamedTuple):
     reason: str  # of another status than "ok"
     seconds: float  # of all runs of the job
     flags: Mapping[str, Any]  # of the job's program
-    metric: str = ""  # the headline
+    metric: str = ""  # the primary metric
     sets: Mapping[str, dict] = _EMPTY  # from eval_results.json; selection by the first
     test_scores: Mapping[str, float] = _EMPTY  # of labelled test examples
     parameters: Mapping[str, float] = _EMPTY  # from run.json: "trained", "base", ...
@@ -76,22 +76,22 @@ class Result(NamedTuple):
 
     @property
     def score(self) -> float | None:
-        """The headline on the dev set, 0 to 1; None without scores."""
+        """The primary metric on the dev set, 0 to 1; None without scores."""
         return self.dev_score(self.metric)
 
     @property
     def baseline(self) -> float | None:
-        """The headline of the task type's baseline."""
+        """The primary metric of the task type's baseline."""
         return self.dev_score(self.metric, of="baseline")
 
     @property
     def accuracy(self) -> float | None:
-        """The accuracy on the dev set; for regression the headline."""
+        """The accuracy on the dev set; for regression the primary metric."""
         return self._first.get("eval_accuracy", self.score) if self.sets else None
 
     @property
     def test_score(self) -> float | None:
-        """The headline on a labelled test set."""
+        """The primary metric on a labelled test set."""
         return self.test_scores.get(self.metric)
 
 

@@ -1,7 +1,7 @@
 """Stability of training by learning rate, with and without bias correction.
 
-Not in the paper. A seed has learned if its accuracy, or else the headline, exceeds the
-baseline by 0.05.
+Not in the paper. A seed has learned if its accuracy, or else the primary metric,
+exceeds the baseline by 0.05.
 """
 
 from experiments import grid, plots, reports, results, selection
@@ -18,7 +18,7 @@ def _preset(tasks, seeds, method):
 
 
 def _scores(result):
-    """Name, score and baseline of accuracy, or else of the headline."""
+    """Name, score and baseline of accuracy, or else of the primary metric."""
     metric = result.metric if result.dev_score("accuracy") is None else "accuracy"
     return metric, result.dev_score(metric), result.dev_score(metric, of="baseline")
 

@@ -75,7 +75,7 @@ class Task(NamedTuple):
     name: str  # `task_name` in lower case
     title: str  # in messages; for GLUE also the name of the folder
     type: task_type.TaskType
-    metrics: tuple[str, ...]  # names of the type's; the first is the headline
+    metrics: tuple[str, ...]  # names of the type's; the first is the primary one
     train: Split | None  # None: the task is only predicted
     dev: tuple[Split, ...]  # models are selected on the first
     test: tuple[Split, ...]
