@@ -241,8 +241,8 @@ def check_path(what, path):
 def expand_paths(flag_values):
     """Expands `~` and `$NAME` in the paths of a program's flags, and checks them.
 
-    The shell expands nothing after "=". Empty paths are refused; see also `check_path`
-    and `check_no_pattern`.
+    A shell does not expand `~` after "=". Empty paths are refused; see also
+    `check_path` and `check_no_pattern`.
     """
     for name in flag_values:
         flag = flag_values[name]

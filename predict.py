@@ -186,7 +186,7 @@ class _RowReader:
     def read(self, report=True):
         """Yields all `text_rows.Row`s that can be read.
 
-        The others are reported and counted if `report`, and an error with --strict.
+        Unreadable rows are reported and counted if `report`; an error with --strict.
         """
         lines = self._read_lines()
         for row in text_rows.read_rows(
@@ -202,11 +202,11 @@ class _RowReader:
                 self.num_bad += 1
 
     def check(self, keep, kind, taken):
-        """Reports the rows that cannot be read; returns the number of the others.
+        """Reports the rows that cannot be read; returns the number of readable rows.
 
         Args:
           keep: names of columns to keep, or ["all"].
-          kind: that of the output, in which their values are to be written.
+          kind: the output's file format, which must be able to hold their values.
           taken: names of the output's other columns.
         """
         count, quoted, names = 0, 0, {}

@@ -54,8 +54,8 @@ _TEXTS = {
     "verbose_logging": "Log which answers cannot be aligned with the context's words.",
     "train_batch_size": "Windows (not questions) in a training batch.",
     "predict_batch_size": "Windows in a prediction batch.",
-    "num_train_epochs": "Passes over the training set, which count a step's windows as "
-    "questions, as in the original: with long contexts, not all windows are seen.",
+    "num_train_epochs": "Training epochs. Steps count questions, but batches hold "
+    "windows, as in the original: with long contexts, not all windows are seen.",
 }
 _define = command_line.flag_definer(_TEXTS, FLAGS)
 _path, _bool = command_line.DEFINE_path, flags.DEFINE_bool

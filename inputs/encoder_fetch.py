@@ -157,7 +157,7 @@ ENCODERS: dict[str, Package | Archive] = {
 
 def _refuse_file(path, encoder):
     raise UserError(
-        "%s is not the file of %s. Remove it, or give another `output_dir`."
+        "%s differs from the file in %s. Remove it, or give another `output_dir`."
         % (path, encoder.source)
     )
 

@@ -7,9 +7,8 @@ Bottlenecks have one row per unit and the head one per output, task after task; 
 other variables have one row per task. Tasks whose types have different heads have
 tables and a graph for each head; the graphs share the frozen variables.
 
-Adding a task whose package holds no other variables than those of the others does not
-change a bit of their scores: the shapes of all computations depend only on the tasks in
-the batch.
+Adding a task whose package has the same variables as the others leaves their scores
+bit-identical: the shapes of all computations depend only on the tasks in the batch.
 
 Axis letters: B batch, S sequence, H hidden size, T tasks; for the tasks of the batch, A
 is the size of the largest adapter, L the largest number of outputs.

@@ -307,7 +307,7 @@ class _Graph:
         return self._built[key]
 
     def _restore(self):
-        """Loads those of the base model's variables, the global ones, that are new."""
+        """Restores the base model's variables that are not restored yet."""
         if self._session is None:
             # The process may use the GPU for other work.
             options = tf.GPUOptions(allow_growth=True)

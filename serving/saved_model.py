@@ -7,7 +7,7 @@ takes a batch with examples of any of its tasks:
     input_ids, input_mask, segment_ids   int32 [batch, length], made as in training
     task                                 string [batch], names of the packages' tasks
 
-"ids" is that of classification and regression. "serving_default" does the same, of
+"ids" is the signature of classification and regression; "serving_default" takes texts:
 
     text_a, text_b   string [batch], in UTF-8; text_b is empty for single texts
     task             string [batch]
@@ -191,7 +191,7 @@ def _build_signatures(content, stack, frozen_dtype):
 
 
 def _encode_texts(content, stack, inputs, task_ids):
-    """Adds the making of ids to the graph, see `text_graph.TextEncoder.encode`.
+    """Adds the tokenization to the graph, see `text_graph.TextEncoder.encode`.
 
     It fails if the shapes of the inputs, "text_a", "text_b" and "task", differ, or
     where a task of pairs gets one text, or another one two.
@@ -222,7 +222,7 @@ def _encode_texts(content, stack, inputs, task_ids):
 
 
 def _look_up_tasks(names, known):
-    """Ids, int32 [B], of tasks by names, string [B]; `known` are all, in order of ids.
+    """Ids, int32 [B], of tasks by names, string [B]; `known`: all task names, by id.
 
     The graph fails with the names that are not known.
     """

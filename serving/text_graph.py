@@ -1,4 +1,4 @@
-"""BERT's tokenization as a graph: texts in, ids out, with TensorFlow's own operations.
+"""BERT's tokenization as a graph, from texts to ids, with TensorFlow's own operations.
 
 The normalization of a character, but for one letter, does not depend on its neighbors,
 so a table holds it, made by the rules of `tokenization`. Words are looked up whole, and
@@ -21,7 +21,7 @@ import tokenization
 # The other planes of Unicode are empty, or for private use.
 _USED = range(0x40000), range(0xE0000, 0xE1000)
 _PAGE = 256  # characters of a page of the table
-# In the place of a code point: that of the character itself, or none.
+# Special values among code points: the character itself, and padding.
 _ITSELF, _NONE = -2, -1
 # The lower case of a capital sigma depends on the letters beside it.
 _LAST_SIGMA = r"(\pL\pM*)\x{03A3}(\pM*(?:[^\pL\pM]|$))"
@@ -32,7 +32,7 @@ class _CharacterTable(NamedTuple):
 
     page_of: np.ndarray  # int32 [0x1100], of a code point divided by `_PAGE`
     pages: np.ndarray  # int32 [pages, _PAGE], index into `texts`
-    # int32 [texts, longest]: code points; `_ITSELF`; `_NONE` fills up.
+    # int32 [texts, longest]: code points, `_ITSELF` or `_NONE`.
     texts: np.ndarray
 
 
@@ -149,7 +149,7 @@ class TextEncoder:
         sizes = tf.range(1, self._longest_piece + 1)[tf.newaxis]
 
         def split(ids, word, left, start):
-            """Adds the next piece of words [A], left, from its character on, start."""
+            """Adds the next piece of the words `left` [A], from character `start`."""
             text = tf.gather(words, left)[:, tf.newaxis]
             shape = [tf.size(left), self._longest_piece]
             parts = tf.strings.substr(  # [A, longest piece], those at the end repeated

@@ -35,7 +35,7 @@ def read(path, max_bytes, remedy):
     try:
         # Reading a pipe blocks until a writer comes; a device may be endless.
         if type_name := _special_type(path):
-            raise _unreadable(path, "it is a %s, no file" % type_name, remedy)
+            raise _unreadable(path, "it is a %s, not a file" % type_name, remedy)
         length = tf.io.gfile.stat(path).length
         if length > max_bytes:
             raise _unreadable(
@@ -101,7 +101,7 @@ def parse_json_object(data, finite=False):
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     if not isinstance(value, dict):
-        raise ValueError("no JSON object")
+        raise ValueError("not a JSON object")
     if not _is_nested_at_most(value, _MAX_LEVELS):
         raise ValueError(_TOO_DEEP)
     return value
@@ -125,7 +125,7 @@ def _parse_int(text):
 def _parse_finite(text):
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError("it holds %.80s, which is too large or no JSON" % text)
+        raise ValueError("it holds %.80s, which is too large, or not JSON" % text)
     return value
 
 

@@ -1,6 +1,5 @@
 """Evaluation and prediction after training, and the files they write."""
 
-import collections
 import json
 import os
 from typing import Any
@@ -105,7 +104,7 @@ def _write_results(run, step, lines, report, diagnostics):
     run_package.add_scores(output_dir, step, scores, diagnostics, baseline)
 
 
-def write_predictions(estimator, run):
+def predict_test_sets(estimator, run):
     """Predicts the test sets, writes their files, and scores sets that have labels.
 
     Skips dev sets whose predictions `evaluate` has written. Returns a dict from split
@@ -123,7 +122,8 @@ def write_predictions(estimator, run):
         if split.has_labels:
             report[split.name] = _score_test(run, split, predictions)
         else:
-            collections.deque(predictions, maxlen=0)
+            for _ in predictions:
+                pass  # They are written as they are read.
     return report
 
 

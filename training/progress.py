@@ -67,7 +67,7 @@ class ProgressHook(estimator.SessionRunHook):
         self.last_values: dict | None = None  # of the fetches in the last step
 
     def begin(self):
-        # Those of the first replica, which are means over all replicas.
+        # The tensors of the first replica are means over all replicas.
         tensors = tf.get_collection(_REPORT)[:3]
         self._fetches = dict(zip(("loss", "learning_rate", "gradient_norm"), tensors))
         self._global_step = tf.train.get_or_create_global_step()
@@ -139,7 +139,7 @@ class ProgressHook(estimator.SessionRunHook):
             )
         elif learns and self._has_warned and not self._has_recovered:
             self._has_recovered = True
-            console.say("  step %d: the run learns now: %s", self.steps_done, text)
+            console.say("  step %d: the loss decreases now: %s", self.steps_done, text)
 
     def _mean_loss(self):
         return sum(self._losses) / len(self._losses)

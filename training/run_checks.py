@@ -26,7 +26,7 @@ class InitialState(NamedTuple):
 
     step_reached: int | None  # of the last checkpoint in output_dir
     diagnostics: diagnosis.Diagnostics
-    training: dict[str, Any]  # settings that they were or will be trained with
+    training: dict[str, Any]  # settings of training the weights
     base: checkpoints.Checkpoint | None  # `init_checkpoint`
     base_name: str | None  # of the base model
 
@@ -148,7 +148,7 @@ def _write_record(run, identity, training, counts, base_name):
         run_record.write(run.output_dir, identity, training, counts, base_name)
     except (tf.errors.OpError, OSError) as error:
         raise UserError(
-            "`output_dir`=%s cannot be written (%s): give a folder that can"
+            "`output_dir`=%s cannot be written (%s): give a writable folder"
             % (run.output_dir, " ".join(str(error).split()))
         ) from None
 

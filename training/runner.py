@@ -262,7 +262,7 @@ def _execute_run(run):
     if run.settings.do_eval:
         diagnostics, report = evaluation.evaluate(estimator, run, diagnostics, results)
     if run.settings.do_predict:
-        report = {**report, **evaluation.write_predictions(estimator, run)}
+        report = {**report, **evaluation.predict_test_sets(estimator, run)}
     periodic_evaluation.log_best(output_dir)
     run_log.log_files(output_dir, run.task, run.result_name)
     diagnosis.show_warnings(diagnostics.warnings, run.training)

@@ -181,7 +181,7 @@ class Settings(NamedTuple):
         return run.devices._replace(cluster=cluster, shards=shards)
 
 
-# Topics whose unset flags are None: a package can have the values.
+# In these topics an unset flag is None: a package's value or the default applies.
 _FROM_PACKAGES = Tuning, MethodSettings
 
 

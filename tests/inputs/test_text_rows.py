@@ -170,7 +170,7 @@ def test_byte_order_mark_and_line_ends_of_windows(kind):
         (JSONL, b'{"text"\n', "column 8"),
         (JSONL, b"9" * 5000 + b"\n", "5000 digits"),
         (JSONL, b"[" * 100000 + b"\n", "JSON"),
-        (JSONL, b'"text"\n', "no JSON object"),
+        (JSONL, b'"text"\n', "not a JSON object"),
         (JSONL, b'{"text": "a", "text": "b"}\n', "'text' twice"),
         (JSONL, b'{"txt": "a"}\n', "no column 'text_a', 'text_b', there"),
         (JSONL, b'{"text": 3}\n', "text is 3, not a text"),

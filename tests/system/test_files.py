@@ -32,8 +32,8 @@ def refused(path, max_bytes=1000):
         (b"\xff{}", "not JSON"),
         (b"\xef\xbb\xbf{}", "not JSON"),
         (b'{"a": 1} x', "not JSON"),
-        (b"[1]", "no JSON object"),
-        (b"null", "no JSON object"),
+        (b"[1]", "not a JSON object"),
+        (b"null", "not a JSON object"),
         (b"[" * 100_000, "JSON of more than 32"),
         (b'{"a":' * 100_000, "JSON of more than 32"),
         (b'{"a": ' + b"[" * 32 + b"]" * 32 + b"}", "JSON of more than 32"),
@@ -69,13 +69,13 @@ def test_what_is_no_small_file(tmp_path):
     assert "1001 bytes, at most 1000" in refused(path)
     path.unlink()
     os.mkfifo(path)
-    assert "it is a pipe or device, no file" in refused(path)
+    assert "it is a pipe or device, not a file" in refused(path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    assert "it is a pipe or device, no file" in refused(path)
+    assert "it is a pipe or device, not a file" in refused(path)
     path.unlink()
     path.mkdir()
-    assert "it is a folder, no file" in refused(path)
+    assert "it is a folder, not a file" in refused(path)
 
 
 def test_files_that_this_user_may_not_read(tmp_path, monkeypatch):

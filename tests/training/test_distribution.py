@@ -107,7 +107,7 @@ WORKER_0 = {"type": "worker", "index": 0}
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        ([], "no JSON object"),
+        ([], "not a JSON object"),
         ({"cluster": {"worker": HOSTS}}, "task is missing"),
         ({"cluster": {"ps": HOSTS}, "task": WORKER_0}, 'cluster."ps"'),
         ({"cluster": {"worker": "host:1"}, "task": WORKER_0}, "cluster.worker"),

@@ -162,7 +162,7 @@ def test_training_runs_exclude_each_other_and_nothing_else(tmp_path, monkeypatch
     assert len(held) == 1
     assert (output / "run.json").read_text() == run_record
     monkeypatch.setattr(
-        evaluation, "write_predictions", lambda *_: held.append(None) or {}
+        evaluation, "predict_test_sets", lambda *_: held.append(None) or {}
     )
     small_run.run(do_predict=True, **settings)
     assert len(held) == 2
