@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from errors import UserError
@@ -337,6 +338,17 @@ def test_a_dev_set_of_a_regression(write, tmp_path):
     task = load(write({**document, "dev_share": 0.01}))
     with pytest.raises(UserError, match=r"dev_share.* 40 examples"):
         examples(task, tmp_path, task.dev[0])
+
+
+def test_predictions_of_a_regression_have_no_bounds(write, tmp_path):
+    task = load(write({**VALID, "regression": True}))
+    scores = [np.array([score], np.float32) for score in (-1e9, -0.0, 7.25)]
+    results, submission = tmp_path / "results.tsv", tmp_path / "submission.tsv"
+    written = task.type.write_predictions(scores, (str(results), str(submission)))
+    assert list(written) == scores
+    assert submission.read_text().splitlines()[1:] == [
+        *("0\t-1000000000.000", "1\t0.000", "2\t7.250")
+    ]
 
 
 def test_a_number_whose_square_is_infinite(write, tmp_path):
