@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 import modeling
-from errors import UserError, printable
+from errors import UserError, explain_value_errors, printable
 from exchange import heads, hf_files
 from system import schema
 from tuning.method import Method
@@ -65,8 +65,8 @@ def complete_config(config, entries, unchecked):
 
 
 def config_errors(folder, remedy):
-    """See `hf_files.entry_errors`, for the config of an adapter."""
-    return hf_files.entry_errors(os.path.join(folder, CONFIG_NAME), remedy)
+    """See `explain_value_errors`, for the config of an adapter."""
+    return explain_value_errors(os.path.join(folder, CONFIG_NAME), remedy)
 
 
 class ForeignAdapter(NamedTuple):

@@ -44,17 +44,6 @@ def format_json(content):
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
-@contextlib.contextmanager
-def entry_errors(path, remedy):
-    """Errors of a schema become a `UserError` that names the file `path`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError("%s: %s. %s" % (path, printable(str(error)), remedy)) from None
-
-
 def model_name(stated, entry):
     """The name of a model, an entry of a file; None if it is missing or no text."""
     name = stated.get(entry)

@@ -10,7 +10,7 @@ import collections
 import os
 import unicodedata
 
-from errors import UserError
+from errors import UserError, explain_value_errors
 from inputs import text_rows
 from system import files, schema
 from tasks import label_texts, task_data, task_type
@@ -107,10 +107,8 @@ def parse_task(document, source):
 
     `source` is the path of its file, for messages. Raises as `load_task`.
     """
-    try:
+    with explain_value_errors(source):
         SCHEMA.check(document)
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
     given = {name: value for name, value in document.items() if value is not None}
     values = {**dict.fromkeys(SCHEMA.optional), **_DEFAULTS, **given}
     if not (values["train"] or values["dev"] or values["test"]):
@@ -174,14 +172,12 @@ def task_entries(task):
 
 def _read_type(values, source):
     name = "regression" if values["regression"] else values["type"] or "classification"
-    try:
+    with explain_value_errors(source):
         kind = task_type.find_type(name)
         if not kind.has_task_files:
             raise schema.SchemaError("type", name, "a type of rows; see docs/tasks.md")
         kind, weights = kind.from_entries(values), values["class_weights"]
         return kind.weigh_classes(weights) if weights else kind
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
 
 
 def _wrong(source, entry, value, allowed):

@@ -17,7 +17,7 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 import modeling
-from errors import UserError
+from errors import UserError, explain_value_errors
 from system import files, schema
 from tuning import registry
 from weights import diagnosis, model_card, package_checks
@@ -153,10 +153,8 @@ def check_task(task):
             "package, at most %d are allowed: shorten the labels"
             % (source, len(task.type.labels), size, most)
         )
-    try:
+    with explain_value_errors(source):
         package_checks.TASK_SCHEMA.check(entries, "task")
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
 
 
 def write(
