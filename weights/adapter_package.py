@@ -257,14 +257,14 @@ def _write(folder, config, weights):
     weights_entry = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
     config = dict(config, weights=weights_entry)
     config[digest] = package_checks.config_digest(config)
-    text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
     # `read` must accept the files.
-    path = os.path.join(folder, CONFIG_NAME)
-    config = package_checks.parse_config(contents[CONFIG_NAME], path)
-    path = os.path.join(folder, WEIGHTS_NAME)
-    variables = package_checks.package_variables(config)
-    package_checks.check_weights(weights, variables.trained(), path)
+    with explain_value_errors("the adapter package %s cannot be written" % folder):
+        text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        config = json.loads(text)
+        package_checks.check_config(config)
+        variables = package_checks.package_variables(config)
+        package_checks.check_weights(weights, variables.trained())
+    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
     card = model_card.format_card(AdapterPackage(folder, config, weights, 0))
     contents[model_card.FILE_NAME] = card.encode("utf-8")
     need = sum(map(len, contents.values()))
