@@ -13,7 +13,7 @@ import command_line
 import glue_data
 import modeling
 import tokenization
-from errors import UserError
+from errors import UserError, explain_value_errors
 from inputs import features
 from system import files, schema
 from tasks import head_form, own_tasks, task_data, task_type
@@ -85,9 +85,10 @@ def export(checkpoint, output, given, base):
     step = int(source.read_value(_STEP)) if _STEP in source.shapes else 0
     folder = os.path.dirname(checkpoint)
     record = run_record.read(folder)
-    config = _make_config(given, base, record or {"identity": {}}, source)
+    with explain_value_errors(os.path.join(folder, run_record.FILE_NAME)):
+        config = _make_config(given, base, record or {"identity": {}}, source)
+        variables = package_checks.package_variables(config)
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
-    variables = package_checks.package_variables(config)
     trained, frozen = variables.trained(), variables.frozen()
     holder = _find_base(source, base.init_checkpoint, frozen)
     _check_head(source, trained, config["task"]["name"])
@@ -177,8 +178,8 @@ def _describe_task(task, record):
     identity = record["identity"]
     given = task and (task.model_of or task.name)
     name = _agree(identity, "task", given, "task_name")
-    kind = task_type.TYPES.get(identity.get("type"))
-    if task is None and "task_config" in identity:
+    kind = identity.get("type") and task_type.find_type(identity["type"])
+    if task is None and identity.get("task_config"):
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None and kind and not kind.has_task_files:
         kind = kind.from_entries(record.get("training") or {})
@@ -190,7 +191,12 @@ def _describe_task(task, record):
         }
     elif task is None:
         task = glue_data.get_task(name)
-    _agree(identity, "labels", list(task.type.labels), "task_name")
+    labels = list(task.type.labels)
+    if given:
+        _agree(identity, "labels", labels, "task_name")
+    elif identity["labels"] != labels:
+        allowed = schema.json_text(labels)
+        raise schema.SchemaError("identity.labels", identity["labels"], allowed)
     form = head_form.from_entries(identity)
     task = task._replace(type=task.type.adopt_head(form))
     return adapter_package.describe_task(task, name)
