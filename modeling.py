@@ -363,10 +363,11 @@ def _recording_getter(recorded):
     return get
 
 
-def encoder_variables(config, layer_hooks):
+def encoder_variables(config, layer_hooks=lambda index: ()):
     """The variables of a `BertModel`: dict from name to `VariableInfo`.
 
-    Builds one layer for each distinct value of `layer_hooks`, see `Options`.
+    Builds one layer for each distinct value of `layer_hooks`, see `Options`; by default
+    layers have no hooks.
     """
     sizes = tuple(getattr(config, name) for name in CONFIG_SIZES)
     variables = {}

@@ -135,7 +135,7 @@ def expected_sources(config):
     """The variables of the BERT of a `bert_config.json`: dict name -> `Source`."""
     bert_config = modeling.BertConfig.from_dict(config)
     sources = {}
-    variables = modeling.encoder_variables(bert_config, lambda index: ())
+    variables = modeling.encoder_variables(bert_config)
     for name, info in variables.items():
         scope, _, kind = name.rpartition("/")
         suffixes = _SUFFIXES.get(kind, (kind + ".weight",))  # Embeddings.
