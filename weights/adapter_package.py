@@ -197,8 +197,14 @@ def write(
 def update_task(package, task):
     """An `AdapterPackage` with the text columns and metrics of its `task_data.Task`.
 
-    A `UserError` is raised if the task has other labels.
+    A `UserError` is raised if the task is of another type, or has other labels.
     """
+    if task.type.name != package.task_type.name:
+        raise UserError(
+            "`task_config`=%s describes a task of the type %s, the package %s is of "
+            "the type %s: give the file that it was trained with"
+            % (task.config_file, task.type.name, package.path, package.task_type.name)
+        )
     task = task._replace(type=task.type.adopt_head(package.task_type.head))
     entries = describe_task(task, package.task)
     if package.labels != entries["labels"]:
