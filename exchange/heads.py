@@ -7,6 +7,7 @@ import numpy as np
 import glue_data
 from errors import UserError, printable
 from model import initializers
+from system import wording
 from tasks import head_form, task_type
 from weights import adapter_package
 
@@ -193,8 +194,8 @@ def _find_type(options, kind, count):
                 )
             except ValueError as error:
                 raise UserError(
-                    "`labels` and the options of the task do not suit the head in "
-                    "`input_dir`, of %d outputs: %s" % (count, error)
+                    "`labels` and the options of the task do not suit a head with %s: "
+                    "%s" % (wording.pluralize(count, "output"), error)
                 ) from None
             if not found.needs_labels:
                 return found
