@@ -193,6 +193,9 @@ def _find_contradictions(values):
             yield entry, 'a number, since "header" is false'
         if isinstance(values[entry], int) and jsonl:
             yield entry, "a name, since columns of %s have no numbers" % jsonl[0]
+    for entry in ("text_a", "text_b"):
+        if values[entry] is not None and values[entry] == values["label"]:
+            yield entry, 'another column than "label"'
     if values["delimiter"] != _DEFAULTS["delimiter"] and not any(
         text_rows.find_kind(name) == text_rows.CSV for name in filenames
     ):
