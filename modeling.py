@@ -210,9 +210,7 @@ class AdapterHooks(LayerHooks):
         return self.adapter_fn(x)
 
 
-def feedforward_adapter(
-    input_tensor, hidden_size=64, init_scale=1e-3, activation="gelu"
-):
+def feedforward_adapter(input_tensor, hidden_size=64, init_scale=1e-3):
     """A bottleneck adapter: x + gelu(x W1 + b1) W2 + b2.
 
     Houlsby et al., section 2.1 and figure 2. With near-zero initial matrices the
@@ -223,14 +221,13 @@ def feedforward_adapter(
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
       init_scale: standard deviation of the truncated normal that initializes W1, W2.
-      activation: see `bottleneck`.
 
     Returns:
       Float [rows, H].
     """
     normal = initializers.TruncatedNormal(init_scale)
     return input_tensor + bottleneck(
-        input_tensor, hidden_size, activation, (normal, normal)
+        input_tensor, hidden_size, "gelu", (normal, normal)
     )
 
 
