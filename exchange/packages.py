@@ -45,7 +45,7 @@ def read_base_model(base, do_lower_case):
     )
     variables = modeling.encoder_variables(bert_config)
     shapes = {name: info.shape for name, info in variables.items()}
-    report = found.checkpoint.check_fit(shapes, [])
+    report = found.checkpoint.check_fit(shapes)
     more = [name for name in report.left_over if name.startswith("bert/")]
     if more:
         raise UserError(

@@ -179,7 +179,7 @@ class Checkpoint:
             self._fingerprints[names] = found
         return self._fingerprints[names]
 
-    def check_fit(self, shapes, trained, allow_random_base=False, remedy=None):
+    def check_fit(self, shapes, trained=(), allow_random_base=False, remedy=None):
         """Compares the checkpoint with the model that is to start from it.
 
         Args:

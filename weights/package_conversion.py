@@ -93,7 +93,7 @@ def export(checkpoint, output, given, base):
     holder = _find_base(source, base.init_checkpoint, frozen)
     _check_head(source, trained, config["task"]["name"])
     own = trained if base.init_checkpoint else {**trained, **frozen}
-    source.check_fit(own, [], remedy=_CONFIG_REMEDY)
+    source.check_fit(own, remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
     results = _read_results(folder, step) if record else None
     config["base_model"] = None if holder is source else holder.folder_name
