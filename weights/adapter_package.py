@@ -157,26 +157,30 @@ def check_task(task):
         package_checks.TASK_SCHEMA.check(entries, "task")
 
 
-def write(
-    folder,
-    config,
-    weights,
-    base,
-    global_step,
-    dev_scores=None,
-    diagnostics=None,
-    baseline=None,
-):
-    """Writes a package atomically; an earlier one in the folder is replaced.
+def score_entries(dev_scores, diagnostics, baseline=None):
+    """The entries of `package_checks.SCHEMA` that an evaluation gives, a dict.
 
     Args:
-      folder, config: its path, and the result of `make_config`.
-      weights: dict from variable name to float32 array, exactly the trained variables.
-      base: fingerprint of the base model, see `checkpoints.base_fingerprint`.
-      global_step: the step of the weights.
       dev_scores: dict from dev set to dict from metric to float, or None.
       diagnostics: a `diagnosis.Diagnostics`, or None.
       baseline: the baseline's scores, as `dev_scores`.
+    """
+    return {
+        "dev_scores": _without_nan(dev_scores),
+        "baseline": _without_nan(baseline),
+        "health": diagnostics and diagnostics.to_json(),
+    }
+
+
+def write(folder, config, weights, base, global_step):
+    """Writes a package atomically; an earlier one in the folder is replaced.
+
+    Args:
+      folder: its path.
+      config: the result of `make_config`, with `score_entries` if there are some.
+      weights: dict from variable name to float32 array, exactly the trained variables.
+      base: fingerprint of the base model, see `checkpoints.base_fingerprint`.
+      global_step: the step of the weights.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written or holds
@@ -190,7 +194,6 @@ def write(
             )
     parameters = sum(value.size for value in weights.values())
     config = dict(config, global_step=global_step, parameters=parameters, base=base)
-    config = _with_scores(config, dev_scores, diagnostics, baseline)
     _write(folder, config, weights)
 
 
@@ -229,18 +232,9 @@ def add_license(package, text):
 
 
 def add_scores(package, dev_scores, diagnostics, baseline=None):
-    """Writes a package again with its dev scores and diagnostics, see `write`."""
-    config = _with_scores(package.config, dev_scores, diagnostics, baseline)
-    _write(package.path, config, package.weights)
-
-
-def _with_scores(config, dev_scores, diagnostics, baseline):
-    return {
-        **config,
-        "dev_scores": _without_nan(dev_scores),
-        "baseline": _without_nan(baseline),
-        "health": diagnostics and diagnostics.to_json(),
-    }
+    """Writes a package again with its `score_entries`."""
+    scores = score_entries(dev_scores, diagnostics, baseline)
+    _write(package.path, {**package.config, **scores}, package.weights)
 
 
 def _without_nan(scores):

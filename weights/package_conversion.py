@@ -95,32 +95,34 @@ def export(checkpoint, output, given, base):
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
-    results = _read_results(folder, step) if record else None
+    results = _read_results(folder, step) if record else {}
     config["base_model"] = None if holder is source else holder.folder_name
     for entry in ("base_model", "examples"):
         config[entry] = (record or {}).get(entry) or config[entry]
-    sets = (results or {}).get("sets", {})
+    sets = results.get("sets", {}).items()
+    config |= adapter_package.score_entries(
+        {name: each["scores"] for name, each in sets} or None,
+        diagnosis.from_json(results.get("health")),
+        {name: each["baseline"] for name, each in sets if each.get("baseline")} or None,
+    )
     adapter_package.write(
         output,
         config,
         dict(source.iterate_values(trained)),
         holder.base_fingerprint(frozen),
         step,
-        {name: each["scores"] for name, each in sets.items()} or None,
-        diagnosis.from_json(results and results.get("health")),
-        {n: each["baseline"] for n, each in sets.items() if "baseline" in each} or None,
     )
     return adapter_package.read(output)
 
 
 def _read_results(folder, step):
-    """The `eval_results.json` of a step; None without one."""
+    """The `eval_results.json` of a step; {} without one."""
     path = os.path.join(folder, "eval_results.json")
     if not tf.io.gfile.exists(path):
-        return None
+        return {}
     remedy = "evaluate again with --do_eval=true, or delete it"
     results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
-    return results if results["global_step"] == step else None
+    return results if results["global_step"] == step else {}
 
 
 def _find_method(source, record, num_layers):
@@ -325,9 +327,6 @@ def _write_merged_package(package, merged, folder):
         dict(merged.iterate_values(variables.trained())),
         merged.base_fingerprint(variables.frozen()),
         config["global_step"],
-        config["dev_scores"],
-        package.diagnostics,
-        config["baseline"],
     )
 
 

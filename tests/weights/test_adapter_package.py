@@ -173,7 +173,8 @@ def test_what_is_written_is_read(tmp_path, base):
     )
     scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
     folder = str(tmp_path / "new" / "package")
-    adapter_package.write(folder, entries, weights, fingerprint, 77, scores)
+    entries |= adapter_package.score_entries(scores, None)
+    adapter_package.write(folder, entries, weights, fingerprint, 77)
     package = adapter_package.read(folder)
     assert package.path == folder
     assert package.bert_config.to_dict() == config.to_dict()

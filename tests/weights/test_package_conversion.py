@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ def package(tmp_path_factory):
 @pytest.fixture
 def export(package, tmp_path):
     """Exports the checkpoint beside a changed `run.json`."""
-    source = package.path.rpartition("/")[0]
+    source = pathlib.Path(package.path).parent
 
     def start(training=None, **changes):
         identity = {
@@ -49,10 +50,9 @@ def export(package, tmp_path):
             **{"do_lower_case": True, "max_seq_length": 24, **changes},
         }
         record = {"identity": identity, "training": {**TRAINING, **(training or {})}}
-        with open(source + "/run.json", "w") as writer:
-            json.dump(record, writer)
+        (source / "run.json").write_text(json.dumps(record))
         return package_conversion.export(
-            source + "/model.ckpt-10",
+            str(source / "model.ckpt-10"),
             str(tmp_path / "made"),
             package_conversion.PackageOptions(),
             base_model.BaseFiles(),
@@ -68,6 +68,16 @@ def test_a_record_is_used(export, package, changes):
     made = export(**changes)
     assert made.method == dataclasses.replace(package.method, init_scale=0.01)
     assert made.config["weights"] == package.config["weights"]
+
+
+def test_an_evaluation_without_a_baseline(export, package):
+    sets = {"dev": {"scores": {"f1": 0.5}, "baseline": None}}
+    path = pathlib.Path(package.path).with_name("eval_results.json")
+    path.write_text(json.dumps({"global_step": 10, "sets": sets}))
+    made = export()
+    path.unlink()
+    assert made.config["dev_scores"] == {"dev": {"f1": 0.5}}
+    assert made.config["baseline"] is None
 
 
 QA = {"type": "question_answering", "labels": []}
