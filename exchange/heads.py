@@ -26,7 +26,7 @@ class Head(NamedTuple):
         """The reason why transformers' model class lacks the head, or ""."""
         if self.form == head_form.DEFAULT:
             return ""
-        return "a head of another form, %s" % self.form.describe()
+        return "an unsupported head, %s" % self.form.describe()
 
 
 def variable_names():
@@ -119,11 +119,11 @@ def import_head(head, folder, options):
     needed = found.library_head
     if needed != head.kind or count != found.num_outputs:
         raise UserError(
-            "the head in `input_dir`=%s is that of a %s with %d outputs, task %s needs "
-            "%d of %s: give the task and labels that it was trained on, `task_name` "
-            "and `labels`"
+            "the head in `input_dir`=%s has %d outputs of %s, but task %s needs %d of "
+            "%s: give the task and labels that it was trained on, `task_name` and "
+            "`labels`"
             % (
-                *(folder, head.kind.model_class, count, entries["name"]),
+                *(folder, count, head.kind.model_class, entries["name"]),
                 found.num_outputs,
                 needed.model_class if needed else "the type %s" % found.name,
             )

@@ -76,8 +76,8 @@ def read_checkpoint_head(found):
 def merge_package(values, found, package):
     """Merges a package into `values`, those of a `BaseModel`.
 
-    Returns whether the result computes the same as base model and package. If not,
-    because the package holds adapters, only the layer norms are those of the package.
+    Returns whether the whole package is merged, so that the outputs are the same. Of a
+    package with adapters that cannot be merged, only the layer norms are.
 
     Raises:
       UserError: the package does not fit the base model.
@@ -110,7 +110,8 @@ def merge_package(values, found, package):
 def find_format(folder):
     """The module of `FORMATS` that reads a folder.
 
-    A `UserError` says what the folder is, if that is known, and what reads it.
+    A `UserError` is raised for a folder of another format; if that is known, it names
+    the format and the program that reads it.
     """
     path = os.path.join(folder, adapter_files.CONFIG_NAME)
     if os.path.exists(path):

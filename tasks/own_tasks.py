@@ -175,7 +175,10 @@ def _read_type(values, source):
     with explain_value_errors(source):
         kind = task_type.find_type(name)
         if not kind.has_task_files:
-            raise schema.SchemaError("type", name, "a type of rows; see docs/tasks.md")
+            names = [n for n, each in task_type.TYPES.items() if each.has_task_files]
+            allowed = "a type that reads one example per row: %s"
+            allowed %= " or ".join(sorted(names))
+            raise schema.SchemaError("type", name, allowed)
         kind, weights = kind.from_entries(values), values["class_weights"]
         return kind.weigh_classes(weights) if weights else kind
 
@@ -207,8 +210,9 @@ def _find_contradictions(values):
 
 
 def _check_metrics(task):
-    if allowed := task.type.find_metrics_problem(task.metrics):
-        raise _wrong(task.config_file, "metrics", task.metrics, allowed)
+    if problem := task.type.find_metrics_problem(task.metrics):
+        given = schema.json_text(task.metrics)
+        raise UserError("%s: metrics is %s: %s" % (task.config_file, given, problem))
 
 
 def _make_split(values, name):

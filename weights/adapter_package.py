@@ -179,7 +179,8 @@ def write(folder, config, weights, base, global_step):
       folder: its path.
       config: the result of `make_config`, with `score_entries` if there are some.
       weights: dict from variable name to float32 array, exactly the trained variables.
-      base: fingerprint of the base model, see `checkpoints.base_fingerprint`.
+      base: fingerprint of the base model, see
+        `checkpoints.Checkpoint.base_fingerprint`.
       global_step: the step of the weights.
 
     Raises:
@@ -335,10 +336,10 @@ def find_mismatches(package, given):
 
     Args:
       package: an `AdapterPackage`.
-      given: dict with any of "base" (see `checkpoints.base_fingerprint`) and
-        "base_model" (its name, for messages),
-        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "labels" (list)
-        and the entries of `tuning.method.Method.identity`. Others are ignored.
+      given: dict with any of "base" (see `checkpoints.Checkpoint.base_fingerprint`),
+        "base_model" (its name, for messages), "bert_config" (dict), "vocabulary"
+        (SHA-256), "do_lower_case", "labels" (list) and the entries of
+        `tuning.method.Method.identity`. Others are ignored.
 
     Returns:
       List of texts, each with both values and the field to change.

@@ -120,7 +120,7 @@ def _read_results(folder, step):
     path = os.path.join(folder, "eval_results.json")
     if not tf.io.gfile.exists(path):
         return {}
-    remedy = "evaluate again with --do_eval=true, or delete it"
+    remedy = "evaluate again with `do_eval`=true, or delete it"
     results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
     return results if results["global_step"] == step else {}
 
@@ -139,7 +139,7 @@ def _find_method(source, record, num_layers):
         return cls.from_checkpoint(argument, source.shapes, settings, num_layers)
     except ValueError as error:
         raise UserError(
-            "`checkpoint`=%s: %s; give one of a run with --train_policy=%s, such as "
+            "`checkpoint`=%s: %s; give one of a run with `train_policy`=%s, such as "
             "OUTPUT_DIR/model.ckpt-573" % (source.path, error, text)
         ) from None
 
@@ -331,9 +331,10 @@ def _write_merged_package(package, merged, folder):
 
 
 def find_packages(adapters, init_checkpoint):
-    """The packages that are given, a list; if none is, that of a merged checkpoint.
+    """The given packages, a list; without any, the one beside a merged checkpoint.
 
-    It is [] for another checkpoint. `init_checkpoint` is its path without endings.
+    `init_checkpoint` is the checkpoint's path without file endings. Beside another
+    checkpoint there is no package, and the list is empty.
     """
     merged = (init_checkpoint or "") + _MERGED
     if not adapters and tf.io.gfile.exists(merged):
