@@ -41,7 +41,9 @@ _HEAD_ENTRIES: dict[str, dict[str, Any]] = {
         "use_pooler": (False, schema.BOOLEAN),
         "bias": (True, schema.ANY),
     },
-    "question_answering": {"layers": adapter_files.fixed(1, "its head is linear here")},
+    "question_answering": {
+        "layers": adapter_files.fixed_entry(1, "its head is linear here")
+    },
 }
 _HEAD_UNCHECKED = (
     *("activation_function", "bias", "dropout_prob", "head_type", "label2id"),
