@@ -44,6 +44,21 @@ class UserError(ValueError):
         super().__init__("\n  ".join(map(_printable_line, (message, *more))))
 
 
+@contextlib.contextmanager
+def explain_value_errors(source, remedy=""):
+    """Turns a `ValueError`, as of a schema, into a `UserError` that names the source.
+
+    `remedy` is a sentence. A `UserError` is raised unchanged.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        end = ". " + remedy if remedy else ""
+        raise UserError("%s: %s%s" % (source, error, end)) from None
+
+
 def _concerns_standard_output(error):
     if error.filename is not None:
         return False

@@ -51,7 +51,9 @@ MASKED_SCORE = -10000.0
 
 
 class BertModel:
-    """BERT, with an adapter after each sublayer."""
+    """BERT, with the layer hooks of a tuning method; by default an adapter after each
+    sublayer.
+    """
 
     def __init__(
         self,
@@ -122,13 +124,8 @@ class BertModel:
                     hidden = self._encoder_layer(index, hidden)
                     self._all_encoder_layers.append(hidden)
             with tf.variable_scope("pooler"):
-                self._pooled_output = dense(
-                    hidden[:, 0],
-                    config.hidden_size,
-                    config.initializer_range,
-                    activation=tf.tanh,
-                    precision=options.precision,
-                )
+                pooled = dense(hidden[:, 0], config.hidden_size, config, options)
+                self._pooled_output = tf.tanh(pooled)
 
     def _encoder_layer(self, index, hidden):
         config, options = self._config, self._options
@@ -213,9 +210,7 @@ class AdapterHooks(LayerHooks):
         return self.adapter_fn(x)
 
 
-def feedforward_adapter(
-    input_tensor, hidden_size=64, init_scale=1e-3, activation="gelu"
-):
+def feedforward_adapter(input_tensor, hidden_size=64, init_scale=1e-3):
     """A bottleneck adapter: x + gelu(x W1 + b1) W2 + b2.
 
     Houlsby et al., section 2.1 and figure 2. With near-zero initial matrices the
@@ -226,14 +221,13 @@ def feedforward_adapter(
       input_tensor: float [rows, H].
       hidden_size: the bottleneck's width.
       init_scale: standard deviation of the truncated normal that initializes W1, W2.
-      activation: see `bottleneck`.
 
     Returns:
       Float [rows, H].
     """
     normal = initializers.TruncatedNormal(init_scale)
     return input_tensor + bottleneck(
-        input_tensor, hidden_size, activation, (normal, normal)
+        input_tensor, hidden_size, "gelu", (normal, normal)
     )
 
 
@@ -363,10 +357,11 @@ def _recording_getter(recorded):
     return get
 
 
-def encoder_variables(config, layer_hooks):
+def encoder_variables(config, layer_hooks=lambda index: ()):
     """The variables of a `BertModel`: dict from name to `VariableInfo`.
 
-    Builds one layer for each distinct value of `layer_hooks`, see `Options`.
+    Builds one layer for each distinct value of `layer_hooks`, see `Options`; by default
+    layers have no hooks.
     """
     sizes = tuple(getattr(config, name) for name in CONFIG_SIZES)
     variables = {}
@@ -493,45 +488,34 @@ def add_bias(x, bias):
     return tf.nn.bias_add(x, bias) if bias.shape.rank == 1 else x + bias
 
 
-def _linear(x, n_out, initializer_range, name, precision, hooks=()):
-    """x kernel + bias as dtype `precision`; see `dense`."""
-    n_in = get_shape_list(x, expected_rank=2)[1]
+def linear(x, n_out, config, options, name, hooks=()):
+    """A linear layer with the variable names of TensorFlow 1.
+
+    Args:
+      x: float [rows, n_in].
+      n_out: output width.
+      config: a `BertConfig`, for the standard deviation of the initial kernel.
+      options: an `Options`.
+      name: variable scope of `kernel` and `bias`.
+      hooks: `LayerHooks` of the encoder's layer.
+
+    Returns:
+      [rows, n_out] of dtype `options.precision`.
+    """
+    n_in, dtype = get_shape_list(x, expected_rank=2)[1], options.precision
     with tf.variable_scope(name):
-        kernel = normal_variable("kernel", [n_in, n_out], initializer_range)
+        kernel = normal_variable("kernel", [n_in, n_out], config.initializer_range)
         bias = get_variable("bias", [n_out], initializers.zeros)
-        product = tf.matmul(tf.cast(x, precision), tf.cast(kernel, precision))
-        output = apply_weights(add_bias, product, tf.cast(bias, precision))
+        product = tf.matmul(tf.cast(x, dtype), tf.cast(kernel, dtype))
+        output = apply_weights(add_bias, product, tf.cast(bias, dtype))
         for hook in hooks:
             output = hook.dense(x, output)
         return output
 
 
-def dense(
-    input_tensor,
-    n_out,
-    initializer_range,
-    activation=None,
-    name="dense",
-    precision=tf.float32,
-    hooks=(),
-):
-    """A dense layer, with the variable names of TensorFlow 1.
-
-    Args:
-      input_tensor: float [rows, n_in].
-      n_out: output width.
-      initializer_range: standard deviation of the kernel's truncated normal.
-      activation: function of a tensor, or None.
-      name: variable scope of `kernel` and `bias`.
-      precision: dtype of product and sum.
-      hooks: `LayerHooks` of the encoder's layer.
-
-    Returns:
-      Float32 [rows, n_out].
-    """
-    output = _linear(input_tensor, n_out, initializer_range, name, precision, hooks)
-    output = tf.cast(output, tf.float32)
-    return output if activation is None else activation(output)
+def dense(x, n_out, config, options, hooks=()):
+    """The layer `linear` in the scope "dense", with a float32 output."""
+    return tf.cast(linear(x, n_out, config, options, "dense", hooks), tf.float32)
 
 
 def embedding_lookup(input_ids, config, use_one_hot_embeddings=False):
@@ -621,13 +605,7 @@ def transformer_layer(
     residual = tf.reshape(queries_from, [-1, H])
 
     def sublayer_output(x, residual, seed):
-        x = dense(
-            x,
-            H,
-            config.initializer_range,
-            precision=options.precision,
-            hooks=hooks,
-        )
+        x = dense(x, H, config, options, hooks)
         x = dropout(x, config.hidden_dropout_prob, seed)
         normalize = make_layer_norm([H])
         for hook in hooks:
@@ -648,14 +626,9 @@ def transformer_layer(
         with tf.variable_scope("output"):
             attended = sublayer_output(context, residual, attended_seed)
     with tf.variable_scope("intermediate"):
-        inner = dense(
-            attended,
-            config.intermediate_size,
-            config.initializer_range,
-            activation=activations.get_activation(config.hidden_act),
-            precision=options.precision,
-            hooks=hooks,
-        )
+        inner = dense(attended, config.intermediate_size, config, options, hooks)
+        if activation := activations.get_activation(config.hidden_act):
+            inner = activation(inner)
     with tf.variable_scope("output"):
         output = sublayer_output(inner, attended, output_seed)
     return tf.reshape(output, [B, F, H])
@@ -674,7 +647,7 @@ def attention(queries_from, hidden, mask_scores, config, options, hooks=(), seed
     def project(x, name):
         B, length, _ = get_shape_list(x, expected_rank=3)
         rows = tf.reshape(x, [-1, H])
-        y = _linear(rows, H, config.initializer_range, name, options.precision, hooks)
+        y = linear(rows, H, config, options, name, hooks)
         return tf.transpose(tf.reshape(y, [B, length, N, D]), [0, 2, 1, 3])
 
     query = project(queries_from, "query")  # [B, N, F, D]

@@ -1,4 +1,4 @@
 """Encoders and adapters from and to the formats of Hugging Face and AdapterHub.
 
-Imports `training`, `weights` and the layers below them. Start reading at `conversion`.
+Imports `weights`, `tasks`, `tuning` and lower layers. Start reading at `conversion`.
 """

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 import modeling
-from errors import UserError, printable
+from errors import UserError, explain_value_errors, printable
 from exchange import heads, hf_files
 from system import schema
 from tuning.method import Method
@@ -28,7 +28,7 @@ from weights import model_variables
 CONFIG_NAME = "adapter_config.json"
 
 
-def only(value, reason):
+def constant_schema(value, reason):
     """A schema of one value, with the reason for messages."""
     return schema.Value(
         lambda found: type(found) is type(value) and found == value,
@@ -36,17 +36,17 @@ def only(value, reason):
     )
 
 
-def fixed(value, reason):
+def fixed_entry(value, reason):
     """The default of an entry, see `complete_config`, and a schema of it alone."""
-    return value, only(value, reason)
+    return value, constant_schema(value, reason)
 
 
-def absent(reason):
-    """As `fixed`, of an entry that has to be missing or empty."""
+def absent_entry(reason):
+    """As `fixed_entry`, of an entry that has to be missing or empty."""
     return None, schema.Value(lambda value: not value, "missing: " + reason)
 
 
-_UNKNOWN = absent("it is not known")[1]
+_UNKNOWN = absent_entry("it is not known")[1]
 
 
 def complete_config(config, entries, unchecked):
@@ -65,8 +65,8 @@ def complete_config(config, entries, unchecked):
 
 
 def config_errors(folder, remedy):
-    """See `hf_files.entry_errors`, for the config of an adapter."""
-    return hf_files.entry_errors(os.path.join(folder, CONFIG_NAME), remedy)
+    """See `explain_value_errors`, for the config of an adapter."""
+    return explain_value_errors(os.path.join(folder, CONFIG_NAME), remedy)
 
 
 class ForeignAdapter(NamedTuple):

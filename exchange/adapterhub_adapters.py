@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from exchange import adapter_files, hugging_face, lora_matrices
-from exchange.adapter_files import fixed, only
+from exchange.adapter_files import constant_schema, fixed_entry
 from system import schema
 from tuning import adapters, lora
 
@@ -57,12 +57,12 @@ _PLACEMENT_ENTRIES = {
 _NO_NORM = "adapters have no layer norm of their own here"
 # Entry -> its default and its schema.
 _ENTRIES = {
-    "original_ln_after": fixed(True, "a layer norm follows each adapter here"),
-    "ln_before": fixed(False, _NO_NORM),
-    "ln_after": fixed(False, _NO_NORM),
-    "use_gating": fixed(False, "adapters have no gate here"),
-    "phm_layer": fixed(False, "matrices of adapters are not factorized here"),
-    "cross_adapter": fixed(False, "there is no cross-attention here"),
+    "original_ln_after": fixed_entry(True, "a layer norm follows each adapter here"),
+    "ln_before": fixed_entry(False, _NO_NORM),
+    "ln_after": fixed_entry(False, _NO_NORM),
+    "use_gating": fixed_entry(False, "adapters have no gate here"),
+    "phm_layer": fixed_entry(False, "matrices of adapters are not factorized here"),
+    "cross_adapter": fixed_entry(False, "there is no cross-attention here"),
     **dict.fromkeys(_PLACEMENT_ENTRIES, (False, schema.BOOLEAN)),
     "residual_before_ln": (True, schema.BOOLEAN),
     "non_linearity": (None, schema.ANY),  # See `read_activation`.
@@ -92,11 +92,11 @@ _LORA_MATRICES = {"q": "query", "k": "key", "v": "value"}
 _LORA_LAYERS = {"intermediate_lora": "intermediate", "output_lora": "output"}
 _SHARED = "matrices are not shared here"
 _LORA_ENTRIES = {
-    "composition_mode": fixed("add", "updates are added here"),
-    "use_gating": fixed(False, "updates have no gate here"),
-    "use_dora": fixed(False, "updates have no magnitude here"),
-    "vera_d": fixed(None, _SHARED),
-    "vera_b": fixed(None, _SHARED),
+    "composition_mode": fixed_entry("add", "updates are added here"),
+    "use_gating": fixed_entry(False, "updates have no gate here"),
+    "use_dora": fixed_entry(False, "updates have no magnitude here"),
+    "vera_d": fixed_entry(None, _SHARED),
+    "vera_b": fixed_entry(None, _SHARED),
     "r": (8, schema.integer(1, 2**31 - 1)),
     "alpha": (8, lora_matrices.ALPHA),
     "attn_matrices": (["q", "v"], schema.List(schema.one_of(*_LORA_MATRICES))),
@@ -132,8 +132,10 @@ def read(stated, found, bert_config, folder):
             "config": schema.Object({}, {"architecture": _ARCHITECTURE}, schema.ANY),
         },
         optional={
-            "model_type": only("bert", "give an adapter of BERT"),
-            "hidden_size": only(bert_config.hidden_size, "that of `bert_config_file`"),
+            "model_type": constant_schema("bert", "give an adapter of BERT"),
+            "hidden_size": constant_schema(
+                bert_config.hidden_size, "that of `bert_config_file`"
+            ),
         },
         others=schema.ANY,
     )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from errors import printable
+from errors import explain_value_errors, printable
 from exchange import adapter_files, adapterhub_adapters, heads, hf_files
 from system import schema
 from tasks import head_form, task_type
@@ -41,7 +41,9 @@ _HEAD_ENTRIES: dict[str, dict[str, Any]] = {
         "use_pooler": (False, schema.BOOLEAN),
         "bias": (True, schema.ANY),
     },
-    "question_answering": {"layers": adapter_files.fixed(1, "its head is linear here")},
+    "question_answering": {
+        "layers": adapter_files.fixed_entry(1, "its head is linear here")
+    },
 }
 _HEAD_UNCHECKED = (
     *("activation_function", "bias", "dropout_prob", "head_type", "label2id"),
@@ -104,7 +106,7 @@ def _read_head(folder, hidden_size):
             {entry: stated.get(entry) for entry in ("num_labels", "label2id")}
         )
         config["use_pooler"] = True
-    with hf_files.entry_errors(path, _HEAD_REMEDY):
+    with explain_value_errors(path, _HEAD_REMEDY):
         schema.Object({}, others=schema.ANY).check(config, "config")
         schema.one_of(*_HEAD_ENTRIES).check(config.get("head_type"), "head_type")
         head_type = config["head_type"]

@@ -160,7 +160,10 @@ def write_model(base, output_dir, adapters=None, do_lower_case=None, keep_head=F
 
 
 def _package_head(package, is_merged):
-    """The `heads.Head` of a package; a `UserError` if it would compute otherwise."""
+    """The `heads.Head` of a package.
+
+    A `UserError` is raised if the written model would give different outputs.
+    """
     head, problem = None, ""
     if not is_merged:
         formats = packages.FORMATS.items()

@@ -7,6 +7,7 @@ import numpy as np
 import glue_data
 from errors import UserError, printable
 from model import initializers
+from system import wording
 from tasks import head_form, task_type
 from weights import adapter_package
 
@@ -25,7 +26,7 @@ class Head(NamedTuple):
         """The reason why transformers' model class lacks the head, or ""."""
         if self.form == head_form.DEFAULT:
             return ""
-        return "a head of another form, %s" % self.form.describe()
+        return "an unsupported head, %s" % self.form.describe()
 
 
 def variable_names():
@@ -118,11 +119,11 @@ def import_head(head, folder, options):
     needed = found.library_head
     if needed != head.kind or count != found.num_outputs:
         raise UserError(
-            "the head in `input_dir`=%s is that of a %s with %d outputs, task %s needs "
-            "%d of %s: give the task and labels that it was trained on, `task_name` "
-            "and `labels`"
+            "the head in `input_dir`=%s has %d outputs of %s, but task %s needs %d of "
+            "%s: give the task and labels that it was trained on, `task_name` and "
+            "`labels`"
             % (
-                *(folder, head.kind.model_class, count, entries["name"]),
+                *(folder, count, head.kind.model_class, entries["name"]),
                 found.num_outputs,
                 needed.model_class if needed else "the type %s" % found.name,
             )
@@ -193,8 +194,8 @@ def _find_type(options, kind, count):
                 )
             except ValueError as error:
                 raise UserError(
-                    "`labels` and the options of the task do not suit the head in "
-                    "`input_dir`, of %d outputs: %s" % (count, error)
+                    "`labels` and the options of the task do not suit a head with %s: "
+                    "%s" % (wording.pluralize(count, "output"), error)
                 ) from None
             if not found.needs_labels:
                 return found

@@ -34,25 +34,14 @@ class StoredTensor(NamedTuple):
     type: str  # as in safetensors, such as "F32"
 
 
-def read_json(path, schema=None):
-    """Reads the JSON object in a file; see `files.read_json`."""
-    return files.read_json(path, "fetch it again", _MAX_JSON_BYTES, schema)
+def read_json(path, content=None):
+    """Reads the JSON object in a file; `content` is the schema of `files.read_json`."""
+    return files.read_json(path, "fetch it again", _MAX_JSON_BYTES, content)
 
 
 def format_json(content):
     """Formats content as the text of a JSON file."""
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
-
-
-@contextlib.contextmanager
-def entry_errors(path, remedy):
-    """Errors of a schema become a `UserError` that names the file `path`."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError("%s: %s. %s" % (path, printable(str(error)), remedy)) from None
 
 
 def model_name(stated, entry):
@@ -77,15 +66,18 @@ def find_weights(folder):
     for name in _WEIGHTS_NAMES:
         if os.path.isfile(os.path.join(folder, name)):
             return [name]
-        index_path = os.path.join(folder, name + _INDEX_ENDING)
-        if os.path.isfile(index_path):
-            break
-    else:
-        raise UserError(
-            "There is neither %s nor %s nor an index (%s) of shards in `input_dir`=%s. "
-            "Save weights of another format as safetensors first."
-            % (*_WEIGHTS_NAMES, "*" + _INDEX_ENDING, folder)
-        )
+        index_name = name + _INDEX_ENDING
+        if os.path.isfile(os.path.join(folder, index_name)):
+            return [index_name, *_find_shards(folder, index_name)]
+    raise UserError(
+        "There is neither %s nor %s nor an index (%s) of shards in `input_dir`=%s. "
+        "Save weights of another format as safetensors first."
+        % (*_WEIGHTS_NAMES, "*" + _INDEX_ENDING, folder)
+    )
+
+
+def _find_shards(folder, index_name):
+    index_path = os.path.join(folder, index_name)
     shards = sorted(set(_read_index(index_path).values()))
     for shard in shards:
         # Not a path to another folder.
@@ -94,7 +86,7 @@ def find_weights(folder):
                 "%s names the file %.100r, which is not in that folder."
                 % (index_path, shard)
             )
-    return [name + _INDEX_ENDING, *shards]
+    return shards
 
 
 _INDEX_SCHEMA = schema.Object(

@@ -13,7 +13,7 @@ import safetensors.numpy
 from absl import logging
 
 import modeling
-from errors import UserError, printable
+from errors import UserError, explain_value_errors, printable
 from exchange import heads, hf_files, hf_tokenizer
 from model import configuration
 from system import files, schema
@@ -93,7 +93,7 @@ def read_config(path):
       UserError: the file is damaged, or describes a model that is not supported.
     """
     source = {**_DEFAULTS, **hf_files.read_json(path)}
-    with hf_files.entry_errors(
+    with explain_value_errors(
         path,
         "Choose another encoder for `input_dir`, or give the config.json that belongs "
         "to the weights.",
@@ -135,7 +135,7 @@ def expected_sources(config):
     """The variables of the BERT of a `bert_config.json`: dict name -> `Source`."""
     bert_config = modeling.BertConfig.from_dict(config)
     sources = {}
-    variables = modeling.encoder_variables(bert_config, lambda index: ())
+    variables = modeling.encoder_variables(bert_config)
     for name, info in variables.items():
         scope, _, kind = name.rpartition("/")
         suffixes = _SUFFIXES.get(kind, (kind + ".weight",))  # Embeddings.

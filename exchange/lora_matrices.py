@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exchange import adapter_files, hugging_face
+import modeling
+from exchange import adapter_files
 from system import schema
 from tuning import lora
 
@@ -44,10 +45,10 @@ def import_updates(updates, found, bert_config, folder):
     A `UserError` is raised if the tensors are others, or a scaled weight is beyond
     float32.
     """
-    kernels = hugging_face.expected_sources(bert_config.to_dict())
+    variables = modeling.encoder_variables(bert_config)
     shapes = {}
     for scope, update in updates.items():
-        n_out, n_in = kernels[scope + "/kernel"].shape
+        n_in, n_out = variables[scope + "/kernel"].shape
         shapes[update.down_name] = (update.rank, n_in)
         shapes[update.up_name] = (n_out, update.rank)
     adapter_files.check_shapes(found, shapes, folder)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 
+import modeling
 import tokenization
 from errors import UserError, printable
 from exchange import (
@@ -16,7 +17,6 @@ from exchange import (
 from weights import (
     adapter_package,
     base_model,
-    model_variables,
     package_checks,
     package_conversion,
 )
@@ -43,11 +43,9 @@ def read_base_model(base, do_lower_case):
         found.vocab,
         base.vocab_file,
     )
-    names = list(hugging_face.expected_sources(bert_config.to_dict()))
-    shapes = model_variables.frozen_shapes(bert_config)
-    for name in names:
-        shapes.setdefault(name, [bert_config.hidden_size])  # Layer norms.
-    report = found.checkpoint.check_fit(shapes, [])
+    variables = modeling.encoder_variables(bert_config)
+    shapes = {name: info.shape for name, info in variables.items()}
+    report = found.checkpoint.check_fit(shapes)
     more = [name for name in report.left_over if name.startswith("bert/")]
     if more:
         raise UserError(
@@ -56,7 +54,9 @@ def read_base_model(base, do_lower_case):
             "adapters (manage_adapters.py export makes a package of a tuned checkpoint)"
             % (base.init_checkpoint, more[0])
         )
-    return found, dict(found.checkpoint.iterate_values(names))
+    remedy = "copy it again, or give another base model, `init_checkpoint`"
+    found.checkpoint.check_values(remedy, variables)
+    return found, dict(found.checkpoint.iterate_values(variables))
 
 
 def read_checkpoint_head(found):
@@ -76,8 +76,8 @@ def read_checkpoint_head(found):
 def merge_package(values, found, package):
     """Merges a package into `values`, those of a `BaseModel`.
 
-    Returns whether the result computes the same as base model and package. If not,
-    because the package holds adapters, only the layer norms are those of the package.
+    Returns whether the whole package is merged, so that the outputs are the same. Of a
+    package with adapters that cannot be merged, only the layer norms are.
 
     Raises:
       UserError: the package does not fit the base model.
@@ -110,7 +110,8 @@ def merge_package(values, found, package):
 def find_format(folder):
     """The module of `FORMATS` that reads a folder.
 
-    A `UserError` says what the folder is, if that is known, and what reads it.
+    A `UserError` is raised for a folder of another format; if that is known, it names
+    the format and the program that reads it.
     """
     path = os.path.join(folder, adapter_files.CONFIG_NAME)
     if os.path.exists(path):

@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from errors import UserError, printable
 from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
-from exchange.adapter_files import absent, fixed
+from exchange.adapter_files import absent_entry, fixed_entry
 from system import schema
 from tuning import lora
 
@@ -44,10 +44,10 @@ _ENTRIES = {
     "use_rslora": (False, schema.BOOLEAN),
     "rank_pattern": ({}, schema.Object({}, others=schema.integer(1))),
     "alpha_pattern": ({}, schema.Object({}, others=lora_matrices.ALPHA)),
-    "bias": fixed("none", "biases of the encoder are not part of LoRA here"),
-    "use_dora": fixed(False, _NOT_HERE),
-    "use_qalora": fixed(False, _NOT_HERE),
-    "lora_bias": fixed(False, _NOT_HERE),
+    "bias": fixed_entry("none", "biases of the encoder are not part of LoRA here"),
+    "use_dora": fixed_entry(False, _NOT_HERE),
+    "use_qalora": fixed_entry(False, _NOT_HERE),
+    "lora_bias": fixed_entry(False, _NOT_HERE),
     "init_lora_weights": (
         True,
         schema.Value(
@@ -56,12 +56,12 @@ _ENTRIES = {
             "model's weights",
         ),
     ),
-    "layer_replication": absent("layers are not repeated here"),
-    "megatron_config": absent(_NOT_HERE),
-    "alora_invocation_tokens": absent(_NOT_HERE),
-    "arrow_config": absent(_NOT_HERE),
-    "target_parameters": absent(_NO_PLACE),
-    "trainable_token_indices": absent(_NO_PLACE),
+    "layer_replication": absent_entry("layers are not repeated here"),
+    "megatron_config": absent_entry(_NOT_HERE),
+    "alora_invocation_tokens": absent_entry(_NOT_HERE),
+    "arrow_config": absent_entry(_NOT_HERE),
+    "target_parameters": absent_entry(_NO_PLACE),
+    "trainable_token_indices": absent_entry(_NO_PLACE),
 }
 # Shown by the weights, or without effect after training.
 _UNCHECKED = (

@@ -63,7 +63,7 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]  # elements
 
 
-class _Refused(Exception):
+class UnsupportedFileError(Exception):
     """The reason why a file is not read."""
 
 
@@ -116,8 +116,8 @@ def _open_file(path):
             elif begin.startswith(_PICKLE_BEGIN):
                 yield _read_stream(reader, length)
             else:
-                raise _Refused("it is not a file of PyTorch's torch.save")
-    except _Refused as error:
+                raise UnsupportedFileError("it is not a file of PyTorch's torch.save")
+    except UnsupportedFileError as error:
         reason = str(error)
     except EOFError:
         reason = "damaged: it ends too early"
@@ -138,27 +138,31 @@ def _read_archive(archive, file_length):
     entries = {info.filename: info for info in archive.infolist()}
     # PyTorch does not compress. So the length of the file bounds what is read.
     if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
-        raise _Refused("it is compressed")
+        raise UnsupportedFileError("it is compressed")
     if sum(info.file_size for info in archive.infolist()) > file_length:
-        raise _Refused("its entries are longer than the file")
+        raise UnsupportedFileError("its entries are longer than the file")
     pickles = [name for name in entries if name.endswith("/data.pkl")]
     if len(pickles) != 1 or pickles[0].count("/") != 1:
-        raise _Refused("it lacks FOLDER/data.pkl")
+        raise UnsupportedFileError("it lacks FOLDER/data.pkl")
     folder = pickles[0].split("/")[0]
 
     def content(name, length=None):
         info = entries.get("%s/%s" % (folder, name))
         if info is None:
-            raise _Refused("it lacks %s" % ascii(name))
+            raise UnsupportedFileError("it lacks %s" % ascii(name))
         size = info.file_size
         if length not in (None, size):
-            raise _Refused("%s has %d bytes, not %d" % (ascii(name), size, length))
+            raise UnsupportedFileError(
+                "%s has %d bytes, not %d" % (ascii(name), size, length)
+            )
         return archive.read(info)
 
     if folder + "/byteorder" in entries and content("byteorder", 6) != b"little":
-        raise _Refused("its numbers are not little-endian")
+        raise UnsupportedFileError("its numbers are not little-endian")
     if entries[pickles[0]].file_size > _MAX_PICKLE_BYTES:
-        raise _Refused("data.pkl has more than %d bytes" % _MAX_PICKLE_BYTES)
+        raise UnsupportedFileError(
+            "data.pkl has more than %d bytes" % _MAX_PICKLE_BYTES
+        )
     found = _Unpickler(io.BytesIO(content("data.pkl"))).load()
     return (
         _check_tensors(found, file_length),
@@ -171,28 +175,30 @@ def _read_stream(reader, file_length):
     head = io.BytesIO(reader.read(_MAX_PICKLE_BYTES))
     for wanted in (_MAGIC_NUMBER, _PROTOCOL_VERSION):
         if _Unpickler(head).load() != wanted:
-            raise _Refused("it is not a file of PyTorch's torch.save")
+            raise UnsupportedFileError("it is not a file of PyTorch's torch.save")
     machine = _Unpickler(head).load()
     if not isinstance(machine, dict) or machine.get("little_endian") is not True:
-        raise _Refused("its numbers are not little-endian")
+        raise UnsupportedFileError("its numbers are not little-endian")
     unpickler = _Unpickler(head)
     tensors = _check_tensors(unpickler.load(), file_length)
     keys = _Unpickler(head).load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise _Refused("its list of storages is damaged")
+        raise UnsupportedFileError("its list of storages is damaged")
     stored = {storage.key: storage for storage in unpickler.storages}
     if len(stored) != len(unpickler.storages) or sorted(stored) != sorted(keys):
-        raise _Refused("its storages are not those of its tensors")
+        raise UnsupportedFileError("its storages are not those of its tensors")
     places, place = {}, head.tell()
     for key in keys:
         reader.seek(place)
         length = int.from_bytes(reader.read(_LENGTH_BYTES), "little")
         if length != stored[key].length:
-            raise _Refused("a storage has another length than in its tensors")
+            raise UnsupportedFileError(
+                "a storage has another length than in its tensors"
+            )
         places[key] = place + _LENGTH_BYTES
         place = places[key] + _byte_length(stored[key])
     if place != file_length:
-        raise _Refused("it has %d bytes, not %d" % (file_length, place))
+        raise UnsupportedFileError("it has %d bytes, not %d" % (file_length, place))
 
     def read_storage(storage):
         reader.seek(places[storage.key])
@@ -208,12 +214,12 @@ def _byte_length(storage):
 def _check_tensors(found, file_length):
     """Returns an unpickled object, which must be a dict of tensors."""
     if not isinstance(found, dict):
-        raise _Refused("it does not hold a dict")
+        raise UnsupportedFileError("it does not hold a dict")
     for name, tensor in found.items():
         if not isinstance(tensor, _Tensor):
-            raise _Refused("%s is not a tensor" % ascii(name))
+            raise UnsupportedFileError("%s is not a tensor" % ascii(name))
     if sum(math.prod(tensor.shape) for tensor in found.values()) > file_length:
-        raise _Refused("its tensors are longer than the file")
+        raise UnsupportedFileError("its tensors are longer than the file")
     return found
 
 
@@ -249,10 +255,10 @@ class _Unpickler(pickle._Unpickler):
         """Returns the object that the pickle describes."""
         try:
             return super().load()
-        except _Refused:
+        except UnsupportedFileError:
             raise
         except Exception as error:
-            raise _Refused(
+            raise UnsupportedFileError(
                 "its pickle is damaged or holds other objects than tensors (%s)"
                 % ascii(error)[:100]
             ) from None
@@ -261,7 +267,7 @@ class _Unpickler(pickle._Unpickler):
         """Returns the replacement of a class or function, which is never imported."""
         full_name = "%s.%s" % (module, name)
         if full_name not in _REPLACEMENTS:
-            raise _Refused(
+            raise UnsupportedFileError(
                 "its pickle asks for %s, which no tensor needs and which was not run"
                 % ascii(full_name)[:100]
             )
@@ -279,7 +285,7 @@ class _Unpickler(pickle._Unpickler):
             or not isinstance(key, str)
             or not _is_count(length)
         ):
-            raise _Refused("a storage is damaged or holds no numbers")
+            raise UnsupportedFileError("a storage is damaged or holds no numbers")
         storage = _Storage(storage_type, key, length)
         self.storages.add(storage)
         return storage
@@ -291,7 +297,9 @@ class _Unpickler(pickle._Unpickler):
         # The state of an OrderedDict: versions of PyTorch's modules.
         self.stack.pop()
         if not isinstance(self.stack[-1], _Dict):
-            raise _Refused("its pickle sets the state of another object than a dict")
+            raise UnsupportedFileError(
+                "its pickle sets the state of another object than a dict"
+            )
 
     dispatch: ClassVar = {
         code[0]: pickle._Unpickler.dispatch[code[0]]
@@ -318,7 +326,9 @@ class _Dict(dict):
     def __setitem__(self, name, value):
         # Checked before the key is hashed, since hashing recurses into nested tuples.
         if not isinstance(name, str) or name in self:
-            raise _Refused("its pickle has duplicate keys, or keys that are not names")
+            raise UnsupportedFileError(
+                "its pickle has duplicate keys, or keys that are not names"
+            )
         super().__setitem__(name, value)
 
 
@@ -335,13 +345,13 @@ def _make_tensor(storage, offset, shape, strides, gradient, hooks, metadata=None
         and len(shape) == len(strides) <= _MAX_DIMENSIONS
         and all(map(_is_count, (offset, *shape, *strides)))
     ):
-        raise _Refused("a tensor is damaged")
+        raise UnsupportedFileError("a tensor is damaged")
     size = math.prod(shape)
     if not size:
-        raise _Refused("a tensor is empty")
+        raise UnsupportedFileError("a tensor is empty")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides))
     if last >= storage.length or size > storage.length:
-        raise _Refused("a tensor reaches beyond its storage")
+        raise UnsupportedFileError("a tensor reaches beyond its storage")
     return _Tensor(storage, offset, shape, strides)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow.compat.v1 as tf
 
-from errors import UserError, printable
+from errors import UserError, explain_value_errors, printable
 from model import activations
 from system import files, schema, wording
 
@@ -97,10 +97,8 @@ class BertConfig:
         Raises:
           UserError: names the field, its value and the allowed values.
         """
-        try:
+        with explain_value_errors(source):
             SCHEMA.check({field: getattr(self, field) for field in FIELDS})
-        except ValueError as error:
-            raise UserError("%s: %s" % (source, error)) from None
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 "%s: hidden_size %.80r is not a multiple of num_attention_heads %.80r"

@@ -87,7 +87,7 @@ class _Content(NamedTuple):
     bert_config: modeling.BertConfig
     vocab_file: str
     frozen: dict[str, np.ndarray]  # weights of the base model, by variable name
-    base: dict[str, object]  # from `checkpoints.base_fingerprint`
+    base: dict[str, object]  # from `checkpoints.Checkpoint.base_fingerprint`
     packages: list[adapter_package.AdapterPackage]
     do_lower_case: bool  # of all packages
     stacks: dict[str, multitask.PackageStack]  # see `multitask.stack_packages`

@@ -73,7 +73,7 @@ class Classification(task_type.TaskType):
 
     def find_metrics_problem(self, names):
         if "f1" in names and len(self.labels) not in (0, 2):
-            return "without f1, that of the second of two labels; there is macro_f1"
+            return "f1 needs exactly two labels; use macro_f1"
         return super().find_metrics_problem(names)
 
     def describe(self):

@@ -10,7 +10,7 @@ import collections
 import os
 import unicodedata
 
-from errors import UserError
+from errors import UserError, explain_value_errors
 from inputs import text_rows
 from system import files, schema
 from tasks import label_texts, task_data, task_type
@@ -107,10 +107,8 @@ def parse_task(document, source):
 
     `source` is the path of its file, for messages. Raises as `load_task`.
     """
-    try:
+    with explain_value_errors(source):
         SCHEMA.check(document)
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
     given = {name: value for name, value in document.items() if value is not None}
     values = {**dict.fromkeys(SCHEMA.optional), **_DEFAULTS, **given}
     if not (values["train"] or values["dev"] or values["test"]):
@@ -174,14 +172,15 @@ def task_entries(task):
 
 def _read_type(values, source):
     name = "regression" if values["regression"] else values["type"] or "classification"
-    try:
+    with explain_value_errors(source):
         kind = task_type.find_type(name)
         if not kind.has_task_files:
-            raise schema.SchemaError("type", name, "a type of rows; see docs/tasks.md")
+            names = [n for n, each in task_type.TYPES.items() if each.has_task_files]
+            allowed = "a type that reads one example per row: %s"
+            allowed %= " or ".join(sorted(names))
+            raise schema.SchemaError("type", name, allowed)
         kind, weights = kind.from_entries(values), values["class_weights"]
         return kind.weigh_classes(weights) if weights else kind
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
 
 
 def _wrong(source, entry, value, allowed):
@@ -197,6 +196,9 @@ def _find_contradictions(values):
             yield entry, 'a number, since "header" is false'
         if isinstance(values[entry], int) and jsonl:
             yield entry, "a name, since columns of %s have no numbers" % jsonl[0]
+    for entry in ("text_a", "text_b"):
+        if values[entry] is not None and values[entry] == values["label"]:
+            yield entry, 'another column than "label"'
     if values["delimiter"] != _DEFAULTS["delimiter"] and not any(
         text_rows.find_kind(name) == text_rows.CSV for name in filenames
     ):
@@ -208,8 +210,9 @@ def _find_contradictions(values):
 
 
 def _check_metrics(task):
-    if allowed := task.type.find_metrics_problem(task.metrics):
-        raise _wrong(task.config_file, "metrics", task.metrics, allowed)
+    if problem := task.type.find_metrics_problem(task.metrics):
+        given = schema.json_text(task.metrics)
+        raise UserError("%s: metrics is %s: %s" % (task.config_file, given, problem))
 
 
 def _make_split(values, name):

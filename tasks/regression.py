@@ -67,7 +67,7 @@ class Regression(task_type.TaskType):
         return np.reshape(list(predictions), [-1])
 
     def prediction_text(self, prediction):
-        score = np.clip(prediction[0], *self.label_range or (None, None))
+        score = np.clip(prediction[0], *self.label_range or (-np.inf, np.inf))
         # Adding zero turns -0.0 into 0.0.
         return "%.3f" % (score + 0.0)
 

@@ -131,11 +131,11 @@ class TaskType:
         return count == cls.num_outputs
 
     def find_metrics_problem(self, names):
-        """The allowed metrics, as text; "" if all names are allowed."""
+        """The problem of some metrics, as text; "" if all names are allowed."""
         for name in names:
             if name not in self.metrics:
-                suggestion = wording.suggest(name, self.metrics)
-                return "of %s%s" % (", ".join(self.metrics), suggestion)
+                allowed = ", ".join(self.metrics) + wording.suggest(name, self.metrics)
+                return "it must be one or more of " + allowed
         return ""
 
     def describe(self):

@@ -28,6 +28,18 @@ def test_a_message_echoes_no_long_line_whole():
     assert message == "a%s...%sb\n  try again" % ("x" * 1999, "x" * 1999)
 
 
+def test_a_value_error_names_its_source():
+    for error, remedy, message in (
+        (ValueError("a is 1"), "", "a.json: a is 1"),
+        (ValueError("a is 1"), "Leave it out.", "a.json: a is 1. Leave it out."),
+        (errors.UserError("b.json: no"), "Leave it out.", "b.json: no"),
+    ):
+        explain = errors.explain_value_errors("a.json", remedy)
+        with pytest.raises(errors.UserError) as caught, explain:
+            raise error
+        assert str(caught.value) == message
+
+
 def test_what_a_program_logs_is_printable(capsys):
     @errors.reports_user_errors(())
     def main(argv):

@@ -84,7 +84,7 @@ class Lora(Method):
         names = {name.strip() for name in settings["lora_targets"].split(",")}
         if unknown := sorted(names - TARGETS.keys()):
             raise ValueError(
-                "`lora_targets`=%.80s: there is no dense layer %.80r, there are %s"
+                "`lora_targets`=%.80s: unknown dense layer %.80r: one of %s"
                 % (settings["lora_targets"], unknown[0], ", ".join(TARGETS))
             )
         targets = tuple(name for name in TARGETS if name in names)

@@ -95,7 +95,7 @@ class Method:
 
     def describe_adapters(self, num_layers):
         """The added variables, as text."""
-        return "none (--train_policy=%s)" % self.text
+        return "none (`train_policy`=%s)" % self.text
 
     def check(self, bert_config):
         """Raises a `UserError` for settings that do not suit the model."""

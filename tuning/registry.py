@@ -64,7 +64,7 @@ def find_class(text):
     name, colon, argument = text.partition(":")
     if name not in METHODS or bool(colon) != bool(METHODS[name].argument):
         raise UnknownMethodError(
-            "there is no policy %.80r, there are %s"
+            "unknown tuning method %.80r: one of %s"
             % (text, ", ".join(cls.syntax() for cls in METHODS.values()))
         )
     return METHODS[name], argument

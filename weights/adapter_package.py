@@ -17,7 +17,7 @@ import safetensors.numpy
 import tensorflow.compat.v1 as tf
 
 import modeling
-from errors import UserError
+from errors import UserError, explain_value_errors
 from system import files, schema
 from tuning import registry
 from weights import diagnosis, model_card, package_checks
@@ -153,32 +153,35 @@ def check_task(task):
             "package, at most %d are allowed: shorten the labels"
             % (source, len(task.type.labels), size, most)
         )
-    try:
+    with explain_value_errors(source):
         package_checks.TASK_SCHEMA.check(entries, "task")
-    except ValueError as error:
-        raise UserError("%s: %s" % (source, error)) from None
 
 
-def write(
-    folder,
-    config,
-    weights,
-    base,
-    global_step,
-    dev_scores=None,
-    diagnostics=None,
-    baseline=None,
-):
-    """Writes a package atomically; an earlier one in the folder is replaced.
+def score_entries(dev_scores, diagnostics, baseline=None):
+    """The entries of `package_checks.SCHEMA` that an evaluation gives, a dict.
 
     Args:
-      folder, config: its path, and the result of `make_config`.
-      weights: dict from variable name to float32 array, exactly the trained variables.
-      base: fingerprint of the base model, see `checkpoints.base_fingerprint`.
-      global_step: the step of the weights.
       dev_scores: dict from dev set to dict from metric to float, or None.
       diagnostics: a `diagnosis.Diagnostics`, or None.
       baseline: the baseline's scores, as `dev_scores`.
+    """
+    return {
+        "dev_scores": _without_nan(dev_scores),
+        "baseline": _without_nan(baseline),
+        "health": diagnostics and diagnostics.to_json(),
+    }
+
+
+def write(folder, config, weights, base, global_step):
+    """Writes a package atomically; an earlier one in the folder is replaced.
+
+    Args:
+      folder: its path.
+      config: the result of `make_config`, with `score_entries` if there are some.
+      weights: dict from variable name to float32 array, exactly the trained variables.
+      base: fingerprint of the base model, see
+        `checkpoints.Checkpoint.base_fingerprint`.
+      global_step: the step of the weights.
 
     Raises:
       UserError: a weight is not finite, or the folder cannot be written or holds
@@ -192,15 +195,20 @@ def write(
             )
     parameters = sum(value.size for value in weights.values())
     config = dict(config, global_step=global_step, parameters=parameters, base=base)
-    config = _with_scores(config, dev_scores, diagnostics, baseline)
     _write(folder, config, weights)
 
 
 def update_task(package, task):
     """An `AdapterPackage` with the text columns and metrics of its `task_data.Task`.
 
-    A `UserError` is raised if the task has other labels.
+    A `UserError` is raised if the task is of another type, or has other labels.
     """
+    if task.type.name != package.task_type.name:
+        raise UserError(
+            "`task_config`=%s describes a task of the type %s, the package %s is of "
+            "the type %s: give the file that it was trained with"
+            % (task.config_file, task.type.name, package.path, package.task_type.name)
+        )
     task = task._replace(type=task.type.adopt_head(package.task_type.head))
     entries = describe_task(task, package.task)
     if package.labels != entries["labels"]:
@@ -225,18 +233,9 @@ def add_license(package, text):
 
 
 def add_scores(package, dev_scores, diagnostics, baseline=None):
-    """Writes a package again with its dev scores and diagnostics, see `write`."""
-    config = _with_scores(package.config, dev_scores, diagnostics, baseline)
-    _write(package.path, config, package.weights)
-
-
-def _with_scores(config, dev_scores, diagnostics, baseline):
-    return {
-        **config,
-        "dev_scores": _without_nan(dev_scores),
-        "baseline": _without_nan(baseline),
-        "health": diagnostics and diagnostics.to_json(),
-    }
+    """Writes a package again with its `score_entries`."""
+    scores = score_entries(dev_scores, diagnostics, baseline)
+    _write(package.path, {**package.config, **scores}, package.weights)
 
 
 def _without_nan(scores):
@@ -259,14 +258,14 @@ def _write(folder, config, weights):
     weights_entry = {"bytes": len(data), digest: hashlib.sha256(data).hexdigest()}
     config = dict(config, weights=weights_entry)
     config[digest] = package_checks.config_digest(config)
-    text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
     # `read` must accept the files.
-    path = os.path.join(folder, CONFIG_NAME)
-    config = package_checks.parse_config(contents[CONFIG_NAME], path)
-    path = os.path.join(folder, WEIGHTS_NAME)
-    variables = package_checks.package_variables(config)
-    package_checks.check_weights(weights, variables.trained(), path)
+    with explain_value_errors("the adapter package %s cannot be written" % folder):
+        text = json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
+        config = json.loads(text)
+        package_checks.check_config(config)
+        variables = package_checks.package_variables(config)
+        package_checks.check_weights(weights, variables.trained())
+    contents = {WEIGHTS_NAME: data, CONFIG_NAME: text.encode("utf-8")}
     card = model_card.format_card(AdapterPackage(folder, config, weights, 0))
     contents[model_card.FILE_NAME] = card.encode("utf-8")
     need = sum(map(len, contents.values()))
@@ -337,10 +336,10 @@ def find_mismatches(package, given):
 
     Args:
       package: an `AdapterPackage`.
-      given: dict with any of "base" (see `checkpoints.base_fingerprint`) and
-        "base_model" (its name, for messages),
-        "bert_config" (dict), "vocabulary" (SHA-256), "do_lower_case", "labels" (list)
-        and the entries of `tuning.method.Method.identity`. Others are ignored.
+      given: dict with any of "base" (see `checkpoints.Checkpoint.base_fingerprint`),
+        "base_model" (its name, for messages), "bert_config" (dict), "vocabulary"
+        (SHA-256), "do_lower_case", "labels" (list) and the entries of
+        `tuning.method.Method.identity`. Others are ignored.
 
     Returns:
       List of texts, each with both values and the field to change.

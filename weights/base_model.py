@@ -53,7 +53,7 @@ def check_shapes(checkpoint, bert_config, remedy=None):
     The `UserError` has the first variable that does not fit, and the remedy.
     """
     shapes = model_variables.frozen_shapes(bert_config)
-    checkpoint.check_fit(shapes, [], remedy=remedy)
+    checkpoint.check_fit(shapes, remedy=remedy)
     more = "bert/encoder/layer_%d/output/dense/kernel" % bert_config.num_hidden_layers
     if more in checkpoint.shapes:
         raise UserError(

@@ -179,7 +179,7 @@ class Checkpoint:
             self._fingerprints[names] = found
         return self._fingerprints[names]
 
-    def check_fit(self, shapes, trained, allow_random_base=False, remedy=None):
+    def check_fit(self, shapes, trained=(), allow_random_base=False, remedy=None):
         """Compares the checkpoint with the model that is to start from it.
 
         Args:
@@ -189,7 +189,8 @@ class Checkpoint:
             for the checkpoint of `init_checkpoint`.
 
         Returns a `LoadReport`. A `UserError` is raised if the checkpoint has no
-        variable of BERT, a shape differs, or a frozen variable is missing.
+        variable of BERT, a shape differs, a weight is an integer, or a frozen variable
+        is missing.
         """
         found = self.shapes
         others = found.keys() - shapes
@@ -218,6 +219,11 @@ class Checkpoint:
                     "has %s of shape %s, this model of %s"
                     % (name, found[name], shapes[name]),
                     _shape_remedy(name),
+                )
+            if not (dtype := self._dtypes[name]).is_floating:
+                raise UserError(
+                    "checkpoint %s has %s of dtype %s, where float32 is needed: give "
+                    "another checkpoint" % (self.path, name, dtype.name)
                 )
         frozen_missing = [name for name in report.missing if name not in set(trained)]
         if frozen_missing and not allow_random_base:

@@ -140,9 +140,7 @@ def parse_config(data, path):
     if config.get(DIGEST) != config_digest(config):
         raise _damage_error(path, "its content is not what was written")
     try:
-        SCHEMA.check(config)
-        modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
-        _check_combinations(config)
+        check_config(config)
     except (task_type.UnknownTypeError, registry.UnknownMethodError) as error:
         is_method = isinstance(error, registry.UnknownMethodError)
         entry = "train_policy: " if is_method else "task."
@@ -153,8 +151,13 @@ def parse_config(data, path):
     return {**dict.fromkeys(SCHEMA.optional), **config}
 
 
-def _check_combinations(config):
-    """Checks entries against each other; raises a `schema.SchemaError`."""
+def check_config(config):
+    """Checks the entries of `SCHEMA`, also against each other.
+
+    A `ValueError` is raised for a wrong one.
+    """
+    SCHEMA.check(config)
+    modeling.BertConfig.from_dict(config["bert_config"]).validate("bert_config")
     variables = package_variables(config)
     counts = variables.parameter_counts()
     parameters, frozen = counts["trained"], counts["total"] - counts["trained"]
@@ -213,26 +216,25 @@ def parse_weights(data, config, path):
         raise _damage_error(path, text % (len(data), config["weights"]["bytes"]))
     try:
         weights = safetensors.numpy.load(data)
+        check_weights(weights, package_variables(config).trained())
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise _damage_error(path, error) from None
-    check_weights(weights, package_variables(config).trained(), path)
     return weights
 
 
-def check_weights(weights, shapes, path):
-    """Refuses weights that are not of the given shapes, float32 and finite.
+def check_weights(weights, shapes):
+    """Checks that weights have the given shapes, and are float32 and finite.
 
-    Takes dicts from a variable's name to its array and to its shape, a list of ints,
-    and the path for messages.
+    Takes dicts from a variable's name to its array and to its shape, a list of ints.
+    A `ValueError` is raised for a wrong, missing or unknown one.
     """
     for name in sorted(set(shapes) ^ set(weights)):
         where = "is missing" if name in shapes else "does not belong there"
-        raise _damage_error(path, "%.200r %s" % (name, where))
+        raise ValueError("%.200r %s" % (name, where))
     for name, shape in shapes.items():
         value = weights[name]
         if list(value.shape) != shape or value.dtype != np.float32:
             text = "%s is %s %s, expected float32 %s"
-            values = (name, value.dtype, list(value.shape), shape)
-            raise _damage_error(path, text % values)
+            raise ValueError(text % (name, value.dtype, list(value.shape), shape))
         if not np.isfinite(value).all():
-            raise _damage_error(path, "%s is not finite" % name)
+            raise ValueError("%s is not finite" % name)

@@ -13,7 +13,7 @@ import command_line
 import glue_data
 import modeling
 import tokenization
-from errors import UserError
+from errors import UserError, explain_value_errors
 from inputs import features
 from system import files, schema
 from tasks import head_form, own_tasks, task_data, task_type
@@ -85,41 +85,44 @@ def export(checkpoint, output, given, base):
     step = int(source.read_value(_STEP)) if _STEP in source.shapes else 0
     folder = os.path.dirname(checkpoint)
     record = run_record.read(folder)
-    config = _make_config(given, base, record or {"identity": {}}, source)
+    with explain_value_errors(os.path.join(folder, run_record.FILE_NAME)):
+        config = _make_config(given, base, record or {"identity": {}}, source)
+        variables = package_checks.package_variables(config)
     bert_config = modeling.BertConfig.from_dict(config["bert_config"])
-    variables = package_checks.package_variables(config)
     trained, frozen = variables.trained(), variables.frozen()
     holder = _find_base(source, base.init_checkpoint, frozen)
     _check_head(source, trained, config["task"]["name"])
     own = trained if base.init_checkpoint else {**trained, **frozen}
-    source.check_fit(own, [], remedy=_CONFIG_REMEDY)
+    source.check_fit(own, remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
-    results = _read_results(folder, step) if record else None
+    results = _read_results(folder, step) if record else {}
     config["base_model"] = None if holder is source else holder.folder_name
     for entry in ("base_model", "examples"):
         config[entry] = (record or {}).get(entry) or config[entry]
-    sets = (results or {}).get("sets", {})
+    sets = results.get("sets", {}).items()
+    config |= adapter_package.score_entries(
+        {name: each["scores"] for name, each in sets} or None,
+        diagnosis.from_json(results.get("health")),
+        {name: each["baseline"] for name, each in sets if each.get("baseline")} or None,
+    )
     adapter_package.write(
         output,
         config,
         dict(source.iterate_values(trained)),
         holder.base_fingerprint(frozen),
         step,
-        {name: each["scores"] for name, each in sets.items()} or None,
-        diagnosis.from_json(results and results.get("health")),
-        {n: each["baseline"] for n, each in sets.items() if "baseline" in each} or None,
     )
     return adapter_package.read(output)
 
 
 def _read_results(folder, step):
-    """The `eval_results.json` of a step; None without one."""
+    """The `eval_results.json` of a step; {} without one."""
     path = os.path.join(folder, "eval_results.json")
     if not tf.io.gfile.exists(path):
-        return None
-    remedy = "evaluate again with --do_eval=true, or delete it"
+        return {}
+    remedy = "evaluate again with `do_eval`=true, or delete it"
     results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
-    return results if results["global_step"] == step else None
+    return results if results["global_step"] == step else {}
 
 
 def _find_method(source, record, num_layers):
@@ -136,7 +139,7 @@ def _find_method(source, record, num_layers):
         return cls.from_checkpoint(argument, source.shapes, settings, num_layers)
     except ValueError as error:
         raise UserError(
-            "`checkpoint`=%s: %s; give one of a run with --train_policy=%s, such as "
+            "`checkpoint`=%s: %s; give one of a run with `train_policy`=%s, such as "
             "OUTPUT_DIR/model.ckpt-573" % (source.path, error, text)
         ) from None
 
@@ -177,8 +180,8 @@ def _describe_task(task, record):
     identity = record["identity"]
     given = task and (task.model_of or task.name)
     name = _agree(identity, "task", given, "task_name")
-    kind = task_type.TYPES.get(identity.get("type"))
-    if task is None and "task_config" in identity:
+    kind = identity.get("type") and task_type.find_type(identity["type"])
+    if task is None and identity.get("task_config"):
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None and kind and not kind.has_task_files:
         kind = kind.from_entries(record.get("training") or {})
@@ -190,7 +193,12 @@ def _describe_task(task, record):
         }
     elif task is None:
         task = glue_data.get_task(name)
-    _agree(identity, "labels", list(task.type.labels), "task_name")
+    labels = list(task.type.labels)
+    if given:
+        _agree(identity, "labels", labels, "task_name")
+    elif identity["labels"] != labels:
+        allowed = schema.json_text(labels)
+        raise schema.SchemaError("identity.labels", identity["labels"], allowed)
     form = head_form.from_entries(identity)
     task = task._replace(type=task.type.adopt_head(form))
     return adapter_package.describe_task(task, name)
@@ -319,16 +327,14 @@ def _write_merged_package(package, merged, folder):
         dict(merged.iterate_values(variables.trained())),
         merged.base_fingerprint(variables.frozen()),
         config["global_step"],
-        config["dev_scores"],
-        package.diagnostics,
-        config["baseline"],
     )
 
 
 def find_packages(adapters, init_checkpoint):
-    """The packages that are given, a list; if none is, that of a merged checkpoint.
+    """The given packages, a list; without any, the one beside a merged checkpoint.
 
-    It is [] for another checkpoint. `init_checkpoint` is its path without endings.
+    `init_checkpoint` is the checkpoint's path without file endings. Beside another
+    checkpoint there is no package, and the list is empty.
     """
     merged = (init_checkpoint or "") + _MERGED
     if not adapters and tf.io.gfile.exists(merged):

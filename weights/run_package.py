@@ -34,7 +34,8 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     See also `adapter_package.write`.
     """
     checkpoint = checkpoints.latest(output_dir)
-    config = {**settings.config, **_examples(output_dir)}
+    scores = adapter_package.score_entries(dev_scores, diagnostics)
+    config = {**settings.config, **_examples(output_dir), **scores}
     if not settings.has_package:
         console.say(
             "No adapter package: `train_policy`=%s trains the whole model. The "
@@ -52,8 +53,6 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
         dict(checkpoint.iterate_values(variables.trained())),
         (settings.base_checkpoint or checkpoint).base_fingerprint(variables.frozen()),
         int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP)),
-        dev_scores,
-        diagnostics,
     )
 
 

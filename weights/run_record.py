@@ -123,9 +123,9 @@ def read(output_dir):
     identity = record["identity"]
     config = modeling.BertConfig.from_dict(identity["bert_config"])
     config.validate(path)
-    # Earlier versions kept other entries of the config, and lacked these.
+    # Earlier versions wrote more entries of the config, and not all of the identity.
     identity["bert_config"] = config.to_dict()
-    identity.setdefault("train_policy", registry.DEFAULT.text)
+    identity["train_policy"] = identity.get("train_policy") or registry.DEFAULT.text
     identity.setdefault("adapter_layers", list(range(config.num_hidden_layers)))
     if record.get("training"):
         record["training"].setdefault("class_weights", None)

@@ -1,7 +1,5 @@
 """From a span of tokens back to the text of a context."""
 
-from typing import NamedTuple
-
 import tensorflow.compat.v1 as tf
 
 import tokenization
@@ -42,11 +40,6 @@ class TextAligner:
         return self._spans[word][0] + position - word_start
 
 
-class _Alignment(NamedTuple):
-    part: slice  # of the original text
-    problem: str = ""  # why it is the whole text
-
-
 def get_final_text(pred_text, orig_text, do_lower_case, verbose_logging=False):
     """Finds a predicted text in the original text.
 
@@ -66,26 +59,21 @@ def get_final_text(pred_text, orig_text, do_lower_case, verbose_logging=False):
 
 
 def _find_part(pred_text, orig_text, do_lower_case, verbose_logging):
-    """The slice of `get_final_text`."""
-    part, problem = _align(pred_text, orig_text, do_lower_case)
-    if verbose_logging and problem:
-        tf.logging.info("%s: %r in %r", problem, pred_text[:300], orig_text[:300])
-    return part
-
-
-def _align(pred_text, orig_text, do_lower_case):
-    """Aligns texts by their characters without spaces."""
-    whole = slice(0, len(orig_text))
+    """The slice of `get_final_text`; aligns characters without spaces."""
     words = tokenization.BasicTokenizer(do_lower_case).tokenize(orig_text)
     tokenized = " ".join(words)
     start = tokenized.find(pred_text)
-    if start < 0:
-        return _Alignment(whole, "Unable to find text")
     characters = [i for i, character in enumerate(orig_text) if character != " "]
-    if len(characters) != len(tokenized) - tokenized.count(" "):
-        return _Alignment(whole, "Length not equal after stripping spaces")
-    if not pred_text or pred_text != pred_text.strip(" "):
-        return _Alignment(whole, "Couldn't map the first or last character")
-    first = start - tokenized.count(" ", 0, start)
-    last = first + len(pred_text) - pred_text.count(" ") - 1
-    return _Alignment(slice(characters[first], characters[last] + 1))
+    if start < 0:
+        problem = "Unable to find text"
+    elif len(characters) != len(tokenized) - tokenized.count(" "):
+        problem = "Length not equal after stripping spaces"
+    elif not pred_text or pred_text != pred_text.strip(" "):
+        problem = "Couldn't map the first or last character"
+    else:
+        first = start - tokenized.count(" ", 0, start)
+        last = first + len(pred_text) - pred_text.count(" ") - 1
+        return slice(characters[first], characters[last] + 1)
+    if verbose_logging:
+        tf.logging.info("%s: %r in %r", problem, pred_text[:300], orig_text[:300])
+    return slice(0, len(orig_text))

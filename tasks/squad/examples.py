@@ -6,7 +6,7 @@ import functools
 import re
 from collections.abc import Sequence
 
-from errors import UserError, printable
+from errors import UserError, explain_value_errors, printable
 from inputs import json_stream
 from system import console, schema
 from system.wording import pluralize
@@ -136,10 +136,8 @@ class Question:
 
     def check(self, item_schema):
         """Checks the entries; raises a `UserError`."""
-        try:
+        with explain_value_errors(self.source):
             item_schema.check(self.entries)
-        except ValueError as error:
-            raise self.error(error) from None
 
     def error(self, problem):
         return UserError("%s: %s" % (self.source, problem))
@@ -150,10 +148,8 @@ def iterate_questions(input_file):
     ids = set()
     asked = schema.Object(_ASKED, others=schema.ANY)
     for place, paragraph in json_stream.iterate_items(input_file, "data", "paragraphs"):
-        try:
+        with explain_value_errors(input_file):
             _PARAGRAPH.check(paragraph, place)
-        except ValueError as error:
-            raise UserError("%s: %s" % (input_file, error)) from None
         words = ContextWords(paragraph["context"])
         for number, entries in enumerate(paragraph["qas"]):
             source = "%s, %s.qas[%d]" % (input_file, place, number)

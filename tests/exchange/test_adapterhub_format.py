@@ -393,6 +393,9 @@ def test_no_head(tmp_path, base):
     ]
     assert np.array_equal(heads[0], heads[1])
     assert not np.array_equal(heads[0], heads[2])
+    with pytest.raises(UserError, match=r'`labels`.* 1 output: .*\["a"\]') as caught:
+        imported(tmp_path, base, LETTERS._replace(labels=["a"]), "x", new_head_seed=0)
+    assert "input_dir" not in str(caught.value)
 
 
 # --- what is refused ------------------------------------------------------------

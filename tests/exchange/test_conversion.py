@@ -582,17 +582,36 @@ def test_bases_that_are_refused(tmp_path, packaged):
     tuned = str(tmp_path / "tuned" / "model.ckpt")
     checkpoints.write(tuned, values)
     not_written(tmp_path, base._replace(init_checkpoint=tuned), "without adapters")
-    name = "bert/encoder/layer_0/output/dense/kernel"
-    values = {n: v for n, v in values.items() if "adapters" not in n}
-    values[name] = np.full_like(values[name], np.nan)
-    (tmp_path / "broken").mkdir()
-    broken = str(tmp_path / "broken" / "model.ckpt")
+
+
+@pytest.mark.parametrize("name", ["output/dense/kernel", "output/LayerNorm/gamma"])
+@pytest.mark.parametrize(
+    ("dtype", "factor", "problem"),
+    [
+        (np.float32, np.nan, "is not finite in checkpoint "),
+        (np.float16, 1, "is float16 in checkpoint "),
+        (np.int32, 1, "of dtype int32"),
+    ],
+)
+def test_weights_of_a_base_model_that_are_refused(
+    tmp_path, packaged, name, dtype, factor, problem
+):
+    base, folder = packaged
+    source = checkpoints.Checkpoint(base.init_checkpoint)
+    values = dict(source.iterate_values(source.shapes))
+    name = "bert/encoder/layer_0/" + name
+    values[name] = (values[name] * np.float32(factor)).astype(dtype)
+    broken = str(tmp_path / "model.ckpt")
     # `checkpoints.write` cannot be used: NaN does not equal what it wrote.
     small_run.write_checkpoint(
         broken,
         lambda: [tf.get_variable(n, initializer=v) for n, v in values.items()],
     )
-    not_written(tmp_path, base._replace(init_checkpoint=broken), "not a number")
+    base = base._replace(init_checkpoint=broken)
+    for adapters in (None, folder):
+        not_written(tmp_path, base, problem, adapters=adapters)
+        not_written(tmp_path, base, name, adapters=adapters)
+        not_written(tmp_path, base, broken, adapters=adapters)
 
 
 def test_a_disk_that_does_not_keep_what_is_written(tmp_path, packaged, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from errors import UserError
@@ -209,6 +210,9 @@ MISTAKES = [
     ({"text_a": None}, "text_a"),
     ({"text_a": -1}, "text_a", "-1"),
     ({"text_a": "message\n(en)"}, "text_a", r"message\n"),
+    ({"text_a": "topic"}, "text_a", "topic", "label"),
+    ({"text_b": "topic"}, "text_b", "topic", "label"),
+    ({"text_a": 0, "label": 0}, "text_a is 0", "label"),
     ({"label": None}, "label"),
     ({"label": 1.5}, "label", "1.5"),
     ({"columns": ["a"]}, "columns", "text_a", "dev_share"),
@@ -337,6 +341,17 @@ def test_a_dev_set_of_a_regression(write, tmp_path):
     task = load(write({**document, "dev_share": 0.01}))
     with pytest.raises(UserError, match=r"dev_share.* 40 examples"):
         examples(task, tmp_path, task.dev[0])
+
+
+def test_predictions_of_a_regression_have_no_bounds(write, tmp_path):
+    task = load(write({**VALID, "regression": True}))
+    scores = [np.array([score], np.float32) for score in (-1e9, -0.0, 7.25)]
+    results, submission = tmp_path / "results.tsv", tmp_path / "submission.tsv"
+    written = task.type.write_predictions(scores, (str(results), str(submission)))
+    assert list(written) == scores
+    assert submission.read_text().splitlines()[1:] == [
+        *("0\t-1000000000.000", "1\t0.000", "2\t7.250")
+    ]
 
 
 def test_a_number_whose_square_is_infinite(write, tmp_path):

@@ -287,6 +287,22 @@ def test_classes_are_weighted(tmp_path, base, capsys):
         assert part in capsys.readouterr().err
 
 
+def test_a_regression_is_predicted(tmp_path, base):
+    rows = "".join(
+        "%s on a mat,%d\n" % (word, 9 * n) for n, word in enumerate("abcdefgh")
+    )
+    (tmp_path / "rows.csv").write_text("said,score\n" + rows)
+    document = {"name": "scores", "train": "rows.csv", "test": "rows.csv"}
+    document.update(text_a="said", label="score", regression=True, max_seq_length=16)
+    (tmp_path / "task.json").write_text(json.dumps(document))
+    output = tmp_path / "out"
+    given = {"task_config": str(tmp_path / "task.json"), "output_dir": str(output)}
+    small_run.run(do_train=True, do_predict=True, num_train_epochs=1.0, **given, **base)
+    scores = np.loadtxt(output / "test_results.tsv")
+    lines = (output / "test_predictions.tsv").read_text().splitlines()
+    assert lines[1:] == ["%d\t%.3f" % pair for pair in enumerate(scores)]
+
+
 def test_check_reports_on_each_split(folder, base, capsys):
     config = str(folder / "kinds.json")
     small_run.run(check=True, task_config=config)

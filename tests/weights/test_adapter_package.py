@@ -16,7 +16,9 @@ import glue_data
 import modeling
 from errors import UserError
 from serving import multitask
+from tasks import own_tasks
 from tasks.classification import Classification
+from tasks.question_answering import QuestionAnswering
 from tasks.regression import Regression
 from tests import graph_variables, small_packages
 from training import classifier
@@ -32,6 +34,14 @@ from weights import (
 )
 
 TASK = small_packages.Task("pair", 4, ("no", "yes"))
+
+
+class Questions(small_packages.Task):
+    """A task of questions."""
+
+    type = QuestionAnswering(doc_stride=2, max_query_length=8)
+
+
 CONFIG, WEIGHTS = adapter_package.CONFIG_NAME, adapter_package.WEIGHTS_NAME
 BERT_BASE = modeling.BertConfig(30522, type_vocab_size=2)
 SHA256 = "0" * 64
@@ -163,7 +173,8 @@ def test_what_is_written_is_read(tmp_path, base):
     )
     scores = {"dev": {"accuracy": 0.75}, "dev_mm": {"accuracy": 0.5}}
     folder = str(tmp_path / "new" / "package")
-    adapter_package.write(folder, entries, weights, fingerprint, 77, scores)
+    entries |= adapter_package.score_entries(scores, None)
+    adapter_package.write(folder, entries, weights, fingerprint, 77)
     package = adapter_package.read(folder)
     assert package.path == folder
     assert package.bert_config.to_dict() == config.to_dict()
@@ -251,6 +262,17 @@ def test_a_task_that_no_package_can_hold_is_refused():
     ):
         with pytest.raises(UserError, match=re.escape(part)):
             adapter_package.check_task(task._replace(config_file="t.json", **change))
+
+
+def test_a_task_of_another_type_is_not_that_of_a_package(tmp_path, base):
+    questions = Questions("mail", 4, None)
+    path = small_packages.write_package(tmp_path / "package", base, questions)
+    package = adapter_package.read(path)
+    # Neither type has a list of labels.
+    document = {"name": "mail", "dev": "dev.csv", "text_a": "text", "label": "score"}
+    task = own_tasks.parse_task({**document, "regression": True}, "mail.json")
+    with pytest.raises(UserError, match=r"mail.json.* regression.* question_answering"):
+        adapter_package.update_task(package, task)
 
 
 def test_a_checkpoint_for_a_tpu_is_removed_at_the_end(folder, tmp_path, monkeypatch):
