@@ -6,7 +6,7 @@ import json
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from inputs import text_lines
+from system import files
 
 _BLOCK_BYTES = 1 << 20
 MAX_ITEM_CHARACTERS = 1 << 26
@@ -24,7 +24,7 @@ def iterate_items(path, *names):
       UserError: the file cannot be read, is not JSON, lacks a list, or has an item of
         more than `MAX_ITEM_CHARACTERS`.
     """
-    text_lines.check_plain_file(path, path)
+    files.check_plain_file(path, path)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             parser = _Parser(file, path)
@@ -32,7 +32,7 @@ def iterate_items(path, *names):
             if parser.next_character():
                 raise parser.error("text after the end")
     except tf.errors.OpError as error:
-        raise UserError("%s cannot be read (%s)" % (path, error.message)) from None
+        raise files.unreadable(path, error.message) from None
 
 
 class _Parser:

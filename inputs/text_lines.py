@@ -2,11 +2,11 @@
 
 import io
 import itertools
-import os
 
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
+from system import files
 
 MAX_LINE_BYTES = 1 << 26  # longer lines are hardly text
 _BLOCK_BYTES = 1 << 20
@@ -27,28 +27,16 @@ class _RawFile(io.RawIOBase):
         return len(data)
 
 
-def check_plain_file(path, name):
-    """Refuses a local folder, named pipe or device, which reading might block on.
-
-    Missing files and files in a bucket pass. `name` is for the message.
-    """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise UserError(
-            "%s is not a plain file (but a folder, a named pipe or a device): give a "
-            "file" % name
-        )
-
-
 def file_lines(path, name):
     """Yields the lines of a file, local or in a bucket; see `stream_lines`."""
     # `GFile.readline` would drop carriage returns.
-    check_plain_file(path, name)
+    files.check_plain_file(path, name)
     try:
         with tf.io.gfile.GFile(path, "rb") as file:
             stream = io.BufferedReader(_RawFile(file), _BLOCK_BYTES)
             yield from stream_lines(stream, name)
     except tf.errors.OpError as error:
-        raise UserError("%s cannot be read (%s)" % (name, error.message)) from None
+        raise files.unreadable(name, error.message) from None
 
 
 def stream_lines(stream, name):
@@ -61,8 +49,7 @@ def stream_lines(stream, name):
         try:
             line = stream.readline(MAX_LINE_BYTES + 1)
         except OSError as error:
-            reason = error.strerror
-            raise UserError("%s cannot be read (%s)" % (name, reason)) from None
+            raise files.unreadable(name, error.strerror) from None
         if len(line) > MAX_LINE_BYTES:
             raise UserError(
                 "%s, line %d: longer than %d bytes; give one row a line"

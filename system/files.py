@@ -33,18 +33,16 @@ def read(path, max_bytes, remedy):
       UserError: the file is missing, longer, or no regular file; it ends with `remedy`.
     """
     try:
-        # Reading a pipe blocks until a writer comes; a device may be endless.
-        if type_name := _special_type(path):
-            raise _unreadable(path, "it is a %s, not a file" % type_name, remedy)
+        check_plain_file(path, path, remedy)
         length = tf.io.gfile.stat(path).length
         if length > max_bytes:
-            raise _unreadable(
+            raise unreadable(
                 path, "%d bytes, at most %d are read" % (length, max_bytes), remedy
             )
         with tf.io.gfile.GFile(path, "rb") as reader:
             return reader.read()
     except (OSError, tf.errors.OpError) as error:
-        raise _unreadable(path, error, remedy) from None
+        raise unreadable(path, error, remedy) from None
 
 
 def _special_type(path):
@@ -54,9 +52,19 @@ def _special_type(path):
     return "folder" if os.path.isdir(path) else "pipe or device"
 
 
-def _unreadable(path, reason, remedy):
-    reason = " ".join(str(reason).split()).replace(path + "; ", "")
-    return UserError("%s cannot be read (%s): %s" % (path, reason, remedy))
+def check_plain_file(path, name, remedy="give a file"):
+    """Refuses a local folder, named pipe or device, which reading might block on.
+
+    Missing files and files in a bucket pass. `name` is for the message.
+    """
+    if type_name := _special_type(path):
+        raise unreadable(name, "it is a %s, not a plain file" % type_name, remedy)
+
+
+def unreadable(name, reason, remedy="give a file that can be read"):
+    """A `UserError`: a file cannot be read, for a text or an error as the reason."""
+    reason = " ".join(str(reason).split()).replace(name + "; ", "")
+    return UserError("%s cannot be read (%s): %s" % (name, reason, remedy))
 
 
 def read_json(path, remedy, max_bytes=MAX_JSON_BYTES, schema=None):
@@ -145,7 +153,7 @@ def digest(path):
             while block := reader.read(1 << 20):
                 sha256.update(block)
     except tf.errors.OpError as error:
-        raise _unreadable(path, error, _READ_REMEDY) from None
+        raise unreadable(path, error, _READ_REMEDY) from None
     return sha256.hexdigest()
 
 
@@ -285,7 +293,7 @@ def list_folder(folder, pattern="*"):
     except (FileNotFoundError, NotADirectoryError, tf.errors.NotFoundError):
         return []
     except (OSError, tf.errors.OpError) as error:
-        raise _unreadable(folder, error, _READ_REMEDY) from None
+        raise unreadable(folder, error, _READ_REMEDY) from None
     names = sorted(name.rstrip("/") for name in names)
     return [os.path.join(folder, name) for name in fnmatch.filter(names, pattern)]
 

@@ -526,6 +526,8 @@ def test_packages_in_folders_are_listed(original, tmp_path, fails, capsys):
         shutil.copytree(original, tmp_path / "runs" / name)
     (tmp_path / "runs" / "b" / "adapters" / "adapter.safetensors").write_bytes(b"")
     (tmp_path / "runs" / "other").mkdir()
+    # A folder whose name is not UTF-8 holds none.
+    os.mkdir(os.path.join(os.fsencode(tmp_path / "runs"), b"\xff"))
     manage("list", tmp_path / "runs" / "a")
     header, line = capsys.readouterr().out.splitlines()
     assert header.startswith("task ") and line.endswith("runs/a")

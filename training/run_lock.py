@@ -22,7 +22,6 @@ import filelock
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from inputs import text_lines
 from system import files, schema
 
 FILE_NAME = "training.lock"
@@ -68,7 +67,7 @@ def read_holder(path) -> Holder | None:
 
     A `UserError` is raised if the path is a folder, a named pipe or a device.
     """
-    text_lines.check_plain_file(path, path)
+    files.check_plain_file(path, path)
     if not tf.io.gfile.exists(path):
         return None
     with tf.io.gfile.GFile(path, "rb") as reader:

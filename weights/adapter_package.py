@@ -298,7 +298,9 @@ def read(folder):
 
 def find_packages(folder):
     """The folders of packages in a folder and those below it, sorted."""
-    found = tf.io.gfile.walk(folder)
+    # TensorFlow fails on names that are not UTF-8.
+    walk = tf.io.gfile.walk if "://" in folder else os.walk
+    found = walk(folder)
     return sorted(path for path, _, names in found if CONFIG_NAME in names)
 
 

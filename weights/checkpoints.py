@@ -13,7 +13,6 @@ import tensorflow.compat.v1 as tf
 import modeling
 import optimization
 from errors import UserError, printable
-from inputs import text_lines
 from system import files, wording
 from tuning import registry
 
@@ -79,7 +78,7 @@ class Checkpoint:
             if not tf.io.gfile.exists(path + ".index"):
                 raise UserError("no checkpoint at %s: %s" % (path, remedy))
             for file in (path + ".index", *_data_files(path)):
-                text_lines.check_plain_file(file, file)
+                files.check_plain_file(file, file)
             self._reader = tf.train.load_checkpoint(path)
             self._dtypes = self._reader.get_variable_to_dtype_map()
             shapes = self._reader.get_variable_to_shape_map()
@@ -255,7 +254,7 @@ def latest(folder):
     A `UserError` is raised if the file that names it is damaged.
     """
     path = os.path.join(folder, "checkpoint")
-    text_lines.check_plain_file(path, path)
+    files.check_plain_file(path, path)
     try:
         return tf.train.latest_checkpoint(folder)
     except (ValueError, tf.errors.OpError) as error:

@@ -69,13 +69,13 @@ def test_what_is_no_small_file(tmp_path):
     assert "1001 bytes, at most 1000" in refused(path)
     path.unlink()
     os.mkfifo(path)
-    assert "it is a pipe or device, not a file" in refused(path)
+    assert "it is a pipe or device, not a plain file" in refused(path)
     path.unlink()
     path.symlink_to("/dev/zero")
-    assert "it is a pipe or device, not a file" in refused(path)
+    assert "it is a pipe or device, not a plain file" in refused(path)
     path.unlink()
     path.mkdir()
-    assert "it is a folder, not a file" in refused(path)
+    assert "it is a folder, not a plain file" in refused(path)
 
 
 def test_files_that_this_user_may_not_read(tmp_path, monkeypatch):
