@@ -152,7 +152,7 @@ def test_scaled_weights_beyond_float32(tmp_path, base):
             "cola needs 2",
         ),
         ("peft_questions", {"labels": None}, "leaves no room"),
-        ("peft_number", {}, "1 outputs"),
+        ("peft_number", {}, "do not suit a head with 1 output: "),
         ("peft_default", {"labels": None}, "`labels`=A,B"),
         ("peft_default", {"labels": ["a", "b"]}, "needs 2 of BertForSequence"),
     ],
