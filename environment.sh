@@ -55,9 +55,6 @@ make_venv() {
   if [[ -e $venv/unfinished ]]; then
     say "Removing $venv: its installation did not finish."
     rm -rf "$venv"
-  elif [[ -e $venv ]] && ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
-    fail "$venv has a Python or a pip that does not run. Remove $venv, it is created" \
-      "again."
   fi
   if [[ ! -e $venv ]]; then
     find_python
@@ -71,6 +68,8 @@ make_venv() {
   if [[ $description != *" usable" ]]; then
     fail "$venv has Python $description. Remove $venv, it is created again."
   fi
+  "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+    fail "$venv has no pip that runs. Remove $venv, it is created again."
   if [[ -n ${PYTHON:-} && $(describe_python "$PYTHON") != "$description" ]]; then
     fail "PYTHON=$PYTHON is: $(describe_python "$PYTHON"), but $venv is:" \
       "$description. Remove $venv or unset PYTHON."

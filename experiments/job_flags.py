@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from errors import UserError
+from errors import UserError, explain_value_errors
 from experiments import datasets, grid, results
 from system import files
 from weights import adapter_package, base_model, checkpoints
@@ -57,10 +57,8 @@ def parse_run_flags(text):
     Raises:
       UserError: the text is no list of flags, or has a flag of `OWN_FLAGS` or `BASE`.
     """
-    try:
+    with explain_value_errors("`run_flags`=%.200r" % text):
         arguments = shlex.split(text)
-    except ValueError as error:
-        raise UserError("`run_flags`=%.200r: %s" % (text, error)) from None
     values = {}
     for argument in arguments:
         match = re.fullmatch(r"--(\w+)=(.*)", argument)

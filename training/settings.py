@@ -7,7 +7,7 @@ Annotations have the ranges of numbers. `Settings.check` checks the settings alo
 from types import SimpleNamespace
 from typing import Annotated, Any, NamedTuple
 
-from errors import UserError
+from errors import UserError, explain_value_errors
 from model import layer_ranges
 from system import schema
 from training import classifier, distribution, estimators
@@ -57,12 +57,8 @@ class Tuning(NamedTuple):
         """The `tuning.method.Method`, see `registry.parse`; or a `UserError`."""
         settings = self.method_settings._asdict()
         text = self.train_policy or (package_method or registry.DEFAULT).text
-        try:
+        with explain_value_errors("`train_policy`=%.80s" % text):
             return registry.parse(text, settings, num_layers, package_method)
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError("`train_policy`=%.80s: %s" % (text, error)) from None
 
     def parse_ablated_layers(self, method, num_layers):
         """Ablated layers, ascending; a `UserError` if one has no adapters."""
