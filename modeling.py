@@ -97,7 +97,7 @@ class BertModel:
             adapter_fn = get_adapter(adapter_fn)
             hooks = (AdapterHooks(adapter_fn),) if adapter_fn else ()
             self._options = options._replace(layer_hooks=lambda index: hooks)
-        self._layers = {}  # `_EncoderLayer`s by their last two arguments
+        self._layers = {}  # `_EncoderLayer`s by their hooks
 
         B, S = get_shape_list(input_ids, expected_rank=2)
         if input_mask is None:
@@ -133,12 +133,14 @@ class BertModel:
         if config.hidden_dropout_prob or config.attention_probs_dropout_prob:
             # Inputs of the layer, so that recomputation drops the same elements.
             seeds = random_seeds.step_seeds(3)
+        hooks = options.layer_hooks(index)
+        if hooks not in self._layers:
+            self._layers[hooks] = _EncoderLayer(config, options, hooks)
         is_last = index == config.num_hidden_layers - 1
-        key = options.layer_hooks(index), is_last and options.pooled_output_only
-        if key not in self._layers:
-            self._layers[key] = _EncoderLayer(config, options, *key)
         with tf.variable_scope("layer_%d" % index):
-            return self._layers[key](hidden, self._mask_scores, seeds)
+            return self._layers[hooks](
+                hidden, self._mask_scores, seeds, is_last and options.pooled_output_only
+            )
 
     def get_pooled_output(self):
         """Float [B, H]: the first position of the last layer, dense and tanh."""
@@ -237,7 +239,7 @@ def bottleneck(x, size, activation, matrix_initializers, scope="adapters"):
     `activation` is f, one of `activations.ADAPTER_ACTIVATIONS` or a function of a
     tensor; `matrix_initializers` initialize W1, [H, size], and W2, [size, H].
     """
-    H = get_shape_list(x, expected_rank=2)[1]
+    H = x.shape.as_list()[1]
     activation = activations.ADAPTER_ACTIVATIONS.get(activation, activation)
     down_initializer, up_initializer = matrix_initializers
     variables = (
@@ -502,7 +504,7 @@ def linear(x, n_out, config, options, name, hooks=()):
     Returns:
       [rows, n_out] of dtype `options.precision`.
     """
-    n_in, dtype = get_shape_list(x, expected_rank=2)[1], options.precision
+    n_in, dtype = x.shape.as_list()[1], options.precision
     with tf.variable_scope(name):
         kernel = normal_variable("kernel", [n_in, n_out], config.initializer_range)
         bias = get_variable("bias", [n_out], initializers.zeros)
@@ -668,17 +670,18 @@ class _EncoderLayer:
     compiled in the time of one layer.
     """
 
-    def __init__(self, config, options, hooks, first_only):
-        """`first_only`: compute the first position only."""
+    def __init__(self, config, options, hooks):
         self._arguments = (config, options, hooks)
-        self._first_only = first_only
         self._weights = None  # dict from name in the layer to `VariableInfo`
-        self._functions = {}  # by which of the weights are trained
+        self._functions = {}  # by which weights are trained, and `first_only`
 
-    def __call__(self, hidden, mask_scores, seeds):
+    def __call__(self, hidden, mask_scores, seeds, first_only):
         """Creates the variables of the current scope's layer, and calls the function.
 
-        See `transformer_layer` for the arguments.
+        See `transformer_layer` for the other arguments.
+
+        Args:
+          first_only: compute the first position only.
 
         Returns:
           Float [B, T, H]; [B, 1, H] with `first_only`.
@@ -701,13 +704,14 @@ class _EncoderLayer:
             options.trains(scope + name, info.collection)
             for name, info in self._weights.items()
         )
-        if trained not in self._functions:
-            self._functions[trained] = tf.function(
-                functools.partial(self._compute, trained),
+        key = trained, first_only
+        if key not in self._functions:
+            self._functions[key] = tf.function(
+                functools.partial(self._compute, *key),
                 autograph=False,
                 jit_compile=options.compile_layers or None,
             )
-        function = self._functions[trained]
+        function = self._functions[key]
         if options.recompute_activations:
             return gradients.recompute(function, hidden, weights, *fixed)
         return function(hidden, weights, *fixed)
@@ -719,12 +723,14 @@ class _EncoderLayer:
         def run():
             scope = tf.get_variable_scope()
             with tf.variable_scope(scope, custom_getter=_recording_getter(recorded)):
-                self._transformer_layer(hidden, mask_scores, seeds)
+                transformer_layer(
+                    hidden, hidden, mask_scores, *self._arguments, seeds=seeds
+                )
 
         tf.function(run, autograph=False).get_concrete_function()
         return recorded
 
-    def _compute(self, trained, hidden, weights, mask_scores, seeds=None):
+    def _compute(self, trained, first_only, hidden, weights, mask_scores, seeds=None):
         # XLA would compute unused gradients.
         values = {
             name: weight if is_trained else tf.stop_gradient(weight)
@@ -740,14 +746,11 @@ class _EncoderLayer:
             with dependencies.wait_for([hidden]):
                 seeds = tf.identity(seeds)
         root = tf.VariableScope(reuse=False)
+        queries_from = hidden[:, :1] if first_only else hidden
         with tf.variable_scope(root, custom_getter=get_value):
-            return self._transformer_layer(hidden, mask_scores, seeds)
-
-    def _transformer_layer(self, hidden, mask_scores, seeds):
-        queries_from = hidden[:, :1] if self._first_only else hidden
-        return transformer_layer(
-            queries_from, hidden, mask_scores, *self._arguments, seeds=seeds
-        )
+            return transformer_layer(
+                queries_from, hidden, mask_scores, *self._arguments, seeds=seeds
+            )
 
 
 def _create_variable(name, info):
