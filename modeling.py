@@ -239,7 +239,7 @@ def bottleneck(x, size, activation, matrix_initializers, scope="adapters"):
     `activation` is f, one of `activations.ADAPTER_ACTIVATIONS` or a function of a
     tensor; `matrix_initializers` initialize W1, [H, size], and W2, [size, H].
     """
-    H = x.shape.as_list()[1]
+    H = x.shape.with_rank(2).as_list()[1]
     activation = activations.ADAPTER_ACTIVATIONS.get(activation, activation)
     down_initializer, up_initializer = matrix_initializers
     variables = (
@@ -504,7 +504,7 @@ def linear(x, n_out, config, options, name, hooks=()):
     Returns:
       [rows, n_out] of dtype `options.precision`.
     """
-    n_in, dtype = x.shape.as_list()[1], options.precision
+    n_in, dtype = x.shape.with_rank(2).as_list()[1], options.precision
     with tf.variable_scope(name):
         kernel = normal_variable("kernel", [n_in, n_out], config.initializer_range)
         bias = get_variable("bias", [n_out], initializers.zeros)

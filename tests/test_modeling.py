@@ -270,6 +270,15 @@ def test_without_adapters_there_are_none():
         modeling.get_adapter("houlsby")
 
 
+@pytest.mark.parametrize("shape", [[2, 4, 4], [4]])
+def test_building_blocks_take_matrices_alone(shape):
+    x, options = tf.zeros(shape), modeling.Options()
+    with pytest.raises(ValueError, match="rank 2"):
+        modeling.feedforward_adapter(x)
+    with pytest.raises(ValueError, match="rank 2"):
+        modeling.dense(x, 4, _small_config(), options)
+
+
 def _reference_gelu(x):
     inner = np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)
     return 0.5 * x * (1 + np.tanh(inner))
