@@ -35,17 +35,12 @@ from weights import (
 _HELP = {*command_line.HELP_FLAGS, "help"}
 
 
-def export(values, packages):
+def export(values, _):
     """Writes the adapter package of a checkpoint.
 
     Adapter size and number of labels follow from its shapes; task, config, vocabulary,
     settings and dev scores come from run.json and eval_results.json beside it.
     """
-    if packages:
-        raise UserError(
-            "export takes no positional arguments such as %r; --checkpoint names what "
-            "is exported" % packages[0]
-        )
     task = None
     if values.task_name or values.task_config:
         task, _ = glue_data.select_task(values.task_name, values.task_config)
@@ -270,6 +265,8 @@ def _run_command(argv, values):
         return
     values.set_gnu_getopt(True)
     packages = command_line.parse_flags(arguments, values)
+    if not command.packages:
+        command_line.refuse_positional_arguments(arguments, packages)
     required = [flag.name for flag in groups.get("Required", ())]
     missing = ["--" + flag for flag in required if not values[flag].value]
     if command.packages and not packages:

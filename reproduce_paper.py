@@ -110,7 +110,7 @@ def _task_files(paths):
                 "--task_configs: %s: name the file with letters, digits, - and _ "
                 "alone, because its jobs' folders are called after it" % path
             )
-        if name in found or datasets.is_reserved(name):
+        if name in {*found, *glue_data.GLUE_TASKS, *datasets.QUESTIONS}:
             raise UserError(
                 "--task_configs: %s: there is another task %s; rename the file"
                 % (path, name)

@@ -90,8 +90,8 @@ FLAG_GROUPS = {
         _define(_bool, "check", False),
     ),
     "Answers": (
-        _define(_integer, "n_best_size", 20),
-        _define(_integer, "max_answer_length", 30),
+        _define(_integer, "n_best_size", 20, lower_bound=1),
+        _define(_integer, "max_answer_length", 30, lower_bound=1),
         _define(_float, "null_score_diff_threshold", 0.0),
         _define(_bool, "verbose_logging", False),
     ),
@@ -185,11 +185,6 @@ def make_task(values):
     features.check_lengths(
         values.max_seq_length, values.doc_stride, values.max_query_length
     )
-    for name in ("n_best_size", "max_answer_length"):
-        if values[name].value < 1:
-            raise UserError(
-                "--%s=%d: it must be 1 or more" % (name, values[name].value)
-            )
     decoding = settings.from_flags(answers.Decoding, values)
     task_type = settings.from_flags(QuestionAnswering, values, decoding=decoding)
 

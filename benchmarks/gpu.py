@@ -33,7 +33,7 @@ from absl import flags
 
 import command_line
 from benchmarks import step
-from errors import UserError, reports_user_errors
+from errors import UserError
 from system import wording
 
 FLAGS = flags.FLAGS
@@ -241,7 +241,6 @@ def define_flags(flag_values):
     }
 
 
-@reports_user_errors(FLAGS)
 def main(argv):
     del argv
     command_line.check_required(FLAGS, ["output"])

@@ -89,11 +89,7 @@ def write_package(folder, seed):
         values = random.standard_normal(shape) * 0.02 + name.endswith("gamma")
         weights[name] = values.astype(np.float32)
     package_config = adapter_package.make_config(
-        {
-            "name": "task%d" % seed,
-            **_TASK_TYPE.package_entries(),
-            "metrics": ["accuracy"],
-        },
+        adapter_package.describe_type(_TASK_TYPE, "task%d" % seed),
         config,
         files.digest(FLAGS.vocab_file),
         do_lower_case=True,

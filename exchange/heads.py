@@ -211,9 +211,4 @@ def _describe_task(options, found):
     if options.task is not None:
         task = options.task._replace(type=found)
         return adapter_package.describe_task(task, task.model_of)
-    return {
-        "name": options.name,
-        **found.package_entries(),
-        "metrics": list(found.default_metrics),
-        "text_columns": None if found.has_task_files else list(found.text_columns),
-    }
+    return adapter_package.describe_type(found, options.name)

@@ -162,13 +162,6 @@ def match_tensors(tensors, config, keep_head=False):
       UserError: tensors of the encoder are missing, unknown, duplicate, or have other
         shapes than the config requires. One message lists them.
     """
-    layers = config["num_hidden_layers"]
-    if layers > len(tensors):
-        raise UserError(
-            "num_hidden_layers is %d in the config.json of `input_dir`, which has %d "
-            "tensors. Give the config.json that belongs to the weights."
-            % (layers, len(tensors))
-        )
     sources = expected_sources(config)
     left, others = _split_encoder(tensors)
     matches = _match_head(others, config["hidden_size"]) if keep_head else {}

@@ -181,11 +181,6 @@ QUESTIONS = {
 }
 
 
-def is_reserved(name):
-    """Whether a name is a GLUE task's or one of `QUESTIONS`."""
-    return name in glue_data.GLUE_TASKS or name in QUESTIONS
-
-
 def find(name):
     """The `Dataset` of a name; unreserved names are task files."""
     if name in QUESTIONS:

@@ -213,7 +213,16 @@ def model_fn_builder(
     def model_fn(features, labels, mode, params):
         del labels, params  # The labels are among the features.
         if mode == estimator.ModeKeys.TRAIN:
-            loss, gradients, scale = _compute_gradients(model, features, variant)
+            scale = None
+            if variant.computation.precision == "float16":
+                scale = batch_gradients.LossScale()
+            loss, gradients = batch_gradients.mean_gradients(
+                lambda part: model(part, is_training=True).loss,
+                features,
+                variant.computation.gradient_accumulation_steps,
+                scale,
+                variant.method,
+            )
             step = optimization.build_train_step(
                 loss,
                 learning_rate,
@@ -234,21 +243,6 @@ def model_fn_builder(
         return _inference_spec(mode, output, features, task_type, scaffold_fn)
 
     return model_fn
-
-
-def _compute_gradients(model, features, variant):
-    """Returns the loss, its gradients, and the `LossScale` or None."""
-    computation, scale = variant.computation, None
-    if computation.precision == "float16":
-        scale = batch_gradients.LossScale()
-    loss, gradients = batch_gradients.mean_gradients(
-        lambda part: model(part, is_training=True).loss,
-        features,
-        computation.gradient_accumulation_steps,
-        scale,
-        variant.method,
-    )
-    return loss, gradients, scale
 
 
 def _inference_spec(mode, output, features, task_type, scaffold_fn):

@@ -142,6 +142,17 @@ def describe_task(task, name=None):
     }
 
 
+def describe_type(task_type, name):
+    """The same entries of a task that has a name and a `task_type.TaskType` alone."""
+    columns = None if task_type.has_task_files else list(task_type.text_columns)
+    return {
+        "name": name,
+        **task_type.package_entries(),
+        "metrics": list(task_type.default_metrics),
+        "text_columns": columns,
+    }
+
+
 def check_task(task):
     """Refuses a `task_data.Task` that a package cannot hold: a `UserError`."""
     entries = describe_task(task)

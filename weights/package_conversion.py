@@ -185,12 +185,7 @@ def _describe_task(task, record):
         task = own_tasks.parse_task(identity["task_config"], run_record.FILE_NAME)
     elif task is None and kind and not kind.has_task_files:
         kind = kind.from_entries(record.get("training") or {})
-        return {
-            "name": name,
-            **kind.package_entries(),
-            "metrics": list(kind.default_metrics),
-            "text_columns": list(kind.text_columns),
-        }
+        return adapter_package.describe_type(kind, name)
     elif task is None:
         task = glue_data.get_task(name)
     labels = list(task.type.labels)

@@ -38,6 +38,7 @@ class Window(NamedTuple):
     length: int
 
 
+@functools.lru_cache(maxsize=1)  # Questions of a paragraph share its words.
 class _Context:
     """The tokens of a context's words."""
 
@@ -140,7 +141,7 @@ def make_features(
     Returns:
       List of `InputFeatures`.
     """
-    context = _tokenize_context(example.doc_tokens, tokenizer)
+    context = _Context(example.doc_tokens, tokenizer)
     question = tokenizer.tokenize(example.question_text)
     if counts is not None:
         counts.add(question, context.tokens, sys.maxsize)
@@ -173,11 +174,6 @@ def make_features(
             _set_answer(feature, answer, window, first)
         found.append(feature)
     return found
-
-
-@functools.lru_cache(maxsize=1)  # Questions of a paragraph share its words.
-def _tokenize_context(words, tokenizer):
-    return _Context(words, tokenizer)
 
 
 def split_windows(length, room, stride):
