@@ -53,6 +53,9 @@ Install one with its venv module (on Debian and Ubuntu the package python3-venv)
 make_venv() {
   local description
   if [[ -e $venv/unfinished ]]; then
+    if kill -0 "$(<"$venv/unfinished")" 2>/dev/null; then
+      fail "$venv is being made by process $(<"$venv/unfinished"). Wait for it."
+    fi
     say "Removing $venv: its installation did not finish."
     rm -rf "$venv"
   fi
@@ -60,7 +63,7 @@ make_venv() {
     find_python
     say "Making $venv with $python ($("$python" --version 2>&1))."
     mkdir "$venv"
-    : >"$venv"/unfinished
+    echo $BASHPID >"$venv"/unfinished
     "$python" -m venv "$venv" || fail "$python -m venv $venv failed, see above."
     return
   fi
@@ -90,7 +93,7 @@ prepare_environment() {
   fi
   for file in $missing; do
     say "Installing $file into $venv."
-    : >"$venv"/unfinished
+    rm -f "$venv/installed-$file"
     # Compiling all modules takes half a minute; those that are imported are enough.
     # pip prints a line for each requirement of another Python.
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-compile \

@@ -120,7 +120,10 @@ _ROWS = (
         "ax", "AX", _NLI, ("matthews",),
         train=None,
         dev=(),
-        test=(_test("AX", 1104, *_SENTENCES, name="diagnostic"),),
+        # Its files are beside MNLI's, from whose folder it is predicted.
+        test=(
+            _test("AX", 1104, *_SENTENCES, name="diagnostic", suffix="_ax"),
+        ),
         sources=("glue/data/AX.tsv",),
         assemble=glue_fetch.assemble_file,
         model_of="mnli",

@@ -16,6 +16,7 @@ import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
 
+import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
@@ -72,6 +73,9 @@ def list_packages(values, folders):
 
     A line for each adapter of another library, and each damaged package, follows.
     """
+    for folder in folders:
+        if not tf.io.gfile.isdir(folder):
+            raise UserError("%s is not a folder" % folder)
     found = [each for path in folders for each in adapter_package.find_packages(path)]
     if not found:
         raise UserError(
@@ -87,10 +91,13 @@ def _show(folders, as_json, is_table):
     """Prints packages; returns the problems of the others by folder."""
     found, problems = [], {}
     for folder in folders:
+        library = ""
         try:
+            command_line.check_utf_8(folder, folder)
+            library = libraries.describe_folder(folder)
             found.append(adapter_package.read(folder))
         except UserError as error:
-            problems[folder] = libraries.describe_folder(folder) or str(error)
+            problems[folder] = library or str(error)
     if as_json:
         entries = [
             {"path": each.path, "bytes": each.file_bytes, "config": each.config}

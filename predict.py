@@ -214,7 +214,14 @@ class _RowReader:
             lines = self._read_lines()
             records = text_rows.read_records(lines, self._kind, self._dialect)
             header = next(records, None)
-            names = dict.fromkeys(header.fields if header else ())
+            fields = header.fields if header else []
+            names = dict.fromkeys(fields)
+            for name in names if keep == ["all"] else keep:
+                if fields.count(name) > 1:
+                    raise UserError(
+                        "--keep_columns=%s: the header of %s has the column %s twice; "
+                        "rename one" % (",".join(keep), self._name, name)
+                    )
         for row in self.read():
             count += 1
             quoted += any(map(text_rows.is_quoted, (row.text_a, row.text_b or "")))

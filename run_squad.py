@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from absl import flags
 
 import command_line
-from errors import UserError, reports_user_errors
+from errors import UserError, explain_value_errors, reports_user_errors
 from system import console
 from tasks import data_report, task_data
 from tasks.question_answering import QuestionAnswering
@@ -90,8 +90,8 @@ FLAG_GROUPS = {
         _define(_bool, "check", False),
     ),
     "Answers": (
-        _define(_integer, "n_best_size", 20, lower_bound=1),
-        _define(_integer, "max_answer_length", 30, lower_bound=1),
+        _define(_integer, "n_best_size", 20),
+        _define(_integer, "max_answer_length", 30),
         _define(_float, "null_score_diff_threshold", 0.0),
         _define(_bool, "verbose_logging", False),
     ),
@@ -187,6 +187,8 @@ def make_task(values):
     )
     decoding = settings.from_flags(answers.Decoding, values)
     task_type = settings.from_flags(QuestionAnswering, values, decoding=decoding)
+    with explain_value_errors("a flag has no such value"):
+        task_type.from_entries(task_type.package_entries())  # as what reads a package
 
     def make_split(name, path):
         columns = QuestionAnswering.text_columns

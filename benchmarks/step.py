@@ -23,7 +23,7 @@ from absl import flags
 import command_line
 import modeling
 import optimization
-from errors import UserError
+from errors import UserError, explain_value_errors
 from training import classifier, estimators, settings
 from training.estimator_compat import estimator
 from tuning import registry
@@ -162,10 +162,15 @@ def read_method(text, num_layers):
             "--train_policy=%s: give METHOD,SETTING=VALUE,..., such as lora:8,"
             "lora_alpha=16" % text
         )
+    known = {each.name: each.type for each in registry.all_settings()}
     values = dict(setting.split("=") for setting in settings)
     if policy == registry.DEFAULT.name:
         values.setdefault("adapter_size", FLAGS.adapter_size)
-    return registry.parse(policy, values, num_layers)
+    with explain_value_errors("--train_policy=%s" % text):
+        if unknown := sorted(values.keys() - known.keys()):
+            raise ValueError("there is no setting %s" % unknown[0])
+        values = {name: known[name](value) for name, value in values.items()}
+        return registry.parse(policy, values, num_layers)
 
 
 def run_in_turns(models, seconds):

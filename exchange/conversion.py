@@ -2,7 +2,6 @@
 
 import functools
 import os
-import shutil
 
 import tensorflow.compat.v1 as tf
 from absl import logging
@@ -79,6 +78,10 @@ def convert(
             )
         )
         logging.warning("The pooler is random, from `seed`=%d.", seed)
+    if keep_head and isinstance(stated.get("id2label"), dict):
+        names = printable(", ".join(map(str, stated["id2label"].values())))
+        text = "The head's outputs are, in the order of the task's labels: %s"
+        logging.info(text, names)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
         at = functools.partial(os.path.join, folder)
@@ -148,7 +151,7 @@ def write_model(base, output_dir, adapters=None, do_lower_case=None, keep_head=F
         head = packages.read_checkpoint_head(found)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
-        shutil.copyfile(base.vocab_file, os.path.join(folder, VOCAB_NAME))
+        tf.io.gfile.copy(base.vocab_file, os.path.join(folder, VOCAB_NAME))
         hugging_face.write(
             folder,
             found.bert_config.to_dict(),

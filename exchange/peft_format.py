@@ -111,11 +111,12 @@ def read(folder, bert_config, keep_head):
             alpha = _find_value(config["alpha_pattern"], module, config["lora_alpha"])
             divisor = math.sqrt(rank) if config["use_rslora"] else rank
             updates[scope] = lora_matrices.Update(*names, rank, alpha / divisor)
-    others = sorted(name for name in found if "encoder.layer." not in name)
+    others = [name for name in sorted(found) if not _is_update(name)]
     if others:
         raise UserError(
-            "`input_dir`=%s holds %s: %s. In LoraConfig leave such modules out, by "
-            "exclude_modules. %s" % (folder, printable(others[0]), _NO_PLACE, _ADVICE)
+            "`input_dir`=%s holds %s: %s. In LoraConfig leave such modules out of "
+            "target_modules and modules_to_save. %s"
+            % (folder, printable(others[0]), _NO_PLACE, _ADVICE)
         )
     if not updates:
         raise UserError("`input_dir`=%s holds no LoRA matrices. %s" % (folder, _ADVICE))
@@ -152,14 +153,17 @@ def _tensor_names(module):
     return tuple("%s.lora_%s.weight" % (module, letter) for letter in "AB")
 
 
+def _is_update(name):
+    return "encoder.layer." in name and ".lora_" in name
+
+
 def _find_value(patterns, module, default):
     """The value of the first pattern that fits a module's name, as in peft.
 
-    A pattern is the name or its end, from a dot on; with "^" it is the whole name.
+    A pattern is a regular expression for the name or its end, from a dot on.
     """
     for pattern, value in patterns.items():
-        is_end = module.endswith("." + pattern)
-        if is_end or pattern.removeprefix("^") == module:
+        if re.match(r"(.*\.)?(%s)$" % pattern, module):
             return value
     return default
 

@@ -20,17 +20,17 @@ _MAX_KEY_BYTES = 1 << 20  # A key file is far smaller.
 
 
 def cache_key(
-    data_file, split, vocab_file, do_lower_case, task_type, max_seq_length, multiple
+    data_digest, split, vocab_file, do_lower_case, task_type, max_seq_length, multiple
 ):
     """Everything that determines a file of features, as JSON text.
 
-    `data_file` has the rows of a `task_data.Split`; see `features.write_features` for
-    `multiple`.
+    `data_digest` is that of the file of a `task_data.Split`; for `multiple` see
+    `features.write_features`.
     """
     return json.dumps(
         {
             "format": FORMAT_VERSION,
-            "data": files.digest(data_file),
+            "data": data_digest,
             "columns": [split.text_a, split.text_b, split.label, split.has_header],
             "part": split.holdout,
             "dialect": split.dialect,

@@ -63,7 +63,8 @@ def _is_encoding(value):
     # Encodings with escapes decode backslashes to other text.
     text = "".join(map(chr, range(128))).replace("\\", "\\x41\\u0041")
     try:
-        return text.encode("ascii").decode(codecs.lookup(value).name) == text
+        name = codecs.lookup(value).name
+        return text.encode("ascii").decode(name, "surrogateescape") == text
     except (LookupError, TypeError, ValueError):
         return False
 
@@ -418,7 +419,7 @@ def check_writable(kind, names):
 
 def format_header(kind, names):
     """Formats the header of a file as bytes; empty for JSONL."""
-    return b"" if kind == JSONL else _format_fields(kind, names)
+    return b"" if kind == JSONL else format_fields(kind, names)
 
 
 def format_row(kind, names, values):
@@ -430,10 +431,11 @@ def format_row(kind, names, values):
     if kind == JSONL:
         record = {name: values[name] for name in names if name in values}
         return (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8")
-    return _format_fields(kind, [str(values.get(name, "")) for name in names])
+    return format_fields(kind, [str(values.get(name, "")) for name in names])
 
 
-def _format_fields(kind, fields):
+def format_fields(kind, fields):
+    """Formats a row of `TSV` or `CSV`, a list of strings, as bytes."""
     if kind == TSV:
         return ("\t".join(fields) + "\n").encode("utf-8")
     text = io.StringIO()

@@ -82,7 +82,7 @@ def load_task(path, reserved=(), data_dir=None, bad_rows=None):
       UserError: the file cannot be read or describes no task, with the entry to change.
     """
     task = parse_task(files.read_json(path, _REMEDY, MOST_CONFIG_BYTES), path)
-    if task.name in reserved:
+    if task.name.lower().replace("-", "") in [n.replace("-", "") for n in reserved]:
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
     folder = data_dir or os.path.dirname(path) or "."
     if task.type.needs_labels:
@@ -98,8 +98,13 @@ def load_tasks(paths, reserved=()):
     Bad rows of their training sets are left out: packages are used, not trained.
     """
     found = BadRows()
-    loaded = [load_task(path, reserved, None, found)[0] for path in paths or ()]
-    return {task.name: task for task in loaded}
+    tasks: dict[str, task_data.Task] = {}
+    for path in paths or ():
+        task, _ = load_task(path, reserved, None, found)
+        if task.name in tasks:
+            raise _wrong(path, "name", task.name, "one that no other task file has")
+        tasks[task.name] = task
+    return tasks
 
 
 def parse_task(document, source):

@@ -526,17 +526,24 @@ def test_packages_in_folders_are_listed(original, tmp_path, fails, capsys):
         shutil.copytree(original, tmp_path / "runs" / name)
     (tmp_path / "runs" / "b" / "adapters" / "adapter.safetensors").write_bytes(b"")
     (tmp_path / "runs" / "other").mkdir()
-    # A folder whose name is not UTF-8 holds none.
-    os.mkdir(os.path.join(os.fsencode(tmp_path / "runs"), b"\xff"))
+    # Packages cannot be read from a folder whose name is not UTF-8.
+    odd = os.path.join(os.fsencode(tmp_path / "runs"), b"\xff")
+    os.mkdir(odd)
+    shutil.copy(os.path.join(original, "adapter_config.json"), os.fsdecode(odd))
     manage("list", tmp_path / "runs" / "a")
     header, line = capsys.readouterr().out.splitlines()
     assert header.startswith("task ") and line.endswith("runs/a")
     for name in ("peft_default", "hub_lora"):
         shutil.copytree(os.path.join(DATA, "exchange", name), tmp_path / "runs" / name)
-    manage("list", tmp_path / "runs", tmp_path / "none")
-    *table, damaged, hub, peft = capsys.readouterr().out.splitlines()
+    os.symlink(tmp_path / "runs" / "a", tmp_path / "link")
+    for path, count in ((tmp_path / "link", 2), (tmp_path, 7)):
+        manage("list", path)
+        assert len(capsys.readouterr().out.splitlines()) == count
+    manage("list", tmp_path / "runs")
+    *table, damaged, hub, peft, unreadable = capsys.readouterr().out.splitlines()
     assert table == [header, line]
     assert "b/adapters/adapter.safetensors is damaged" in damaged
+    assert "is not UTF-8" in unreadable
     command = "python convert_checkpoint.py --to=package --input_dir=%s makes a "
     for text, library, name in (
         (hub, "AdapterHub", "hub_lora"),
@@ -547,8 +554,10 @@ def test_packages_in_folders_are_listed(original, tmp_path, fails, capsys):
         assert command % folder in text
     manage("list", tmp_path / "runs" / "peft_default", "--json")
     assert [*json.loads(capsys.readouterr().out)[0]] == ["path", "problem"]
-    _, message = fails("list", tmp_path / "runs" / "other", tmp_path / "none")
+    _, message = fails("list", tmp_path / "runs" / "other")
     assert "no adapter package in %s" % (tmp_path / "runs" / "other") in message
+    _, message = fails("list", tmp_path / "runs", tmp_path / "none")
+    assert "%s is not a folder" % (tmp_path / "none") in message
 
 
 @pytest.mark.parametrize(

@@ -431,6 +431,11 @@ def test_kept_columns(tmp_path, base, packages):
         UserError, match=r"txt: there is no such .* 'id', 'text', 'label', 'e"
     ):
         run(base, packages[:1], *others)
+    twice = tmp_path / "twice.csv"
+    twice.write_text("text,id,id\na cat,1,2\n")
+    for kept in ("all", "id"):
+        with pytest.raises(UserError, match="the column id twice"):
+            run(base, packages[:1], "--input=%s" % twice, "--keep_columns=" + kept)
     others[1] = "--keep_columns=id"
     target = tmp_path / "out.tsv"
     assert run(base, packages[:1], *others, "--output=%s" % target) == 0

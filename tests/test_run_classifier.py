@@ -17,6 +17,7 @@ import glue_data
 import modeling
 import run_classifier
 import tokenization
+from system import files
 from tasks import task_data
 from tests.places import DATA
 from training import settings, task_run
@@ -175,7 +176,13 @@ def test_features_on_tpu_fill_batches_of_evaluation_and_prediction(pairs, tmp_pa
         run_settings,
     )
     assert len(examples[dev.name]) == 10
+    # Features are those of the file that was read.
+    data_file = os.path.join(pairs["data_dir"], dev.filename)
+    digest = files.digest(data_file)
+    with open(data_file, "a") as writer:
+        writer.write("\n")
     file = inputs.write_features(dev, "eval")
+    assert digest in (tmp_path / "eval.tf_record.key").read_text()
     assert file.counts.features == 10
     records = list(tf.python_io.tf_record_iterator(file.path))
     assert len(records) == 12  # of 4 and of 6
@@ -268,7 +275,7 @@ def test_both_sets_of_mnli_in_one_run_and_ax_with_its_model(model, tmp_path):
     settings["task_name"] = "ax"
     settings["data_dir"] = os.path.join(DATA, "glue", "AX")
     run(do_predict=True, **settings)
-    assert "AX.tsv" in os.listdir(model["output_dir"])
+    assert {"AX.tsv", "test_results_ax.tsv"} <= {*os.listdir(model["output_dir"])}
     with open(matched) as reader:
         assert reader.read() == before
 

@@ -101,6 +101,17 @@ def test_a_second_call_is_independent_and_leaves_the_process_as_it_was(
     assert {each: signal.getsignal(each) for each in handlers} == handlers
 
 
+def test_a_relative_folder_is_that_of_the_working_directory(
+    inputs, trained, tmp_path, monkeypatch
+):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        given = {**inputs, "adapters": trained.package, "do_eval": True}
+        run_classifier.run(**given, output_dir="out")
+        assert list((tmp_path / name / "out" / "eval").glob("events.*"))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

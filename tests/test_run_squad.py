@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -280,6 +281,29 @@ def test_check_reports_without_a_model(training, capfd):
     text = capfd.readouterr().err
     assert "236 windows, at most 64 long and 24 apart" in text
     assert "with an empty text (id" in text
+
+
+def test_settings_that_no_package_can_hold(training, capfd):
+    given = {name: training[name] for name in (*SHORT, "train_file", "vocab_file")}
+    changes = {"null_score_diff_threshold": float("inf"), "n_best_size": 0}
+    for name, value in {**changes, "max_answer_length": 1 << 31}.items():
+        with pytest.raises(SystemExit):
+            run(check=True, **given, **{name: value})
+        assert name in capfd.readouterr().err
+
+
+def test_scores_of_other_settings_are_not_the_packages(
+    output, training, tmp_path, capfd
+):
+    shutil.copytree(output, tmp_path / "out")
+    settings = {**training, "do_train": False, "do_eval": True}
+    found = run_squad.run(**settings, max_answer_length=1, output_dir=tmp_path / "out")
+    before, after = (
+        adapter_package.read(str(folder / "adapters")).config
+        for folder in (output, tmp_path / "out")
+    )
+    assert found.scores != before["dev_scores"] and after == before
+    assert "keeps its scores" in capfd.readouterr().err
 
 
 def test_check_of_nothing(tmp_path, capfd):

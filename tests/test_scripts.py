@@ -53,6 +53,13 @@ def test_a_python_of_another_version_is_refused(tmp_path, version):
     assert "%d.%d, not 3.10 to 3.13" % version[:2] in run.stdout
 
 
+def test_an_environment_that_another_process_makes_is_kept(tmp_path):
+    (tmp_path / "unfinished").write_text(str(os.getpid()))
+    found = run_bash("make_venv", VENV=str(tmp_path))
+    assert found.returncode == 1 and "process %d" % os.getpid() in found.stdout
+    assert (tmp_path / "unfinished").exists()
+
+
 def test_an_environment_without_pip_is_kept(tmp_path):
     (tmp_path / "notes").write_text("mine")
     run = run_bash("make_venv", VENV=str(tmp_path))

@@ -6,7 +6,7 @@ from typing import Any
 
 from system import console, files, wording
 from training import estimators, plots, run_log, scoring
-from weights import run_package, run_record
+from weights import checkpoints, diagnosis, run_package, run_record
 
 
 def evaluate(estimator, run, diagnostics, results):
@@ -21,6 +21,8 @@ def evaluate(estimator, run, diagnostics, results):
     warnings: list[str] = []
     summaries: dict[str, float] = {}
     name = run.result_name("")[1:] or None
+    # One for all sets, also while another process trains.
+    checkpoint = checkpoints.latest(run.settings.output_dir)
     estimators.prepare_evaluation(estimator.eval_dir(name))
     for split in run.task.dev:
         # `results` have no predictions that could be written.
@@ -29,7 +31,7 @@ def evaluate(estimator, run, diagnostics, results):
             scored = results[split.name]
         else:
             scored = scoring.evaluate_split(
-                estimator, run, split, name, writes_predictions
+                estimator, run, split, name, writes_predictions, checkpoint
             )
             summaries.update(scoring.summary_values(split, scored))
         step = lines["global_step"] = scored.step
@@ -49,6 +51,10 @@ def evaluate(estimator, run, diagnostics, results):
     estimators.write_scalars(estimator.eval_dir(name), step, summaries)
     if run.task.note:
         console.say("Note: %s", run.task.note)
+    if not run.settings.do_train:  # Another process may have trained meanwhile.
+        health = run_record.read(run.settings.output_dir).get("health")
+        now = diagnosis.from_json(health).training
+        diagnostics = diagnostics._replace(training=now or diagnostics.training)
     evaluated = diagnostics._replace(evaluation=warnings)
     _write_results(run, step, lines, report, evaluated)
     return (diagnostics if run.ablated else evaluated), report
@@ -101,7 +107,9 @@ def _write_results(run, step, lines, report, diagnostics):
         {name: entry[key] for name, entry in report.items()}
         for key in ("scores", "baseline")
     )
-    run_package.add_scores(output_dir, step, scores, diagnostics, baseline)
+    run_package.add_scores(
+        output_dir, run.task.type, step, scores, diagnostics, baseline
+    )
 
 
 def predict_test_sets(estimator, run):

@@ -16,7 +16,13 @@ from inputs import text_lines
 from system import console, files, schema
 from training import estimators, scoring
 from training.estimator_compat import estimator
-from weights import checkpoints, diagnosis, run_package, run_record
+from weights import (
+    adapter_package,
+    checkpoints,
+    diagnosis,
+    run_package,
+    run_record,
+)
 
 HISTORY_NAME = "eval_steps.jsonl"
 BEST_FOLDER = "best"
@@ -63,13 +69,15 @@ def check(output_dir, keep_best):
 
 
 def _is_best(names):
-    return BEST_NAME in names
+    own = {BEST_NAME, "checkpoint", run_record.FILE_NAME, adapter_package.FOLDER}
+    return BEST_NAME in names and all(
+        name in own or name.startswith("model.ckpt-") for name in names
+    )
 
 
 def read_best(output_dir):
     """The content of best.json, see `BEST_SCHEMA`; None if there is none."""
-    folder = os.path.join(output_dir, BEST_FOLDER)
-    files.restore(folder)
+    folder = files.find_stored_folder(os.path.join(output_dir, BEST_FOLDER))
     path = os.path.join(folder, BEST_NAME)
     if not tf.io.gfile.exists(path):
         return None

@@ -87,10 +87,14 @@ def load_initial_state(settings, task, config, tokenizer, package, variant):
     variables = model_variables.model_variables(config, method, task.type)
     identity = _make_identity(settings, task, config, package, method, base)
     training = _training_settings(settings, task, method) if run.do_train else None
+    compared = training
+    if training is None and any(split.is_held_out for split in task.dev):
+        # Of another file, examples that were trained on would be held out.
+        compared = _training_rows(data.data_dir, task)
     step_reached = run_record.check(
         run.output_dir,
         identity,
-        training,
+        compared,
         variables.shapes,
         variables.trained(),
         run.checkpoint_content,
@@ -294,8 +298,6 @@ def _make_identity(settings, task, config, package, method, base):
 
 def _training_settings(settings, task, method):
     """Settings that must agree to resume a run; the hash of the training file."""
-    data_dir = settings.data.data_dir
-    rows = os.path.join(data_dir, task.train.filename)
     return {
         **task.type.training_entries(),
         **settings.optimization._asdict(),
@@ -303,5 +305,11 @@ def _training_settings(settings, task, method):
         **method.training_entries(),
         "precision": settings.computation.precision,
         "seed": settings.run.seed,
-        "train_rows" if data_dir else "train_file": files.digest(rows),
+        **_training_rows(settings.data.data_dir, task),
     }
+
+
+def _training_rows(data_dir, task):
+    """The hash of the training file, an entry of `_training_settings`."""
+    rows = files.digest(os.path.join(data_dir, task.train.filename))
+    return {"train_rows" if data_dir else "train_file": rows}

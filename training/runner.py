@@ -242,6 +242,7 @@ def _execute(prepare_run, output_dir):
         with disk.explain_errors(output_dir):
             return _execute_run(run)
     finally:
+        tf.summary.FileWriterCache.clear()  # A path can name another folder later.
         if output_dir:
             run_lock.release(output_dir)
 

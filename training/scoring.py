@@ -1,9 +1,7 @@
 """Predictions for a split, their scores, and the files of predictions."""
 
 import contextlib
-import csv
 import functools
-import io
 import itertools
 import math
 import os
@@ -13,7 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from inputs import features
+from inputs import features, text_rows
 from system import console, files, wording
 from weights import checkpoints
 
@@ -78,16 +76,15 @@ def write_dev_predictions(run, split, predictions):
         for field, column in zip(("text_a", "text_b"), task.text_columns)
         if column is not None
     ]
-    output = io.StringIO(newline="")
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(["line", *texts, "gold", *task.type.prediction_columns()])
+    rows = [["line", *texts, "gold", *task.type.prediction_columns()]]
     for example, prediction in zip(run.inputs.examples[split.name], predictions):
         row = [example.line, *(getattr(example, text) for text in texts), example.label]
         for value in task.type.prediction_fields(prediction).values():
             row += value.values() if isinstance(value, dict) else [value]
-        writer.writerow("%.7g" % v if isinstance(v, float) else v for v in row)
+        rows.append(["%.7g" % v if isinstance(v, float) else str(v) for v in row])
     path = os.path.join(run.settings.output_dir, name)
-    files.write_whole(path, output.getvalue())
+    lines = [text_rows.format_fields(text_rows.CSV, row) for row in rows]
+    files.write_whole(path, b"".join(lines))
     console.say(
         "Predictions for %s of %s%s: %s",
         wording.pluralize(len(predictions), "example"),
@@ -102,12 +99,16 @@ def dev_predictions_file(split):
     return "dev_predictions%s.csv" % split.suffix
 
 
-def predict(estimator, run, split, kind):
-    """Yields a prediction per example from the last checkpoint, see `decode`."""
+def predict(estimator, run, split, kind, checkpoint=None):
+    """Yields a prediction per example from a checkpoint, by default the last.
+
+    See also `decode`.
+    """
     count = run.inputs.write_features(split, kind).counts.features
     input_fn = run.inputs.make_input_fn(split, kind)
     # The generator's graph is the default graph until the generator is closed.
-    with contextlib.closing(estimator.predict(input_fn)) as predicted:
+    predicted = estimator.predict(input_fn, checkpoint_path=checkpoint)
+    with contextlib.closing(predicted):
         scores = (item["probabilities"] for item in itertools.islice(predicted, count))
         yield from decode(run, split, scores, count)
 
@@ -159,22 +160,28 @@ def write_predictions(run, split, predictions):
     )
 
 
-def evaluate_split(estimator, run, split, name=None, writes_predictions=False):
-    """The `SplitScores` of the last checkpoint on a dev set.
+def evaluate_split(
+    estimator, run, split, name=None, writes_predictions=False, checkpoint=None
+):
+    """The `SplitScores` of a checkpoint, by default the last, on a dev set.
 
     `name` is the Estimator's name of the evaluation.
     """
-    input_fn = run.inputs.make_input_fn(split, "eval")
+    evaluate = functools.partial(
+        estimator.evaluate,
+        input_fn=run.inputs.make_input_fn(split, "eval"),
+        name=name,
+        checkpoint_path=checkpoint,
+    )
     if not run.task.type.has_dev_loss:
         metrics = {"global_step": read_step(run.settings.output_dir)}
         predictions = predict(estimator, run, split, "eval")
     elif run.settings.devices.use_tpu:
-        steps = count_batches(run, split)
-        metrics = estimator.evaluate(input_fn=input_fn, steps=steps, name=name)
-        predictions = predict(estimator, run, split, "eval")
+        metrics = evaluate(steps=count_batches(run, split))
+        predictions = predict(estimator, run, split, "eval", checkpoint)
     else:
         hook = _ScoresHook()
-        metrics = estimator.evaluate(input_fn=input_fn, hooks=[hook], name=name)
+        metrics = evaluate(hooks=[hook])
         predictions = decode(run, split, hook.scores, len(hook.scores))
     if writes_predictions:
         predictions = write_predictions(run, split, predictions)

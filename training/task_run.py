@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from inputs import feature_cache, features
+from system import files
 from tasks import bad_rows, task_data
 from training import settings as run_settings
 from weights import diagnosis, run_package
@@ -31,6 +32,11 @@ class TaskInputs:
         """Takes the attributes, a `tokenization.FullTokenizer` and a `settings.Run`."""
         self.task, self.examples, self.settings = task, examples, settings
         self._tokenizer, self._run, self._files = tokenizer, run, {}
+        self._digests = {
+            split.name: files.digest(os.path.join(settings.data_dir, split.filename))
+            for split in task.splits
+            if split.name in examples
+        }
 
     def write_features(self, split, kind):
         """Returns a split's `FeatureFile`, written unless it is up to date.
@@ -50,7 +56,7 @@ class TaskInputs:
         folder = run.output_dir if run.is_chief else run_package.temporary_folder()
         path = os.path.join(folder, "%s%s.tf_record" % (kind, split.suffix))
         key = feature_cache.cache_key(
-            os.path.join(settings.data_dir, split.filename),
+            self._digests[split.name],
             split,
             settings.vocab_file,
             settings.do_lower_case,

@@ -308,11 +308,15 @@ def read(folder):
 
 
 def find_packages(folder):
-    """The folders of packages in a folder and those below it, sorted."""
-    # TensorFlow fails on names that are not UTF-8.
-    walk = tf.io.gfile.walk if "://" in folder else os.walk
-    found = walk(folder)
-    return sorted(path for path, _, names in found if CONFIG_NAME in names)
+    """The folders of packages, or links to them, in a folder and below it, sorted."""
+    walk, exists = tf.io.gfile.walk, tf.io.gfile.exists
+    if "://" not in folder:  # TensorFlow fails on names that are not UTF-8.
+        walk, exists = os.walk, os.path.exists
+    found = []
+    for path, inner, _ in walk(folder):
+        paths = [os.path.join(path, name) for name in inner]
+        found += [path, *filter(os.path.islink, paths)]  # Links are not walked.
+    return sorted(each for each in found if exists(os.path.join(each, CONFIG_NAME)))
 
 
 def _read(folder):

@@ -56,13 +56,21 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
     )
 
 
-def add_scores(output_dir, global_step, dev_scores, diagnostics, baseline):
-    """Adds the dev scores of a step to the run's own package, if it is of that step."""
+def add_scores(output_dir, task_type, global_step, dev_scores, diagnostics, baseline):
+    """Adds the dev scores of a step to the run's own package, if it is of that step.
+
+    They are left out if the package's `task_type.TaskType` decodes otherwise.
+    """
     folder = package_folder(output_dir)
     if tf.io.gfile.exists(files.find_stored_folder(folder)):
         package = adapter_package.read(folder)
         package.config.update(_examples(output_dir))
-        if package.config["global_step"] == global_step:
+        if package.task_type.package_entries() != task_type.package_entries():
+            console.warn(
+                "%s has other settings than this evaluation, and keeps its scores",
+                folder,
+            )
+        elif package.config["global_step"] == global_step:
             adapter_package.add_scores(package, dev_scores, diagnostics, baseline)
 
 

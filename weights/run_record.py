@@ -1,5 +1,6 @@
 """The record of a run, `run.json`, and checks of its output directory."""
 
+import collections
 import json
 import os
 
@@ -106,7 +107,9 @@ def write_data(output_dir, examples, skipped_rows=None):
     record = read(output_dir)
     record["examples"] = {**(record.get("examples") or {}), **examples}
     if skipped_rows is not None:
-        found = {os.path.basename(path): n for path, n in skipped_rows.items()}
+        found: dict[str, int] = collections.Counter()
+        for path, count in skipped_rows.items():
+            found[os.path.basename(path)] += count
         record["skipped_rows"] = {**(record.get("skipped_rows") or {}), **found}
     _write(output_dir, record)
 

@@ -26,6 +26,7 @@ from weights import adapter_package, base_model, checkpoints, package_conversion
 
 QUERY = "base_model.model.bert.encoder.layer.0.attention.self.query.lora_A.weight"
 
+NORM = "base_model.model.bert.encoder.layer.0.output.LayerNorm.bias"
 BIAS = "base_model.model.classifier.bias"
 
 
@@ -113,6 +114,11 @@ def test_configs_that_are_refused(tmp_path, base, entries, part):
             lambda w: [w.pop(name) for name in list(w) if "classifier" in name],
             "has no head",
         ),
+        (
+            # As modules_to_save=["LayerNorm"] does.
+            lambda w: w.update({NORM: w[BIAS]}),
+            "LayerNorm.bias: packages of LoRA have no place for it",
+        ),
         (lambda w: w.pop(BIAS), "it has (3, 12) and None"),
         (lambda w: w.update({BIAS: np.array(w[BIAS][0])}), "it has (3, 12) and ()"),
         (
@@ -128,6 +134,16 @@ def test_weights_that_are_refused(tmp_path, base, change, part):
         imported(folder, base, tmp_path / "out")
     assert part in str(caught.value)
     assert os.listdir(tmp_path) == ["in"]
+
+
+def test_patterns_are_regular_expressions(tmp_path, base):
+    found = []
+    for number, pattern in enumerate(["self.query", "self..uery", "self.uery"]):
+        entries = {"alpha_pattern": {pattern: 24}}
+        folder = write_peft(tmp_path / ("in%d" % number), entries)
+        package = imported(folder, base, tmp_path / ("out%d" % number))
+        found.append({n: w.tobytes() for n, w in package.weights.items()})
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")

@@ -56,7 +56,7 @@ def _key(tmp_path, **changes):
     (tmp_path / "rows.tsv").write_text(changes.pop("rows", "a\n"))
     (tmp_path / "vocab.txt").write_text(changes.pop("vocab", "[PAD]\n"))
     settings = {
-        "data_file": str(tmp_path / "rows.tsv"),
+        "data_digest": feature_cache.files.digest(str(tmp_path / "rows.tsv")),
         "split": SPLIT,
         "vocab_file": str(tmp_path / "vocab.txt"),
         "do_lower_case": True,

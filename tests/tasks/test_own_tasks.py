@@ -1,6 +1,7 @@
 """Task files: the tasks that they describe, and messages about mistakes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -136,6 +137,13 @@ def test_rows_that_cannot_be_used_are_collected(write, tmp_path):
         assert "line 2: label, field 2: 'z' is not one of 'x', 'y'" in str(caught.value)
 
 
+def test_two_files_of_one_name(write, tmp_path):
+    path = write(VALID, train_csv=ROWS)
+    other = shutil.copy(path, tmp_path / "other.json")
+    with pytest.raises(UserError, match=r"other.json: name is .mail."):
+        own_tasks.load_tasks([path, str(other)])
+
+
 def test_labels_that_are_numbers_are_sorted_as_such(write):
     rows = "".join("x,%s\n" % label for label in ("100", "10", "9", "100"))
     task = load(write(VALID, train_csv="message,topic\n" + rows))
@@ -207,6 +215,7 @@ MISTAKES = [
     ({"name": None}, "name"),
     ({"name": "a=b"}, "name", "a=b"),
     ({"name": "mrpc"}, "name", "mrpc", "GLUE"),
+    ({"name": "STSB"}, "name", "STSB", "GLUE"),
     ({"text_a": None}, "text_a"),
     ({"text_a": -1}, "text_a", "-1"),
     ({"text_a": "message\n(en)"}, "text_a", r"message\n"),
@@ -231,6 +240,7 @@ MISTAKES = [
     ({"delimiter": '"'}, "delimiter", "no quote"),
     ({"delimiter": ";", **dict.fromkeys(("train", "dev", "test"), "a.tsv")}, ".csv"),
     ({"encoding": "utf-16"}, "encoding", "contains ASCII"),
+    ({"encoding": "idna"}, "encoding", "contains ASCII"),
     ({"encoding": "hex"}, "encoding", "contains ASCII"),
     ({"encoding": "unicode_escape"}, "encoding", "contains ASCII"),
     ({"encoding": "latin-7000"}, "encoding", "contains ASCII"),
@@ -252,7 +262,7 @@ def test_mistakes(write, tmp_path, mistake):
     change, *parts = mistake
     document = {k: v for k, v in {**VALID, **change}.items() if v is not None}
     with pytest.raises(UserError) as caught:
-        task = load(write(document, train_csv=ROWS), ("mrpc",))
+        task = load(write(document, train_csv=ROWS), ("mrpc", "sts-b"))
         task_data.read_examples(task, str(tmp_path), task.train)
     for part in (str(tmp_path), *parts):
         assert part in str(caught.value)

@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import re
+import shutil
+import types
 
 import numpy as np
 import pytest
@@ -16,12 +18,13 @@ import manage_adapters
 import predict
 import run_classifier
 from errors import UserError
+from inputs import features
 from serving import saved_model
-from tasks import own_tasks
+from tasks import own_tasks, task_data
 from tasks.classification import Classification
 from tests import small_run
-from training import plots, progress
-from weights import adapter_package, base_model
+from training import plots, progress, scoring
+from weights import adapter_package, base_model, diagnosis, run_record
 
 LABELS = ("cats", "mats & rats", "雨")
 
@@ -135,6 +138,22 @@ def test_predictions_for_the_dev_set_are_listed(output, folder):
     assert [line[3] for line in table] == ["3", "2"]
 
 
+def test_a_carriage_return_in_a_text_ends_no_row(tmp_path):
+    task_type = Classification(("a", "b"))
+    example = features.InputExample("x", "a\rcat", label="a", line=2)
+    split = task_data.Split("dev", "d.csv", 0, "text", None, "label")
+    run = types.SimpleNamespace(
+        task=types.SimpleNamespace(type=task_type, text_columns=("text", None)),
+        inputs=types.SimpleNamespace(examples={"dev": [example]}),
+        settings=types.SimpleNamespace(output_dir=str(tmp_path)),
+        result_name=str,
+    )
+    scoring.write_dev_predictions(run, split, [np.array([0.75, 0.25])])
+    with open(tmp_path / "dev_predictions.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["text_a"], row["probability_b"]) == ("a\rcat", "0.25")
+
+
 def test_a_test_set_with_labels_is_scored(output):
     results = read(output / "test_scores.json")
     assert results["examples"] == 6 and results["scores"]["macro_f1"] > 0.5
@@ -230,6 +249,41 @@ def test_another_task_in_the_same_folder_is_refused(
         )
     assert message in capsys.readouterr().err
     assert sorted(os.listdir(output)) == before
+
+
+def test_a_training_file_that_changed_is_not_evaluated(
+    output, base, folder, tmp_path, capsys
+):
+    for name in ("train.csv", "test.csv"):
+        shutil.copy(folder / name, tmp_path)
+    with open(tmp_path / "train.csv", "a") as file:
+        file.write("36,a mat,cats\n")
+    with pytest.raises(SystemExit):
+        small_run.run(
+            task_config=str(folder / "kinds.json"), data_dir=str(tmp_path),
+            output_dir=str(output), do_eval=True, **base,
+        )  # fmt: skip
+    assert "differs in train_rows" in capsys.readouterr().err
+
+
+def test_an_evaluation_keeps_warnings_of_a_training_that_ended_meanwhile(
+    output, base, folder, tmp_path, monkeypatch
+):
+    shutil.copytree(output, tmp_path / "out")
+    score, warnings = scoring.score, ["the loss did not fall"]
+
+    def end_training(*args):
+        diagnostics = diagnosis.Diagnostics(training=warnings)
+        run_record.write_diagnostics(str(tmp_path / "out"), diagnostics)
+        return score(*args)
+
+    monkeypatch.setattr(scoring, "score", end_training)
+    small_run.run(
+        task_config=str(folder / "kinds.json"), output_dir=str(tmp_path / "out"),
+        do_eval=True, **base,
+    )  # fmt: skip
+    for name in ("run.json", "eval_results.json", "adapters/adapter_config.json"):
+        assert read(tmp_path / "out" / name)["health"]["training"] == warnings
 
 
 def test_classes_are_weighted(tmp_path, base, capsys):
@@ -372,12 +426,14 @@ def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     header, *rows = (folder / "train.csv").read_text().splitlines()
     for name, more in (
         ("rows", ["5,on", "6,on,Cats"]),
-        ("held", ["5,on", "6,on,"]),
+        ("held/rows", ["5,on", "6,on,", "7,on"]),
         ("t", ["x"]),
     ):
         content = "\n".join([header, *rows[:12], *more, *rows[12:], ""])
+        (folder / "held").mkdir(exist_ok=True)
         (folder / (name + ".csv")).write_text(content)
-    document = {**read(folder / "kinds.json"), "train": "rows.csv", "dev": "held.csv"}
+    document = {**read(folder / "kinds.json"), "train": "rows.csv"}
+    document["dev"] = "held/rows.csv"
     del document["dev_share"]
     (folder / "rows.json").write_text(json.dumps(document))
     settings = {
@@ -392,7 +448,7 @@ def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     assert (
         "warning: rows are left out:" in text and "line 15: label, field 3: ''" in text
     )
-    counts = {"rows.csv": 2, "held.csv": 2}
+    counts = {"rows.csv": 5}
     assert read(folder / "rows" / "run.json")["skipped_rows"] == counts
     results = read(folder / "rows" / "eval_results.json")
     assert results["sets"]["dev"]["examples"] == 36

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 from errors import UserError
 from tests import small_run
 from tests.places import ROOT
-from training import classifier, periodic_evaluation
+from training import classifier, periodic_evaluation, scoring
 from training import settings as run_settings
 from weights import adapter_package, checkpoints, run_package
 
@@ -102,9 +102,19 @@ def test_one_model_evaluates_all_dev_sets(tmp_path, model, monkeypatch, capsys):
     assert capsys.readouterr().err.count("Trained steps 0 to 3") == 1
     assert [entry["global_step"] for entry in history(tmp_path)] == [1, 2, 3]
     assert len(list(tmp_path.glob("confusion_matrix_*.png"))) == 2
-    # The checkpoint is evaluated again.
+    # The checkpoint is evaluated again, while another process writes the next one.
     results = (tmp_path / "eval_results.txt").read_bytes()
     (tmp_path / "eval_results.txt").unlink()
+    decode, (last, following) = scoring.decode, (str(tmp_path / "model.ckpt-3"), "4")
+
+    def go_on(*args):
+        values = small_run.checkpoint_values(last)
+        values.update({name: value + 1 for name, value in values.items()})
+        checkpoints.write(last[:-1] + following, values)
+        tf.train.update_checkpoint_state(str(tmp_path), last[:-1] + following)
+        return decode(*args)
+
+    monkeypatch.setattr(scoring, "decode", go_on)
     small_run.run(**{**given, "do_train": False})
     assert (tmp_path / "eval_results.txt").read_bytes() == results
 
@@ -163,7 +173,6 @@ def test_only_a_better_one_takes_the_place(output, tmp_path, monkeypatch):
     # A killed program leaves this state.
     os.rename(tmp_path / "best", tmp_path / "best.replaced")
     assert periodic_evaluation.read_best(str(tmp_path)) == before
-    assert not (tmp_path / "best.replaced").exists()
     monkeypatch.setattr(periodic_evaluation.run_package, "write", lambda *_: None)
     run = types.SimpleNamespace(
         settings=types.SimpleNamespace(output_dir=str(tmp_path)),
@@ -182,6 +191,7 @@ def test_only_a_better_one_takes_the_place(output, tmp_path, monkeypatch):
     assert keep(before["score"]) == keep(float("nan")) == before
     found = keep(before["score"] + 0.1)
     assert (found["score"], found["global_step"]) == (before["score"] + 0.1, 12)
+    assert not (tmp_path / "best.replaced").exists()
 
 
 def test_training_ends_when_scores_no_longer_improve(model, tmp_path, capsys):
@@ -214,10 +224,26 @@ def test_the_best_of_another_metric_is_refused(output):
     periodic_evaluation.check(str(output), None)
 
 
-@pytest.mark.parametrize("name", ["best", "adapters", "adapters/notes.txt"])
-def test_files_of_others_are_refused_before_training(model, tmp_path, capsys, name):
+def test_reading_the_best_moves_no_folder_of_a_running_training(tmp_path):
+    path = tmp_path / "best.replaced" / "best.json"
+    path.parent.mkdir()
+    best = {"metric": "f1", "set": "dev", "score": 0.5, "global_step": 3}
+    path.write_text(json.dumps(best))
+    assert periodic_evaluation.read_best(str(tmp_path)) == best
+    assert path.exists()
+
+
+NAMES = ["best", "adapters", "adapters/notes.txt", "best/notes.txt"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_of_others_are_refused_before_training(
+    model, output, tmp_path, capsys, name
+):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
+    if path.parent.name == "best":
+        shutil.copy(output / "best" / "best.json", path.parent)
     path.write_text("notes")
     with pytest.raises(SystemExit):
         small_run.run(output_dir=str(tmp_path), **model, **STEPS)
