@@ -266,7 +266,8 @@ def _write_report(folder, experiment, study, command):
     path = report.write(folder)
     if results.has_jobs(study.work_dir):
         # The archive may have more results, of other tasks or from another machine.
-        archive = {**results.read_archive(folder), **study.results}
+        archive = results.read_archive(folder)
+        results.add_results(archive, study.results)
         results.write_archive(folder, archive)
     console.say("Report: %s", path)
 
@@ -380,14 +381,9 @@ def _run_experiment(name, experiment, values):
         _check_writable(folder)
     status = 0
     if not values.report_only:
-        has_jobs = results.has_jobs(study.work_dir)
+        # All archives: later experiments find jobs, and read only these.
+        results.import_archives(study.work_dir, EXPERIMENTS)
         _check_writable(os.path.join(study.work_dir, results.JOBS))
-        if not has_jobs:
-            # All archives: later experiments find jobs, and read only these.
-            for each in EXPERIMENTS:
-                archive = results.read_archive(os.path.join(study.work_dir, each))
-                for job, result in archive.items():
-                    results.write(study.work_dir, job, result)
         status, study = _run_jobs(candidates, study, settings, values)
     if not values.job:
         study = study._replace(jobs=tuple(selection.due_jobs(study.jobs, study)))

@@ -3,6 +3,7 @@
 Reports read the jobs' files, or `results.jsonl` without jobs, as for published results.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ HELD = "not run"  # locked by another process; never stored
 REPEATED = (FAILED, INTERRUPTED, HELD)
 
 _REMEDY = "delete it, and the job is run again"
+# An archive may be the only copy of its results.
+_ARCHIVE_REMEDY = "repair it, or restore it from a copy"
 _MAX_ARCHIVE_BYTES = 1 << 28
 
 _SCORES = schema.Object({}, others=schema.number())
@@ -134,6 +137,34 @@ def write_archive(folder, job_results):
     files.write_whole(os.path.join(folder, ARCHIVE), "".join(lines))
 
 
+def add_results(known, new):
+    """Adds results to a dict in place; unfinished ones do not replace finished ones."""
+    for job, result in new.items():
+        if is_done(job, new) or not is_done(job, known):
+            known[job] = result
+
+
+def import_archives(work_dir, experiments):
+    """Writes the results of all archives to the folder of jobs, if it is missing.
+
+    After an error or a kill, there is no folder of jobs.
+    """
+    if has_jobs(work_dir):
+        return
+    archive: dict = {}
+    for experiment in experiments:
+        add_results(archive, read_archive(os.path.join(work_dir, experiment)))
+    if not archive:
+        return
+    target = os.path.join(work_dir, JOBS)
+    with files.working_folder(target) as partial:
+        for job, result in archive.items():
+            write(partial, job, result)
+        # Another sweep may have imported them meanwhile.
+        with contextlib.suppress(tf.errors.AlreadyExistsError):
+            tf.io.gfile.rename(os.path.join(partial, JOBS), target)
+
+
 def read_archive(folder):
     """Reads `results.jsonl` to a dict from `Job` to `Result`; {} if missing.
 
@@ -143,15 +174,17 @@ def read_archive(folder):
     path = os.path.join(folder, ARCHIVE)
     if not tf.io.gfile.exists(path):
         return {}
-    archive = {}
-    lines = files.read(path, _MAX_ARCHIVE_BYTES, _REMEDY).splitlines()
+    archive: dict = {}
+    lines = files.read(path, _MAX_ARCHIVE_BYTES, _ARCHIVE_REMEDY).splitlines()
     for number, line in enumerate(lines, 1):
         try:
             record = files.parse_json_object(line)
             result = _parse(record)
-            archive[Job(**record["job"])] = result
+            add_results(archive, {Job(**record["job"]): result})
         except (TypeError, ValueError) as error:  # TypeError: an unknown field.
-            raise UserError("%s, line %d: %s" % (path, number, error)) from None
+            raise UserError(
+                "%s, line %d: %s: %s" % (path, number, error, _ARCHIVE_REMEDY)
+            ) from None
     return archive
 
 

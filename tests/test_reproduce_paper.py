@@ -5,6 +5,7 @@ import pathlib
 import shlex
 import shutil
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from absl import flags
@@ -287,6 +288,32 @@ def test_the_exit_status_says_whether_all_is_done(
     assert program(*words) == 1
     said = capsys.readouterr().err
     assert "2 of 6 jobs not finished, 1 of them failed, 1 held by" in said
+
+
+def test_an_interrupted_import_of_results_starts_again(tmp_path, started, monkeypatch):
+    words = ["stability", SMALL, "--seeds=1", "--glue_dir=g", *BASE]
+    words.append("--work_dir=%s" % tmp_path)
+    assert program(*words) == 0
+    shutil.rmtree(tmp_path / "jobs")
+    effects = [mock.DEFAULT, KeyboardInterrupt]
+    interrupted = mock.Mock(wraps=results.write, side_effect=effects)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(results, "write", interrupted)
+        program(*words)
+    assert program(*words) == 0
+    assert len(started) == 6
+
+
+def test_a_failure_replaces_no_result_of_an_archive(tmp_path):
+    job = make_study("stability", SMALL).jobs[0]
+    archive = tmp_path / "stability" / results.ARCHIVE
+    archive.parent.mkdir()
+    results.write_archive(str(archive.parent), {job: result(0.9)})
+    line = archive.read_text()
+    archive.write_text(line + line.replace('"ok"', '"failed"'))
+    results.write(str(tmp_path), job, result(None, results.FAILED))
+    program("stability", SMALL, "--work_dir=%s" % tmp_path, "--report_only")
+    assert results.read_archive(str(archive.parent)) == {job: result(0.9)}
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,15 @@ def test_an_archive_is_read_where_no_jobs_have_run(tmp_path):
     assert found == {JOB: result(0.7)}
 
 
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_damaged_archive_is_to_be_restored_and_not_deleted(content, tmp_path):
+    archive = tmp_path / results.ARCHIVE
+    archive.write_text(content) if content else archive.mkdir()
+    with pytest.raises(UserError, match=r"results\.jsonl.*restore") as refused:
+        results.read_archive(str(tmp_path))
+    assert "delete" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("entry", "change"),
     [
