@@ -1,5 +1,6 @@
 """Runs jobs as parallel processes."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -56,6 +57,12 @@ def _read_json(folder, name):
     """Reads a JSON file of a run to a dict; {} if missing."""
     path = os.path.join(folder, name)
     return files.read_json(path, _REMEDY) if tf.io.gfile.exists(path) else {}
+
+
+def _remove_temporary(folder):
+    for pattern in _TEMPORARY:
+        for path in files.list_folder(folder, pattern):
+            files.remove(path)
 
 
 def make_result(job, settings, status, tail, seconds) -> results.Result:
@@ -169,6 +176,13 @@ class _Sweep:
             job for job in jobs if not results.is_done(job, self.job_results)
         ]
         self.running: list = []
+        for job in set(jobs).difference(self.waiting):
+            # A sweep that was killed before it removed the files left its lock file.
+            lock = self.lock_path(job)
+            with contextlib.suppress(OSError):
+                if os.path.exists(lock) and run_lock.lock_file(lock):
+                    _remove_temporary(os.path.dirname(lock))
+                    run_lock.unlock_file(lock)
 
     def start_jobs(self):
         """Starts jobs up to the limit."""
@@ -223,6 +237,15 @@ class _Sweep:
             if status not in (results.OK, results.COLLAPSED):
                 console.warn("%s is left out: %s is %s", job.name, trained.name, status)
                 return False
+            # Published results come without packages.
+            package = job_flags.make_flags(job, self.settings)["adapters"]
+            if not tf.io.gfile.exists(package):
+                console.warn(
+                    "%s is left out: there is no %s; delete the folder %s to train it "
+                    "again",
+                    *(job.name, package, os.path.dirname(package)),
+                )
+                return False
         return True
 
     def _read_again(self, job):
@@ -263,9 +286,7 @@ class _Sweep:
         if result.status == results.FAILED:
             files.write_whole(os.path.join(folder, OUTPUT), tail)
         if result.status not in results.REPEATED:
-            for pattern in _TEMPORARY:
-                for path in files.list_folder(folder, pattern):
-                    files.remove(path)
+            _remove_temporary(folder)
         return result
 
 

@@ -24,6 +24,8 @@ for name in ("train.tf_record", "train.tf_record.key", "model.ckpt-9.index"):
     with open(os.path.join(folder, name), "w") as writer:
         writer.write("x")
 without = values.get("ablate_adapter_layers")
+if not without:
+    os.makedirs(os.path.join(folder, "adapters"), exist_ok=True)
 name = "eval_results_without_%s" % without if without else "eval_results"
 entry = {"scores": scores, "baseline": baseline}
 record = {"sets": {"dev": {"labels": ["0", "1"], "eval_accuracy": 0.7, **entry}}}

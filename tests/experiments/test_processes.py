@@ -57,6 +57,7 @@ def test_results_of_another_sweep_are_not_computed_again(bench):
     def start(job, settings, number):
         if job == JOB:
             results.write(settings.work_dir, JOBS[1], result(0.9))
+            os.mkdir(os.path.join(bench.folder(JOBS[1]), "adapters"))
         return processes.Process(job, settings, number)
 
     known = processes.run([*JOBS, of_second], bench.settings, start=start)
@@ -181,8 +182,27 @@ def test_only_a_failed_job_keeps_its_checkpoints(bench):
     fails = "open(os.path.join(folder, 'model.ckpt-7.index'), 'w'); sys.exit(1)"
     bench.behave(_2=fails)
     processes.run(JOBS, bench.settings)
-    assert sorted(os.listdir(bench.folder(JOB))) == ["eval_results.json", "result.json"]
+    kept = ["adapters", "eval_results.json", "result.json"]
+    assert sorted(os.listdir(bench.folder(JOB))) == kept
     assert "model.ckpt-7.index" in os.listdir(bench.folder(JOBS[1]))
+
+
+def test_an_evaluation_without_adapters_is_left_out(bench, capsys):
+    results.write(bench.settings.work_dir, JOB, result(0.9))
+    assert list(processes.run([JOB, WITHOUT], bench.settings)) == [JOB]
+    assert not bench.ran()
+    assert "delete the folder %s " % bench.folder(JOB) in capsys.readouterr().err
+
+
+def test_checkpoints_that_a_killed_sweep_left_are_removed(bench):
+    for job in JOBS[:2]:
+        results.write(bench.settings.work_dir, job, result(0.9))
+        for name in (processes.LOCK, "checkpoint"):
+            open(os.path.join(bench.folder(job), name), "w").close()
+    with filelock.FileLock(os.path.join(bench.folder(JOBS[1]), processes.LOCK)):
+        processes.run(JOBS[:2], bench.settings)
+    assert os.listdir(bench.folder(JOB)) == ["result.json"]
+    assert "checkpoint" in os.listdir(bench.folder(JOBS[1]))
 
 
 def test_features_are_shared(bench):
