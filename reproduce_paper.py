@@ -258,9 +258,9 @@ def plan_text(jobs, job_results, settings, later=0):
     return text + "\nabout %s are left, one job at a time" % _duration(seconds)
 
 
-def _write_report(folder, experiment, study, command):
-    """Writes the report on all jobs of the study."""
-    report = reports.start_report(study, experiment.title)
+def _write_report(folder, experiment, study, command, pending):
+    """Writes the report on all jobs of the study; for `pending` see `start_report`."""
+    report = reports.start_report(study, experiment.title, pending)
     experiment.write_report(study, report)
     reports.finish_report(study, report, command)
     path = report.write(folder)
@@ -386,8 +386,10 @@ def _run_experiment(name, experiment, values):
         _check_writable(os.path.join(study.work_dir, results.JOBS))
         status, study = _run_jobs(candidates, study, settings, values)
     if not values.job:
-        study = study._replace(jobs=tuple(selection.due_jobs(study.jobs, study)))
-        _write_report(folder, experiment, study, _command(name, values))
+        due = selection.due_jobs(study.jobs, study)
+        pending = selection.count_pending(study.jobs, due)
+        study = study._replace(jobs=tuple(due))
+        _write_report(folder, experiment, study, _command(name, values), pending)
     return status
 
 

@@ -49,8 +49,8 @@ def _write_report(study, report):
         accuracy = selection.summarize_jobs(trained, study.results, "accuracy")
         half = study.layers // 2
         changes = (
-            np.nanmin(np.diag(values)), values[0, half - 1], values[half, -1],
-            values[0, -1],
+            np.nanmin(np.diag(values)), values[0, half - 1] if half else np.nan,
+            values[half, -1], values[0, -1],
         )  # fmt: skip
         title = datasets.find(task).title
         row = [title, reports.mean_text(accuracy), *map(_percent, changes)]

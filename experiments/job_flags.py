@@ -143,9 +143,10 @@ def _differences(job, result, settings):
     if not all(settings.flags.get(name) for name in BASE):
         names &= set(settings.flags)
     digests = settings.digests.get(job.task)
-    if result.inputs and digests:
+    if result.inputs:
         names -= _INPUTS
-        for name in sorted({*result.inputs, *digests}):
+        # Without digests, as in a report, files are not compared.
+        for name in sorted({*result.inputs, *digests} if digests else ()):
             if result.inputs.get(name) != digests.get(name):
                 yield "%s is another file now" % name
     for name in sorted(names):

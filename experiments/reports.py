@@ -111,8 +111,11 @@ def mean_or_none(values):
     return sum(values) / len(values)
 
 
-def start_report(study, title):
-    """Makes a `Report` that begins with the statuses of the jobs."""
+def start_report(study, title, pending=0):
+    """Makes a `Report` that begins with the statuses of the jobs.
+
+    `pending` is the number of jobs that may become due, see `selection.count_pending`.
+    """
     report = Report(title)
     baselines = dict.fromkeys(datasets.find(task).baseline for task in study.tasks)
     report.add_text(
@@ -122,8 +125,8 @@ def start_report(study, title):
         "Its score counts in means. A diverged or failed run has no score. %s"
         % (status_text(study.jobs, study.results), " ".join(baselines))
     )
-    ended = selection.count_statuses(study.jobs, study.results).total()
-    if missing := len(study.jobs) - ended:
+    done = sum(results.is_done(job, study.results) for job in study.jobs)
+    if missing := len(study.jobs) - done + pending:
         report.add_text("**The report is incomplete: %d jobs are missing.**" % missing)
     return report
 

@@ -316,6 +316,16 @@ def test_a_failure_replaces_no_result_of_an_archive(tmp_path):
     assert results.read_archive(str(archive.parent)) == {job: result(0.9)}
 
 
+def test_failed_jobs_and_those_that_follow_them_are_missing(tmp_path):
+    words = [SMALL, "--tasks=MRPC", "--work_dir=%s" % tmp_path]
+    for job in make_study("methods", *words).jobs:
+        if job.seed == 1:
+            results.write(str(tmp_path), job, result(None, results.FAILED))
+    program("methods", *words, "--report_only")
+    page = (tmp_path / "methods" / "report.md").read_text()
+    assert "65 jobs are missing" in page  # 39 failed, 26 follow
+
+
 @pytest.mark.parametrize(
     ("listed", "count", "names"),
     [

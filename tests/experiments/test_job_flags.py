@@ -113,6 +113,11 @@ def test_results_of_the_same_settings_pass():
         job_flags.check_same_settings({JOB: made_with(then)}, other)
 
 
+def test_a_report_compares_no_paths_of_files_with_digests():
+    known = {JOB: made_with(SETTINGS)._replace(inputs={"train.tsv": "ab"})}
+    job_flags.check_same_settings(known, SETTINGS._replace(glue_dir="moved"))
+
+
 def test_contents_of_files_count_and_not_their_places(tmp_path):
     base = small_run.write_model(tmp_path / "bert")
     flags = {name: base[name] for name in job_flags.BASE}

@@ -33,6 +33,9 @@ def test_ablation():
     page = report("ablation", words, result_of, layers=2)
     # All, worst single, lower half, upper half, all taken out.
     assert "| CoLA | 80.0 ± 0.0 | -7.5 % | -7.5 % | 0.0 % | -50.0 % |" in page
+    # A single layer has no lower half.
+    page = report("ablation", words, result_of, layers=1)
+    assert "| CoLA | 80.0 ± 0.0 | -7.5 % | - | -7.5 % | -7.5 % |" in page
 
 
 def test_size():
