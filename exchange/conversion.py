@@ -80,7 +80,7 @@ def convert(
         logging.warning("The pooler is random, from `seed`=%d.", seed)
     if keep_head and isinstance(stated.get("id2label"), dict):
         names = printable(", ".join(map(str, stated["id2label"].values())))
-        text = "The head's outputs are, in the order of the task's labels: %s"
+        text = "The head's outputs are %s: the task needs its labels in this order"
         logging.info(text, names)
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
