@@ -139,9 +139,8 @@ def get_task(name, remedy=""):
     Raises:
       UserError: unknown task; it ends with `remedy`.
     """
-    wanted = name.strip().lower().replace("-", "")
     for task in GLUE_TASKS.values():
-        if task.name.replace("-", "") == wanted:
+        if task_data.plain_name(task.name) == task_data.plain_name(name):
             return task
     raise UserError(
         "Task not found: %s%s. The tasks are %s%s"

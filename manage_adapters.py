@@ -91,13 +91,15 @@ def _show(folders, as_json, is_table):
     """Prints packages; returns the problems of the others by folder."""
     found, problems = [], {}
     for folder in folders:
-        library = ""
         try:
             command_line.check_utf_8(folder, folder)
-            library = libraries.describe_folder(folder)
+        except UserError as error:
+            problems[folder] = str(error)
+            continue
+        try:
             found.append(adapter_package.read(folder))
         except UserError as error:
-            problems[folder] = library or str(error)
+            problems[folder] = libraries.describe_folder(folder) or str(error)
     if as_json:
         entries = [
             {"path": each.path, "bytes": each.file_bytes, "config": each.config}

@@ -111,7 +111,7 @@ def read(folder, bert_config, keep_head):
             alpha = _find_value(config["alpha_pattern"], module, config["lora_alpha"])
             divisor = math.sqrt(rank) if config["use_rslora"] else rank
             updates[scope] = lora_matrices.Update(*names, rank, alpha / divisor)
-    others = [name for name in sorted(found) if not _is_update(name)]
+    others = sorted(n for n in found if "encoder.layer." not in n or ".lora_" not in n)
     if others:
         raise UserError(
             "`input_dir`=%s holds %s: %s. In LoraConfig leave such modules out of "
@@ -151,10 +151,6 @@ def _read_head(found, kinds, hidden_size, folder):
 
 def _tensor_names(module):
     return tuple("%s.lora_%s.weight" % (module, letter) for letter in "AB")
-
-
-def _is_update(name):
-    return "encoder.layer." in name and ".lora_" in name
 
 
 def _find_value(patterns, module, default):

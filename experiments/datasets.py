@@ -182,7 +182,7 @@ QUESTIONS = {
 
 
 def find(name):
-    """The `Dataset` of a name; unreserved names are task files."""
+    """The `Dataset` of a name: of GLUE, of `QUESTIONS`, or of a task file."""
     if name in QUESTIONS:
         return QUESTIONS[name]
     return GlueTask(name) if name in glue_data.GLUE_TASKS else FileTask(name)

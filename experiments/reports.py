@@ -111,7 +111,7 @@ def mean_or_none(values):
     return sum(values) / len(values)
 
 
-def start_report(study, title, pending=0):
+def start_report(study, title, pending):
     """Makes a `Report` that begins with the statuses of the jobs.
 
     `pending` is the number of jobs that may become due, see `selection.count_pending`.

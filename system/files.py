@@ -203,7 +203,8 @@ def atomic_folder(folder, need=None, is_own=lambda names: False):
       UserError: the folder cannot be written or replaced.
     """
     check_replaceable(folder, is_own)
-    restore(folder)
+    if (stored := find_stored_folder(folder)) != folder:
+        tf.io.gfile.rename(stored, _real_path(folder))
     with working_folder(folder, need) as partial:
         yield partial
         check_replaceable(folder, is_own)
@@ -272,12 +273,6 @@ def find_stored_folder(folder):
     if tf.io.gfile.exists(target + _REPLACED) and not tf.io.gfile.exists(target):
         return target + _REPLACED
     return folder
-
-
-def restore(folder):
-    """Undoes an interrupted replacement of a folder."""
-    if find_stored_folder(folder) != folder:
-        tf.io.gfile.rename(find_stored_folder(folder), _real_path(folder))
 
 
 def list_folder(folder, pattern="*"):

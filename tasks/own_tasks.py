@@ -82,7 +82,7 @@ def load_task(path, reserved=(), data_dir=None, bad_rows=None):
       UserError: the file cannot be read or describes no task, with the entry to change.
     """
     task = parse_task(files.read_json(path, _REMEDY, MOST_CONFIG_BYTES), path)
-    if task.name.lower().replace("-", "") in [n.replace("-", "") for n in reserved]:
+    if task_data.plain_name(task.name) in map(task_data.plain_name, reserved):
         raise _wrong(path, "name", task.name, "a name that is none of GLUE's tasks")
     folder = data_dir or os.path.dirname(path) or "."
     if task.type.needs_labels:

@@ -97,6 +97,11 @@ class Task(NamedTuple):
         return self.splits[0].text_a, self.splits[0].text_b
 
 
+def plain_name(name):
+    """A task's name without case and dashes: "SST-2" is "sst2"."""
+    return name.strip().lower().replace("-", "")
+
+
 def _label_text(value):
     """A label as text; in JSON it can be a number or boolean."""
     return str(value).lower() if isinstance(value, bool) else str(value)

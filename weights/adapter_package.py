@@ -135,15 +135,14 @@ def describe_task(task, name=None):
     They have its name, unless another is given.
     """
     return {
-        "name": name or task.name,
-        **task.type.package_entries(),
+        **describe_type(task.type, name or task.name),
         "metrics": list(task.metrics),
         "text_columns": list(task.text_columns),
     }
 
 
 def describe_type(task_type, name):
-    """The same entries of a task that has a name and a `task_type.TaskType` alone."""
+    """The same of a task of which only name and `task_type.TaskType` are known."""
     columns = None if task_type.has_task_files else list(task_type.text_columns)
     return {
         "name": name,
