@@ -129,7 +129,7 @@ def define_base_flags(flag_values):
 
 def define_task_config(flag_values):
     """Defines `--task_config`."""
-    about = "In the place of --task_name: JSON file that describes a task of your own."
+    about = "Instead of --task_name: JSON file that describes a task of your own."
     return DEFINE_path("task_config", about, flag_values)
 
 
@@ -266,8 +266,8 @@ def expand_paths(flag_values):
 def parse_flags(arguments, flag_values):
     """Parses the flags of a command line, and expands their paths.
 
-    `arguments` begins with the name of the program or of its command. Returns the
-    positional arguments after it, a list.
+    `arguments` begins with the name of the program, with that of its command if it has
+    commands. Returns the positional arguments after it, a list.
     """
     for argument in arguments[1:]:
         check_utf_8(argument, argument)

@@ -43,7 +43,8 @@ _TEXTS = {
     "pytorch_model.bin, or an index with shards of them. For package: folder that "
     "save_adapter of AdapterHub's library wrote, or save_pretrained of peft.",
     "adapters": "For adapterhub and peft: the adapter package. For huggingface: "
-    "optional, a package that is merged; of one with adapters, the layer norms are.",
+    "optional, a package that is merged; adapters cannot be, of them the layer norms "
+    "alone replace the base model's.",
     "keep_head": "Keep the head of a task, that of BertForSequenceClassification or "
     "BertForQuestionAnswering; without this flag the encoder is converted.",
     "doc_stride": "Question answering: distance of the windows in word pieces.",

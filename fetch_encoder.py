@@ -85,14 +85,12 @@ def run(argv, values):
     values.set_gnu_getopt(True)
     name, *others = command_line.parse_flags(argv, values) or [""]
     if name not in names or others:
-        raise UserError(
-            "%s is not the name of one encoder%s; there are %s"
-            % (
-                " ".join([name, *others]) or "nothing",
-                wording.suggest(name, names),
-                ", ".join(names),
-            )
-        )
+        problem = "no encoder is named"
+        if name:
+            given = " ".join([name, *others])
+            problem = "%s is not the name of one encoder%s"
+            problem %= (given, wording.suggest(given, names))
+        raise UserError("%s; there are %s" % (problem, ", ".join(names)))
     command_line.check_local(values, "output_dir")
     _fetch(name, values.output_dir or name)
     return 0

@@ -161,9 +161,13 @@ def select_task(task_name, task_config, data_dir=None, bad_rows=None):
       UserError: unknown task, or both or none of the two given.
     """
     if bool(task_name) == bool(task_config):
+        problem = (
+            "`task_name` and `task_config` are both given" if task_name else "no task"
+        )
         raise UserError(
-            "a task is needed: one of GLUE, `task_name`, or a file that describes "
-            "another, `task_config`; %s" % ("not both" if task_name else "one of them")
+            problem
+            + ": give one of GLUE's tasks, `task_name`, or a file that describes "
+            "another, `task_config`"
         )
     if task_config:
         return own_tasks.load_task(task_config, GLUE_TASKS, data_dir, bad_rows)

@@ -264,16 +264,16 @@ def _run_command(argv, values):
             "unknown command %r: the first argument is one of %s%s"
             % (name, ", ".join(COMMANDS), wording.suggest(name, COMMANDS))
         )
-    command = COMMANDS[name]
+    command, program = COMMANDS[name], "manage_adapters.py %s" % name
     groups = command.define_flags(values)
     if _HELP.intersection(arguments[1:]):
-        usage = "python manage_adapters.py %s %s" % (name, command.packages)
+        usage = "python %s %s" % (program, command.packages)
         text = textwrap.fill(" ".join(command.run.__doc__.split()), 88)
         description = "%s [flags]\n\n%s" % (usage.rstrip(), text)
         command_line.print_help(description, groups, values)
         return
     values.set_gnu_getopt(True)
-    packages = command_line.parse_flags(arguments, values)
+    packages = command_line.parse_flags([program, *arguments[1:]], values)
     if not command.packages:
         command_line.refuse_positional_arguments(arguments, packages)
     required = [flag.name for flag in groups.get("Required", ())]
@@ -283,7 +283,7 @@ def _run_command(argv, values):
     if missing:
         raise UserError(
             "%s needs %s; %s --help lists all flags"
-            % (name, " and ".join(missing), name)
+            % (name, " and ".join(missing), program)
         )
     for folder in packages:
         command_line.check_path(folder, folder)

@@ -5,9 +5,9 @@
 
 Rows come from a TSV, CSV or JSONL file, or as lines from standard input. Predictions
 are written in the order of the rows: the label and the probability of each label, the
-score, or the answer. A row that cannot be read is reported with its line and left out.
+score, or the answer. A row that cannot be read is reported with its line and skipped.
 
-Exit status: 0: every row was predicted; 2: rows were left out; 1: an error, no output
+Exit status: 0: every row was predicted; 2: rows were skipped; 1: an error, no output
 file is written.
 """
 
@@ -198,7 +198,7 @@ class _RowReader:
                 message = "%s, line %d: %s" % (self._name, row.line, row.problem)
                 if self._strict:
                     raise UserError(message + " (--strict: nothing is predicted)")
-                tqdm.write("left out: " + message, file=sys.stderr)
+                tqdm.write("skipped: " + message, file=sys.stderr)
                 self.num_bad += 1
 
     def check(self, keep, kind, taken):
@@ -453,7 +453,7 @@ def run(values):
             % wording.pluralize(table.num_hidden, "column")
         )
     rows = wording.pluralize(count, "row")
-    sys.stderr.write("%s predicted, %d left out\n" % (rows, reader.num_bad))
+    sys.stderr.write("%s predicted, %d skipped\n" % (rows, reader.num_bad))
     return ROWS_LEFT_OUT if reader.num_bad else 0
 
 

@@ -43,7 +43,8 @@ _OTHER_LAUNCHERS_FLAGS = {"local": ("cpus_per_job", "gpus_per_job"), "ray": ("gp
 _TEXTS = {
     "preset": "The paper's grid, or a small one for a small encoder on CPU.",
     "tasks": "GLUE tasks instead of the preset's, such as MRPC,RTE.",
-    "task_configs": "Files that describe further tasks, see docs/tasks.md; for table2.",
+    "task_configs": "Files that describe further tasks (docs/tasks.md), added to the "
+    "experiment; table2 needs them.",
     "seeds": "Number of seeds, counted from 1, instead of the preset's.",
     "work_dir": "Folder of all jobs, results and reports.",
     "glue_dir": "Folder with a folder for each GLUE task, as glue_data.py writes it.",

@@ -203,7 +203,9 @@ class _Sweep:
                 lock = self.lock_path(job)
                 if run_lock.lock_file(lock) is False:
                     holder = run_lock.read_holder(lock) or "another process"
-                    console.warn("%s is left to %s", job.name, holder)
+                    console.warn(
+                        "%s: skipped, its folder is locked by %s", job.name, holder
+                    )
                     held = results.Result(results.HELD, str(holder), 0, {})
                     self.job_results[job] = held
                     return
@@ -235,13 +237,13 @@ class _Sweep:
             result = self.job_results.get(trained)
             status = result.status if result else "missing"
             if status not in (results.OK, results.COLLAPSED):
-                console.warn("%s is left out: %s is %s", job.name, trained.name, status)
+                console.warn("%s: skipped, %s is %s", job.name, trained.name, status)
                 return False
             # Published results come without packages.
             package = job_flags.make_flags(job, self.settings)["adapters"]
             if not tf.io.gfile.exists(package):
                 console.warn(
-                    "%s is left out: there is no %s; delete the folder %s to train it "
+                    "%s: skipped, there is no %s; delete the folder %s to train it "
                     "again",
                     *(job.name, package, os.path.dirname(package)),
                 )

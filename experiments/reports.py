@@ -121,7 +121,7 @@ def start_report(study, title, pending):
     report.add_text(
         "Jobs: %s. Scores are times 100, by default on the dev set. ± is the standard "
         "error of the mean over seeds. A collapsed run is degenerate: it predicts a "
-        "single class, or its training loss stayed above the entropy of the labels. "
+        "single class, or its training loss stayed at that of a constant prediction. "
         "Its score counts in means. A diverged or failed run has no score. %s"
         % (status_text(study.jobs, study.results), " ".join(baselines))
     )

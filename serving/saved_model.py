@@ -24,7 +24,7 @@ and "texts_first_tanh". "question_answering" gives, for each position:
 
     start_logits, end_logits   float32 [batch, length]
 
-Without tasks of texts, "serving_default" is the same as the first signature.
+Without a signature "ids", "serving_default" is the same as the first one.
 `multitask.check_inputs` says which requests fail. assets/ holds vocab.txt and
 tasks.json, with which a client makes ids and interprets the outputs.
 """

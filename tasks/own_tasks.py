@@ -120,7 +120,9 @@ def parse_task(document, source):
         raise UserError('%s names no file: give "train", "dev" or "test"' % source)
     needs_label = values["train"] or values["dev"] or values["test_labels"]
     if values["label"] is None and needs_label:
-        raise UserError("%s: label is missing" % source)
+        raise UserError(
+            '%s: "label" is missing: name the column of the labels' % source
+        )
     for entry, allowed in _find_contradictions(values):
         raise _wrong(source, entry, values[entry], allowed)
     splits = {

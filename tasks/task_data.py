@@ -118,7 +118,8 @@ def _find_file(task, data_dir, split):
     path = os.path.join(data_dir, split.filename)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         expected = ", ".join(dict.fromkeys(each.filename for each in task.splits))
-        remedy = "python glue_data.py --tasks=%s fetches them" % task.title
+        remedy = "python glue_data.py --data_dir=FOLDER --tasks=%s fetches FOLDER/%s"
+        remedy %= (task.title, task.title)
         if task.config_file:
             remedy = "correct %s, or give `data_dir`" % task.config_file
         raise UserError(
@@ -137,6 +138,8 @@ def _resolve_columns(path, task, split, header, width):
     if missing:
         problem = "the header has no column %s; it has %s"
         problem %= (", ".join(missing), list_names(header))
+        if task.config_file:
+            problem += "; correct it, or the columns in %s" % task.config_file
         raise _line_error(path, 1, problem + hint)
     for name, column in columns.items():
         if isinstance(column, str):
@@ -224,7 +227,7 @@ def _read_valid_rows(task, path, split, bad_rows):
     if split.kind != text_rows.JSONL:
         first = next(rows, None)
         if first is None:
-            raise UserError("%s is empty" % path)
+            raise UserError("%s is empty: give a file with examples" % path)
         if first.problem:
             problem = _explain_unreadable(task, first.problem)[1]
             raise _line_error(path, first.line, problem)
@@ -253,7 +256,7 @@ def _read_valid_rows(task, path, split, bad_rows):
         rows = pluralize(left_out, "row")
         raise UserError(text % (path, rows), *bad_rows.describe())
     if number < len(broken):
-        raise UserError("%s has no data rows" % path)
+        raise UserError("%s has no data rows: give a file with examples" % path)
     if broken:
         text = "%s: skipped %d broken lines of %d (a known fault of the file): line %s"
         first = ", ".join(map(str, broken[:10]))

@@ -138,7 +138,7 @@ def test_names(capsys):
 
     with pytest.raises(UserError, match="did you mean uncased_L-12_H-768_A-12"):
         run("uncased_L12_H768_A12")
-    with pytest.raises(UserError, match="nothing is not the name of one"):
+    with pytest.raises(UserError, match="no encoder is named; there are"):
         run("--output_dir=x")
     with pytest.raises(UserError, match="not the name of one"):
         run("uncased_L-12_H-768_A-12", "x")

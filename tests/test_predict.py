@@ -142,7 +142,7 @@ def test_a_file_of_each_kind(tmp_path, base, packages, model, ending, capsys):
     assert [int(row["line"]) for row in rows] == list(range(first, first + 7))
     check_predictions(rows, model.predict("mrpc", pairs))
     assert sorted(os.listdir(tmp_path)) == sorted([source.name, target.name])
-    assert "7 rows predicted, 0 left out" in capsys.readouterr().err
+    assert "7 rows predicted, 0 skipped" in capsys.readouterr().err
 
 
 def test_tasks_in_one_file(tmp_path, base, packages, model, monkeypatch):
@@ -186,8 +186,8 @@ def test_lines_of_several_tasks_from_standard_input(
     output, errors = capsysbinary.readouterr()
     rows = [("mrpc", "a cat", "a mat"), ("three", "rain", None)]
     check_predictions(table(output), [model.predict_mixed([row])[0] for row in rows])
-    assert b"left out: standard input, line 3: unknown task 'hello'" in errors
-    assert b"2 rows predicted, 1 left out" in errors
+    assert b"skipped: standard input, line 3: unknown task 'hello'" in errors
+    assert b"2 rows predicted, 1 skipped" in errors
 
 
 BAD_ROWS = {
@@ -219,11 +219,11 @@ def test_a_bad_row_is_reported_and_does_not_stop_the_others(
     others = ("--input=%s" % source, "--output=%s" % target)
     assert run(base, packages[:1], *others) == predict.ROWS_LEFT_OUT
     errors = capsys.readouterr().err.splitlines()
-    reports = [line for line in errors if line.startswith("left out: ")]
+    reports = [line for line in errors if line.startswith("skipped: ")]
     assert len(reports) == len(problems)
     for report, (line, problem) in zip(reports, problems.items()):
-        assert report.startswith("left out: %s, line %d: %s" % (source, line, problem))
-    assert errors[-1] == "2 rows predicted, %d left out" % len(problems)
+        assert report.startswith("skipped: %s, line %d: %s" % (source, line, problem))
+    assert errors[-1] == "2 rows predicted, %d skipped" % len(problems)
     rows = table(target.read_text())
     assert [int(row["line"]) for row in rows] == good
     check_predictions(rows[1:], model.predict("mrpc", ["music"]))
@@ -501,8 +501,8 @@ def test_exit_status(base, packages):
     done = programs.run(*arguments(base, packages[:1]), input="a cat\n\nrain\n")
     assert done.returncode == 2
     assert [row["line"] for row in table(done.stdout)] == ["1", "3"]
-    assert "left out: standard input, line 2: a blank line\n" in done.stderr
-    assert done.stderr.endswith("2 rows predicted, 1 left out\n")
+    assert "skipped: standard input, line 2: a blank line\n" in done.stderr
+    assert done.stderr.endswith("2 rows predicted, 1 skipped\n")
 
 
 def _open_full():

@@ -133,9 +133,8 @@ class ProgressHook(estimator.SessionRunHook):
         if not learns and not self._has_warned:
             self._has_warned = True
             console.warn(
-                "step %d: no better than a degenerate model so far: %s; predicting the "
-                "label frequencies gives %.4f"
-                % (self.steps_done, text, self._baseline_loss)
+                "step %d: no better than a degenerate model so far: %s; a constant "
+                "prediction gives %.4f" % (self.steps_done, text, self._baseline_loss)
             )
         elif learns and self._has_warned and not self._has_recovered:
             self._has_recovered = True

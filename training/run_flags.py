@@ -46,8 +46,9 @@ TEXTS = {
     "trained ones, optimizer slots and step, which need --init_checkpoint too.",
     "eval_steps": "Steps between evaluations on the dev set(s) while training; 0: "
     "none.",
-    "keep_best": "Metric of the task: keep checkpoint and package of the evaluation "
-    "with the highest score on the (first) dev set in OUTPUT_DIR/best.",
+    "keep_best": "Metric of the task: keep, in OUTPUT_DIR/best, checkpoint and package "
+    "of the evaluation with the highest score on the (first) dev set; needs "
+    "--eval_steps.",
     "early_stopping": "End training after this number of evaluations of "
     "--eval_steps without a better score: of --keep_best, or the task's first metric, "
     "on the (first) dev set; 0: never.",

@@ -148,7 +148,8 @@ def _add_steps(run_settings, optimization, examples):
     if steps < 1:
         raise UserError(
             "no training step: %s / `train_batch_size`=%d * `num_train_epochs`=%g is "
-            "below 1" % (wording.pluralize(examples, "example"), batch_size, epochs)
+            "below 1: lower the batch size or raise the epochs"
+            % (wording.pluralize(examples, "example"), batch_size, epochs)
         )
     warmup_steps = int(steps * optimization.warmup_proportion)
     return run_settings._replace(num_train_steps=steps, num_warmup_steps=warmup_steps)
@@ -288,7 +289,7 @@ def _log_data(run):
     data_report.log_report(task, inputs.examples, text_counts, max_seq_length)
     skipped = run.skipped_rows
     if skipped and (lines := list(skipped.describe())):
-        console.warn("%s", "\n  ".join(["rows are left out:", *lines]))
+        console.warn("%s", "\n  ".join(["rows are skipped:", *lines]))
     counts = data_report.count_examples(task, (*train, *task.dev), inputs.examples)
     output_dir = run.settings.output_dir
     run_record.write_data(output_dir, counts, skipped and skipped.counts())

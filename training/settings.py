@@ -220,9 +220,8 @@ def _contradictions(run):
             run.do_train or run.do_eval or run.do_predict
         ),
         "`train_batch_size`=%(train_batch_size)d does not divide into "
-        "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d equal parts": (
-            run.do_train and run.train_batch_size % parts
-        ),
+        "`gradient_accumulation_steps`=%(gradient_accumulation_steps)d equal parts: "
+        "give a multiple of it": (run.do_train and run.train_batch_size % parts),
         "`adapters` needs its base model, `init_checkpoint`": (
             run.adapters and not run.init_checkpoint
         ),

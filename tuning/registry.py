@@ -81,4 +81,6 @@ def find_units(name):
 
 def describe_methods():
     """All methods and their trained variables, as text."""
-    return "; ".join("%s, %s" % (cls.syntax(), cls.help) for cls in METHODS.values())
+    return "; ".join(
+        "%s (trains %s)" % (cls.syntax(), cls.help) for cls in METHODS.values()
+    )

@@ -22,7 +22,7 @@ from system import files, schema
 from tuning import registry
 from weights import diagnosis, model_card, package_checks
 
-VERSION = "1.1.0"  # of this program
+VERSION = "1.2.0.dev0"  # of this program
 
 WEIGHTS_NAME = "adapter.safetensors"
 CONFIG_NAME = "adapter_config.json"

@@ -22,8 +22,8 @@ def check_loss(mean, steps, baseline):
     if mean < MAX_LOSS_RATIO * baseline:
         return []
     return [
-        "training: the mean loss of the last %s is %.4f; predicting the label "
-        "frequencies gives %.4f" % (wording.pluralize(steps, "step"), mean, baseline)
+        "training: the mean loss of the last %s is %.4f; a constant prediction "
+        "gives %.4f" % (wording.pluralize(steps, "step"), mean, baseline)
     ]
 
 
@@ -82,7 +82,7 @@ def _advice(settings):
         tries.append("`adam_bias_correction`=true")
     tries += [
         "more steps, with a higher `num_train_epochs`" + previous("num_train_epochs"),
-        "a longer `warmup_proportion`" + previous("warmup_proportion"),
+        "a higher `warmup_proportion`" + previous("warmup_proportion"),
         "another `seed`" + previous("seed"),
     ]
     epochs = settings.get("num_train_epochs")

@@ -14,8 +14,8 @@ _CARD = """---
 
 # %(title)s
 
-An adapter package of Adapter-BERT: what one task adds to a BERT. It needs its base
-model%(base)s, to whose frozen weights the SHA-256 below belongs.
+The weights that Adapter-BERT trained for one task on a frozen BERT. They need that base
+model%(base)s, whose frozen weights have the SHA-256 below.
 
 ```text
 %(summary)s

@@ -71,7 +71,7 @@ def test_a_job_of_another_sweep_is_left_to_it(bench, capsys):
         known = processes.run(JOBS, bench.settings)
     assert [known[job].status for job in JOBS] == [results.HELD, "ok", "ok"]
     assert bench.ran() == [job.name for job in JOBS[1:]]
-    assert "%s is left to" % JOB.name in capsys.readouterr().err
+    assert "%s: skipped, its folder is locked by" % JOB.name in capsys.readouterr().err
 
 
 def test_a_failure_replaces_no_result(bench):
@@ -244,7 +244,7 @@ def test_signals_end_the_processes_which_resume_later(bench, capsys):
         os.kill(os.getpid(), number)
 
     def send():
-        send_when_there(signal.SIGHUP, "ready")
+        send_when_there(signal.SIGUSR1, "ready")
         send_when_there(signal.SIGTERM, "checkpoint")
 
     thread = threading.Thread(target=send)
@@ -255,9 +255,9 @@ def test_signals_end_the_processes_which_resume_later(bench, capsys):
     thread.join()
     said = capsys.readouterr().err
     assert [job for job in JOBS if "%s: started" % job.name in said] == [*JOBS[:2]]
-    assert "SIGHUP" in said
+    assert "SIGUSR1" in said
     assert "SIGTERM" not in said
-    assert ended.value.code == 128 + signal.SIGHUP
+    assert ended.value.code == 128 + signal.SIGUSR1
     assert signal.getsignal(signal.SIGTERM) == before
     known = results.read_all(bench.settings.work_dir, JOBS)
     assert [result.status for result in known.values()] == ["ok", "interrupted"]

@@ -247,8 +247,8 @@ def test_the_clients_of_the_documents(text_model, tmp_path):
     text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
     blocks = [part.partition("```")[0] for part in text.split("```python\n")[1:]]
     code = ("import sys\nsys.path.append(%r)\n" % str(ROOT)).join(blocks)
-    folder = tmp_path / "models" / "glue" / "1"
-    shutil.copytree(text_model[0], folder)
+    for name in ("glue", "squad"):
+        shutil.copytree(text_model[0], tmp_path / "models" / name / "1")
     output = run_process(sys.executable, "-I", "-c", code, cwd=tmp_path)
     assert output.count("b'") == 2 and output.count("[") == 4
     found = re.search(r"(.*) slice\((\d+), (\d+), None\) -?\d+\.\d+\n$", output)

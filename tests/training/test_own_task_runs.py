@@ -384,8 +384,8 @@ def test_check_warns(folder, capsys):
         ({}, "--task_name is required: Task of GLUE"),
         ({}, "--data_dir is required"),
         ({"task_name": "mprc", "data_dir": "x"}, "mprc (did you mean mrpc?)"),
-        ({"task_config": "x", "data_dir": "x", "task_name": "rte"}, "not both"),
-        ({"task_name": "MRPC", "task_config": "x.json"}, "not both"),
+        ({"task_config": "x", "data_dir": "x", "task_name": "rte"}, "both given"),
+        ({"task_name": "MRPC", "task_config": "x.json"}, "both given"),
         ({"task_name": "MRPC"}, "--data_dir is required"),
         ({"task_config": "gone.json"}, "gone.json"),
         (
@@ -446,7 +446,7 @@ def test_bad_rows_are_skipped_and_counted(folder, base, capsys):
     small_run.run(skip_bad_rows=True, **settings)
     text = capsys.readouterr().err
     assert (
-        "warning: rows are left out:" in text and "line 15: label, field 3: ''" in text
+        "warning: rows are skipped:" in text and "line 15: label, field 3: ''" in text
     )
     counts = {"rows.csv": 5}
     assert read(folder / "rows" / "run.json")["skipped_rows"] == counts

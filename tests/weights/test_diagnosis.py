@@ -148,7 +148,7 @@ def test_a_run_that_learned_nothing_is_warned_of_everywhere(setting, tmp_path, c
     results = read(output / "eval_results.json")
     diagnostics = results["health"]
     assert not diagnostics["ok"]
-    assert "predicting the label frequencies gives 0.6931" in diagnostics["training"][0]
+    assert "a constant prediction gives 0.6931" in diagnostics["training"][0]
     for part in ("single class", "all 16", "accuracy 0.5000 (baseline: 0.5000)"):
         assert part in diagnostics["evaluation"][0]
     assert read(output / "run.json")["health"] == diagnostics
