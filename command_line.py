@@ -89,17 +89,6 @@ def print_help(description, groups, flag_values):
     print("\nGive values with =, such as --%s=VALUE." % flag.name)
 
 
-def define_settings(settings, flag_values):
-    """Defines a flag for each `tuning.method.Setting`, and returns them."""
-    define = {int: flags.DEFINE_integer, float: flags.DEFINE_float}
-    return [
-        define.get(each.type, flags.DEFINE_string)(
-            each.name, each.default, each.help, flag_values=flag_values
-        )
-        for each in settings
-    ]
-
-
 _TEXTS = {
     "adapters": "Folder of an adapter package, such as OUTPUT_DIR/adapters; once for "
     "each task. NAME=FOLDER gives the task another name than the package has. By "

@@ -158,16 +158,12 @@ def select_task(task_name, task_config, data_dir=None, bad_rows=None):
     `bad_rows`.
 
     Raises:
-      UserError: unknown task, or both or none of the two given.
+      UserError: unknown task, or both are given.
     """
-    if bool(task_name) == bool(task_config):
-        problem = (
-            "`task_name` and `task_config` are both given" if task_name else "no task"
-        )
+    if task_name and task_config:
         raise UserError(
-            problem
-            + ": give one of GLUE's tasks, `task_name`, or a file that describes "
-            "another, `task_config`"
+            "`task_name`=%s and `task_config`=%s are both given: leave one of them out"
+            % (task_name, task_config)
         )
     if task_config:
         return own_tasks.load_task(task_config, GLUE_TASKS, data_dir, bad_rows)

@@ -33,7 +33,6 @@ BertConfig = configuration.BertConfig
 gelu = activations.gelu
 get_activation = activations.get_activation
 
-CONFIG_SIZES = configuration.CONFIG_SIZES
 
 # The three collections of variables that adapter tuning trains, in training order.
 ADAPTERS = "adapters"
@@ -365,7 +364,7 @@ def encoder_variables(config, layer_hooks=lambda index: ()):
     Builds one layer for each distinct value of `layer_hooks`, see `Options`; by default
     layers have no hooks.
     """
-    sizes = tuple(getattr(config, name) for name in CONFIG_SIZES)
+    sizes = tuple(getattr(config, name) for name in configuration.CONFIG_SIZES)
     variables = {}
     for index in range(config.num_hidden_layers):
         for name, info in _one_layer_variables(sizes, layer_hooks(index)).items():
@@ -375,7 +374,7 @@ def encoder_variables(config, layer_hooks=lambda index: ()):
 
 @functools.lru_cache
 def _one_layer_variables(sizes, hooks):
-    config = BertConfig(**dict(zip(CONFIG_SIZES, sizes)))
+    config = BertConfig(**dict(zip(configuration.CONFIG_SIZES, sizes)))
     config.num_hidden_layers = 1
     options, recorded = Options(layer_hooks=lambda index: hooks), {}
     getter = _recording_getter(recorded)

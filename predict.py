@@ -163,7 +163,7 @@ class _RowReader:
         """Opens --input, or standard input, for the tasks of a `Predictor`."""
         path = values.input
         self._name = path or _STANDARD_INPUT
-        self._kind = text_rows.check_kind(path, "input") if path else text_rows.LINES
+        self._kind = text_rows.find_kind(path) if path else text_rows.LINES
         self._strict = values.strict
         self._dialect = text_rows.Dialect(values.delimiter, values.encoding)
         self._tasks, packages = model.tasks, model.packages
@@ -409,7 +409,7 @@ def run(values):
     )
     _check_flags(values)
     output = values.output
-    kind = text_rows.check_kind(output, "output") if output else text_rows.TSV
+    kind = text_rows.find_kind(output) if output else text_rows.TSV
     model = _load_model(values)
     names = _output_columns(model)
     reader = _RowReader(values, model)

@@ -75,20 +75,8 @@ FLAG_GROUPS = {
         _define(_integer, "doc_stride", 128),
         _define(_integer, "max_query_length", 64),
     ),
-    "Model": (
-        _define(_path, "init_checkpoint", has_checkpoint=True),
-        _define(_bool, "allow_random_base", False),
-        _define(_bool, "do_lower_case", True),
-        *run_flags.define_tuning(_define, FLAGS),
-        _define(_path, "adapters"),
-        _define(flags.DEFINE_string, "base_model_name", None),
-    ),
-    "What to do": (
-        _define(_bool, "do_train", False),
-        _define(_bool, "do_eval", False),
-        _define(_bool, "do_predict", False),
-        _define(_bool, "check", False),
-    ),
+    "Model": (*run_flags.define_model(_define, FLAGS),),
+    "What to do": run_flags.define_actions(_define),
     "Answers": (
         _define(_integer, "n_best_size", 20),
         _define(_integer, "max_answer_length", 30),
@@ -182,13 +170,11 @@ def model_fn_builder(
 
 def make_task(values):
     """The `task_data.Task` of --train_file and --predict_file."""
-    features.check_lengths(
-        values.max_seq_length, values.doc_stride, values.max_query_length
-    )
     decoding = settings.from_flags(answers.Decoding, values)
     task_type = settings.from_flags(QuestionAnswering, values, decoding=decoding)
     with explain_value_errors("a flag has no such value"):
-        task_type.from_entries(task_type.package_entries())  # as what reads a package
+        length = {"max_seq_length": values.max_seq_length}
+        task_type.from_entries({**task_type.package_entries(), **length})
 
     def make_split(name, path):
         columns = QuestionAnswering.text_columns

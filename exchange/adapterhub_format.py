@@ -15,7 +15,7 @@ import safetensors.numpy
 
 from errors import explain_value_errors, printable
 from exchange import adapter_files, adapterhub_adapters, heads, hf_files
-from system import schema
+from system import files, schema
 from tasks import head_form, task_type
 from tuning import adapters, lora
 
@@ -206,11 +206,11 @@ def format_files(package):
         "version": "adapters.1.3.0",
     }
     return {
-        adapter_files.CONFIG_NAME: hf_files.format_json({**about, "config": config}),
+        adapter_files.CONFIG_NAME: files.format_json({**about, "config": config}),
         _WEIGHTS_NAMES[0]: safetensors.numpy.save(
             {"bert." + tensor: value for tensor, value in weights.items()}
         ),
-        _HEAD_CONFIG_NAME: hf_files.format_json({**about, "config": head_config}),
+        _HEAD_CONFIG_NAME: files.format_json({**about, "config": head_config}),
         _HEAD_WEIGHTS_NAMES[0]: safetensors.numpy.save(
             dict(zip(names, (*head.hidden, head.weights, head.bias)))
         ),

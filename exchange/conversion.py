@@ -85,11 +85,11 @@ def convert(
 
     with files.atomic_folder(output_dir, _count_bytes(values)) as folder:
         at = functools.partial(os.path.join, folder)
-        files.write_whole(at(CONFIG_NAME), hf_files.format_json(config))
+        files.write_whole(at(CONFIG_NAME), files.format_json(config))
         files.write_whole(at(VOCAB_NAME), vocabulary.content)
         checkpoints.write(at(CHECKPOINT_NAME), values)
         record["outputs"] = _digest_files(folder, sorted(os.listdir(folder)))
-        files.write_whole(at(RECORD_NAME), hf_files.format_json(record))
+        files.write_whole(at(RECORD_NAME), files.format_json(record))
     _log_written(os.path.join(output_dir, CHECKPOINT_NAME), values)
     return True
 

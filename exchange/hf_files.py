@@ -5,7 +5,6 @@ shards with an index. Names, shapes and types are read before any value.
 """
 
 import contextlib
-import json
 import os
 from typing import NamedTuple
 
@@ -37,11 +36,6 @@ class StoredTensor(NamedTuple):
 def read_json(path, content=None):
     """Reads the JSON object in a file; `content` is the schema of `files.read_json`."""
     return files.read_json(path, "fetch it again", _MAX_JSON_BYTES, content)
-
-
-def format_json(content):
-    """Formats content as the text of a JSON file."""
-    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def model_name(stated, entry):

@@ -190,7 +190,8 @@ def match_tensors(tensors, config, keep_head=False):
             "Give the config.json that belongs to the weights. %s"
             % hf_files.enumerate_problems(problems)
         )
-    left_out = [name for name in others if others[name] not in dict(matches.values())]
+    kept = {tensor for tensor, _ in matches.values()}
+    left_out = [name for name in others if others[name] not in kept]
     if left_out:
         logging.info(
             "Tensors that are not part of the encoder are left out: %s",
@@ -294,8 +295,8 @@ def write(folder, bert_config, values, do_lower_case, head=None):
     }
     config_path = os.path.join(folder, CONFIG_NAME)
     tokenizer_path = os.path.join(folder, hf_tokenizer.CONFIG_NAME)
-    files.write_whole(config_path, hf_files.format_json(written))
-    files.write_whole(tokenizer_path, hf_files.format_json(tokenizer))
+    files.write_whole(config_path, files.format_json(written))
+    files.write_whole(tokenizer_path, files.format_json(tokenizer))
     sources, values = expected_sources(config), dict(values)
     prefix = "bert." if head else ""
     tensors = {

@@ -14,7 +14,7 @@ import safetensors.numpy
 from errors import UserError, printable
 from exchange import adapter_files, heads, hf_files, hugging_face, lora_matrices
 from exchange.adapter_files import absent_entry, fixed_entry
-from system import schema
+from system import files, schema
 from tuning import lora
 
 NAME = "peft"
@@ -202,6 +202,6 @@ def format_files(package):
         )
     )
     return {
-        adapter_files.CONFIG_NAME: hf_files.format_json(config),
+        adapter_files.CONFIG_NAME: files.format_json(config),
         _WEIGHTS_NAMES[0]: safetensors.numpy.save(tensors, {"format": "pt"}),
     }

@@ -55,8 +55,7 @@ def _copy_features(source, target):
 
 def _read_json(folder, name):
     """Reads a JSON file of a run to a dict; {} if missing."""
-    path = os.path.join(folder, name)
-    return files.read_json(path, _REMEDY) if tf.io.gfile.exists(path) else {}
+    return files.read_json_if_there(os.path.join(folder, name), _REMEDY) or {}
 
 
 def _remove_temporary(folder):

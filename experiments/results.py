@@ -213,11 +213,9 @@ def read(work_dir, job) -> Result | None:
       UserError: the file is damaged.
     """
     path = os.path.join(job_folder(work_dir, job), FILE_NAME)
-    if not tf.io.gfile.exists(path):
-        return None
-    record = files.read_json(path, _REMEDY)
+    record = files.read_json_if_there(path, _REMEDY)
     try:
-        return _parse(record)
+        return record and _parse(record)
     except ValueError as error:
         raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
 

@@ -19,7 +19,7 @@ _MAX_LOGGED = 5  # the first examples
 PARSED_TOGETHER = 1024  # records in a batch of the parser for lengths
 
 _RECORD_OVERHEAD = 200  # bytes beside the sequences: names, label, checksums
-_SEQUENCES = ("input_ids", "input_mask", "segment_ids")
+SEQUENCES = ("input_ids", "input_mask", "segment_ids")  # int32 [sequence length]
 _CLASS_ID = tf.FixedLenFeature([], tf.int64)
 _NUMBER = tf.FixedLenFeature([], tf.float32)
 
@@ -87,7 +87,7 @@ def feature_spec(seq_length, label=_CLASS_ID):
     """
     sequence = tf.FixedLenFeature([seq_length], tf.int64)
     return {
-        **dict.fromkeys(_SEQUENCES, sequence),
+        **dict.fromkeys(SEQUENCES, sequence),
         "label_ids": label,
         "is_real_example": tf.FixedLenFeature([], tf.int64),
     }
@@ -114,7 +114,7 @@ def convert_single_example(
     values = encode_example(
         ex_index, example, label_id, max_seq_length, tokenizer, counts
     )
-    return InputFeatures(*(values[name] for name in _SEQUENCES), label_id)
+    return InputFeatures(*(values[name] for name in SEQUENCES), label_id)
 
 
 def encode_example(index, example, label_id, max_seq_length, tokenizer, counts=None):
@@ -157,7 +157,7 @@ def _log_example(example, tokens, values):
     tf.logging.info("*** Example ***")
     tf.logging.info("guid: %s", example.guid)
     tf.logging.info("tokens: %s", " ".join(tokens))
-    for name in _SEQUENCES:
+    for name in SEQUENCES:
         tf.logging.info("%s: %s", name, " ".join(map(str, values[name])))
     tf.logging.info("label: %s (id = %s)", example.label, values["label_ids"])
 

@@ -21,7 +21,7 @@ def _is_constant(values):
 def matthews(labels, predictions):
     """Matthews correlation in [-1, 1]; for three classes R_3, as in GLUE."""
     if _is_constant(labels) or _is_constant(predictions):
-        return 0.0
+        return 0.0  # without scikit-learn's warning
     return sklearn.metrics.matthews_corrcoef(labels, predictions)
 
 

@@ -197,7 +197,7 @@ def _served_settings(methods):
 
 
 def check_compatible(packages):
-    """Refuses packages of the same task name, or that differ in base model or case.
+    """Refuses packages of the same task name, or that differ in lower-casing.
 
     A `UserError` is raised if two cannot be loaded together, or none is given.
     """
@@ -212,18 +212,12 @@ def check_compatible(packages):
                 % (paths[package.task], package.path, package.task, package.path)
             )
         paths[package.task] = package.path
-        keys = ["bert_config", "vocabulary", "do_lower_case"]
-        first = packages[0]
-        # The digest is over the frozen variables, which differ by tuning method.
-        if package.variables.frozen() == first.variables.frozen():
-            keys.append("base")
-        try:
-            adapter_package.check_fit(package, {key: first.config[key] for key in keys})
-        except UserError as error:
+        case, first = package.config["do_lower_case"], packages[0]
+        if case != first.config["do_lower_case"]:
             raise UserError(
-                "%s and %s do not share a base model, so they cannot be loaded "
-                "together: %s" % (first.path, package.path, error)
-            ) from None
+                "`do_lower_case` is %s in %s and %s in %s: packages of one model need "
+                "the same" % (not case, first.path, case, package.path)
+            )
 
 
 def check_inputs(inputs, bert_config):

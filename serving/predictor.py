@@ -210,7 +210,7 @@ def _encode(tasks, tokenizers, task, text_a, text_b):
     )
     for each in () if task_type.keeps_padding else found:
         length = sum(each["input_mask"])
-        for name in ("input_ids", "input_mask", "segment_ids"):
+        for name in features.SEQUENCES:
             each[name] = each[name][:length]
     return _Row(package, task_type, example, found)
 
@@ -321,7 +321,7 @@ class _Graph:
     def run(self, scores, batch, task_ids):
         """Computes scores, see `load`, of features of tasks of the loaded stack."""
         values = []
-        for name in ("input_ids", "input_mask", "segment_ids"):
+        for name in features.SEQUENCES:
             longest = max(len(feature[name]) for feature in batch)
             rows = np.zeros([len(batch), longest], np.int32)
             for row, feature in zip(rows, batch):

@@ -41,6 +41,7 @@ from absl import logging
 import modeling
 import tokenization
 from errors import UserError
+from inputs import features
 from model import dependencies
 from serving import multitask, text_graph
 from system import files
@@ -143,7 +144,7 @@ def _build_signatures(content, stack, frozen_dtype):
             for name in ("text_a", "text_b")
         }
         encoded = _encode_texts(content, stack, {**texts, "task": task}, task_ids)
-    for name in ("input_ids", "input_mask", "segment_ids"):
+    for name in features.SEQUENCES:
         # Ids that are fed are not computed.
         inputs[name] = (
             tf.placeholder_with_default(encoded[name], [None, None], name)

@@ -10,7 +10,6 @@ import safetensors
 import tensorflow.compat.v1 as tf
 
 from errors import UserError
-from system import console
 
 
 def _error_pattern(*numbers):
@@ -94,14 +93,4 @@ def check_space(folder, need, what):
         raise WriteError(
             "%s needs %s, and %s are free in %s: make space there and give the same "
             "command again" % (what, format_size(need), format_size(free), folder)
-        )
-
-
-def warn_about_space(folder, need, what):
-    """Warns if a folder has less free space than needed; see `check_space`."""
-    if "://" not in folder and (free := free_bytes(folder)) < need:
-        console.warn(
-            "%s: %s need %s, and %s are free there: make space, or the run will end "
-            "before its last step"
-            % (folder, what, format_size(need), format_size(free))
         )

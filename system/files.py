@@ -83,6 +83,16 @@ def read_json(path, remedy, max_bytes=MAX_JSON_BYTES, schema=None):
         raise UserError("%s is damaged (%s): %s" % (path, error, remedy)) from None
 
 
+def read_json_if_there(path, remedy, schema=None):
+    """Like `read_json`; None if there is no file."""
+    return read_json(path, remedy, schema=schema) if tf.io.gfile.exists(path) else None
+
+
+def format_json(content):
+    """A dict as the text of a JSON file."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
 def parse_json_object(data, finite=False):
     """Parses a JSON object, a dict, from a string or from bytes of UTF-8.
 

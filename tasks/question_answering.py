@@ -6,6 +6,7 @@ import math
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from inputs.features import SEQUENCES
 from system import schema
 from system.wording import pluralize
 from tasks import head_form, task_type
@@ -121,7 +122,7 @@ class QuestionAnswering(task_type.TaskType):
         sequence = tf.FixedLenFeature([seq_length], tf.int64)
         return {
             "unique_ids": number,
-            **dict.fromkeys(("input_ids", "input_mask", "segment_ids"), sequence),
+            **dict.fromkeys(SEQUENCES, sequence),
             "start_positions": number,
             "end_positions": number,
             "is_impossible": number,

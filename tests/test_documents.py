@@ -226,4 +226,4 @@ def test_the_table_of_flags_is_complete():
 
 def test_the_change_log_has_this_version():
     newest = re.search(r"^## (\S+)( \(unreleased\))?$", read("CHANGELOG.md"), re.M)
-    assert adapter_package.VERSION == newest[1] + (".dev0" if newest[2] else "")
+    assert newest[1] + (".dev0" if newest[2] else "") == adapter_package.VERSION

@@ -21,9 +21,9 @@ from tasks import own_tasks
 from tasks.question_answering import QuestionAnswering
 from tasks.squad import examples
 from tests import small_run, squad_data
-from training import distribution, progress
+from training import distribution, progress, scoring
 from training.estimator_compat import estimator
-from weights import adapter_package
+from weights import adapter_package, checkpoints
 
 CASES = squad_data.load("functions", "main_cases.json")
 RUNS = squad_data.load("runs", "runs.json")
@@ -250,6 +250,28 @@ def test_a_run_resumes_and_a_package_predicts_with_the_same_bytes(
     for folder in (resumed, served):
         name = "nbest_predictions.json"
         assert (folder / name).read_bytes() == (output / name).read_bytes()
+
+
+def test_one_checkpoint_is_evaluated_while_training_goes_on(
+    output, training, tmp_path, monkeypatch
+):
+    folder = tmp_path / "out"
+    shutil.copytree(output, folder)
+    settings = {**training, "do_train": False, "do_eval": True, "output_dir": folder}
+    before = run_squad.run(**settings)
+    predict, last = scoring.predict, str(folder / "model.ckpt-19")
+
+    def go_on(*args):
+        values = small_run.checkpoint_values(last)
+        values.update({name: value + 1 for name, value in values.items()})
+        checkpoints.write(str(folder / "model.ckpt-20"), values)
+        tf.train.update_checkpoint_state(str(folder), str(folder / "model.ckpt-20"))
+        return predict(*args)
+
+    monkeypatch.setattr(scoring, "predict", go_on)
+    assert run_squad.run(**settings).scores == before.scores
+    written = json.loads((folder / "eval_results.json").read_text())
+    assert written["global_step"] == before.global_step == 19
 
 
 def test_two_devices_train_as_one(output, training, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """The Estimator: its sessions, checkpoints and summaries; training up to a step."""
 
 import ctypes
+import functools
 import threading
 import weakref
 
@@ -216,8 +217,9 @@ def prepare_summaries(folder, write_graph):
     _prepared_writers.add(writer)
     if not write_graph:
         writer.add_graph = writer.add_meta_graph = lambda *_, **__: None
-    # The writer's next call raises the error of its thread again.
-    threading.excepthook = _ignore_writer_error
+    hook = threading.excepthook
+    if getattr(hook, "func", None) is not _ignore_writer_error:
+        threading.excepthook = functools.partial(_ignore_writer_error, hook)
     events, explained = writer.event_writer, disk.explain_errors(folder)
     events.add_event = explained(events.add_event)
     events.flush = explained(events.flush)
@@ -245,9 +247,10 @@ def write_scalars(folder, step, values):
 _prepared_writers = weakref.WeakSet()
 
 
-def _ignore_writer_error(failure):
+def _ignore_writer_error(hook, failure):
+    # The writer's next call raises the error of its thread again.
     if failure.thread is None or failure.thread.name != _EVENT_THREAD:
-        threading.__excepthook__(failure)
+        hook(failure)
 
 
 class SaveHook(estimator.SessionRunHook):

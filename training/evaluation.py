@@ -1,7 +1,5 @@
 """Evaluation and prediction after training, and the files they write."""
 
-import json
-import os
 from typing import Any
 
 from system import console, files, wording
@@ -20,7 +18,7 @@ def evaluate(estimator, run, diagnostics, results):
     report: dict[str, Any] = {}
     warnings: list[str] = []
     summaries: dict[str, float] = {}
-    name = run.result_name("")[1:] or None
+    name = "without_" + run.ablated if run.ablated else None
     # One for all sets, also while another process trains.
     checkpoint = checkpoints.latest(run.settings.output_dir)
     estimators.prepare_evaluation(estimator.eval_dir(name))
@@ -75,9 +73,7 @@ def _log_scores(run, split, scored):
     run_log.log_scores(split, scored)
     if not run.plots or "confusion_matrix" not in scored.report:
         return
-    path = os.path.join(
-        run.settings.output_dir, run.result_name("confusion_matrix_%s.png" % split.name)
-    )
+    path = run.result_path("confusion_matrix_%s.png" % split.name)
     count = wording.pluralize(len(scored.labels), "example")
     scores = ", ".join("%s %.4f" % item for item in scored.scores.items())
     title = "%s, %s: %s\n%s" % (run.task.title, split.name, count, scores)
@@ -88,7 +84,7 @@ def _log_scores(run, split, scored):
 def _write_results(run, step, lines, report, diagnostics):
     output_dir = run.settings.output_dir
     files.write_whole(
-        os.path.join(output_dir, run.result_name("eval_results.txt")),
+        run.result_path("eval_results.txt"),
         "".join("%s = %s\n" % (key, lines[key]) for key in sorted(lines)),
     )
     record = {
@@ -119,25 +115,26 @@ def predict_test_sets(estimator, run):
     to the entries of `test_scores.json`.
     """
     task, report = run.task, {}
+    checkpoint = checkpoints.latest(run.settings.output_dir)  # as in `evaluate`
     for split in task.test:
         is_dev = split in task.dev
         if is_dev and run.settings.do_eval:
             continue
         predictions = scoring.predict(
-            estimator, run, split, "eval" if is_dev else "predict"
+            estimator, run, split, "eval" if is_dev else "predict", checkpoint
         )
         predictions = scoring.write_predictions(run, split, predictions)
         if split.has_labels:
-            report[split.name] = _score_test(run, split, predictions)
+            report[split.name] = _score_test(run, split, predictions, checkpoint)
         else:
             for _ in predictions:
                 pass  # They are written as they are read.
     return report
 
 
-def _score_test(run, split, predictions):
+def _score_test(run, split, predictions, checkpoint):
     """Scores a test set that has labels; writes `test_scores.json`."""
-    step = scoring.read_step(run.settings.output_dir)
+    step = scoring.read_step(checkpoint)
     scored = scoring.score(run, split, predictions, {"global_step": step})
     _log_scores(run, split, scored)
     entries = _report_entries(scored)
@@ -148,6 +145,6 @@ def _score_test(run, split, predictions):
 
 def _write_json(run, name, record):
     files.write_whole(
-        os.path.join(run.settings.output_dir, run.result_name(name)),
-        json.dumps(record, indent=2, sort_keys=True) + "\n",
+        run.result_path(name),
+        files.format_json(record),
     )

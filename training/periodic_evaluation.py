@@ -79,9 +79,7 @@ def read_best(output_dir):
     """The content of best.json, see `BEST_SCHEMA`; None if there is none."""
     folder = files.find_stored_folder(os.path.join(output_dir, BEST_FOLDER))
     path = os.path.join(folder, BEST_NAME)
-    if not tf.io.gfile.exists(path):
-        return None
-    return files.read_json(path, _REMEDY, schema=BEST_SCHEMA)
+    return files.read_json_if_there(path, _REMEDY, BEST_SCHEMA)
 
 
 def log_best(output_dir):

@@ -45,7 +45,7 @@ class ProgressHook(estimator.SessionRunHook):
 
     Shows examples per second, loss, learning rate and time left. Raises the Estimator's
     `NanLossDuringTrainingError` if the loss or the gradient norm is not finite. Warns
-    once if the loss does not fall below that of predicting the label frequencies.
+    once if the loss does not fall below that of a constant prediction.
     """
 
     def __init__(self, settings, baseline_loss, skips_infinite=False, losses=()):

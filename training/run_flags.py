@@ -79,6 +79,7 @@ TEXTS = {
 
 _string, _enum, _bool = flags.DEFINE_string, flags.DEFINE_enum, flags.DEFINE_bool
 _integer, _float = flags.DEFINE_integer, flags.DEFINE_float
+_path = command_line.DEFINE_path
 
 
 def parse_arguments(arguments, groups, flag_values):
@@ -110,12 +111,30 @@ def parse_arguments(arguments, groups, flag_values):
     return values
 
 
-def define_tuning(define, flag_values):
-    """Defines and returns the flags of the tuning methods, a list."""
-    return [
-        define(_string, "train_policy", registry.DEFAULT.text),
-        *command_line.define_settings(registry.all_settings(), flag_values),
+def define_model(define, flag_values):
+    """Defines and returns the flags of the model and its weights, a list."""
+    kinds = {int: _integer, float: _float}
+    settings = [
+        kinds.get(each.type, _string)(
+            each.name, each.default, each.help, flag_values=flag_values
+        )
+        for each in registry.all_settings()
     ]
+    return [
+        define(_path, "init_checkpoint", has_checkpoint=True),
+        define(_bool, "allow_random_base", False),
+        define(_bool, "do_lower_case", True),
+        define(_string, "train_policy", registry.DEFAULT.text),
+        *settings,
+        define(_path, "adapters"),
+        define(_string, "base_model_name", None),
+    ]
+
+
+def define_actions(define):
+    """Defines and returns the flags of what a run does, a list."""
+    names = ("do_train", "do_eval", "do_predict", "check")
+    return [define(_bool, name, False) for name in names]
 
 
 def define_training(define):

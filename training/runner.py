@@ -307,11 +307,11 @@ def _make_result(run, report: dict[str, Any], warnings):
             predictions[split.name] = list(task_type.prediction_files(split))
     return RunResult(
         output_dir,
-        scoring.read_step(output_dir),
+        scoring.read_step(checkpoints.latest(output_dir)),
         {name: entries["scores"] for name, entries in report.items()},
         {name: entries["baseline"] for name, entries in report.items()},
         {
-            name: [os.path.join(output_dir, run.result_name(each)) for each in names]
+            name: [run.result_path(each) for each in names]
             for name, names in predictions.items()
         },
         package if tf.io.gfile.exists(package) else None,

@@ -174,8 +174,9 @@ def evaluate_split(
         checkpoint_path=checkpoint,
     )
     if not run.task.type.has_dev_loss:
-        metrics = {"global_step": read_step(run.settings.output_dir)}
-        predictions = predict(estimator, run, split, "eval")
+        checkpoint = checkpoint or checkpoints.latest(run.settings.output_dir)
+        metrics = {"global_step": read_step(checkpoint)}
+        predictions = predict(estimator, run, split, "eval", checkpoint)
     elif run.settings.devices.use_tpu:
         metrics = evaluate(steps=count_batches(run, split))
         predictions = predict(estimator, run, split, "eval", checkpoint)
@@ -188,12 +189,9 @@ def evaluate_split(
     return score(run, split, predictions, metrics)
 
 
-def read_step(output_dir):
-    """The global step of the last checkpoint; 0 if there is none."""
-    path = checkpoints.latest(output_dir)
-    if path is None:
-        return 0
-    return int(checkpoints.Checkpoint(path).read_value(tf.GraphKeys.GLOBAL_STEP))
+def read_step(checkpoint):
+    """The global step of the checkpoint of a path; 0 if it is None."""
+    return checkpoints.Checkpoint(checkpoint).step if checkpoint else 0
 
 
 def count_batches(run, split):

@@ -107,7 +107,7 @@ class TaskRun(NamedTuple):
     diagnostics: diagnosis.Diagnostics  # of the initial weights
     dev_evaluation: run_settings.DevEvaluation
     plots: bool  # whether confusion matrices are drawn
-    skipped_rows: bad_rows.BadRows | None = None  # rows that were left out
+    skipped_rows: bad_rows.BadRows | None = None  # rows that were skipped
     ablated: str = ""  # layers with ablated adapters, such as "0-4"
 
     def result_name(self, name):
@@ -116,3 +116,7 @@ class TaskRun(NamedTuple):
             return name
         stem, extension = os.path.splitext(name)
         return "%s_without_%s%s" % (stem, self.ablated, extension)
+
+    def result_path(self, name):
+        """The path of a results file, see `result_name`."""
+        return os.path.join(self.settings.output_dir, self.result_name(name))

@@ -117,8 +117,10 @@ def _warn_about_space(settings):
         tf.io.gfile.stat(path).length
         for path in files.list_folder(settings.output_dir, "model.ckpt-*")
     )
-    disk.warn_about_space(
-        settings.output_dir,
-        count * size - existing,
-        "%d checkpoints of %s" % (count, disk.format_size(size)),
-    )
+    folder, need = settings.output_dir, count * size - existing
+    if "://" not in folder and (free := disk.free_bytes(folder)) < need:
+        console.warn(
+            "%s: %d checkpoints of %s need %s, and %s are free there: make space, or "
+            "the run will end before its last step",
+            *(folder, count, *map(disk.format_size, (size, need, free))),
+        )

@@ -28,7 +28,7 @@ import tensorflow.compat.v1 as tf
 import modeling
 from errors import UserError
 from model import activations, initializers, layer_ranges
-from system import schema, wording
+from system import console, schema, wording
 from tuning.method import Method, Setting, register
 
 # A model that serves many tasks stores an activation as its index.
@@ -220,7 +220,7 @@ class Adapters(Method):
             raise UserError(
                 "%s; at most %d is allowed" % (cost, _MAX_TIMES_HIDDEN_SIZE * H)
             )
-        tf.logging.warning("%s; the paper's sizes are 8 to 512", cost)
+        console.warn("%s; the paper's sizes are 8 to 512", cost)
 
     def entry(self, num_layers):
         entry = {

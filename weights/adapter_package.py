@@ -18,6 +18,7 @@ import tensorflow.compat.v1 as tf
 
 import modeling
 from errors import UserError, explain_value_errors
+from model import configuration
 from system import files, schema
 from tuning import registry
 from weights import diagnosis, model_card, package_checks
@@ -330,7 +331,7 @@ def _read(folder):
 
 
 # Entries of a bert_config that weights depend on; dropout is none.
-_MATCHED = (*modeling.CONFIG_SIZES, "hidden_act")
+_MATCHED = (*configuration.CONFIG_SIZES, "hidden_act")
 # The fields of settings that give entries of other names.
 FIELDS = {
     "bert_config": "bert_config_file",

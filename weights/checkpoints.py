@@ -110,6 +110,12 @@ class Checkpoint:
         """Name of its folder, for a base model's name; None for the working folder."""
         return printable(os.path.basename(os.path.dirname(self.path))) or None
 
+    @property
+    def step(self):
+        """The global step; 0 if the checkpoint has none, such as Google's."""
+        name = tf.GraphKeys.GLOBAL_STEP
+        return int(self.read_value(name)) if name in self.shapes else 0
+
     def read_value(self, name):
         """One tensor as an array; raises a `UserError` where it is damaged."""
         with self._explain_errors(self._remedy):

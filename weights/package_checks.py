@@ -14,6 +14,7 @@ import safetensors.numpy
 
 import modeling
 from errors import UserError, printable
+from model import configuration
 from system import files, schema
 from tasks import task_type
 from tuning import registry
@@ -57,7 +58,8 @@ SCHEMA = schema.Object(
         "program_version": schema.LINE,
         "task": TASK_SCHEMA,
         "bert_config": schema.Object(
-            dict.fromkeys(modeling.CONFIG_SIZES, schema.integer(1)), others=schema.ANY
+            dict.fromkeys(configuration.CONFIG_SIZES, schema.integer(1)),
+            others=schema.ANY,
         ),
         # See `entry_schema` of the method, a `tuning.method.Method`.
         "adapter": schema.Object({}, others=schema.ANY),

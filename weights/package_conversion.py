@@ -27,7 +27,6 @@ from weights import (
     run_record,
 )
 
-_STEP = tf.GraphKeys.GLOBAL_STEP
 _MERGED = ".adapters"  # of a package, after its checkpoint's path
 _CONFIG_REMEDY = (
     "give the bert_config.json that it was trained with, `bert_config_file`"
@@ -82,7 +81,6 @@ def export(checkpoint, output, given, base):
         "`checkpoint` wants the path without endings, such as .../model.ckpt-573 for "
         "model.ckpt-573.index",
     )
-    step = int(source.read_value(_STEP)) if _STEP in source.shapes else 0
     folder = os.path.dirname(checkpoint)
     record = run_record.read(folder)
     with explain_value_errors(os.path.join(folder, run_record.FILE_NAME)):
@@ -95,7 +93,7 @@ def export(checkpoint, output, given, base):
     own = trained if base.init_checkpoint else {**trained, **frozen}
     source.check_fit(own, remedy=_CONFIG_REMEDY)
     base_model.check_shapes(holder, bert_config, _CONFIG_REMEDY)
-    results = _read_results(folder, step) if record else {}
+    results = _read_results(folder, source.step) if record else {}
     config["base_model"] = None if holder is source else holder.folder_name
     for entry in ("base_model", "examples"):
         config[entry] = (record or {}).get(entry) or config[entry]
@@ -110,7 +108,7 @@ def export(checkpoint, output, given, base):
         config,
         dict(source.iterate_values(trained)),
         holder.base_fingerprint(frozen),
-        step,
+        source.step,
     )
     return adapter_package.read(output)
 
@@ -118,11 +116,9 @@ def export(checkpoint, output, given, base):
 def _read_results(folder, step):
     """The `eval_results.json` of a step; {} without one."""
     path = os.path.join(folder, "eval_results.json")
-    if not tf.io.gfile.exists(path):
-        return {}
     remedy = "evaluate again with `do_eval`=true, or delete it"
-    results = files.read_json(path, remedy, schema=_RESULTS_SCHEMA)
-    return results if results["global_step"] == step else {}
+    results = files.read_json_if_there(path, remedy, _RESULTS_SCHEMA) or {}
+    return results if results.get("global_step") == step else {}
 
 
 def _find_method(source, record, num_layers):
@@ -295,7 +291,7 @@ def merge(folder, init_checkpoint, output):
         raise UserError("%s does not fit: %s" % (folder, mismatch))
     frozen = dict(base.iterate_values(package.variables.frozen()))
     merged = package.method.merge(frozen, package.weights)
-    merged[_STEP] = np.array(package.config["global_step"], np.int64)
+    merged[tf.GraphKeys.GLOBAL_STEP] = np.array(package.config["global_step"], np.int64)
     need = sum(value.nbytes for value in merged.values()) + package.file_bytes
     with files.working_folder(output, need) as folder:
         prefix = os.path.join(folder, os.path.basename(output))

@@ -52,7 +52,7 @@ def write(output_dir, settings, diagnostics, dev_scores=None):
         config,
         dict(checkpoint.iterate_values(variables.trained())),
         (settings.base_checkpoint or checkpoint).base_fingerprint(variables.frozen()),
-        int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP)),
+        checkpoint.step,
     )
 
 

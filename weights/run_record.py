@@ -1,7 +1,6 @@
 """The record of a run, `run.json`, and checks of its output directory."""
 
 import collections
-import json
 import os
 
 import tensorflow.compat.v1 as tf
@@ -81,7 +80,7 @@ def write(output_dir, identity, training, parameters, base_model=None):
 
 
 def _write(output_dir, record):
-    text = json.dumps(record, indent=2, sort_keys=True) + "\n"
+    text = files.format_json(record)
     files.write_whole(os.path.join(output_dir, FILE_NAME), text)
 
 
@@ -120,9 +119,9 @@ def read(output_dir):
     A `UserError` is raised if the file is damaged.
     """
     path = os.path.join(output_dir, FILE_NAME)
-    if not tf.io.gfile.exists(path):
+    record = files.read_json_if_there(path, _REMEDY, SCHEMA)
+    if record is None:
         return None
-    record = files.read_json(path, _REMEDY, schema=SCHEMA)
     identity = record["identity"]
     config = modeling.BertConfig.from_dict(identity["bert_config"])
     config.validate(path)
@@ -183,7 +182,7 @@ def check(output_dir, identity, training, shapes, trained, content=checkpoints.A
     if training is not None:  # The record may lack it.
         then = {"adam_bias_correction": optimization.UPDATES in checkpoint.shapes}
         _compare(output_dir, "its training", then, training)
-    return int(checkpoint.read_value(tf.GraphKeys.GLOBAL_STEP))
+    return checkpoint.step
 
 
 def _check_folder(output_dir):

@@ -176,6 +176,6 @@ def test_packages_of_two_base_models_are_refused(tmp_path, base):
         *read_packages(tmp_path, base, FOUR_TASKS[:1]),
         *read_packages(tmp_path, other, FOUR_TASKS[1:2]),
     ]
-    with pytest.raises(UserError, match=r"pair and .*score do not share a base.*sha"):
+    with pytest.raises(UserError, match=r"score does not fit: its base.*`init_check"):
         checkpoint = checkpoints.Checkpoint(base["init_checkpoint"])
         multitask.stack_packages(packages, checkpoint)

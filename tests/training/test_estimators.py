@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
@@ -90,7 +91,7 @@ def test_a_loss_of_the_baseline_is_warned_of_and_taken_back(lines):
     def notices(**changes):
         tf.reset_default_graph()
         _train(**changes)
-        return [line for line in lines() if "predicting" in line or "now" in line]
+        return [line for line in lines() if "constant" in line or "now" in line]
 
     # The mean of the last 20 steps is 10.75 in step 103, 8.75 in step 123.
     warned, recovered = notices(steps=200, loss=20.0, slope=-0.1, baseline_loss=9.0)
@@ -117,6 +118,21 @@ def test_an_event_file_is_prepared_for_a_folder_many_times(tmp_path):
     writer = tf.summary.FileWriterCache.get(str(tmp_path))
     writer.add_summary(tf.Summary(), 1)
     writer.flush()
+
+
+def test_a_programs_own_hook_hears_of_other_threads_alone(tmp_path, monkeypatch):
+    heard = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: heard.append(args.thread))
+    for name in ("a", "b"):
+        estimators.prepare_summaries(str(tmp_path / name), write_graph=False)
+    own, writers = (
+        threading.Thread(target=lambda: 1 / 0, name=name)
+        for name in ("own", "EventLoggerThread")
+    )
+    for thread in (own, writers):
+        thread.start()
+        thread.join()
+    assert heard == [own]
 
 
 @pytest.mark.parametrize(("step", "flag"), [(1, "`init_"), (2, "`learning_rate`")])

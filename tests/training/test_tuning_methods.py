@@ -13,6 +13,7 @@ import modeling
 import optimization
 from errors import UserError
 from model import layer_ranges
+from system import console
 from tasks import task_type
 from tasks.classification import Classification
 from tests import graph_variables, small_packages, small_run, training_graph
@@ -509,9 +510,7 @@ def test_a_package_of_another_policy_is_refused(fails, setting, tmp_path):
 
 def test_adapters_wider_than_the_model(monkeypatch):
     warnings = []
-    monkeypatch.setattr(
-        tf.logging, "warning", lambda text, *a: warnings.append(text % a)
-    )
+    monkeypatch.setattr(console, "warn", lambda text, *a: warnings.append(text % a))
     H = CONFIG.hidden_size
     adapters.Adapters(H).check(CONFIG)
     assert not warnings

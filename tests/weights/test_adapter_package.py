@@ -15,6 +15,7 @@ import safetensors.numpy
 import glue_data
 import modeling
 from errors import UserError
+from model import configuration
 from serving import multitask
 from tasks import own_tasks
 from tasks.classification import Classification
@@ -446,7 +447,7 @@ FORGED = [
     ),
     *(
         _changed("bert_config", key, value)
-        for key in modeling.CONFIG_SIZES
+        for key in configuration.CONFIG_SIZES
         for value in (0, "16", 10**9, 10**18)
     ),
     *(
