@@ -52,7 +52,7 @@ SCHEMA = schema.Object(
         "label": _COLUMN,
         "labels": schema.List(schema.PRINTABLE, 2, MOST_LABELS, unique=True),
         # Factors of the losses in training, in the order of "labels".
-        "class_weights": schema.List(schema.number(above=0)),
+        "class_weights": schema.List(schema.number(above=0, maximum=1e9)),
         "type": schema.LINE,  # a name in `task_type.TYPES`
         "regression": schema.BOOLEAN,  # true: the same as the type "regression"
         "metrics": schema.List(schema.LINE),

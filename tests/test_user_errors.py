@@ -697,10 +697,11 @@ def test_mistake_gives_one_message_and_writes_nothing(case, root, no_estimator, 
     with pytest.raises(SystemExit) as ended:
         small_run.run(**settings)
     assert ended.value.code == 1
-    message = capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines(keepends=True)
+    # The adapters of most cases are wider than the small model.
+    (message,) = [each for each in lines if not each.startswith("warning: --adapter_s")]
     assert message.startswith("error: ")
     assert message.endswith("\n")
-    assert message.count("\n") == 1
     for part in case.parts:
         assert filled_in(part, root) in message
     assert snapshot(root.parent) == before

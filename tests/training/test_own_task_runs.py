@@ -334,6 +334,7 @@ def test_classes_are_weighted(tmp_path, base, capsys):
         ("x", "balanced", {"class_weights": [1, 1, 2]}, "leave one of the two out"),
         ("x", None, {"class_weights": [1, 2]}, 'as long as "labels", of which 3'),
         ("x", None, {"class_weights": [1, 0, 1]}, "class_weights[1]"),
+        ("x", None, {"class_weights": [1, 1, 1e30]}, "class_weights[2]"),
         ("x", None, {"class_weights": [1], **numbers}, "regression has no classes"),
     ):
         with pytest.raises(SystemExit):
