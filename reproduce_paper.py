@@ -166,7 +166,7 @@ def _select_jobs(study, values):
     """The jobs of a study that --shard and --job name."""
     jobs = study.jobs
     if values.shard:
-        jobs = select_shard(jobs, values.shard)
+        jobs = select_shard(study, values.shard)
     if values.job:
         jobs = [job for job in jobs if job.name == values.job]
         if not jobs:
@@ -176,10 +176,11 @@ def _select_jobs(study, values):
     return jobs
 
 
-def select_shard(jobs, text):
+def select_shard(study, text):
     """The jobs of the shard that a text such as "0/4" names.
 
-    A training run and its evaluations are in the same shard.
+    A training run and its evaluations are in the same shard, and so are all seeds of a
+    setting if later ones are due for some settings only.
     """
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if not match or int(match[1]) >= int(match[2]):
@@ -187,9 +188,10 @@ def select_shard(jobs, text):
             "--shard=%.40s: give the part and their number, from 0/4 to 3/4" % text
         )
     number, count = int(match[1]), int(match[2])
-    trained = list(dict.fromkeys(job.trained for job in jobs))
-    selected = set(trained[number::count])
-    return [job for job in jobs if job.trained in selected]
+    of_seeds = {"seed": 0} if study.selects_by_first_seed else {}
+    units = [job.trained._replace(**of_seeds) for job in study.jobs]
+    selected = set(list(dict.fromkeys(units))[number::count])
+    return [job for job, unit in zip(study.jobs, units) if unit in selected]
 
 
 def _command(name, values):
@@ -244,7 +246,7 @@ def plan_text(jobs, job_results, settings, later=0):
     left = [job for job in jobs if not results.is_done(job, job_results)]
     count = pluralize(len(jobs), "job")
     if not left:
-        return "%s, all done" % count
+        return "%s, all done" % count if jobs else "no job is due"
     text = "%s, %d of them done" % (count, len(jobs) - len(left))
     if later:
         text += "; at most %d more follow, of the settings selected by seed 1" % later

@@ -221,8 +221,10 @@ def _read_bottlenecks(stated, found, bert_config, folder):
             value = found[prefix + tensor].T.astype(np.float64)
             factor = scaling if variable.endswith("2") else 1.0
             values["%s/%s/%s" % (scope, here.scope, variable)] = value * factor
+    has_all = len(sizes) == bert_config.num_hidden_layers
+    layers = None if has_all else tuple(sizes)
     method = adapters.Adapters(
-        max(sizes.values()), None, activation=activation, placement=placement
+        max(sizes.values()), None, layers, activation=activation, placement=placement
     )
     weights, changes = adapter_files.complete_variables(
         values, method, bert_config, folder

@@ -98,8 +98,10 @@ def _read_head(folder, hidden_size):
     stated = hf_files.read_json(path)
     config, kinds = stated.get("config"), heads.tensor_names()
     models = {kind.model_class: kind.adapterhub for kind in kinds}
-    is_static = config is None and str(stated.get("model_class")) in models
+    is_static = config is None
     if is_static:
+        with explain_value_errors(path, _HEAD_REMEDY):
+            schema.one_of(*models).check(stated.get("model_class"), "model_class")
         # The config of its one head, which the file does not state.
         config = {"head_type": models[stated["model_class"]], "layers": 1}
         config.update(

@@ -90,6 +90,11 @@ class Method(NamedTuple):
     sweeps_epochs: bool = False  # over all epochs of the small preset
     placement: str = ""
 
+    def fits(self, layers):
+        """Whether an encoder with a number of layers can be tuned so."""
+        name, _, number = self.policy.partition(":")
+        return name != TOP_K or int(number) <= layers
+
     def jobs(self, task, seeds):
         """The jobs for one task, a list."""
         small = _SMALL_EPOCHS.get(task, _OTHER_EPOCHS)
@@ -170,6 +175,7 @@ class Experiment(NamedTuple):
             job
             for task in study.tasks
             for method in self.preset(study.preset).methods
+            if method.fits(study.layers)
             for job in method.jobs(task, range(1, study.seeds + 1))
         ]
         rest = [e for job in trained for e in self.evaluations(job, study.layers)]

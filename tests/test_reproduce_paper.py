@@ -12,7 +12,7 @@ from absl import flags
 
 import reproduce_paper
 from errors import UserError
-from experiments import grid, job_flags, processes, ray_launcher, results
+from experiments import grid, job_flags, processes, ray_launcher, results, selection
 from experiments.catalogue import EXPERIMENTS
 from system import console
 from tests.made_up_results import make_study, result
@@ -186,13 +186,32 @@ def test_list_prints_commands_that_run_one_job_each(tmp_path, capsys, started):
     assert not (tmp_path / "table1").exists()
 
 
+def test_no_job_needs_layers_that_the_encoder_lacks(tmp_path):
+    config = tmp_path / "bert_config.json"
+    config.write_text('{"vocab_size": 9, "num_hidden_layers": 3}')
+    for words in ([], ["--bert_config_file=%s" % config]):
+        study = make_study("methods", "--preset=paper", *words)
+        numbers = {int(job.policy[6:]) for job in study.select(family="top_k")}
+        assert numbers == set(range(1, 4 if words else 13))
+
+
 def test_shards_are_all_jobs_and_keep_what_belongs_together():
-    jobs = make_study("ablation", "--preset=paper").jobs
-    parts = [reproduce_paper.select_shard(jobs, "%d/4" % number) for number in range(4)]
+    study = make_study("ablation", "--preset=paper")
+    jobs = study.jobs
+    parts = [reproduce_paper.select_shard(study, "%d/4" % n) for n in range(4)]
     assert sorted(job for part in parts for job in part) == sorted(jobs)
     for part in parts:
         assert {job.trained for job in part} <= set(part)
     assert [len(part) for part in parts] == [158, 158, 79, 79]
+    # Later seeds follow the first: all seeds of a setting are in one shard.
+    study = make_study("methods", "--preset=small")
+    for count in range(2, 8):
+        parts = [
+            reproduce_paper.select_shard(study, "%d/%d" % (number, count))
+            for number in range(count)
+        ]
+        due = [len(selection.due_jobs(part, study)) for part in parts]
+        assert sum(due) == 156 and max(due) - min(due) <= 1
 
 
 def test_dry_run_says_what_is_left(tmp_path, capsys):

@@ -19,9 +19,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
-from errors import UserError
 from model import initializers
-from system import schema
+from system import console, schema
 from tuning import head
 from tuning.method import Method, Setting, register
 
@@ -117,11 +116,12 @@ class Lora(Method):
         return {"lora_alpha": self.alpha, "lora_targets": ",".join(self.targets)}
 
     def check(self, bert_config):
-        """Refuses a rank above the kernels' rank."""
+        """Warns about a rank above the kernels', which imported updates may have."""
         if self.rank > bert_config.hidden_size:
-            raise UserError(
-                "`train_policy`=%s: the rank can be 1 to %d, the model's hidden_size"
-                % (self.text, bert_config.hidden_size)
+            console.warn(
+                "`train_policy`=%s: the rank is above the model's hidden_size, %d",
+                self.text,
+                bert_config.hidden_size,
             )
 
     def entry(self, num_layers):

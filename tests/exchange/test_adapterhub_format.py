@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import adapterhub_layout as layout
 import numpy as np
@@ -169,12 +170,12 @@ def test_scaling_becomes_part_of_the_weights(tmp_path, base, scaling, shape):
 def test_sublayers_without_adapters(tmp_path, base, entries, keep):
     weights = {n: v for n, v in random_adapter().items() if keep(n)}
     package = check_import(tmp_path, base, changed(ADAPTER_CONFIG, **entries), weights)
-    zero = [
-        name
-        for name, value in package.weights.items()
-        if "/adapters/" in name and not value.any()
-    ]
-    assert len(zero) == 8 and len(weights) == 8
+    here = {n: v for n, v in package.weights.items() if "/adapters/" in n}
+    zero = [name for name, value in here.items() if not value.any()]
+    leaves_out = "leave_out" in entries
+    assert package.method.layers == ((1,) if leaves_out else None)
+    assert len(weights) == len(here) - len(zero) == 8
+    assert len(zero) == (0 if leaves_out else 8)
 
 
 @pytest.mark.parametrize("activation", ["swish", "sigmoid"])
@@ -256,6 +257,10 @@ def test_static_head(tmp_path, base):
     write_adapter(tmp_path / "in", head_config=stated, head_weights=named)
     given = LETTERS._replace(labels=["x", "y"])
     check_logits(imported(tmp_path, base, given), base, head)
+    stated["model_class"] = "BertForTokenClassification"
+    (tmp_path / "in" / "head_config.json").write_text(json.dumps(stated))
+    shutil.rmtree(tmp_path / "package")
+    refused(tmp_path, base, ['model_class is "BertForTokenClassification", it must be'])
 
 
 def test_head_without_bias(tmp_path, base):
@@ -499,7 +504,11 @@ def test_weights_that_do_not_fit(tmp_path, base, change, parts):
         ("adapter.safetensors", b"\xff" * 50, "damaged"),
         ("head_config.json", b"3", "JSON object"),
         ("head_config.json", b'{"config": 3}', "config is 3, it must be an object"),
-        ("head_config.json", b'{"config": null, "model_class": []}', "config is null"),
+        (
+            "head_config.json",
+            b'{"config": null, "model_class": []}',
+            "model_class is []",
+        ),
         ("model_head.safetensors", None, "no model_head.safetensors or"),
     ],
 )
@@ -602,11 +611,13 @@ def test_adapters_of_some_layers_are_left_out_of_the_others(tmp_path):
     assert config["leave_out"] == [0]
     assert "adapters in layers 1," in (tmp_path / "in" / "README.md").read_text()
     given = package_conversion.PackageOptions(name=task.name, max_seq_length=16)
-    after = imported(tmp_path, base_model.BaseFiles(**flags), given, "again").weights
-    before = adapter_package.read(folder).weights
-    for name in after:
+    after = imported(tmp_path, base_model.BaseFiles(**flags), given, "again")
+    before = adapter_package.read(folder)
+    assert after.method.layers == before.method.layers
+    assert after.weights.keys() == before.weights.keys()
+    for name in after.weights:
         if "/adapters/" in name:
-            assert np.array_equal(after[name], before.get(name, 0 * after[name]))
+            assert np.array_equal(after.weights[name], before.weights[name])
     head = small_packages.Task("head", 1, ("a", "b"), other_method=HEAD_ALONE)
     folder = small_packages.write_package(tmp_path / "head", flags, head)
     with pytest.raises(UserError, match=r"holds head \(`train_policy`"):

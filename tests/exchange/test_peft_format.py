@@ -81,6 +81,11 @@ def imported(folder, base, output, **options):
         ({"lora_alpha": 1e300}, "lora_alpha is 1e+300"),
         ({"alpha_pattern": {"query": 5e-324}}, "alpha_pattern.query is 5e-324"),
         ({"of_a_later_version": 1}, "of_a_later_version is 1"),
+        ({"task_type": "TOKEN_CLS"}, 'task_type is "TOKEN_CLS", it must be "SEQ_CLS"'),
+        (
+            {"auto_mapping": {"base_model_class": "BertForMultipleChoice"}},
+            'auto_mapping.base_model_class is "BertForMultipleChoice"',
+        ),
     ],
 )
 def test_configs_that_are_refused(tmp_path, base, entries, part):
