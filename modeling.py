@@ -33,7 +33,6 @@ BertConfig = configuration.BertConfig
 gelu = activations.gelu
 get_activation = activations.get_activation
 
-
 # The three collections of variables that adapter tuning trains, in training order.
 ADAPTERS = "adapters"
 LAYER_NORM = "layer_norm"

@@ -37,7 +37,7 @@ from system import files, text_table, wording
 from tasks import own_tasks
 from weights import package_conversion
 
-ROWS_LEFT_OUT = 2  # exit status
+ROWS_SKIPPED = 2  # exit status
 
 # Rows and their characters in memory at once; rows of similar length among them share a
 # batch. A long context has many features.
@@ -454,7 +454,7 @@ def run(values):
         )
     rows = wording.pluralize(count, "row")
     sys.stderr.write("%s predicted, %d skipped\n" % (rows, reader.num_bad))
-    return ROWS_LEFT_OUT if reader.num_bad else 0
+    return ROWS_SKIPPED if reader.num_bad else 0
 
 
 def main(argv):

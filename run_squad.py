@@ -75,7 +75,7 @@ FLAG_GROUPS = {
         _define(_integer, "doc_stride", 128),
         _define(_integer, "max_query_length", 64),
     ),
-    "Model": (*run_flags.define_model(_define, FLAGS),),
+    "Model": run_flags.define_model(_define, FLAGS),
     "What to do": run_flags.define_actions(_define),
     "Answers": (
         _define(_integer, "n_best_size", 20),

@@ -215,7 +215,7 @@ def read(work_dir, job) -> Result | None:
     path = os.path.join(job_folder(work_dir, job), FILE_NAME)
     record = files.read_json_if_there(path, _REMEDY)
     try:
-        return record and _parse(record)
+        return None if record is None else _parse(record)
     except ValueError as error:
         raise UserError("%s is damaged (%s): %s" % (path, error, _REMEDY)) from None
 

@@ -182,7 +182,7 @@ def test_lines_of_several_tasks_from_standard_input(
     base, packages, model, monkeypatch, capsysbinary
 ):
     give_input(monkeypatch, b"mrpc\ta cat\ta mat\nthree\train\nhello\tmusic\n")
-    assert run(base, packages) == predict.ROWS_LEFT_OUT
+    assert run(base, packages) == predict.ROWS_SKIPPED
     output, errors = capsysbinary.readouterr()
     rows = [("mrpc", "a cat", "a mat"), ("three", "rain", None)]
     check_predictions(table(output), [model.predict_mixed([row])[0] for row in rows])
@@ -217,7 +217,7 @@ def test_a_bad_row_is_reported_and_does_not_stop_the_others(
     source, target = tmp_path / ("in." + ending), tmp_path / "out.tsv"
     source.write_bytes(content)
     others = ("--input=%s" % source, "--output=%s" % target)
-    assert run(base, packages[:1], *others) == predict.ROWS_LEFT_OUT
+    assert run(base, packages[:1], *others) == predict.ROWS_SKIPPED
     errors = capsys.readouterr().err.splitlines()
     reports = [line for line in errors if line.startswith("skipped: ")]
     assert len(reports) == len(problems)

@@ -144,7 +144,4 @@ def _score_test(run, split, predictions, checkpoint):
 
 
 def _write_json(run, name, record):
-    files.write_whole(
-        run.result_path(name),
-        files.format_json(record),
-    )
+    files.write_whole(run.result_path(name), files.format_json(record))

@@ -59,6 +59,7 @@ def test_a_damaged_archive_is_to_be_restored_and_not_deleted(content, tmp_path):
         ("seconds", lambda r: r.update(seconds="long")),
         ("flags", lambda r: r.update(flags=[])),
         ("flags", lambda r: r.pop("flags")),
+        ("", lambda r: r.clear()),
         ("parameters", lambda r: r.update(parameters=None)),
         ("accuracy", lambda r: r.update(metric="accuracy")),
         ("set", lambda r: r.update(sets=[])),

@@ -192,7 +192,7 @@ def test_the_package_carries_the_task(output, base, capfdbinary, folder):
     values = flags.FlagValues()
     predict.define_flags(values)
     values(["predict.py", *("--%s=%s" % item for item in given.items())])
-    assert predict.run(values) == predict.ROWS_LEFT_OUT
+    assert predict.run(values) == predict.ROWS_SKIPPED
     out, err = capfdbinary.readouterr()
     assert out.splitlines()[1].startswith("2\tkinds\t雨\t".encode())
     assert b"line 3: said is empty" in err
