@@ -102,6 +102,9 @@ prepare_environment() {
         "from the index that pip is configured for (pip config list)."
     cp "$file" "$venv/installed-$file"
   done
+  # Containers often set this variable. Each start would compile TensorFlow again.
+  env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c "import run_classifier" ||
+    fail "TensorFlow cannot be imported from $venv; its message is above."
   rm -f "$venv/unfinished"
 }
 
