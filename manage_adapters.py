@@ -11,7 +11,6 @@ python manage_adapters.py COMMAND --help
 
 import system.startup  # noqa: F401  (before TensorFlow)
 
-import json
 import textwrap
 from collections.abc import Callable
 from typing import NamedTuple
@@ -106,7 +105,7 @@ def _show(folders, as_json, is_table):
             for each in found
         ]
         entries += [{"path": each, "problem": problems[each]} for each in problems]
-        print(json.dumps(entries, indent=2, sort_keys=True))
+        print(files.format_json(entries), end="")
     elif found:
         lines = package_report.format_summary(found[0])
         if is_table:

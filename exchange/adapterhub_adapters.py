@@ -221,8 +221,7 @@ def _read_bottlenecks(stated, found, bert_config, folder):
             value = found[prefix + tensor].T.astype(np.float64)
             factor = scaling if variable.endswith("2") else 1.0
             values["%s/%s/%s" % (scope, here.scope, variable)] = value * factor
-    has_all = len(sizes) == bert_config.num_hidden_layers
-    layers = None if has_all else tuple(sizes)
+    layers = adapters.none_if_all(sizes, bert_config.num_hidden_layers)
     method = adapters.Adapters(
         max(sizes.values()), None, layers, activation=activation, placement=placement
     )

@@ -137,26 +137,26 @@ def read(folder, bert_config, keep_head):
         method=method,
         weights=weights,
         changes=changes,
-        head=_read_head(head, kinds, config, bert_config, folder)
+        head=_read_head(head, kinds, config, bert_config.hidden_size, folder)
         if keep_head and head
         else None,
     )
 
 
-def _read_head(found, kinds, config, bert_config, folder):
+def _read_head(found, kinds, config, hidden_size, folder):
     shapes = {name: value.shape for name, value in found.items()}
-    source = "`input_dir`=%s" % folder
-    kind = heads.find_kind(kinds, shapes, bert_config.hidden_size, source)
+    kind = heads.find_kind(kinds, shapes, hidden_size, "`input_dir`=%s" % folder)
     # The models of other tasks have heads of the same name.
     reason = "other heads can be replaced by a `new_head`"
-    task_type, model_class = (
-        adapter_files.constant_schema(value, reason)
-        for value in (kind.peft, kind.model_class)
-    )
-    mapping = schema.Object({}, {"base_model_class": model_class}, schema.ANY)
-    stated = {"task_type": task_type, "auto_mapping": mapping}
+    model_class = adapter_files.constant_schema(kind.model_class, reason)
+    entries = {
+        "task_type": adapter_files.constant_schema(kind.peft, reason),
+        "auto_mapping": schema.Object(
+            {}, {"base_model_class": model_class}, schema.ANY
+        ),
+    }
     with adapter_files.config_errors(folder, _ADVICE):
-        schema.Object({}, stated, schema.ANY).check(config)
+        schema.Object({}, entries, schema.ANY).check(config)
     return heads.Head(kind, *(found[name] for name in kind.tensors))
 
 

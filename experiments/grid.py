@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from experiments import datasets
+from tuning import registry
 
 PAPER, SMALL = "paper", "small"
 PRESETS = (PAPER, SMALL)
@@ -92,8 +93,11 @@ class Method(NamedTuple):
 
     def fits(self, layers):
         """Whether an encoder with a number of layers can be tuned so."""
-        name, _, number = self.policy.partition(":")
-        return name != TOP_K or int(number) <= layers
+        try:
+            registry.parse(self.policy, {}, layers)
+        except ValueError:
+            return False
+        return True
 
     def jobs(self, task, seeds):
         """The jobs for one task, a list."""

@@ -4,7 +4,6 @@ BERT: Devlin et al., 2018 (arXiv:1810.04805).
 """
 
 import dataclasses
-import json
 from collections.abc import Callable
 
 import tensorflow.compat.v1 as tf
@@ -127,4 +126,4 @@ class BertConfig:
 
     def to_json_string(self):
         """The config as JSON text, keys sorted, with a final newline."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+        return files.format_json(self.to_dict())

@@ -89,7 +89,7 @@ def read_json_if_there(path, remedy, schema=None):
 
 
 def format_json(content):
-    """A dict as the text of a JSON file."""
+    """A dict or list as the text of a JSON file."""
     return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 

@@ -29,7 +29,7 @@ import modeling
 from errors import UserError
 from model import activations, initializers, layer_ranges
 from system import console, schema, wording
-from tuning.method import Method, Setting, register
+from tuning.method import MAX_TIMES_HIDDEN_SIZE, Method, Setting, register
 
 # A model that serves many tasks stores an activation as its index.
 ACTIVATIONS = tuple(sorted(activations.ADAPTER_ACTIVATIONS))
@@ -78,7 +78,6 @@ PLACEMENTS = MappingProxyType(
 
 _ENCODER_LAYER = re.compile(r"(?:^|/)encoder/layer_(\d+)/")
 
-_MAX_TIMES_HIDDEN_SIZE = 16  # the paper's widest adapters: 2/3 of the hidden size
 _BYTES_PER_TRAINED = 16  # the weight, its gradient and Adam's two moments, in float32
 
 
@@ -165,7 +164,7 @@ class Adapters(Method):
         return cls(
             settings["adapter_size"],
             placement.init_scale if scale is None else scale,
-            _none_if_all(layers or (), num_layers),
+            none_if_all(layers or (), num_layers),
             settings["adapter_activation"] or placement.activation,
             name,
         )
@@ -216,9 +215,9 @@ class Adapters(Method):
             "adapters take %s MB of memory in training"
             % (self.size, H, wording.thousands(megabytes))
         )
-        if self.size > _MAX_TIMES_HIDDEN_SIZE * H:
+        if self.size > MAX_TIMES_HIDDEN_SIZE * H:
             raise UserError(
-                "%s; at most %d is allowed" % (cost, _MAX_TIMES_HIDDEN_SIZE * H)
+                "%s; at most %d is allowed" % (cost, MAX_TIMES_HIDDEN_SIZE * H)
             )
         console.warn("%s; the paper's sizes are 8 to 512", cost)
 
@@ -241,7 +240,7 @@ class Adapters(Method):
         return cls(
             entry["size"],
             entry["init_scale"],
-            _none_if_all(layers, num_layers),
+            none_if_all(layers, num_layers),
             entry["activation"],
             entry.get("placement") or HOULSBY,
         )
@@ -263,7 +262,7 @@ class Adapters(Method):
         return cls(
             sizes[min(sizes)],
             settings.get("adapter_init_scale"),
-            _none_if_all(sorted(sizes), num_layers),
+            none_if_all(sorted(sizes), num_layers),
             settings.get("activation", "gelu"),
             placement,
         )
@@ -354,5 +353,6 @@ def _activate(index, x):
     return activations.ADAPTER_ACTIVATIONS[ACTIVATIONS[index]](x)
 
 
-def _none_if_all(layers, num_layers):
+def none_if_all(layers, num_layers):
+    """`Adapters.layers` of a collection of ascending layers."""
     return None if len(layers) in (0, num_layers) else tuple(layers)

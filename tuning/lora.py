@@ -19,10 +19,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import modeling
+from errors import UserError
 from model import initializers
 from system import console, schema
 from tuning import head
-from tuning.method import Method, Setting, register
+from tuning.method import MAX_TIMES_HIDDEN_SIZE, Method, Setting, register
 
 # Dense layers of an encoder layer: from name to end of the variable scope. A scope
 # belongs to the first match.
@@ -116,12 +117,17 @@ class Lora(Method):
         return {"lora_alpha": self.alpha, "lora_targets": ",".join(self.targets)}
 
     def check(self, bert_config):
-        """Warns about a rank above the kernels', which imported updates may have."""
-        if self.rank > bert_config.hidden_size:
+        """Refuses a rank far above the kernels'; warns about one that is above."""
+        H = bert_config.hidden_size
+        if self.rank > MAX_TIMES_HIDDEN_SIZE * H:
+            raise UserError(
+                "`train_policy`=%s: the rank can be 1 to %d"
+                % (self.text, MAX_TIMES_HIDDEN_SIZE * H)
+            )
+        if self.rank > H:
             console.warn(
                 "`train_policy`=%s: the rank is above the model's hidden_size, %d",
-                self.text,
-                bert_config.hidden_size,
+                *(self.text, H),
             )
 
     def entry(self, num_layers):

@@ -7,6 +7,8 @@ import modeling
 from system import schema
 
 METHODS: dict[str, type["Method"]] = {}  # by name; see `registry`
+# Of bottlenecks and ranks. The paper's widest adapters are 2/3 of the hidden size.
+MAX_TIMES_HIDDEN_SIZE = 16
 
 
 def register(cls):
